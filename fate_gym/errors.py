@@ -1,0 +1,83 @@
+"""Errors that users meet: each says where the fault is, what it is, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FateGymError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class InputError(FateGymError, ValueError):
+    """Bad input, found before anything runs.
+
+    Args:
+        fault: what is wrong, in one sentence without a closing full stop.
+        source: the file (or suite, or ``"<problem>"``) that holds the fault.
+        item: the object in it, e.g. ``"workflow 'w1', stage 'merge'"``.
+        field: the field of that object.
+        remedy: what the user can do.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        *,
+        source: str | Path | None = None,
+        item: str | None = None,
+        field: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.fault = fault
+        self.source = str(source) if source is not None else None
+        self.item = item
+        self.field = field
+        self.remedy = remedy
+        super().__init__(fault)
+
+    def __str__(self) -> str:
+        where = ": ".join(
+            part
+            for part in (self.source, self.item, f"field '{self.field}'" if self.field else None)
+            if part
+        )
+        text = f"{where}: {self.fault}" if where else self.fault
+        return f"{text}. Remedy: {self.remedy}." if self.remedy else f"{text}."
+
+    def at(self, source: str | Path) -> InputError:
+        """The same error with its source filled in (unless it has one already)."""
+        return InputError(
+            self.fault,
+            source=self.source or source,
+            item=self.item,
+            field=self.field,
+            remedy=self.remedy,
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not survive worker processes by themselves.
+        return _rebuild, (self.fault, self.source, self.item, self.field, self.remedy)
+
+
+def _rebuild(
+    fault: str, source: str | None, item: str | None, field: str | None, remedy: str | None
+) -> InputError:
+    return InputError(fault, source=source, item=item, field=field, remedy=remedy)
+
+
+class IllegalActionError(FateGymError, ValueError):
+    """A policy asked for something the state does not allow."""
+
+
+def near_matches(word: str, known: Iterable[str], *, most: int = 3) -> str:
+    """A remedy for a misspelt name: the nearest known names, or all of them when few."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=most, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    if len(names) <= 12:
+        return "choose one of " + ", ".join(names)
+    return f"choose one of the {len(names)} known names, e.g. " + ", ".join(names[:6])

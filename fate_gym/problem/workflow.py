@@ -1,0 +1,139 @@
+"""Stages, edges and workflows: what has to be done."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Tokens = Annotated[int, Field(ge=0, le=10**9)]
+StageKind = Literal["model", "tool", "fixed"]
+
+
+class Frozen(BaseModel):
+    """Immutable, strict about unknown fields, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Stage(Frozen):
+    """One stage of a workflow: a batch of queries to one model, a tool call, or a fixed job.
+
+    Exactly one of ``model``, ``tool_seconds`` and ``seconds_on`` is given:
+
+    * ``model``: the stage runs on a device that can host the model;
+    * ``tool_seconds``: the stage runs on the host for that long and needs no device;
+    * ``seconds_on``: a task of classical scheduling, with its seconds on each device.
+    """
+
+    id: Name
+    label: str = Field("", description="task type; stages of one type look alike")
+    model: Name | None = None
+    queries: Count = Field(1, description="queries that run as one batch")
+    prefix_group: Name | None = Field(None, description="stages of a group share a prompt prefix")
+    prefix_tokens: Tokens = Field(0, description="tokens of the shared prefix")
+    prompt_tokens: Tokens = Field(0, description="own prompt tokens of one query")
+    output_tokens: Tokens = Field(0, description="tokens that one query generates")
+    tool_seconds: NonNegativeFloat | None = None
+    seconds_on: dict[Name, NonNegativeFloat] | None = Field(
+        None, description="seconds by device id; devices left out cannot run the stage"
+    )
+    allowed_devices: tuple[Name, ...] | None = Field(
+        None, description="if given, the only devices that may run the stage"
+    )
+
+    @property
+    def kind(self) -> StageKind:
+        if self.model is not None:
+            return "model"
+        return "tool" if self.tool_seconds is not None else "fixed"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Stage:
+        kinds = [self.model, self.tool_seconds, self.seconds_on]
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("needs exactly one of model, tool_seconds and seconds_on")
+        if self.seconds_on is not None and not self.seconds_on:
+            raise ValueError("seconds_on names no device")
+        if self.seconds_on is not None and self.queries != 1:
+            raise ValueError("a stage with seconds_on has exactly one query")
+        if self.prefix_tokens and self.prefix_group is None:
+            raise ValueError("prefix_tokens needs a prefix_group")
+        if self.model is not None and self.prefix_tokens + self.prompt_tokens == 0:
+            raise ValueError("a model stage needs prompt_tokens or prefix_tokens")
+        return self
+
+
+class Edge(Frozen):
+    """The output of ``parent`` that ``child`` needs before it starts.
+
+    ``bytes`` is the whole payload (text alone is kilobytes: then say so and it costs next to
+    nothing). ``inherited_tokens`` are prompt tokens of each query of the child that repeat the
+    parent's context; on a device that still caches that context they need no prefill.
+    """
+
+    parent: Name
+    child: Name
+    bytes: NonNegativeFloat = 0.0
+    inherited_tokens: Tokens = 0
+
+
+class Workflow(Frozen):
+    """A DAG of stages that arrives at a moment and is done when its last stage ends."""
+
+    id: Name
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    edges: tuple[Edge, ...] = ()
+    arrival: NonNegativeFloat = 0.0
+    deadline: NonNegativeFloat | None = Field(None, description="seconds after the arrival")
+    tenant: str = "default"
+    family: str = Field("", description="where the topology comes from; splits go by family")
+
+    @cached_property
+    def parents(self) -> dict[str, tuple[Edge, ...]]:
+        """The edges into each stage, by stage id."""
+        into: dict[str, list[Edge]] = {stage.id: [] for stage in self.stages}
+        for edge in self.edges:
+            into[edge.child].append(edge)
+        return {stage: tuple(edges) for stage, edges in into.items()}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # The derived dictionary is rebuilt where it is needed; worker processes need not carry it.
+        state = super().__getstate__()
+        state["__dict__"] = {k: v for k, v in state["__dict__"].items() if k != "parents"}
+        return state
+
+
+def topological_order(workflow: Workflow) -> list[str]:
+    """Stage ids, parents first, ties in the order of the stages (Kahn 1962).
+
+    Stages on or behind a cycle are missing from the result.
+    """
+    missing = {stage.id: 0 for stage in workflow.stages}
+    children: dict[str, list[str]] = {stage.id: [] for stage in workflow.stages}
+    for edge in workflow.edges:
+        missing[edge.child] += 1
+        children[edge.parent].append(edge.child)
+    order = [stage.id for stage in workflow.stages if missing[stage.id] == 0]
+    for stage in order:
+        for child in children[stage]:
+            missing[child] -= 1
+            if missing[child] == 0:
+                order.append(child)
+    return order
+
+
+__all__ = [
+    "Count",
+    "Edge",
+    "Frozen",
+    "Name",
+    "Stage",
+    "StageKind",
+    "Tokens",
+    "Workflow",
+    "topological_order",
+]
