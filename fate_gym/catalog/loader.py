@@ -63,7 +63,7 @@ class Model(_Fact):
 
     @property
     def weight_bytes(self) -> float:
-        return self.weight_gb * GB
+        return float(round(self.weight_gb * GB))
 
     @property
     def kv_bytes_per_token(self) -> float:

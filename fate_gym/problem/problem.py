@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, ValidationError
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
 from fate_gym.errors import InputError, near_matches
-from fate_gym.problem.cluster import Cluster, Device, Link
-from fate_gym.problem.workflow import Edge, Frozen, Stage, Workflow, topological_order
+from fate_gym.problem.cluster import Cluster
+from fate_gym.problem.faults import from_pydantic
+from fate_gym.problem.workflow import Frozen, Stage, Workflow, topological_order
 
 SCHEMA_VERSION = 1
 
@@ -65,14 +67,17 @@ class Problem(Frozen):
         Raises:
             InputError: naming the workflow, the stage and the field at fault.
         """
-        problem = cls(
-            id=id,
-            cluster=cluster,
-            workflows=tuple(workflows),
-            options=options or Options(),
-            gpus=tuple(gpus),
-            models=tuple(models),
-        )
+        try:
+            problem = cls(
+                id=id,
+                cluster=cluster,
+                workflows=tuple(workflows),
+                options=options or Options(),
+                gpus=tuple(gpus),
+                models=tuple(models),
+            )
+        except ValidationError as error:
+            raise from_pydantic(error, None, id) from None
         check(problem)
         return problem
 
@@ -93,25 +98,29 @@ class Problem(Frozen):
             id: name of the problem and of its one workflow.
             link_bytes_s: bandwidth of every link, or of each pair of devices. With the default
                 of 1 byte/s the bytes of an edge are its seconds of communication.
+
+        Raises:
+            InputError: naming the stage and the field at fault.
         """
         names = list(dict.fromkeys(device for row in seconds.values() for device in row))
-        uniform = link_bytes_s if isinstance(link_bytes_s, int | float) else 1.0
-        pairs = {} if isinstance(link_bytes_s, int | float) else link_bytes_s
-        cluster = Cluster(
-            id=f"{id}-machines",
-            devices=tuple(Device(id=name, node=name) for name in names),
-            links=tuple(Link(a=a, b=b, gb_s=rate / GB) for (a, b), rate in pairs.items()),
-            network_gb_s=uniform / GB,
-            network_latency_s=0.0,
-        )
-        workflow = Workflow(
-            id=id,
-            stages=tuple(Stage(id=task, seconds_on=dict(row)) for task, row in seconds.items()),
-            edges=tuple(Edge(parent=a, child=b, bytes=size) for (a, b), size in edges.items()),
-            family="classical",
-        )
+        pairs = link_bytes_s if isinstance(link_bytes_s, Mapping) else {}
+        uniform = 1.0 if isinstance(link_bytes_s, Mapping) else link_bytes_s
+        cluster = {
+            "id": f"{id}-machines",
+            "devices": [{"id": name, "node": name} for name in names],
+            "links": [{"a": a, "b": b, "gb_s": rate / GB} for (a, b), rate in pairs.items()],
+            "network_gb_s": uniform / GB,
+            "network_latency_s": 0.0,
+        }
+        workflow = {
+            "id": id,
+            "stages": [{"id": task, "seconds_on": dict(row)} for task, row in seconds.items()],
+            "edges": [{"parent": a, "child": b, "bytes": size} for (a, b), size in edges.items()],
+            "family": "classical",
+        }
         options = Options(max_shards=1, eager_transfers=True)
-        return cls.build(cluster, [workflow], id=id, options=options)
+        data = {"id": id, "cluster": cluster, "workflows": [workflow], "options": options}
+        return problem_from(data, id)
 
     @cached_property
     def gpu_facts(self) -> dict[str, Gpu]:
@@ -160,11 +169,24 @@ class Problem(Frozen):
         model = self.model_facts[stage.model]
         return model.weight_bytes + context * model.kv_bytes_per_token
 
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        derived = {"gpu_facts", "model_facts", "memory_limits"}
-        state["__dict__"] = {k: v for k, v in state["__dict__"].items() if k not in derived}
-        return state
+
+def problem_from(data: Any, source: str | Path) -> Problem:
+    """A checked problem from plain data, as JSON gives it.
+
+    Raises:
+        InputError: naming ``source``, the stage and the field at fault.
+    """
+    try:
+        if isinstance(data, dict):
+            # First, since another version may have other fields.
+            _check_version(data.get("schema_version", SCHEMA_VERSION))
+        problem = Problem.model_validate(data)
+        check(problem)
+    except ValidationError as error:
+        raise from_pydantic(error, data, source) from None
+    except InputError as error:
+        raise error.at(source) from None
+    return problem
 
 
 def check(problem: Problem) -> None:
@@ -173,18 +195,24 @@ def check(problem: Problem) -> None:
     Raises:
         InputError: the first fault found, naming workflow, stage and field.
     """
-    if problem.schema_version != SCHEMA_VERSION:
-        raise InputError(
-            f"unknown schema version {problem.schema_version}",
-            field="schema_version",
-            remedy=f"this release reads version {SCHEMA_VERSION}",
-        )
+    _check_version(problem.schema_version)
+    _unique((gpu.name for gpu in problem.gpus), "GPU", None, field="gpus")
+    _unique((model.name for model in problem.models), "model", None, field="models")
     _check_cluster(problem)
     _unique((workflow.id for workflow in problem.workflows), "workflow", None)
     for workflow in problem.workflows:
         _check_graph(workflow)
         for stage in workflow.stages:
             _check_stage(problem, workflow, stage)
+
+
+def _check_version(version: Any) -> None:
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"unknown schema version {repr(version)[:80]}",
+            field="schema_version",
+            remedy=f"this release reads version {SCHEMA_VERSION}",
+        )
 
 
 def _check_cluster(problem: Problem) -> None:
@@ -209,6 +237,22 @@ def _check_cluster(problem: Problem) -> None:
                     field="links",
                     remedy=near_matches(name, known),
                 )
+        if link.a == link.b:
+            raise InputError(
+                f"link from device {link.a!r} to itself",
+                item=item,
+                field="links",
+                remedy="remove the link: nothing moves within a device",
+            )
+    pairs = Counter(frozenset((link.a, link.b)) for link in cluster.links)
+    twice = next((pair for pair, count in pairs.items() if count > 1), None)
+    if twice:
+        raise InputError(
+            f"two links between devices {' and '.join(map(repr, sorted(twice)))}",
+            item=item,
+            field="links",
+            remedy="keep one: a link goes both ways",
+        )
 
 
 def _check_graph(workflow: Workflow) -> None:
@@ -274,9 +318,12 @@ def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:
         )
 
 
-def _unique(names: Iterable[str], kind: str, item: str | None) -> None:
+def _unique(names: Iterable[str], kind: str, item: str | None, *, field: str = "id") -> None:
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise InputError(
-            f"duplicate {kind} id {twice!r}", item=item, field="id", remedy="make ids unique"
+            f"duplicate {kind} {'id ' if field == 'id' else ''}{twice!r}",
+            item=item,
+            field=field,
+            remedy="make ids unique" if field == "id" else "keep one of the two",
         )

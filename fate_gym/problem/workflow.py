@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
@@ -17,6 +17,21 @@ class Frozen(BaseModel):
     """Immutable, strict about unknown fields, no NaN and no infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Cached properties are rebuilt where they are needed; worker processes need not carry them.
+        state = super().__getstate__()
+        return state | {"__dict__": self._fields_of(state["__dict__"])}
+
+    def __copy__(self) -> Self:
+        # So that `model_copy(update=...)` does not keep what was derived from the old values.
+        copied = super().__copy__()
+        object.__setattr__(copied, "__dict__", self._fields_of(copied.__dict__))
+        return copied
+
+    @classmethod
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in cls.model_fields}
 
 
 class Stage(Frozen):
@@ -99,12 +114,6 @@ class Workflow(Frozen):
         for edge in self.edges:
             into[edge.child].append(edge)
         return {stage: tuple(edges) for stage, edges in into.items()}
-
-    def __getstate__(self) -> dict[Any, Any]:
-        # The derived dictionary is rebuilt where it is needed; worker processes need not carry it.
-        state = super().__getstate__()
-        state["__dict__"] = {k: v for k, v in state["__dict__"].items() if k != "parents"}
-        return state
 
 
 def topological_order(workflow: Workflow) -> list[str]:

@@ -1,0 +1,68 @@
+# Everything runs in .venv, which is made when missing; `make help` lists the commands.
+
+PYTHON  ?= python3
+WORKERS ?= 2
+RUN     ?= runs/quick
+
+EVALUATE := scripts/evaluate.py -m +sweep=main suite=quick
+REPORT   := scripts/report.py
+BENCH    := scripts/benchmark.py
+WARM_UP  := -m fate_gym.sim.warmup
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+COMPILED  := $(VENV)/.compiled
+SOURCES   := $(shell find fate_gym policies -name '*.py')
+
+# One thread a process: sweeps and tests run one process a core.
+export OMP_NUM_THREADS := 1
+export WANDB_MODE := offline
+
+.DEFAULT_GOAL := help
+.PHONY: help compare report bench test lint format warm clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+compare: $(COMPILED)  ## compare the policies on suite quick and write the report
+	$(BIN)/python $(EVALUATE)
+	$(BIN)/python $(REPORT) runs/quick
+
+report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
+	$(BIN)/python $(REPORT) $(RUN)
+
+bench: $(COMPILED)  ## measure the speed of simulator and planners
+	$(BIN)/python $(BENCH)
+
+test: lint $(COMPILED)  ## everything that CI checks
+	$(BIN)/pytest -q -n $(WORKERS)
+
+lint: $(INSTALLED)  ## formatting, style, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+warm: $(COMPILED)  ## compile the numba functions if a source changed
+
+clean:  ## remove caches and builds; .venv and runs/ stay
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(COMPILED)
+	find conf fate_gym policies scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+# numba sees a change in the file of a cached function, but not in the functions that it inlined
+# from other files: compiled code goes when any source changes. Compiling it once here also spares
+# parallel workers from each doing so.
+$(COMPILED): $(INSTALLED) $(SOURCES)
+	@find fate_gym policies -name '*.nb[ci]' -delete
+	$(BIN)/python $(WARM_UP)
+	@touch $@

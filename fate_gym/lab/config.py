@@ -1,0 +1,147 @@
+"""The composed configuration as checked models; what each field means stands beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.lab.results import dump_json
+from fate_gym.problem import Cluster
+from fate_gym.workloads import ClusterSpec, SuiteSpec, build_cluster, load_cluster
+from fate_gym.workloads.config import parse
+
+_NAME = r"^[A-Za-z0-9][\w.+-]*$"
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicyConfig(_Config):
+    """A policy: which class, with which parameters."""
+
+    name: str = Field(pattern=_NAME, description="as in conf/policy and in tables")
+    target: str = Field(description="module:class that implements it")
+    family: str = Field(description="group in reports, e.g. fate, heuristic, list, proxy")
+    source: str = Field("", description="paper or origin")
+    params: dict[str, Any] = Field({}, description="arguments of the class")
+
+
+class TrackingConfig(_Config):
+    """Weights & Biases. It mirrors the result files and is never the record."""
+
+    mode: Literal["offline", "online", "none"] = Field(
+        "offline", description="offline: written beside the results, `wandb sync` sends it later"
+    )
+    project: str = Field("fate-gym", description="W&B project")
+    entity: str | None = Field(None, description="W&B user or team; None: the account's own")
+    gantt: bool = Field(True, description="also log a picture of the schedule")
+
+
+class PathsConfig(_Config):
+    """Where files go."""
+
+    runs: Path = Field(Path("runs"), description="directory of all sweeps")
+
+
+class EvaluateConfig(_Config):
+    """One job: a suite on a cluster, a policy and a seed."""
+
+    name: str = Field("default", pattern=_NAME, description="of the sweep; names its directory")
+    suite: SuiteSpec = Field(description="which problems")
+    cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
+    policy: PolicyConfig
+    seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
+    tracking: TrackingConfig = TrackingConfig()
+    paths: PathsConfig = PathsConfig()
+
+    @property
+    def title(self) -> str:
+        """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
+        return f"{self.suite.name}/{self.policy.name}/s{self.seed}"
+
+    @property
+    def suite_hash(self) -> str:
+        """8 hex digits of what defines the problems, seed aside."""
+        return _digest(self.model_dump(mode="json", include={"suite", "cluster"}))
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits of everything that changes the results: not paths, name, or tracking."""
+        return _digest(
+            self.model_dump(
+                mode="json",
+                include={
+                    "suite": True,
+                    "cluster": True,
+                    "policy": {"name", "target", "params"},
+                    "seed": True,
+                },
+            )
+        )
+
+    @property
+    def sweep_directory(self) -> Path:
+        return self.paths.runs / self.name
+
+    @property
+    def run_directory(self) -> Path:
+        """``<runs>/<name>/<suite>/<policy>/s<seed>-<hash>``."""
+        place = self.sweep_directory / self.suite.name / self.policy.name
+        return place / f"s{self.seed}-{self.hash}"
+
+
+def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -> EvaluateConfig:
+    """Check a composed configuration, and fill in the suite's own cluster if none is chosen.
+
+    Args:
+        values: the composed configuration.
+        extra_dirs: configuration directories that come before the package's own.
+
+    Raises:
+        InputError: naming the first option at fault.
+    """
+    suite = values.get("suite")
+    chosen = values.get("cluster")
+    if chosen is not None:
+        cluster = build_cluster(parse(chosen, ClusterSpec, source="cluster"))
+    elif isinstance(suite, Mapping):
+        cluster = load_cluster(str(suite.get("cluster")), extra_dirs)
+    else:
+        raise InputError("no suite chosen", remedy="add suite=NAME")
+    try:
+        return EvaluateConfig.model_validate({**values, "cluster": cluster})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"unknown option {option!r}",
+                remedy=near_matches(str(first["loc"][-1]), _siblings(first["loc"])),
+            ) from None
+        got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+        raise InputError(
+            f"option {option!r}: {first['msg'].removeprefix('Value error, ')}{got}",
+            remedy=f"correct {option}=VALUE",
+        ) from None
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The options that stand beside one."""
+    model: type[BaseModel] = EvaluateConfig
+    for part in location[:-1]:
+        inner = model.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(dump_json(value).encode()).hexdigest()[:8]

@@ -1,0 +1,255 @@
+"""Runs a Hydra application whose mistakes end in one clear message and an exit code.
+
+Exit codes: 0 done, 1 a job failed, 2 bad input (nothing ran), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fate_gym.errors import FateGymError, InputError, near_matches
+from fate_gym.lab.results import newest_failures, unwritable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONFIG_MODULE = "conf"
+
+_FLAGS_WITH_VALUE = frozenset(
+    [
+        "--config-dir",
+        "-cd",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--package",
+        "-p",
+        "--cfg",
+        "-c",
+    ]
+)
+_FORCED = re.compile(r"You must specify '(?P<group>[\w/]+)'")
+
+
+class JobFailedError(FateGymError):
+    """A job failed; its directory holds the marker ``FAILED`` with the reason."""
+
+
+def run_hydra(
+    task: Callable[[DictConfig], Any], arguments: Sequence[str], *, config_name: str
+) -> int:
+    """Compose the configuration, run the job or the sweep, and return the exit code.
+
+    Args:
+        task: called with the composed configuration, once a job.
+        arguments: Hydra's command line, without the program's name.
+        config_name: the primary configuration in ``conf/``.
+    """
+    # Before numpy is imported, here or in a worker: BLAS reads it once.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    started = time.time() - 1.0  # file systems round modification times
+    caught: list[FateGymError] = []
+
+    def quiet_task(config: DictConfig) -> Any:
+        # Hydra announces every exception of a job; in a single run our message is enough. In a
+        # sweep the launcher has to see it, and the job may be in another process.
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            return task(config)
+        except FateGymError as error:
+            if traceback_wanted or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            caught.append(error)
+            return None
+
+    run = hydra.main(
+        version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name
+    )
+    try:
+        with _command_line(arguments):
+            run(quiet_task)()
+        if caught:
+            raise caught[0]
+        _check_globs(arguments)
+        return 0
+    except KeyboardInterrupt:
+        _say("interrupted; the same command does what is missing")
+        return 130
+    except Exception as error:
+        if traceback_wanted:
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            _say(f"error: {explain(error, arguments, config_name)}")
+        elif isinstance(error, FateGymError):
+            _say(f"error: {error}", *_other_failures(started, str(error)))
+            return 2 if isinstance(error, InputError) else 1
+        elif isinstance(error, OSError):
+            _say(f"error: {unwritable('the output directory', error)}")
+        else:
+            raise
+        return 2
+
+
+def _check_globs(arguments: Sequence[str]) -> None:
+    """A pattern that matches nothing makes a sweep without jobs: Hydra is silent about it."""
+    overrides, extra = _split(arguments)
+    patterns = [override for override in overrides if "glob(" in override]
+    if extra or not patterns:
+        return
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for item in OverridesParser.create(config_loader=loader).parse_overrides(patterns):
+            if not list(item.sweep_string_iterator()):
+                raise InputError(
+                    f"no {item.key_or_group} matches {item.input_line!r}", remedy="see --help"
+                )
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads ``sys.argv``; with its full-error switch it raises instead of exiting."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.flush()
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _other_failures(started: float, told: str) -> list[str]:
+    """One line for every job of this sweep that failed, if it was a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return []
+    failures = list(newest_failures(Path(HydraConfig.get().sweep.dir), started))
+    if len(failures) < 2 and all(where in told for where, _ in failures):
+        return []
+    return [f"{len(failures)} jobs failed:", *(f"  {where}: {why}" for where, why in failures)]
+
+
+def explain(error: Exception, arguments: Sequence[str], config_name: str) -> InputError:
+    """Hydra's error as one message with near matches."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return InputError(
+            f"cannot read the option {error.override!r}",
+            remedy="write options as name=value, and quote values with commas, brackets or spaces",
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return InputError(f"unknown {group} {choice!r}", remedy=near_matches(choice, error.options))
+    unknown = _first_unknown_option(arguments, config_name)
+    if unknown is not None:
+        return unknown
+    message = str(error).strip().splitlines()
+    forced = _FORCED.search(message[0])
+    if forced:
+        choices = ", ".join(line.strip() for line in message[2:])
+        return InputError(
+            f"no {forced['group']} chosen", remedy=f"add {forced['group']}=NAME, one of {choices}"
+        )
+    return InputError(message[0].rstrip("."), remedy="see --help")
+
+
+def _first_unknown_option(arguments: Sequence[str], config_name: str) -> InputError | None:
+    """The first override that names nothing, found by composing without the others."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    overrides, extra = _split(arguments)
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        groups = {group for group in loader.list_groups("") if group != "hydra"}
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        choices = {group: loader.get_group_options(group)[0] for group in _MANDATORY}
+        for item in parsed:
+            value = _one_value(item)
+            if item.key_or_group in groups and isinstance(value, str):
+                choices[item.key_or_group] = value
+        config = compose(
+            config_name,
+            overrides=[f"{group}={choice}" for group, choice in choices.items()]
+            + [f"hydra.searchpath=[{','.join(f'file://{Path(d).absolute()}' for d in extra)}]"],
+        )
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    known = dict.fromkeys(groups) | values
+    faults = (
+        _unknown_part(item.key_or_group.split("."), known)
+        for item in parsed
+        if not item.is_add() and item.key_or_group not in groups
+    )
+    return next((fault for fault in faults if fault), None)
+
+
+def _unknown_part(path: Sequence[str], known: Any) -> InputError | None:
+    if path[0] == "hydra":
+        return None
+    for depth, part in enumerate(path):
+        if isinstance(known, dict) and part in known:
+            known = known[part]
+            continue
+        if isinstance(known, dict) and known:
+            remedy = near_matches(part, known)
+        else:
+            remedy = f"there is nothing below {'.'.join(path[:depth])!r}"
+        return InputError(f"unknown option {'.'.join(path)!r}", remedy=remedy)
+    return None
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's command line: its overrides, and the directories that ``--config-dir`` adds."""
+    overrides, extra = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in _FLAGS_WITH_VALUE:
+            value = next(rest, "")
+            if argument in ("--config-dir", "-cd"):
+                extra.append(value)
+        elif not argument.startswith("-"):
+            overrides.append(argument)
+    return overrides, extra
+
+
+def _one_value(item: Any) -> Any:
+    """The value of an override, or the first value of a sweep over names."""
+    if not item.is_sweep_override():
+        return item.value()
+    if not item.is_discrete_sweep():
+        return None
+    return str(next(iter(item.sweep_string_iterator())))

@@ -1,0 +1,134 @@
+"""Plays one problem with a policy and with round robin, and says what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from policies.registry import make_policy
+
+from fate_gym.lab.results import ShardRow
+from fate_gym.metrics.bounds import problem_bounds
+from fate_gym.metrics.intensity import problem_state_intensity
+from fate_gym.metrics.mechanism import mechanism_metrics
+from fate_gym.metrics.outcome import workflow_outcomes
+from fate_gym.problem import Problem
+from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
+
+REFERENCE = "round_robin"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One problem played: the rows of its workflows, and the two runs."""
+
+    rows: list[dict[str, Any]]
+    trace: Trace
+    reference: Trace
+
+    @property
+    def decision_ms(self) -> list[float]:
+        """Wall-clock milliseconds of each of the policy's decisions."""
+        return [float(value) for value in self.trace.decision_seconds * 1e3]
+
+    def shards(self, policy: str) -> list[ShardRow]:
+        """The rows of both runs' schedules, for a Gantt picture; seconds."""
+        rows = shard_rows(self.trace, policy)
+        return rows if policy == REFERENCE else rows + shard_rows(self.reference, REFERENCE)
+
+
+def measure(problem: Problem, policy: Policy, *, seed: int) -> Measurement:
+    """Play a problem twice, with the policy and with round robin, on the same draws.
+
+    The rows hold, for each workflow, its times, the same under round robin, their ratios, a lower
+    bound on the latency, and what explains the difference. ``normalised`` is the ratio that is
+    reported: of the times from arrival to end, which for a workflow alone are its makespans.
+    Numbers of a whole run (loads, hit rates, utilisation, cost, decision times) stand in every
+    row of its workflows.
+    """
+    compiled = compile_problem(problem)
+    simulator = Simulator(compiled)
+    reference = simulator.run(make_policy(REFERENCE), seed=seed)
+    trace = simulator.run(policy, seed=seed)
+    return Measurement(_rows(compiled, trace, reference), trace, reference)
+
+
+def warm_up(problem: Problem, policy: Policy) -> None:
+    """Play a problem once and forget it, so that decision times are free of compilation."""
+    Simulator(problem, record=False).run(policy)
+
+
+def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dict[str, Any]]:
+    problem = compiled.problem
+    alone = len(problem.workflows) == 1
+    shared = {
+        "workflows": len(problem.workflows),
+        "devices": len(problem.cluster.devices),
+        "state_intensity": problem_state_intensity(compiled),
+    } | mechanism_metrics(trace, compiled)
+    bounds = problem_bounds(compiled)
+    rows = []
+    pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
+    for number, (ours, theirs) in enumerate(pairs):
+        # Alone, a workflow's makespan is the schedule's: idling before the first stage counts.
+        makespan = trace.makespan if alone else ours["makespan"]
+        rr_makespan = reference.makespan if alone else theirs["makespan"]
+        bound = float(bounds.latency[number])
+        if alone:
+            bound = max(bound, bounds.makespan)
+        normalised_latency = ours["latency"] / theirs["latency"]
+        rows.append(
+            {
+                "problem": problem.id,
+                "workflow": ours["workflow"],
+                "family": ours["family"],
+                "instance": instance_of(ours["workflow"] if alone else problem.id, trace.seed),
+                "stages": ours["stages"],
+                "arrival": ours["arrival"],
+                "makespan": makespan,
+                "latency": ours["latency"],
+                "rr_makespan": rr_makespan,
+                "rr_latency": theirs["latency"],
+                "normalised": normalised_latency,
+                "normalised_makespan": makespan / rr_makespan,
+                "normalised_latency": normalised_latency,
+                "lower_bound": bound,
+                "gap_to_bound": ours["latency"] / bound,
+                "deadline_missed": ours["deadline_missed"],
+            }
+            | shared
+        )
+    return rows
+
+
+def instance_of(name: str, seed: int) -> str:
+    """What stays the same over seeds: suites name problems ``<instance>/s<seed>``."""
+    return name.removesuffix(f"/s{seed}")
+
+
+def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
+    """A run's shards with names in place of numbers, in commit order."""
+    stages = [stage for workflow in trace.problem.workflows for stage in workflow.stages]
+    rows = []
+    for shard in trace.shards:
+        workflow, stage = trace.stage_ids[shard["stage"]]
+        device = int(shard["device"])
+        rows.append(
+            ShardRow(
+                schedule=schedule,
+                problem=trace.problem.id,
+                workflow=workflow,
+                stage=stage,
+                model=stages[shard["stage"]].model or "",
+                device=trace.device_ids[device] if device >= 0 else "",
+                queries=int(shard["queries"]),
+                start=float(shard["start"]),
+                load_s=float(shard["load_s"]),
+                transfer_s=float(shard["transfer_s"]),
+                prefill_s=float(shard["prefill_s"]),
+                decode_s=float(shard["decode_s"]),
+                noise=float(shard["noise"]),
+                end=float(shard["end"]),
+            )
+        )
+    return rows

@@ -1,0 +1,72 @@
+"""What a result was made with: versions, commit, machine, and a hash of the workload."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fate_gym import __version__
+
+if TYPE_CHECKING:
+    from fate_gym.problem import Problem
+
+PACKAGES = ("numpy", "scipy", "numba", "gymnasium", "ortools", "hydra-core", "wandb")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that results depend on."""
+    found = {"fate-gym": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_sha() -> str | None:
+    """The commit of the checkout that the package runs from, ``+dirty`` with changes; else None."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        # An installed wheel may lie inside somebody else's repository: that commit says nothing.
+        return None
+    try:
+        sha = _git(root, "rev-parse", "--short=12", "HEAD")
+        return f"{sha}+dirty" if _git(root, "status", "--porcelain", "-uno") else sha
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ("git", "-C", str(root), *arguments), capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    """Processor, cores and system in one line."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown processor")
+
+
+def workload_hash(problems: Iterable[Problem]) -> str:
+    """12 hex digits that change whenever any problem changes in any field."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(problem.model_dump_json().encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,322 @@
+"""Lower bounds on makespan and latency that no schedule of the execution model can beat.
+
+Both bounds rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
+``N`` queries of stage ``v`` keeps device ``d`` busy for at least ``n / N · f(v, d)``, whatever is
+cached. Prefill and decode of all ``N`` queries at once have not got this property: where memory
+limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, and two
+shards of them need not. With ``m = min(N, b)`` the property holds for
+
+    f = prefill(N queries, all that can be cached is cached) + o · N · step(m) / m
+
+because a step costs less per query the more queries share it (fixed costs, and weights that are
+read once). A stage that cannot be split needs no such care: its true seconds are a floor.
+
+**Work bound.** On unrelated machines with fractional splitting, the least ``T`` with which every
+stage is dealt out and no device is busy for longer than ``T`` (the linear relaxation of
+R || Cmax; Lawler and Labetoulle 1978, Lenstra, Shmoys and Tardos 1990). Loads count too: a device
+that runs any part of a stage of model ``m`` has loaded ``m`` at least once, for nothing is
+resident at the start. So the fractions ``x(v, d) ≤ 1`` of the ``c(m)`` stages of ``m`` satisfy
+``load(m, d) · Σ x(v, d) / c(m) ≤ seconds that d spends on loading m``, and each stage may be
+charged ``load(m, d) / c(m)`` on top of its floor.
+
+By duality every vector of device prices ``w ≥ 0`` with ``Σ w = 1`` gives the bound
+``Σ_v min_d w(d) · cost(v, d)``: in any schedule, ``T = Σ_d w(d) T ≥ Σ_d w(d) busy(d) ≥`` that sum.
+The solver is asked for the best prices only, and the bound is computed from them: a loose tolerance
+of the solver, or rounded costs, can weaken the bound but never make it wrong.
+
+**Critical path.** A stage starts to run when its parents have ended, its workflow has arrived, and
+its model has been loaded where it runs. The load belongs to a shard of some stage of the same
+model, which was ready by then: with ``R(m)`` a lower bound on when the first stage of ``m`` is
+ready, no shard on ``d`` starts prefill before ``R(m) + load(m, d)``. Starting from the first
+arrival, earliest times and ``R`` are computed in turn; each round keeps them lower bounds. Over
+``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
+``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
+
+Transfers, waiting and evictions are left out: they only add time. With noise on durations the
+bounds would hold for the estimates, not for what happens; `problem_bounds` then returns NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
+
+from fate_gym.errors import FateGymError
+from fate_gym.metrics.arrays import Floats, Ints
+
+if TYPE_CHECKING:
+    from fate_gym.sim import CompiledProblem
+
+_MOST_PATTERNS = 300
+_PATTERN_STEP = 0.02
+
+
+@dataclass(frozen=True)
+class LowerBounds:
+    """Lower bounds, seconds. NaN: durations are noisy and no bound holds.
+
+    Attributes:
+        work: no schedule fits the work on the devices in less, counted from the first arrival.
+        critical_path: no schedule gets through the longest path in less, counted likewise.
+        makespan: the larger of the two.
+        latency: (W,) from the arrival of each workflow to its end.
+    """
+
+    work: float
+    critical_path: float
+    makespan: float
+    latency: Floats
+
+
+def problem_bounds(compiled: CompiledProblem) -> LowerBounds:
+    """Lower bounds on the makespan and the latencies of a compiled problem, seconds.
+
+    All NaN when the problem has ``uncertainty > 0``.
+    """
+    problem = compiled.problem
+    if problem.options.uncertainty > 0:
+        nan = float("nan")
+        return LowerBounds(nan, nan, nan, np.full(len(problem.workflows), nan))
+    return lower_bounds(
+        floor_seconds=compiled.exec_floor_seconds,
+        tool_seconds=compiled.tool_seconds,
+        load_seconds=compiled.load_seconds,
+        model_of=compiled.model_of,
+        workflow_of=compiled.workflow_of,
+        arrival=compiled.view.workflows["arrival"],
+        edge_parent=compiled.edge_parent,
+        edge_child=compiled.edge_child,
+        most_shards=np.minimum(compiled.view.stages["queries"], problem.options.max_shards),
+        gather_seconds=float(compiled.view.head[0]["gather_s"]),
+    )
+
+
+def lower_bounds(
+    *,
+    floor_seconds: Floats,
+    tool_seconds: Floats,
+    load_seconds: Floats,
+    model_of: Ints,
+    workflow_of: Ints,
+    arrival: Floats,
+    edge_parent: Ints,
+    edge_child: Ints,
+    most_shards: Ints,
+    gather_seconds: float = 0.0,
+) -> LowerBounds:
+    """Lower bounds on the makespan and the latencies, seconds.
+
+    Args:
+        floor_seconds: (S, D) rate floors; inf where not eligible, a row of inf is a tool stage.
+        tool_seconds: (S,) seconds of the tool stages; other entries are not read.
+        load_seconds: (M, D) seconds to load each model.
+        model_of: (S,) model of each stage, -1 without one.
+        workflow_of: (S,) workflow of each stage.
+        arrival: (W,) arrival of each workflow.
+        edge_parent: (E,) stage that an edge leaves.
+        edge_child: (E,) stage that it enters.
+        most_shards: (S,) devices that may share each stage.
+        gather_seconds: added to a stage for every shard beyond the first.
+    """
+    loads = stage_loads(load_seconds, model_of)
+    on_device = np.isfinite(floor_seconds).any(axis=1)
+    in_model = np.bincount(model_of[model_of >= 0], minlength=len(load_seconds) + 1)
+    share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
+    costs = floor_seconds + share[:, None] * loads
+    prices = device_prices(costs[on_device])
+    charges = np.zeros(len(costs))
+    charges[on_device] = priced_work(costs[on_device], prices)
+    bare = np.zeros(len(costs))
+    bare[on_device] = priced_work(floor_seconds[on_device], prices)
+
+    first = float(arrival.min())
+    _, end = earliest_times(
+        floor_seconds=floor_seconds,
+        tool_seconds=tool_seconds,
+        loads=loads,
+        model_of=model_of,
+        release=arrival[workflow_of],
+        edge_parent=edge_parent,
+        edge_child=edge_child,
+        most_shards=most_shards,
+        gather_seconds=gather_seconds,
+    )
+    latency = np.zeros(len(arrival))
+    np.maximum.at(latency, workflow_of, end - arrival[workflow_of])
+    # A later workflow may meet models that others have loaded: it is charged for its work alone.
+    own = np.where(arrival[workflow_of] == first, charges, bare)
+    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=len(arrival)))
+    work = float(charges.sum())
+    critical_path = float(end.max()) - first
+    return LowerBounds(work, critical_path, max(work, critical_path), latency)
+
+
+def work_bound(costs: Floats) -> float:
+    """Least time in which the devices can do all rows, split as finely as one likes.
+
+    Args:
+        costs: (R, D) seconds of row r if device d does all of it; inf where it cannot.
+    """
+    return float(priced_work(costs, device_prices(costs)).sum())
+
+
+def priced_work(costs: Floats, prices: Floats) -> Floats:
+    """(R,) seconds: each row on the device where price × cost is least; see the module's proof."""
+    finite = np.isfinite(costs)
+    priced = np.where(finite, np.where(finite, costs, 0.0) * prices, np.inf)
+    return np.asarray(priced.min(axis=1))
+
+
+def device_prices(costs: Floats) -> Floats:
+    """(D,) prices, non-negative with sum 1, that make `priced_work` largest.
+
+    Equal columns are one machine type, and rows that are multiples of each other are one row, so
+    that the linear program stays small. Beyond a few hundred distinct rows, rows within
+    2 % of each other are taken for multiples too: the prices are then nearly the best.
+
+    Args:
+        costs: (R, D) seconds; inf where a device cannot do the row. Rows have a finite entry.
+
+    Raises:
+        FateGymError: the solver gave up.
+    """
+    devices = costs.shape[1]
+    types, type_of, count = np.unique(costs, axis=1, return_inverse=True, return_counts=True)
+    type_of = type_of.reshape(devices)
+    best = types.min(axis=1, initial=np.inf)
+    kept = best > 0  # a row that is free somewhere says nothing
+    types, best = types[kept], best[kept]
+    if not len(types):
+        return np.full(devices, 1.0 / devices)
+    patterns, pattern_of = np.unique(types / best[:, None], axis=0, return_inverse=True)
+    if len(patterns) > _MOST_PATTERNS:
+        rounded = np.round(np.log(types / best[:, None]) / _PATTERN_STEP)
+        patterns, pattern_of = np.unique(rounded, axis=0, return_inverse=True)
+        patterns = np.exp(patterns * _PATTERN_STEP)
+    weight = np.bincount(pattern_of.reshape(-1), weights=best, minlength=len(patterns))
+    prices = _type_prices(patterns * (weight / weight.sum())[:, None], count)
+    return np.asarray(prices[type_of])
+
+
+def _type_prices(costs: Floats, count: Ints) -> Floats:
+    """Dual prices of: least T, each row dealt out, ``costs`` on type g at most ``count[g] · T``."""
+    rows, types = costs.shape
+    row, kind = np.nonzero(np.isfinite(costs))
+    n = len(row)
+    one = np.arange(n)
+    objective = np.zeros(n + 1)
+    objective[n] = 1.0
+    all_dealt = csr_array((np.ones(n), (row, one)), shape=(rows, n + 1))
+    value = np.concatenate([costs[row, kind], -count.astype(np.float64)])
+    at = (np.concatenate([kind, np.arange(types)]), np.concatenate([one, np.full(types, n)]))
+    none_over = csr_array((value, at), shape=(types, n + 1))
+    result = linprog(
+        objective,
+        A_ub=none_over,
+        b_ub=np.zeros(types),
+        A_eq=all_dealt,
+        b_eq=np.ones(rows),
+        method="highs-ds",
+    )
+    if result.status != 0:
+        raise FateGymError(f"the linear program of the work bound failed: {result.message}")
+    prices = np.maximum(-result.ineqlin.marginals, 0.0)
+    return np.asarray(prices / (prices @ count))
+
+
+def stage_loads(load_seconds: Floats, model_of: Ints) -> Floats:
+    """(S, D) seconds to load the model of each stage; 0 without a model."""
+    with_none = np.vstack([load_seconds, np.zeros((1, load_seconds.shape[1]))])
+    return np.asarray(with_none[model_of])
+
+
+def earliest_times(
+    *,
+    floor_seconds: Floats,
+    tool_seconds: Floats,
+    loads: Floats,
+    model_of: Ints,
+    release: Floats,
+    edge_parent: Ints,
+    edge_child: Ints,
+    most_shards: Ints,
+    gather_seconds: float = 0.0,
+) -> tuple[Floats, Floats]:
+    """Lower bounds on when each stage is ready and when it ends, (S,) and (S,), seconds.
+
+    ``loads`` are (S, D) seconds to load the model of each stage and ``release`` is the (S,) arrival
+    of each stage's workflow; the other arguments are those of `lower_bounds`.
+    """
+    on_device = np.asarray(np.isfinite(floor_seconds).any(axis=1))
+    split = split_seconds(floor_seconds, most_shards, gather_seconds)
+    level = levels(len(floor_seconds), edge_parent, edge_child)
+    depth = int(level.max()) + 1
+    stages_at, edges_at = _groups(level, depth), _groups(level[edge_child], depth)
+    models = int(model_of.max()) + 1
+    # The last entry is for stages without a model (number -1): nothing has to be loaded.
+    model_ready = np.append(np.full(models, release.min()), -np.inf)
+    for _ in range(models + 1):
+        ready, end = release.copy(), release.copy()
+        for here, into in zip(stages_at, edges_at, strict=True):
+            np.maximum.at(ready, edge_child[into], end[edge_parent[into]])
+            loaded = model_ready[model_of[here], None] + loads[here]
+            begin = np.maximum(ready[here, None], loaded)
+            whole = (begin + floor_seconds[here]).min(axis=1)
+            usable = np.isfinite(floor_seconds[here])
+            shared = np.where(usable, begin, np.inf).min(axis=1) + split[here]
+            alone = ready[here] + tool_seconds[here]
+            end[here] = np.where(on_device[here], np.minimum(whole, shared), alone)
+        before, model_ready = model_ready, np.full(models + 1, np.inf)
+        np.minimum.at(model_ready, model_of, ready)
+        model_ready[-1] = -np.inf
+        if np.array_equal(model_ready, before):
+            break
+    return ready, end
+
+
+def _groups(key: Ints, count: int) -> list[Ints]:
+    """The positions of the keys 0, 1, ..., ``count`` - 1."""
+    ends = np.cumsum(np.bincount(key, minlength=count))
+    return np.split(np.argsort(key, kind="stable"), ends[:-1])
+
+
+def split_seconds(floor_seconds: Floats, most_shards: Ints, gather_seconds: float) -> Floats:
+    """(S,) least seconds of each stage over two or more devices; inf where it cannot be split."""
+    usable = np.isfinite(floor_seconds)
+    with np.errstate(divide="ignore"):
+        speed = np.sort(np.where(usable, 1.0 / floor_seconds, 0.0), axis=1)[:, ::-1]
+        shards = np.arange(1, floor_seconds.shape[1] + 1)
+        seconds = 1.0 / np.cumsum(speed, axis=1) + (shards - 1) * gather_seconds
+    most = np.minimum(most_shards, usable.sum(axis=1))
+    allowed = (shards >= 2) & (shards <= most[:, None])
+    return np.asarray(np.where(allowed, seconds, np.inf).min(axis=1))
+
+
+def levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
+    """(S,) edges on the longest path from a root to each stage of a DAG."""
+    level = np.zeros(stages, dtype=np.int64)
+    for _ in range(stages):
+        deeper = level.copy()
+        np.maximum.at(deeper, edge_child, level[edge_parent] + 1)
+        if np.array_equal(deeper, level):
+            break
+        level = deeper
+    return level
+
+
+__all__ = [
+    "LowerBounds",
+    "device_prices",
+    "earliest_times",
+    "levels",
+    "lower_bounds",
+    "priced_work",
+    "problem_bounds",
+    "split_seconds",
+    "stage_loads",
+    "work_bound",
+]

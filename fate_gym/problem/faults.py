@@ -1,0 +1,50 @@
+"""Turns pydantic's errors into the package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fate_gym.errors import InputError
+
+_NAMES = {"workflows": "workflow", "stages": "stage", "devices": "device", "edges": "edge"}
+
+
+def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> InputError:
+    """The first fault of a pydantic error, with ids in place of list positions."""
+    first = error.errors()[0]
+    items, field = _locate(data, first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    if field and isinstance(value, str | int | float | bool | None):
+        message += (
+            f" (got {str(value)[:80]!r})" if isinstance(value, str) else f" (got {str(value)[:80]})"
+        )
+    remedy = {
+        "extra_forbidden": "remove the field, or correct its name",
+        "missing": "add the field",
+    }.get(first["type"], "correct the value")
+    return InputError(message, source=source, item=items, field=field, remedy=remedy)
+
+
+def _locate(data: Any, loc: Sequence[str | int]) -> tuple[str | None, str | None]:
+    items: list[str] = []
+    field: list[str] = []
+    name = ""
+    for part in loc:
+        if isinstance(part, int):
+            data = data[part] if isinstance(data, list) and part < len(data) else None
+            label = data.get("id") if isinstance(data, dict) else None
+            if name in _NAMES:
+                field.clear()
+                items.append(f"{_NAMES[name]} {label!r}" if label else f"{_NAMES[name]} #{part}")
+            else:
+                field.append(str(part))
+        else:
+            name = part
+            field.append(part)
+            data = data.get(part) if isinstance(data, dict) else None
+    return ", ".join(items) or None, ".".join(field) or None

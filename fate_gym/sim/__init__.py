@@ -1,0 +1,21 @@
+"""The simulator: what happens when a policy decides (docs/execution-model.md)."""
+
+from fate_gym.sim.compile import CompiledProblem, compile_problem
+from fate_gym.sim.policy import Assignment, Policy
+from fate_gym.sim.simulator import Simulator
+from fate_gym.sim.trace import Trace
+from fate_gym.sim.validator import assert_valid, validate
+from fate_gym.sim.view import DecisionView, Estimate
+
+__all__ = [
+    "Assignment",
+    "CompiledProblem",
+    "DecisionView",
+    "Estimate",
+    "Policy",
+    "Simulator",
+    "Trace",
+    "assert_valid",
+    "compile_problem",
+    "validate",
+]

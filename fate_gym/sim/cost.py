@@ -1,0 +1,329 @@
+"""What a shard costs: load, transfer, prefill, decode (docs/execution-model.md).
+
+Pure functions of the problem and the state, compiled. Nothing here changes the state, but for
+``link_seconds``, which is scratch and zero again on return.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.layout import FIXED_STAGE, TOOL_STAGE, Array, ProblemView, Record, StateView
+
+
+@compiled
+def batch_limit(p: ProblemView, s: int, d: int) -> int:
+    """Queries of stage ``s`` that fit in one wave on device ``d`` when all else is evicted."""
+    st = p.stages[s]
+    model = p.models[st.model]
+    own = (st.prompt_tokens + st.inherited_tokens + st.output_tokens) * model.kv
+    most = p.head[0].max_batch
+    if own <= 0.0:
+        return most
+    room = p.devices[d].memory - model.weight_bytes - st.prefix_tokens * model.kv
+    return max(1, min(most, int(room // own)))
+
+
+@compiled
+def _step_seconds(p: ProblemView, st: Record, device: Record, model: Record, batch: int) -> float:
+    compute = 2.0 * model.active * batch / device.flops
+    touched = model.weight_bytes
+    if model.expert_share > 0.0:
+        missed = model.expert_miss**batch
+        touched *= (1.0 - model.expert_share) + model.expert_share * (1.0 - missed)
+    context = st.prefix_tokens + st.prompt_tokens + st.inherited_tokens + 0.5 * st.output_tokens
+    memory = (touched + batch * context * model.kv) / device.bandwidth
+    return max(compute, memory) + p.head[0].step_s
+
+
+@compiled
+def decode_seconds(p: ProblemView, s: int, d: int, n: int) -> float:
+    """Seconds to generate the output of ``n`` queries of stage ``s`` on device ``d``."""
+    st = p.stages[s]
+    if st.output_tokens == 0:
+        return 0.0
+    device = p.devices[d]
+    model = p.models[st.model]
+    batch = min(n, batch_limit(p, s, d))
+    full = (n - 1) // batch
+    total = _step_seconds(p, st, device, model, n - full * batch)
+    if full > 0:
+        total += full * _step_seconds(p, st, device, model, batch)
+    return st.output_tokens * total
+
+
+@compiled
+def prefill_seconds(
+    p: ProblemView, s: int, d: int, n: int, prefix_hit: float, context_hit: float
+) -> float:
+    """Seconds to prefill ``n`` queries, given the tokens that need none.
+
+    ``prefix_hit`` tokens of the prefix and ``context_hit`` of each query are cached.
+    """
+    st = p.stages[s]
+    device = p.devices[d]
+    model = p.models[st.model]
+    prefix = st.prefix_tokens - prefix_hit
+    prompt = st.prompt_tokens + st.inherited_tokens
+    own = prompt - context_hit
+    tokens = prefix + n * own
+    compute = 0.0
+    if tokens > 0.0:
+        attended = prefix * (prefix_hit + 0.5 * prefix)
+        attended += n * own * (st.prefix_tokens + prompt - 0.5 * own)
+        flops = 2.0 * model.active * tokens + model.attention * attended
+        compute = flops * (tokens + p.head[0].ramp_tokens) / (tokens * device.flops)
+    return max(compute, model.weight_bytes / device.bandwidth) + p.head[0].launch_s
+
+
+@compiled
+def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> int:
+    """Tokens of the stage's prefix that device ``d`` caches."""
+    stage = p.stages[s]
+    if stage.prefix < 0:
+        return 0
+    return min(stage.prefix_tokens, st.prefix_tokens[d, stage.prefix])
+
+
+@compiled
+def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
+    """Inherited tokens of one query that device ``d`` caches (a mean over the queries)."""
+    stage = p.stages[s]
+    hit = 0.0
+    if stage.inherited_tokens == 0:
+        return hit
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if edge.same_model and edge.inherited_tokens > 0:
+            kept = kept_queries(st, edge.parent, d)
+            if kept > 0:
+                hit += edge.inherited_tokens * kept / p.stages[edge.parent].queries
+    return hit
+
+
+@compiled
+def kept_queries(st: StateView, s: int, d: int) -> int:
+    """Queries of the finished stage ``s`` whose contexts are still cached on device ``d``."""
+    for k in range(st.stages[s].shards):
+        if st.slots[s, k].device == d:
+            return st.slots[s, k].kept
+    return 0
+
+
+@compiled
+def transfer_seconds(
+    p: ProblemView, st: StateView, s: int, d: int, share: float, turn: float
+) -> tuple[float, float]:
+    """Seconds and bytes to bring the parents' outputs for ``share`` of the queries to ``d``.
+
+    ``turn`` matters only with eager transfers: then the result is what is left of them.
+    """
+    stage = p.stages[s]
+    if p.head[0].eager:
+        return _eager_transfer(p, st, s, d, share, turn)
+    seconds = 0.0
+    moved = 0.0
+    host = st.link_seconds.size - 1
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if edge.bytes <= 0.0:
+            continue
+        parent = p.stages[edge.parent]
+        if parent.kind == TOOL_STAGE:
+            size = edge.bytes * share
+            moved += size
+            st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            seconds = max(seconds, st.link_seconds[host])
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.device == d:
+                continue
+            size = edge.bytes * share * slot.queries / parent.queries
+            link = p.link[slot.device, d]
+            moved += size
+            st.link_seconds[link] += (
+                p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+            )
+            seconds = max(seconds, st.link_seconds[link])
+    if seconds > 0.0:
+        st.link_seconds[:] = 0.0
+    return seconds, moved
+
+
+@compiled
+def _eager_transfer(
+    p: ProblemView, st: StateView, s: int, d: int, share: float, turn: float
+) -> tuple[float, float]:
+    stage = p.stages[s]
+    there = turn
+    moved = 0.0
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if edge.bytes <= 0.0:
+            continue
+        end = st.stages[edge.parent].end
+        parent = p.stages[edge.parent]
+        if parent.kind == TOOL_STAGE:
+            size = edge.bytes * share
+            moved += size
+            there = max(there, end + p.link_latency[d, d] + size / p.devices[d].host_bandwidth)
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.device != d:
+                size = edge.bytes * share * slot.queries / parent.queries
+                moved += size
+                delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+                there = max(there, end + delay)
+    return there - turn, moved
+
+
+@compiled
+def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float, float]:
+    """Seconds and bytes to bring the parents' outputs of a tool stage to the host."""
+    stage = p.stages[s]
+    now = st.head[0].now
+    seconds = 0.0
+    moved = 0.0
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        parent = p.stages[edge.parent]
+        if edge.bytes <= 0.0 or parent.kind == TOOL_STAGE:
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            d = slot.device
+            size = edge.bytes * slot.queries / parent.queries
+            moved += size
+            delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            if p.head[0].eager:
+                seconds = max(seconds, st.stages[edge.parent].end + delay - now)
+            else:
+                st.link_seconds[d] += delay
+                seconds = max(seconds, st.link_seconds[d])
+    if seconds > 0.0:
+        st.link_seconds[:] = 0.0
+    return seconds, moved
+
+
+@compiled
+def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
+    """When the queue of device ``d`` is expected to drain, not before now."""
+    dev = st.devices[d]
+    now = st.head[0].now
+    if not st.head[0].noisy:
+        return max(now, dev.drains_at)
+    if dev.queue_head < 0:
+        return now
+    shards = p.head[0].max_shards
+    running = st.slots[dev.queue_head // shards, dev.queue_head % shards]
+    return max(now, running.start + running.busy) + (dev.backlog - running.busy)
+
+
+@compiled
+def shard_cost(
+    p: ProblemView, st: StateView, s: int, d: int, n: int, turn: float
+) -> tuple[float, float, float, float, float]:
+    """Estimated (load, transfer, prefill, decode, bytes moved) of ``n`` queries of ``s`` on ``d``.
+
+    ``turn`` is the time at which the device's queue has drained. The state is the one that the
+    device will be in then.
+    """
+    stage = p.stages[s]
+    transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
+    if stage.kind == FIXED_STAGE:
+        return 0.0, transfer, 0.0, p.clean_seconds[s, d], moved
+    load = 0.0 if st.resident[d, stage.model] else p.load_seconds[stage.model, d]
+    prefix_hit = prefix_hit_tokens(p, st, s, d)
+    context_hit = context_hit_tokens(p, st, s, d)
+    if n == stage.queries:
+        decode = p.decode_seconds[s, d]
+        if prefix_hit == 0 and context_hit == 0.0:
+            return load, transfer, p.clean_seconds[s, d] - decode, decode, moved
+    else:
+        decode = decode_seconds(p, s, d, n)
+    prefill = prefill_seconds(p, s, d, n, prefix_hit, context_hit)
+    return load, transfer, prefill, decode, moved
+
+
+@compiled
+def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
+    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run."""
+    if p.clean_seconds[s, d] == np.inf:
+        return np.inf
+    turn = drain_estimate(p, st, d)
+    load, transfer, prefill, decode, _ = shard_cost(p, st, s, d, p.stages[s].queries, turn)
+    return turn + max(load, transfer) + prefill + decode
+
+
+@compiled
+def split_queries(p: ProblemView, s: int, devices: Array, k: int, counts: Array) -> None:
+    """Deal the queries of ``s`` over ``devices[:k]`` in proportion to speed, into ``counts``."""
+    queries = p.stages[s].queries
+    if k == 1:
+        counts[0] = queries
+        return
+    total = 0.0
+    for i in range(k):
+        total += 1.0 / p.clean_seconds[s, devices[i]]
+    left = queries
+    for i in range(k):
+        counts[i] = max(1, int(queries / p.clean_seconds[s, devices[i]] / total))
+        left -= counts[i]
+    while left != 0:
+        best = 0
+        best_value = -np.inf
+        for i in range(k):
+            value = float(counts[i])
+            if left > 0:
+                value = queries / p.clean_seconds[s, devices[i]] / total - counts[i]
+            if value > best_value:
+                best, best_value = i, value
+        counts[best] += 1 if left > 0 else -1
+        left += -1 if left > 0 else 1
+
+
+@compiled
+def placement_end(
+    p: ProblemView, st: StateView, s: int, devices: Array, counts: Array, k: int
+) -> float:
+    """Estimated end of stage ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries."""
+    if k == 1:
+        return end_estimate(p, st, s, devices[0])
+    end = 0.0
+    for i in range(k):
+        d = devices[i]
+        turn = drain_estimate(p, st, d)
+        load, transfer, prefill, decode, _ = shard_cost(p, st, s, d, counts[i], turn)
+        end = max(end, turn + max(load, transfer) + prefill + decode)
+    return end + (k - 1) * p.head[0].gather_s
+
+
+@compiled
+def strict_end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
+    """The classical EFT: queue, transfer and clean cost; blind to residency and caches."""
+    if p.clean_seconds[s, d] == np.inf:
+        return np.inf
+    turn = drain_estimate(p, st, d)
+    transfer, _ = transfer_seconds(p, st, s, d, 1.0, turn)
+    return turn + transfer + p.clean_seconds[s, d]
+
+
+__all__ = [
+    "batch_limit",
+    "context_hit_tokens",
+    "decode_seconds",
+    "drain_estimate",
+    "end_estimate",
+    "kept_queries",
+    "placement_end",
+    "prefill_seconds",
+    "prefix_hit_tokens",
+    "shard_cost",
+    "split_queries",
+    "strict_end_estimate",
+    "tool_transfer_seconds",
+    "transfer_seconds",
+]

@@ -1,0 +1,436 @@
+"""What happens: events, readiness, commits. Compiled; the only code that changes a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.cost import (
+    batch_limit,
+    context_hit_tokens,
+    prefix_hit_tokens,
+    shard_cost,
+    tool_transfer_seconds,
+)
+from fate_gym.sim.layout import (
+    DONE,
+    FIXED_STAGE,
+    HOST,
+    PLACED,
+    READY,
+    TOOL_STAGE,
+    Array,
+    Log,
+    ProblemView,
+    StateView,
+)
+from fate_gym.sim.memory import (
+    context_bytes,
+    grow_prefix,
+    keep_context,
+    make_room,
+    touch_contexts,
+)
+
+
+@compiled
+def reset(p: ProblemView, st: StateView, seed: int) -> None:
+    """The state before time 0; call `advance` to reach the first decision. Buffer must be zero."""
+    head = st.head[0]
+    head.seed = seed
+    head.noisy = 1 if p.head[0].uncertainty > 0.0 else 0
+    for d in range(p.devices.size):
+        st.devices[d].oldest = -1
+        st.devices[d].newest = -1
+        st.devices[d].queue_head = -1
+        st.devices[d].queue_tail = -1
+    for s in range(p.stages.size):
+        # The arrival of the workflow counts as one more parent.
+        st.stages[s].missing = p.stages[s].parents_to - p.stages[s].parents_from + 1
+
+
+@compiled
+def _earlier(a_time: float, a_id: int, b_time: float, b_id: int) -> bool:
+    return a_time < b_time or (a_time == b_time and a_id < b_id)
+
+
+@compiled
+def _push(st: StateView, time: float, event: int) -> None:
+    heap = st.events
+    i = st.head[0].events
+    st.head[0].events += 1
+    while i > 0:
+        above = (i - 1) // 2
+        if not _earlier(time, event, heap[above].time, heap[above].id):
+            break
+        heap[i].time = heap[above].time
+        heap[i].id = heap[above].id
+        i = above
+    heap[i].time = time
+    heap[i].id = event
+
+
+@compiled
+def _pop(st: StateView) -> int:
+    heap = st.events
+    event = heap[0].id
+    n = st.head[0].events - 1
+    st.head[0].events = n
+    time, last = heap[n].time, heap[n].id
+    i = 0
+    while True:
+        below = 2 * i + 1
+        if below >= n:
+            break
+        if below + 1 < n and _earlier(
+            heap[below + 1].time, heap[below + 1].id, heap[below].time, heap[below].id
+        ):
+            below += 1
+        if not _earlier(heap[below].time, heap[below].id, time, last):
+            break
+        heap[i].time = heap[below].time
+        heap[i].id = heap[below].id
+        i = below
+    heap[i].time = time
+    heap[i].id = last
+    return event
+
+
+@compiled
+def noise_factor(p: ProblemView, st: StateView, s: int, d: int) -> float:
+    """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64)."""
+    if not st.head[0].noisy:
+        return 1.0
+    x = np.uint64(st.head[0].seed) * np.uint64(0x9E3779B97F4A7C15)
+    x += np.uint64(s + 1) * np.uint64(0xD1B54A32D192ED03)
+    x += np.uint64(d + 2) * np.uint64(0x8CB92BA72F3D8DD7)
+    z = np.sqrt(-2.0 * np.log(_uniform(x))) * np.cos(
+        2.0 * np.pi * _uniform(x ^ np.uint64(0x5851F42D4C957F2D))
+    )
+    sigma = p.head[0].uncertainty
+    return np.exp(sigma * z - 0.5 * sigma * sigma)
+
+
+@compiled
+def _uniform(x: Any) -> float:
+    x += np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return (np.float64(x >> np.uint64(11)) + 0.5) / 9007199254740992.0
+
+
+@compiled
+def _become_ready(p: ProblemView, st: StateView, log: Log, s: int) -> None:
+    head = st.head[0]
+    stage = st.stages[s]
+    stage.ready_at = head.now
+    if p.stages[s].kind == TOOL_STAGE:
+        _start_tool(p, st, log, s)
+        return
+    stage.status = READY
+    i = head.ready
+    while i > 0:
+        other = st.ready[i - 1]
+        if st.stages[other].ready_at < head.now or other < s:
+            break
+        st.ready[i] = other
+        i -= 1
+    st.ready[i] = s
+    head.ready += 1
+
+
+@compiled
+def _start_tool(p: ProblemView, st: StateView, log: Log, s: int) -> None:
+    head = st.head[0]
+    transfer, moved = tool_transfer_seconds(p, st, s)
+    seconds = p.stages[s].tool_seconds
+    noise = noise_factor(p, st, s, HOST)
+    end = head.now + transfer + seconds * noise
+    st.stages[s].status = PLACED
+    if head.shard_rows < log.shards.size:
+        row = log.shards[head.shard_rows]
+        row.stage = s
+        row.slot = 0
+        row.device = HOST
+        row.queries = p.stages[s].queries
+        row.waves = 1
+        row.committed = head.now
+        row.start = head.now
+        row.load_s = 0.0
+        row.transfer_s = transfer
+        row.prefill_s = 0.0
+        row.decode_s = seconds
+        row.noise = noise
+        row.end = end
+        row.prefix_hit = 0.0
+        row.prefix_new = 0.0
+        row.context_hit = 0.0
+        row.context_new = 0.0
+        row.bytes_moved = moved
+    head.shard_rows += 1
+    shards = p.head[0].max_shards
+    _push(st, end, s * (shards + 1) + shards)
+
+
+@compiled
+def _finish(p: ProblemView, st: StateView, log: Log, s: int) -> None:
+    head = st.head[0]
+    stage = st.stages[s]
+    stage.status = DONE
+    stage.end = head.now
+    head.last_end = head.now
+    head.known_left -= 1
+    for i in range(p.stages[s].children_from, p.stages[s].children_to):
+        child = p.edges[p.out_edges[i]].child
+        st.stages[child].missing -= 1
+        if st.stages[child].missing == 0:
+            _become_ready(p, st, log, child)
+
+
+@compiled
+def _arrive(p: ProblemView, st: StateView, log: Log, w: int) -> None:
+    workflow = p.workflows[w]
+    st.head[0].known_left += workflow.stages_to - workflow.stages_from
+    for s in range(workflow.stages_from, workflow.stages_to):
+        st.stages[s].missing -= 1
+        if st.stages[s].missing == 0:
+            _become_ready(p, st, log, s)
+
+
+@compiled
+def _shard_end(p: ProblemView, st: StateView, log: Log, s: int, k: int) -> None:
+    slot = st.slots[s, k]
+    dev = st.devices[slot.device]
+    dev.backlog -= slot.busy
+    dev.queue_head = slot.next
+    if slot.next < 0:
+        dev.queue_tail = -1
+        dev.backlog = 0.0
+    if st.stages[s].shards == 1:
+        _finish(p, st, log, s)
+
+
+@compiled
+def next_event_time(p: ProblemView, st: StateView) -> float:
+    """The time of the next event, inf without one."""
+    head = st.head[0]
+    time = np.inf
+    if head.events > 0:
+        time = st.events[0].time
+    if head.next_arrival < p.arrivals.size:
+        time = min(time, p.workflows[p.arrivals[head.next_arrival]].arrival)
+    return time
+
+
+@compiled
+def advance(p: ProblemView, st: StateView, log: Log) -> bool:
+    """Go to the next instant with an event, apply all its events. False: none lies ahead."""
+    head = st.head[0]
+    time = next_event_time(p, st)
+    if time == np.inf:
+        return False
+    head.now = time
+    shards = p.head[0].max_shards
+    while next_event_time(p, st) <= time:
+        while head.next_arrival < p.arrivals.size:
+            w = p.arrivals[head.next_arrival]
+            if p.workflows[w].arrival > time:
+                break
+            head.next_arrival += 1
+            _arrive(p, st, log, w)
+        while head.events > 0 and st.events[0].time <= time:
+            event = _pop(st)
+            s, k = event // (shards + 1), event % (shards + 1)
+            if k == shards:
+                _finish(p, st, log, s)
+            else:
+                _shard_end(p, st, log, s, k)
+    return True
+
+
+@compiled
+def to_decision(p: ProblemView, st: StateView, log: Log) -> bool:
+    """Advance until a stage is ready. False: everything known is done or under way for good."""
+    while st.head[0].ready == 0:
+        if not advance(p, st, log):
+            return False
+    return True
+
+
+@compiled
+def _take_from_ready(st: StateView, s: int) -> None:
+    head = st.head[0]
+    n = head.ready
+    i = 0
+    while st.ready[i] != s:
+        i += 1
+    for j in range(i, n - 1):
+        st.ready[j] = st.ready[j + 1]
+    head.ready = n - 1
+
+
+@compiled
+def commit(
+    p: ProblemView, st: StateView, log: Log, s: int, devices: Array, counts: Array, k: int
+) -> float:
+    """Place ready stage ``s`` on ``devices[:k]`` with ``counts[:k]`` queries.
+
+    The caller has checked that the placement is legal. Returns the stage's actual end.
+    """
+    _take_from_ready(st, s)
+    stage = st.stages[s]
+    stage.status = PLACED
+    stage.shards = k
+    end = 0.0
+    shards = p.head[0].max_shards
+    for i in range(k):
+        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i])
+        end = max(end, shard_end)
+        _push(st, shard_end, s * (shards + 1) + i)
+    if k > 1:
+        end += (k - 1) * p.head[0].gather_s
+        _push(st, end, s * (shards + 1) + shards)
+    return end
+
+
+@compiled
+def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int) -> float:
+    head = st.head[0]
+    stage = p.stages[s]
+    dev = st.devices[d]
+    turn = max(head.now, dev.drains_at)
+    load, transfer, prefill, decode, moved = shard_cost(p, st, s, d, n, turn)
+    busy = max(load, transfer) + prefill + decode
+    noise = noise_factor(p, st, s, d)
+    end = turn + busy * noise
+    prefix_hit, prefix_new = 0, 0
+    context_hit, context_new = 0.0, 0.0
+    waves = 1
+    if stage.kind != FIXED_STAGE:
+        prefix_hit = prefix_hit_tokens(p, st, s, d)
+        context_hit = context_hit_tokens(p, st, s, d)
+        prefix_new = stage.prefix_tokens - prefix_hit
+        context_new = n * (stage.inherited_tokens - context_hit)
+        batch = min(n, batch_limit(p, s, d))
+        waves = (n + batch - 1) // batch
+    slot = st.slots[s, k]
+    slot.device = d
+    slot.queries = n
+    slot.kept = 0
+    slot.next = -1
+    slot.start = turn
+    slot.busy = busy
+    if stage.kind != FIXED_STAGE:
+        _occupy(p, st, log, s, k, d, min(n, batch_limit(p, s, d)))
+    if head.shard_rows < log.shards.size:
+        row = log.shards[head.shard_rows]
+        row.stage = s
+        row.slot = k
+        row.device = d
+        row.queries = n
+        row.waves = waves
+        row.committed = head.now
+        row.start = turn
+        row.load_s = load
+        row.transfer_s = transfer
+        row.prefill_s = prefill
+        row.decode_s = decode
+        row.noise = noise
+        row.end = end
+        row.prefix_hit = prefix_hit
+        row.prefix_new = prefix_new
+        row.context_hit = n * context_hit
+        row.context_new = context_new
+        row.bytes_moved = moved
+    head.shard_rows += 1
+    dev.drains_at = end
+    dev.backlog += busy
+    number = s * p.head[0].max_shards + k
+    if dev.queue_tail < 0:
+        dev.queue_head = number
+    else:
+        shards = p.head[0].max_shards
+        st.slots[dev.queue_tail // shards, dev.queue_tail % shards].next = number
+    dev.queue_tail = number
+    return end
+
+
+@compiled
+def _occupy(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, batch: int) -> None:
+    """What the shard does to the device's memory, in the order of docs/execution-model.md."""
+    head = st.head[0]
+    stage = p.stages[s]
+    dev = st.devices[d]
+    touch_contexts(p, st, s, d)
+    own_prefix = grow_prefix(p, st, s, d)
+    working = batch * context_bytes(p, s)
+    missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
+    make_room(p, st, log, s, d, own_prefix, missing + working)
+    dev.weight_bytes += missing
+    if stage.keeps_context and p.models[stage.model].kv > 0.0:
+        st.slots[s, k].kept = batch
+        keep_context(p, st, s, k)
+    head.clock += 1
+    st.resident[d, stage.model] = head.clock
+
+
+@compiled
+def fork(p: ProblemView, src: StateView, out: StateView) -> None:
+    """Make ``out`` the state that a planner may play forward from ``src``.
+
+    Workflows that have not arrived stay unknown, and durations are the estimates: what noise
+    will do to running shards is replaced by what is expected of them. Both are views.
+    """
+    head = out.head[0]
+    head.next_arrival = p.arrivals.size
+    if not head.noisy:
+        return
+    shards = p.head[0].max_shards
+    now = head.now
+    for d in range(p.devices.size):
+        time = now
+        number = out.devices[d].queue_head
+        first = True
+        while number >= 0:
+            slot = out.slots[number // shards, number % shards]
+            time = max(now, slot.start + slot.busy) if first else time + slot.busy
+            slot.start = time - slot.busy
+            first = False
+            number = slot.next
+        out.devices[d].drains_at = time
+    count = head.events
+    head.events = 0
+    for i in range(count):
+        _expect(p, src, out, src.events[i].time, src.events[i].id)
+    head.noisy = 0
+
+
+@compiled
+def _expect(p: ProblemView, src: StateView, out: StateView, time: float, event: int) -> None:
+    shards = p.head[0].max_shards
+    s, k = event // (shards + 1), event % (shards + 1)
+    now = out.head[0].now
+    if k < shards:
+        time = out.slots[s, k].start + out.slots[s, k].busy
+    elif p.stages[s].kind == TOOL_STAGE:
+        time = max(now, src.stages[s].ready_at + p.stages[s].tool_seconds)
+    else:
+        time = now
+        for i in range(src.stages[s].shards):
+            time = max(time, out.slots[s, i].start + out.slots[s, i].busy)
+        time += (src.stages[s].shards - 1) * p.head[0].gather_s
+    _push(out, time, event)
+
+
+__all__ = [
+    "advance",
+    "commit",
+    "fork",
+    "next_event_time",
+    "noise_factor",
+    "reset",
+    "to_decision",
+]

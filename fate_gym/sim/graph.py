@@ -1,0 +1,38 @@
+"""Ranks of a DAG, on arrays: the same numbers for policies and for observations."""
+
+from __future__ import annotations
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.layout import ProblemView
+
+
+@compiled
+def upward_ranks(p: ProblemView) -> None:
+    """Fill ``upward_rank``: w(i) + max over children of (c(i, j) + rank(j)).
+
+    Mean clean seconds and mean transfer seconds. Source: Topcuoglu et al. 2002, eq. 8.
+    """
+    for i in range(p.topological.size - 1, -1, -1):
+        s = p.topological[i]
+        stage = p.stages[s]
+        best = 0.0
+        for j in range(stage.children_from, stage.children_to):
+            edge = p.edges[p.out_edges[j]]
+            best = max(best, edge.mean_seconds + p.stages[edge.child].upward_rank)
+        stage.upward_rank = stage.mean_seconds + best
+
+
+@compiled
+def downward_ranks(p: ProblemView) -> None:
+    """Fill ``downward_rank``: max over parents of (rank(i) + w(i) + c(i, j)).
+
+    Source: Topcuoglu et al. 2002, eq. 9.
+    """
+    for i in range(p.topological.size):
+        stage = p.stages[p.topological[i]]
+        best = 0.0
+        for e in range(stage.parents_from, stage.parents_to):
+            edge = p.edges[e]
+            parent = p.stages[edge.parent]
+            best = max(best, parent.downward_rank + parent.mean_seconds + edge.mean_seconds)
+        stage.downward_rank = best

@@ -1,0 +1,395 @@
+"""Where everything lies: one byte buffer for the problem, one for the state.
+
+A buffer holds tables of records (one record an entity) and plain matrices, one after the other.
+Copying a state is one memory copy; a call from Python into compiled code passes two arrays; a
+batch of environments is a matrix of buffers. `problem_view` and `state_view` cut a buffer into
+named arrays; the same functions serve compiled code and Python (through ``py_func``).
+
+Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, N nodes,
+K = ``max_shards``. Units: seconds, bytes, bytes/s, tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.compiled import compiled
+
+Buffer = NDArray[np.uint8]
+Array = NDArray[Any]
+Record = Any
+"""One row of a table."""
+
+MODEL_STAGE, FIXED_STAGE, TOOL_STAGE = 0, 1, 2
+WAITING, READY, PLACED, DONE = 0, 1, 2, 3
+EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
+HOST = -1
+
+
+def _record(**fields: str) -> np.dtype[Any]:
+    dtype: Any = np.dtype(list(fields.items()), align=True)  # type: ignore[call-overload]
+    # Every section starts on 8 bytes, so every record must be a multiple of 8.
+    return np.dtype(
+        {
+            "names": list(dtype.names or ()),
+            "formats": [dtype.fields[name][0] for name in dtype.names or ()],
+            "offsets": [dtype.fields[name][1] for name in dtype.names or ()],
+            "itemsize": -(-dtype.itemsize // 8) * 8,
+        },
+        align=True,
+    )
+
+
+# --- the problem ---------------------------------------------------------------------------
+
+PROBLEM_HEAD = _record(
+    stages="i8",
+    devices="i8",
+    models="i8",
+    prefixes="i8",
+    workflows="i8",
+    edges="i8",
+    nodes="i8",
+    max_shards="i8",
+    eager="i8",  # transfers start when the parent ends
+    max_batch="i8",  # queries in one wave, at most
+    uncertainty="f8",  # sigma of the lognormal noise
+    gather_s="f8",  # per shard beyond the first
+    ramp_tokens="f8",  # MFU(T) = mfu * T / (T + ramp)
+    launch_s="f8",
+    step_s="f8",
+)
+STAGE = _record(
+    workflow="i4",
+    kind="i4",  # MODEL_STAGE, FIXED_STAGE, TOOL_STAGE
+    model="i4",  # -1 without a model
+    queries="i4",
+    prefix="i4",  # prefix key, -1 without
+    prefix_tokens="i4",
+    prompt_tokens="i4",
+    output_tokens="i4",
+    inherited_tokens="i4",  # sum over the edges in
+    keeps_context="i4",  # 1 if a child with the same model inherits
+    parents_from="i4",  # edges[parents_from:parents_to] lead here
+    parents_to="i4",
+    children_from="i4",  # out_edges[children_from:children_to] lead away
+    children_to="i4",
+    tool_seconds="f8",
+    mean_seconds="f8",  # clean seconds, mean over eligible devices
+    upward_rank="f8",  # Topcuoglu et al. 2002, eq. 8
+    downward_rank="f8",  # eq. 9
+)
+EDGE = _record(
+    parent="i4",
+    child="i4",
+    inherited_tokens="i4",
+    same_model="i4",
+    bytes="f8",
+    mean_seconds="f8",  # transfer between two devices, mean over pairs
+)
+DEVICE = _record(
+    node="i4",
+    memory="f8",  # limit of weights + KV
+    flops="f8",  # mfu x peak
+    bandwidth="f8",  # mbu x memory bandwidth
+    host_bandwidth="f8",
+)
+MODEL = _record(
+    active="f8",  # parameters a token uses
+    weight_bytes="f8",
+    kv="f8",  # bytes a token
+    attention="f8",  # 4 x layers x hidden: FLOPs per (new token x token attended to)
+    expert_share="f8",
+    expert_miss="f8",  # 1 - k/E
+)
+WORKFLOW = _record(arrival="f8", stages_from="i4", stages_to="i4")
+
+
+class ProblemView(NamedTuple):
+    """Named arrays over a problem buffer."""
+
+    head: Array  # (1,) PROBLEM_HEAD
+    stages: Array  # (S,) STAGE
+    edges: Array  # (E,) EDGE, sorted by child
+    out_edges: Array  # (E,) edge numbers, sorted by parent
+    devices: Array  # (D,) DEVICE
+    models: Array  # (M,) MODEL
+    workflows: Array  # (W,) WORKFLOW
+    arrivals: Array  # (W,) workflow numbers by arrival
+    topological: Array  # (S,) stage numbers, parents first
+    prefix_model: Array  # (Q,) model of a prefix key
+    clean_seconds: (
+        Array  # (S, D) prefill + decode of all queries, nothing cached; inf: not eligible
+    )
+    decode_seconds: Array  # (S, D) decode of all queries
+    load_seconds: Array  # (M, D)
+    link_bandwidth: Array  # (D, D) from row to column
+    link_latency: Array  # (D, D)
+    link: Array  # (D, D) number of the link into the column's device
+
+
+def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int) -> int:
+    """Size of a problem buffer."""
+    records = (
+        PROBLEM_HEAD.itemsize
+        + s * STAGE.itemsize
+        + e * EDGE.itemsize
+        + d * DEVICE.itemsize
+        + m * MODEL.itemsize
+        + w * WORKFLOW.itemsize
+    )
+    integers = 8 * (e + w + s + q + d * d)
+    floats = 8 * (2 * s * d + m * d + 2 * d * d)
+    return int(records + integers + floats)
+
+
+@compiled
+def problem_view(buffer: Buffer) -> ProblemView:
+    """Cut a problem buffer into a `ProblemView`."""
+    o = PROBLEM_HEAD_BYTES
+    head = buffer[:o].view(PROBLEM_HEAD)
+    h = head[0]
+    s, d, m = h["stages"], h["devices"], h["models"]
+    q, w, e = h["prefixes"], h["workflows"], h["edges"]
+    n = s * STAGE_BYTES
+    stages = buffer[o : o + n].view(STAGE)
+    o += n
+    n = e * EDGE_BYTES
+    edges = buffer[o : o + n].view(EDGE)
+    o += n
+    n = e * 8
+    out_edges = buffer[o : o + n].view(np.int64)
+    o += n
+    n = d * DEVICE_BYTES
+    devices = buffer[o : o + n].view(DEVICE)
+    o += n
+    n = m * MODEL_BYTES
+    models = buffer[o : o + n].view(MODEL)
+    o += n
+    n = w * WORKFLOW_BYTES
+    workflows = buffer[o : o + n].view(WORKFLOW)
+    o += n
+    n = w * 8
+    arrivals = buffer[o : o + n].view(np.int64)
+    o += n
+    n = s * 8
+    topological = buffer[o : o + n].view(np.int64)
+    o += n
+    n = q * 8
+    prefix_model = buffer[o : o + n].view(np.int64)
+    o += n
+    n = s * d * 8
+    clean_seconds = buffer[o : o + n].view(np.float64).reshape(s, d)
+    o += n
+    decode_seconds = buffer[o : o + n].view(np.float64).reshape(s, d)
+    o += n
+    n = m * d * 8
+    load_seconds = buffer[o : o + n].view(np.float64).reshape(m, d)
+    o += n
+    n = d * d * 8
+    link_bandwidth = buffer[o : o + n].view(np.float64).reshape(d, d)
+    o += n
+    link_latency = buffer[o : o + n].view(np.float64).reshape(d, d)
+    o += n
+    link = buffer[o : o + n].view(np.int64).reshape(d, d)
+    return ProblemView(
+        head,
+        stages,
+        edges,
+        out_edges,
+        devices,
+        models,
+        workflows,
+        arrivals,
+        topological,
+        prefix_model,
+        clean_seconds,
+        decode_seconds,
+        load_seconds,
+        link_bandwidth,
+        link_latency,
+        link,
+    )
+
+
+# --- the state -----------------------------------------------------------------------------
+
+STATE_HEAD = _record(
+    now="f8",
+    last_end="f8",  # latest stage end so far
+    ready="i8",  # length of the ready list
+    events="i8",  # length of the event heap
+    next_arrival="i8",  # position in problem.arrivals
+    known_left="i8",  # unfinished stages of arrived workflows
+    clock="i8",  # counts touches; the order of use
+    shard_rows="i8",  # rows written to the log
+    eviction_rows="i8",
+    seed="i8",  # of the noise
+    noisy="i8",  # 0: durations are the estimates
+)
+DEVICE_STATE = _record(
+    drains_at="f8",  # when the queue of committed shards is empty
+    backlog="f8",  # estimated busy seconds of the queue, the running shard included
+    weight_bytes="f8",  # resident when the queue has drained
+    kv_bytes="f8",  # cached when the queue has drained
+    oldest="i4",  # least recently touched KV entry, -1 without
+    newest="i4",
+    queue_head="i4",  # the running shard's slot (stage x K + slot), -1: idle
+    queue_tail="i4",
+)
+STAGE_STATE = _record(
+    status="i4",  # WAITING, READY, PLACED, DONE
+    missing="i4",  # parents (and arrival) still to come
+    shards="i4",
+    ready_at="f8",
+    end="f8",  # once done
+)
+SLOT = _record(
+    device="i4",
+    queries="i4",
+    kept="i4",  # queries whose context is still cached on the device
+    next="i4",  # the slot behind this one in the device's queue
+    start="f8",  # its turn
+    busy="f8",  # estimated seconds from its turn to its end
+)
+EVENT = _record(time="f8", id="i8")  # id = stage x (K + 1) + slot; slot K: the stage's end
+
+
+class StateView(NamedTuple):
+    """Named arrays over a state buffer. KV entries: d x Q + q, then D x Q + stage x K + slot."""
+
+    head: Array  # (1,) STATE_HEAD
+    devices: Array  # (D,) DEVICE_STATE
+    stages: Array  # (S,) STAGE_STATE
+    slots: Array  # (S, K) SLOT
+    resident: Array  # (D, M) 0: absent, else the time of last use on `clock`
+    prefix_tokens: Array  # (D, Q) cached tokens
+    ready: Array  # (S,) stage numbers; the first head.ready count
+    older: Array  # (D x Q + S x K,) neighbours in the device's list of KV entries by use
+    newer: Array
+    events: Array  # (S x (K + 1),) binary heap
+    link_seconds: Array  # (D + N + 1,) scratch: always zero between calls
+    buffer: Array  # all of the above
+
+
+def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
+    """Size of a state buffer."""
+    return int(
+        STATE_HEAD.itemsize
+        + d * DEVICE_STATE.itemsize
+        + s * STAGE_STATE.itemsize
+        + s * k * SLOT.itemsize
+        + 8 * d * m
+        + 4 * (-(-d * q // 2) * 2)
+        + 4 * (-(-s // 2) * 2)
+        + 2 * 4 * (-(-(d * q + s * k) // 2) * 2)
+        + s * (k + 1) * EVENT.itemsize
+        + 8 * (d + n + 1)
+    )
+
+
+@compiled
+def state_view(buffer: Buffer, p: ProblemView) -> StateView:
+    """Cut a state buffer into a `StateView`; ``p`` is the problem's view."""
+    h = p.head[0]
+    s, d, m, q, k = h["stages"], h["devices"], h["models"], h["prefixes"], h["max_shards"]
+    o = STATE_HEAD_BYTES
+    head = buffer[:o].view(STATE_HEAD)
+    n = d * DEVICE_STATE_BYTES
+    devices = buffer[o : o + n].view(DEVICE_STATE)
+    o += n
+    n = s * STAGE_STATE_BYTES
+    stages = buffer[o : o + n].view(STAGE_STATE)
+    o += n
+    n = s * k * SLOT_BYTES
+    slots = buffer[o : o + n].view(SLOT).reshape(s, k)
+    o += n
+    n = d * m * 8
+    resident = buffer[o : o + n].view(np.int64).reshape(d, m)
+    o += n
+    n = d * q * 4
+    prefix_tokens = buffer[o : o + n].view(np.int32).reshape(d, q)
+    o += (n + 7) // 8 * 8
+    n = s * 4
+    ready = buffer[o : o + n].view(np.int32)
+    o += (n + 7) // 8 * 8
+    n = (d * q + s * k) * 4
+    older = buffer[o : o + n].view(np.int32)
+    o += (n + 7) // 8 * 8
+    newer = buffer[o : o + n].view(np.int32)
+    o += (n + 7) // 8 * 8
+    n = s * (k + 1) * EVENT_BYTES
+    events = buffer[o : o + n].view(EVENT)
+    o += n
+    n = (d + h["nodes"] + 1) * 8
+    link_seconds = buffer[o : o + n].view(np.float64)
+    return StateView(
+        head,
+        devices,
+        stages,
+        slots,
+        resident,
+        prefix_tokens,
+        ready,
+        older,
+        newer,
+        events,
+        link_seconds,
+        buffer,
+    )
+
+
+# --- the log -------------------------------------------------------------------------------
+
+SHARD_ROW = _record(
+    stage="i4",
+    slot="i4",
+    device="i4",  # HOST for tools
+    queries="i4",
+    waves="i4",
+    committed="f8",
+    start="f8",
+    load_s="f8",
+    transfer_s="f8",
+    prefill_s="f8",
+    decode_s="f8",
+    noise="f8",
+    end="f8",
+    prefix_hit="f8",
+    prefix_new="f8",
+    context_hit="f8",
+    context_new="f8",
+    bytes_moved="f8",
+)
+EVICTION_ROW = _record(shard="i4", device="i4", kind="i4", key="i4", bytes="f8")
+
+
+class Log(NamedTuple):
+    """What happened, row by row. Empty arrays: nothing is recorded (rollouts)."""
+
+    shards: Array  # (R,) SHARD_ROW in commit order
+    evictions: Array  # (X,) EVICTION_ROW
+
+
+def make_log(stages: int, max_shards: int) -> Log:
+    """A log with room for one run: a shard adds at most three entries that can be evicted."""
+    rows = stages * max_shards
+    return Log(np.zeros(rows, SHARD_ROW), np.zeros(3 * rows, EVICTION_ROW))
+
+
+NO_LOG = Log(np.zeros(0, SHARD_ROW), np.zeros(0, EVICTION_ROW))
+
+PROBLEM_HEAD_BYTES = PROBLEM_HEAD.itemsize
+STAGE_BYTES = STAGE.itemsize
+EDGE_BYTES = EDGE.itemsize
+DEVICE_BYTES = DEVICE.itemsize
+MODEL_BYTES = MODEL.itemsize
+WORKFLOW_BYTES = WORKFLOW.itemsize
+STATE_HEAD_BYTES = STATE_HEAD.itemsize
+DEVICE_STATE_BYTES = DEVICE_STATE.itemsize
+STAGE_STATE_BYTES = STAGE_STATE.itemsize
+SLOT_BYTES = SLOT.itemsize
+EVENT_BYTES = EVENT.itemsize

@@ -1,0 +1,165 @@
+"""What lies in a device's memory: weights, cached prefixes, cached contexts; who has to go.
+
+KV entries of a device form a list by time of use (``older``/``newer``), so that touching and
+evicting take constant time. An entry's number is ``d x Q + q`` for a prefix and
+``D x Q + stage x K + slot`` for the contexts of a shard.
+"""
+
+from __future__ import annotations
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.layout import (
+    EVICT_CONTEXT,
+    EVICT_PREFIX,
+    EVICT_WEIGHTS,
+    Log,
+    ProblemView,
+    StateView,
+)
+
+
+@compiled
+def _unlink(st: StateView, d: int, entry: int) -> None:
+    older, newer = st.older[entry], st.newer[entry]
+    if older >= 0:
+        st.newer[older] = newer
+    else:
+        st.devices[d].oldest = newer
+    if newer >= 0:
+        st.older[newer] = older
+    else:
+        st.devices[d].newest = older
+
+
+@compiled
+def _append(st: StateView, d: int, entry: int) -> None:
+    newest = st.devices[d].newest
+    st.older[entry] = newest
+    st.newer[entry] = -1
+    if newest >= 0:
+        st.newer[newest] = entry
+    else:
+        st.devices[d].oldest = entry
+    st.devices[d].newest = entry
+
+
+@compiled
+def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
+    """Mark as used the parents' contexts that stage ``s`` finds on device ``d``."""
+    stage = p.stages[s]
+    shards = p.head[0].max_shards
+    first = p.head[0].devices * p.head[0].prefixes
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if not edge.same_model or edge.inherited_tokens == 0:
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.device == d and slot.kept > 0:
+                entry = first + edge.parent * shards + k
+                _unlink(st, d, entry)
+                _append(st, d, entry)
+
+
+@compiled
+def grow_prefix(p: ProblemView, st: StateView, s: int, d: int) -> int:
+    """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without."""
+    stage = p.stages[s]
+    kv = p.models[stage.model].kv
+    if stage.prefix_tokens == 0 or kv <= 0.0:
+        return -1
+    entry = d * p.head[0].prefixes + stage.prefix
+    cached = st.prefix_tokens[d, stage.prefix]
+    if cached > 0:
+        _unlink(st, d, entry)
+    _append(st, d, entry)
+    if stage.prefix_tokens > cached:
+        st.devices[d].kv_bytes += (stage.prefix_tokens - cached) * kv
+        st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
+    return entry
+
+
+@compiled
+def _record(st: StateView, log: Log, d: int, kind: int, key: int, size: float) -> None:
+    head = st.head[0]
+    if head.eviction_rows < log.evictions.size:
+        row = log.evictions[head.eviction_rows]
+        row.shard = head.shard_rows
+        row.device = d
+        row.kind = kind
+        row.key = key
+        row.bytes = size
+    head.eviction_rows += 1
+
+
+@compiled
+def _drop(p: ProblemView, st: StateView, log: Log, d: int, entry: int) -> None:
+    prefixes = p.head[0].prefixes
+    first = p.head[0].devices * prefixes
+    if entry < first:
+        q = entry - d * prefixes
+        size = st.prefix_tokens[d, q] * p.models[p.prefix_model[q]].kv
+        st.prefix_tokens[d, q] = 0
+        _record(st, log, d, EVICT_PREFIX, q, size)
+    else:
+        shards = p.head[0].max_shards
+        s = (entry - first) // shards
+        slot = st.slots[s, (entry - first) % shards]
+        size = slot.kept * context_bytes(p, s)
+        slot.kept = 0
+        _record(st, log, d, EVICT_CONTEXT, s, size)
+    _unlink(st, d, entry)
+    st.devices[d].kv_bytes -= size
+
+
+@compiled
+def context_bytes(p: ProblemView, s: int) -> float:
+    """KV bytes of one query of stage ``s`` beyond its shared prefix."""
+    stage = p.stages[s]
+    tokens = stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens
+    return tokens * p.models[stage.model].kv
+
+
+@compiled
+def make_room(
+    p: ProblemView, st: StateView, log: Log, s: int, d: int, own_prefix: int, need: float
+) -> None:
+    """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights, oldest first.
+
+    The shard's own prefix entry and its own model stay; if nothing else is left the own prefix
+    shrinks to what stage ``s`` needs, which fits, because the device can host the stage.
+    """
+    dev = st.devices[d]
+    limit = p.devices[d].memory
+    entry = dev.oldest
+    while entry >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
+        newer = st.newer[entry]
+        if entry != own_prefix:
+            _drop(p, st, log, d, entry)
+        entry = newer
+    model = p.stages[s].model
+    while dev.weight_bytes + dev.kv_bytes + need > limit:
+        victim = -1
+        for m in range(p.models.size):
+            used = st.resident[d, m]
+            if m != model and used > 0 and (victim < 0 or used < st.resident[d, victim]):
+                victim = m
+        if victim < 0:
+            break
+        st.resident[d, victim] = 0
+        dev.weight_bytes -= p.models[victim].weight_bytes
+        _record(st, log, d, EVICT_WEIGHTS, victim, p.models[victim].weight_bytes)
+    if own_prefix >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
+        stage = p.stages[s]
+        excess = st.prefix_tokens[d, stage.prefix] - stage.prefix_tokens
+        dev.kv_bytes -= excess * p.models[model].kv
+        st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
+
+
+@compiled
+def keep_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
+    """Keep the contexts of slot ``k`` of stage ``s`` as a KV entry (``slot.kept`` queries)."""
+    slot = st.slots[s, k]
+    entry = p.head[0].devices * p.head[0].prefixes + s * p.head[0].max_shards + k
+    st.devices[slot.device].kv_bytes += slot.kept * context_bytes(p, s)
+    _append(st, slot.device, entry)

@@ -1,0 +1,255 @@
+"""The simulator: one loop for every policy, heuristic, planner or agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+
+from fate_gym.compiled import compiled, plain
+from fate_gym.errors import IllegalActionError
+from fate_gym.problem import Problem
+from fate_gym.sim import engine
+from fate_gym.sim.compile import CompiledProblem, compile_problem, new_state
+from fate_gym.sim.cost import split_queries
+from fate_gym.sim.layout import (
+    DONE,
+    READY,
+    Array,
+    Buffer,
+    Log,
+    StateView,
+    make_log,
+    problem_view,
+    state_view,
+)
+from fate_gym.sim.policy import Policy
+from fate_gym.sim.trace import Trace
+from fate_gym.sim.view import DecisionView
+
+MAX_SEED = 2**63 - 1
+
+
+class Simulator:
+    """Plays a problem forward, one decision at a time.
+
+    Args:
+        problem: a problem, or one compiled already (compile once, simulate often).
+        seed: of the noise on durations (common random numbers: every policy meets the same).
+        record: keep the rows of a `Trace`; without, only times can be asked for.
+    """
+
+    def __init__(
+        self, problem: Problem | CompiledProblem, *, seed: int = 0, record: bool = True
+    ) -> None:
+        self.compiled = compile_problem(problem)
+        self._buffer = new_state(self.compiled)
+        self._state: StateView = plain(state_view)(self._buffer, self.compiled.view)
+        stages, _, _, _, _, shards = self.compiled.shape
+        self._record = record
+        self._log = make_log(stages if record else 0, shards)
+        self._devices = np.zeros(shards, np.int64)
+        self._counts = np.zeros(shards, np.int64)
+        self._decision_seconds: list[float] = []
+        self.reset(seed)
+
+    def reset(self, seed: int = 0) -> None:
+        """Back to time 0, at the first decision."""
+        if not 0 <= seed <= MAX_SEED:
+            raise IllegalActionError(f"seed {seed} is not within 0 and {MAX_SEED}")
+        self.seed = seed
+        self._buffer[:] = 0
+        self._decision_seconds = []
+        _reset(self.compiled.buffer, self._buffer, self._log, seed)
+
+    @property
+    def now(self) -> float:
+        """Simulated seconds."""
+        return float(self._state.head[0]["now"])
+
+    @property
+    def ready(self) -> list[int]:
+        """Ready stages by (time they became ready, number)."""
+        return self.view().ready
+
+    @property
+    def done(self) -> bool:
+        """Whether every stage of every workflow has ended."""
+        return bool((self._state.stages["status"] == DONE).all())
+
+    @property
+    def state(self) -> Buffer:
+        """A copy of the state buffer; `restore` takes it back."""
+        return self._buffer.copy()
+
+    def restore(self, state: Buffer) -> None:
+        """Go to a state taken from a simulator of the same compiled problem."""
+        if state.shape != self._buffer.shape:
+            raise IllegalActionError("the state belongs to another problem")
+        self._buffer[:] = state
+
+    def view(self) -> DecisionView:
+        """What a policy sees now."""
+        return DecisionView(self.compiled, self._state, self._buffer)
+
+    def copy(self) -> Simulator:
+        """An independent simulator in the same state."""
+        other = Simulator(self.compiled, seed=self.seed, record=self._record)
+        other._buffer[:] = self._buffer
+        other._log.shards[:] = self._log.shards
+        other._log.evictions[:] = self._log.evictions
+        other._decision_seconds = list(self._decision_seconds)
+        return other
+
+    def place(
+        self, stage: int, devices: Sequence[int], counts: Sequence[int] | None = None
+    ) -> None:
+        """Commit a ready stage to devices. Without counts the queries are split by speed.
+
+        Raises:
+            IllegalActionError: the stage is not ready, a device cannot host it or stands twice,
+                there are more devices than ``max_shards`` or queries, or the counts are wrong.
+        """
+        k = self._check(stage, devices, counts)
+        self._devices[:k] = devices
+        if counts is None:
+            _split(self.compiled.buffer, stage, self._devices, k, self._counts)
+        else:
+            self._counts[:k] = counts
+        _place(
+            self.compiled.buffer,
+            self._buffer,
+            self._log,
+            stage,
+            self._devices,
+            self._counts,
+            k,
+        )
+
+    def wait(self) -> None:
+        """Go to the next event at which a stage is ready (or to the end).
+
+        Raises:
+            IllegalActionError: no event lies ahead.
+        """
+        if not _wait(self.compiled.buffer, self._buffer, self._log):
+            raise IllegalActionError(
+                "waiting is illegal when no event lies ahead: place a ready stage"
+            )
+
+    def run(self, policy: Policy, *, seed: int | None = None) -> Trace:
+        """Play a whole run. ``seed`` (default: the simulator's) also seeds the policy."""
+        self.reset(self.seed if seed is None else seed)
+        view = self.view()
+        policy.reset(view, self.seed)
+        head = self._state.head
+        while True:
+            if head["ready"][0] == 0:
+                if self.done:
+                    break
+                self.wait()
+                continue
+            start = perf_counter()
+            assignments = policy.decide(view)
+            self._decision_seconds.append(perf_counter() - start)
+            if not assignments:
+                self.wait()
+            for assignment in assignments:
+                self.place(assignment.stage, assignment.devices, assignment.counts)
+        return self.trace(policy.name, getattr(policy, "counters", {}))
+
+    def play(self, schedule: Callable[[Buffer, Buffer, Log], float]) -> float:
+        """Let compiled code play the rest of the run; returns the last end.
+
+        Args:
+            schedule: called with the problem's buffer, the live state's buffer and the log. Each
+                commit it makes must be legal: nothing checks.
+        """
+        return schedule(self.compiled.buffer, self._buffer, self._log)
+
+    def trace(self, policy: str = "", counters: dict[str, float] | None = None) -> Trace:
+        """What has happened so far; complete when `done`."""
+        compiled = self.compiled
+        head = self._state.head[0]
+        shards = min(int(head["shard_rows"]), self._log.shards.size)
+        evictions = min(int(head["eviction_rows"]), self._log.evictions.size)
+        ends = self._state.stages["end"].copy()
+        firsts = compiled.view.workflows["stages_from"]
+        return Trace(
+            problem=compiled.problem,
+            policy=policy,
+            seed=self.seed,
+            stage_ids=compiled.stage_ids,
+            device_ids=compiled.device_ids,
+            model_names=compiled.model_names,
+            prefix_keys=compiled.prefix_keys,
+            shards=self._log.shards[:shards].copy(),
+            evictions=self._log.evictions[:evictions].copy(),
+            stage_ready=self._state.stages["ready_at"].copy(),
+            stage_end=ends,
+            workflow_arrival=compiled.view.workflows["arrival"].copy(),
+            workflow_end=np.maximum.reduceat(ends, firsts),
+            workflow_of=compiled.workflow_of.copy(),
+            decision_seconds=np.array(self._decision_seconds),
+            counters=dict(counters or {}),
+        )
+
+    def _check(self, stage: int, devices: Sequence[int], counts: Sequence[int] | None) -> int:
+        view = self.compiled.view
+        k = len(devices)
+        if not 0 <= stage < view.stages.size or self._state.stages["status"][stage] != READY:
+            raise IllegalActionError(f"stage {stage} is not ready")
+        name = self.compiled.stage_ids[stage]
+        if not 1 <= k <= self._devices.size:
+            raise IllegalActionError(
+                f"stage {name}: {k} devices; 1 to {self._devices.size} are legal"
+            )
+        if len(set(devices)) < k:
+            raise IllegalActionError(f"stage {name}: a device stands twice in {list(devices)}")
+        clean = view.clean_seconds[stage]
+        for d in devices:
+            if not 0 <= d < clean.size or clean[d] == np.inf:
+                raise IllegalActionError(f"stage {name}: device {d} cannot host it")
+        queries = int(view.stages["queries"][stage])
+        if k > queries:
+            raise IllegalActionError(f"stage {name}: {k} devices for {queries} queries")
+        if counts is not None and (len(counts) != k or min(counts) < 1 or sum(counts) != queries):
+            raise IllegalActionError(
+                f"stage {name}: counts {list(counts)} are not {k} positive numbers "
+                f"that sum to {queries}"
+            )
+        return k
+
+
+@compiled
+def _reset(problem: Buffer, state: Buffer, log: Log, seed: int) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    engine.reset(p, st, seed)
+    engine.to_decision(p, st, log)
+
+
+@compiled
+def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    moved = engine.advance(p, st, log)
+    engine.to_decision(p, st, log)
+    return moved
+
+
+@compiled
+def _split(problem: Buffer, s: int, devices: Array, k: int, counts: Array) -> None:
+    split_queries(problem_view(problem), s, devices, k, counts)
+
+
+@compiled
+def _place(
+    problem: Buffer, state: Buffer, log: Log, s: int, devices: Array, counts: Array, k: int
+) -> None:
+    p = problem_view(problem)
+    engine.commit(p, state_view(state, p), log, s, devices, counts, k)
+
+
+__all__ = ["Simulator"]

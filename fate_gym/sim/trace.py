@@ -1,0 +1,117 @@
+"""What happened in a run: every shard, every eviction, every decision's time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.problem import Problem
+from fate_gym.sim.layout import HOST
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A finished run. S stages, W workflows, R shards, X evictions; seconds and bytes.
+
+    Attributes:
+        problem: what was run; ``policy`` and ``seed``: how.
+        shards: (R,) `fate_gym.sim.layout.SHARD_ROW` in commit order; load to decode are the
+            estimates, ``end`` is what came out.
+        evictions: (X,) `fate_gym.sim.layout.EVICTION_ROW`, in order.
+        stage_ready, stage_end: (S,).
+        workflow_arrival, workflow_end: (W,).
+        workflow_of: (S,) workflow of a stage.
+        decision_seconds: wall-clock seconds of each call of the policy.
+        counters: what the policy counted for itself.
+    """
+
+    problem: Problem
+    policy: str
+    seed: int
+    stage_ids: list[tuple[str, str]]
+    device_ids: list[str]
+    model_names: list[str]
+    prefix_keys: list[tuple[str, str]]
+    shards: NDArray[Any]
+    evictions: NDArray[Any]
+    stage_ready: Floats
+    stage_end: Floats
+    workflow_arrival: Floats
+    workflow_end: Floats
+    workflow_of: NDArray[np.int32]
+    decision_seconds: Floats = field(default_factory=lambda: np.zeros(0))
+    counters: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def makespan(self) -> float:
+        """From the first arrival to the last end."""
+        return float(self.workflow_end.max() - self.workflow_arrival.min())
+
+    @property
+    def latencies(self) -> Floats:
+        """(W,) from each workflow's arrival to its end."""
+        return self.workflow_end - self.workflow_arrival
+
+    @property
+    def planning_seconds(self) -> float:
+        """Wall-clock seconds spent in the policy."""
+        return float(self.decision_seconds.sum())
+
+    def same_schedule(self, other: Trace) -> bool:
+        """Whether two runs did the same things at the same times, bit for bit."""
+        return (
+            np.array_equal(self.shards, other.shards)
+            and np.array_equal(self.evictions, other.evictions)
+            and np.array_equal(self.stage_end, other.stage_end)
+        )
+
+    def to_chrome(self) -> dict[str, Any]:
+        """The run in Chrome's trace event format, for Perfetto; a row a device."""
+        events: list[dict[str, Any]] = []
+        names = [*self.device_ids, "host"]
+        for number, name in enumerate(names):
+            event = {"ph": "M", "name": "thread_name", "pid": 0, "tid": number}
+            events.append(event | {"args": {"name": name}})
+        for shard in self.shards:
+            tid = len(names) - 1 if shard["device"] == HOST else int(shard["device"])
+            events.extend(self._slices(shard, tid))
+        return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+    def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
+        workflow, stage = self.stage_ids[shard["stage"]]
+        noise = float(shard["noise"])
+        begin = float(shard["start"])
+        moved = max(float(shard["load_s"]), float(shard["transfer_s"])) * noise
+        prefilled = begin + moved + float(shard["prefill_s"]) * noise
+        spans = [
+            ("load", begin, begin + float(shard["load_s"]) * noise),
+            ("transfer", begin, begin + float(shard["transfer_s"]) * noise),
+            ("prefill", begin + moved, prefilled),
+            ("decode", prefilled, float(shard["end"])),
+        ]
+        args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
+        return [
+            {
+                "ph": "X",
+                "pid": 0,
+                "tid": tid,
+                "cat": kind,
+                "name": f"{stage} {kind}",
+                "ts": start * 1e6,
+                "dur": (end - start) * 1e6,
+                "args": args,
+            }
+            for kind, start, end in spans
+            if end > start
+        ]
+
+    def write_chrome(self, path: str | Path) -> None:
+        """Write `to_chrome` to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_chrome()), encoding="utf-8")

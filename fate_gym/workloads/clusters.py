@@ -1,0 +1,86 @@
+"""Clusters as groups of nodes, expanded to devices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from fate_gym import catalog
+from fate_gym.errors import InputError
+from fate_gym.problem import Cluster, Device
+from fate_gym.problem.workflow import Frozen, Name
+from fate_gym.workloads.config import read_group
+
+
+class NodeSpec(Frozen):
+    """One node, or ``count`` nodes alike: which GPUs it has, and its own bandwidths."""
+
+    gpus: dict[Name, PositiveInt] = Field(min_length=1, description="GPU type to number")
+    count: PositiveInt = 1
+    load_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
+    network_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
+
+
+class ClusterSpec(Frozen):
+    """What a file of the config group ``cluster`` says; units in the names."""
+
+    name: Name
+    nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
+    network_gb_s: PositiveFloat = Field(11.0, description="between nodes, effective")
+    network_latency_s: NonNegativeFloat = 0.00003
+    load_gb_s: PositiveFloat | None = Field(None, description="None: host memory over PCIe")
+    load_init_s: NonNegativeFloat | None = Field(None, description="None: the catalogue's")
+
+
+def build_cluster(spec: ClusterSpec) -> Cluster:
+    """One device per GPU, named by GPU type and number within the cluster, e.g. ``a10g-3``.
+
+    Raises:
+        InputError: for an unknown GPU type, with near matches.
+    """
+    devices: list[Device] = []
+    seen: Counter[str] = Counter()
+    nodes = [node for node in spec.nodes for _ in range(node.count)]
+    for number, node in enumerate(nodes):
+        for gpu, count in node.gpus.items():
+            try:
+                catalog.gpu(gpu)
+            except InputError as error:
+                raise InputError(
+                    error.fault,
+                    item=f"cluster {spec.name!r}",
+                    field="nodes.gpus",
+                    remedy=error.remedy,
+                ) from None
+            for _ in range(count):
+                devices.append(
+                    Device(
+                        id=f"{gpu.lower()}-{seen[gpu]}",
+                        gpu=gpu,
+                        node=f"node{number}",
+                        load_gb_s=node.load_gb_s,
+                        network_gb_s=node.network_gb_s,
+                    )
+                )
+                seen[gpu] += 1
+    return Cluster(
+        id=spec.name,
+        devices=tuple(devices),
+        network_gb_s=spec.network_gb_s,
+        network_latency_s=spec.network_latency_s,
+        load_gb_s=spec.load_gb_s,
+        load_init_s=spec.load_init_s,
+    )
+
+
+def load_cluster(name: str, extra_dirs: Sequence[str | Path] = ()) -> Cluster:
+    """The cluster of ``conf/cluster/NAME.yaml``; ``extra_dirs`` are searched first.
+
+    Raises:
+        InputError: for an unknown name (with near matches) or a bad file.
+    """
+    return build_cluster(read_group("cluster", name, ClusterSpec, extra_dirs))

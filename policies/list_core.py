@@ -1,0 +1,242 @@
+"""List scheduling, compiled: one parametric core under EFT, Min-Min, HEFT and the planners.
+
+A list scheduler is an *order* over ready stages x a *rule* for the device x *when* it commits.
+The same functions decide one instant for a policy and play a whole run for a rollout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.cost import (
+    drain_estimate,
+    end_estimate,
+    placement_end,
+    split_queries,
+    strict_end_estimate,
+)
+from fate_gym.sim.engine import advance, commit, to_decision
+from fate_gym.sim.layout import Array, Log, ProblemView, StateView, state_view
+
+FCFS, UPWARD_RANK, MIN_MIN = 0, 1, 2
+STRICT, STATE = 0, 1
+
+
+class Rules(NamedTuple):
+    """What makes one list scheduler differ from another.
+
+    Attributes:
+        order: ``FCFS`` (time ready), ``UPWARD_RANK`` (largest first) or ``MIN_MIN`` (smallest
+            earliest finish first, renewed after each choice).
+        rule: ``STRICT`` minimises the classical earliest finish (queue, transfer, clean cost),
+            ``STATE`` the estimated finish in the state (residency and caches included).
+        lazy: 1 commits only what starts at once and plans the rest anew at the next event;
+            0 commits every ready stage to a queue.
+        shards: devices that may share one stage, at most.
+    """
+
+    order: int
+    rule: int
+    lazy: int
+    shards: int
+
+
+class Choices(NamedTuple):
+    """Room for the assignments of one instant. R: at least the ready stages; K shards."""
+
+    stage: Array  # (R,)
+    width: Array  # (R,) devices used
+    devices: Array  # (R, K)
+    counts: Array  # (R, K) queries of each
+
+
+def make_choices(stages: int, shards: int) -> Choices:
+    """Room for ``stages`` assignments."""
+    return Choices(
+        np.zeros(stages, np.int64),
+        np.zeros(stages, np.int64),
+        np.zeros((stages, shards), np.int64),
+        np.zeros((stages, shards), np.int64),
+    )
+
+
+@compiled
+def device_ends(p: ProblemView, st: StateView, s: int, rule: int, ends: Array) -> None:
+    """Fill ``ends`` (D,) with the finish of stage ``s`` on each device, by the rule."""
+    for d in range(ends.size):
+        if rule == STRICT:
+            ends[d] = strict_end_estimate(p, st, s, d)
+        else:
+            ends[d] = end_estimate(p, st, s, d)
+
+
+@compiled
+def best_placement(
+    p: ProblemView,
+    st: StateView,
+    s: int,
+    shards: int,
+    ends: Array,
+    devices: Array,
+    counts: Array,
+) -> tuple[int, float]:
+    """The placement with the earliest finish: (number of devices, finish).
+
+    ``ends`` holds the finish on each single device; it is used up. Wider placements take the
+    earliest finishers. ``devices`` and ``counts`` (K,) receive the placement.
+    """
+    first = np.argmin(ends)
+    best_end = ends[first]
+    devices[0] = first
+    queries = p.stages[s].queries
+    counts[0] = queries
+    width = 1
+    most = min(shards, queries)
+    if most == 1:
+        return width, best_end
+    chosen = np.empty(most, np.int64)
+    dealt = np.empty(most, np.int64)
+    chosen[0] = first
+    for k in range(2, most + 1):
+        ends[chosen[k - 2]] = np.inf
+        chosen[k - 1] = np.argmin(ends)
+        if ends[chosen[k - 1]] == np.inf:
+            break
+        split_queries(p, s, chosen, k, dealt)
+        end = placement_end(p, st, s, chosen, dealt, k)
+        if end < best_end:
+            best_end = end
+            width = k
+            devices[:k] = chosen[:k]
+            counts[:k] = dealt[:k]
+    return width, best_end
+
+
+@compiled
+def ready_order(p: ProblemView, st: StateView, order: int) -> Array:
+    """The ready stages in the order in which they choose."""
+    count = st.head[0].ready
+    stages = st.ready[:count].copy()
+    if order == FCFS:
+        return stages
+    keys = np.empty(count)
+    for i in range(count):
+        keys[i] = -p.stages[stages[i]].upward_rank
+    return stages[np.argsort(keys, kind="mergesort")]
+
+
+@compiled
+def decide_instant(
+    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices
+) -> int:
+    """Place ready stages in ``st`` (a scratch state when lazy) and note the choices.
+
+    Returns how many of the choices count: all placed stages, or with ``lazy`` those that start
+    at once (stages that are planned for later still keep others from taking their device).
+    """
+    if rules.order == MIN_MIN:
+        return _min_min(p, st, log, rules, choices)
+    ends = np.empty(p.devices.size)
+    stages = ready_order(p, st, rules.order)
+    now = st.head[0].now
+    idle = 0
+    for d in range(p.devices.size):
+        idle += st.devices[d].queue_head < 0
+    noted = 0
+    for i in range(stages.size):
+        if rules.lazy and idle == 0:
+            break
+        s = stages[i]
+        device_ends(p, st, s, rules.rule, ends)
+        devices, counts = choices.devices[noted], choices.counts[noted]
+        width, _ = best_placement(p, st, s, rules.shards, ends, devices, counts)
+        at_once = True
+        for k in range(width):
+            if drain_estimate(p, st, devices[k]) > now:
+                at_once = False
+            else:
+                idle -= 1
+        choices.stage[noted] = s
+        choices.width[noted] = width
+        commit(p, st, log, s, devices, counts, width)
+        noted += at_once or not rules.lazy
+    return noted
+
+
+@compiled
+def _min_min(p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices) -> int:
+    count = st.head[0].ready
+    stages = st.ready[:count].copy()
+    ends = np.empty((count, p.devices.size))
+    for i in range(count):
+        device_ends(p, st, stages[i], rules.rule, ends[i])
+    left = np.ones(count, np.bool_)
+    now = st.head[0].now
+    noted = 0
+    scratch = np.empty(p.devices.size)
+    for _ in range(count):
+        best = -1
+        best_end = np.inf
+        for i in range(count):
+            if left[i]:
+                end = ends[i].min()
+                if best < 0 or end < best_end:
+                    best, best_end = i, end
+        left[best] = False
+        s = stages[best]
+        devices, counts = choices.devices[noted], choices.counts[noted]
+        scratch[:] = ends[best]
+        width, _ = best_placement(p, st, s, rules.shards, scratch, devices, counts)
+        at_once = True
+        for k in range(width):
+            at_once = at_once and drain_estimate(p, st, devices[k]) <= now
+        choices.stage[noted] = s
+        choices.width[noted] = width
+        commit(p, st, log, s, devices, counts, width)
+        for i in range(count):
+            if left[i]:
+                for k in range(width):
+                    d = devices[k]
+                    if rules.rule == STRICT:
+                        ends[i, d] = strict_end_estimate(p, st, stages[i], d)
+                    else:
+                        ends[i, d] = end_estimate(p, st, stages[i], d)
+        noted += at_once or not rules.lazy
+    return noted
+
+
+@compiled
+def play(
+    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices, scratch: Array
+) -> float:
+    """Play ``st`` to the end of what is known; returns the last end. ``scratch``: a state buffer."""
+    while to_decision(p, st, log):
+        if rules.lazy:
+            _lazy_instant(p, st, log, rules, choices, scratch)
+        else:
+            decide_instant(p, st, log, rules, choices)
+    return st.head[0].last_end
+
+
+@compiled
+def _lazy_instant(
+    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices, scratch: Array
+) -> None:
+    """Decide on a copy, commit what starts at once, go on to the next event."""
+    scratch[:] = st.buffer
+    unlogged = Log(log.shards[:0], log.evictions[:0])
+    noted = decide_instant(p, state_view(scratch, p), unlogged, rules, choices)
+    for i in range(noted):
+        commit(
+            p,
+            st,
+            log,
+            choices.stage[i],
+            choices.devices[i],
+            choices.counts[i],
+            choices.width[i],
+        )
+    advance(p, st, log)

@@ -1,0 +1,64 @@
+"""The text of errors, and their way through worker processes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from fate_gym.errors import FateGymError, IllegalActionError, InputError, near_matches
+
+
+def test_text_goes_from_file_to_field_to_remedy() -> None:
+    error = InputError(
+        "must be positive",
+        source=Path("plan.json"),
+        item="workflow 'w', stage 's'",
+        field="queries",
+        remedy="correct the value",
+    )
+    assert str(error) == (
+        "plan.json: workflow 'w', stage 's': field 'queries': must be positive. "
+        "Remedy: correct the value."
+    )
+
+
+def test_parts_left_out_leave_no_trace() -> None:
+    assert str(InputError("it is broken")) == "it is broken."
+    assert str(InputError("it is broken", field="x")) == "field 'x': it is broken."
+    assert str(InputError("it is broken", source="f", remedy="mend it")) == (
+        "f: it is broken. Remedy: mend it."
+    )
+
+
+def test_at_fills_the_source_in_once() -> None:
+    error = InputError("broken", item="stage 's'", field="model", remedy="mend it")
+    placed = error.at("a.json")
+    assert (placed.source, placed.item, placed.field) == ("a.json", "stage 's'", "model")
+    assert placed.remedy == "mend it"
+    assert placed.at("b.json").source == "a.json"
+    assert error.source is None
+
+
+def test_pickle_keeps_every_part() -> None:
+    error = InputError("broken", source="f", item="i", field="x", remedy="mend it")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is InputError
+    assert vars(again) == vars(error)
+    assert str(again) == str(error)
+
+
+@pytest.mark.parametrize("kind", [InputError, IllegalActionError])
+def test_one_base_and_value_error_for_all(kind: type[Exception]) -> None:
+    assert issubclass(kind, FateGymError)
+    assert issubclass(kind, ValueError)
+
+
+def test_near_matches() -> None:
+    assert near_matches("Lama", ["Llama", "Qwen", "Mistral"]) == "did you mean 'Llama'?"
+    assert near_matches("zzz", ["b", "a"]) == "choose one of a, b"
+    many = [f"n{i:02}" for i in range(13)]
+    assert near_matches("zzz", many) == (
+        "choose one of the 13 known names, e.g. n00, n01, n02, n03, n04, n05"
+    )

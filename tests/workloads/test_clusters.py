@@ -1,0 +1,98 @@
+"""Clusters from groups of nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fate_gym.errors import InputError
+from fate_gym.problem import Problem, Stage, Workflow
+from fate_gym.workloads import ClusterSpec, NodeSpec, build_cluster, load_cluster
+
+CONF = Path(__file__).parents[2] / "conf" / "cluster"
+SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def test_groups_are_expanded() -> None:
+    cluster = build_cluster(
+        ClusterSpec(
+            name="c",
+            nodes=(
+                NodeSpec(gpus={"L40S": 1, "A10G": 2}),
+                NodeSpec(gpus={"A10G": 1}, count=2, load_gb_s=3.0, network_gb_s=1.0),
+            ),
+            network_gb_s=5.0,
+            network_latency_s=0.5,
+            load_gb_s=7.0,
+            load_init_s=2.0,
+        )
+    )
+    assert [(d.id, d.gpu, d.node, d.load_gb_s, d.network_gb_s) for d in cluster.devices] == [
+        ("l40s-0", "L40S", "node0", None, None),
+        ("a10g-0", "A10G", "node0", None, None),
+        ("a10g-1", "A10G", "node0", None, None),
+        ("a10g-2", "A10G", "node1", 3.0, 1.0),
+        ("a10g-3", "A10G", "node2", 3.0, 1.0),
+    ]
+    assert (cluster.id, cluster.network_gb_s, cluster.network_latency_s) == ("c", 5.0, 0.5)
+    assert (cluster.load_gb_s, cluster.load_init_s) == (7.0, 2.0)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_name_every_field(name: str) -> None:
+    data = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert set(data) == set(ClusterSpec.model_fields)
+    assert data["name"] == name
+    assert load_cluster(name).id == name
+
+
+def test_sizes_of_the_shipped_clusters() -> None:
+    gpus = {name: Counter(d.gpu for d in load_cluster(name).devices) for name in SHIPPED}
+    nodes = {name: len({d.node for d in load_cluster(name).devices}) for name in SHIPPED}
+    assert gpus["mixed_8"] == {"H100-SXM": 2, "A100-80": 2, "L40S": 2, "A10G": 2}
+    assert gpus["mixed_12"] == {"H100-SXM": 2, "A100-80": 2, "L40S": 4, "A10G": 4}
+    assert (nodes["mixed_8"], nodes["mixed_12"], nodes["mixed_32"]) == (3, 4, 8)
+    assert gpus["mixed_32"].total() == 32
+    assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
+
+
+def test_scarce_large_hosts_the_largest_models_once() -> None:
+    for model in ("Llama-3.1-70B-AWQ", "Qwen2.5-72B-AWQ"):
+        stage = Stage(id="s", model=model, prompt_tokens=1000, output_tokens=100)
+        workflow = Workflow(id="w", stages=(stage,))
+        problem = Problem.build(load_cluster("scarce_large"), [workflow])
+        assert len(problem.eligible_devices(workflow, stage)) == 1
+
+
+def test_unknown_gpu_has_near_matches() -> None:
+    spec = ClusterSpec(name="c", nodes=(NodeSpec(gpus={"H100": 1}),))
+    with pytest.raises(InputError) as caught:
+        build_cluster(spec)
+    assert "cluster 'c'" in str(caught.value)
+    assert "H100-SXM" in str(caught.value)
+
+
+def test_bad_file_names_the_field(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text("name: bad\nnodes: [{gpus: {L4: 0}}]\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_cluster("bad", [tmp_path])
+    assert all(word in str(caught.value) for word in ("bad.yaml", "nodes", "L4"))
+
+
+def test_bad_gpu_in_a_file_names_the_cluster(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text("name: bad\nnodes: [{gpus: {L4O: 1}}]\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_cluster("bad", [tmp_path])
+    assert all(word in str(caught.value) for word in ("cluster 'bad'", "L4O", "'L4'"))
+
+
+def test_unknown_cluster_has_near_matches() -> None:
+    with pytest.raises(InputError, match="'mixed_12'"):
+        load_cluster("mixed12")

@@ -1,0 +1,160 @@
+"""Suites: which problems they hold, and what bad input says."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fate_gym.errors import InputError
+from fate_gym.workloads import (
+    SuiteSpec,
+    build_suite,
+    families,
+    load_cluster,
+    load_suite,
+    select_topologies,
+)
+from fate_gym.workloads.suites import TEST_FAMILIES, TRAIN_FAMILIES
+
+CONF = Path(__file__).parents[2] / "conf"
+SHIPPED = sorted(path.stem for path in (CONF / "suite").glob("*.yaml"))
+
+
+def spec(**fields: Any) -> SuiteSpec:
+    return SuiteSpec.model_validate({"name": "s", "cluster": "mixed_8"} | fields)
+
+
+def test_splits_share_no_family_and_cover_all() -> None:
+    assert not set(TRAIN_FAMILIES) & set(TEST_FAMILIES)
+    assert set(TRAIN_FAMILIES) | set(TEST_FAMILIES) == set(families())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_suites(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    chosen = select_topologies(suite)
+    assert len({entry.name for entry in chosen}) == len(chosen)
+    assert all(entry.duplicate_of is None for entry in chosen)
+    if suite.max_stages is not None:
+        assert all(len(entry) <= suite.max_stages for entry in chosen)
+    load_cluster(suite.cluster)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_files_name_every_field(name: str) -> None:
+    # Hydra overrides (`suite.max_stages=50`) work only on keys that are there.
+    data = yaml.safe_load((CONF / "suite" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert set(data) == set(SuiteSpec.model_fields)
+
+
+def test_train_and_test_suites_part_the_headline_suite() -> None:
+    parts = [
+        {entry.name for entry in select_topologies(load_suite(name))}
+        for name in ("real_dag_train", "real_dag_test", "real_dag")
+    ]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == parts[2]
+
+
+def test_quick_has_every_family_in_small() -> None:
+    chosen = select_topologies(load_suite("quick"))
+    assert {entry.family for entry in chosen} == set(families())
+    assert len(chosen) <= 18
+
+
+def test_problems_are_repeatable_and_seeds_keep_the_topologies() -> None:
+    suite = load_suite("smoke")
+    cluster = load_cluster(suite.cluster)
+    first, again, other = (build_suite(suite, cluster, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert [problem.id for problem in other] == [
+        problem.id.replace("/s0", "/s1") for problem in first
+    ]
+    assert first[0].workflows[0].stages != other[0].workflows[0].stages
+    assert [p.workflows[0].edges[0].parent for p in first] == [
+        p.workflows[0].edges[0].parent for p in other
+    ]
+    assert all(problem.workflows[0].family for problem in first)
+
+
+def test_spread_takes_both_ends_of_the_sizes() -> None:
+    suite = spec(families=["epigenomics"], max_stages=600)
+    every = select_topologies(suite)
+    few = select_topologies(suite.model_copy(update={"per_family": 3}))
+    assert [few[0].name, few[-1].name] == [every[0].name, every[-1].name]
+    assert all(len(a) <= len(b) for a, b in pairwise(every))
+    assert len(few) == 3
+
+
+def test_instances_may_be_duplicates_and_keep_their_order() -> None:
+    names = ("srasearch-chameleon-10a-003", "blast-chameleon-small-002")
+    assert tuple(e.name for e in select_topologies(spec(instances=names))) == names
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"families": ["blasst"]}, ["families", "blasst", "'blast'"]),
+        ({"families": ["blast"], "split": "test"}, ["families", "blast", "soykb"]),
+        (
+            {"instances": ["blast-chameleon-smal-001"]},
+            ["instances", "smal", "blast-chameleon-small-001"],
+        ),
+        ({"min_stages": 100000}, ["no topology"]),
+    ],
+)
+def test_bad_selection(fields: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        select_topologies(spec(**fields))
+    assert "suite 's'" in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_cluster_that_cannot_host_a_suite(tmp_path: Path) -> None:
+    write(tmp_path / "cluster" / "tiny.yaml", "name: tiny\nnodes: [{gpus: {T4: 1}}]\n")
+    cluster = load_cluster("tiny", [tmp_path])
+    with pytest.raises(InputError, match="no device can host") as caught:
+        build_suite(load_suite("real_dag"), cluster, 0)
+    assert caught.value.source == "suite 'real_dag'"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_own_suites_are_found_and_go_first(tmp_path: Path) -> None:
+    write(tmp_path / "suite" / "mine.yaml", "name: mine\ncluster: mixed_8\nper_family: 1\n")
+    write(tmp_path / "suite" / "smoke.yaml", "name: other\ncluster: mixed_8\n")
+    assert load_suite("mine", [tmp_path]).per_family == 1
+    assert load_suite("smoke", [tmp_path]).name == "other"
+    assert load_suite("quick", [tmp_path]).name == "quick"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: bad\ncluster: mixed_8\nper_familiy: 3\n", ["per_familiy", "per_family"]),
+        ("name: bad\ncluster: mixed_8\nsplit: tets\n", ["split", "tets"]),
+        ("name: bad\n", ["cluster"]),
+        ("name: bad\ncluster: c\nmin_stages: 9\nmax_stages: 3\n", ["max_stages"]),
+        ("name: [\n", ["YAML"]),
+        ("- 1\n", ["bad.yaml"]),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, words: list[str]) -> None:
+    write(tmp_path / "suite" / "bad.yaml", text)
+    with pytest.raises(InputError) as caught:
+        load_suite("bad", [tmp_path])
+    assert "bad.yaml" in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_unknown_suite_has_near_matches() -> None:
+    with pytest.raises(InputError, match="'real_dag'"):
+        load_suite("real_dga")
