@@ -59,10 +59,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-# numba sees a change in the file of a cached function, but not in the functions that it inlined
-# from other files: compiled code goes when any source changes. Compiling it once here also spares
-# parallel workers from each doing so.
+# Compiling once here spares parallel workers from each doing so.
 $(COMPILED): $(INSTALLED) $(SOURCES)
-	@find fate_gym policies -name '*.nb[ci]' -delete
 	$(BIN)/python $(WARM_UP)
 	@touch $@

@@ -63,15 +63,16 @@ def _report(directory: Path) -> int:
 
 
 def _policies() -> int:
-    from policies.registry import policy_specs
     from rich.console import Console
     from rich.table import Table
+
+    from policies.registry import policy_specs
 
     table = Table()
     for heading in ("policy", "family", "source"):
         table.add_column(heading)
-    for spec in policy_specs():
-        table.add_row(spec["name"], spec["family"], spec["source"])
+    for spec in policy_specs().values():
+        table.add_row(spec.name, spec.family, spec.source)
     Console().print(table)
     return 0
 

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fate_gym.errors import InputError, near_matches
+from fate_gym.lab.hydra_app import not_chosen
 from fate_gym.lab.results import dump_json
 from fate_gym.problem import Cluster
 from fate_gym.workloads import ClusterSpec, SuiteSpec, build_cluster, load_cluster
 from fate_gym.workloads.config import parse
+from policies.registry import PolicySpec
 
 _NAME = r"^[A-Za-z0-9][\w.+-]*$"
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PolicyConfig(_Config):
-    """A policy: which class, with which parameters."""
-
-    name: str = Field(pattern=_NAME, description="as in conf/policy and in tables")
-    target: str = Field(description="module:class that implements it")
-    family: str = Field(description="group in reports, e.g. fate, heuristic, list, proxy")
-    source: str = Field("", description="paper or origin")
-    params: dict[str, Any] = Field({}, description="arguments of the class")
 
 
 class TrackingConfig(_Config):
@@ -55,11 +48,18 @@ class EvaluateConfig(_Config):
     name: str = Field("default", pattern=_NAME, description="of the sweep; names its directory")
     suite: SuiteSpec = Field(description="which problems")
     cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
-    policy: PolicyConfig
+    policy: PolicySpec = Field(description="as in conf/policy")
     seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
     trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
+
+    @field_validator("policy")
+    @classmethod
+    def _names_a_directory(cls, policy: PolicySpec) -> PolicySpec:
+        if not re.fullmatch(_NAME, policy.name):
+            raise ValueError(f"the name {policy.name!r} cannot name a directory")
+        return policy
 
     @property
     def title(self) -> str:
@@ -107,14 +107,14 @@ def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -
     Raises:
         InputError: naming the first option at fault.
     """
-    suite = values.get("suite")
+    for group in ("suite", "policy"):
+        if not isinstance(values.get(group), Mapping):
+            raise not_chosen(group)
     chosen = values.get("cluster")
     if chosen is not None:
         cluster = build_cluster(parse(chosen, ClusterSpec, source="cluster"))
-    elif isinstance(suite, Mapping):
-        cluster = load_cluster(str(suite.get("cluster")), extra_dirs)
     else:
-        raise InputError("no suite chosen", remedy="add suite=NAME")
+        cluster = load_cluster(str(values["suite"].get("cluster")), extra_dirs)
     try:
         return EvaluateConfig.model_validate({**values, "cluster": cluster})
     except ValidationError as error:

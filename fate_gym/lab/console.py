@@ -52,7 +52,7 @@ def print_job(result: JobResult) -> None:
 
     table = Table(title=f"{result.title} on {result.cluster}", title_justify="left")
     table.add_column("mean over workflows")
-    table.add_column("value", justify="right")
+    table.add_column("value", justify="right", no_wrap=True)
     for label, key, form in (
         ("makespan, s", "makespan", "{:.2f}"),
         ("makespan / round robin's", "normalised", "{:.3f}"),
@@ -74,20 +74,26 @@ def print_summary(summary: Sequence[PolicySummary], *, strongest: str | None) ->
     """The summary of a sweep, best policy first."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(caption=f"win rate against {strongest}" if strongest else None)
+    from fate_gym.lab.summary import interval_text
+
+    caption = "makespan / round robin's; gap: latency / lower bound"
+    if strongest:
+        caption += f"; wins against {strongest}"
+    table = Table(box=None, caption=caption, caption_justify="left", pad_edge=False)
     table.add_column("policy", no_wrap=True)
-    for heading in ("norm. makespan [95 % CI]", "P95", "win rate", "gap", "decision ms", "n"):
-        table.add_column(heading, justify="right")
+    for heading in ("mean [95 % CI]", "P95", "wins", "gap", "decision ms", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for number, row in enumerate(summary):
         table.add_row(
-            row.policy,
-            f"{row.norm_makespan:.3f} [{row.norm_makespan_lo:.3f}, {row.norm_makespan_hi:.3f}]",
+            Text(row.policy),
+            Text(interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi)),
             f"{row.norm_p95:.3f}",
             f"{row.win_rate:.0%}",
             f"{row.gap_to_bound:.2f}",
-            f"{row.decision_ms_p50:.2f} / {row.decision_ms_p99:.2f}",
+            f"{row.decision_ms_p50:.2f} / {row.decision_ms_p99:.1f}",
             str(row.n),
             style="bold" if number == 0 else None,
         )
-    Console().print(table, markup=False)
+    Console().print(table)

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a job failed, 2 bad input (nothing ran), 130 interrupted.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,20 +22,8 @@ if TYPE_CHECKING:
 CONFIG_MODULE = "conf"
 
 _FLAGS_WITH_VALUE = frozenset(
-    [
-        "--config-dir",
-        "-cd",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--package",
-        "-p",
-        "--cfg",
-        "-c",
-    ]
+    "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c --info -i".split()  # noqa: SIM905
 )
-_FORCED = re.compile(r"You must specify '(?P<group>[\w/]+)'")
 
 
 class JobFailedError(FateGymError):
@@ -174,12 +161,6 @@ def explain(error: Exception, arguments: Sequence[str], config_name: str) -> Inp
     if unknown is not None:
         return unknown
     message = str(error).strip().splitlines()
-    forced = _FORCED.search(message[0])
-    if forced:
-        choices = ", ".join(line.strip() for line in message[2:])
-        return InputError(
-            f"no {forced['group']} chosen", remedy=f"add {forced['group']}=NAME, one of {choices}"
-        )
     return InputError(message[0].rstrip("."), remedy="see --help")
 
 
@@ -196,7 +177,7 @@ def _first_unknown_option(arguments: Sequence[str], config_name: str) -> InputEr
         loader = GlobalHydra.instance().config_loader()
         groups = {group for group in loader.list_groups("") if group != "hydra"}
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-        choices = {group: loader.get_group_options(group)[0] for group in _MANDATORY}
+        choices = {}
         for item in parsed:
             value = _one_value(item)
             if item.key_or_group in groups and isinstance(value, str):
@@ -221,6 +202,8 @@ def _unknown_part(path: Sequence[str], known: Any) -> InputError | None:
     if path[0] == "hydra":
         return None
     for depth, part in enumerate(path):
+        if depth == 1 and known is None:
+            return not_chosen(path[0])
         if isinstance(known, dict) and part in known:
             known = known[part]
             continue
@@ -230,6 +213,11 @@ def _unknown_part(path: Sequence[str], known: Any) -> InputError | None:
             remedy = f"there is nothing below {'.'.join(path[:depth])!r}"
         return InputError(f"unknown option {'.'.join(path)!r}", remedy=remedy)
     return None
+
+
+def not_chosen(group: str) -> InputError:
+    """The error for a group that has to be chosen."""
+    return InputError(f"no {group} chosen", remedy=f"add {group}=NAME (--help lists the choices)")
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -252,4 +240,4 @@ def _one_value(item: Any) -> Any:
         return item.value()
     if not item.is_discrete_sweep():
         return None
-    return str(next(iter(item.sweep_string_iterator())))
+    return next((str(value) for value in item.sweep_string_iterator()), None)

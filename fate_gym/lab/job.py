@@ -96,10 +96,9 @@ def _run(
     config: EvaluateConfig, directory: Path, overrides: list[str], progress: bool
 ) -> tuple[JobResult, list[dict[str, Any]], dict[str, Any]]:
     # Compiled code and solvers are loaded here: a job that is done already needs none of them.
-    from policies.registry import build_policy
-
     from fate_gym.lab.measure import measure, warm_up
     from fate_gym.workloads import build_suite
+    from policies.registry import build_policy
 
     start = perf_counter()
     problems = build_suite(config.suite, config.cluster, config.seed)

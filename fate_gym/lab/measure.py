@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policies.registry import make_policy
-
 from fate_gym.lab.results import ShardRow
 from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.metrics.intensity import problem_state_intensity
@@ -14,6 +12,7 @@ from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.metrics.outcome import workflow_outcomes
 from fate_gym.problem import Problem
 from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
+from policies.registry import make_policy
 
 REFERENCE = "round_robin"
 

@@ -61,8 +61,7 @@ def ecdf_figure(values: Mapping[str, NDArray[np.float64]], colours: Mapping[str,
     figure, axes = _canvas(7.6, 4.4)
     others = [v for name, v in values.items() if name != "round_robin"]
     everything = np.concatenate([*others, np.ones(1)])
-    low, high = np.quantile(everything, [0.0, 0.99])
-    low, high = min(low * 0.95, 0.9), max(high * 1.05, 1.1)
+    low, high = float(everything.min()) * 0.95, float(everything.max()) * 1.05
     axes.axvline(1.0, color=_REFERENCE, lw=1, ls=(0, (4, 3)), zorder=1)
     for name in reversed(list(values)):
         if name == "round_robin":
@@ -152,7 +151,7 @@ def gantt_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figur
     """What every device does over time; one panel a schedule, on a shared time axis.
 
     A shard is a bar: load above transfer (they overlap), then prefill, then decode. Letters
-    name the model, once for every run of shards of one model. The host is not drawn.
+    name the model, once for every run of shards of one model. Tools, on the host, are not drawn.
 
     Args:
         schedules: by policy, from top to bottom; of one problem.
@@ -175,15 +174,20 @@ def gantt_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figur
         axes.axvline(schedule.end, color=_TEXT, lw=1)
         axes.set_title(f"{name}: {schedule.end:.1f} s", fontsize=10, loc="left", color=_TEXT)
     panels[-1].set_xlabel("time, s")
-    handles = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
-    handles += [Patch(alpha=0, label=f"{letter}  {model}") for model, letter in letters.items()]
+    style: dict[str, Any] = {"frameon": False, "fontsize": 8}
     figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(6, len(handles)),
-        frameon=False,
-        fontsize=8,
+        handles=[Patch(color=colour, label=phase) for phase, colour in PHASES.items()],
+        loc="outside upper right",
+        ncols=len(PHASES),
         handlelength=1.2,
+        **style,
+    )
+    figure.legend(
+        handles=[Patch(alpha=0, label=f"{letter}  {model}") for model, letter in letters.items()],
+        loc="outside lower center",
+        ncols=min(6, max(1, len(letters))),
+        handlelength=0,
+        **style,
     )
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left", color=_TEXT)
@@ -216,8 +220,7 @@ def mechanism_figure(
         axes.set_yticks(range(len(order)), order)
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=7.5)
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xticks([])  # every bar has its value beside it
         axes.set_title(title, fontsize=9, loc="left", color=_TEXT)
     return figure
 
@@ -293,14 +296,13 @@ def _draw_spans(
 def _write_letters(
     axes: Axes, shards: Sequence[ShardRow], y: int, letters: Mapping[str, str], least: float
 ) -> None:
-    """One letter for each run of shards of one model that takes ``least`` seconds or more."""
-    for model, group in groupby(shards, key=lambda row: row["model"]):
-        run = list(group)
-        start, end = run[0]["start"], run[-1]["end"]
-        if model not in letters or end - start < least:
+    """A letter on the longest shard of each run of one model, if it takes ``least`` seconds."""
+    for model, run in groupby(shards, key=lambda row: row["model"]):
+        longest = max(run, key=lambda row: row["end"] - row["start"])
+        if model not in letters or longest["end"] - longest["start"] < least:
             continue
         text = axes.text(
-            (start + end) / 2,
+            (longest["start"] + longest["end"]) / 2,
             y,
             letters[model],
             ha="center",

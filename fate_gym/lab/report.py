@@ -17,6 +17,7 @@ from fate_gym.lab.results import Job, JobResult, Schedule
 from fate_gym.lab.summary import (
     SUMMARY_COLUMNS,
     PolicySummary,
+    interval_text,
     mechanism_means,
     strongest_baseline,
     summarise,
@@ -90,13 +91,13 @@ def make_report(root: Path) -> Report:
 def compute_report(root: Path) -> Report:
     """The statistics of a sweep; writes nothing. Raises `InputError` without a finished job."""
     sweep = read_sweep(root)
-    suites = {
-        str(suite): summarise(
-            rows, sweep.decisions[sweep.decisions["suite"] == suite], sweep.families
-        )
-        for suite, rows in sweep.rows.groupby("suite")
-    }
     summary = summarise(sweep.rows, sweep.decisions, sweep.families)
+    by_suite = {str(suite): rows for suite, rows in sweep.rows.groupby("suite")}
+    decisions = {str(suite): rows for suite, rows in sweep.decisions.groupby("suite")}
+    suites = {
+        suite: summary if len(by_suite) == 1 else summarise(rows, decisions[suite], sweep.families)
+        for suite, rows in by_suite.items()
+    }
     strongest = strongest_baseline([row.policy for row in summary], sweep.families)
     return Report(sweep, summary, suites, strongest)
 
@@ -210,8 +211,8 @@ def _summary_lines(rows: Sequence[PolicySummary]) -> list[str]:
         cells = [
             row.policy,
             str(row.n),
-            _interval(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi),
-            _interval(row.norm_p95, row.norm_p95_lo, row.norm_p95_hi),
+            interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi),
+            interval_text(row.norm_p95, row.norm_p95_lo, row.norm_p95_hi),
             _number(row.gap_to_bound, ".2f"),
             _number(row.win_rate, ".0%"),
             _number(row.vs_strongest_pct, "+.1f", " %"),
@@ -224,10 +225,6 @@ def _summary_lines(rows: Sequence[PolicySummary]) -> list[str]:
 
 def _number(value: float, form: str, unit: str = "") -> str:
     return "–" if isnan(value) else f"{value:{form}}{unit}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f}" if isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _intensity_lines(sweep: Sweep) -> list[str]:

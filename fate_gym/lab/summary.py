@@ -199,3 +199,8 @@ def mechanism_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[
         if means.notna().any():
             table[title] = {policy: float(means[policy]) for policy in order}
     return table
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """A value with its interval, where there is one: ``0.500 [0.400, 0.600]``."""
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

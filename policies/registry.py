@@ -1,0 +1,123 @@
+"""Policies by name. A policy is a class and a file ``conf/policy/NAME.yaml`` that names it.
+
+The file is the registration: it gives the class, where the policy comes from, and its parameters
+with their values. Nothing is imported before a policy is made.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fate_gym.errors import InputError, near_matches
+from policies.base import Policy
+
+
+class PolicySpec(BaseModel):
+    """What ``conf/policy/NAME.yaml`` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    target: str
+    """Module and class, ``package.module:Class``."""
+    family: str
+    """heuristic, list scheduling, fate, … : how tables group policies."""
+    source: str
+    """Where the policy is from."""
+    params: dict[str, Any] = {}
+    """Keyword arguments of the class."""
+
+
+@cache
+def policy_specs() -> dict[str, PolicySpec]:
+    """Every registered policy by name, sorted."""
+    folder = files("conf").joinpath("policy")
+    specs = {}
+    for path in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if path.name.endswith(".yaml"):
+            spec = _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
+            if spec.name != path.name.removesuffix(".yaml"):
+                raise InputError(
+                    f"the name {spec.name!r} differs from the file's",
+                    source=f"conf/policy/{path.name}",
+                    field="name",
+                    remedy="give the file and the policy one name",
+                )
+            specs[spec.name] = spec
+    return specs
+
+
+def policy_names() -> list[str]:
+    """The names of all registered policies, sorted."""
+    return list(policy_specs())
+
+
+def make_policy(name: str, **params: Any) -> Policy:
+    """A registered policy; ``params`` replace those of its file.
+
+    Raises:
+        InputError: unknown name or parameter, with near matches.
+    """
+    specs = policy_specs()
+    if name not in specs:
+        raise InputError(f"unknown policy {name!r}", remedy=near_matches(name, specs))
+    spec = specs[name]
+    return build_policy(spec.model_dump() | {"params": spec.params | params})
+
+
+def build_policy(spec: Mapping[str, Any]) -> Policy:
+    """A policy from the content of its file.
+
+    Raises:
+        InputError: a class that does not exist, or a parameter that it does not take.
+    """
+    parsed = _parse(spec, f"policy {spec.get('name', '?')}")
+    item = f"policy '{parsed.name}'"
+    module, _, attribute = parsed.target.partition(":")
+    try:
+        factory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"cannot import {parsed.target!r} ({error})",
+            item=item,
+            field="target",
+            remedy="write package.module:Class, and install the extra that it needs",
+        ) from None
+    known = [
+        parameter.name
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.name != "name"
+    ]
+    for name in parsed.params:
+        if name not in known:
+            raise InputError(
+                f"unknown parameter {name!r}",
+                item=item,
+                field=f"params.{name}",
+                remedy=near_matches(name, known) if known else "the policy takes no parameters",
+            )
+    accepts_name = "name" in inspect.signature(factory).parameters
+    params = parsed.params | ({"name": parsed.name} if accepts_name else {})
+    policy: Policy = factory(**params)
+    return policy
+
+
+def _parse(data: Any, source: str) -> PolicySpec:
+    try:
+        return PolicySpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            first["msg"],
+            source=source,
+            field=".".join(str(part) for part in first["loc"]),
+            remedy="a policy file has name, target, family, source and params",
+        ) from None
