@@ -45,7 +45,10 @@ class InputError(FateGymError, ValueError):
             if part
         )
         text = f"{where}: {self.fault}" if where else self.fault
-        return f"{text}. Remedy: {self.remedy}." if self.remedy else f"{text}."
+        if not self.remedy:
+            return f"{text}."
+        stop = "" if self.remedy.endswith("?") else "."
+        return f"{text}. Remedy: {self.remedy}{stop}"
 
     def at(self, source: str | Path) -> InputError:
         """The same error with its source filled in (unless it has one already)."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.cost import (
     drain_estimate,
     end_estimate,
@@ -18,8 +18,17 @@ from fate_gym.sim.cost import (
     split_queries,
     strict_end_estimate,
 )
-from fate_gym.sim.engine import advance, commit, to_decision
-from fate_gym.sim.layout import Array, Log, ProblemView, StateView, state_view
+from fate_gym.sim.engine import advance, commit, reserve, to_decision
+from fate_gym.sim.layout import (
+    READY,
+    Array,
+    Buffer,
+    Log,
+    ProblemView,
+    StateView,
+    problem_view,
+    state_view,
+)
 
 FCFS, UPWARD_RANK, MIN_MIN = 0, 1, 2
 STRICT, STATE = 0, 1
@@ -63,7 +72,7 @@ def make_choices(stages: int, shards: int) -> Choices:
     )
 
 
-@compiled
+@inlined
 def device_ends(p: ProblemView, st: StateView, s: int, rule: int, ends: Array) -> None:
     """Fill ``ends`` (D,) with the finish of stage ``s`` on each device, by the rule."""
     for d in range(ends.size):
@@ -73,7 +82,7 @@ def device_ends(p: ProblemView, st: StateView, s: int, rule: int, ends: Array) -
             ends[d] = end_estimate(p, st, s, d)
 
 
-@compiled
+@inlined
 def best_placement(
     p: ProblemView,
     st: StateView,
@@ -97,6 +106,23 @@ def best_placement(
     most = min(shards, queries)
     if most == 1:
         return width, best_end
+    return _wider(p, st, s, most, best_end, ends, devices, counts)
+
+
+@compiled
+def _wider(
+    p: ProblemView,
+    st: StateView,
+    s: int,
+    most: int,
+    best_end: float,
+    ends: Array,
+    devices: Array,
+    counts: Array,
+) -> tuple[int, float]:
+    """The best of the placements on 2..most devices, if it is better than ``best_end``."""
+    width = 1
+    first = devices[0]
     chosen = np.empty(most, np.int64)
     dealt = np.empty(most, np.int64)
     chosen[0] = first
@@ -115,30 +141,36 @@ def best_placement(
     return width, best_end
 
 
-@compiled
+@inlined
 def ready_order(p: ProblemView, st: StateView, order: int) -> Array:
     """The ready stages in the order in which they choose."""
     count = st.head[0].ready
-    stages = st.ready[:count].copy()
+    stages = np.empty(count, np.int64)
     if order == FCFS:
+        for i in range(count):
+            stages[i] = st.ready[i]
         return stages
-    keys = np.empty(count)
-    for i in range(count):
-        keys[i] = -p.stages[stages[i]].upward_rank
-    return stages[np.argsort(keys, kind="mergesort")]
+    found = 0
+    for i in range(p.by_rank.size):
+        if found == count:
+            break
+        if st.stages[p.by_rank[i]].status == READY:
+            stages[found] = p.by_rank[i]
+            found += 1
+    return stages
 
 
 @compiled
-def decide_instant(
-    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices
-) -> int:
+def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
     """Place ready stages in ``st`` (a scratch state when lazy) and note the choices.
 
     Returns how many of the choices count: all placed stages, or with ``lazy`` those that start
     at once (stages that are planned for later still keep others from taking their device).
     """
     if rules.order == MIN_MIN:
-        return _min_min(p, st, log, rules, choices)
+        return _min_min(problem, state, log, rules, choices)
+    p = problem_view(problem)
+    st = state_view(state, p)
     ends = np.empty(p.devices.size)
     stages = ready_order(p, st, rules.order)
     now = st.head[0].now
@@ -161,13 +193,18 @@ def decide_instant(
                 idle -= 1
         choices.stage[noted] = s
         choices.width[noted] = width
-        commit(p, st, log, s, devices, counts, width)
+        if rules.lazy:
+            reserve(problem, state, log, s, devices, counts, width)
+        else:
+            commit(problem, state, log, s, devices, counts, width)
         noted += at_once or not rules.lazy
     return noted
 
 
 @compiled
-def _min_min(p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices) -> int:
+def _min_min(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
+    p = problem_view(problem)
+    st = state_view(state, p)
     count = st.head[0].ready
     stages = st.ready[:count].copy()
     ends = np.empty((count, p.devices.size))
@@ -195,7 +232,10 @@ def _min_min(p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Cho
             at_once = at_once and drain_estimate(p, st, devices[k]) <= now
         choices.stage[noted] = s
         choices.width[noted] = width
-        commit(p, st, log, s, devices, counts, width)
+        if rules.lazy:
+            reserve(problem, state, log, s, devices, counts, width)
+        else:
+            commit(problem, state, log, s, devices, counts, width)
         for i in range(count):
             if left[i]:
                 for k in range(width):
@@ -210,33 +250,31 @@ def _min_min(p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Cho
 
 @compiled
 def play(
-    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices, scratch: Array
+    problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices, scratch: Buffer
 ) -> float:
-    """Play ``st`` to the end of what is known; returns the last end. ``scratch``: a state buffer."""
-    while to_decision(p, st, log):
-        if rules.lazy:
-            _lazy_instant(p, st, log, rules, choices, scratch)
-        else:
-            decide_instant(p, st, log, rules, choices)
-    return st.head[0].last_end
+    """Play a state to the end of what is known; returns the last end.
 
-
-@compiled
-def _lazy_instant(
-    p: ProblemView, st: StateView, log: Log, rules: Rules, choices: Choices, scratch: Array
-) -> None:
-    """Decide on a copy, commit what starts at once, go on to the next event."""
-    scratch[:] = st.buffer
+    ``scratch`` is room for another state.
+    """
+    p = problem_view(problem)
+    st = state_view(state, p)
     unlogged = Log(log.shards[:0], log.evictions[:0])
-    noted = decide_instant(p, state_view(scratch, p), unlogged, rules, choices)
-    for i in range(noted):
-        commit(
-            p,
-            st,
-            log,
-            choices.stage[i],
-            choices.devices[i],
-            choices.counts[i],
-            choices.width[i],
-        )
-    advance(p, st, log)
+    while to_decision(p, st, log):
+        if not rules.lazy:
+            decide_instant(problem, state, log, rules, choices)
+            continue
+        # Decide on a copy, commit what starts at once, go on to the next event.
+        scratch[:] = state
+        noted = decide_instant(problem, scratch, unlogged, rules, choices)
+        for i in range(noted):
+            commit(
+                problem,
+                state,
+                log,
+                choices.stage[i],
+                choices.devices[i],
+                choices.counts[i],
+                choices.width[i],
+            )
+        advance(problem, state, log)
+    return st.head[0].last_end

@@ -15,10 +15,8 @@ from fate_gym.sim.layout import (
     TOOL_STAGE,
     Array,
     Buffer,
-    Log,
     ProblemView,
     problem_view,
-    state_view,
 )
 from policies.base import Assignment, DecisionView
 from policies.list_core import (
@@ -64,7 +62,7 @@ class ListScheduler:
         self._rules = (_ORDERS[order], STATE if boosted else STRICT, int(lazy), max_shards)
         self._scratch: Buffer | None = None
 
-    def reset(self, view: DecisionView, seed: int) -> None:  # noqa: ARG002 - part of the interface
+    def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans."""
         self._prepare(view.compiled.view)
         self._scratch = None
@@ -72,7 +70,7 @@ class ListScheduler:
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place all ready stages, or those that start at once."""
         self._scratch = view.fork(self._scratch)
-        noted = _decide(
+        noted = decide_instant(
             view.compiled.buffer, self._scratch, NO_LOG, self._bounded, self._choices
         )
         return read_choices(self._choices, noted)
@@ -85,7 +83,7 @@ class ListScheduler:
         self._prepare(simulator.compiled.view)
         scratch = np.zeros(simulator.compiled.state_bytes, np.uint8)
         return simulator.play(
-            lambda problem, state, log: _play(
+            lambda problem, state, log: play(
                 problem, state, log, self._bounded, self._choices, scratch
             )
         )
@@ -108,20 +106,6 @@ def read_choices(choices: Choices, noted: int) -> list[Assignment]:
     return assignments
 
 
-@compiled
-def _decide(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
-    p = problem_view(problem)
-    return decide_instant(p, state_view(state, p), log, rules, choices)
-
-
-@compiled
-def _play(
-    problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices, scratch: Buffer
-) -> float:
-    p = problem_view(problem)
-    return play(p, state_view(state, p), log, rules, choices, scratch)
-
-
 class HeftOffline:
     """HEFT as published: the whole schedule at a workflow's arrival, then executed as planned.
 
@@ -133,7 +117,7 @@ class HeftOffline:
 
     name = "heft_offline"
 
-    def reset(self, view: DecisionView, seed: int) -> None:  # noqa: ARG002 - part of the interface
+    def reset(self, view: DecisionView, seed: int) -> None:
         """Forget the plans."""
         p = view.compiled.view
         self._planned = np.zeros(p.workflows.size, np.bool_)
@@ -205,7 +189,15 @@ def insertion_heft(
     """
     plan = InsertionPlan(priority.size)
     _insertion(
-        problem, workflow, priority, available, now, plan.device, plan.start, plan.end, plan.sequence
+        problem,
+        workflow,
+        priority,
+        available,
+        now,
+        plan.device,
+        plan.start,
+        plan.end,
+        plan.sequence,
     )
     return plan
 
@@ -244,9 +236,7 @@ def _insertion(
             if seconds == np.inf:
                 continue
             data = _data_ready(p, s, d, device, end, now)
-            begin, gap = _first_gap(
-                starts[d], ends[d], used[d], max(data, available[d]), seconds
-            )
+            begin, gap = _first_gap(starts[d], ends[d], used[d], max(data, available[d]), seconds)
             if begin + seconds < best_end:
                 best_end, best_start, best_device, best_gap = begin + seconds, begin, d, gap
         device[s], start[s], end[s] = best_device, best_start, best_end
@@ -260,9 +250,7 @@ def _insertion(
 
 
 @compiled
-def _data_ready(
-    p: ProblemView, s: int, d: int, device: Array, end: Array, now: float
-) -> float:
+def _data_ready(p: ProblemView, s: int, d: int, device: Array, end: Array, now: float) -> float:
     """When the outputs of all parents have reached device ``d`` (-1: the host)."""
     ready = max(now, p.workflows[p.stages[s].workflow].arrival)
     for e in range(p.stages[s].parents_from, p.stages[s].parents_to):

@@ -40,7 +40,8 @@ def evaluate(config: DictConfig) -> float:
         print_job(outcome.result)
         print(f"results: {outcome.directory}", flush=True)
     else:
-        print(job_line(outcome.result), flush=True)
+        # One write: the workers of a sweep share the terminal.
+        print(f"{job_line(outcome.result)}\n", end="", flush=True)
     if outcome.warning:
         print(f"warning: {outcome.warning}", file=sys.stderr, flush=True)
     return outcome.result.means["normalised"]

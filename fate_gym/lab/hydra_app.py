@@ -27,7 +27,20 @@ _FLAGS_WITH_VALUE = frozenset(
 
 
 class JobFailedError(FateGymError):
-    """A job failed; its directory holds the marker ``FAILED`` with the reason."""
+    """A job failed; its directory holds the marker ``FAILED`` with the reason.
+
+    Args:
+        message: what happened and where the marker is.
+        sweep: directory of the sweep that the job belongs to.
+    """
+
+    def __init__(self, message: str, sweep: Path) -> None:
+        super().__init__(message, sweep)
+        self.message = message
+        self.sweep = sweep
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def run_hydra(
@@ -82,9 +95,11 @@ def run_hydra(
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
             _say(f"error: {explain(error, arguments, config_name)}")
-        elif isinstance(error, FateGymError):
-            _say(f"error: {error}", *_other_failures(started, str(error)))
-            return 2 if isinstance(error, InputError) else 1
+        elif isinstance(error, JobFailedError):
+            _say(f"error: {error}", *_all_failures(error.sweep, started))
+            return 1
+        elif isinstance(error, InputError):
+            _say(f"error: {error}")
         elif isinstance(error, OSError):
             _say(f"error: {unwritable('the output directory', error)}")
         else:
@@ -132,15 +147,10 @@ def _say(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _other_failures(started: float, told: str) -> list[str]:
-    """One line for every job of this sweep that failed, if it was a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return []
-    failures = list(newest_failures(Path(HydraConfig.get().sweep.dir), started))
-    if len(failures) < 2 and all(where in told for where, _ in failures):
+def _all_failures(sweep: Path, started: float) -> list[str]:
+    """Every job of a sweep that failed since it started, when there are several."""
+    failures = list(newest_failures(sweep, started))
+    if len(failures) < 2:
         return []
     return [f"{len(failures)} jobs failed:", *(f"  {where}: {why}" for where, why in failures)]
 

@@ -87,7 +87,8 @@ def run_job(
         results.mark_failed(directory, text)
         where = directory.relative_to(config.sweep_directory).as_posix()
         marker = directory / results.FAILED
-        raise JobFailedError(f"{where} failed: {results.last_line(text)} ({marker})") from error
+        message = f"{where} failed: {results.last_line(text)} ({marker})"
+        raise JobFailedError(message, config.sweep_directory) from error
     warning = track(config.tracking, result, rows, resolved, directory)
     return Outcome(result, directory, warning=warning)
 

@@ -358,6 +358,7 @@ def _price(view: ProblemView, problem: Problem) -> None:
         view.edges["mean_seconds"] = moved * (latency + view.edges["bytes"] * slowness)
     upward_ranks(view)
     downward_ranks(view)
+    view.by_rank[:] = np.argsort(-view.stages["upward_rank"], kind="stable")
 
 
 @compiled

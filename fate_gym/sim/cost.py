@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.layout import FIXED_STAGE, TOOL_STAGE, Array, ProblemView, Record, StateView
 
 
-@compiled
+@inlined
 def batch_limit(p: ProblemView, s: int, d: int) -> int:
     """Queries of stage ``s`` that fit in one wave on device ``d`` when all else is evicted."""
     st = p.stages[s]
@@ -25,7 +25,7 @@ def batch_limit(p: ProblemView, s: int, d: int) -> int:
     return max(1, min(most, int(room // own)))
 
 
-@compiled
+@inlined
 def _step_seconds(p: ProblemView, st: Record, device: Record, model: Record, batch: int) -> float:
     compute = 2.0 * model.active * batch / device.flops
     touched = model.weight_bytes
@@ -53,7 +53,7 @@ def decode_seconds(p: ProblemView, s: int, d: int, n: int) -> float:
     return st.output_tokens * total
 
 
-@compiled
+@inlined
 def prefill_seconds(
     p: ProblemView, s: int, d: int, n: int, prefix_hit: float, context_hit: float
 ) -> float:
@@ -77,7 +77,7 @@ def prefill_seconds(
     return max(compute, model.weight_bytes / device.bandwidth) + p.head[0].launch_s
 
 
-@compiled
+@inlined
 def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> int:
     """Tokens of the stage's prefix that device ``d`` caches."""
     stage = p.stages[s]
@@ -86,7 +86,7 @@ def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> int:
     return min(stage.prefix_tokens, st.prefix_tokens[d, stage.prefix])
 
 
-@compiled
+@inlined
 def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """Inherited tokens of one query that device ``d`` caches (a mean over the queries)."""
     stage = p.stages[s]
@@ -102,7 +102,7 @@ def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
     return hit
 
 
-@compiled
+@inlined
 def kept_queries(st: StateView, s: int, d: int) -> int:
     """Queries of the finished stage ``s`` whose contexts are still cached on device ``d``."""
     for k in range(st.stages[s].shards):
@@ -111,7 +111,7 @@ def kept_queries(st: StateView, s: int, d: int) -> int:
     return 0
 
 
-@compiled
+@inlined
 def transfer_seconds(
     p: ProblemView, st: StateView, s: int, d: int, share: float, turn: float
 ) -> tuple[float, float]:
@@ -208,7 +208,7 @@ def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float,
     return seconds, moved
 
 
-@compiled
+@inlined
 def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
     """When the queue of device ``d`` is expected to drain, not before now."""
     dev = st.devices[d]
@@ -222,7 +222,7 @@ def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
     return max(now, running.start + running.busy) + (dev.backlog - running.busy)
 
 
-@compiled
+@inlined
 def shard_cost(
     p: ProblemView, st: StateView, s: int, d: int, n: int, turn: float
 ) -> tuple[float, float, float, float, float]:
@@ -248,7 +248,7 @@ def shard_cost(
     return load, transfer, prefill, decode, moved
 
 
-@compiled
+@inlined
 def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run."""
     if p.clean_seconds[s, d] == np.inf:
@@ -301,7 +301,7 @@ def placement_end(
     return end + (k - 1) * p.head[0].gather_s
 
 
-@compiled
+@inlined
 def strict_end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """The classical EFT: queue, transfer and clean cost; blind to residency and caches."""
     if p.clean_seconds[s, d] == np.inf:

@@ -1,4 +1,9 @@
-"""What happens: events, readiness, commits. Compiled; the only code that changes a state."""
+"""What happens: events, readiness, commits. Compiled; the only code that changes a state.
+
+Functions that are called take buffers and cut their views themselves; functions that are merged
+into their callers take views. A call that passed the views would pass their forty arrays, and
+would lose the compiler's knowledge that they own nothing (`fate_gym.sim.tables`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.cost import (
     batch_limit,
     context_hit_tokens,
@@ -22,9 +27,12 @@ from fate_gym.sim.layout import (
     READY,
     TOOL_STAGE,
     Array,
+    Buffer,
     Log,
     ProblemView,
     StateView,
+    problem_view,
+    state_view,
 )
 from fate_gym.sim.memory import (
     context_bytes,
@@ -51,12 +59,12 @@ def reset(p: ProblemView, st: StateView, seed: int) -> None:
         st.stages[s].missing = p.stages[s].parents_to - p.stages[s].parents_from + 1
 
 
-@compiled
+@inlined
 def _earlier(a_time: float, a_id: int, b_time: float, b_id: int) -> bool:
     return a_time < b_time or (a_time == b_time and a_id < b_id)
 
 
-@compiled
+@inlined
 def _push(st: StateView, time: float, event: int) -> None:
     heap = st.events
     i = st.head[0].events
@@ -72,7 +80,7 @@ def _push(st: StateView, time: float, event: int) -> None:
     heap[i].id = event
 
 
-@compiled
+@inlined
 def _pop(st: StateView) -> int:
     heap = st.events
     event = heap[0].id
@@ -98,7 +106,7 @@ def _pop(st: StateView) -> int:
     return event
 
 
-@compiled
+@inlined
 def noise_factor(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64)."""
     if not st.head[0].noisy:
@@ -113,7 +121,7 @@ def noise_factor(p: ProblemView, st: StateView, s: int, d: int) -> float:
     return np.exp(sigma * z - 0.5 * sigma * sigma)
 
 
-@compiled
+@inlined
 def _uniform(x: Any) -> float:
     x += np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -122,7 +130,7 @@ def _uniform(x: Any) -> float:
     return (np.float64(x >> np.uint64(11)) + 0.5) / 9007199254740992.0
 
 
-@compiled
+@inlined
 def _become_ready(p: ProblemView, st: StateView, log: Log, s: int) -> None:
     head = st.head[0]
     stage = st.stages[s]
@@ -175,7 +183,7 @@ def _start_tool(p: ProblemView, st: StateView, log: Log, s: int) -> None:
     _push(st, end, s * (shards + 1) + shards)
 
 
-@compiled
+@inlined
 def _finish(p: ProblemView, st: StateView, log: Log, s: int) -> None:
     head = st.head[0]
     stage = st.stages[s]
@@ -190,7 +198,7 @@ def _finish(p: ProblemView, st: StateView, log: Log, s: int) -> None:
             _become_ready(p, st, log, child)
 
 
-@compiled
+@inlined
 def _arrive(p: ProblemView, st: StateView, log: Log, w: int) -> None:
     workflow = p.workflows[w]
     st.head[0].known_left += workflow.stages_to - workflow.stages_from
@@ -200,7 +208,7 @@ def _arrive(p: ProblemView, st: StateView, log: Log, w: int) -> None:
             _become_ready(p, st, log, s)
 
 
-@compiled
+@inlined
 def _shard_end(p: ProblemView, st: StateView, log: Log, s: int, k: int) -> None:
     slot = st.slots[s, k]
     dev = st.devices[slot.device]
@@ -213,7 +221,7 @@ def _shard_end(p: ProblemView, st: StateView, log: Log, s: int, k: int) -> None:
         _finish(p, st, log, s)
 
 
-@compiled
+@inlined
 def next_event_time(p: ProblemView, st: StateView) -> float:
     """The time of the next event, inf without one."""
     head = st.head[0]
@@ -226,8 +234,10 @@ def next_event_time(p: ProblemView, st: StateView) -> float:
 
 
 @compiled
-def advance(p: ProblemView, st: StateView, log: Log) -> bool:
+def advance(problem: Buffer, state: Buffer, log: Log) -> bool:
     """Go to the next instant with an event, apply all its events. False: none lies ahead."""
+    p = problem_view(problem)
+    st = state_view(state, p)
     head = st.head[0]
     time = next_event_time(p, st)
     if time == np.inf:
@@ -251,35 +261,38 @@ def advance(p: ProblemView, st: StateView, log: Log) -> bool:
     return True
 
 
-@compiled
+@inlined
 def to_decision(p: ProblemView, st: StateView, log: Log) -> bool:
     """Advance until a stage is ready. False: everything known is done or under way for good."""
     while st.head[0].ready == 0:
-        if not advance(p, st, log):
+        if not advance(p.buffer, st.buffer, log):
             return False
     return True
 
 
-@compiled
+@inlined
 def _take_from_ready(st: StateView, s: int) -> None:
     head = st.head[0]
-    n = head.ready
+    last = head.ready - 1
     i = 0
     while st.ready[i] != s:
         i += 1
-    for j in range(i, n - 1):
-        st.ready[j] = st.ready[j + 1]
-    head.ready = n - 1
+    while i < last:
+        st.ready[i] = st.ready[i + 1]
+        i += 1
+    head.ready = last
 
 
 @compiled
 def commit(
-    p: ProblemView, st: StateView, log: Log, s: int, devices: Array, counts: Array, k: int
+    problem: Buffer, state: Buffer, log: Log, s: int, devices: Array, counts: Array, k: int
 ) -> float:
     """Place ready stage ``s`` on ``devices[:k]`` with ``counts[:k]`` queries.
 
     The caller has checked that the placement is legal. Returns the stage's actual end.
     """
+    p = problem_view(problem)
+    st = state_view(state, p)
     _take_from_ready(st, s)
     stage = st.stages[s]
     stage.status = PLACED
@@ -297,6 +310,22 @@ def commit(
 
 
 @compiled
+def reserve(
+    problem: Buffer, state: Buffer, log: Log, s: int, devices: Array, counts: Array, k: int
+) -> float:
+    """Occupy the devices as `commit` does, but leave ready list and events alone.
+
+    For scratch states that plan one instant and never advance. Returns the stage's end.
+    """
+    p = problem_view(problem)
+    st = state_view(state, p)
+    end = 0.0
+    for i in range(k):
+        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i]))
+    return end + (k - 1) * p.head[0].gather_s
+
+
+@inlined
 def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int) -> float:
     head = st.head[0]
     stage = p.stages[s]
@@ -358,7 +387,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     return end
 
 
-@compiled
+@inlined
 def _occupy(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, batch: int) -> None:
     """What the shard does to the device's memory, in the order of docs/execution-model.md."""
     head = st.head[0]
@@ -368,7 +397,8 @@ def _occupy(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, bat
     own_prefix = grow_prefix(p, st, s, d)
     working = batch * context_bytes(p, s)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
-    make_room(p, st, log, s, d, own_prefix, missing + working)
+    if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
+        make_room(p, st, log, s, d, own_prefix, missing + working)
     dev.weight_bytes += missing
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         st.slots[s, k].kept = batch
@@ -431,6 +461,7 @@ __all__ = [
     "fork",
     "next_event_time",
     "noise_factor",
+    "reserve",
     "reset",
     "to_decision",
 ]

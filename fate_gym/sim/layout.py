@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import inlined
+from fate_gym.sim.tables import matrix, table
 
 Buffer = NDArray[np.uint8]
 Array = NDArray[Any]
@@ -120,6 +121,7 @@ class ProblemView(NamedTuple):
     workflows: Array  # (W,) WORKFLOW
     arrivals: Array  # (W,) workflow numbers by arrival
     topological: Array  # (S,) stage numbers, parents first
+    by_rank: Array  # (S,) stage numbers, largest upward rank first
     prefix_model: Array  # (Q,) model of a prefix key
     clean_seconds: (
         Array  # (S, D) prefill + decode of all queries, nothing cached; inf: not eligible
@@ -129,6 +131,7 @@ class ProblemView(NamedTuple):
     link_bandwidth: Array  # (D, D) from row to column
     link_latency: Array  # (D, D)
     link: Array  # (D, D) number of the link into the column's device
+    buffer: Array  # all of the above
 
 
 def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int) -> int:
@@ -141,60 +144,50 @@ def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int) -> int:
         + m * MODEL.itemsize
         + w * WORKFLOW.itemsize
     )
-    integers = 8 * (e + w + s + q + d * d)
+    integers = 8 * (e + w + 2 * s + q + d * d)
     floats = 8 * (2 * s * d + m * d + 2 * d * d)
     return int(records + integers + floats)
 
 
-@compiled
+@inlined
 def problem_view(buffer: Buffer) -> ProblemView:
     """Cut a problem buffer into a `ProblemView`."""
     o = PROBLEM_HEAD_BYTES
-    head = buffer[:o].view(PROBLEM_HEAD)
+    head = table(buffer, 0, 1, PROBLEM_HEAD)
     h = head[0]
     s, d, m = h["stages"], h["devices"], h["models"]
     q, w, e = h["prefixes"], h["workflows"], h["edges"]
-    n = s * STAGE_BYTES
-    stages = buffer[o : o + n].view(STAGE)
-    o += n
-    n = e * EDGE_BYTES
-    edges = buffer[o : o + n].view(EDGE)
-    o += n
-    n = e * 8
-    out_edges = buffer[o : o + n].view(np.int64)
-    o += n
-    n = d * DEVICE_BYTES
-    devices = buffer[o : o + n].view(DEVICE)
-    o += n
-    n = m * MODEL_BYTES
-    models = buffer[o : o + n].view(MODEL)
-    o += n
-    n = w * WORKFLOW_BYTES
-    workflows = buffer[o : o + n].view(WORKFLOW)
-    o += n
-    n = w * 8
-    arrivals = buffer[o : o + n].view(np.int64)
-    o += n
-    n = s * 8
-    topological = buffer[o : o + n].view(np.int64)
-    o += n
-    n = q * 8
-    prefix_model = buffer[o : o + n].view(np.int64)
-    o += n
-    n = s * d * 8
-    clean_seconds = buffer[o : o + n].view(np.float64).reshape(s, d)
-    o += n
-    decode_seconds = buffer[o : o + n].view(np.float64).reshape(s, d)
-    o += n
-    n = m * d * 8
-    load_seconds = buffer[o : o + n].view(np.float64).reshape(m, d)
-    o += n
-    n = d * d * 8
-    link_bandwidth = buffer[o : o + n].view(np.float64).reshape(d, d)
-    o += n
-    link_latency = buffer[o : o + n].view(np.float64).reshape(d, d)
-    o += n
-    link = buffer[o : o + n].view(np.int64).reshape(d, d)
+    stages = table(buffer, o, s, STAGE)
+    o += s * STAGE_BYTES
+    edges = table(buffer, o, e, EDGE)
+    o += e * EDGE_BYTES
+    out_edges = table(buffer, o, e, np.int64)
+    o += e * 8
+    devices = table(buffer, o, d, DEVICE)
+    o += d * DEVICE_BYTES
+    models = table(buffer, o, m, MODEL)
+    o += m * MODEL_BYTES
+    workflows = table(buffer, o, w, WORKFLOW)
+    o += w * WORKFLOW_BYTES
+    arrivals = table(buffer, o, w, np.int64)
+    o += w * 8
+    topological = table(buffer, o, s, np.int64)
+    o += s * 8
+    by_rank = table(buffer, o, s, np.int64)
+    o += s * 8
+    prefix_model = table(buffer, o, q, np.int64)
+    o += q * 8
+    clean_seconds = matrix(buffer, o, s, d, np.float64)
+    o += s * d * 8
+    decode_seconds = matrix(buffer, o, s, d, np.float64)
+    o += s * d * 8
+    load_seconds = matrix(buffer, o, m, d, np.float64)
+    o += m * d * 8
+    link_bandwidth = matrix(buffer, o, d, d, np.float64)
+    o += d * d * 8
+    link_latency = matrix(buffer, o, d, d, np.float64)
+    o += d * d * 8
+    link = matrix(buffer, o, d, d, np.int64)
     return ProblemView(
         head,
         stages,
@@ -205,6 +198,7 @@ def problem_view(buffer: Buffer) -> ProblemView:
         workflows,
         arrivals,
         topological,
+        by_rank,
         prefix_model,
         clean_seconds,
         decode_seconds,
@@ -212,6 +206,7 @@ def problem_view(buffer: Buffer) -> ProblemView:
         link_bandwidth,
         link_latency,
         link,
+        table(buffer, 0, buffer.size, np.uint8),
     )
 
 
@@ -291,41 +286,38 @@ def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
     )
 
 
-@compiled
+@inlined
+def _padded(size: int) -> int:
+    """The next multiple of 8 bytes."""
+    return (size + 7) // 8 * 8
+
+
+@inlined
 def state_view(buffer: Buffer, p: ProblemView) -> StateView:
     """Cut a state buffer into a `StateView`; ``p`` is the problem's view."""
     h = p.head[0]
     s, d, m, q, k = h["stages"], h["devices"], h["models"], h["prefixes"], h["max_shards"]
     o = STATE_HEAD_BYTES
-    head = buffer[:o].view(STATE_HEAD)
-    n = d * DEVICE_STATE_BYTES
-    devices = buffer[o : o + n].view(DEVICE_STATE)
-    o += n
-    n = s * STAGE_STATE_BYTES
-    stages = buffer[o : o + n].view(STAGE_STATE)
-    o += n
-    n = s * k * SLOT_BYTES
-    slots = buffer[o : o + n].view(SLOT).reshape(s, k)
-    o += n
-    n = d * m * 8
-    resident = buffer[o : o + n].view(np.int64).reshape(d, m)
-    o += n
-    n = d * q * 4
-    prefix_tokens = buffer[o : o + n].view(np.int32).reshape(d, q)
-    o += (n + 7) // 8 * 8
-    n = s * 4
-    ready = buffer[o : o + n].view(np.int32)
-    o += (n + 7) // 8 * 8
-    n = (d * q + s * k) * 4
-    older = buffer[o : o + n].view(np.int32)
-    o += (n + 7) // 8 * 8
-    newer = buffer[o : o + n].view(np.int32)
-    o += (n + 7) // 8 * 8
-    n = s * (k + 1) * EVENT_BYTES
-    events = buffer[o : o + n].view(EVENT)
-    o += n
-    n = (d + h["nodes"] + 1) * 8
-    link_seconds = buffer[o : o + n].view(np.float64)
+    head = table(buffer, 0, 1, STATE_HEAD)
+    devices = table(buffer, o, d, DEVICE_STATE)
+    o += d * DEVICE_STATE_BYTES
+    stages = table(buffer, o, s, STAGE_STATE)
+    o += s * STAGE_STATE_BYTES
+    slots = matrix(buffer, o, s, k, SLOT)
+    o += s * k * SLOT_BYTES
+    resident = matrix(buffer, o, d, m, np.int64)
+    o += d * m * 8
+    prefix_tokens = matrix(buffer, o, d, q, np.int32)
+    o += _padded(d * q * 4)
+    ready = table(buffer, o, s, np.int32)
+    o += _padded(s * 4)
+    older = table(buffer, o, d * q + s * k, np.int32)
+    o += _padded((d * q + s * k) * 4)
+    newer = table(buffer, o, d * q + s * k, np.int32)
+    o += _padded((d * q + s * k) * 4)
+    events = table(buffer, o, s * (k + 1), EVENT)
+    o += s * (k + 1) * EVENT_BYTES
+    link_seconds = table(buffer, o, d + h["nodes"] + 1, np.float64)
     return StateView(
         head,
         devices,
@@ -338,7 +330,7 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
         newer,
         events,
         link_seconds,
-        buffer,
+        table(buffer, 0, buffer.size, np.uint8),
     )
 
 

@@ -7,7 +7,7 @@ evicting take constant time. An entry's number is ``d x Q + q`` for a prefix and
 
 from __future__ import annotations
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.layout import (
     EVICT_CONTEXT,
     EVICT_PREFIX,
@@ -18,7 +18,7 @@ from fate_gym.sim.layout import (
 )
 
 
-@compiled
+@inlined
 def _unlink(st: StateView, d: int, entry: int) -> None:
     older, newer = st.older[entry], st.newer[entry]
     if older >= 0:
@@ -31,7 +31,7 @@ def _unlink(st: StateView, d: int, entry: int) -> None:
         st.devices[d].newest = older
 
 
-@compiled
+@inlined
 def _append(st: StateView, d: int, entry: int) -> None:
     newest = st.devices[d].newest
     st.older[entry] = newest
@@ -43,7 +43,7 @@ def _append(st: StateView, d: int, entry: int) -> None:
     st.devices[d].newest = entry
 
 
-@compiled
+@inlined
 def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
     """Mark as used the parents' contexts that stage ``s`` finds on device ``d``."""
     stage = p.stages[s]
@@ -61,7 +61,7 @@ def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
                 _append(st, d, entry)
 
 
-@compiled
+@inlined
 def grow_prefix(p: ProblemView, st: StateView, s: int, d: int) -> int:
     """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without."""
     stage = p.stages[s]
@@ -79,7 +79,7 @@ def grow_prefix(p: ProblemView, st: StateView, s: int, d: int) -> int:
     return entry
 
 
-@compiled
+@inlined
 def _record(st: StateView, log: Log, d: int, kind: int, key: int, size: float) -> None:
     head = st.head[0]
     if head.eviction_rows < log.evictions.size:
@@ -112,7 +112,7 @@ def _drop(p: ProblemView, st: StateView, log: Log, d: int, entry: int) -> None:
     st.devices[d].kv_bytes -= size
 
 
-@compiled
+@inlined
 def context_bytes(p: ProblemView, s: int) -> float:
     """KV bytes of one query of stage ``s`` beyond its shared prefix."""
     stage = p.stages[s]
@@ -156,7 +156,7 @@ def make_room(
         st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
 
 
-@compiled
+@inlined
 def keep_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
     """Keep the contexts of slot ``k`` of stage ``s`` as a KV entry (``slot.kept`` queries)."""
     slot = st.slots[s, k]

@@ -117,7 +117,7 @@ class Simulator:
             _split(self.compiled.buffer, stage, self._devices, k, self._counts)
         else:
             self._counts[:k] = counts
-        _place(
+        engine.commit(
             self.compiled.buffer,
             self._buffer,
             self._log,
@@ -232,24 +232,15 @@ def _reset(problem: Buffer, state: Buffer, log: Log, seed: int) -> None:
 
 @compiled
 def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
+    moved = engine.advance(problem, state, log)
     p = problem_view(problem)
-    st = state_view(state, p)
-    moved = engine.advance(p, st, log)
-    engine.to_decision(p, st, log)
+    engine.to_decision(p, state_view(state, p), log)
     return moved
 
 
 @compiled
 def _split(problem: Buffer, s: int, devices: Array, k: int, counts: Array) -> None:
     split_queries(problem_view(problem), s, devices, k, counts)
-
-
-@compiled
-def _place(
-    problem: Buffer, state: Buffer, log: Log, s: int, devices: Array, counts: Array, k: int
-) -> None:
-    p = problem_view(problem)
-    engine.commit(p, state_view(state, p), log, s, devices, counts, k)
 
 
 __all__ = ["Simulator"]

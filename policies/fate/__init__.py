@@ -1,0 +1,1 @@
+"""The FATE planner, one module for each of its parts."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fate_gym.compiled import compiled
 from fate_gym.sim.engine import commit
-from fate_gym.sim.layout import NO_LOG, Array, Buffer, Log, problem_view, state_view
+from fate_gym.sim.layout import NO_LOG, Buffer, Log, problem_view
 from policies.base import Assignment, DecisionView
 from policies.fate.frontier import Frontier, score_frontier
 from policies.fate.planner import FrontierProblem, Plan, solve
@@ -111,9 +111,7 @@ class Fate:
         if proposal is None or _same(proposal, base):
             self.counters["plans_equal_base"] += proposal is not None
             return base
-        if self._guard and self._value(problem, fork, proposal) >= self._value(
-            problem, fork, base
-        ):
+        if self._guard and self._value(problem, fork, proposal) >= self._value(problem, fork, base):
             return base
         self.counters["plans_taken"] += 1
         return proposal
@@ -121,7 +119,7 @@ class Fate:
     def _base_choice(self, problem: Buffer, fork: Buffer) -> list[Assignment]:
         scratch = self._buffers[1]
         scratch[:] = fork
-        noted = _decide(problem, scratch, NO_LOG, self._base, self._choices)
+        noted = decide_instant(problem, scratch, NO_LOG, self._base, self._choices)
         return read_choices(self._choices, noted)
 
     def _propose(
@@ -171,9 +169,7 @@ class Fate:
             choices.counts[i, :width] = assignment.counts or -1
         played, scratch = self._buffers[1:]
         played[:] = fork
-        return _roll(
-            problem, played, NO_LOG, self._base, choices, len(assignments), scratch
-        )
+        return _roll(problem, played, NO_LOG, self._base, choices, len(assignments), scratch)
 
 
 def _hint(frontier: Frontier, base: list[Assignment]) -> NDArray[np.int64]:
@@ -215,12 +211,6 @@ def _same(a: list[Assignment], b: list[Assignment]) -> bool:
 
 
 @compiled
-def _decide(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
-    p = problem_view(problem)
-    return decide_instant(p, state_view(state, p), log, rules, choices)
-
-
-@compiled
 def _roll(
     problem: Buffer,
     state: Buffer,
@@ -228,13 +218,12 @@ def _roll(
     rules: Rules,
     choices: Choices,
     noted: int,
-    scratch: Array,
+    scratch: Buffer,
 ) -> float:
     p = problem_view(problem)
-    st = state_view(state, p)
     for i in range(noted):
         s = choices.stage[i]
         if choices.width[i] == 1:
             choices.counts[i, 0] = p.stages[s].queries
-        commit(p, st, log, s, choices.devices[i], choices.counts[i], choices.width[i])
-    return play(p, st, log, rules, choices, scratch)
+        commit(problem, state, log, s, choices.devices[i], choices.counts[i], choices.width[i])
+    return play(problem, state, log, rules, choices, scratch)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fate_gym.compiled import compiled
+from fate_gym.compiled import inlined
 from fate_gym.sim.cost import (
     context_hit_tokens,
     drain_estimate,
@@ -26,7 +26,7 @@ from fate_gym.sim.cost import (
     shard_cost,
     transfer_seconds,
 )
-from fate_gym.sim.engine import commit
+from fate_gym.sim.engine import reserve
 from fate_gym.sim.layout import (
     MODEL_STAGE,
     PLACED,
@@ -53,7 +53,7 @@ class Weights(NamedTuple):
     depth: int
 
 
-@compiled
+@inlined
 def future_demand(p: ProblemView, st: StateView) -> tuple[Array, Array]:
     """(M,) known stages still to be placed by model; (D,) share of scarce work by device, 0..1."""
     need = np.zeros(max(1, p.models.size), np.int64)
@@ -82,12 +82,12 @@ def future_demand(p: ProblemView, st: StateView) -> tuple[Array, Array]:
     return need, scarce
 
 
-@compiled
+@inlined
 def _known(p: ProblemView, st: StateView, w: int) -> bool:
     return p.workflows[w].arrival <= st.head[0].now
 
 
-@compiled
+@inlined
 def descendants(p: ProblemView, s: int, depth: int, found: Array, distance: Array) -> int:
     """The nearest descendants of ``s``, one of each (model, prefix) kind and distance."""
     count = 0
@@ -111,7 +111,7 @@ def descendants(p: ProblemView, s: int, depth: int, found: Array, distance: Arra
     return count
 
 
-@compiled
+@inlined
 def _alike(
     p: ProblemView, found: Array, distance: Array, count: int, child: int, step: int
 ) -> bool:
@@ -127,7 +127,7 @@ def _alike(
     return False
 
 
-@compiled
+@inlined
 def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weights) -> float:
     """Seconds from ``when`` to the end of ``u`` on its best device, as far as it is known."""
     best = np.inf
@@ -156,7 +156,7 @@ def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weigh
     return best
 
 
-@compiled
+@inlined
 def score_placement(
     p: ProblemView,
     st: StateView,
@@ -192,7 +192,7 @@ def score_placement(
     if not restricted:
         for i in range(width):
             later += weights.reachability * scarce[devices[i]] * busy[i]
-    end = commit(p, after, log, s, devices, counts, width)
+    end = reserve(p.buffer, scratch, log, s, devices, counts, width)
     if stage.model < 0:
         return end, later
     for i in range(width):

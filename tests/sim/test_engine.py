@@ -173,9 +173,7 @@ def test_a_stage_without_room_is_refused() -> None:
 
 def test_noise_is_the_same_for_every_policy_and_differs_by_seed() -> None:
     problem = _two_stages()
-    noisy = Problem.build(
-        problem.cluster, problem.workflows, options=Options(uncertainty=0.5)
-    )
+    noisy = Problem.build(problem.cluster, problem.workflows, options=Options(uncertainty=0.5))
 
     def factor(seed: int, order: tuple[int, ...]) -> float:
         simulator = Simulator(noisy, seed=seed)

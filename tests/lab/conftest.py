@@ -1,0 +1,89 @@
+"""Real runs that several tests look at; each is made once a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fate_gym.lab.config import EvaluateConfig, parse_config
+from fate_gym.workloads import load_suite
+from policies.registry import policy_specs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command and the directory of its sweep."""
+
+    root: Path
+    done: subprocess.CompletedProcess[str]
+
+
+def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project as a user does."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> Path:
+    """The run directory of a job in a sweep that holds it once."""
+    (found,) = (root / suite / policy).glob(f"s{seed}-*")
+    return found
+
+
+def job_config(runs: Path, policy: str = "heft", seed: int = 0) -> EvaluateConfig:
+    """A job on suite smoke without tracking."""
+    return parse_config(
+        {
+            "suite": load_suite("smoke").model_dump(),
+            "policy": policy_specs()[policy].model_dump(),
+            "seed": seed,
+            "tracking": {"mode": "none"},
+            "paths": {"runs": str(runs)},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One job with every output: W&B offline and a Chrome trace."""
+    runs = tmp_path_factory.mktemp("single")
+    done = run_script(
+        "evaluate.py", "suite=smoke", "policy=heft", "trace=true", f"paths.runs={runs}"
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(runs / "default", done)
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Six jobs through joblib: three policies, two seeds."""
+    runs = tmp_path_factory.mktemp("sweep")
+    done = run_script(
+        "evaluate.py",
+        "-m",
+        "suite=smoke",
+        "policy=round_robin,heft,eft",
+        "seed=range(2)",
+        "tracking=none",
+        "name=grid",
+        f"paths.runs={runs}",
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(runs / "grid", done)

@@ -1,0 +1,142 @@
+"""Reports: numbers recomputed by hand, gaps listed, bad directories refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fate_gym.errors import InputError
+from fate_gym.lab import results
+from fate_gym.lab.report import FIGURES, compute_report, make_report
+from fate_gym.lab.results import JobResult, find_jobs
+from fate_gym.lab.sweep import policy_labels, suite_labels
+from tests.lab.conftest import Run, job_directory, run_script
+
+COLUMNS = (
+    "policy,n,norm_makespan,norm_makespan_lo,norm_makespan_hi,norm_p95,norm_p95_lo,norm_p95_hi,"
+    "gap_to_bound,win_rate,decision_ms_p50,decision_ms_p99,vs_strongest_pct,p_value"
+)
+
+
+@pytest.fixture
+def grid(sweep: Run, tmp_path: Path) -> Path:
+    """A copy of the sweep, to be changed."""
+    return Path(shutil.copytree(sweep.root, tmp_path / "grid"))
+
+
+@pytest.fixture(scope="session")
+def rows(sweep: Run) -> pd.DataFrame:
+    return pd.concat(pd.read_parquet(p) for p in sweep.root.glob("*/*/*/workflows.parquet"))
+
+
+def test_the_script_writes_tables_and_figures(grid: Path, rows: pd.DataFrame) -> None:
+    done = run_script("report.py", grid)
+    assert done.returncode == 0, done.stderr
+    assert "heft" in done.stdout
+    lines = (grid / "summary.csv").read_text().splitlines()
+    assert lines[0] == COLUMNS
+    summary = pd.read_csv(grid / "summary.csv").set_index("policy")
+    expected = rows.groupby("policy")["normalised"]
+    assert summary["norm_makespan"].to_dict() == pytest.approx(expected.mean().to_dict())
+    assert summary["norm_p95"].to_dict() == pytest.approx(expected.quantile(0.95).to_dict())
+    assert summary["n"].to_dict() == {"heft": 4, "eft": 4, "round_robin": 4}
+    assert summary["norm_makespan"].is_monotonic_increasing
+    assert summary.loc["round_robin", "norm_makespan_hi"] == 1.0
+    for name in FIGURES:
+        assert (grid / name).read_bytes().startswith(b"\x89PNG")
+    text = (grid / "report.md").read_text()
+    assert "Real topology, modelled attributes" in text
+    assert "policy=eft,heft,round_robin seed=0,1" in text
+    assert "Without a result" not in text
+    for name in FIGURES:
+        assert f"({name})" in text
+
+
+def test_the_command_in_the_report_makes_the_same_cells(grid: Path, tmp_path: Path) -> None:
+    make_report(grid)
+    text = (grid / "report.md").read_text()
+    command = next(line for line in text.splitlines() if "evaluate.py" in line).split()
+    done = run_script(
+        "evaluate.py",
+        *command[2:],
+        "tracking=none",
+        f"paths.runs={tmp_path}",
+        "hydra.verbose=false",
+    )
+    assert done.stdout.count("done before") == 6, done.stderr
+
+
+def test_strongest_baseline_wins_and_differences(sweep: Run, rows: pd.DataFrame) -> None:
+    report = compute_report(sweep.root)
+    means = rows.groupby("policy")["normalised"].mean()
+    assert report.strongest == means.idxmin()
+    pivot = rows.pivot_table(index=["problem", "seed"], columns="policy", values="normalised")
+    for row in report.summary:
+        ours, theirs = pivot[row.policy], pivot[report.strongest]
+        wins = ((ours < theirs) + 0.5 * np.isclose(ours, theirs, rtol=1e-9, atol=0)).mean()
+        assert row.win_rate == pytest.approx(wins)
+        assert row.vs_strongest_pct == pytest.approx(100 * (ours.mean() / theirs.mean() - 1))
+        assert np.isnan(row.p_value) == (row.policy == report.strongest)
+
+
+def test_missing_and_failed_cells_are_listed(grid: Path) -> None:
+    shutil.rmtree(job_directory(grid, "eft", 1))
+    failed = job_directory(grid, "heft", 1)
+    (failed / results.RESULT).unlink()
+    results.mark_failed(failed, "Traceback\nValueError: boom")
+    killed = job_directory(grid, "round_robin", 0)
+    (killed / results.RESULT).unlink()
+    report = make_report(grid)
+    gaps = [
+        "failed: smoke/heft/s1: ValueError: boom",
+        "missing: smoke/eft/s1",
+        "missing: smoke/round_robin/s0",
+    ]
+    assert report.sweep.gaps() == gaps
+    text = (grid / "report.md").read_text()
+    for line in gaps:
+        assert f"- {line}" in text
+    assert {row.policy: row.n for row in report.summary} == {
+        "heft": 2,
+        "eft": 2,
+        "round_robin": 2,
+    }
+
+
+def test_a_sweep_without_a_finished_job_is_refused(grid: Path) -> None:
+    for path in grid.glob("*/*/*/result.json"):
+        path.unlink()
+    with pytest.raises(InputError, match="none of the 6 jobs"):
+        make_report(grid)
+    assert not (grid / "summary.csv").exists()
+
+
+def test_jobs_on_different_problems_are_not_compared(grid: Path) -> None:
+    path = job_directory(grid, "heft", 1) / results.RESULT
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"workload_hash": "0" * 12}))
+    with pytest.raises(InputError, match="ran different problems"):
+        make_report(grid)
+
+
+def test_variants_get_labels_of_their_own(sweep: Run) -> None:
+    done = [job.result for job in find_jobs(sweep.root) if job.result is not None]
+    heft = next(result for result in done if result.policy == "heft")
+
+    def variant(**changes: object) -> JobResult:
+        return heft.model_copy(update=changes)
+
+    boosted = variant(params=heft.params | {"boosted": True})
+    assert policy_labels([heft, boosted]) == ["heft (boosted=False)", "heft (boosted=True)"]
+    assert policy_labels([heft, heft]) == ["heft", "heft"]
+    assert suite_labels([heft, variant(cluster="other", suite_hash="ffff0000")]) == [
+        "smoke@mixed_8",
+        "smoke@other",
+    ]
+    changed = suite_labels([heft, variant(suite_hash="ffff0000")])
+    assert changed == [f"smoke#{heft.suite_hash[:4]}", "smoke#ffff"]
