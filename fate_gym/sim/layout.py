@@ -31,7 +31,7 @@ HOST = -1
 
 
 def _record(**fields: str) -> np.dtype[Any]:
-    dtype: Any = np.dtype(list(fields.items()), align=True)  # type: ignore[call-overload]
+    dtype: Any = np.dtype(list(fields.items()), align=True)
     # Every section starts on 8 bytes, so every record must be a multiple of 8.
     return np.dtype(
         {
