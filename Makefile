@@ -4,7 +4,7 @@ PYTHON  ?= python3
 WORKERS ?= 2
 RUN     ?= runs/quick
 
-EVALUATE := scripts/evaluate.py -m +sweep=main suite=quick
+EVALUATE := scripts/evaluate.py -m sweep=main suite=quick name=quick
 REPORT   := scripts/report.py
 BENCH    := scripts/benchmark.py
 WARM_UP  := -m fate_gym.sim.warmup
