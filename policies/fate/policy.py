@@ -6,9 +6,9 @@ At every event with ready stages and an idle device:
 2. horizon-aware scores (`scoring`);
 3. CP-SAT picks one placement for each stage of the frontier (`planner`);
 4. of the plan, what can start now is proposed: on each idle device its highest-ranked stage;
-5. guard (ours): the proposal is played to the end of the known work with the base list schedule
-   (HEFT with state costs, planned anew at every event) and taken only if that ends earlier than
-   the base alone; else the base decides. So without noise FATE is never behind its base.
+5. guard (ours): the base list schedules (HEFT with state costs and with classical costs, planned
+   anew at every event) are played to the end of the known work, alone and behind the proposal;
+   what ends first decides. So without noise FATE is never behind the best of its bases.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from policies.fate.planner import FrontierProblem, Plan, solve
 from policies.fate.scoring import Weights
 from policies.list_core import (
     STATE,
+    STRICT,
     UPWARD_RANK,
     Choices,
     Rules,
@@ -50,7 +51,7 @@ class Fate:
         kept: candidates of a stage in the plan.
         max_shards: devices that may share a stage; 1: no shards.
         cp_sat: False takes each stage's best-scored candidate instead of solving (ablation).
-        guard: False takes every plan unchecked (ablation).
+        guard: False takes every plan unchecked, with the first base only (ablation).
         share: weight of the candidates' mean cost against the time at which all devices are done.
         limit: CP-SAT's deterministic time limit of one plan.
     """
@@ -94,8 +95,9 @@ class Fate:
         stages, _, _, _, _, shards = compiled_problem.shape
         self._shards = min(self._most, shards)
         self._choices = make_choices(stages, shards)
-        self._base = Rules(UPWARD_RANK, STATE, 1, 1)
-        self._buffers = [np.zeros(compiled_problem.state_bytes, np.uint8) for _ in range(3)]
+        bases = [Rules(UPWARD_RANK, STATE, 1, 1), Rules(UPWARD_RANK, STRICT, 1, 1)]
+        self._bases = bases if self._guard else bases[:1]
+        self._buffers = [np.zeros(compiled_problem.state_bytes, np.uint8) for _ in range(4)]
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
@@ -104,23 +106,38 @@ class Fate:
         """Plan the frontier; commit what starts now."""
         problem = view.compiled.buffer
         fork = view.fork(self._buffers[0])
-        base = self._base_choice(problem, fork)
+        end, base = self._best_base(problem, fork)
         if not base:
             return base
         proposal = self._propose(problem, fork, base)
         if proposal is None or _same(proposal, base):
             self.counters["plans_equal_base"] += proposal is not None
             return base
-        if self._guard and self._value(problem, fork, proposal) >= self._value(problem, fork, base):
+        if self._guard and self._end_behind(problem, fork, proposal) >= end:
             return base
         self.counters["plans_taken"] += 1
         return proposal
 
-    def _base_choice(self, problem: Buffer, fork: Buffer) -> list[Assignment]:
+    def _best_base(self, problem: Buffer, fork: Buffer) -> tuple[float, list[Assignment]]:
+        """When the known work ends with the best base, and what that base does now."""
+        rules, end = self._bases[0], np.inf
+        if self._guard:
+            end, number = self._play_bases(problem, fork)
+            rules = self._bases[number]
         scratch = self._buffers[1]
         scratch[:] = fork
-        noted = decide_instant(problem, scratch, NO_LOG, self._base, self._choices)
-        return read_choices(self._choices, noted)
+        noted = decide_instant(problem, scratch, NO_LOG, rules, self._choices)
+        return end, read_choices(self._choices, noted)
+
+    def _play_bases(self, problem: Buffer, start: Buffer) -> tuple[float, int]:
+        """The earliest end over the bases, and the number of the base that reaches it."""
+        played, scratch = self._buffers[1:3]
+        ends = []
+        for rules in self._bases:
+            played[:] = start
+            ends.append(play(problem, played, NO_LOG, rules, self._choices, scratch))
+        number = int(np.argmin(ends))
+        return ends[number], number
 
     def _propose(
         self, problem: Buffer, fork: Buffer, base: list[Assignment]
@@ -157,19 +174,21 @@ class Fate:
         )
         return solve(frontier_problem, share=self._share, limit=self._limit)
 
-    def _value(self, problem: Buffer, fork: Buffer, assignments: list[Assignment]) -> float:
-        """When the known work ends if the base goes on after these assignments."""
+    def _end_behind(self, problem: Buffer, fork: Buffer, first: list[Assignment]) -> float:
+        """When the known work ends if the best base goes on after these assignments."""
         choices = self._choices
-        for i, assignment in enumerate(assignments):
+        for i, assignment in enumerate(first):
             width = len(assignment.devices)
             choices.stage[i] = assignment.stage
             choices.width[i] = width
             choices.devices[i, :width] = assignment.devices
-            # A single device takes all queries: -1 is replaced by them.
+            # A single device takes all queries: `_commit_all` fills them in.
             choices.counts[i, :width] = assignment.counts or -1
-        played, scratch = self._buffers[1:]
-        played[:] = fork
-        return _roll(problem, played, NO_LOG, self._base, choices, len(assignments), scratch)
+        begun = self._buffers[3]
+        begun[:] = fork
+        _commit_all(problem, begun, NO_LOG, choices, len(first))
+        end, _ = self._play_bases(problem, begun)
+        return end
 
 
 def _hint(frontier: Frontier, base: list[Assignment]) -> NDArray[np.int64]:
@@ -211,19 +230,10 @@ def _same(a: list[Assignment], b: list[Assignment]) -> bool:
 
 
 @compiled
-def _roll(
-    problem: Buffer,
-    state: Buffer,
-    log: Log,
-    rules: Rules,
-    choices: Choices,
-    noted: int,
-    scratch: Buffer,
-) -> float:
+def _commit_all(problem: Buffer, state: Buffer, log: Log, choices: Choices, noted: int) -> None:
     p = problem_view(problem)
     for i in range(noted):
         s = choices.stage[i]
         if choices.width[i] == 1:
             choices.counts[i, 0] = p.stages[s].queries
         commit(problem, state, log, s, choices.devices[i], choices.counts[i], choices.width[i])
-    return play(problem, state, log, rules, choices, scratch)
