@@ -20,7 +20,7 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report bench test lint format warm clean
+.PHONY: help compare report readme bench test lint format warm clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ compare: $(COMPILED)  ## compare the policies on suite quick and write the repor
 
 report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
 	$(BIN)/python $(REPORT) $(RUN)
+
+readme: $(INSTALLED)  ## put the last comparison into README.md
+	$(BIN)/python scripts/update_readme.py
 
 bench: $(COMPILED)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)

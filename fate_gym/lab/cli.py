@@ -93,3 +93,7 @@ def _validate(file: Path) -> int:
     print(f"  models     {', '.join(models) or 'none'}")
     print(f"  cluster    {problem.cluster.id}: {len(problem.cluster.devices)} devices")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
