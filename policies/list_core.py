@@ -12,13 +12,12 @@ import numpy as np
 
 from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.cost import (
-    drain_estimate,
     end_estimate,
     placement_end,
     split_queries,
     strict_end_estimate,
 )
-from fate_gym.sim.engine import advance, commit, reserve, to_decision
+from fate_gym.sim.engine import advance, commit, fork, reserve, to_decision
 from fate_gym.sim.layout import (
     READY,
     Array,
@@ -171,13 +170,14 @@ def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choic
         return _min_min(problem, state, log, rules, choices)
     p = problem_view(problem)
     st = state_view(state, p)
-    ends = np.empty(p.devices.size)
-    stages = ready_order(p, st, rules.order)
-    now = st.head[0].now
     idle = 0
     for d in range(p.devices.size):
         idle += st.devices[d].queue_head < 0
     noted = 0
+    if rules.lazy and idle == 0:
+        return noted
+    ends = np.empty(p.devices.size)
+    stages = ready_order(p, st, rules.order)
     for i in range(stages.size):
         if rules.lazy and idle == 0:
             break
@@ -185,12 +185,13 @@ def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choic
         device_ends(p, st, s, rules.rule, ends)
         devices, counts = choices.devices[noted], choices.counts[noted]
         width, _ = best_placement(p, st, s, rules.shards, ends, devices, counts)
+        # Not by the estimate: a shard that takes longer than expected still holds its device.
         at_once = True
         for k in range(width):
-            if drain_estimate(p, st, devices[k]) > now:
-                at_once = False
-            else:
+            if st.devices[devices[k]].queue_head < 0:
                 idle -= 1
+            else:
+                at_once = False
         choices.stage[noted] = s
         choices.width[noted] = width
         if rules.lazy:
@@ -211,7 +212,6 @@ def _min_min(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Ch
     for i in range(count):
         device_ends(p, st, stages[i], rules.rule, ends[i])
     left = np.ones(count, np.bool_)
-    now = st.head[0].now
     noted = 0
     scratch = np.empty(p.devices.size)
     for _ in range(count):
@@ -229,7 +229,7 @@ def _min_min(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Ch
         width, _ = best_placement(p, st, s, rules.shards, scratch, devices, counts)
         at_once = True
         for k in range(width):
-            at_once = at_once and drain_estimate(p, st, devices[k]) <= now
+            at_once = at_once and st.devices[devices[k]].queue_head < 0
         choices.stage[noted] = s
         choices.width[noted] = width
         if rules.lazy:
@@ -254,17 +254,19 @@ def play(
 ) -> float:
     """Play a state to the end of what is known; returns the last end.
 
+    The same as `Simulator.run`: the scheduler is asked again until it places nothing more.
     ``scratch`` is room for another state.
     """
     p = problem_view(problem)
     st = state_view(state, p)
     unlogged = Log(log.shards[:0], log.evictions[:0])
     while to_decision(p, st, log):
-        if not rules.lazy:
+        if not rules.lazy and not st.head[0].noisy:
             decide_instant(problem, state, log, rules, choices)
             continue
-        # Decide on a copy, commit what starts at once, go on to the next event.
+        # Decide on what is expected, commit, and when nothing starts go on to the next event.
         scratch[:] = state
+        fork(p, st, state_view(scratch, p))
         noted = decide_instant(problem, scratch, unlogged, rules, choices)
         for i in range(noted):
             commit(
@@ -276,5 +278,6 @@ def play(
                 choices.counts[i],
                 choices.width[i],
             )
-        advance(problem, state, log)
+        if noted == 0:
+            advance(problem, state, log)
     return st.head[0].last_end

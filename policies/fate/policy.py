@@ -67,13 +67,13 @@ class Fate:
         horizon: float = 1.0,
         decay: float = 0.5,
         depth: int = 2,
-        window: int = 12,
-        kept: int = 8,
+        window: int = 8,
+        kept: int = 6,
         max_shards: int = 4,
         cp_sat: bool = True,
         guard: bool = True,
         share: float = 1.0,
-        limit: float = 0.02,
+        limit: float = 0.005,
     ) -> None:
         self.name = name
         self._weights = Weights(

@@ -140,8 +140,8 @@ def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weigh
             load = weights.residency * p.load_seconds[stage.model, d]
         transfer = 0.0
         if weights.locality > 0.0:
-            moved, _ = transfer_seconds(p, st, u, d, 1.0, when)
-            transfer = weights.locality * moved
+            seconds, _ = transfer_seconds(p, st, u, d, 1.0, when)
+            transfer = weights.locality * seconds
         run = p.clean_seconds[u, d]
         if weights.prefix > 0.0:
             prefix = prefix_hit_tokens(p, st, u, d)
