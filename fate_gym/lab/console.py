@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def print_summary(summary: Sequence[PolicySummary], *, strongest: str | None) ->
             Text(row.policy),
             Text(interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi)),
             f"{row.norm_p95:.3f}",
-            f"{row.win_rate:.0%}",
+            "–" if math.isnan(row.win_rate) else f"{row.win_rate:.0%}",
             f"{row.gap_to_bound:.2f}",
             f"{row.decision_ms_p50:.2f} / {row.decision_ms_p99:.1f}",
             str(row.n),

@@ -91,9 +91,11 @@ def summarise(
     summary = []
     for policy, versus, p_value in zip(order, against, p_values, strict=True):
         frame = rows[rows["policy"] == policy]
-        clusters = list(zip(frame["suite"], frame["instance"], strict=True))
         mean = bootstrap_ci(
-            frame["normalised"].to_numpy(), seed=_SEED, resamples=_RESAMPLES, clusters=clusters
+            frame["normalised"].to_numpy(),
+            seed=_SEED,
+            resamples=_RESAMPLES,
+            clusters=_clusters(frame),
         )
         tail, tail_lo, tail_hi = tail_interval(frame)
         milliseconds = decisions.loc[decisions["policy"] == policy, "decision_ms"].to_numpy()
@@ -131,6 +133,8 @@ class _Versus(NamedTuple):
 
 
 def _against(rows: pd.DataFrame, policy: str, strongest: str | None) -> _Versus:
+    if policy == strongest:
+        return _Versus(np.nan, 0.0, np.nan)
     ours = rows[rows["policy"] == policy].set_index(_KEY)[["instance", "normalised"]]
     theirs = rows[rows["policy"] == strongest].set_index(_KEY)["normalised"]
     pairs = ours.assign(other=theirs).dropna(subset=["other"])
@@ -141,9 +145,7 @@ def _against(rows: pd.DataFrame, policy: str, strongest: str | None) -> _Versus:
     return _Versus(
         win_rate=win_rate(a, b),
         percent=100.0 * float(a.mean() / b.mean() - 1.0),
-        p_value=np.nan
-        if policy == strongest
-        else wilcoxon_signed_rank(
+        p_value=wilcoxon_signed_rank(
             by_instance["normalised"].to_numpy(), by_instance["other"].to_numpy()
         ),
     )
