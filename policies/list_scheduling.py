@@ -148,7 +148,8 @@ class HeftOffline:
             view.now,
         )
         self._planned[workflow] = True
-        order = np.lexsort((plan.sequence, plan.start))
+        # A stage of no length stands before the one that starts at the same time.
+        order = np.lexsort((plan.sequence, plan.end, plan.start))
         for device, queue in enumerate(self._queues):
             mine = [int(s) for s in order if plan.device[s] == device]
             # Kept in reverse: the next stage is the last element. New work goes behind old.

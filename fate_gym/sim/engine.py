@@ -322,7 +322,11 @@ def reserve(
     end = 0.0
     for i in range(k):
         end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i]))
-    return end + (k - 1) * p.head[0].gather_s
+    end += (k - 1) * p.head[0].gather_s
+    # For what its children would have to fetch, and when.
+    st.stages[s].shards = k
+    st.stages[s].end = end
+    return end
 
 
 @inlined

@@ -88,11 +88,14 @@ class Trace:
         workflow, stage = self.stage_ids[shard["stage"]]
         noise = float(shard["noise"])
         begin = float(shard["start"])
-        moved = max(float(shard["load_s"]), float(shard["transfer_s"])) * noise
+        load = float(shard["load_s"]) * noise
+        # The noise of a tool is on its own seconds alone.
+        transfer = float(shard["transfer_s"]) * (1.0 if shard["device"] == HOST else noise)
+        moved = max(load, transfer)
         prefilled = begin + moved + float(shard["prefill_s"]) * noise
         spans = [
-            ("load", begin, begin + float(shard["load_s"]) * noise),
-            ("transfer", begin, begin + float(shard["transfer_s"]) * noise),
+            ("load", begin, begin + load),
+            ("transfer", begin, begin + transfer),
             ("prefill", begin + moved, prefilled),
             ("decode", prefilled, float(shard["end"])),
         ]
