@@ -62,6 +62,7 @@ def cache_directory() -> Path:
 
 def _digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
+    digest.update(Path(__file__).read_bytes())
     for package in ("fate_gym.sim", "policies", "fate_gym.env"):
         spec = find_spec(package)
         for folder in spec.submodule_search_locations or () if spec else ():

@@ -206,8 +206,8 @@ def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choic
 def _min_min(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
     p = problem_view(problem)
     st = state_view(state, p)
-    count = st.head[0].ready
-    stages = st.ready[:count].copy()
+    stages = ready_order(p, st, FCFS)
+    count = stages.size
     ends = np.empty((count, p.devices.size))
     for i in range(count):
         device_ends(p, st, stages[i], rules.rule, ends[i])

@@ -46,7 +46,9 @@ def adapted(line: str, folder: Path) -> list[str]:
     assert program == ".venv/bin/python"
     if "scripts/evaluate.py" in rest:
         rest.append(f"paths.runs={folder}")
-    rest = [word.replace("runs/", f"{folder}/") if word.startswith("runs/") else word for word in rest]
+    rest = [
+        word.replace("runs/", f"{folder}/") if word.startswith("runs/") else word for word in rest
+    ]
     return [sys.executable, *rest]
 
 

@@ -371,8 +371,8 @@ def _clean(p: ProblemView, eligible: Array) -> None:
             elif stage.kind == FIXED_STAGE:
                 p.clean_seconds[s, d] = p.decode_seconds[s, d]
             else:
-                p.decode_seconds[s, d] = decode_seconds(p, s, d, stage.queries)
-                prefill = prefill_seconds(p, s, d, stage.queries, 0, 0.0)
+                p.decode_seconds[s, d] = decode_seconds(p, s, d, int(stage.queries))
+                prefill = prefill_seconds(p, s, d, int(stage.queries), 0.0, 0.0)
                 p.clean_seconds[s, d] = prefill + p.decode_seconds[s, d]
 
 
@@ -391,11 +391,11 @@ def _floors(p: ProblemView, floor: Array) -> None:
             if stage.kind == MODEL_STAGE:
                 # A shard of one full wave is the cheapest way to decode a query: all N at once may
                 # need a second, nearly empty wave.
-                wave = min(stage.queries, batch_limit(p, s, d))
+                wave = min(int(stage.queries), batch_limit(p, s, d))
                 if p.head[0].max_shards > 1:
                     floor[s, d] = stage.queries / wave * decode_seconds(p, s, d, wave)
                 floor[s, d] += prefill_seconds(
-                    p, s, d, stage.queries, stage.prefix_tokens, cacheable
+                    p, s, d, int(stage.queries), float(stage.prefix_tokens), cacheable
                 )
 
 
@@ -408,8 +408,9 @@ def _prefix_savings(p: ProblemView, saved: Array) -> None:
         for d in range(p.devices.size):
             if p.clean_seconds[s, d] < np.inf:
                 cold = p.clean_seconds[s, d] - p.decode_seconds[s, d]
-                warm = prefill_seconds(p, s, d, stage.queries, stage.prefix_tokens, 0.0)
-                saved[s, d] = cold - warm
+                prefix = float(stage.prefix_tokens)
+                warm = prefill_seconds(p, s, d, int(stage.queries), prefix, 0.0)
+                saved[s, d] = max(0.0, cold - warm)  # not below 0 by rounding
 
 
 def new_state(compiled: CompiledProblem) -> Buffer:

@@ -78,12 +78,12 @@ def prefill_seconds(
 
 
 @inlined
-def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> int:
+def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """Tokens of the stage's prefix that device ``d`` caches."""
     stage = p.stages[s]
     if stage.prefix < 0:
-        return 0
-    return min(stage.prefix_tokens, st.prefix_tokens[d, stage.prefix])
+        return 0.0
+    return float(min(stage.prefix_tokens, st.prefix_tokens[d, stage.prefix]))
 
 
 @inlined
@@ -96,7 +96,7 @@ def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
     for e in range(stage.parents_from, stage.parents_to):
         edge = p.edges[e]
         if edge.same_model and edge.inherited_tokens > 0:
-            kept = kept_queries(st, edge.parent, d)
+            kept = kept_queries(st, int(edge.parent), d)
             if kept > 0:
                 hit += edge.inherited_tokens * kept / p.stages[edge.parent].queries
     return hit
@@ -240,7 +240,7 @@ def shard_cost(
     context_hit = context_hit_tokens(p, st, s, d)
     if n == stage.queries:
         decode = p.decode_seconds[s, d]
-        if prefix_hit == 0 and context_hit == 0.0:
+        if prefix_hit == 0.0 and context_hit == 0.0:
             return load, transfer, p.clean_seconds[s, d] - decode, decode, moved
     else:
         decode = decode_seconds(p, s, d, n)
@@ -254,7 +254,7 @@ def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     turn = drain_estimate(p, st, d)
-    load, transfer, prefill, decode, _ = shard_cost(p, st, s, d, p.stages[s].queries, turn)
+    load, transfer, prefill, decode, _ = shard_cost(p, st, s, d, int(p.stages[s].queries), turn)
     return turn + max(load, transfer) + prefill + decode
 
 

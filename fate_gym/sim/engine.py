@@ -339,9 +339,9 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     busy = max(load, transfer) + prefill + decode
     noise = noise_factor(p, st, s, d)
     end = turn + busy * noise
-    prefix_hit, prefix_new = 0, 0
+    prefix_hit, prefix_new = 0.0, 0.0
     context_hit, context_new = 0.0, 0.0
-    waves = 1
+    batch, waves = n, 1
     if stage.kind != FIXED_STAGE:
         prefix_hit = prefix_hit_tokens(p, st, s, d)
         context_hit = context_hit_tokens(p, st, s, d)
@@ -357,7 +357,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     slot.start = turn
     slot.busy = busy
     if stage.kind != FIXED_STAGE:
-        _occupy(p, st, log, s, k, d, min(n, batch_limit(p, s, d)))
+        _occupy(p, st, log, s, k, d, batch)
     if head.shard_rows < log.shards.size:
         row = log.shards[head.shard_rows]
         row.stage = s

@@ -148,7 +148,9 @@ def _parts(
     p = problem_view(problem)
     st = state_view(state, p)
     turn = cost.drain_estimate(p, st, d)
-    load, transfer, prefill, decode, _ = cost.shard_cost(p, st, s, d, p.stages[s].queries, turn)
+    load, transfer, prefill, decode, _ = cost.shard_cost(
+        p, st, s, d, int(p.stages[s].queries), turn
+    )
     return turn, load, transfer, prefill, decode
 
 

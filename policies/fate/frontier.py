@@ -23,6 +23,9 @@ from policies.fate.scoring import (
 )
 from policies.list_core import UPWARD_RANK, ready_order
 
+OVERDUE_S = 0.001
+"""Seconds that an overdue shard is expected to go on."""
+
 
 class Frontier(NamedTuple):
     """Scored candidates. C candidates (at most window x kept), K shards, D devices; seconds.
@@ -90,6 +93,9 @@ def score_frontier(
     now = st.head[0].now
     for d in range(number):
         out.free[d] = drain_estimate(p, st, d) - now
+        if st.devices[d].queue_head >= 0:
+            # A shard that takes longer than expected still holds its device.
+            out.free[d] = max(out.free[d], OVERDUE_S)
     need, scarce = future_demand(p, st)
     heirs = np.zeros(MOST_DESCENDANTS, np.int64)
     distance = np.zeros(MOST_DESCENDANTS, np.int64)

@@ -146,9 +146,9 @@ def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weigh
         if weights.prefix > 0.0:
             prefix = prefix_hit_tokens(p, st, u, d)
             context = context_hit_tokens(p, st, u, d)
-            if prefix > 0 or context > 0.0:
+            if prefix > 0.0 or context > 0.0:
                 cached = p.decode_seconds[u, d] + prefill_seconds(
-                    p, u, d, stage.queries, prefix, context
+                    p, u, d, int(stage.queries), prefix, context
                 )
                 run -= weights.prefix * (run - cached)
         wait = max(0.0, drain_estimate(p, st, d) - when)

@@ -1,0 +1,142 @@
+"""FATE as a policy: the guard's promise, its parts switched off, what it counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fate_gym.problem import Problem
+from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
+from fate_gym.workloads import assign_roles, load_cluster, topologies
+from policies import make_policy
+from policies.fate import policy as fate_module
+from policies.fate.planner import FrontierProblem, Plan
+from tests.strategies import problems
+
+BASES = ("heft", "heft_boosted")
+"""The list schedules that the guard falls back on."""
+
+
+def alone(problem: Problem) -> Problem:
+    """The first workflow without noise: nothing that happens is unknown to the planner."""
+    options = problem.options.model_copy(update={"uncertainty": 0.0})
+    return problem.model_copy(update={"options": options, "workflows": problem.workflows[:1]})
+
+
+def run(problem: Problem, **params: Any) -> Trace:
+    return Simulator(problem).run(make_policy("fate", **params))
+
+
+def real(stages: int) -> list[Problem]:
+    """Real workflow graphs of at most ``stages`` stages, four of different size."""
+    small = sorted((len(t.types), t.name, t) for t in topologies() if len(t.types) <= stages)
+    chosen = [small[i * (len(small) - 1) // 3][2] for i in range(4)]
+    cluster = load_cluster("mixed_8")
+    return [Problem.build(cluster, [assign_roles(topology, seed=0)]) for topology in chosen]
+
+
+REAL = real(stages=40)
+
+
+@settings(max_examples=30)
+@given(problems())
+def test_never_behind_its_bases(problem: Problem) -> None:
+    simulator = Simulator(alone(problem))
+    guarded = simulator.run(make_policy("fate")).makespan
+    for base in BASES:
+        assert guarded <= simulator.run(make_policy(base)).makespan * (1 + 1e-12), base
+
+
+@pytest.mark.parametrize("problem", REAL, ids=lambda problem: problem.workflows[0].id)
+def test_never_behind_its_bases_on_real_graphs(problem: Problem) -> None:
+    simulator = Simulator(problem)
+    trace = simulator.run(make_policy("fate"))
+    assert_valid(trace)
+    for base in BASES:
+        assert trace.makespan <= simulator.run(make_policy(base)).makespan * (1 + 1e-12), base
+
+
+def test_plans_are_worth_something() -> None:
+    """On some real graph the planner ends before all of its bases."""
+    better = 0
+    for problem in REAL:
+        simulator = Simulator(problem)
+        trace = simulator.run(make_policy("fate"))
+        bases = [simulator.run(make_policy(base)).makespan for base in BASES]
+        better += trace.makespan < min(bases) * (1 - 1e-9)
+        assert trace.counters["plans_taken"] <= trace.counters["plans"]
+    assert better
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "no solver": {"cp_sat": False},
+    "no guard": {"guard": False},
+    "neither": {"cp_sat": False, "guard": False},
+    "no horizon": {"horizon": 0.0},
+    "no depth": {"depth": 0},
+    "no shards": {"max_shards": 1},
+    "no weights": {"residency": 0.0, "locality": 0.0, "prefix": 0.0, "reachability": 0.0},
+    "no time": {"limit": 0.0},
+    "no share": {"share": 0.0},
+    "narrow": {"window": 1, "kept": 1},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@settings(max_examples=6)
+@given(problem=problems(), seed=st.integers(0, 2**32))
+def test_every_part_can_be_left_out(part: str, problem: Problem, seed: int) -> None:
+    simulator = Simulator(problem)
+    trace = simulator.run(make_policy("fate", **PARTS[part]), seed=seed)
+    assert simulator.done
+    assert_valid(trace)
+    if part == "no shards":
+        assert (trace.shards["slot"] == 0).all()
+
+
+def test_parts_make_a_difference() -> None:
+    """Each switch changes some schedule: none is a dead letter."""
+    compiled = [compile_problem(problem) for problem in REAL]
+
+    def schedules(**params: Any) -> list[Trace]:
+        # Unguarded: what the planner wants, not what the guard lets pass.
+        policy = make_policy("fate", **{"guard": False, **params})
+        return [Simulator(problem).run(policy) for problem in compiled]
+
+    full = schedules()
+    for params in (
+        {"guard": True}, {"cp_sat": False}, {"horizon": 0.0}, {"max_shards": 1}, {"window": 1},
+        {"residency": 0.0}, {"share": 0.0},
+    ):  # fmt: skip
+        other = schedules(**params)
+        assert not all(a.same_schedule(b) for a, b in zip(full, other, strict=True)), params
+
+
+def test_without_a_plan_the_base_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that finds nothing is counted, and costs nothing but its time."""
+
+    def nothing(problem: FrontierProblem, *, share: float, limit: float) -> Plan:
+        return Plan(None, optimal=False)
+
+    monkeypatch.setattr(fate_module, "solve", nothing)
+    for problem in REAL[:2]:
+        simulator = Simulator(problem)
+        trace = simulator.run(make_policy("fate"))
+        assert trace.counters["plans"] == trace.counters["solver_failures"] > 0
+        assert trace.counters["plans_taken"] == 0
+        best = min(simulator.run(make_policy(base)).makespan for base in BASES)
+        assert trace.makespan <= best * (1 + 1e-12)
+
+
+def test_counters_start_anew_with_each_run() -> None:
+    policy = make_policy("fate")
+    simulator = Simulator(REAL[0])
+    first = simulator.run(policy)
+    again = simulator.run(policy)
+    assert first.counters == again.counters
+    assert first.counters["plans"] > 0
+    # The trace keeps its own numbers.
+    assert first.counters is not again.counters

@@ -1,0 +1,93 @@
+"""HEFT and Min-Min against SAGA's (anrg-saga): other people's code, the same makespans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fate_gym.problem import Problem
+from fate_gym.sim import Simulator, compile_problem
+from policies.list_scheduling import ListScheduler, insertion_heft
+from tests.policies.instances import plain_ranks
+
+saga: Any = pytest.importorskip("saga")
+heft: Any = pytest.importorskip("saga.schedulers.heft")
+minmin: Any = pytest.importorskip("saga.schedulers.minmin")
+
+
+class Instance:
+    """Related machines: task costs over machine speeds; each pair of machines has its link."""
+
+    def __init__(self, rng: np.random.Generator, edges: dict[tuple[int, int], float], tasks: int):
+        machines = int(rng.integers(2, 6))
+        cost = rng.uniform(1, 20, tasks)
+        speed = rng.uniform(0.5, 2.0, machines)
+        self.links = {
+            (i, j): float(rng.uniform(0.2, 5.0)) for j in range(machines) for i in range(j)
+        }
+        names = [f"m{j}" for j in range(machines)]
+        self.problem = Problem.classical(
+            {
+                f"t{i:03}": {names[j]: float(cost[i] / speed[j]) for j in range(machines)}
+                for i in range(tasks)
+            },
+            {(f"t{a:03}", f"t{b:03}"): size for (a, b), size in edges.items()},
+            link_bytes_s={(names[i], names[j]): rate for (i, j), rate in self.links.items()},
+        )
+        self.network = saga.Network.create(
+            nodes=list(zip(names, speed.tolist(), strict=True)),
+            edges=[(names[i], names[j], rate) for (i, j), rate in self.links.items()],
+        )
+        self.graph = saga.TaskGraph.create(
+            tasks=[(f"t{i:03}", float(cost[i])) for i in range(tasks)],
+            dependencies=[(f"t{a:03}", f"t{b:03}", size) for (a, b), size in edges.items()],
+        )
+
+
+@pytest.mark.parametrize("seed", range(32))
+def test_heft(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tasks = int(rng.integers(5, 30))
+    edges = {
+        (int(parent), child): float(rng.uniform(1, 20))
+        for child in range(1, tasks)
+        for parent in rng.choice(child, size=min(child, int(rng.integers(1, 4))), replace=False)
+    }
+    instance = Instance(rng, edges, tasks)
+    machines = len(instance.problem.cluster.devices)
+    # SAGA's mean transfer includes the free link of every machine to itself.
+    pairs = machines * (machines + 1) / 2
+    slowness = sum(1 / rate for rate in instance.links.values()) / pairs
+    plan = insertion_heft(
+        compile_problem(instance.problem).buffer,
+        0,
+        plain_ranks(instance.problem, slowness),
+        np.zeros(machines),
+        0.0,
+    )
+    theirs = heft.HeftScheduler().schedule(instance.network, instance.graph)
+    assert plan.end.max() == pytest.approx(theirs.makespan, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(32))
+def test_min_min(seed: int) -> None:
+    """On layers, each task needing all of the layer before.
+
+    SAGA takes the tasks in waves, whatever the time; we take those that are ready now. On full
+    layers a wave becomes ready as a whole, and the two mean the same.
+    """
+    rng = np.random.default_rng(seed)
+    edges: dict[tuple[int, int], float] = {}
+    before: list[int] = []
+    tasks = 0
+    for size in rng.integers(1, 7, size=int(rng.integers(1, 5))):
+        layer = list(range(tasks, tasks + int(size)))
+        edges |= {(a, b): float(rng.uniform(1, 20)) for a in before for b in layer}
+        before, tasks = layer, tasks + int(size)
+    instance = Instance(rng, edges, tasks)
+    policy = ListScheduler(name="min_min", order="min_min", boosted=False)
+    trace = Simulator(instance.problem).run(policy)
+    theirs = minmin.MinMinScheduler().schedule(instance.network, instance.graph)
+    assert trace.makespan == pytest.approx(theirs.makespan, rel=1e-9)

@@ -1,0 +1,184 @@
+"""What every registered policy must do, and the registry that makes them."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fate_gym.errors import InputError
+from fate_gym.problem import Cluster, Problem
+from fate_gym.sim import Policy, Simulator, Trace, assert_valid, compile_problem
+from policies import build_policy, make_policy, policy_names, policy_specs
+from policies.list_scheduling import ListScheduler, Order
+from tests.strategies import Kind, problems
+
+SEEDS = st.integers(0, 2**32)
+every_policy = pytest.mark.parametrize("name", policy_names())
+
+
+@every_policy
+@pytest.mark.parametrize("kind", ["mixed", "pressure", "classical"])
+@settings(max_examples=6)
+@given(data=st.data(), seed=SEEDS)
+def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, seed: int) -> None:
+    """Complete, valid, the same again by the same object after another run, and by a new one."""
+    problem = data.draw(problems(kind))
+    other = data.draw(problems(kind, most=5))
+    policy = make_policy(name)
+    assert isinstance(policy, Policy)
+    assert policy.name == name
+    simulator = Simulator(problem)
+    first = simulator.run(policy, seed=seed)
+    assert simulator.done
+    assert_valid(first)
+    assert first.policy == name
+    Simulator(other).run(policy, seed=seed)
+    again = simulator.run(policy, seed=seed)
+    assert first.same_schedule(again)
+    assert _counted(first) == _counted(again)
+    assert first.same_schedule(Simulator(problem).run(make_policy(name), seed=seed))
+
+
+def _counted(trace: Trace) -> dict[str, float]:
+    return {key: value for key, value in trace.counters.items() if not key.endswith("seconds")}
+
+
+@every_policy
+@settings(max_examples=3)
+@given(problem=problems(kind="llm", most=6))
+def test_one_device_is_enough(name: str, problem: Problem) -> None:
+    """Every stage queues on the largest device."""
+    largest = max(problem.cluster.devices, key=lambda device: problem.memory_limits[device.id])
+    cluster = Cluster(
+        id="one", devices=(largest,), memory_utilisation=problem.cluster.memory_utilisation
+    )
+    workflows = [
+        workflow.model_copy(
+            update={
+                "stages": tuple(
+                    stage.model_copy(update={"allowed_devices": None}) for stage in workflow.stages
+                )
+            }
+        )
+        for workflow in problem.workflows
+    ]
+    alone = Problem.build(cluster, workflows, options=problem.options, models=problem.models)
+    assert_valid(Simulator(alone).run(make_policy(name)))
+
+
+def test_only_the_random_policy_heeds_its_seed() -> None:
+    """Without noise nothing else may depend on the seed."""
+    seconds = {f"t{i}": {f"m{j}": float(i + j + 1) for j in range(4)} for i in range(8)}
+    simulator = Simulator(Problem.classical(seconds, {}))
+    differ = {
+        name
+        for name in policy_names()
+        if not simulator.run(make_policy(name), seed=0).same_schedule(
+            simulator.run(make_policy(name), seed=1)
+        )
+    }
+    assert differ == {"random"}
+
+
+@settings(max_examples=25)
+@given(problems(), SEEDS)
+def test_play_gives_the_schedule_of_run(problem: Problem, seed: int) -> None:
+    """Bit for bit, for every list scheduler that can be made."""
+    compiled = compile_problem(problem)
+    asked, played = Simulator(compiled), Simulator(compiled)
+    orders: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")
+    for order, boosted, lazy, shards in product(orders, (True, False), (True, False), (1, 4)):
+        policy = ListScheduler(
+            name="any", order=order, boosted=boosted, lazy=lazy, max_shards=shards
+        )
+        trace = asked.run(policy, seed=seed)
+        played.reset(seed)
+        last = policy.play(played)
+        case = (order, boosted, lazy, shards)
+        assert played.done, case
+        assert last == played.trace().workflow_end.max(), case
+        assert trace.same_schedule(played.trace()), case
+
+
+# --- the registry -----------------------------------------------------------------------------
+
+
+def test_every_file_says_what_the_policy_is() -> None:
+    specs = policy_specs()
+    assert list(specs) == sorted(specs)
+    for name, spec in specs.items():
+        assert spec.name == name
+        assert spec.source.strip()
+        assert spec.family.strip()
+
+
+def test_the_reference_of_all_results_is_registered() -> None:
+    assert "round_robin" in policy_names()
+
+
+def test_parameters_replace_those_of_the_file() -> None:
+    """A sharded HEFT restricted to one device each is HEFT without shards."""
+    problem = compile_problem(
+        Problem.classical({f"t{i}": {"a": 1.0 + i, "b": 2.0} for i in range(5)}, {})
+    )
+    narrowed = Simulator(problem).run(make_policy("heft_sharded", max_shards=1))
+    assert narrowed.policy == "heft_sharded"
+    assert narrowed.same_schedule(Simulator(problem).run(make_policy("heft_boosted")))
+
+
+def test_unknown_policy() -> None:
+    with pytest.raises(InputError, match=r"'round_robbin'.*did you mean 'round_robin'"):
+        make_policy("round_robbin")
+
+
+def test_unknown_parameter() -> None:
+    with pytest.raises(InputError, match="did you mean 'max_shards'") as raised:
+        make_policy("heft_sharded", max_shard=2)
+    assert (raised.value.item, raised.value.field) == (
+        "policy 'heft_sharded'",
+        "params.max_shard",
+    )
+    with pytest.raises(InputError, match="takes no parameters"):
+        make_policy("round_robin", turn=1)
+    # The name is the registry's business.
+    with pytest.raises(InputError, match="unknown parameter 'name'"):
+        build_policy(_spec(params={"name": "mine"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"target": "policies.heuristics:NoSuchClass"}, "target"),
+        ({"target": "policies.no_such_module:Random"}, "target"),
+        ({"target": "policies.heuristics"}, "target"),
+        ({"source": None}, "source"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_faults_of_a_policy_file(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as raised:
+        build_policy(_spec(**change))
+    assert raised.value.field == field
+    assert raised.value.remedy
+
+
+def test_a_policy_of_ones_own() -> None:
+    policy = build_policy(_spec(name="mine", params={"order": "fcfs"}))
+    assert policy.name == "mine"
+    problem = Problem.classical({"t": {"a": 2.0, "b": 1.0}}, {})
+    assert np.array_equal(Simulator(problem).run(policy).stage_end, [1.0])
+
+
+def _spec(**change: Any) -> dict[str, Any]:
+    return {
+        "name": "x",
+        "target": "policies.list_scheduling:ListScheduler",
+        "family": "list scheduling",
+        "source": "this test",
+        "params": {"order": "fcfs"},
+    } | change

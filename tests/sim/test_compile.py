@@ -1,0 +1,211 @@
+"""Compiled problems against docs/execution-model.md and plain recursion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fate_gym import catalog
+from fate_gym.catalog import GB
+from fate_gym.problem import Device, Problem, Workflow
+from fate_gym.sim import CompiledProblem, Simulator, compile_problem
+from policies import make_policy
+from tests.strategies import problems
+
+
+def pcie(problem: Problem, device: Device) -> float:
+    """GB/s between a device and the host."""
+    if device.gpu is None:
+        return device.network_gb_s or problem.cluster.network_gb_s
+    return catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu].pcie)
+
+
+def peer(problem: Problem, device: Device) -> float:
+    """GB/s to the devices of the same node."""
+    if device.peer_gb_s is not None:
+        return device.peer_gb_s
+    constants = catalog.execution()
+    if device.gpu is None:
+        return pcie(problem, device)
+    nvlink = problem.gpu_facts[device.gpu].nvlink_gb_s
+    if nvlink is not None:
+        return constants.nvlink_efficiency * nvlink
+    return constants.pcie_peer_efficiency * pcie(problem, device)
+
+
+def link(problem: Problem, a: Device, b: Device) -> tuple[float, float]:
+    """(GB/s, latency) between two devices."""
+    cluster = problem.cluster
+    for override in cluster.links:
+        if {override.a, override.b} == {a.id, b.id}:
+            return override.gb_s, override.latency_s
+    if a.node == b.node:
+        rate = min(peer(problem, a), peer(problem, b))
+        return rate, catalog.execution().peer_latency_s
+    network = [device.network_gb_s or cluster.network_gb_s for device in (a, b)]
+    return min(network), cluster.network_latency_s
+
+
+@given(problems())
+def test_links(problem: Problem) -> None:
+    view = compile_problem(problem).view
+    devices = problem.cluster.devices
+    for i, a in enumerate(devices):
+        assert view.devices["host_bandwidth"][i] == pytest.approx(pcie(problem, a) * GB)
+        for j, b in enumerate(devices):
+            if i != j:
+                rate, latency = link(problem, a, b)
+                assert view.link_bandwidth[i, j] == pytest.approx(rate * GB)
+                assert view.link_latency[i, j] == pytest.approx(latency)
+
+
+@given(problems())
+def test_who_shares_a_link(problem: Problem) -> None:
+    """Into a device: one link from each device of its node, one from each other node."""
+    view = compile_problem(problem).view
+    devices = problem.cluster.devices
+    own = {frozenset((link.a, link.b)) for link in problem.cluster.links}
+    for j, into in enumerate(devices):
+        for i, a in enumerate(devices):
+            for k, b in enumerate(devices):
+                if len({i, j, k}) < 3:
+                    continue
+                alone = into.node in (a.node, b.node) or any(
+                    frozenset((x.id, into.id)) in own for x in (a, b)
+                )
+                shared = a.node == b.node and not alone
+                assert (view.link[i, j] == view.link[k, j]) == shared
+
+
+@given(problems())
+def test_load_seconds(problem: Problem) -> None:
+    compiled = compile_problem(problem)
+    cluster = problem.cluster
+    init = cluster.load_init_s
+    if init is None:
+        init = catalog.execution().load_init_s
+    for m, name in enumerate(compiled.model_names):
+        for d, device in enumerate(cluster.devices):
+            rate = device.load_gb_s or cluster.load_gb_s or pcie(problem, device)
+            seconds = init + problem.model_facts[name].weight_bytes / (rate * GB)
+            assert compiled.load_seconds[m, d] == pytest.approx(seconds)
+
+
+@given(problems())
+def test_numbers_are_in_the_order_of_the_file(problem: Problem) -> None:
+    compiled = compile_problem(problem)
+    stages = [(w, s) for w in problem.workflows for s in w.stages]
+    assert compiled.stage_ids == [(w.id, s.id) for w, s in stages]
+    assert compiled.device_ids == [device.id for device in problem.cluster.devices]
+    assert [problem.workflows[w].id for w in compiled.workflow_of] == [w.id for w, _ in stages]
+    for number, (_, stage) in enumerate(stages):
+        model = compiled.model_of[number]
+        assert (compiled.model_names[model] if model >= 0 else None) == stage.model
+        assert compiled.tool_seconds[number] == (stage.tool_seconds or 0.0)
+        key = compiled.view.stages["prefix"][number]
+        if stage.model is None or stage.prefix_group is None:
+            assert key == -1
+        else:
+            assert compiled.prefix_keys[key] == (stage.model, stage.prefix_group)
+    edges = {
+        (compiled.stage_ids[a], compiled.stage_ids[b], size)
+        for a, b, size in zip(
+            compiled.edge_parent, compiled.edge_child, compiled.edge_bytes, strict=True
+        )
+    }
+    assert edges == {
+        ((w.id, e.parent), (w.id, e.child), e.bytes) for w in problem.workflows for e in w.edges
+    }
+
+
+@given(problems())
+def test_finite_costs_mean_eligible(problem: Problem) -> None:
+    compiled = compile_problem(problem)
+    rows = iter(range(len(compiled.stage_ids)))
+    for workflow in problem.workflows:
+        for stage, row in zip(workflow.stages, rows, strict=False):
+            finite = np.isfinite(compiled.exec_seconds[row])
+            hosts = [compiled.device_ids[d] for d in np.flatnonzero(finite)]
+            assert hosts == problem.eligible_devices(workflow, stage)
+            for d in np.flatnonzero(finite):
+                if stage.seconds_on is not None:
+                    assert (
+                        compiled.exec_seconds[row, d] == (stage.seconds_on[compiled.device_ids[d]])
+                    )
+
+
+def _mean_transfer(compiled: CompiledProblem, size: float) -> float:
+    """Mean over ordered pairs of devices; nothing moves when there is nothing to move."""
+    devices = compiled.problem.cluster.devices
+    pairs = [link(compiled.problem, a, b) for a in devices for b in devices if a is not b]
+    if size == 0.0 or not pairs:
+        return 0.0
+    return float(np.mean([latency + size / (rate * GB) for rate, latency in pairs]))
+
+
+class PlainRanks:
+    """Topcuoglu et al. 2002, equations 8 and 9, by recursion on one workflow."""
+
+    def __init__(self, compiled: CompiledProblem, workflow: Workflow) -> None:
+        self._edges = [
+            (e.parent, e.child, _mean_transfer(compiled, e.bytes)) for e in workflow.edges
+        ]
+        self._mean: dict[str, float] = {}
+        for stage in workflow.stages:
+            row = compiled.exec_seconds[compiled.stage_ids.index((workflow.id, stage.id))]
+            hosts = row[np.isfinite(row)]
+            self._mean[stage.id] = float(hosts.mean()) if hosts.size else stage.tool_seconds or 0.0
+
+    def upward(self, stage: str) -> float:
+        tails = [moved + self.upward(b) for a, b, moved in self._edges if a == stage]
+        return self._mean[stage] + max(tails, default=0.0)
+
+    def downward(self, stage: str) -> float:
+        heads = [
+            self.downward(a) + self._mean[a] + moved for a, b, moved in self._edges if b == stage
+        ]
+        return max(heads, default=0.0)
+
+
+@given(problems())
+def test_ranks(problem: Problem) -> None:
+    compiled = compile_problem(problem)
+    for workflow in problem.workflows:
+        plain = PlainRanks(compiled, workflow)
+        for stage in workflow.stages:
+            number = compiled.stage_ids.index((workflow.id, stage.id))
+            record = compiled.view.stages[number]
+            assert record["upward_rank"] == pytest.approx(plain.upward(stage.id), rel=1e-9)
+            assert record["downward_rank"] == pytest.approx(plain.downward(stage.id), rel=1e-9)
+
+
+@given(problems())
+def test_orders_of_stages(problem: Problem) -> None:
+    view = compile_problem(problem).view
+    position = np.empty(view.topological.size, np.int64)
+    position[view.topological] = np.arange(view.topological.size)
+    assert (position[view.edges["parent"]] < position[view.edges["child"]]).all()
+    ranks = view.stages["upward_rank"][view.by_rank]
+    assert (np.diff(ranks) <= 0).all()
+    assert sorted(view.by_rank.tolist()) == list(range(view.stages.size))
+    arrivals = view.workflows["arrival"][view.arrivals]
+    assert (np.diff(arrivals) >= 0).all()
+
+
+@given(problems(), st.integers(0, 2**32))
+def test_floors_are_below_what_happens(problem: Problem, seed: int) -> None:
+    """No shard is faster for a query than the floor of the whole stage for one of its queries."""
+    compiled = compile_problem(problem)
+    floor = compiled.exec_floor_seconds
+    assert (floor <= compiled.exec_seconds * (1 + 1e-12)).all()
+    saved = compiled.prefix_seconds
+    assert (saved >= 0).all()
+    trace = Simulator(compiled).run(make_policy("prefix_affinity"), seed=seed)
+    for row in trace.shards:
+        if row["device"] >= 0:
+            spent = row["prefill_s"] + row["decode_s"]
+            whole = compiled.view.stages["queries"][row["stage"]]
+            bound = floor[row["stage"], row["device"]] * row["queries"] / whole
+            assert spent >= bound * (1 - 1e-9)
