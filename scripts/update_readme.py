@@ -1,5 +1,10 @@
-"""Puts the table and the figures of ``runs/quick`` into the README: ``make readme``."""
+"""Puts tables and figures of finished runs into the README: ``make readme``.
 
+A table stands between ``<!-- begin runs/NAME -->`` and ``<!-- end runs/NAME -->`` and is renewed
+from ``runs/NAME/report.md``; tables without a run on this machine stay as they are.
+"""
+
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,32 +12,42 @@ from pathlib import Path
 from fate_gym.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN = "<!-- compare: from `make compare`; renewed by `make readme` -->"
-END = "<!-- end of compare -->"
-FIGURES = ("forest.png", "gantt.png")
+SECTION = re.compile(r"<!-- begin (runs/\w+) -->\n.*?<!-- end \1 -->", flags=re.DOTALL)
+FIGURES = {"runs/quick": ("forest.png", "gantt.png")}
+
+
+def table(report: str) -> str:
+    """The first table of a report with its note and what it was made with."""
+    lines = report.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
+    made_with = [
+        line.removeprefix("- ") for line in lines if line.startswith(("- machine:", "- commit:"))
+    ]
+    return "\n".join([*lines[first:last], "", f"Made on {'; '.join(made_with)}."])
+
+
+def renewed(section: re.Match[str]) -> str:
+    """The section with the table of its run, or as it was."""
+    run = section[1]
+    report = ROOT / run / "report.md"
+    if not report.exists():
+        return section[0]
+    for name in FIGURES.get(run, ()):
+        shutil.copy(ROOT / run / name, ROOT / "docs" / "images" / name)
+    text = table(report.read_text(encoding="utf-8"))
+    return f"<!-- begin {run} -->\n{text}\n<!-- end {run} -->"
 
 
 def main() -> int:
-    """Copy the first table of the report and its figures; returns the exit code."""
-    run = ROOT / "runs" / "quick"
-    try:
-        lines = (run / "report.md").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        error = InputError("no report", source=run, remedy="run `make compare` first")
+    """Renew every table of the README; returns the exit code."""
+    if not (ROOT / "runs").exists():
+        error = InputError("no runs", source=ROOT / "runs", remedy="run `make compare` first")
         print(f"error: {error}", file=sys.stderr)
         return 2
-    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
-    note = next(line for line in lines[last:] if line.startswith("Norm. makespan:"))
-    made_with = [line for line in lines if line.startswith(("- machine:", "- commit:"))]
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    table = "\n".join([*lines[first:last], "", note, "", "Made by `make compare`:", *made_with])
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-    for name in FIGURES:
-        shutil.copy(run / name, ROOT / "docs" / "images" / name)
+    readme.write_text(SECTION.sub(renewed, text), encoding="utf-8")
     return 0
 
 
