@@ -254,7 +254,7 @@ def play(
 ) -> float:
     """Play a state to the end of what is known; returns the last end.
 
-    The same as `Simulator.run`: the scheduler is asked again until it places nothing more.
+    The same as `Simulator.run` with a `policies.list_scheduling.ListScheduler` of these rules.
     ``scratch`` is room for another state.
     """
     p = problem_view(problem)
@@ -264,7 +264,7 @@ def play(
         if not rules.lazy and not st.head[0].noisy:
             decide_instant(problem, state, log, rules, choices)
             continue
-        # Decide on what is expected, commit, and when nothing starts go on to the next event.
+        # Decide on what is expected and commit; a lazy scheduler then waits for the next event.
         scratch[:] = state
         fork(p, st, state_view(scratch, p))
         noted = decide_instant(problem, scratch, unlogged, rules, choices)
@@ -278,6 +278,6 @@ def play(
                 choices.counts[i],
                 choices.width[i],
             )
-        if noted == 0:
+        if rules.lazy:
             advance(problem, state, log)
     return st.head[0].last_end

@@ -45,7 +45,7 @@ class ListScheduler:
             ``upward_rank`` (HEFT; Topcuoglu, Hariri & Wu 2002, section 4), renewed at each event.
         boosted: the finish is estimated in the state (residency, prefixes, contexts). Otherwise
             the classical way: queue + transfer + clean cost.
-        lazy: commit only what starts at once; plan the rest anew at the next event.
+        lazy: one plan an event, of which only what starts at once is committed.
         max_shards: devices that may share a stage; 1 is classical list scheduling.
     """
 
@@ -61,14 +61,20 @@ class ListScheduler:
         self.name = name
         self._rules = (_ORDERS[order], STATE if boosted else STRICT, int(lazy), max_shards)
         self._scratch: Buffer | None = None
+        self._planned_at = -1
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans."""
         self._prepare(view.compiled.view)
         self._scratch = None
+        self._planned_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place all ready stages, or those that start at once."""
+        if self._planned_at == view.instant:
+            return []
+        if self._rules[2]:
+            self._planned_at = view.instant
         self._scratch = view.fork(self._scratch)
         noted = decide_instant(
             view.compiled.buffer, self._scratch, NO_LOG, self._bounded, self._choices

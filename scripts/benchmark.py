@@ -55,8 +55,9 @@ def simulator_figures() -> None:
     compiled = compile_problem(problem)
     stages = len(compiled.stage_ids)
     simulator = Simulator(compiled)
-    for name in ("eft", "heft", "heft_boosted", "min_min"):
-        policy = make_policy(name)
+    schedulers = {name: make_policy(name) for name in ("eft", "min_min", "heft", "heft_boosted")}
+    schedulers["heft, committing all ready stages"] = make_policy("heft", lazy=False)
+    for name, policy in schedulers.items():
         assert isinstance(policy, ListScheduler)
 
         def run(policy: ListScheduler = policy) -> None:

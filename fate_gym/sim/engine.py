@@ -243,6 +243,7 @@ def advance(problem: Buffer, state: Buffer, log: Log) -> bool:
     if time == np.inf:
         return False
     head.now = time
+    head.instants += 1
     shards = p.head[0].max_shards
     while next_event_time(p, st) <= time:
         while head.next_arrival < p.arrivals.size:

@@ -220,6 +220,7 @@ STATE_HEAD = _record(
     next_arrival="i8",  # position in problem.arrivals
     known_left="i8",  # unfinished stages of arrived workflows
     clock="i8",  # counts touches; the order of use
+    instants="i8",  # counts the instants with events
     shard_rows="i8",  # rows written to the log
     eviction_rows="i8",
     seed="i8",  # of the noise

@@ -737,7 +737,8 @@ class _Replay:
         for parent in node.parents:
             if parent.stage in hits.tokens:
                 memory.touch((CONTEXT, parent.stage))
-        own = self._prefix_key(node)
+        # A stage without prefix tokens has no entry of its own, whatever its group.
+        own = self._prefix_key(node) if p > 0 else (PREFIX, -1)
         if p > 0 and kv > 0:
             known = memory.kv.pop(own, _Entry(0, 0.0))
             tokens = max(known.amount, p)

@@ -57,6 +57,16 @@ class DecisionView:
         return float(self._state.head[0]["now"])
 
     @property
+    def instant(self) -> int:
+        """Counts the instants with events so far; two of them may have the same time."""
+        return int(self._state.head[0]["instants"])
+
+    @property
+    def any_idle(self) -> bool:
+        """Whether some device runs nothing."""
+        return bool((self._state.devices["queue_head"] < 0).any())
+
+    @property
     def ready(self) -> list[int]:
         """Ready stages by (time they became ready, number)."""
         count = int(self._state.head[0]["ready"])

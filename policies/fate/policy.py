@@ -104,6 +104,8 @@ class Fate:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Plan the frontier; commit what starts now."""
+        if not view.any_idle:
+            return []
         problem = view.compiled.buffer
         fork = view.fork(self._buffers[0])
         end, base = self._best_base(problem, fork)
