@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
-from fate_gym.problem import Edge, Options, Problem, Stage, Workflow
+from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Assignment, DecisionView, Simulator, assert_valid
 from fate_gym.workloads import load_cluster
 from tests.strategies import problems
@@ -199,3 +199,26 @@ def test_noise_has_mean_one() -> None:
     noise = simulator.trace().shards["noise"]
     assert np.log(noise).std() == pytest.approx(0.3, rel=0.05)
     assert noise.mean() == pytest.approx(1.0, abs=4 * 0.3 / np.sqrt(4000))
+
+
+def test_a_group_without_prefix_tokens_does_not_protect_the_groups_prefix() -> None:
+    """The second stage uses no prefix, so the cached one of its group has to make room."""
+    shape = {"model": "Phi-3-mini", "prefix_group": "g", "prompt_tokens": 100, "queries": 40}
+    stages = [
+        Stage(id="first", prefix_tokens=5000, output_tokens=1, **shape),
+        Stage(id="second", prefix_tokens=0, output_tokens=900, **shape),
+    ]
+    cluster = Cluster(id="one", devices=(Device(id="d", gpu="A10G"),))
+    edges = [Edge(parent="first", child="second")]
+    problem = Problem.build(cluster, [Workflow(id="w", stages=stages, edges=edges)])
+    simulator = Simulator(problem)
+    simulator.place(0, (0,))
+    simulator.wait()
+    assert simulator.view().cached_prefix_tokens(0).tolist() == [5000]
+    simulator.place(1, (0,))
+    assert simulator.view().cached_prefix_tokens(0).tolist() == [0]
+    while not simulator.done:
+        simulator.wait()
+    trace = simulator.trace()
+    assert trace.evictions["kind"].tolist() == [0]
+    assert_valid(trace)
