@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -73,21 +73,14 @@ class Payload(_Fact):
 
 
 class _Part(_Fact):
-    """What roles and tools have in common."""
+    """What calls of models and of tools have in common."""
 
     name: str
-    positions: dict[Position, NonNegativeFloat]
     output: Lengths | None = Field(None, description="tokens a query; None: no text comes out")
     edge: Payload
 
-    @model_validator(mode="after")
-    def _placed(self) -> _Part:
-        if set(self.positions) != set(POSITIONS):
-            raise ValueError(f"positions needs exactly {', '.join(POSITIONS)}")
-        return self
 
-
-class Role(_Part):
+class ModelCall(_Part):
     """What a model stage does: candidate models, batch size, lengths in tokens, output."""
 
     models: dict[str, PositiveFloat] = Field(min_length=1)
@@ -97,17 +90,35 @@ class Role(_Part):
     inherits: bool = Field(True, description="whether the prompt takes over parents' outputs")
 
     @model_validator(mode="after")
-    def _known_models(self) -> Role:
+    def _known_models(self) -> Self:
         unknown = set(self.models) - set(models())
         if unknown:
             raise ValueError(f"unknown models {', '.join(sorted(unknown))}")
         return self
 
 
-class Tool(_Part):
+class ToolCall(_Part):
     """What a tool stage does: seconds on the host, and the tokens that its output holds."""
 
     seconds: Lengths
+
+
+class _Placed(_Fact):
+    positions: dict[Position, NonNegativeFloat]
+
+    @model_validator(mode="after")
+    def _every_position(self) -> Self:
+        if set(self.positions) != set(POSITIONS):
+            raise ValueError(f"positions needs exactly {', '.join(POSITIONS)}")
+        return self
+
+
+class Role(ModelCall, _Placed):
+    """A model call of the role table, with its weights by position in the DAG."""
+
+
+class Tool(ToolCall, _Placed):
+    """A tool call of the role table, with its weights by position in the DAG."""
 
 
 class Rules(_Fact):

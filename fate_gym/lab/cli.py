@@ -6,8 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fate_gym.errors import InputError
+
+if TYPE_CHECKING:
+    from fate_gym.problem import Problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(options.directory)
         if options.verb == "policies":
             return _policies()
+        if options.verb == "import":
+            return _import(options)
+        if options.verb == "describe":
+            return _describe(options.option, options.figure)
         return _validate(options.file)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,6 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("policies", help="list the policies")
     validate = verbs.add_parser("validate", help="check a problem file and summarise it")
     validate.add_argument("file", type=Path, help="problem as JSON")
+    imported = verbs.add_parser("import", help="check a WfFormat file and make a problem of it")
+    imported.add_argument("file", type=Path, help="workflow in WfFormat JSON 1.3, 1.4 or 1.5")
+    imported.add_argument("--seed", type=int, default=0, help="of the role mapping (default 0)")
+    imported.add_argument("--roles", type=Path, help="YAML with LLM attributes by task type")
+    imported.add_argument("--cluster", default="mixed_12", help="of the problem (default mixed_12)")
+    imported.add_argument("-o", "--output", type=Path, help="write the problem as JSON")
+    described = verbs.add_parser("describe", help="what a suite holds, as a table and pictures")
+    described.add_argument("option", nargs="+", help="as of evaluate: suite=NAME, seed=N, ...")
+    described.add_argument("--figure", type=Path, help="draw DAGs and length histograms to a file")
     return parser
 
 
@@ -80,7 +97,68 @@ def _policies() -> int:
 def _validate(file: Path) -> int:
     from fate_gym.problem import load_problem
 
-    problem = load_problem(file)
+    _print_problem(file, load_problem(file))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from fate_gym.lab.results import write_text
+    from fate_gym.problem import Problem, dump_problem
+    from fate_gym.workloads import import_workflow, load_cluster, load_wfformat
+
+    cluster = load_cluster(options.cluster)
+    workflow = import_workflow(load_wfformat(options.file), options.seed, roles=options.roles)
+    try:
+        problem = Problem.build(cluster, [workflow], id=workflow.id)
+    except InputError as error:
+        raise error.at(options.file) from None
+    if options.output is not None:
+        try:
+            write_text(options.output, dump_problem(problem) + "\n")
+        except OSError as error:
+            raise _unwritable(options.output, error) from None
+    _print_problem(options.file, problem)
+    if options.output is not None:
+        print(f"problem: {options.output}")
+    return 0
+
+
+def _describe(overrides: Sequence[str], figure: Path | None) -> int:
+    from fate_gym.lab.describe import (
+        check_figure_path,
+        compose_suite,
+        describe,
+        draw_suite,
+        print_description,
+    )
+    from fate_gym.lab.job import cluster_name
+    from fate_gym.workloads import build_suite
+
+    if figure is not None:
+        check_figure_path(figure)
+    suite, cluster, seed = compose_suite(overrides)
+    problems = build_suite(suite, cluster, seed)
+    facts = describe(problems)
+    title = f"{suite.name} on {cluster_name(problems)}, seed {seed}"
+    print_description(title, problems, facts)
+    if figure is not None:
+        try:
+            draw_suite(title, facts).savefig(figure, dpi=110)
+        except OSError as error:
+            raise _unwritable(figure, error) from None
+        print(f"figure: {figure}")
+    return 0
+
+
+def _unwritable(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write the file ({error.strerror or error})",
+        source=file,
+        remedy="choose another place",
+    )
+
+
+def _print_problem(file: Path, problem: Problem) -> None:
     queries = sum(s.queries for w in problem.workflows for s in w.stages if s.kind != "tool")
     edges = sum(len(workflow.edges) for workflow in problem.workflows)
     models = sorted({s.model for w in problem.workflows for s in w.stages if s.model})
@@ -92,7 +170,6 @@ def _validate(file: Path) -> int:
     )
     print(f"  models     {', '.join(models) or 'none'}")
     print(f"  cluster    {problem.cluster.id}: {len(problem.cluster.devices)} devices")
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,14 @@ from fate_gym.errors import InputError, near_matches
 from fate_gym.lab.hydra_app import not_chosen
 from fate_gym.lab.results import dump_json
 from fate_gym.problem import Cluster
-from fate_gym.workloads import ClusterSpec, SuiteSpec, build_cluster, load_cluster
+from fate_gym.workloads import (
+    ClusterSpec,
+    FilesSuite,
+    SuiteSpec,
+    build_cluster,
+    load_cluster,
+    suite_class,
+)
 from fate_gym.workloads.config import parse
 from policies.registry import PolicySpec
 
@@ -69,7 +76,7 @@ class EvaluateConfig(_Config):
     @property
     def suite_hash(self) -> str:
         """8 hex digits of what defines the problems, seed aside."""
-        return _digest(self.model_dump(mode="json", include={"suite", "cluster"}))
+        return _digest(self.model_dump(mode="json", include={"suite", "cluster"}) | self._contents)
 
     @property
     def hash(self) -> str:
@@ -84,7 +91,15 @@ class EvaluateConfig(_Config):
                     "seed": True,
                 },
             )
+            | self._contents
         )
+
+    @property
+    def _contents(self) -> dict[str, str]:
+        """What the problems depend on beside the configuration."""
+        if isinstance(self.suite, FilesSuite):
+            return {"contents": self.suite.contents_hash()}
+        return {}
 
     @property
     def sweep_directory(self) -> Path:
@@ -110,20 +125,27 @@ def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -
     for group in ("suite", "policy"):
         if not isinstance(values.get(group), Mapping):
             raise not_chosen(group)
+    kind = suite_class(values["suite"], source="suite")
     chosen = values.get("cluster")
+    suite = dict(values["suite"])
     if chosen is not None:
         cluster = build_cluster(parse(chosen, ClusterSpec, source="cluster"))
+        if kind is FilesSuite:
+            suite["keep_clusters"] = False
     else:
-        cluster = load_cluster(str(values["suite"].get("cluster")), extra_dirs)
+        cluster = load_cluster(str(suite.get("cluster")), extra_dirs)
     try:
-        return EvaluateConfig.model_validate({**values, "cluster": cluster})
+        return EvaluateConfig.model_validate({**values, "suite": suite, "cluster": cluster})
     except ValidationError as error:
         first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
+        location = first["loc"]
+        if location[0] == "suite":
+            location = (location[0], *location[2:])  # without the source, which tags the union
+        option = ".".join(str(part) for part in location)
         if first["type"] == "extra_forbidden":
             raise InputError(
                 f"unknown option {option!r}",
-                remedy=near_matches(str(first["loc"][-1]), _siblings(first["loc"])),
+                remedy=near_matches(str(location[-1]), _siblings(location, kind)),
             ) from None
         got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
         raise InputError(
@@ -132,11 +154,13 @@ def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -
         ) from None
 
 
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """The options that stand beside one."""
+def _siblings(location: tuple[int | str, ...], suite: type[BaseModel]) -> list[str]:
+    """The options that stand beside one, with a suite of the given class."""
     model: type[BaseModel] = EvaluateConfig
-    for part in location[:-1]:
-        inner = model.model_fields[str(part)].annotation
+    for place, part in enumerate(location[:-1]):
+        inner = (
+            suite if place == 0 and part == "suite" else model.model_fields[str(part)].annotation
+        )
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

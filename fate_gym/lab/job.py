@@ -113,9 +113,10 @@ def _run(
             advance()
     played = perf_counter()
 
+    cluster = cluster_name(problems)
     cell = {
         "suite": config.suite.name,
-        "cluster": config.cluster.id,
+        "cluster": cluster,
         "policy": config.policy.name,
         "seed": config.seed,
     }
@@ -134,7 +135,7 @@ def _run(
     result = JobResult(
         name=config.name,
         suite=config.suite.name,
-        cluster=config.cluster.id,
+        cluster=cluster,
         policy=config.policy.name,
         family=config.policy.family,
         seed=config.seed,
@@ -164,6 +165,12 @@ def _run(
     results.write_text(directory / results.CONFIG, text)
     results.write_result(directory, result)
     return result, rows, resolved
+
+
+def cluster_name(problems: Sequence[Problem]) -> str:
+    """The cluster of the problems, or ``several``: a suite of files may have many."""
+    names = {problem.cluster.id for problem in problems}
+    return names.pop() if len(names) == 1 else "several"
 
 
 def representative(problems: Sequence[Problem]) -> int:

@@ -1,23 +1,51 @@
-"""Where workflows come from: real topologies, modelled attributes, clusters and suites."""
+"""Where workflows come from: topologies, templates, files; clusters, arrivals and suites."""
 
+from fate_gym.workloads.agentic import build_template
+from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.clusters import ClusterSpec, NodeSpec, build_cluster, load_cluster
 from fate_gym.workloads.roles import assign_roles
-from fate_gym.workloads.suites import SuiteSpec, build_suite, load_suite, select_topologies
+from fate_gym.workloads.suites import (
+    AgenticSuite,
+    FilesSuite,
+    PrefixReuseSuite,
+    StressSuite,
+    SuiteSpec,
+    WfCommonsSuite,
+    build_suite,
+    load_suite,
+    parse_suite,
+    select_topologies,
+    suite_class,
+)
 from fate_gym.workloads.topology import Topology
 from fate_gym.workloads.wfcommons import families, topologies, topology
+from fate_gym.workloads.wfformat import import_workflow, load_wfformat, topology_from_graph
 
 __all__ = [
+    "AgenticSuite",
+    "Arrivals",
     "ClusterSpec",
+    "FilesSuite",
     "NodeSpec",
+    "PrefixReuseSuite",
+    "StressSuite",
     "SuiteSpec",
     "Topology",
+    "WfCommonsSuite",
+    "arrival_times",
     "assign_roles",
     "build_cluster",
     "build_suite",
+    "build_template",
     "families",
+    "import_workflow",
     "load_cluster",
     "load_suite",
+    "load_wfformat",
+    "parse_suite",
     "select_topologies",
+    "suite_class",
     "topologies",
     "topology",
+    "topology_from_graph",
 ]

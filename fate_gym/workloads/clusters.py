@@ -13,7 +13,7 @@ from fate_gym import catalog
 from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Device
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads.config import read_group
+from fate_gym.workloads.config import parse, read_group
 
 
 class NodeSpec(Frozen):
@@ -83,4 +83,5 @@ def load_cluster(name: str, extra_dirs: Sequence[str | Path] = ()) -> Cluster:
     Raises:
         InputError: for an unknown name (with near matches) or a bad file.
     """
-    return build_cluster(read_group("cluster", name, ClusterSpec, extra_dirs))
+    data, source = read_group("cluster", name, extra_dirs)
+    return build_cluster(parse(data, ClusterSpec, source=source))

@@ -17,13 +17,13 @@ from fate_gym.problem.io import from_pydantic
 Spec = TypeVar("Spec", bound=BaseModel)
 
 
-def read_group(group: str, name: str, spec: type[Spec], extra_dirs: Sequence[str | Path]) -> Spec:
-    """The configuration ``name`` of a group; ``extra_dirs`` are searched first.
+def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple[Any, str]:
+    """The content of configuration ``name`` of a group, and where it is from.
 
-    An extra directory holds groups as folders, as ``conf/`` does.
+    ``extra_dirs`` are searched first; an extra directory holds groups as folders, as ``conf/``.
 
     Raises:
-        InputError: if there is none of that name, or it does not fit ``spec``.
+        InputError: if there is none of that name, or it is not YAML.
     """
     folders: list[Traversable] = [Path(extra) / group for extra in extra_dirs]
     folders.append(files("conf").joinpath(group))
@@ -38,14 +38,13 @@ def read_group(group: str, name: str, spec: type[Spec], extra_dirs: Sequence[str
         raise InputError(f"unknown {group} {name!r}", remedy=near_matches(name, options))
     source = str(options[name])
     try:
-        data = yaml.safe_load(options[name].read_text(encoding="utf-8"))
+        return yaml.safe_load(options[name].read_text(encoding="utf-8")), source
     except yaml.YAMLError as error:
         raise InputError(
             f"not valid YAML ({' '.join(str(error).split())})",
             source=source,
             remedy="correct the file",
         ) from None
-    return parse(data, spec, source=source)
 
 
 def parse(data: Any, spec: type[Spec], *, source: str | Path) -> Spec:

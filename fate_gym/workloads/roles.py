@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from fate_gym import catalog
 from fate_gym.catalog.roles import (
     Lengths,
+    ModelCall,
     Position,
     Role,
     Rules,
     Span,
     Tool,
+    ToolCall,
     role_rules,
     roles,
     tools,
@@ -37,12 +39,16 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TypeUse:
-    """What a task type does in one workflow. A tool has no model and one query."""
+    """What a task type does in one workflow. A tool has no model and one query.
 
-    part: Role | Tool
+    ``group`` names the prefix within its application; types of one group share it.
+    """
+
+    part: ModelCall | ToolCall
     model: str | None = None
     queries: int = 1
     prefix_tokens: int = 0
+    group: str = ""
 
 
 def assign_roles(
@@ -64,14 +70,43 @@ def assign_roles(
     """
     if seed < 0:
         raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
-    rules = role_rules()
-    uses = draw_uses(topology, seed)
+    return build_workflow(
+        topology,
+        draw_uses(topology, seed),
+        seed,
+        application=f"{tenant}/{topology.family}/{seed}",
+        arrival=arrival,
+        workflow_id=workflow_id or f"{topology.name}/s{seed}",
+        tenant=tenant,
+    )
+
+
+def build_workflow(
+    topology: Topology,
+    uses: Sequence[TypeUse],
+    seed: int,
+    *,
+    application: str,
+    workflow_id: str,
+    arrival: float = 0.0,
+    tenant: str = "default",
+) -> Workflow:
+    """A workflow from a topology and what each of its types does; lengths are drawn.
+
+    Args:
+        topology: the typed DAG.
+        uses: one for each of ``topology.type_names``.
+        seed: of the lengths, with the topology's family and name.
+        application: prefix groups are shared by workflows of one application.
+        workflow_id: name of the workflow.
+        arrival: seconds.
+        tenant: who runs it.
+    """
     draws = _draw_lengths(topology, uses, seed)
-    inherited, payload = _draw_edges(topology, uses, draws, rules)
+    inherited, payload = _draw_edges(topology, uses, draws, role_rules())
     ids = topology.task_ids
-    application = f"{tenant}/{topology.family}/{seed}"
     return Workflow(
-        id=workflow_id or f"{topology.name}/s{seed}",
+        id=workflow_id,
         stages=_stages(topology, uses, draws, inherited, application),
         edges=tuple(
             Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
@@ -113,7 +148,7 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
         if number in chosen_tools:
             uses.append(TypeUse(chosen_tools[number]))
             continue
-        at_role, at_model, at_queries, at_prefix = _generator(seed, topology.family, name).random(4)
+        at_role, at_model, at_queries, at_prefix = seeded(seed, topology.family, name).random(4)
         wide = counts[number] > rules.wide_tasks
         candidates = {
             role.name: models
@@ -121,19 +156,20 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
             if (models := _small_models(role, rules) if wide else role.models)
         }
         place = places[number]
-        role = roles()[_pick({key: roles()[key].positions[place] for key in candidates}, at_role)]
+        role = roles()[pick({key: roles()[key].positions[place] for key in candidates}, at_role)]
         # A type's parents come before it in `type_names` unless levels overlap.
         before = [uses[parent] for parent in parents[number] if parent < number]
         weights = _model_weights(candidates[role.name], uses, before, rules)
         uses.append(
             TypeUse(
                 role,
-                _pick(weights, at_model),
+                pick(weights, at_model),
                 min(
-                    _whole(role.queries, at_queries),
+                    whole(role.queries, at_queries),
                     max(1, rules.queries_per_type // counts[number]),
                 ),
-                _whole(role.prefix, at_prefix) if role.prefix else 0,
+                whole(role.prefix, at_prefix) if role.prefix else 0,
+                group=f"{name}/{role.name}",
             )
         )
     return tuple(uses)
@@ -152,14 +188,14 @@ def _draw_tools(
 ) -> dict[int, Tool]:
     """The types that are tools; never all, as there is at most one in ``types_per_tool``."""
     kinds = len(places)
-    generator = _generator(seed, topology.family, "/tools")
+    generator = seeded(seed, topology.family, "/tools")
     drawn: dict[int, Tool] = {}
     for _ in range(kinds // rules.types_per_tool):
         taken, which, kind = generator.random(3)
         number = int(which * kinds)
         weights = {tool.name: tool.positions[places[number]] for tool in tools().values()}
         if taken < rules.tool_share and sum(weights.values()) > 0:
-            drawn[number] = tools()[_pick(weights, kind)]
+            drawn[number] = tools()[pick(weights, kind)]
     return drawn
 
 
@@ -195,13 +231,13 @@ class _Draws:
 
 
 def _draw_lengths(topology: Topology, uses: Sequence[TypeUse], seed: int) -> _Draws:
-    normal = _generator(seed, topology.family, topology.name, "/lengths").standard_normal(
+    normal = seeded(seed, topology.family, topology.name, "/lengths").standard_normal(
         (4, len(topology))
     )
     kind = topology.type_of
     parts = [use.part for use in uses]
-    prompts = [part.prompt if isinstance(part, Role) else None for part in parts]
-    seconds = [part.seconds if isinstance(part, Tool) else None for part in parts]
+    prompts = [part.prompt if isinstance(part, ModelCall) else None for part in parts]
+    seconds = [part.seconds if isinstance(part, ToolCall) else None for part in parts]
     queries = np.array([use.queries for use in uses])[kind]
     megabytes = _sample([part.edge.mb for part in parts], kind, normal[2])
     return _Draws(
@@ -222,7 +258,7 @@ def _draw_edges(
     models = {use.model: number for number, use in enumerate(uses)}
     model = np.array([models[use.model] for use in uses])
     queries = np.array([use.queries for use in uses])
-    inherits = np.array([isinstance(use.part, Role) and use.part.inherits for use in uses])
+    inherits = np.array([isinstance(use.part, ModelCall) and use.part.inherits for use in uses])
     session = np.array([use.part.edge.kind == "kv" for use in uses])
     kv_bytes = np.array(
         [catalog.model(use.model).kv_bytes_per_token if use.model else 0.0 for use in uses]
@@ -257,10 +293,7 @@ def _stages(
     context = np.bincount(topology.edges[:, 1], inherited, minlength=len(topology)).astype(np.int64)
     room = role_rules().context_tokens - prefix - context - draws.output
     prompt = np.clip(draws.prompt, 1, np.maximum(room, 1))
-    groups = [
-        f"{application}/{name}/{use.part.name}" if use.prefix_tokens else None
-        for name, use in zip(topology.type_names, uses, strict=True)
-    ]
+    groups = [f"{application}/{use.group}" if use.prefix_tokens else None for use in uses]
     stages = []
     for name, number, own, output, seconds in zip(
         topology.task_ids,
@@ -290,12 +323,12 @@ def _stages(
     return tuple(stages)
 
 
-def _generator(seed: int, *names: str) -> np.random.Generator:
+def seeded(seed: int, *names: str) -> np.random.Generator:
     """A generator that depends on the seed and the names alone, in every process."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
-def _pick(weights: Mapping[str, float], at: float) -> str:
+def pick(weights: Mapping[str, float], at: float) -> str:
     """The name at the share ``at`` of the cumulated weights, ``0 <= at < 1``."""
     left = at * sum(weights.values())
     for name, weight in weights.items():
@@ -306,7 +339,7 @@ def _pick(weights: Mapping[str, float], at: float) -> str:
     return max(weights, key=lambda name: weights[name])
 
 
-def _whole(span: Span, at: float) -> int:
+def whole(span: Span, at: float) -> int:
     """The whole number at the share ``at`` of a log-uniform span."""
     low, high = math.log(span.low), math.log(span.high + 1)
     return min(span.high, int(math.exp(low + at * (high - low))))

@@ -2,36 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
+from fate_gym.catalog.agentic import Template, agentic_templates
+from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, near_matches
-from fate_gym.problem import Cluster, Problem
+from fate_gym.problem import Cluster, Problem, Workflow
+from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads import wfcommons
-from fate_gym.workloads.config import read_group
-from fate_gym.workloads.roles import assign_roles
+from fate_gym.workloads.agentic import build_template
+from fate_gym.workloads.arrivals import Arrivals, arrival_times
+from fate_gym.workloads.config import parse, read_group
+from fate_gym.workloads.load import capacity_per_s
+from fate_gym.workloads.prefix_reuse import build_prefix_reuse
+from fate_gym.workloads.roles import assign_roles, seeded
+from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
+from fate_gym.workloads.wfformat import import_workflow, parse_wfformat, read_json
 
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
 TEST_FAMILIES = ("epigenomics", "soykb", "srasearch")
 
+Split = Literal["train", "test", "all"]
 
-class SuiteSpec(Frozen):
-    """What a file of the config group ``suite`` says.
+
+class _Suite(Frozen):
+    """What the suites of all sources have in common."""
+
+    name: Name
+    cluster: Name = Field(description="cluster of the suite unless a run names another")
+    mode: Literal["alone", "stream"] = Field(
+        "alone", description="each workflow is a problem of its own, or all arrive in one problem"
+    )
+    arrivals: Arrivals | None = Field(None, description="of a stream")
+
+    @model_validator(mode="after")
+    def _streams_arrive(self) -> _Suite:
+        if (self.mode == "stream") != (self.arrivals is not None):
+            raise ValueError("mode stream needs arrivals, mode alone takes none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_arrivals(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Hashes of configurations name run directories: those made before streams stay valid.
+        values: dict[str, Any] = handler(self)
+        return values if self.arrivals else {k: v for k, v in values.items() if k != "arrivals"}
+
+    @abstractmethod
+    def workflows(self, seed: int) -> list[Workflow]:
+        """The workflows of a seed, named ``<instance>/s<seed>``, all arriving at 0."""
+
+    def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
+        """The problems of a seed: one for each workflow, or one stream."""
+        workflows = self.workflows(seed)
+        if self.arrivals is None:
+            return [Problem.build(cluster, [workflow], id=workflow.id) for workflow in workflows]
+        generator = seeded(seed, self.name, "/arrivals")
+        shuffled = [workflows[place] for place in generator.permutation(len(workflows))]
+        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}")
+        capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
+        times = arrival_times(
+            self.arrivals, generator, len(shuffled), capacity_per_s=capacity
+        ).tolist()
+        arriving = tuple(
+            workflow.model_copy(update={"arrival": time})
+            for workflow, time in zip(shuffled, times, strict=False)
+        )
+        return [problem.model_copy(update={"workflows": arriving})]
+
+
+class WfCommonsSuite(_Suite):
+    """Real topologies with modelled attributes.
 
     The seed of a run changes roles and lengths, never which topologies are chosen.
     """
 
-    name: Name
-    cluster: Name = Field(description="cluster of the suite unless a run names another")
     source: Literal["wfcommons"] = "wfcommons"
-    mode: Literal["alone"] = Field("alone", description="each workflow is a problem of its own")
-    split: Literal["train", "test", "all"] = Field("all", description="split by family")
+    split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
     min_stages: PositiveInt = 1
     max_stages: PositiveInt | None = None
@@ -43,53 +106,212 @@ class SuiteSpec(Frozen):
     )
 
     @model_validator(mode="after")
-    def _sizes(self) -> SuiteSpec:
+    def _sizes(self) -> WfCommonsSuite:
         if self.max_stages is not None and self.max_stages < self.min_stages:
             raise ValueError("max_stages is below min_stages")
         return self
 
+    def workflows(self, seed: int) -> list[Workflow]:
+        return [assign_roles(topology, seed) for topology in select_topologies(self)]
+
+
+class AgenticSuite(_Suite):
+    """Runs of agentic applications by several tenants."""
+
+    source: Literal["agentic"]
+    split: Split = Field("all", description="split by family of templates")
+    families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
+    tenants: PositiveInt = Field(1, description="deployments of each template")
+    runs: PositiveInt = Field(1, description="workflows of each deployment")
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        return [
+            build_template(template, seed, run=run, tenant=f"tenant{tenant}")
+            for template in self.templates()
+            for tenant in range(self.tenants)
+            for run in range(self.runs)
+        ]
+
+    def templates(self) -> list[Template]:
+        """The templates of the suite. Raises `InputError` for an unknown family."""
+        every = agentic_templates().values()
+        known = list(dict.fromkeys(t.family for t in every if self.split in ("all", t.split)))
+        wanted = _wanted(self.families, known, self.split)
+        return [template for template in every if template.family in wanted]
+
+
+class PrefixReuseSuite(_Suite):
+    """Layers of stages of which a controlled share reads the same document."""
+
+    source: Literal["prefix_reuse"]
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+    tasks: tuple[Name, ...] | None = Field(None, description="of LongBench; None: all")
+    layers: PositiveInt = 4
+    width: PositiveInt = 6
+    queries: PositiveInt = Field(4, description="questions of a stage")
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        known = longbench().tasks
+        for task in self.tasks or ():
+            if task not in known:
+                raise InputError(
+                    f"unknown task {task!r}", field="tasks", remedy=near_matches(task, known)
+                )
+        return [
+            build_prefix_reuse(
+                task, share, seed, layers=self.layers, width=self.width, queries=self.queries
+            )
+            for share in self.shares
+            for task in self.tasks or known
+        ]
+
+
+class StressSuite(_Suite):
+    """Shapes that are hard to schedule, in given sizes."""
+
+    source: Literal["stress"]
+    shapes: tuple[Name, ...] | None = Field(None, description="None: all")
+    sizes: tuple[Annotated[int, Field(ge=3, le=100_000)], ...] = Field(
+        min_length=1, description="stages of a workflow, about"
+    )
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        return [
+            build_shape(shape, size, seed) for shape in self.shapes or SHAPES for size in self.sizes
+        ]
+
+
+class FilesSuite(Frozen):
+    """Files of the user: problems and WfFormat workflows, each a problem of its own.
+
+    A problem file is taken as it is, the same for every seed. A workflow file gets its attributes
+    from the role mapping, by seed, or from ``roles``, and runs on the suite's cluster.
+    """
+
+    name: Name
+    cluster: Name = Field(description="of workflow files unless a run names another")
+    source: Literal["files"]
+    mode: Literal["alone"] = "alone"
+    files: tuple[Name, ...] = Field(description="paths")
+    roles: Name | None = Field(None, description="path of the sidecar with attributes by task type")
+    keep_clusters: bool = Field(
+        True, description="problem files keep their own; choosing a cluster switches it off"
+    )
+
+    def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
+        """A problem for each file. Raises `InputError` naming the file."""
+        if not self.files:
+            raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
+        problems = [self._problem(file, cluster, seed) for file in self.files]
+        ids = [problem.id for problem in problems]
+        # Results are told apart by the problem: ids that occur twice give way to the paths.
+        return [
+            problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
+            for file, problem in zip(self.files, problems, strict=True)
+        ]
+
+    def contents_hash(self) -> str:
+        """Changes with what the files say. Raises `InputError` if one cannot be read."""
+        digest = hashlib.sha256()
+        for file in (*self.files, *([self.roles] if self.roles else [])):
+            try:
+                digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
+            except OSError as error:
+                raise InputError(
+                    f"cannot read the file ({error.strerror})",
+                    source=file,
+                    remedy="check the path",
+                ) from None
+        return digest.hexdigest()
+
+    def _problem(self, file: str, cluster: Cluster, seed: int) -> Problem:
+        data = read_json(file)
+        if isinstance(data, Mapping) and "workflows" in data:
+            if not self.keep_clusters:
+                data = {**data, "cluster": cluster.model_dump(mode="json")}
+            return problem_from(data, file)
+        if not isinstance(data, Mapping) or "workflow" not in data:
+            raise InputError(
+                "is neither a problem nor a WfFormat workflow",
+                source=file,
+                remedy="give 'workflows' and 'cluster', or 'schemaVersion' and 'workflow'",
+            )
+        workflow = import_workflow(parse_wfformat(data, source=file), seed, roles=self.roles)
+        try:
+            return Problem.build(cluster, [workflow], id=workflow.id)
+        except InputError as error:
+            raise error.at(file) from None
+
+
+_SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
+    "wfcommons": WfCommonsSuite,
+    "agentic": AgenticSuite,
+    "prefix_reuse": PrefixReuseSuite,
+    "stress": StressSuite,
+    "files": FilesSuite,
+}
+
+
+def _source(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value.get("source", "wfcommons")
+    return getattr(value, "source", None)
+
+
+SuiteSpec: TypeAlias = Annotated[
+    Annotated[WfCommonsSuite, Tag("wfcommons")]
+    | Annotated[AgenticSuite, Tag("agentic")]
+    | Annotated[PrefixReuseSuite, Tag("prefix_reuse")]
+    | Annotated[StressSuite, Tag("stress")]
+    | Annotated[FilesSuite, Tag("files")],
+    Discriminator(_source),
+]
+"""What a file of the config group ``suite`` says; its ``source`` decides which fields it has."""
+
+
+def suite_class(data: Any, *, source: str | Path) -> type[_Suite] | type[FilesSuite]:
+    """The class of suite that a mapping describes. Raises `InputError` for an unknown source."""
+    kind = _source(data) if isinstance(data, Mapping) else "wfcommons"
+    if not isinstance(kind, str) or kind not in _SUITES:
+        raise InputError(
+            f"unknown source {kind!r}",
+            source=source,
+            field="source",
+            remedy=near_matches(str(kind), _SUITES),
+        )
+    return _SUITES[kind]
+
+
+def parse_suite(data: Any, *, source: str | Path) -> SuiteSpec:
+    """A suite from plain data. Raises `InputError` naming ``source`` and the field."""
+    return parse(data, suite_class(data, source=source), source=source)  # type: ignore[return-value]
+
 
 def build_suite(spec: SuiteSpec, cluster: Cluster, seed: int) -> list[Problem]:
-    """The problems of a suite, named ``<topology>/s<seed>``.
+    """The problems of a suite, named ``<instance>/s<seed>``; files keep their names.
 
     Raises:
         InputError: for an unknown family or instance, a selection that is empty, a negative seed,
-            or a stage that no device of the cluster can host.
+            a stage that no device of the cluster can host, or a bad file.
     """
-    problems = []
-    for topology in select_topologies(spec):
-        workflow = assign_roles(topology, seed)
-        try:
-            problems.append(Problem.build(cluster, [workflow], id=workflow.id))
-        except InputError as error:
-            raise error.at(f"suite {spec.name!r}") from None
-    return problems
+    try:
+        return spec.problems(cluster, seed)
+    except InputError as error:
+        raise error.at(f"suite {spec.name!r}") from None
 
 
-def select_topologies(spec: SuiteSpec) -> list[Topology]:
+def select_topologies(spec: WfCommonsSuite) -> list[Topology]:
     """The topologies of a suite, by family and size; duplicates only when named as instances.
 
     Raises:
         InputError: for an unknown family or instance, or when nothing is selected.
     """
-    source = f"suite {spec.name!r}"
-    if spec.instances is not None:
-        try:
-            chosen = [wfcommons.topology(name) for name in spec.instances]
-        except InputError as error:
-            raise InputError(
-                error.fault, source=source, field="instances", remedy=error.remedy
-            ) from None
-    else:
-        chosen = [
-            topology
-            for family in _families(spec, source)
-            for topology in _spread(_of_family(spec, family), spec.per_family)
-        ]
-    if not chosen:
-        raise InputError(
-            "no topology is selected", source=source, remedy="widen families, split or sizes"
-        )
+    try:
+        chosen = _select(spec)
+        if not chosen:
+            raise InputError("no topology is selected", remedy="widen families, split or sizes")
+    except InputError as error:
+        raise error.at(f"suite {spec.name!r}") from None
     return chosen
 
 
@@ -99,30 +321,47 @@ def load_suite(name: str, extra_dirs: Sequence[str | Path] = ()) -> SuiteSpec:
     Raises:
         InputError: for an unknown name (with near matches) or a bad file.
     """
-    return read_group("suite", name, SuiteSpec, extra_dirs)
+    data, source = read_group("suite", name, extra_dirs)
+    return parse_suite(data, source=source)
 
 
-def _families(spec: SuiteSpec, source: str) -> list[str]:
+def _select(spec: WfCommonsSuite) -> list[Topology]:
+    if spec.instances is not None:
+        try:
+            return [wfcommons.topology(name) for name in spec.instances]
+        except InputError as error:
+            raise InputError(error.fault, field="instances", remedy=error.remedy) from None
+    return [
+        topology
+        for family in _families(spec)
+        for topology in _spread(_of_family(spec, family), spec.per_family)
+    ]
+
+
+def _families(spec: WfCommonsSuite) -> list[str]:
     splits = {
         "train": TRAIN_FAMILIES,
         "test": TEST_FAMILIES,
         "all": TRAIN_FAMILIES + TEST_FAMILIES,
     }
-    known = splits[spec.split]
-    if spec.families is None:
+    return _wanted(spec.families, splits[spec.split], spec.split)
+
+
+def _wanted(families: Sequence[str] | None, known: Sequence[str], split: Split) -> list[str]:
+    """The known families that are wanted, in the order of the known ones."""
+    if families is None:
         return list(known)
-    for family in spec.families:
+    for family in families:
         if family not in known:
             raise InputError(
-                f"unknown family {family!r} in split {spec.split!r}",
-                source=source,
+                f"unknown family {family!r} in split {split!r}",
                 field="families",
                 remedy=near_matches(family, known),
             )
-    return [family for family in known if family in spec.families]
+    return [family for family in known if family in families]
 
 
-def _of_family(spec: SuiteSpec, family: str) -> list[Topology]:
+def _of_family(spec: WfCommonsSuite, family: str) -> list[Topology]:
     return [
         topology
         for topology in wfcommons.topologies()

@@ -18,7 +18,8 @@ class Topology:
 
     ``edges`` is an array ``(edges, 2)`` of (parent, child) task numbers, read-only, sorted by
     child and then parent; parents have smaller numbers than their children. ``duplicate_of`` is
-    the name of an earlier topology of the same family that is the same typed DAG.
+    the name of an earlier topology of the same family that is the same typed DAG. ``ids`` names
+    the tasks; without it they are numbered within their type.
     """
 
     family: str
@@ -26,6 +27,7 @@ class Topology:
     types: tuple[str, ...]  # (tasks,)
     edges: NDArray[np.int32]  # (edges, 2)
     duplicate_of: str | None = None
+    ids: tuple[str, ...] | None = None  # (tasks,)
 
     def __len__(self) -> int:
         return len(self.types)
@@ -33,6 +35,8 @@ class Topology:
     @cached_property
     def task_ids(self) -> tuple[str, ...]:
         """A name for each task: its type and its number within the type, e.g. ``cat_0``."""
+        if self.ids is not None:
+            return self.ids
         digits = {name: len(str(count - 1)) for name, count in Counter(self.types).items()}
         seen: Counter[str] = Counter()
         ids = []

@@ -1,0 +1,128 @@
+"""Workflows of agentic applications from templates: shape × lengths × models.
+
+A template (`fate_gym.catalog.agentic`) says which calls an application makes. A deployment of it,
+by one tenant, fixes the models of its roles and their system prompts, which are the shared
+prefixes; a run fixes the counts that vary, the batch and the lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import numpy as np
+
+from fate_gym.catalog.agentic import Link, Step, Template
+from fate_gym.catalog.roles import ModelCall, Span
+from fate_gym.errors import InputError
+from fate_gym.problem import Workflow
+from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
+from fate_gym.workloads.topology import Topology
+
+
+def build_template(
+    template: Template,
+    seed: int,
+    *,
+    run: int = 0,
+    tenant: str = "default",
+    arrival: float = 0.0,
+) -> Workflow:
+    """One run of a template's application, named ``<template>/<tenant>/<run>/s<seed>``.
+
+    Models and system prompts depend on (seed, tenant, template), what varies from run to run on
+    (seed, tenant, template, run). Runs of one tenant share a prefix group for each role.
+
+    Raises:
+        InputError: if the seed is negative.
+    """
+    if seed < 0:
+        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
+    name = f"{template.name}/{tenant}/{run}"
+    at_batch, *at_chances = seeded(seed, name, "/run").random(1 + len(template.chances))
+    chosen = {
+        chance
+        for (chance, share), at in zip(template.chances.items(), at_chances, strict=True)
+        if at < share
+    }
+    steps = {
+        key: step
+        for key, step in template.steps.items()
+        if step.when is None or step.when in chosen
+    }
+    topology = _expand(template, name, steps, _counts(steps, seed, name))
+    deployment = _deploy(template, seed, tenant)
+    batch = whole(template.batch, at_batch)
+    return build_workflow(
+        topology,
+        [_use(steps[key], deployment[steps[key].role], batch) for key in topology.type_names],
+        seed,
+        application=f"{tenant}/{template.name}/{seed}",
+        workflow_id=f"{name}/s{seed}",
+        arrival=arrival,
+        tenant=tenant,
+    )
+
+
+def _counts(steps: Mapping[str, Step], seed: int, name: str) -> dict[str, int]:
+    """Parallel chains of each step in this run."""
+    counts: dict[str, int] = {}
+    for key, step in steps.items():
+        if isinstance(step.count, Span):
+            counts[key] = whole(step.count, seeded(seed, name, key, "/count").random())
+        else:
+            counts[key] = counts[step.count] if isinstance(step.count, str) else step.count
+    return counts
+
+
+def _expand(
+    template: Template, name: str, steps: Mapping[str, Step], counts: Mapping[str, int]
+) -> Topology:
+    """The DAG of a run: stages of a step are numbered chain by chain."""
+    types: list[str] = []
+    edges: list[tuple[int, int]] = []
+    first: dict[str, list[int]] = {}
+    last: dict[str, list[int]] = {}
+    for key, step in steps.items():
+        start, chain = len(types), step.chain
+        heads = [start + number * chain for number in range(counts[key])]
+        first[key], last[key] = heads, [head + chain - 1 for head in heads]
+        types += [key] * (counts[key] * chain)
+        edges += [(head + i, head + i + 1) for head in heads for i in range(chain - 1)]
+        for before, link in step.after.items():
+            if before in last:
+                edges += _join(last[before], heads, link)
+    array = np.array(sorted(edges, key=lambda edge: (edge[1], edge[0])), dtype=np.int32)
+    return Topology(template.family, name, tuple(types), array.reshape(-1, 2))
+
+
+def _join(parents: list[int], children: list[int], link: Link) -> Iterator[tuple[int, int]]:
+    """Edges between two steps; ``each`` spreads the longer list evenly over the shorter."""
+    if link == "all":
+        yield from product(parents, children)
+        return
+    many = max(len(parents), len(children))
+    for place in range(many):
+        yield parents[place * len(parents) // many], children[place * len(children) // many]
+
+
+def _deploy(template: Template, seed: int, tenant: str) -> dict[str, TypeUse]:
+    """Model and system prompt of each role, the same in all runs of a tenant."""
+    uses: dict[str, TypeUse] = {}
+    for name, part in template.roles.items():
+        if not isinstance(part, ModelCall):
+            uses[name] = TypeUse(part)
+            continue
+        at_model, at_prefix = seeded(seed, template.name, tenant, name).random(2)
+        uses[name] = TypeUse(
+            part,
+            pick(part.models, at_model),
+            prefix_tokens=whole(part.prefix, at_prefix) if part.prefix else 0,
+            group=name,
+        )
+    return uses
+
+
+def _use(step: Step, deployed: TypeUse, batch: int) -> TypeUse:
+    queries = step.queries * batch if deployed.model is not None else 1
+    return TypeUse(deployed.part, deployed.model, queries, deployed.prefix_tokens, deployed.group)

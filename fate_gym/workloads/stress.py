@@ -1,0 +1,135 @@
+"""Shapes that are hard to schedule: synthetic DAGs with attributes from the role table.
+
+Each shape is a function of its size and gives a topology whose task types are names of roles, so
+that what differs between shapes is the graph and not the lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fate_gym.catalog.roles import Role, role_rules, roles
+from fate_gym.errors import InputError, near_matches
+from fate_gym.problem import Workflow
+from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
+from fate_gym.workloads.topology import Topology
+
+Graph = tuple[list[str], list[tuple[int, int]]]
+
+_FORK = 8
+_STEPS = ("extract", "summarise", "code", "judge")
+_LARGE = {"judge": "Llama-3.1-70B-AWQ"}
+
+
+def chain(size: int) -> Graph:
+    """A deep chain that goes through four roles again and again."""
+    return [_STEPS[i % len(_STEPS)] for i in range(size)], [(i, i + 1) for i in range(size - 1)]
+
+
+def fan_out(size: int) -> Graph:
+    """One plan, then everything at once."""
+    return ["plan"] + ["summarise"] * (size - 1), [(0, i) for i in range(1, size)]
+
+
+def fork_join(size: int) -> Graph:
+    """Plan, eight extractions, judgement, and again."""
+    types: list[str] = []
+    edges: list[tuple[int, int]] = []
+    while len(types) < size:
+        start = len(types)
+        if start:
+            edges.append((start - 1, start))
+        types += ["plan", *["extract"] * _FORK, "judge"]
+        edges += [(start, start + 1 + i) for i in range(_FORK)]
+        edges += [(start + 1 + i, start + 1 + _FORK) for i in range(_FORK)]
+    return types, edges
+
+
+def in_tree(size: int) -> Graph:
+    """A binary tree of summaries from the leaves to one report."""
+    leaves = (size + 1) // 2
+    total = 2 * leaves - 1
+    types = ["extract"] * leaves + ["summarise"] * (leaves - 2) + ["write"] * (leaves > 1)
+    return types, [(i, leaves + i // 2) for i in range(total - 1)]
+
+
+def bottleneck(size: int) -> Graph:
+    """Many short chains that all pass one model that few devices can host."""
+    many = max(1, size // 3)
+    edges = [(i, many + i) for i in range(many)] + [(many + i, 2 * many + i) for i in range(many)]
+    return ["extract"] * many + ["judge"] * many + ["answer"] * many, edges
+
+
+def scarce(size: int) -> Graph:
+    """Stages that need a large device beside as many that could run anywhere, then a report."""
+    many = max(1, (size - 1) // 2)
+    types = ["summarise"] * many + ["judge"] * many + ["write"]
+    return types, [(i, 2 * many) for i in range(2 * many)]
+
+
+def layered(size: int) -> Graph:
+    """A square of layers; every stage has two parents in the layer before."""
+    width = max(1, math.isqrt(size))
+    types = [_STEPS[i // width % len(_STEPS)] for i in range(size)]
+    edges = []
+    for stage in range(width, size):
+        above = stage // width * width - width
+        edges += sorted({(above + (stage + i) % width, stage) for i in range(2)})
+    return types, edges
+
+
+SHAPES: dict[str, tuple[Callable[[int], Graph], Mapping[str, str]]] = {
+    "chain": (chain, {}),
+    "fan_out": (fan_out, {}),
+    "fork_join": (fork_join, {}),
+    "in_tree": (in_tree, {}),
+    "bottleneck": (bottleneck, _LARGE),
+    "scarce": (scarce, _LARGE | {"summarise": "Llama-3.1-8B"}),
+    "layered": (layered, {}),
+}
+"""Each shape with the models that it fixes."""
+
+
+def build_shape(shape: str, size: int, seed: int) -> Workflow:
+    """A workflow of a shape with about ``size`` stages, named ``<shape>-<size>/s<seed>``.
+
+    Raises:
+        InputError: for an unknown shape, or a size below 3.
+    """
+    if shape not in SHAPES:
+        raise InputError(
+            f"unknown shape {shape!r}", field="shapes", remedy=near_matches(shape, SHAPES)
+        )
+    if size < 3:
+        raise InputError(f"a size of {size}", field="sizes", remedy="use 3 or more")
+    graph, fixed = SHAPES[shape]
+    types, edges = graph(size)
+    edges.sort(key=lambda edge: (edge[1], edge[0]))
+    name = f"{shape}-{size}"
+    array = np.array(edges, dtype=np.int32).reshape(-1, 2)
+    topology = Topology(shape, name, tuple(types), array)
+    return build_workflow(
+        topology,
+        [
+            _use(roles()[kind], types.count(kind), fixed, seed, shape)
+            for kind in topology.type_names
+        ],
+        seed,
+        application=f"default/{shape}/{seed}",
+        workflow_id=f"{name}/s{seed}",
+    )
+
+
+def _use(role: Role, count: int, fixed: Mapping[str, str], seed: int, shape: str) -> TypeUse:
+    at_model, at_queries, at_prefix = seeded(seed, shape, role.name).random(3)
+    most = max(1, role_rules().queries_per_type // count)
+    return TypeUse(
+        role,
+        fixed.get(role.name) or pick(role.models, at_model),
+        min(whole(role.queries, at_queries), most),
+        whole(role.prefix, at_prefix) if role.prefix else 0,
+        role.name,
+    )
