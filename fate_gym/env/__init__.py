@@ -1,1 +1,36 @@
-"""What an agent sees: the Gymnasium environment."""
+"""What an agent sees: the Gymnasium environment, single and in batches (docs/environment.md).
+
+Importing this package imports none of it; the names below come when they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fate_gym.env.env import EnvState, Observation, WorkflowSchedulingEnv
+    from fate_gym.env.source import ProblemSource
+    from fate_gym.env.vector import WorkflowSchedulingVectorEnv
+
+_HOME = {
+    "EnvState": "env",
+    "Observation": "env",
+    "ProblemSource": "source",
+    "WorkflowSchedulingEnv": "env",
+    "WorkflowSchedulingVectorEnv": "vector",
+}
+
+__all__ = [
+    "EnvState",
+    "Observation",
+    "ProblemSource",
+    "WorkflowSchedulingEnv",
+    "WorkflowSchedulingVectorEnv",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"fate_gym.env.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import Any
 
-from fate_gym.compiled import cache_directory
+from fate_gym.compiled import cache_root
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 
 
@@ -53,7 +53,7 @@ def main() -> int:
         if hasattr(policy, "play"):
             simulator.reset()
             policy.play(simulator)
-    print(f"compiled code is in {cache_directory()} ({perf_counter() - start:.0f} s)")
+    print(f"compiled code is in {cache_root()} ({perf_counter() - start:.0f} s)")
     return 0
 
 

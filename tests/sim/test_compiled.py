@@ -2,97 +2,110 @@
 
 from __future__ import annotations
 
-import shutil
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import pytest
 
 from fate_gym import compiled as module
-from fate_gym.compiled import cache_directory, compiled, inlined, plain
+from fate_gym.compiled import cache_root, compiled, inlined, plain, source_digest
 
-PACKAGES = ("fate_gym.sim", "policies")
+TREE = {
+    "fate_gym/sim/tables.py": "@inlined\ndef cut(): ...\n",
+    "fate_gym/sim/facts.py": "ANSWER = 42\n",
+    "fate_gym/sim/cost.py": (
+        "from fate_gym.sim.facts import ANSWER\n"
+        "from fate_gym.sim.tables import (\n    cut,\n)\n\n@compiled\ndef price(): ...\n"
+    ),
+    "fate_gym/sim/__init__.py": "from fate_gym.sim import trace\n",
+    "fate_gym/sim/trace.py": "import json\n",
+    "policies/__init__.py": "",
+    "policies/base.py": "from fate_gym.sim import cost\n",
+    "policies/mine.py": "from policies import base\n\n@compiled\ndef decide(): ...\n",
+}
 
 
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the packages with compiled code; the cache looks there."""
-    for package in PACKAGES:
-        spec = find_spec(package)
-        assert spec is not None
-        assert spec.submodule_search_locations is not None
-        shutil.copytree(
-            next(iter(spec.submodule_search_locations)),
-            tmp_path / package,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+def changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], tuple[bool, ...]]:
+    """Says of which files the digest changes with an edit, as a new process would find it."""
+    for name, text in TREE.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(module, "_HOME", tmp_path)
 
-    def find(package: str) -> ModuleSpec | None:
-        if not (tmp_path / package).exists():
-            return None
-        spec = ModuleSpec(package, None, is_package=True)
-        assert spec.submodule_search_locations is not None
-        spec.submodule_search_locations.append(str(tmp_path / package))
-        return spec
+    def digests(files: tuple[str, ...]) -> list[str]:
+        for function in (source_digest, module._text, module._imports):
+            function.cache_clear()
+        return [source_digest(tmp_path / file) for file in files]
 
-    monkeypatch.setattr(module, "find_spec", find)
-    monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    def edit(edited: str, *files: str) -> tuple[bool, ...]:
+        before = digests(files)
+        path = tmp_path / edited
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text + "# changed\n", encoding="utf-8")
+        after = digests(files)
+        path.write_text(text, encoding="utf-8")
+        assert digests(files) == before
+        return tuple(a != b for a, b in zip(before, after, strict=True))
+
+    return edit
 
 
-def directory() -> Path:
-    """As a new process would find it."""
-    return cache_directory.__wrapped__()
+COST, TABLES, MINE = "fate_gym/sim/cost.py", "fate_gym/sim/tables.py", "policies/mine.py"
 
 
 @pytest.mark.parametrize(
-    "file", ["fate_gym.sim/cost.py", "fate_gym.sim/tables.py", "policies/fate/scoring.py"]
+    ("edited", "cost", "tables", "mine"),
+    [
+        (TABLES, True, True, True),
+        (COST, True, False, True),
+        (MINE, False, False, True),
+        ("fate_gym/sim/facts.py", True, False, True),
+        ("policies/base.py", False, False, True),
+        ("fate_gym/sim/trace.py", False, False, False),
+    ],
 )
-def test_an_edit_starts_a_new_cache(sources: Path, file: str) -> None:
-    before = directory()
-    assert directory() == before
-    path = sources / file
-    source = path.read_bytes()
-    path.write_bytes(source + b"\n# changed\n")
-    assert directory() != before
-    path.write_bytes(source)
-    assert directory() == before
+def test_an_edit_makes_anew_what_is_built_on_it(
+    changed: Callable[..., tuple[bool, ...]], edited: str, cost: bool, tables: bool, mine: bool
+) -> None:
+    assert changed(edited, COST, TABLES, MINE) == (cost, tables, mine)
 
 
-def test_a_new_file_with_compiled_code_starts_a_new_cache(sources: Path) -> None:
-    before = directory()
-    (sources / "policies" / "new.py").write_text("@compiled\ndef f(): ...\n", encoding="utf-8")
-    assert directory() != before
+def test_imports_are_found_in_the_real_tree() -> None:
+    home = Path(module.__file__).parent
+    found = module._imports(home / "sim" / "cost.py")
+    assert home / "sim" / "layout.py" in found
+    assert home / "sim" / "tables.py" in module._imports(home / "sim" / "layout.py")
 
 
-def test_files_without_compiled_code_do_not_matter(sources: Path) -> None:
-    before = directory()
-    path = sources / "fate_gym.sim" / "validator.py"
-    path.write_bytes(path.read_bytes() + b"\n# changed\n")
-    assert directory() == before
-
-
-def test_the_version_of_the_compiler_counts(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = directory()
+def test_the_version_of_the_compiler_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one.py"
+    path.write_text("@compiled\n", encoding="utf-8")
+    before = source_digest.__wrapped__(path)
+    assert source_digest.__wrapped__(path) == before
     monkeypatch.setattr(numba, "__version__", "another")
-    assert directory() != before
+    assert source_digest.__wrapped__(path) != before
 
 
 def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "own"))
-    assert directory().parent == tmp_path / "own" / "fate-gym"
+    assert cache_root() == tmp_path / "own" / "fate-gym"
     monkeypatch.delenv("FATE_GYM_CACHE")
-    assert directory().parent == tmp_path / "xdg" / "fate-gym"
+    assert cache_root() == tmp_path / "xdg" / "fate-gym"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert directory().parent == tmp_path / ".cache" / "fate-gym"
+    assert cache_root() == tmp_path / ".cache" / "fate-gym"
 
 
 def test_code_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(module, "cache_directory", lambda _: tmp_path)
     saved = numba.config.CACHE_DIR
 
     @compiled

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fate_gym.compiled import cache_directory
+from fate_gym.compiled import cache_root
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, warmup
 from policies import make_policy, policy_names
@@ -29,7 +29,7 @@ def _dispatchers(module: Any) -> list[tuple[str, Any]]:
 
 def test_the_warm_up_leaves_nothing_to_compile(capsys: pytest.CaptureFixture[str]) -> None:
     assert warmup.main() == 0
-    assert str(cache_directory()) in capsys.readouterr().out
+    assert str(cache_root()) in capsys.readouterr().out
     compiled = signatures()
     assert sum(compiled.values()) > 10
     problems = [

@@ -1,0 +1,489 @@
+"""The Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from fate_gym.compiled import plain
+from fate_gym.env import play
+from fate_gym.env.layout import FRAME_HEAD, FrameView, frame_view
+from fate_gym.env.observation import observe
+from fate_gym.env.source import Instance, ProblemSource, Source
+from fate_gym.env.spec import MASK, Spec, parse_options
+from fate_gym.errors import IllegalActionError, InputError, near_matches
+from fate_gym.sim import Assignment, DecisionView, Simulator, Trace
+from fate_gym.sim.layout import STATE_HEAD, Buffer, Log
+from fate_gym.sim.simulator import MAX_SEED
+
+Observation = dict[str, NDArray[Any]]
+Reference = Callable[[Any, int], float]
+"""From a compiled problem and the seed of the noise to a makespan to compare with, seconds."""
+
+RENDER_MODES = ("ansi", "rgb_array", "human")
+_METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}
+
+
+@dataclass(frozen=True, eq=False)
+class EnvState:
+    """A moment of an episode, to go back to (`WorkflowSchedulingEnv.restore`)."""
+
+    spec: Spec
+    instance: Instance
+    seed: int
+    state: Buffer
+    frame: Buffer
+    shards: NDArray[Any]
+    evictions: NDArray[Any]
+    random: Mapping[str, Any]
+
+
+class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
+    """Place the ready stages of LLM workflows on the devices of a heterogeneous cluster.
+
+    ## Description
+    An episode is one `fate_gym.problem.Problem`: workflows, which are DAGs of stages, arrive at a
+    cluster of GPUs that differ in speed, memory and links. Models have to be loaded before they
+    can run, prompts that share a prefix or take over a context need less prefill where it is
+    cached, and what is cached is evicted when memory runs out. The agent decides at events: it
+    places ready stages, one a step and as many as it likes at one instant, or waits for the next
+    event. What happens is computed by the simulator that plays every policy
+    (docs/execution-model.md): the same decisions give the same trace.
+
+    ## Action Space
+    `Discrete(S P + 1)`. The *window* shows S ready stages; each has P = D + 3 (K - 1) candidate
+    placements. Action `slot x P + position` places the stage of a slot:
+
+    | position | placement |
+    |---|---|
+    | d < D | device d alone |
+    | D + k - 2 | the k devices that finish first, queries split by speed, k = 2..K |
+    | D + (K - 1) + k - 2 | the k holders of the stage's model that finish first |
+    | D + 2 (K - 1) + k - 2 | the k devices of one node that finish first |
+
+    The last action waits for the next event. The window holds the ready stages with the largest
+    upward ranks; a stage beyond it moves up when others are placed. Nothing starves: waiting is
+    illegal when no event lies ahead.
+
+    The mask of legal actions is the observation `action_mask`, `info["action_mask"]` (both int8,
+    as `Discrete.sample(mask=...)` takes it) and `action_masks()` (bool). An illegal action
+    changes nothing, costs `invalid_penalty` and sets `info["invalid_action"]`; with `strict` it
+    raises `IllegalActionError`.
+
+    ## Observation Space
+    A `Dict` of float32 boxes, all features in [0, 1]; rows beyond what there is are 0.
+
+    | key | shape | a row is |
+    |---|---|---|
+    | `stages` | (S, F) | a stage of the window |
+    | `devices` | (D, F) | a device |
+    | `candidates` | (S P, F) | a candidate placement, by action number |
+    | `globals` | (F,) | the run |
+    | `action_mask` | (S P + 1,) int8 | |
+    | `dag_nodes` | (N, F) | with `dag`: a stage of an arrived workflow |
+    | `dag_edges` | (E, 2) int32 | with `dag`: parent and child, rows of `dag_nodes`; -1: none |
+
+    Every feature with index, meaning, unit and scaling: docs/environment.md, made from
+    `fate_gym.env.features`. Durations are estimates; nothing of the noise, of running stages'
+    true ends or of workflows still to come is shown.
+
+    ## Rewards
+    In units of `reward_scale` seconds, by default an estimate of each problem's makespan.
+
+    - `makespan`: minus the time that the step took. Return: minus the makespan.
+    - `latency`: minus the time that workflows spent in the system, a mean over workflows.
+      Return: minus the mean latency.
+    - `shaped`: `makespan` with potential-based shaping (Ng, Harada and Russell 1999): minus the
+      growth of the estimated makespan. Return: minus (makespan - first estimate).
+
+    ## Starting State
+    The first instant at which a stage is ready. `reset(seed=s)` draws the problem, if there are
+    several, and gives the noise on durations the seed s, as `Simulator(problem, seed=s)` does.
+
+    ## Episode End
+    Terminated when every stage of every workflow has ended. Never truncated.
+
+    ## Information
+    `action_mask`, `invalid_action`, `time` (simulated seconds); after the last step also
+    `metrics`: `makespan`, `latency_mean` (seconds), `placements`, `waits`, `invalid_actions` and,
+    with `reference`, `normalised_makespan`.
+
+    ## Arguments
+    ```python
+    import gymnasium
+    import fate_gym
+
+    env = gymnasium.make("fate_gym/WorkflowScheduling-v0", problem="quick", reward="shaped")
+    ```
+
+    | argument | default | |
+    |---|---|---|
+    | `problem` | `"quick"` | problem, name of a suite, file, list of these, function of a seed |
+    | `window` | 8 | S |
+    | `max_shards` | 3 | K |
+    | `max_devices`, `max_models` | as the problems need | D, and models told apart |
+    | `observation` | all four groups | which of stages, devices, candidates, globals |
+    | `dag` | False | show the graph |
+    | `max_stages`, `max_edges` | as the problems need | N and E of the graph |
+    | `reward` | `"makespan"` | or latency, shaped |
+    | `reward_scale` | each problem's estimate | seconds |
+    | `discount` | 1.0 | of the shaping; the learner's, if it discounts |
+    | `invalid_penalty` | 0.1 | |
+    | `strict` | False | illegal actions raise |
+    | `time_scale` | 10.0 | seconds at which a time feature is 0.5 |
+    | `uncertainty` | the problem's | sigma of the noise on durations |
+    | `record` | True | keep what `trace()` needs |
+    | `reference` | None | function of (compiled problem, seed) to a makespan |
+    | `render_mode` | None | ansi, rgb_array, human |
+
+    `reset(options={"problem": ...})` sets the problem of one episode: a number of the list, or any
+    problem that fits the spaces. Bad arguments raise `fate_gym.errors.InputError`.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    metadata = _METADATA
+
+    def __init__(
+        self,
+        problem: ProblemSource = "quick",
+        *,
+        render_mode: str | None = None,
+        record: bool = True,
+        reference: Reference | None = None,
+        **options: Any,
+    ) -> None:
+        self._options = parse_options(options)
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise InputError(
+                f"unknown render mode {render_mode!r}",
+                source="environment options",
+                field="render_mode",
+                remedy=near_matches(render_mode, RENDER_MODES),
+            )
+        self.render_mode = render_mode
+        self.source = Source(problem, self._options)
+        self.env_spec: Spec = self.source.spec
+        self.observation_space = self.env_spec.observation_space()
+        self.action_space = self.env_spec.action_space()
+        self._reference = reference
+        self._record = record
+        self._instance: Instance | None = None
+
+    # --- Gymnasium ---
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: draws the problem and seeds the noise; None: both follow from the last seed.
+            options: ``{"problem": ...}`` sets the problem.
+
+        Raises:
+            InputError: an unknown option, or a problem that does not fit the spaces.
+        """
+        super().reset(seed=seed)
+        instance, noise = choose_episode(self.source, self.np_random, seed, options)
+        self._take(instance, noise)
+        out = self._new_output()
+        play.enter(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
+        return self._observation(out), self._info()
+
+    def step(self, action: int) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Place a stage or wait.
+
+        Raises:
+            IllegalActionError: the action is illegal and ``strict`` is set.
+            ResetNeeded: the episode has not begun or has ended.
+        """
+        instance = self._playing()
+        action = int(action)
+        if self._options.strict:
+            self._check(action)
+        out = self._new_output()
+        play.step(
+            instance.compiled.buffer,
+            instance.facts,
+            self._state,
+            self._frame,
+            self._log,
+            out,
+            action,
+        )
+        head = self._head
+        self._ended = bool(head["ended"])
+        observation, info = self._observation(out), self._info()
+        if self._ended:
+            info["metrics"] = episode_metrics(head, instance, self._simulator.seed, self._reference)
+        if self.render_mode == "human":
+            self.render()
+        return observation, float(head["gain"]), self._ended, False, info
+
+    def render(self) -> Any:
+        """The run so far as text, picture or window, by ``render_mode``."""
+        from fate_gym.env.render import render
+
+        return render(self)
+
+    # --- beyond Gymnasium ---
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(S P + 1,) the legal actions, as sb3-contrib asks for them."""
+        self._playing(or_ended=True)
+        return self._mask.astype(np.bool_)
+
+    def placement(self, action: int) -> Assignment | None:
+        """What a legal action does: the stage and its devices; None: wait.
+
+        Raises:
+            IllegalActionError: the action is not legal now.
+        """
+        self._playing()
+        self._check(action)
+        if action == self.env_spec.actions - 1:
+            return None
+        frame = self._frame_view
+        k = int(frame.widths[action])
+        return Assignment(
+            int(frame.window[action // self.env_spec.positions]),
+            tuple(frame.members[action, :k].tolist()),
+            tuple(frame.counts[action, :k].tolist()),
+        )
+
+    def action_of(self, assignment: Assignment | None) -> int | None:
+        """The action that does this; None if the window does not offer it.
+
+        Without counts any action that uses the same devices is taken.
+        """
+        self._playing()
+        wait = self.env_spec.actions - 1
+        if assignment is None:
+            return wait if self._mask[wait] else None
+        frame = self._frame_view
+        slots = np.flatnonzero(frame.window == assignment.stage)
+        if not slots.size:
+            return None
+        wanted = dict.fromkeys(assignment.devices)
+        counts = assignment.counts
+        pairs = sorted(zip(assignment.devices, counts, strict=True)) if counts is not None else None
+        first = int(slots[0]) * self.env_spec.positions
+        for action in range(first, first + self.env_spec.positions):
+            k = int(frame.widths[action])
+            if k != len(wanted):
+                continue
+            members = frame.members[action, :k].tolist()
+            if set(members) != set(wanted):
+                continue
+            if pairs is None or pairs == sorted(
+                zip(members, frame.counts[action, :k].tolist(), strict=True)
+            ):
+                return action
+        return None
+
+    @property
+    def window(self) -> list[int]:
+        """The stages of the window, slot by slot; shorter than S when fewer are ready."""
+        self._playing(or_ended=True)
+        return [int(s) for s in self._frame_view.window if s >= 0]
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds."""
+        self._playing(or_ended=True)
+        return self._simulator.now
+
+    def view(self) -> DecisionView:
+        """What a policy sees of this moment."""
+        self._playing(or_ended=True)
+        return self._simulator.view()
+
+    def trace(self, policy: str = "") -> Trace:
+        """What has happened so far; complete when the episode has terminated.
+
+        Raises:
+            InputError: the environment was made with ``record=False``.
+        """
+        self._playing(or_ended=True)
+        if not self._record:
+            raise InputError(
+                "nothing was recorded", source="environment", remedy="make it with record=True"
+            )
+        return self._simulator.trace(policy)
+
+    def state(self) -> EnvState:
+        """A copy of this moment, random numbers included; for tree search."""
+        instance = self._playing(or_ended=True)
+        shards, evictions = self._logged()
+        return EnvState(
+            self.env_spec,
+            instance,
+            self._simulator.seed,
+            self._state.copy(),
+            self._frame.copy(),
+            self._log.shards[:shards].copy(),
+            self._log.evictions[:evictions].copy(),
+            self.np_random.bit_generator.state,
+        )
+
+    def restore(self, state: Any) -> tuple[Observation, dict[str, Any]]:
+        """Go to a moment that `state` has kept; returns its observation and info.
+
+        Raises:
+            InputError: it comes from an environment with other options.
+        """
+        if not isinstance(state, EnvState) or not state.spec.same_as(self.env_spec):
+            raise InputError(
+                "the state is of an environment with other options",
+                source="environment",
+                item="restore",
+                remedy="restore a state that an environment made alike has given",
+            )
+        instance = state.instance
+        self._take(instance, state.seed, fresh=False)
+        self._state[:] = state.state
+        self._frame[:] = state.frame
+        self._log.shards[: state.shards.size] = state.shards
+        self._log.evictions[: state.evictions.size] = state.evictions
+        self.np_random.bit_generator.state = dict(state.random)
+        self._ended = bool(self._head["ended"])
+        out = self._new_output()
+        observe(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
+        return self._observation(out), self._info()
+
+    # Views into buffers do not survive copying: what they show is kept, and they are made anew.
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {
+            key: value
+            for key, value in self.__dict__.items()
+            if key
+            not in (
+                "_instance", "_simulator", "_state", "_log",
+                "_frame", "_frame_view", "_head", "_ended", "_mask",
+            )
+        }  # fmt: skip
+        return kept | {"_saved": self.state() if self._instance is not None else None}
+
+    def __setstate__(self, kept: Mapping[str, Any]) -> None:
+        saved = kept["_saved"]
+        self.__dict__.update({key: value for key, value in kept.items() if key != "_saved"})
+        self._instance = None
+        if saved is not None:
+            self.restore(saved)
+
+    # --- inside ---
+
+    def _take(self, instance: Instance, seed: int, *, fresh: bool = True) -> None:
+        """Have a simulator of the problem, and a frame; both at the start when ``fresh``."""
+        if self._instance is not instance:
+            self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
+            self._simulator.play(self._adopt)
+            self._frame = np.zeros(self.env_spec.frame_bytes(instance.compiled), np.uint8)
+            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+            self._frame_view: FrameView = plain(frame_view)(self._frame, instance.compiled.view)
+            self._head = self._frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
+            self._instance = instance
+        elif fresh:
+            self._simulator.reset(seed)
+            self._frame[:] = 0
+            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+        self._simulator.seed = seed
+        self._ended = False
+
+    def _adopt(self, _: Buffer, state: Buffer, log: Log) -> float:
+        self._state, self._log = state, log
+        return 0.0
+
+    def _new_output(self) -> Buffer:
+        return np.empty(self.env_spec.bytes, np.uint8)
+
+    def _observation(self, out: Buffer) -> Observation:
+        observation = self.env_spec.arrays(out, None)
+        self._mask = observation[MASK]
+        return observation
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            MASK: self._mask.copy(),
+            "invalid_action": bool(self._head["invalid"]),
+            "time": float(self._head["time"]),
+        }
+
+    def _logged(self) -> tuple[int, int]:
+        """Rows of the log that are in use."""
+        head = self._state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
+        shards, evictions = int(head["shard_rows"]), int(head["eviction_rows"])
+        return min(shards, self._log.shards.size), min(evictions, self._log.evictions.size)
+
+    def _playing(self, *, or_ended: bool = False) -> Instance:
+        if self._instance is None or (self._ended and not or_ended):
+            raise ResetNeeded("call reset() first: no episode is running")
+        return self._instance
+
+    def _check(self, action: int) -> None:
+        if not 0 <= action < self._mask.size:
+            raise IllegalActionError(f"action {action} is not within 0 and {self._mask.size - 1}")
+        if self._mask[action]:
+            return
+        if action == self._mask.size - 1:
+            raise IllegalActionError(
+                "waiting is illegal when no event lies ahead: place a ready stage"
+            )
+        slot, position = divmod(action, self.env_spec.positions)
+        raise IllegalActionError(
+            f"action {action}: slot {slot} of the window has no placement {position}"
+        )
+
+
+def choose_episode(
+    source: Source,
+    rng: np.random.Generator,
+    seed: int | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[Instance, int]:
+    """The problem and the seed of the noise of a new episode.
+
+    Raises:
+        InputError: an unknown option, or a problem that does not fit the spaces.
+    """
+    given = dict(options or {})
+    for name in given:
+        if name != "problem":
+            raise InputError(
+                f"unknown option {name!r}",
+                source="options of reset",
+                remedy="the only option is 'problem'",
+            )
+    instance = source.choose(given["problem"]) if "problem" in given else source.draw(rng)
+    noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
+    return instance, noise
+
+
+def episode_metrics(
+    head: Any, instance: Instance, seed: int, reference: Reference | None
+) -> dict[str, float]:
+    """What a finished episode was worth; for more, `WorkflowSchedulingEnv.trace`."""
+    workflows = instance.compiled.view.workflows
+    makespan = float(head["time"]) - instance.first_arrival
+    metrics = {
+        "makespan": makespan,
+        "latency_mean": float(head["ended_latency"]) / workflows.size,
+        "placements": int(head["placements"]),
+        "waits": int(head["waits"]),
+        "invalid_actions": int(head["invalid_steps"]),
+    }
+    if reference is not None:
+        metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
+    return metrics
+
+
+__all__ = ["EnvState", "Observation", "WorkflowSchedulingEnv", "choose_episode", "episode_metrics"]

@@ -1,0 +1,321 @@
+"""What an agent sees, number by number: the one source of spaces, columns and documentation.
+
+Every feature is finite and bounded. There are four scalings:
+
+* flag: 0 or 1.
+* share: a ratio that lies in [0, 1] by itself.
+* half at c: ``x / (x + c)`` of a quantity x ≥ 0, in [0, 1]: 0 for nothing, 0.5 for x = c, towards
+  1 for very much. Ranks survive, no cap has to be guessed, and the infinite is 1.
+* signed, half at c: ``x / (|x| + c)``, in [-1, 1].
+
+``time_scale`` is an option of the environment, in seconds. The constants below are the column
+numbers; compiled code is built on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fate_gym.compiled import inlined
+
+HALF_TOKENS = 1000.0
+HALF_OUTPUT_TOKENS = 200.0
+HALF_QUERIES = 4.0
+HALF_DEGREE = 4.0
+HALF_STAGES = 50.0
+HALF_WORKFLOWS = 4.0
+HALF_MEMORY = 32e9
+HALF_TRANSFER = 256e6
+HALF_FLOPS = 150e12
+HALF_MEMORY_RATE = 1e12
+HALF_HOST_RATE = 25e9
+HALF_LINK_RATE = 25e9
+HALF_SIGMA = 0.5
+LONG = 10.0
+"""Features of whole schedules (ranks, now) are half at ``LONG x time_scale``."""
+
+
+@inlined
+def saturate(x: float, half: float) -> float:
+    """``x / (x + half)``: in [0, 1) for x ≥ 0; 1 for inf."""
+    return 1.0 - half / (x + half)
+
+
+class Feature(NamedTuple):
+    """One number of the observation."""
+
+    name: str
+    meaning: str
+    unit: str
+    scaling: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """One key of the observation: rows of features.
+
+    Attributes:
+        key: name in the observation.
+        rows: what a row stands for.
+        features: the columns that every problem has.
+        per_model: what is told for each model after them, one column a model.
+    """
+
+    key: str
+    rows: str
+    features: tuple[Feature, ...]
+    per_model: tuple[Feature, ...] = ()
+
+    def index(self, name: str) -> int:
+        """The column of a feature."""
+        return [feature.name for feature in self.features].index(name)
+
+    def width(self, models: int) -> int:
+        """Columns when up to ``models`` models are shown."""
+        return len(self.features) + models * len(self.per_model)
+
+    def columns(self, models: int) -> list[Feature]:
+        """All columns in order; those for a model carry its number."""
+        repeated = [
+            feature._replace(name=f"{feature.name}[{m}]")
+            for feature in self.per_model
+            for m in range(models)
+        ]
+        return [*self.features, *repeated]
+
+
+def _flag(name: str, meaning: str) -> Feature:
+    return Feature(name, meaning, "-", "flag")
+
+
+def _share(name: str, meaning: str) -> Feature:
+    return Feature(name, meaning, "-", "share")
+
+
+def _half(name: str, meaning: str, unit: str, half: float, shown: float | None = None) -> Feature:
+    return Feature(name, meaning, unit, f"half at {half if shown is None else shown:g} {unit}")
+
+
+def _seconds(name: str, meaning: str, *, long: bool = False) -> Feature:
+    scale = f"{LONG:g} x time_scale" if long else "time_scale"
+    return Feature(name, meaning, "s", f"half at {scale}")
+
+
+def _count(name: str, meaning: str, half: float) -> Feature:
+    return Feature(name, meaning, "count", f"half at {half:g}")
+
+
+_STATIC_STAGE = (
+    _flag("is_model", "the stage is a batch of queries to a model, not a task of given seconds"),
+    _count("queries", "queries of the batch", HALF_QUERIES),
+    _half("prefix", "shared prompt prefix", "tokens", HALF_TOKENS),
+    _half("prompt", "own prompt of one query", "tokens", HALF_TOKENS),
+    _half("inherited", "context that one query takes over from the parents", "tokens", HALF_TOKENS),
+    _half("output", "output of one query", "tokens", HALF_OUTPUT_TOKENS),
+    _seconds("best_seconds", "prefill + decode on the fastest device, nothing cached"),
+    _seconds("mean_seconds", "the same, mean over the devices that can run it"),
+    _seconds("upward_rank", "longest way to the end of the workflow (HEFT)", long=True),
+    _share("criticality", "upward rank / largest upward rank of the workflow"),
+    _seconds("slack", "longest way through the workflow - longest way through here", long=True),
+    _share("reachability", "devices that can ever run the stage / all devices"),
+    _half("weights", "weights of its model", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
+    _half("context", "KV of all its queries, prefix once", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
+    _count("parents", "parents", HALF_DEGREE),
+    _count("children", "children", HALF_DEGREE),
+    _half("input", "data from the parents", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
+    _half("result", "data for the children", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
+    _share("children_same_model", "children that use the same model / children"),
+    _count("prefix_peers", "other stages of the workflow with the same prefix", HALF_DEGREE),
+)
+
+STAGES = Group(
+    "stages",
+    "one ready stage, in the order of the window: largest upward rank first",
+    (
+        _flag("present", "the slot holds a stage; otherwise the row is 0"),
+        *_STATIC_STAGE,
+        _seconds("ready_for", "time since it became ready"),
+        _seconds("age", "time since its workflow arrived", long=True),
+        _share("resident", "devices that hold its model / devices that can run it"),
+        _share("prefix_cached", "largest share of its prefix that a device caches"),
+        _seconds("best_end", "earliest expected end on one device, from now"),
+    ),
+    (
+        _flag("model", "it uses this model"),
+        _share("child_model", "children that use this model / children"),
+    ),
+)
+
+DEVICES = Group(
+    "devices",
+    "one device, in the order of the cluster",
+    (
+        _flag("present", "there is such a device; otherwise the row is 0"),
+        _half("memory", "limit of weights + KV", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
+        _half("flops", "effective rate", "TFLOP/s", HALF_FLOPS, HALF_FLOPS / 1e12),
+        _half(
+            "bandwidth", "effective, of memory", "GB/s", HALF_MEMORY_RATE, 1e-9 * HALF_MEMORY_RATE
+        ),
+        _half("host_rate", "from the host", "GB/s", HALF_HOST_RATE, HALF_HOST_RATE / 1e9),
+        _half(
+            "link_rate", "from other devices, mean", "GB/s", HALF_LINK_RATE, HALF_LINK_RATE / 1e9
+        ),
+        _share("node_peers", "other devices of its node / all devices"),
+        _share("hosts_models", "models of the problem that some stage could run here / models"),
+        _flag("idle", "nothing is running"),
+        _seconds("queue", "expected time until the queue is empty"),
+        _share("weights", "resident weights / memory, as the next shard will meet them"),
+        _share("kv", "cached KV / memory, as the next shard will meet it"),
+        _share("free", "1 - weights - kv"),
+        _share("prefix_hits", "mean share of the shown stages' prefixes that is cached here"),
+        _share(
+            "demand", "mean over the shown stages of 1 / (devices that can run it), where it is one"
+        ),
+    ),
+    (_flag("resident", "the model is loaded, as the next shard will meet it"),),
+)
+
+CANDIDATES = Group(
+    "candidates",
+    "one candidate placement, slot x P + position: action numbers without the last",
+    (
+        _flag("legal", "the placement exists; otherwise the row is 0"),
+        _share("devices", "devices used / max_shards"),
+        _seconds("turn", "time until the last of its devices is free"),
+        _seconds("load", "longest load of weights"),
+        _seconds("transfer", "longest transfer of inputs"),
+        _seconds("prefill", "longest prefill"),
+        _seconds("decode", "longest decode"),
+        _seconds("end", "expected end, from now"),
+        Feature(
+            "later",
+            "expected end - earliest expected end of the stage on one device",
+            "s",
+            "signed, half at time_scale",
+            -1.0,
+        ),
+        _seconds("occupied", "device time that it takes, summed"),
+        _share("speed", "best seconds of the stage / its seconds on the slowest device used"),
+        _share("resident", "queries that find the model loaded / queries"),
+        _share(
+            "prefix_hit", "prefix tokens that need no prefill / prefix tokens, mean over queries"
+        ),
+        _share("context_hit", "inherited tokens that need no prefill / inherited tokens, likewise"),
+        _half("moved", "data to move", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
+        _share("evicted_kv", "KV that has to go / memory, worst device"),
+        _share("evicted_weights", "other models' weights that have to go / memory, worst device"),
+        _share("children_fit", "children that can run on the first device / children"),
+        _share(
+            "children_resident", "children that will find their model on the first device, same"
+        ),
+        _seconds("children_saved", "prefill that children save by following to the first device"),
+        _share("demand", "largest demand (see devices) for one of its devices"),
+    ),
+)
+
+GLOBALS = Group(
+    "globals",
+    "the run as a whole",
+    (
+        _seconds("now", "time since the first arrival", long=True),
+        _flag("can_wait", "an event lies ahead"),
+        _share("shown", "slots that hold a stage / slots"),
+        _count("hidden", "ready stages beyond the window", HALF_DEGREE),
+        _count("workflows", "workflows that have arrived and have not ended", HALF_WORKFLOWS),
+        _count("stages_left", "stages of these that have not ended", HALF_STAGES),
+        _share("done", "ended stages / stages of arrived workflows"),
+        _share("busy", "devices with something to run / devices"),
+        _seconds("mean_queue", "expected time until a queue is empty, mean over devices"),
+        _seconds("longest_queue", "the same, longest"),
+        _seconds("path_left", "largest upward rank of a ready stage", long=True),
+        _seconds("work_left", "best seconds of stages not placed / devices", long=True),
+        _half("uncertainty", "sigma of the noise on durations", "-", HALF_SIGMA),
+        _flag("eager", "transfers start when the parent ends"),
+    ),
+)
+
+NODES = Group(
+    "dag_nodes",
+    "one stage of an arrived workflow, in the order of the problem",
+    (
+        _flag("present", "its workflow has arrived; otherwise the row is 0"),
+        *_STATIC_STAGE,
+        _flag("waiting", "a parent has not ended"),
+        _flag("ready", "it can be placed"),
+        _flag("placed", "it is queued or running"),
+        _flag("ended", "it is done"),
+        _share("slot", "(number of its slot in the window + 1) / slots; 0: not shown"),
+    ),
+    (
+        _flag("model", "it uses this model"),
+        _share("child_model", "children that use this model / children"),
+    ),
+)
+
+GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)}
+"""The groups that can be switched on and off, in order."""
+
+STATIC_FROM = 1
+"""Static columns of a stage start here, in `STAGES` and in `NODES`."""
+STATIC_TO = STATIC_FROM + len(_STATIC_STAGE)
+STAGE_WIDTH = len(STAGES.features)
+DEVICE_WIDTH = len(DEVICES.features)
+CANDIDATE_WIDTH = len(CANDIDATES.features)
+GLOBAL_WIDTH = len(GLOBALS.features)
+NODE_WIDTH = len(NODES.features)
+
+STAGE_READY_FOR = STAGES.index("ready_for")
+STAGE_AGE = STAGES.index("age")
+STAGE_RESIDENT = STAGES.index("resident")
+STAGE_PREFIX_CACHED = STAGES.index("prefix_cached")
+STAGE_BEST_END = STAGES.index("best_end")
+
+DEVICE_IDLE = DEVICES.index("idle")
+DEVICE_QUEUE = DEVICES.index("queue")
+DEVICE_WEIGHTS = DEVICES.index("weights")
+DEVICE_KV = DEVICES.index("kv")
+DEVICE_FREE = DEVICES.index("free")
+DEVICE_PREFIX_HITS = DEVICES.index("prefix_hits")
+DEVICE_DEMAND = DEVICES.index("demand")
+
+CANDIDATE_DEVICES = CANDIDATES.index("devices")
+CANDIDATE_TURN = CANDIDATES.index("turn")
+CANDIDATE_LOAD = CANDIDATES.index("load")
+CANDIDATE_TRANSFER = CANDIDATES.index("transfer")
+CANDIDATE_PREFILL = CANDIDATES.index("prefill")
+CANDIDATE_DECODE = CANDIDATES.index("decode")
+CANDIDATE_END = CANDIDATES.index("end")
+CANDIDATE_LATER = CANDIDATES.index("later")
+CANDIDATE_OCCUPIED = CANDIDATES.index("occupied")
+CANDIDATE_SPEED = CANDIDATES.index("speed")
+CANDIDATE_RESIDENT = CANDIDATES.index("resident")
+CANDIDATE_PREFIX_HIT = CANDIDATES.index("prefix_hit")
+CANDIDATE_CONTEXT_HIT = CANDIDATES.index("context_hit")
+CANDIDATE_MOVED = CANDIDATES.index("moved")
+CANDIDATE_EVICTED_KV = CANDIDATES.index("evicted_kv")
+CANDIDATE_EVICTED_WEIGHTS = CANDIDATES.index("evicted_weights")
+CANDIDATE_CHILDREN_FIT = CANDIDATES.index("children_fit")
+CANDIDATE_CHILDREN_RESIDENT = CANDIDATES.index("children_resident")
+CANDIDATE_CHILDREN_SAVED = CANDIDATES.index("children_saved")
+CANDIDATE_DEMAND = CANDIDATES.index("demand")
+
+GLOBAL_NOW = GLOBALS.index("now")
+GLOBAL_CAN_WAIT = GLOBALS.index("can_wait")
+GLOBAL_SHOWN = GLOBALS.index("shown")
+GLOBAL_HIDDEN = GLOBALS.index("hidden")
+GLOBAL_WORKFLOWS = GLOBALS.index("workflows")
+GLOBAL_STAGES_LEFT = GLOBALS.index("stages_left")
+GLOBAL_DONE = GLOBALS.index("done")
+GLOBAL_BUSY = GLOBALS.index("busy")
+GLOBAL_MEAN_QUEUE = GLOBALS.index("mean_queue")
+GLOBAL_LONGEST_QUEUE = GLOBALS.index("longest_queue")
+GLOBAL_PATH_LEFT = GLOBALS.index("path_left")
+GLOBAL_WORK_LEFT = GLOBALS.index("work_left")
+GLOBAL_UNCERTAINTY = GLOBALS.index("uncertainty")
+GLOBAL_EAGER = GLOBALS.index("eager")
+
+NODE_STATUS = NODES.index("waiting")
+NODE_SLOT = NODES.index("slot")

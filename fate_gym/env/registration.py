@@ -1,0 +1,43 @@
+"""Names under which Gymnasium finds the environment.
+
+``import fate_gym`` registers it; so does Gymnasium itself, through the entry point
+``gymnasium.envs`` of the installed package. Neither imports the environment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from fate_gym.env.vector import WorkflowSchedulingVectorEnv
+
+ENV_ID = "fate_gym/WorkflowScheduling-v0"
+
+
+def register_envs() -> None:
+    """Register `ENV_ID`, once."""
+    if ENV_ID not in registry:
+        register(
+            ENV_ID,
+            entry_point="fate_gym.env.env:WorkflowSchedulingEnv",
+            vector_entry_point="fate_gym.env.vector:WorkflowSchedulingVectorEnv",
+        )
+
+
+def make_vec(num_envs: int, **arguments: Any) -> WorkflowSchedulingVectorEnv:
+    """``num_envs`` environments that step in one compiled call.
+
+    Takes the arguments of `fate_gym.env.vector.WorkflowSchedulingVectorEnv`; the same as
+    ``gymnasium.make_vec(ENV_ID, num_envs, ...)``.
+
+    Raises:
+        InputError: bad arguments.
+    """
+    from fate_gym.env.vector import WorkflowSchedulingVectorEnv
+
+    return WorkflowSchedulingVectorEnv(num_envs, **arguments)
+
+
+__all__ = ["ENV_ID", "make_vec", "register_envs"]

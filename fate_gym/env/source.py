@@ -1,0 +1,157 @@
+"""Where the problem of an episode comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fate_gym.env.facts import problem_facts
+from fate_gym.env.layout import FACTS_HEAD, FACTS_HEAD_BYTES
+from fate_gym.env.spec import EnvOptions, Limits, Spec
+from fate_gym.errors import InputError
+from fate_gym.problem import Problem, load_problem
+from fate_gym.sim import CompiledProblem, compile_problem
+from fate_gym.sim.layout import Buffer
+from fate_gym.workloads import build_suite, load_cluster, load_suite
+
+Maker = Callable[[int], "Problem | CompiledProblem"]
+ProblemLike = Problem | CompiledProblem | str | Path
+ProblemSource = ProblemLike | Sequence[ProblemLike] | Maker
+"""A problem; the name of a suite or the path of a problem file; a sequence of these, of which each
+episode draws one; or a function from a seed to a problem, called for each episode."""
+
+
+class Instance:
+    """A problem ready to be played in a given environment.
+
+    Attributes:
+        compiled: its arrays.
+        facts: what the observation needs to know (`fate_gym.env.layout`).
+        scale: seconds: a simple estimate of its makespan.
+        first_arrival: seconds.
+    """
+
+    def __init__(self, compiled: CompiledProblem, spec: Spec) -> None:
+        spec.check_fits(compiled)
+        self.compiled = compiled
+        self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
+        head = self.facts[:FACTS_HEAD_BYTES].view(FACTS_HEAD)[0]
+        self.scale = float(head["scale"])
+        self.first_arrival = float(head["first_arrival"])
+
+
+class Source:
+    """Draws the problem of each episode.
+
+    Problems of a fixed set are compiled once, when the source is made; a function makes a new
+    problem for each episode, which is then compiled. The sizes of a function's problems are taken
+    from the one it makes of seed 0; where others are larger, say so by max_devices and the like.
+
+    Attributes:
+        spec: the sizes of the environment.
+    """
+
+    def __init__(self, problem: ProblemSource, options: EnvOptions) -> None:
+        self._maker: Maker | None = None
+        if callable(problem):
+            self._maker = problem
+            compiled = [self._compile(problem(0), options)]
+        else:
+            items = [problem] if isinstance(problem, ProblemLike) else list(problem)
+            compiled = [self._compile(p, options) for item in items for p in _problems(item)]
+        if not compiled:
+            raise InputError(
+                "no problem is given",
+                source="environment",
+                field="problem",
+                remedy="give a problem, the name of a suite, a file, a list or a function",
+            )
+        needs = reduce(Limits.join, (Limits.of(c) for c in compiled))
+        self.spec = Spec(options, needs)
+        self._instances = [Instance(c, self.spec) for c in compiled]
+
+    def __len__(self) -> int:
+        """Number of problems of a fixed set; 1 for a function."""
+        return len(self._instances)
+
+    def draw(self, rng: np.random.Generator) -> Instance:
+        """The problem of the next episode."""
+        if self._maker is not None:
+            return self.instance(self._maker(int(rng.integers(2**31))))
+        if len(self._instances) == 1:
+            return self._instances[0]
+        return self._instances[int(rng.integers(len(self._instances)))]
+
+    def choose(self, problem: Any) -> Instance:
+        """The problem that ``options["problem"]`` of a reset names.
+
+        Args:
+            problem: a number of the set, or any single problem.
+
+        Raises:
+            InputError: there is no such problem, or it does not fit the spaces.
+        """
+        if isinstance(problem, Instance):
+            return problem
+        if isinstance(problem, int | np.integer) and not isinstance(problem, bool):
+            if self._maker is None and 0 <= problem < len(self._instances):
+                return self._instances[int(problem)]
+            raise InputError(
+                f"there is no problem {problem}",
+                source="environment",
+                field="problem",
+                remedy=f"choose 0 to {len(self._instances) - 1}"
+                if self._maker is None
+                else "give a problem: those of a function have no numbers",
+            )
+        found = list(_problems(problem))
+        if len(found) != 1:
+            raise InputError(
+                f"{problem!r} holds {len(found)} problems, an episode has one",
+                source="environment",
+                field="problem",
+                remedy="give one of them",
+            )
+        return self.instance(found[0])
+
+    def instance(self, problem: Problem | CompiledProblem) -> Instance:
+        """Compile a problem for this environment."""
+        return Instance(self._compile(problem, self.spec.options), self.spec)
+
+    @staticmethod
+    def _compile(problem: Problem | CompiledProblem, options: EnvOptions) -> CompiledProblem:
+        if not isinstance(problem, Problem | CompiledProblem):
+            raise _not_a_problem(problem)
+        plain = problem.problem if isinstance(problem, CompiledProblem) else problem
+        sigma = options.uncertainty
+        if sigma is None or sigma == plain.options.uncertainty:
+            return compile_problem(problem)
+        noisy = plain.options.model_copy(update={"uncertainty": sigma})
+        return compile_problem(plain.model_copy(update={"options": noisy}))
+
+
+def _problems(item: Any) -> Sequence[Problem | CompiledProblem]:
+    if isinstance(item, Problem | CompiledProblem):
+        return [item]
+    if isinstance(item, Path) or (isinstance(item, str) and item.endswith(".json")):
+        return [load_problem(item)]
+    if isinstance(item, str):
+        suite = load_suite(item)
+        return build_suite(suite, load_cluster(suite.cluster), seed=0)
+    raise _not_a_problem(item)
+
+
+def _not_a_problem(item: Any) -> InputError:
+    return InputError(
+        f"a {type(item).__name__} is not a problem",
+        source="environment",
+        field="problem",
+        remedy="give a problem, the name of a suite, a file, a list or a function",
+    )
+
+
+__all__ = ["Instance", "Maker", "ProblemLike", "ProblemSource", "Source"]
