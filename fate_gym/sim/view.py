@@ -73,6 +73,11 @@ class DecisionView:
         return self._state.ready[:count].tolist()
 
     @property
+    def arrived(self) -> list[int]:
+        """Workflows that have arrived, in order of arrival."""
+        return self._problem.arrivals[: int(self._state.head[0]["next_arrival"])].tolist()
+
+    @property
     def can_wait(self) -> bool:
         """Whether an event lies ahead."""
         return bool(_can_wait(self._compiled.buffer, self._buffer))
