@@ -185,7 +185,7 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
 def _child_seconds(
     p: ProblemView, st: StateView, s: int, c: int, q: int, inherited: int
 ) -> tuple[float, float]:
-    """Load, prefill and decode of child ``c`` on ``q``: in the state now, and behind ``s`` there."""
+    """Load, prefill and decode of child ``c`` on ``q``: in the state now, and behind ``s``."""
     stage = p.stages[c]
     load = 0.0 if st.resident[q, stage.model] else p.load_seconds[stage.model, q]
     decode = p.decode_seconds[c, q]

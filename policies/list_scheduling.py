@@ -1,4 +1,4 @@
-"""List schedulers as policies: one class, whose parameters make EFT, Min-Min, HEFT, PEFT and kin."""
+"""List schedulers as policies: EFT, Min-Min, HEFT, PEFT and kin are instances of one class."""
 
 from __future__ import annotations
 
