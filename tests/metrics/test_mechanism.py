@@ -113,7 +113,8 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
         },
         {
             "stage": 1, "device": 0, "start": 10, "end": 20, "transfer_s": 4, "prefill_s": 2,
-            "decode_s": 4, "prefix_hit": 30, "copied": 20, "prefix_new": 20, "context_hit": 15, "context_new": 5,
+            "decode_s": 4, "prefix_hit": 30, "copied": 20, "prefix_new": 20, "context_hit": 15,
+            "context_new": 5,
         },
         {
             "stage": 1, "slot": 1, "device": 1, "start": 12, "end": 16, "load_s": 3, "decode_s": 1,
