@@ -83,6 +83,11 @@ class DecisionView:
         return self._compiled
 
     @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return int(self._problem.devices.size)
+
+    @property
     def now(self) -> float:
         """Simulated seconds."""
         return float(self._state.head[0]["now"])
@@ -193,6 +198,15 @@ class DecisionView:
         free: Floats = self._problem.devices["memory"] - devices["weight_bytes"]
         return free - devices["kv_bytes"]
 
+    @reads("memory", "residency")
+    def missing_bytes(self, stage: int) -> Floats:
+        """(D,) weights of the stage's model where it is not resident; 0 where it is."""
+        model = int(self._problem.stages[stage]["model"])
+        if model < 0:
+            return np.zeros(self._problem.devices.size)
+        missing = self._state.resident[:, model] == 0
+        return missing * float(self._problem.models[model]["weight_bytes"])
+
     @reads("costs")
     def load_seconds(self, stage: int) -> Floats:
         """(D,) to load the stage's model where it is not resident; 0 for a stage without one."""
@@ -231,6 +245,14 @@ class DecisionView:
         _transfers(self._compiled.buffer, self._buffer, stage, self._matrix)
         return self._matrix.copy()
 
+    @reads("links")
+    def prefix_transfer_seconds(self, stage: int, source: int, tokens: Integers) -> Floats:
+        """(D,) to send ``tokens`` (D,) of the stage's prefix from device ``source``."""
+        model = int(self._problem.stages[stage]["model"])
+        kv = 0.0 if model < 0 else float(self._problem.models[model]["kv"])
+        seconds: Floats = tokens * kv / self._problem.link_bandwidth[source]
+        return seconds + self._problem.link_latency[source]
+
     @reads("progress")
     def arrival(self, workflow: int) -> float:
         """When a workflow arrived; inf for one that has not."""
@@ -245,12 +267,12 @@ class DecisionView:
 
     @reads("progress")
     def service_seconds(self, stage: int) -> float:
-        """Seconds from the first start of a finished stage's shards to its end; 0 before that."""
+        """Seconds from the first start of a finished stage's shards to its end; 0 for tools."""
         record = self._state.stages[stage]
         if record["status"] != DONE:
             return 0.0
         if self._problem.stages[stage]["kind"] == TOOL_STAGE:
-            return float(record["end"] - record["ready_at"])
+            return 0.0
         return float(record["end"] - self._state.slots[stage, : record["shards"]]["start"].min())
 
     @reads(ARRAYS)
