@@ -147,9 +147,13 @@ class DecisionView:
         return self._matrix.copy()
 
     @reads("estimates")
-    def estimate(self, stage: int, device: int) -> Estimate:
-        """The parts of the cost of the whole stage on one device."""
-        return Estimate(*_parts(self._compiled.buffer, self._buffer, stage, device))
+    def estimate(self, stage: int, device: int, migrate_from: int | None = None) -> Estimate:
+        """The parts of the cost of the whole stage on one device.
+
+        With ``migrate_from`` that device first sends what it caches of the stage's prefix.
+        """
+        source = -1 if migrate_from is None else migrate_from
+        return Estimate(*_parts(self._compiled.buffer, self._buffer, stage, device, source))
 
     @reads("residency")
     def resident(self, stage: int) -> NDArray[np.bool_]:
@@ -362,14 +366,19 @@ def _ends(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
 
 @compiled
 def _parts(
-    problem: Buffer, state: Buffer, s: int, d: int
+    problem: Buffer, state: Buffer, s: int, d: int, source: int
 ) -> tuple[float, float, float, float, float]:
     p = problem_view(problem)
     st = state_view(state, p)
     turn = cost.drain_estimate(p, st, d)
-    load, transfer, prefill, decode, _ = cost.shard_cost(
-        p, st, s, d, int(p.stages[s].queries), turn
-    )
+    n = int(p.stages[s].queries)
+    load, transfer, prefill, decode, _ = cost.shard_cost(p, st, s, d, n, turn)
+    if source >= 0:
+        copied, later, fetch, rest, _ = cost.migrated_cost(
+            problem, state, s, d, n, turn, source, True
+        )
+        if copied > 0.0:
+            turn, transfer, prefill = later, fetch, rest
     return turn, load, transfer, prefill, decode
 
 
