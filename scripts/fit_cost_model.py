@@ -1,4 +1,4 @@
-"""Fits the cost model on measured times: ``fit_cost_model.py DATA_DIR [--write]`` (see `fate_gym.lab.cost_fit`)."""
+"""Fits the cost model on measured times: ``DATA_DIR [--write]`` (`fate_gym.lab.cost_fit`)."""
 
 from fate_gym.lab.cost_fit import main
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fate_gym.errors import InputError
 from fate_gym.lab import measured
+from fate_gym.lab.cost_fit import Frame
 from fate_gym.lab.measured import SHAPES, Shape
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "data" / "cost_model"
@@ -29,6 +31,7 @@ HEADS = {"llama-2-7b tp1": (32, 32), "70b/34b tp1": (64, 8), "llama-3-8b tp1": (
 
 
 def main() -> None:
+    """Pack the tables that the command line names."""
     parser = argparse.ArgumentParser(description="Pack measured GPU times.")
     parser.add_argument("data", type=Path, help="folder with the measured tables")
     parser.add_argument("output", type=Path, nargs="?", default=OUTPUT)
@@ -48,18 +51,18 @@ def main() -> None:
     _write(tables.engine, options.output / measured.ENGINE)
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
+def _write(table: Frame, path: Path) -> None:
     table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def _read(systems: Path, gpu: str, kind: str, table: str) -> pd.DataFrame:
+def _read(systems: Path, gpu: str, kind: str, table: str) -> Frame:
     files = sorted((systems / SYSTEMS[gpu] / kind).glob(f"*/*/{table}.parquet"))
     if not files:
         raise InputError(f"no {table} of {gpu}", source=systems)
     return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
 
-def _gemm(systems: Path, gpu: str) -> pd.DataFrame:
+def _gemm(systems: Path, gpu: str) -> Frame:
     """The four GEMMs of a layer of each shape; sizes between measured ones are interpolated."""
     table = _read(systems, gpu, "gemm", "gemm_perf")
     table = table[table.gemm_dtype == "bfloat16"]
@@ -79,7 +82,7 @@ def _sizes(shape: Shape) -> list[tuple[int, int]]:
     return [(width + 2 * kv, hidden), (hidden, width), (2 * inner, hidden), (hidden, inner)]
 
 
-def _interpolated(grid: pd.DataFrame, n: int, k: int) -> float:
+def _interpolated(grid: Frame, n: int, k: int) -> float:
     """Milliseconds of an (n, k) GEMM: bilinear in log(time per weight) over log size."""
     rows, columns = np.array(grid.index, float), np.array(grid.columns, float)
     cost = np.log(grid.to_numpy() / (rows[:, None] * columns[None, :]))
@@ -90,13 +93,13 @@ def _interpolated(grid: pd.DataFrame, n: int, k: int) -> float:
     return float(np.exp((1 - v) * low + v * high) * n * k)
 
 
-def _between(grid: np.ndarray, value: float) -> tuple[int, float]:
+def _between(grid: Any, value: float) -> tuple[int, float]:
     i = int(np.clip(np.searchsorted(grid, value) - 1, 0, len(grid) - 2))
     share = np.log(value / grid[i]) / np.log(grid[i + 1] / grid[i])
     return i, float(np.clip(share, 0.0, 1.0))
 
 
-def _attention(systems: Path, gpu: str, phase: str) -> pd.DataFrame:
+def _attention(systems: Path, gpu: str, phase: str) -> Frame:
     kind = {"prefill": "context", "decode": "generation"}[phase]
     table = _read(systems, gpu, "attention", f"{kind}_attention_perf")
     keep = (table.head_dim == 128) & (table.attn_dtype == "bfloat16")

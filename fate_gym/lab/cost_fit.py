@@ -34,6 +34,7 @@ from fate_gym.lab.measured import (
 )
 
 Column = NDArray[np.float64]
+Frame = Any  # a table or a column of pandas, whose stubs make arithmetic unreadable
 
 TRAIN_MODELS = ("Llama-2-7b-hf", "CodeLlama-34b-Instruct-hf")
 TRAIN_SHAPES = ("llama-2-7b tp1", "70b/34b tp1")
@@ -47,6 +48,9 @@ UNSEEN = {"A40": {"bandwidth_gb_s": 696.0, "tflops": 149.7, "mfu": 0.5, "mbu": 0
 """Measured, but not in the catalogue: data sheet of NVIDIA, and the start values of its kind."""
 
 CATALOGUE = Path(__file__).parents[1] / "catalog"
+PAGE = Path(__file__).parents[2] / "docs" / "cost-model.md"
+_TABLE_FROM, _TABLE_TO = "<!-- errors -->", "<!-- end -->"
+_GOAL = 0.15
 _WIDTH = 0.1  # residuals of the logarithm beyond this count less (soft L1)
 
 
@@ -93,7 +97,7 @@ def fit(tables: Tables) -> Constants:
 
     def gemm(x: Column) -> Column:
         mfu, mbu, ramp = x[:count][index], x[count : 2 * count][index], x[-1]
-        return linear_seconds(params, tokens, mfu * peak, mbu * bandwidth, ramp)
+        return np.asarray(linear_seconds(params, tokens, mfu * peak, mbu * bandwidth, ramp))
 
     start = [0.7] * (2 * count) + [50.0]
     found = _solve(gemm, linear.gemm_ms_per_layer, start, upper=[1.0] * (2 * count) + [500.0])
@@ -104,7 +108,7 @@ def fit(tables: Tables) -> Constants:
     unit = unit / bandwidth
 
     def between(x: Column) -> Column:
-        return x[0] * unit[known] + x[1]
+        return np.asarray(x[0] * unit[known] + x[1])
 
     passes = _solve(between, linear.nongemm_ms_per_layer[known], [40.0, 2e-5])
     prefill, prefill_s, attention_passes = _fit_prefill(tables.prefill, names)
@@ -122,40 +126,42 @@ def fit(tables: Tables) -> Constants:
     return Constants(rates, ramp, float(passes[0]), attention_passes, float(passes[1]), attention_s)
 
 
-def _training_linear(tables: Tables) -> pd.DataFrame:
+def _training_linear(tables: Tables) -> Frame:
     known = {key for key, name in GPUS.items() if name in catalog.gpus()}
     keep = tables.linear.model.isin(TRAIN_MODELS) & tables.linear.gpu.isin(known)
     return tables.linear[keep].reset_index(drop=True)
 
 
-def _fit_prefill(table: pd.DataFrame, names: list[str]) -> tuple[Column, float, float]:
+def _fit_prefill(table: Frame, names: list[str]) -> tuple[Column, float, float]:
     table = table[table["shape"].isin(TRAIN_SHAPES) & table.gpu.isin(names)]
     peak, bandwidth, index = _rates(table, names)
     flops, traffic = _attention_work(table)
 
     def attention(x: Column) -> Column:
-        return flops / (x[: len(names)][index] * peak) + x[-2] * traffic / bandwidth + x[-1]
+        return np.asarray(
+            flops / (x[: len(names)][index] * peak) + x[-2] * traffic / bandwidth + x[-1]
+        )
 
     start, upper = [0.6] * len(names) + [2.0, 1e-5], [1.0] * len(names) + [50.0, 1e-3]
     found = _solve(attention, table.latency_ms, start, upper)
     return found[: len(names)], float(found[-1]), float(found[-2])
 
 
-def _fit_decode(table: pd.DataFrame, names: list[str]) -> tuple[Column, float]:
+def _fit_decode(table: Frame, names: list[str]) -> tuple[Column, float]:
     table = within_bandwidth(table)
     table = table[table["shape"].isin(TRAIN_SHAPES) & table.gpu.isin(names)]
     _, bandwidth, index = _rates(table, names)
     read = _kv_bytes(table)
 
     def attention(x: Column) -> Column:
-        return read / (x[: len(names)][index] * bandwidth) + x[-1]
+        return np.asarray(read / (x[: len(names)][index] * bandwidth) + x[-1])
 
     start, upper = [0.8] * len(names) + [1e-5], [1.0] * len(names) + [1e-3]
     found = _solve(attention, table.latency_ms, start, upper)
     return found[: len(names)], float(found[-1])
 
 
-def within_bandwidth(decode: pd.DataFrame) -> pd.DataFrame:
+def within_bandwidth(decode: Frame) -> Frame:
     """Decode attention that does not beat the memory's bandwidth, as data in a cache do."""
     peak = _column(decode.gpu, {n: catalog.gpu(GPUS[n]).bandwidth_gb_s * GB for n in _seen(decode)})
     return decode[_kv_bytes(decode) / peak * 1e3 <= decode.latency_ms]
@@ -163,7 +169,7 @@ def within_bandwidth(decode: pd.DataFrame) -> pd.DataFrame:
 
 def _solve(
     seconds: Callable[[Column], Column],
-    measured_ms: pd.Series,
+    measured_ms: Frame,
     start: list[float],
     upper: list[float] | None = None,
 ) -> Column:
@@ -188,7 +194,7 @@ def linear_seconds(params: Any, tokens: Any, flops: Any, bandwidth: Any, ramp: f
     return np.maximum(2.0 * params * (tokens + ramp) / flops, 2.0 * params / bandwidth)
 
 
-def _attention_work(table: pd.DataFrame) -> tuple[Column, Column]:
+def _attention_work(table: Frame) -> tuple[Column, Column]:
     """FLOPs of causal attention, and bytes of queries, keys, values and outputs, a layer."""
     tokens = (table.batch * table.isl).to_numpy(float)
     flops = 4.0 * table.num_heads.to_numpy(float) * 128 * tokens * table.isl.to_numpy(float) / 2
@@ -196,35 +202,36 @@ def _attention_work(table: pd.DataFrame) -> tuple[Column, Column]:
     return flops, 2.0 * 2.0 * heads * 128 * tokens
 
 
-def _kv_bytes(table: pd.DataFrame) -> Column:
+def _kv_bytes(table: Frame) -> Column:
     tokens = (table.batch * table.context_len).to_numpy(float)
-    return 2.0 * 2.0 * table.num_kv_heads.to_numpy(float) * 128 * tokens
+    return np.asarray(2.0 * 2.0 * table.num_kv_heads.to_numpy(float) * 128 * tokens)
 
 
-def _rates(table: pd.DataFrame, names: list[str]) -> tuple[Column, Column, NDArray[np.int64]]:
+def _rates(table: Frame, names: list[str]) -> tuple[Column, Column, NDArray[np.int64]]:
     gpus = {name: catalog.gpu(GPUS[name]) for name in names}
     peak = _column(table.gpu, {name: gpu.tflops * 1e12 for name, gpu in gpus.items()})
     bandwidth = _column(table.gpu, {name: gpu.bandwidth_gb_s * GB for name, gpu in gpus.items()})
     return peak, bandwidth, table.gpu.map(names.index).to_numpy()
 
 
-def _column(keys: pd.Series, values: dict[str, Any]) -> Column:
-    return keys.map(values).to_numpy(float)
+def _column(keys: Frame, values: dict[str, Any]) -> Column:
+    return np.asarray(keys.map(values).to_numpy(float))
 
 
-def _seen(table: pd.DataFrame) -> Iterable[str]:
+def _seen(table: Frame) -> Iterable[str]:
     return dict.fromkeys(table.gpu)
 
 
 # --- predicted against measured ------------------------------------------------------------------
 
 
-def compare(tables: Tables, constants: Constants) -> pd.DataFrame:
+def compare(tables: Tables, constants: Constants) -> Frame:
     """One row a measurement: what it is of (`error_table`'s keys), measured_s and predicted_s.
 
     ``size`` is the tokens of a layer's batch (its queries in decode) or the clients of an engine,
-    ``prompt`` and ``output`` are an engine's tokens a request. ``layer`` is a transformer layer: linear part and attention, as far as measured. ``engine`` is a
-    whole engine in a closed loop. ``split``: ``train``, ``test``, or ``unseen``: a GPU without fit.
+    ``prompt`` and ``output`` are an engine's tokens a request. ``layer`` is a transformer layer:
+    linear part and attention, as far as measured. ``engine`` is a whole engine in a closed loop.
+    ``split``: ``train``, ``test``, or ``unseen``: a GPU without fit.
     """
     parts = [
         _linear_rows(tables, constants),
@@ -235,7 +242,7 @@ def compare(tables: Tables, constants: Constants) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def error_table(rows: pd.DataFrame) -> pd.DataFrame:
+def error_table(rows: Frame) -> Frame:
     """Median and 90th percentile of |relative error|, and its median, by pair and phase."""
     error = rows.predicted_s / rows.measured_s - 1.0
     keys = ["level", "phase", "split", "gpu", "model", "precision", "engine"]
@@ -251,7 +258,7 @@ def error_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _linear_part(table: pd.DataFrame, constants: Constants) -> Column:
+def _linear_part(table: Frame, constants: Constants) -> Column:
     """Predicted seconds of the linear part of a layer, GEMMs alone where only they are measured."""
     seconds = np.empty(len(table))
     for i, row in enumerate(table.itertuples(index=False)):
@@ -269,13 +276,13 @@ def _linear_part(table: pd.DataFrame, constants: Constants) -> Column:
     return seconds
 
 
-def _linear_rows(tables: Tables, constants: Constants) -> pd.DataFrame:
+def _linear_rows(tables: Tables, constants: Constants) -> Frame:
     table = tables.linear
     measured = table.gemm_ms_per_layer + table.nongemm_ms_per_layer.fillna(0.0)
     return _rows(table, "linear", measured / 1e3, _linear_part(table, constants))
 
 
-def _layer_rows(tables: Tables, constants: Constants, phase: str) -> pd.DataFrame:
+def _layer_rows(tables: Tables, constants: Constants, phase: str) -> Frame:
     """Whole layers: every pair of measured linear part and measured attention of one batch."""
     attention = tables.prefill if phase == "prefill" else within_bandwidth(tables.decode)
     attention = attention[attention.gpu.isin(constants.gpus)]
@@ -296,7 +303,7 @@ def _layer_rows(tables: Tables, constants: Constants, phase: str) -> pd.DataFram
     return _rows(table, phase, measured / 1e3, predicted)
 
 
-def _rows(table: pd.DataFrame, phase: str, measured: Any, predicted: Column) -> pd.DataFrame:
+def _rows(table: Frame, phase: str, measured: Any, predicted: Column) -> Frame:
     split = np.where(table.model.isin(TRAIN_MODELS), "train", "test")
     split = np.where(table.gpu.map(GPUS).isin(UNSEEN), "unseen", split)
     return pd.DataFrame(
@@ -326,7 +333,7 @@ def _rates_of(name: str, constants: Constants) -> Rates:
     )
 
 
-def _engine_rows(engine: pd.DataFrame, constants: Constants) -> pd.DataFrame:
+def _engine_rows(engine: Frame, constants: Constants) -> Frame:
     """Two comparisons a run of an engine under a closed loop of c clients.
 
     ``request``: the seconds of a request (time to first token, and every other token). In a closed
@@ -418,24 +425,28 @@ class Serving:
 # --- to and from the catalogue --------------------------------------------------------------------
 
 _HEADER = """\
-# Efficiencies of the cost model: shares of peak FLOP/s (mfu) and of memory bandwidth (mbu) that linear layers and
-# attention reach, and what all GPUs share (docs/execution-model.md). Written by `command`; the errors are in
-# cost_errors.csv. `fitted: false`: not measured, start values of the type (end-to-end MFU as published, decode MBU .65
-# on HBM and .75 on GDDR); their attention follows from the ratios under `shared`.
+# Efficiencies of the cost model: shares of peak FLOP/s (mfu) and of memory bandwidth (mbu) that
+# linear layers and attention reach, and what all GPUs share (docs/execution-model.md). Written by
+# `command`; the errors are in cost_errors.csv. `fitted: false`: not measured, start values of the
+# type (end-to-end MFU as published, decode MBU .65 on HBM and .75 on GDDR); their attention
+# follows from the ratios under `shared`.
 # Sources: Vidur (MIT), aiconfigurator-core 0.12 (Apache-2.0); see fate_gym/lab/measured.py.
 """
 
 
-def write_catalogue(constants: Constants, errors: pd.DataFrame, folder: Path, command: str) -> None:
-    """Write ``efficiency.yaml`` and ``cost_errors.csv``; GPUs that were not fitted keep their values."""
+def write_catalogue(constants: Constants, errors: Frame, folder: Path, command: str) -> None:
+    """Write ``efficiency.yaml`` and ``cost_errors.csv``; GPUs without fit keep their values."""
     gpus = catalog.read_yaml("efficiency.yaml")["gpus"]
     for key, rates in constants.gpus.items():
-        values = {name: _digits(getattr(rates, name)) for name in _EFFICIENCIES}
-        gpus[GPUS[key]] = {"fitted": True, **values}
+        shares = {name: _digits(getattr(rates, name)) for name in _EFFICIENCIES}
+        gpus[GPUS[key]] = {"fitted": True, **shares}
     ratios = {
         f"attention_{kind}_ratio": float(
             np.median(
-                [getattr(r, f"attention_{kind}") / getattr(r, kind) for r in constants.gpus.values()]
+                [
+                    getattr(r, f"attention_{kind}") / getattr(r, kind)
+                    for r in constants.gpus.values()
+                ]
             )
         )
         for kind in ("mfu", "mbu")
@@ -477,6 +488,30 @@ def catalogue_constants() -> Constants:
     return Constants(rates, **{own: getattr(facts, name) for own, name in _SHARED.items()})
 
 
+def error_markdown(errors: Frame) -> str:
+    """The held-out part of an error table for docs/cost-model.md; in bold what is over 15 %."""
+    lines = [
+        "| what | phase | GPU | model | bits | rows | median error | 90th percentile | bias |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    shown = errors[
+        (errors.split == "unseen") | (errors.split == "test") & (errors.phase != "linear")
+    ]
+    for row in shown.sort_values(
+        ["level", "phase", "gpu"], ascending=[False, False, True]
+    ).itertuples():
+        model = f"{row.model}, {row.engine}" if row.engine else row.model
+        what = f"{row.level}, start values" if row.split == "unseen" else row.level
+        bits = 8 if row.precision == "fp8" else 16
+        median = f"{row.median_abs_error:.1%}"
+        median = f"**{median}**" if row.median_abs_error > _GOAL else median
+        lines.append(
+            f"| {what} | {row.phase} | {row.gpu} | {model} | {bits} | {row.rows} | {median} "
+            f"| {row.p90_abs_error:.1%} | {row.median_error:+.1%} |"
+        )
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command: fit, print the error table, and with ``--write`` keep both in the catalogue."""
     parser = argparse.ArgumentParser(description="Fit the cost model on measured times.")
@@ -493,6 +528,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.write:
         command = f"python scripts/fit_cost_model.py {options.data} --write"
         write_catalogue(constants, errors, CATALOGUE, command)
+        if PAGE.exists():  # not in an installed wheel
+            before, _, rest = PAGE.read_text(encoding="utf-8").partition(_TABLE_FROM)
+            _, _, after = rest.partition(_TABLE_TO)
+            table = f"{_TABLE_FROM}\n{error_markdown(errors)}\n{_TABLE_TO}"
+            PAGE.write_text(before + table + after, encoding="utf-8")
     if options.figures is not None:
         from fate_gym.lab.cost_plots import draw
 

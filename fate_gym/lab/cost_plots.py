@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+from fate_gym.lab.cost_fit import Frame
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -28,7 +30,7 @@ _TEXT = "#222222"
 _DPI = 150
 
 
-def draw(rows: pd.DataFrame, folder: Path) -> None:
+def draw(rows: Frame, folder: Path) -> None:
     """Write ``cost_model_scatter.png`` and ``cost_model_curves.png`` into a folder.
 
     Args:
@@ -40,27 +42,24 @@ def draw(rows: pd.DataFrame, folder: Path) -> None:
     curves_figure(rows).savefig(folder / "cost_model_curves.png", dpi=_DPI)
 
 
-def scatter_figure(rows: pd.DataFrame) -> Figure:
+def scatter_figure(rows: Frame) -> Figure:
     """Predicted against measured seconds, both logarithmic, with the band of 15 %."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 8.2), layout="constrained")
-    for axes, (level, phase, title) in zip(
-        figure.subplots(2, 2).flat, _PANELS, strict=True
-    ):
+    for axes, (level, phase, title) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         part = rows[(rows.level == level) & (rows.phase == phase)]
         _scatter(axes, part)
         held_out = part[part.split == "test"]
         error = (held_out.predicted_s / held_out.measured_s - 1).abs()
         axes.set_title(f"{title}: median error {error.median():.1%}", fontsize=10, color=_TEXT)
-    figure.legend(
-        *_handles(figure.axes[0]), loc="outside lower center", ncols=6, frameon=False, fontsize=9
-    )
+    figure.legend(*_handles(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
 
 
-def _scatter(axes: Axes, part: pd.DataFrame) -> None:
-    low, high = part.measured_s.min() / 1.5, part.measured_s.max() * 1.5
+def _scatter(axes: Axes, part: Frame) -> None:
+    both = part[["measured_s", "predicted_s"]]
+    low, high = both.min(axis=None) / 1.5, both.max(axis=None) * 1.5
     line = np.array([low, high])
     axes.fill_between(line, line * 0.85, line * 1.15, color="#e8e8e8", lw=0)
     axes.plot(line, line, color="#8a8a8a", lw=0.8)
@@ -76,10 +75,10 @@ def _scatter(axes: Axes, part: pd.DataFrame) -> None:
     axes.set_ylabel("predicted, s")
 
 
-def _handles(axes: Axes) -> tuple[list[object], list[str]]:
+def _handles() -> tuple[list[Artist], list[str]]:
     from matplotlib.lines import Line2D
 
-    def dot(colour: str, face: str) -> object:
+    def dot(colour: str, face: str) -> Artist:
         return Line2D([], [], marker="o", ls="", color=colour, markerfacecolor=face)
 
     handles = [dot(colour, colour) for colour in _GPUS.values()]
@@ -87,7 +86,7 @@ def _handles(axes: Axes) -> tuple[list[object], list[str]]:
     return handles, [*_GPUS, "fitted on", "held out"]
 
 
-def curves_figure(rows: pd.DataFrame) -> Figure:
+def curves_figure(rows: Frame) -> Figure:
     """Held-out pairs by size: the linear layers of Llama-2-70B, and tokens of Llama-3.1-8B."""
     from matplotlib.figure import Figure
 
@@ -115,5 +114,6 @@ def curves_figure(rows: pd.DataFrame) -> Figure:
     right.legend(frameon=False, fontsize=8)
     ticks = sorted(engine["size"].unique())
     right.set_xticks(ticks, [str(tick) for tick in ticks])
+    right.set_yticks([10, 20, 50], ["10", "20", "50"])
     right.minorticks_off()
     return figure

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -123,7 +124,7 @@ def read_tables(folder: Path) -> Tables:
     )
 
 
-def engine_models(engine: pd.DataFrame) -> pd.Series:
+def engine_models(engine: Any) -> Any:
     """Names in `ENGINE_SHAPES` of the models of the engine table."""
     return engine.model_path.map(_ENGINE_MODELS)
 

@@ -73,7 +73,9 @@ def stage_seconds(stage: Stage, inherited: int, model: Model, gpu: Gpu) -> float
     pairs = prefix**2 / 2 + queries * own * (prefix + own / 2)
     products = model.layer_params * tokens + model.head_params * queries
     prefill = max(2.0 * products * (1 + facts.mfu_ramp_tokens / max(1, tokens)) / flops, reading)
-    prefill += 4.0 * model.layers * model.attention_width * pairs / (facts.attention_mfu(gpu) * peak)
+    prefill += (
+        4.0 * model.layers * model.attention_width * pairs / (facts.attention_mfu(gpu) * peak)
+    )
     prefill += tokens * traffic + fixed + facts.prefill_launch_s
     room = gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes
     context = (own + stage.output_tokens) * model.kv_bytes_per_token

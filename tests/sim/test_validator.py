@@ -162,16 +162,16 @@ def mixed_trace() -> SimpleNamespace:
         # Three of four queries: 1.8e9 bytes from the host at 12 GB/s. T = 100 + 3 x 50;
         # pairs of tokens 100 x 50 + 3 x 50 x 125. Decode: weights and 3 x 155 tokens.
         {"stage": 1, "device": 0, "queries": 3, "committed": 3, "start": 3, "load_s": 1.5,
-         "transfer_s": 0.16, "prefill_s": pre_a0, "decode_s": 10 * step(3, 155), "end": a0_end, "prefix_new": 100,
-         "bytes_moved": 1.8e9},
+         "transfer_s": 0.16, "prefill_s": pre_a0, "decode_s": 10 * step(3, 155), "end": a0_end,
+         "prefix_new": 100, "bytes_moved": 1.8e9},
         {"stage": 1, "slot": 1, "device": 1, "queries": 1, "committed": 3, "start": 3,
          "load_s": 1.5, "transfer_s": 0.06, "prefill_s": pre_a1, "decode_s": 10 * step(1, 155),
          "end": 3 + 1.5 + pre_a1 + 10 * step(1, 155), "prefix_new": 100, "bytes_moved": 0.6e9},
         # One of a's four contexts is here: 60 x 1/4 = 15 tokens cached, t = 20 + 60 - 15.
         # 3e9 bytes come from d0 at min(10, 20) GB/s.
         {"stage": 2, "device": 1, "queries": 2, "committed": a_end, "start": a_end,
-         "transfer_s": 0.31, "prefill_s": pre_b, "decode_s": 10 * step(2, 185), "end": b_end, "prefix_hit": 100,
-         "context_hit": 30, "context_new": 90, "bytes_moved": 3e9},
+         "transfer_s": 0.31, "prefill_s": pre_b, "decode_s": 10 * step(2, 185), "end": b_end,
+         "prefix_hit": 100, "context_hit": 30, "context_new": 90, "bytes_moved": 3e9},
         # Both devices of n0 share one link to d2: 0.75 + 0.25 s and two latencies.
         {"stage": 3, "device": 2, "queries": 1, "committed": a_end, "start": a_end,
          "transfer_s": 1.002, "decode_s": 3, "end": c_end, "bytes_moved": 1e9},
