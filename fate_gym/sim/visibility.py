@@ -126,6 +126,7 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         devices["weight_bytes"] = devices["kv_bytes"] = 0.0
     if "prefixes" not in seen:
         st.prefix_tokens[:] = 0
+        st.prefix_there[:] = 0.0
     if "contexts" not in seen:
         st.slots["kept"] = 0
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
@@ -134,6 +135,8 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     if not seen & {"progress", "links"}:
         st.stages["end"] = 0.0
     if "progress" not in seen:
+        # The end is when the output left: it shows through the links.
+        st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
         st.head["last_end"] = 0.0
 
