@@ -102,8 +102,8 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.link_latency[:] = 0.0
         p.devices["host_bandwidth"] = 1.0
         p.edges["mean_seconds"] = 0.0
-        if "places" not in seen:
-            p.edges["bytes"] = 0.0
+    if "places" not in seen:
+        p.edges["bytes"] = 0.0
     if not {"dag", "costs"} <= seen:
         p.by_rank[:] = np.arange(p.by_rank.size)
     if not seen & {"memory", "costs"}:
@@ -130,8 +130,8 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     if "contexts" not in seen:
         st.slots["kept"] = 0
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
-    if not seen & {"places", "contexts", "progress"}:
-        st.stages["shards"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
+    if not seen & {"places", "contexts"}:
+        st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
     if not seen & {"progress", "links"}:
         st.stages["end"] = 0.0
     if "progress" not in seen:
