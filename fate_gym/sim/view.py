@@ -84,6 +84,11 @@ class DecisionView:
         return self._compiled
 
     @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return int(self._problem.devices.size)
+
+    @property
     def now(self) -> float:
         """Simulated seconds."""
         return float(self._state.head[0]["now"])
@@ -191,6 +196,15 @@ class DecisionView:
             int(s["prompt_tokens"]) + int(s["inherited_tokens"]),
         )
 
+    @reads("prefixes")
+    def prefix_loading(self, stage: int) -> NDArray[np.bool_]:
+        """(D,) where the stage's prefix is still being computed, or on its way."""
+        key = int(self._problem.stages[stage]["prefix"])
+        if key < 0:
+            return np.zeros(self._problem.devices.size, np.bool_)
+        there: NDArray[np.bool_] = self._state.prefix_there[:, key] > self.now
+        return there & (self._state.prefix_tokens[:, key] > 0)
+
     @reads("queues")
     def idle(self) -> NDArray[np.bool_]:
         """(D,) devices that are up and without a shard."""
@@ -209,6 +223,21 @@ class DecisionView:
         devices = self._state.devices
         free: Floats = self._problem.devices["memory"] - devices["weight_bytes"]
         return free - devices["kv_bytes"]
+
+    @reads("contexts")
+    def cached_context_tokens(self, stage: int) -> Floats:
+        """(D,) inherited tokens of one query that each device caches, a mean over the queries."""
+        _contexts(self._compiled.buffer, self._buffer, stage, self._matrix)
+        return self._matrix.copy()
+
+    @reads("memory", "residency")
+    def missing_bytes(self, stage: int) -> Floats:
+        """(D,) weights of the stage's model where it is not resident; 0 where it is."""
+        model = int(self._problem.stages[stage]["model"])
+        if model < 0:
+            return np.zeros(self._problem.devices.size)
+        missing = self._state.resident[:, model] == 0
+        return missing * float(self._problem.models[model]["weight_bytes"])
 
     @reads("costs")
     def load_seconds(self, stage: int) -> Floats:
@@ -248,6 +277,14 @@ class DecisionView:
         _transfers(self._compiled.buffer, self._buffer, stage, self._matrix)
         return self._matrix.copy()
 
+    @reads("links")
+    def prefix_transfer_seconds(self, stage: int, source: int, tokens: Integers) -> Floats:
+        """(D,) to send ``tokens`` (D,) of the stage's prefix from device ``source``."""
+        model = int(self._problem.stages[stage]["model"])
+        kv = 0.0 if model < 0 else float(self._problem.models[model]["kv"])
+        seconds: Floats = tokens * kv / self._problem.link_bandwidth[source]
+        return seconds + self._problem.link_latency[source]
+
     @reads("progress")
     def arrival(self, workflow: int) -> float:
         """When a workflow arrived; inf for one that has not."""
@@ -262,12 +299,12 @@ class DecisionView:
 
     @reads("progress")
     def service_seconds(self, stage: int) -> float:
-        """Seconds from the first start of a finished stage's shards to its end; 0 before that."""
+        """Seconds from the first start of a finished stage's shards to its end; 0 for tools."""
         record = self._state.stages[stage]
         if record["status"] != DONE or record["note"] == VANISHED:
             return 0.0
         if self._problem.stages[stage]["kind"] == TOOL_STAGE:
-            return float(record["end"] - record["ready_at"])
+            return 0.0
         return float(record["end"] - self._state.slots[stage, : record["shards"]]["start"].min())
 
     @reads("dag")
@@ -344,6 +381,14 @@ def _local(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
                 # The device has failed since; what it had put out is on its host.
                 continue
             out[slot.device] += edge.bytes * slot.queries / parent.queries
+
+
+@compiled
+def _contexts(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    for d in range(out.size):
+        out[d] = cost.context_hit_tokens(p, st, s, d)
 
 
 @compiled
