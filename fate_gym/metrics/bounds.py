@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 _MOST_PATTERNS = 300
 _PATTERN_STEP = 0.02
+_LARGEST_RATIO = 1e9
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,12 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
             None: every stage that may vanish, which bounds every run.
     """
     problem = compiled.problem
+    load_seconds = compiled.load_seconds
     if vanished is None:
         vanished = compiled.view.stages["chooser"] >= 0
+        # One that lives after all may have loaded its model, for others too.
+        load_seconds = load_seconds.copy()
+        load_seconds[compiled.model_of[vanished & (compiled.model_of >= 0)]] = 0.0
     if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         nan = float("nan")
         return LowerBounds(nan, nan, nan, np.full(len(problem.workflows), nan))
@@ -95,7 +100,7 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
     return lower_bounds(
         floor_seconds=np.where(lives[:, None], compiled.exec_floor_seconds, np.inf),
         tool_seconds=np.where(lives, compiled.tool_seconds, 0.0),
-        load_seconds=compiled.load_seconds,
+        load_seconds=load_seconds,
         model_of=np.where(lives, compiled.model_of, -1),
         workflow_of=compiled.workflow_of,
         arrival=compiled.view.workflows["arrival"],
@@ -199,13 +204,18 @@ def device_prices(costs: Floats) -> Floats:
     types, type_of, count = np.unique(costs, axis=1, return_inverse=True, return_counts=True)
     type_of = type_of.reshape(devices)
     best = types.min(axis=1, initial=np.inf)
-    kept = best > 0  # a row that is free somewhere says nothing
+    # A row that is free somewhere, or next to it, says nothing.
+    kept = best > best.max(initial=0.0) / 1e12
     types, best = types[kept], best[kept]
     if not len(types):
         return np.full(devices, 1.0 / devices)
-    patterns, pattern_of = np.unique(types / best[:, None], axis=0, return_inverse=True)
+    # The solver takes 1e20 for infinite. Prices for rounded costs are prices all the same.
+    with np.errstate(over="ignore"):
+        ratio = types / best[:, None]
+    ratio[np.isfinite(types)] = np.minimum(ratio[np.isfinite(types)], _LARGEST_RATIO)
+    patterns, pattern_of = np.unique(ratio, axis=0, return_inverse=True)
     if len(patterns) > _MOST_PATTERNS:
-        rounded = np.round(np.log(types / best[:, None]) / _PATTERN_STEP)
+        rounded = np.round(np.log(ratio) / _PATTERN_STEP)
         patterns, pattern_of = np.unique(rounded, axis=0, return_inverse=True)
         patterns = np.exp(patterns * _PATTERN_STEP)
     weight = np.bincount(pattern_of.reshape(-1), weights=best, minlength=len(patterns))
