@@ -92,6 +92,8 @@ class Source:
             self._maker = problem
             compiled = [self._compile(problem(0), options)]
         else:
+            if not isinstance(problem, ProblemLike | Sequence):
+                raise _not_a_problem(problem)
             items = [problem] if isinstance(problem, ProblemLike) else list(problem)
             compiled = [self._compile(p, options) for item in items for p in _problems(item)]
         if not compiled:
@@ -130,9 +132,7 @@ class Source:
         capacity = capacity_per_s(problem) if process.load is not None else 0.0
         count = len(problem.workflows)
         times = np.empty(count)
-        times[rng.permutation(count)] = arrival_times(
-            process, rng, count, capacity_per_s=capacity
-        )
+        times[rng.permutation(count)] = arrival_times(process, rng, count, capacity_per_s=capacity)
         return instance.arriving(times)
 
     def choose(self, problem: Any) -> Instance:
