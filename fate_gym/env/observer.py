@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.compiled import compiled, plain
+from fate_gym.env import play
 from fate_gym.env.env import Observation
-from fate_gym.env.layout import FRAME_HEAD, FrameView, facts_view, frame_view
+from fate_gym.env.layout import FrameView, facts_view, frame_view
 from fate_gym.env.observation import observe
 from fate_gym.env.reward import survey
 from fate_gym.env.source import Instance
@@ -49,7 +50,7 @@ class Observer:
         """Before the first decision of a new run."""
         self._frame[:] = 0
         self.spec.write_head(self._frame, self._instance.scale, 0, 1)
-        self._frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]["time"] = -1.0
+        self._begun = False
 
     @property
     def frame(self) -> Buffer:
@@ -59,13 +60,12 @@ class Observer:
     def observe(self, view: DecisionView) -> Observation:
         """What the environment would show now. The arrays are written anew by the next call."""
         # The live state: what it must not show (noise, arrivals to come) the features leave out.
-        _look(
-            self._instance.compiled.buffer,
-            self._instance.facts,
-            view._buffer,
-            self._frame,
-            self._out,
-        )
+        buffers = self._instance.compiled.buffer, self._instance.facts, view._buffer, self._frame
+        if self._begun:
+            _look(*buffers, self._out)
+        else:
+            play.enter(*buffers, self._out)
+            self._begun = True
         return self._observation
 
     def take(self, action: int) -> Assignment | None:
@@ -77,15 +77,17 @@ class Observer:
         if action == self.spec.actions - 1 and self._observation["action_mask"][action]:
             return None
         frame = self._frame_view
-        k = int(frame.widths[action]) if 0 <= action < self.spec.actions - 1 else 0
+        k, at = 0, -1
+        slot, position = divmod(action, self.spec.positions)
+        if 0 <= slot < frame.head[0]["shown"]:
+            at = int(frame.lines[slot]) * self.spec.positions + position
+            k = int(frame.widths[at])
         if k == 0:
             raise IllegalActionError(f"action {action} is illegal")
-        stage = int(frame.window[action // self.spec.positions])
+        stage = int(frame.window[slot])
         _note(self._instance.compiled.buffer, self._instance.facts, self._frame, stage)
         return Assignment(
-            stage,
-            tuple(frame.members[action, :k].tolist()),
-            tuple(frame.counts[action, :k].tolist()),
+            stage, tuple(frame.members[at, :k].tolist()), tuple(frame.counts[at, :k].tolist())
         )
 
 
@@ -95,9 +97,9 @@ def _look(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buf
     st = state_view(state, p)
     fr = frame_view(frame, p)
     h = fr.head[0]
-    if st.head[0].now > h.time:
+    if st.head[0].instants > h.instants:
         survey(p, st, facts_view(facts, p), fr)
-        h.time = st.head[0].now
+    h.time = st.head[0].now
     observe(problem, facts, state, frame, out)
 
 

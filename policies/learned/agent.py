@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.env.features import DEVICE_WIDTH, GLOBAL_WIDTH, STAGE_WIDTH
 from fate_gym.env.spec import MASK, EnvOptions, Limits
 from fate_gym.errors import InputError
 from policies.learned import pointer
@@ -38,7 +39,7 @@ class PointerAgent:
         InputError: they are not those of a pointer network.
     """
 
-    limits = None
+    limits: Limits | None = None
 
     def __init__(self, options: EnvOptions, weights: Mapping[str, NDArray[Any]]) -> None:
         self.options = options
@@ -150,9 +151,9 @@ def _check_shapes(w: pointer.Weights) -> None:
     hidden, rounds = w.score_w.size, w.own_w.shape[0]
     square, stack = (hidden, hidden), (rounds, hidden, hidden)
     wanted = {
-        "stage_w": (pointer.STAGE_WIDTH, hidden),
-        "device_w": (pointer.DEVICE_WIDTH, hidden),
-        "context_w": (pointer.GLOBAL_WIDTH + 2 * hidden, hidden),
+        "stage_w": (STAGE_WIDTH, hidden),
+        "device_w": (DEVICE_WIDTH, hidden),
+        "context_w": (GLOBAL_WIDTH + 2 * hidden, hidden),
         "candidate_w": (pointer.CANDIDATE_INPUTS, hidden),
         "from_stage": square,
         "from_device": square,

@@ -109,9 +109,7 @@ def _pool(
 
 
 @compiled
-def _unpool(
-    slot_arg: Array, by_slot: Array, place_arg: Array, by_place: Array, out: Array
-) -> None:
+def _unpool(slot_arg: Array, by_slot: Array, place_arg: Array, by_place: Array, out: Array) -> None:
     for r in range(slot_arg.shape[0]):
         for j in range(slot_arg.shape[1]):
             i = slot_arg[r, j]

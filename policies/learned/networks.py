@@ -114,7 +114,11 @@ class PointerNetwork(nn.Module):
         ):
             of_slot, of_place, total = pool(z, *where, sizes)
             z = combine(
-                z + own(z), from_slot(of_slot), from_place(of_place), from_all(total / count), *where
+                z + own(z),
+                from_slot(of_slot),
+                from_place(of_place),
+                from_all(total / count),
+                *where,
             )
         maximum, _, total = pool(z, lane, lane, place, (size, size, size * positions))
         pooled = torch.cat([total / count, maximum, around], dim=1)

@@ -44,7 +44,7 @@ class Scorer(BaseFeaturesExtractor):
         self.network = network
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """(B, A + H)"""
+        """(B, A + H) scores and summary."""
         return torch.cat(self.network(observations), dim=1)
 
 
@@ -99,7 +99,7 @@ class CandidateQNetwork(QNetwork):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         scorer: Any = self.features_extractor
-        self.q_net = nn.Linear(scorer.network.hidden, 1)
+        self.q_net: Any = nn.Linear(scorer.network.hidden, 1)
 
     def forward(self, obs: Any) -> Tensor:
         scorer: Any = self.features_extractor

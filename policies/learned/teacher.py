@@ -45,7 +45,8 @@ class RolloutTeacher:
             mask: (A,) legal actions.
         """
         out = np.full(mask.size, np.inf)
-        _values(self._problem, fork, frame, mask, NO_LOG, self._choices, *self._rooms, BASE, out)
+        room, scratch = self._rooms
+        _values(self._problem, fork, frame, mask, NO_LOG, self._choices, room, scratch, BASE, out)
         return out
 
 
@@ -75,8 +76,10 @@ def _values(
             if not advance(problem, room, log):
                 continue
         else:
-            s, k = fr.window[a // positions], fr.widths[a]
-            commit(problem, room, log, s, fr.members[a], fr.counts[a], k)
+            slot = a // positions
+            at = fr.lines[slot] * positions + a % positions
+            s, k = fr.window[slot], fr.widths[at]
+            commit(problem, room, log, s, fr.members[at], fr.counts[at], k)
         play(problem, room, log, base, choices, scratch)
         st = state_view(room, p)
         workflows, stages = 0, 0

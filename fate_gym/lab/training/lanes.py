@@ -33,7 +33,9 @@ class Lanes(VecEnv):
         self._env = env
         inner = env.single_observation_space
         assert isinstance(inner, spaces.Dict)
-        shown = {key: _narrow_space(key, box) for key, box in inner.spaces.items()}
+        shown: dict[str, spaces.Space[Any]] = {
+            key: narrow_space(key, box) for key, box in inner.spaces.items()
+        }
         self.render_mode = None
         super().__init__(env.num_envs, spaces.Dict(shown), env.single_action_space)
         self._actions: NDArray[np.int64] = np.zeros(env.num_envs, np.int64)
@@ -47,7 +49,7 @@ class Lanes(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._forget_returns()
-        return _narrow(observation)
+        return narrow(observation)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
         self._actions = actions
@@ -59,9 +61,11 @@ class Lanes(VecEnv):
         told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(ended).tolist():
             told[i] = {
-                "terminal_observation": _narrow(infos["final_obs"][i]),
+                "terminal_observation": narrow(infos["final_obs"][i]),
                 "TimeLimit.truncated": False,
-                "metrics": {name: value[i] for name, value in infos["final_info"]["metrics"].items()},
+                "metrics": {
+                    name: value[i] for name, value in infos["final_info"]["metrics"].items()
+                },
                 "episode": {
                     "r": float(self._returns[i]),
                     "l": int(self._lengths[i]),
@@ -70,7 +74,7 @@ class Lanes(VecEnv):
             }
             self._returns[i] = 0.0
             self._lengths[i] = 0
-        return _narrow(observation), rewards.astype(np.float32), ended, told
+        return narrow(observation), rewards.astype(np.float32), ended, told
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, A) the legal actions."""
@@ -106,14 +110,16 @@ class Lanes(VecEnv):
         self._lengths = np.zeros(self.num_envs, np.int64)
 
 
-def _narrow(observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def narrow(observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """An observation without the columns about single models."""
     return {
         key: value[..., : _SHOWN[key]] if key in _SHOWN else value
         for key, value in observation.items()
     }
 
 
-def _narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
+def narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
+    """The space of what `narrow` leaves of a key."""
     assert isinstance(box, spaces.Box)
     if key not in _SHOWN:
         return box
@@ -121,4 +127,4 @@ def _narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
     return spaces.Box(box.low[..., columns], box.high[..., columns], dtype=np.float32)
 
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "narrow", "narrow_space"]
