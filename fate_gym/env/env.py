@@ -357,6 +357,12 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return self._frame
 
     @property
+    def ended(self) -> bool:
+        """Whether the episode has terminated."""
+        self._playing(or_ended=True)
+        return self._ended
+
+    @property
     def time(self) -> float:
         """Simulated seconds."""
         self._playing(or_ended=True)

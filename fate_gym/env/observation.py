@@ -256,9 +256,7 @@ def _bring_up_to_date(
             price_whole(p, st, f, fr, line, s, d)
             _write_single(p, st, f, fr, line, s, d)
         part = fr.parts[line, d]
-        fr.ends[d] = (
-            fr.turn[d] + max(part.load, part.transfer) + part.prefill + part.decode
-        )
+        fr.ends[d] = fr.turn[d] + max(part.load, part.transfer) + part.prefill + part.decode
         best = min(best, fr.ends[d])
         if p.stages[s].prefix >= 0:
             fr.hits[d] += fr.rows[base + d, CANDIDATE_PREFIX_HIT]
@@ -445,9 +443,7 @@ def _write_team(
 
 
 @inlined
-def _write_stages(
-    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array
-) -> None:
+def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array) -> None:
     h = fr.head[0]
     now = st.head[0].now
     for slot in range(rows.shape[0]):

@@ -368,9 +368,11 @@ def _bars(
         axis=1,
     )
     shown = end > start
-    colours = [c for c, s in zip(colour, shown, strict=True) if s] if len(colour) and isinstance(
-        colour, list
-    ) else colour
+    colours = (
+        [c for c, s in zip(colour, shown, strict=True) if s]
+        if len(colour) and isinstance(colour, list)
+        else colour
+    )
     return PolyCollection(
         list(corners[shown]),
         facecolors=colours,
@@ -388,7 +390,9 @@ def _show(env: WorkflowSchedulingEnv) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.backends import BackendFilter, backend_registry
 
-    interactive = {name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)}
+    interactive = {
+        name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    }
     if plt.get_backend().lower() not in interactive:
         sys.stdout.write(as_text(env))
         sys.stdout.flush()
@@ -418,4 +422,15 @@ def close(env: WorkflowSchedulingEnv) -> None:
         env.screen = None
 
 
-__all__ = ["Chart", "Spans", "Stay", "as_text", "close", "horizon_of", "picture", "render", "spans", "stays"]
+__all__ = [
+    "Chart",
+    "Spans",
+    "Stay",
+    "as_text",
+    "close",
+    "horizon_of",
+    "picture",
+    "render",
+    "spans",
+    "stays",
+]

@@ -130,9 +130,7 @@ class Source:
         capacity = capacity_per_s(problem) if process.load is not None else 0.0
         count = len(problem.workflows)
         times = np.empty(count)
-        times[rng.permutation(count)] = arrival_times(
-            process, rng, count, capacity_per_s=capacity
-        )
+        times[rng.permutation(count)] = arrival_times(process, rng, count, capacity_per_s=capacity)
         return instance.arriving(times)
 
     def choose(self, problem: Any) -> Instance:

@@ -116,7 +116,9 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             if len(seeds) != self.num_envs:
                 raise _bad("seed", f"{len(seeds)} seeds", f"give one, or {self.num_envs}")
         episodes = []
-        for i, lane in zip(np.flatnonzero(chosen).tolist(), self._lane_options(given, chosen), strict=False):
+        for i, lane in zip(
+            np.flatnonzero(chosen).tolist(), self._lane_options(given, chosen), strict=False
+        ):
             if seeds[i] is not None:
                 self._rngs[i] = seeding.np_random(seeds[i])[0]
             episodes.append((i, *choose_episode(self.source, self._rngs[i], seeds[i], lane)))
@@ -302,9 +304,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         problems = given.get("problem")
         if isinstance(problems, list | tuple):
             if len(problems) != self.num_envs:
-                raise _bad(
-                    "problem", f"{len(problems)} problems", f"give one, or {self.num_envs}"
-                )
+                raise _bad("problem", f"{len(problems)} problems", f"give one, or {self.num_envs}")
             return (given | {"problem": problems[i]} for i in np.flatnonzero(chosen).tolist())
         return (given for _ in range(self.num_envs))
 

@@ -27,7 +27,9 @@ DRY_RUN = "--dry-run"
 _FLAGS_WITH_VALUE = frozenset(
     "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c --info -i".split()  # noqa: SIM905
 )
-_FLAGS_THAT_RUN = frozenset({"-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VALUE} - {"-c", "--cfg", "-i", "--info"})
+_FLAGS_THAT_RUN = frozenset(
+    {"-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VALUE} - {"-c", "--cfg", "-i", "--info"}
+)
 
 
 class JobFailedError(FateGymError):

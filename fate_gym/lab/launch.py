@@ -217,7 +217,9 @@ class _Follower:
             return ""
         seconds = round((time.monotonic() - self._begun) / self._ran * missing)
         hours, rest = divmod(seconds, 3600)
-        return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+        return (
+            f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+        )
 
 
 def _bar(total: int) -> Any:

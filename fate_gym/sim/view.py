@@ -83,6 +83,11 @@ class DecisionView:
         return self._compiled
 
     @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return int(self._problem.devices.size)
+
+    @property
     def now(self) -> float:
         """Simulated seconds."""
         return float(self._state.head[0]["now"])
@@ -142,9 +147,13 @@ class DecisionView:
         return self._matrix.copy()
 
     @reads("estimates")
-    def estimate(self, stage: int, device: int) -> Estimate:
-        """The parts of the cost of the whole stage on one device."""
-        return Estimate(*_parts(self._compiled.buffer, self._buffer, stage, device))
+    def estimate(self, stage: int, device: int, migrate_from: int | None = None) -> Estimate:
+        """The parts of the cost of the whole stage on one device.
+
+        With ``migrate_from`` that device first sends what it caches of the stage's prefix.
+        """
+        source = -1 if migrate_from is None else migrate_from
+        return Estimate(*_parts(self._compiled.buffer, self._buffer, stage, device, source))
 
     @reads("residency")
     def resident(self, stage: int) -> NDArray[np.bool_]:
@@ -175,6 +184,15 @@ class DecisionView:
             int(s["prompt_tokens"]) + int(s["inherited_tokens"]),
         )
 
+    @reads("prefixes")
+    def prefix_loading(self, stage: int) -> NDArray[np.bool_]:
+        """(D,) where the stage's prefix is still being computed, or on its way."""
+        key = int(self._problem.stages[stage]["prefix"])
+        if key < 0:
+            return np.zeros(self._problem.devices.size, np.bool_)
+        there: NDArray[np.bool_] = self._state.prefix_there[:, key] > self.now
+        return there & (self._state.prefix_tokens[:, key] > 0)
+
     @reads("queues")
     def idle(self) -> NDArray[np.bool_]:
         """(D,) devices without a shard."""
@@ -192,6 +210,21 @@ class DecisionView:
         devices = self._state.devices
         free: Floats = self._problem.devices["memory"] - devices["weight_bytes"]
         return free - devices["kv_bytes"]
+
+    @reads("contexts")
+    def cached_context_tokens(self, stage: int) -> Floats:
+        """(D,) inherited tokens of one query that each device caches, a mean over the queries."""
+        _contexts(self._compiled.buffer, self._buffer, stage, self._matrix)
+        return self._matrix.copy()
+
+    @reads("memory", "residency")
+    def missing_bytes(self, stage: int) -> Floats:
+        """(D,) weights of the stage's model where it is not resident; 0 where it is."""
+        model = int(self._problem.stages[stage]["model"])
+        if model < 0:
+            return np.zeros(self._problem.devices.size)
+        missing = self._state.resident[:, model] == 0
+        return missing * float(self._problem.models[model]["weight_bytes"])
 
     @reads("costs")
     def load_seconds(self, stage: int) -> Floats:
@@ -231,6 +264,14 @@ class DecisionView:
         _transfers(self._compiled.buffer, self._buffer, stage, self._matrix)
         return self._matrix.copy()
 
+    @reads("links")
+    def prefix_transfer_seconds(self, stage: int, source: int, tokens: Integers) -> Floats:
+        """(D,) to send ``tokens`` (D,) of the stage's prefix from device ``source``."""
+        model = int(self._problem.stages[stage]["model"])
+        kv = 0.0 if model < 0 else float(self._problem.models[model]["kv"])
+        seconds: Floats = tokens * kv / self._problem.link_bandwidth[source]
+        return seconds + self._problem.link_latency[source]
+
     @reads("progress")
     def arrival(self, workflow: int) -> float:
         """When a workflow arrived; inf for one that has not."""
@@ -245,12 +286,12 @@ class DecisionView:
 
     @reads("progress")
     def service_seconds(self, stage: int) -> float:
-        """Seconds from the first start of a finished stage's shards to its end; 0 before that."""
+        """Seconds from the first start of a finished stage's shards to its end; 0 for tools."""
         record = self._state.stages[stage]
         if record["status"] != DONE:
             return 0.0
         if self._problem.stages[stage]["kind"] == TOOL_STAGE:
-            return float(record["end"] - record["ready_at"])
+            return 0.0
         return float(record["end"] - self._state.slots[stage, : record["shards"]]["start"].min())
 
     @reads(ARRAYS)
@@ -314,6 +355,14 @@ def _local(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
 
 
 @compiled
+def _contexts(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    for d in range(out.size):
+        out[d] = cost.context_hit_tokens(p, st, s, d)
+
+
+@compiled
 def _transfers(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
     p = problem_view(problem)
     st = state_view(state, p)
@@ -340,14 +389,19 @@ def _ends(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
 
 @compiled
 def _parts(
-    problem: Buffer, state: Buffer, s: int, d: int
+    problem: Buffer, state: Buffer, s: int, d: int, source: int
 ) -> tuple[float, float, float, float, float]:
     p = problem_view(problem)
     st = state_view(state, p)
     turn = cost.drain_estimate(p, st, d)
-    load, transfer, prefill, decode, _ = cost.shard_cost(
-        p, st, s, d, int(p.stages[s].queries), turn
-    )
+    n = int(p.stages[s].queries)
+    load, transfer, prefill, decode, _ = cost.shard_cost(p, st, s, d, n, turn)
+    if source >= 0:
+        copied, later, fetch, rest, _ = cost.migrated_cost(
+            problem, state, s, d, n, turn, source, True
+        )
+        if copied > 0.0:
+            turn, transfer, prefill = later, fetch, rest
     return turn, load, transfer, prefill, decode
 
 
