@@ -57,8 +57,10 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     compiled.buffer = view._compiled.buffer.copy()
     compiled.view = p = plain(problem_view)(compiled.buffer)
     problem = view._compiled.problem
-    facts: Any = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
-    compiled.problem = facts if "costs" in seen else None
+    facts: Any = None
+    if "costs" in seen:
+        facts = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
+    compiled.problem = facts
     buffer = view._buffer.copy()
     st: StateView = plain(state_view)(buffer, p)
     _blot_state(p, st, seen)
