@@ -116,7 +116,8 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     devices = st.devices
     done = st.stages["status"] == DONE
     if "drains" not in seen:
-        devices["drains_at"] = devices["backlog"] = 0.0
+        devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
+        devices["backlog"] = 0.0
         placed = (st.stages["status"] > 1) & ~done
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.head[0]["now"]
@@ -130,7 +131,7 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         st.prefix_tokens[:] = 0
         st.prefix_there[:] = 0.0
     if "contexts" not in seen:
-        st.slots["kept"] = 0
+        st.slots["kept"] = np.minimum(st.slots["kept"], 0)  # negative: the device has failed
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
     if not seen & {"places", "contexts"}:
         st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
