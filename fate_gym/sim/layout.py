@@ -61,7 +61,6 @@ PROBLEM_HEAD = _record(
     gather_s="f8",  # per shard beyond the first
     ramp_tokens="f8",  # MFU(T) = mfu * T / (T + ramp)
     launch_s="f8",
-    step_s="f8",
 )
 STAGE = _record(
     workflow="i4",
@@ -96,14 +95,21 @@ DEVICE = _record(
     memory="f8",  # limit of weights + KV
     flops="f8",  # mfu x peak
     bandwidth="f8",  # mbu x memory bandwidth
+    attention_flops="f8",  # attention's mfu x peak
+    attention_bandwidth="f8",  # attention's mbu x memory bandwidth
+    memory_rate="f8",  # memory bandwidth
     host_bandwidth="f8",
 )
 MODEL = _record(
-    active="f8",  # parameters a token uses
+    active="f8",  # parameters that every token is multiplied with
+    head="f8",  # parameters of the output projection
     weight_bytes="f8",
+    read_bytes="f8",  # weights that a step reads
     kv="f8",  # bytes a token
-    attention="f8",  # 4 x layers x hidden: FLOPs per (new token x token attended to)
-    expert_share="f8",
+    attention="f8",  # 4 x layers x heads x dim: FLOPs per (new token x token attended to)
+    traffic="f8",  # bytes a token between the GEMMs
+    layers_s="f8",  # fixed seconds of a step
+    expert_bytes="f8",  # weights that lie in experts
     expert_miss="f8",  # 1 - k/E
 )
 WORKFLOW = _record(arrival="f8", stages_from="i4", stages_to="i4")
@@ -225,6 +231,7 @@ STATE_HEAD = _record(
     eviction_rows="i8",
     seed="i8",  # of the noise
     noisy="i8",  # 0: durations are the estimates
+    retentions="i8",  # times that a policy has ranked what is cached; 0: evict by LRU
 )
 DEVICE_STATE = _record(
     drains_at="f8",  # when the queue of committed shards is empty
@@ -263,6 +270,8 @@ class StateView(NamedTuple):
     slots: Array  # (S, K) SLOT
     resident: Array  # (D, M) 0: absent, else the time of last use on `clock`
     prefix_tokens: Array  # (D, Q) cached tokens
+    prefix_there: Array  # (D, Q) when the last of these tokens is computed, or has arrived
+    keep: Array  # (D x Q + S x K + D x M,) KV entries, then models: the lowest is evicted first
     ready: Array  # (S,) stage numbers; the first head.ready count
     older: Array  # (D x Q + S x K,) neighbours in the device's list of KV entries by use
     newer: Array
@@ -280,6 +289,8 @@ def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
         + s * k * SLOT.itemsize
         + 8 * d * m
         + 4 * (-(-d * q // 2) * 2)
+        + 8 * d * q
+        + 8 * (d * q + s * k + d * m)
         + 4 * (-(-s // 2) * 2)
         + 2 * 4 * (-(-(d * q + s * k) // 2) * 2)
         + s * (k + 1) * EVENT.itemsize
@@ -310,6 +321,10 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
     o += d * m * 8
     prefix_tokens = matrix(buffer, o, d, q, np.int32)
     o += _padded(d * q * 4)
+    prefix_there = matrix(buffer, o, d, q, np.float64)
+    o += d * q * 8
+    keep = table(buffer, o, d * q + s * k + d * m, np.float64)
+    o += (d * q + s * k + d * m) * 8
     ready = table(buffer, o, s, np.int32)
     o += _padded(s * 4)
     older = table(buffer, o, d * q + s * k, np.int32)
@@ -326,6 +341,8 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
         slots,
         resident,
         prefix_tokens,
+        prefix_there,
+        keep,
         ready,
         older,
         newer,
@@ -343,6 +360,7 @@ SHARD_ROW = _record(
     device="i4",  # HOST for tools
     queries="i4",
     waves="i4",
+    source="i4",  # device that a prefix was copied from, -1: none was
     committed="f8",
     start="f8",
     load_s="f8",
@@ -355,6 +373,7 @@ SHARD_ROW = _record(
     prefix_new="f8",
     context_hit="f8",
     context_new="f8",
+    copied="f8",  # prefix tokens copied from `source`; part of prefix_hit
     bytes_moved="f8",
 )
 EVICTION_ROW = _record(shard="i4", device="i4", kind="i4", key="i4", bytes="f8")
