@@ -28,12 +28,13 @@ CONTRAST = """() => {
     const colour = getComputedStyle(node).backgroundColor;
     if (colour !== 'rgba(0, 0, 0, 0)') return colour; } return 'white'; };
   const faults = [];
-  for (const node of document.querySelectorAll('h1,h2,p,td,th,button,label,figcaption,li,text,code')) {
+  for (const node of document.querySelectorAll(
+      'h1,h2,p,td,th,button,label,figcaption,li,text,code')) {
     if (!node.textContent.trim() || !node.getClientRects().length) continue;
     const style = getComputedStyle(node);
     const a = light(node.tagName === 'text' ? style.fill : style.color), b = light(ground(node));
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) faults.push(`${node.tagName} ${node.textContent.slice(0, 30)} ${ratio.toFixed(2)}`);
+    if (ratio < 4.5) faults.push(`${node.tagName} ${node.textContent.slice(0, 30)} ${ratio}`);
   }
   return faults; }"""
 

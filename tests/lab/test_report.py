@@ -134,7 +134,7 @@ def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> No
     assert chosen.strongest == "eft"
     assert f"--baseline-from {train}" in "\n".join(commands(chosen))
     shutil.rmtree(grid / "smoke" / "eft")
-    with pytest.raises(InputError, match="eft, is not in this sweep"):
+    with pytest.raises(InputError, match="eft is not in this sweep"):
         compute_report(grid, baseline_from=train)
 
 
