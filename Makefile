@@ -4,7 +4,7 @@ PYTHON  ?= python3
 WORKERS ?= 2
 RUN     ?= runs/quick
 
-EVALUATE := scripts/evaluate.py -m sweep=main suite=quick name=quick
+EVALUATE := scripts/evaluate.py experiment=main suite=quick name=quick
 REPORT   := scripts/report.py
 BENCH    := scripts/benchmark.py
 WARM_UP  := -m fate_gym.sim.warmup
@@ -59,7 +59,7 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm]'
 	@touch $@
 
 # Compiling once here spares parallel workers from each doing so.

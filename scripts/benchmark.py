@@ -22,7 +22,9 @@ from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import assign_roles, load_cluster, topologies
 from policies import make_policy
-from policies.list_scheduling import HeftOffline, ListScheduler, insertion_heft
+from policies.list_core import NO_PENALTY
+from policies.list_scheduling import ListScheduler
+from policies.offline import OfflineScheduler, plan_workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,7 +108,7 @@ def heft_against_saga() -> None:
     available = np.zeros(machines)
 
     def ours() -> float:
-        plan = insertion_heft(compiled.buffer, 0, priority, available, 0.0)
+        plan = plan_workflow(compiled.buffer, 0, priority, NO_PENALTY, available=available, now=0.0)
         return float(plan.end.max())
 
     network = Network.create(
@@ -125,7 +127,7 @@ def heft_against_saga() -> None:
     report("  SAGA 2 on the same instance", f"{theirs * 1e3:.0f} ms")
     report("  ratio", f"{theirs / seconds:.0f} x", "goal > 20 x")
     report("  makespans", f"{ours():.6f} / {reference.makespan:.6f}", "goal: the same")
-    policy = HeftOffline()
+    policy = OfflineScheduler(name="heft_offline")
     simulated = Simulator(compiled).run(policy).makespan
     report("  our plan with Topcuoglu's mean transfer, executed", f"{simulated:.6f}")
 

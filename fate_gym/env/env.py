@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -18,7 +19,7 @@ from fate_gym.env.observation import observe
 from fate_gym.env.source import Instance, ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec, parse_options
 from fate_gym.errors import IllegalActionError, InputError, near_matches
-from fate_gym.sim import Assignment, DecisionView, Simulator, Trace
+from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, Trace
 from fate_gym.sim.layout import STATE_HEAD, Buffer, Log
 from fate_gym.sim.simulator import MAX_SEED
 
@@ -138,6 +139,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | `strict` | False | illegal actions raise |
     | `time_scale` | 10.0 | seconds at which a time feature is 0.5 |
     | `uncertainty` | the problem's | sigma of the noise on durations |
+    | `arrivals` | the problem's | process to draw arrivals from, by the seed (see `Arrivals`) |
     | `record` | True | keep what `trace()` needs |
     | `reference` | None | function of (compiled problem, seed) to a makespan |
     | `render_mode` | None | ansi, rgb_array, human |
@@ -168,6 +170,13 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
                 field="render_mode",
                 remedy=near_matches(render_mode, RENDER_MODES),
             )
+        if render_mode is not None and not record:
+            raise InputError(
+                "nothing is recorded that could be drawn",
+                source="environment options",
+                field="record",
+                remedy="leave render_mode or record=False out",
+            )
         self.render_mode = render_mode
         self.source = Source(problem, self._options)
         self.env_spec: Spec = self.source.spec
@@ -176,6 +185,9 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._reference = reference
         self._record = record
         self._instance: Instance | None = None
+        # What `fate_gym.env.render` keeps from one frame to the next.
+        self.chart: Any = None
+        self.screen: Any = None
 
     # --- Gymnasium ---
 
@@ -196,9 +208,14 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._take(instance, noise)
         out = self._new_output()
         play.enter(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
-        return self._observation(out), self._info()
+        observation = self._observation(out)
+        if self.render_mode == "human":
+            self.render()
+        return observation, self._info(observation)
 
-    def step(self, action: int) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: SupportsIndex
+    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Place a stage or wait.
 
         Raises:
@@ -206,9 +223,9 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             ResetNeeded: the episode has not begun or has ended.
         """
         instance = self._playing()
-        action = int(action)
+        number = _number(action)
         if self._options.strict:
-            self._check(action)
+            self._check(number)
         out = self._new_output()
         play.step(
             instance.compiled.buffer,
@@ -217,29 +234,64 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             self._frame,
             self._log,
             out,
-            action,
+            number,
         )
-        head = self._head
-        self._ended = bool(head["ended"])
-        observation, info = self._observation(out), self._info()
-        if self._ended:
-            info["metrics"] = episode_metrics(head, instance, self._simulator.seed, self._reference)
-        if self.render_mode == "human":
-            self.render()
-        return observation, float(head["gain"]), self._ended, False, info
+        return self._outcome(instance, out)
 
     def render(self) -> Any:
-        """The run so far as text, picture or window, by ``render_mode``."""
+        """The run so far as text, picture or window, by ``render_mode``.
+
+        ``ansi`` gives a text, ``rgb_array`` an array (H, W, 3) of the same size for a whole
+        episode, ``human`` shows that in a window, or prints the text where there is no display.
+        """
         from fate_gym.env.render import render
 
+        self._playing(or_ended=True)
         return render(self)
+
+    def close(self) -> None:
+        if self.screen is not None:
+            from fate_gym.env.render import close
+
+            close(self)
 
     # --- beyond Gymnasium ---
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(S P + 1,) the legal actions, as sb3-contrib asks for them."""
         self._playing(or_ended=True)
-        return self._mask.astype(np.bool_)
+        frame = self._frame_view
+        mask = np.zeros(self.env_spec.actions, np.bool_)
+        shown = int(self._head["shown"])
+        widths = frame.widths.reshape(self._options.window, -1)
+        mask[: shown * self.env_spec.positions] = widths[frame.lines[:shown]].reshape(-1) > 0
+        mask[-1] = self._head["can_wait"]
+        return mask
+
+    def place(
+        self, assignment: Assignment
+    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """`step` for a placement that need not be among the actions.
+
+        For policies that split queries in ways of their own, or reach beyond the window.
+
+        Raises:
+            IllegalActionError: the simulator does not allow it.
+            ResetNeeded: the episode has not begun or has ended.
+        """
+        instance = self._playing()
+        self._simulator.place(assignment.stage, assignment.devices, assignment.counts)
+        out = self._new_output()
+        play.after(
+            instance.compiled.buffer,
+            instance.facts,
+            self._state,
+            self._frame,
+            self._log,
+            out,
+            assignment.stage,
+        )
+        return self._outcome(instance, out)
 
     def placement(self, action: int) -> Assignment | None:
         """What a legal action does: the stage and its devices; None: wait.
@@ -251,43 +303,46 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._check(action)
         if action == self.env_spec.actions - 1:
             return None
-        frame = self._frame_view
-        k = int(frame.widths[action])
-        return Assignment(
-            int(frame.window[action // self.env_spec.positions]),
-            tuple(frame.members[action, :k].tolist()),
-            tuple(frame.counts[action, :k].tolist()),
-        )
+        slot, position = divmod(action, self.env_spec.positions)
+        return self._offered(slot, position)
 
-    def action_of(self, assignment: Assignment | None) -> int | None:
-        """The action that does this; None if the window does not offer it.
+    def action_of(self, assignment: Assignment | None, *, exact: bool = False) -> int | None:
+        """The action that does this; None if the window does not offer it. No assignment: wait.
 
-        Without counts any action that uses the same devices is taken.
+        Args:
+            assignment: what to do.
+            exact: the action has to give the same trace: the same devices in the same order with
+                the same counts. Otherwise any that uses these devices (with these counts, if
+                there are some) is taken.
         """
         self._playing()
-        wait = self.env_spec.actions - 1
         if assignment is None:
-            return wait if self._mask[wait] else None
-        frame = self._frame_view
-        slots = np.flatnonzero(frame.window == assignment.stage)
+            return self.env_spec.actions - 1 if self._head["can_wait"] else None
+        slots = np.flatnonzero(self._frame_view.window == assignment.stage)
         if not slots.size:
             return None
-        wanted = dict.fromkeys(assignment.devices)
-        counts = assignment.counts
-        pairs = sorted(zip(assignment.devices, counts, strict=True)) if counts is not None else None
-        first = int(slots[0]) * self.env_spec.positions
-        for action in range(first, first + self.env_spec.positions):
-            k = int(frame.widths[action])
-            if k != len(wanted):
+        wanted = _pairs(assignment, exact)
+        slot = int(slots[0])
+        for position in range(self.env_spec.positions):
+            offered = self._offered(slot, position)
+            if offered is None:
                 continue
-            members = frame.members[action, :k].tolist()
-            if set(members) != set(wanted):
-                continue
-            if pairs is None or pairs == sorted(
-                zip(members, frame.counts[action, :k].tolist(), strict=True)
-            ):
-                return action
+            if assignment.counts is None:
+                offered = Assignment(offered.stage, offered.devices)
+            if _pairs(offered, exact) == wanted:
+                return slot * self.env_spec.positions + position
         return None
+
+    @property
+    def compiled(self) -> CompiledProblem:
+        """The problem of the episode."""
+        return self._playing(or_ended=True).compiled
+
+    @property
+    def noise_seed(self) -> int:
+        """``Simulator(env.compiled, seed=env.noise_seed)`` meets the same noise."""
+        self._playing(or_ended=True)
+        return self._simulator.seed
 
     @property
     def window(self) -> list[int]:
@@ -357,7 +412,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._ended = bool(self._head["ended"])
         out = self._new_output()
         observe(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
-        return self._observation(out), self._info()
+        observation = self._observation(out)
+        return observation, self._info(observation)
 
     # Views into buffers do not survive copying: what they show is kept, and they are made anew.
 
@@ -368,10 +424,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             if key
             not in (
                 "_instance", "_simulator", "_state", "_log",
-                "_frame", "_frame_view", "_head", "_ended", "_mask",
+                "_frame", "_frame_view", "_head", "_ended",
             )
         }  # fmt: skip
-        return kept | {"_saved": self.state() if self._instance is not None else None}
+        saved = self.state() if self._instance is not None else None
+        return kept | {"chart": None, "screen": None, "_saved": saved}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
         saved = kept["_saved"]
@@ -407,13 +464,40 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return np.empty(self.env_spec.bytes, np.uint8)
 
     def _observation(self, out: Buffer) -> Observation:
-        observation = self.env_spec.arrays(out, None)
-        self._mask = observation[MASK]
-        return observation
+        return self.env_spec.arrays(out, None)
 
-    def _info(self) -> dict[str, Any]:
+    def _outcome(
+        self, instance: Instance, out: Buffer
+    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """What `step` returns."""
+        head = self._head
+        self._ended = bool(head["ended"])
+        observation = self._observation(out)
+        info = self._info(observation)
+        if self._ended:
+            info["metrics"] = episode_metrics(head, instance, self._simulator.seed, self._reference)
+        if self.render_mode == "human":
+            self.render()
+        return observation, float(head["gain"]), self._ended, False, info
+
+    def _offered(self, slot: int, position: int) -> Assignment | None:
+        """The placement behind an action number, None if there is none."""
+        frame = self._frame_view
+        if slot >= self._head["shown"]:
+            return None
+        at = int(frame.lines[slot]) * self.env_spec.positions + position
+        k = int(frame.widths[at])
+        if k == 0:
+            return None
+        return Assignment(
+            int(frame.window[slot]),
+            tuple(frame.members[at, :k].tolist()),
+            tuple(frame.counts[at, :k].tolist()),
+        )
+
+    def _info(self, observation: Observation) -> dict[str, Any]:
         return {
-            MASK: self._mask.copy(),
+            MASK: observation[MASK].copy(),
             "invalid_action": bool(self._head["invalid"]),
             "time": float(self._head["time"]),
         }
@@ -430,18 +514,40 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return self._instance
 
     def _check(self, action: int) -> None:
-        if not 0 <= action < self._mask.size:
-            raise IllegalActionError(f"action {action} is not within 0 and {self._mask.size - 1}")
-        if self._mask[action]:
+        wait = self.env_spec.actions - 1
+        if not 0 <= action <= wait:
+            raise IllegalActionError(f"{action} is not an action: they are 0 to {wait}")
+        if action == wait:
+            if not self._head["can_wait"]:
+                raise IllegalActionError(
+                    "waiting is illegal when no event lies ahead: place a ready stage"
+                )
             return
-        if action == self._mask.size - 1:
-            raise IllegalActionError(
-                "waiting is illegal when no event lies ahead: place a ready stage"
-            )
         slot, position = divmod(action, self.env_spec.positions)
-        raise IllegalActionError(
-            f"action {action}: slot {slot} of the window has no placement {position}"
-        )
+        if self._offered(slot, position) is None:
+            raise IllegalActionError(
+                f"action {action}: slot {slot} of the window has no placement {position}"
+            )
+
+
+def _number(action: SupportsIndex) -> int:
+    """The action as a number; -1 for those that 64 bits do not hold."""
+    try:
+        number = operator.index(action)
+    except TypeError:
+        raise InputError(
+            f"{action!r} is not a whole number",
+            source="environment",
+            field="action",
+            remedy="give one action of env.action_space",
+        ) from None
+    return number if abs(number) < 2**63 else -1
+
+
+def _pairs(assignment: Assignment, ordered: bool) -> list[tuple[int, int]]:
+    counts = assignment.counts or (0,) * len(assignment.devices)
+    pairs = list(zip(assignment.devices, counts, strict=True))
+    return pairs if ordered else sorted(pairs)
 
 
 def choose_episode(

@@ -60,6 +60,7 @@ def problem_facts(compiled: CompiledProblem, models: int, time_scale: float) -> 
     with np.errstate(invalid="ignore"):
         facts.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)
     facts.pairs["speed"][~eligible] = 0.0
+    facts.pairs["can"] = eligible
     _trace_paths(compiled.buffer, buffer)
     _fill_children(facts, p, eligible)
     facts.head["scale"] = _scale(facts, p)

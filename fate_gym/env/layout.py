@@ -3,7 +3,7 @@
 As in `fate_gym.sim.layout`: byte buffers with tables in them. *Facts* are what the observation
 needs to know of a problem and never changes: static features, best seconds, what children need.
 The *frame* is what the environment keeps beside the simulator's state: the window, the placements
-behind the action numbers, and how much reward has been paid.
+behind the action numbers with what they are expected to cost, and how much reward has been paid.
 
 Shapes: S stages, D devices, M models, W workflows of the problem; B slots of the window, P
 positions a slot, K shards, as fixed by the options; L is max_models.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fate_gym.compiled import inlined
-from fate_gym.env.features import DEVICE_WIDTH, STAGE_WIDTH
+from fate_gym.env.features import CANDIDATE_WIDTH, DEVICE_WIDTH, STAGE_WIDTH
 from fate_gym.sim.layout import Array, Buffer, ProblemView
 from fate_gym.sim.tables import matrix, table
 
@@ -40,10 +40,12 @@ STAGE_FACTS = _record(
     eligible="i8",  # devices that can run it
 )
 PAIR = _record(
+    can="i4",  # the device can run the stage
     batch="i4",  # queries in one wave at most
-    speed="f4",  # best seconds / seconds here; 0: not eligible
+    speed="f4",  # best seconds / seconds here
     fit="f4",  # share of the children that can run here
     saved="f4",  # prefill seconds that the children save by running here too
+    pad="i4",
 )
 
 FACTS_HEAD_BYTES, STAGE_FACTS_BYTES, PAIR_BYTES = (
@@ -104,7 +106,7 @@ FRAME_HEAD = _record(
     discount="f8",
     penalty="f8",
     time_scale="f8",
-    # Where this episode's observation lies in the output buffer, bytes; -1: not wanted.
+    # Where this episode's observation lies in the output buffer, bytes; -1: not shown.
     stages_at="i8",
     devices_at="i8",
     candidates_at="i8",
@@ -112,6 +114,11 @@ FRAME_HEAD = _record(
     nodes_at="i8",
     edges_at="i8",
     mask_at="i8",
+    # The window.
+    shown="i8",  # slots that hold a stage
+    free="i8",  # lines that hold none
+    looks="i8",  # observations so far
+    can_wait="i8",
     # What happened in the last step.
     gain="f8",  # the reward
     ended="i8",
@@ -122,7 +129,8 @@ FRAME_HEAD = _record(
     placements="i8",
     waits="i8",
     invalid_steps="i8",
-    # What is known of the run; brought up to date when time moves.
+    # What is known of the run; brought up to date after every instant.
+    instants="i8",  # of the simulator, when it was
     arrived="i8",  # workflows, in the order of arrival
     active="i8",  # workflows with stages left
     stages="i8",  # of arrived workflows
@@ -133,30 +141,75 @@ FRAME_HEAD = _record(
     paid="f8",
     estimate="f8",  # of the last end, for the shaped reward
 )
-FRAME_HEAD_BYTES = FRAME_HEAD.itemsize
+STAGE_FRAME = _record(
+    line="i4",  # the line that holds the stage + 1, 0: none
+    seen="i4",  # the last look at which it stood in the window
+)
+SEEN = _record(
+    # What the cost of a stage on a device depends on: as long as these stay, so do the costs.
+    drains_at="f8",
+    weight_bytes="f8",
+    kv_bytes="f8",
+    oldest="i4",
+    newest="i4",
+)
+PART = _record(
+    load="f8",  # seconds
+    transfer="f8",
+    prefill="f8",
+    decode="f8",
+    moved="f8",  # bytes
+    prefix_hit="f8",  # tokens
+    context_hit="f8",  # tokens of one query
+    evicted_kv="f8",  # share of the memory
+    evicted_weights="f8",
+)
+FRAME_HEAD_BYTES, STAGE_FRAME_BYTES, SEEN_BYTES, PART_BYTES = (
+    FRAME_HEAD.itemsize,
+    STAGE_FRAME.itemsize,
+    SEEN.itemsize,
+    PART.itemsize,
+)
 
 
 class FrameView(NamedTuple):
-    """Named arrays over a frame buffer."""
+    """Named arrays over a frame buffer.
+
+    What is known of a stage in the window stands in a *line*, which it keeps while it is there;
+    slots change when others come and go. Line l has the actions' placements at l P + position.
+    """
 
     head: Array  # (1,) FRAME_HEAD
     window: Array  # (B,) stage numbers, -1: empty
+    lines: Array  # (B,) line of a slot
+    before: Array  # (B,) scratch: the window of the look before
+    free: Array  # (B,) stack of lines that hold no stage
     widths: Array  # (B P,) devices of a placement, 0: none
     members: Array  # (B P, K) devices
     counts: Array  # (B P, K) queries
+    busy: Array  # (B P, K) seconds from turn to end
     ends: Array  # (P,) scratch
     order: Array  # (D,) scratch
+    team: Array  # (K,) scratch
     turn: Array  # (D,) when the queue is expected to be empty
+    turn_feature: Array  # (D,)
+    changed: Array  # (D,) whether costs have changed since the last look
     demand: Array  # (D,)
     hits: Array  # (D,) scratch
     left: Array  # (W,) stages that have not ended; 0: ended or not arrived
+    stages: Array  # (S,) STAGE_FRAME
+    seen: Array  # (D,) SEEN
+    parts: Array  # (B, D) PART: the stage of the line as a whole on the device
+    rows: Array  # (B P, CANDIDATE_WIDTH) features
 
 
-def frame_bytes(slots: int, positions: int, shards: int, d: int, w: int) -> int:
+def frame_bytes(slots: int, positions: int, shards: int, s: int, d: int, w: int) -> int:
     """Size of a frame buffer."""
     actions = slots * positions
-    words = slots + actions + 2 * actions * shards + positions + 4 * d + w
-    return FRAME_HEAD_BYTES + 8 * words
+    words = 4 * slots + actions + 3 * actions * shards + positions + shards + 6 * d + w
+    records = s * STAGE_FRAME_BYTES + d * SEEN_BYTES + slots * d * PART_BYTES
+    rows = (4 * actions * CANDIDATE_WIDTH + 7) // 8 * 8
+    return FRAME_HEAD_BYTES + 8 * words + records + rows
 
 
 @inlined
@@ -166,25 +219,70 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     h = head[0]
     slots, positions, shards = h["slots"], h["positions"], h["shards"]
     actions = slots * positions
-    d, w = p.head[0]["devices"], p.head[0]["workflows"]
+    s, d, w = p.head[0]["stages"], p.head[0]["devices"], p.head[0]["workflows"]
     o = FRAME_HEAD_BYTES
     window = table(buffer, o, slots, np.int64)
     o += slots * 8
     widths = table(buffer, o, actions, np.int64)
     o += actions * 8
+    lines = table(buffer, o, slots, np.int64)
+    o += slots * 8
+    before = table(buffer, o, slots, np.int64)
+    o += slots * 8
+    free = table(buffer, o, slots, np.int64)
+    o += slots * 8
     members = matrix(buffer, o, actions, shards, np.int64)
     o += actions * shards * 8
     counts = matrix(buffer, o, actions, shards, np.int64)
+    o += actions * shards * 8
+    busy = matrix(buffer, o, actions, shards, np.float64)
     o += actions * shards * 8
     ends = table(buffer, o, positions, np.float64)
     o += positions * 8
     order = table(buffer, o, d, np.int64)
     o += d * 8
+    team = table(buffer, o, shards, np.int64)
+    o += shards * 8
     turn = table(buffer, o, d, np.float64)
+    o += d * 8
+    turn_feature = table(buffer, o, d, np.float64)
+    o += d * 8
+    changed = table(buffer, o, d, np.int64)
     o += d * 8
     demand = table(buffer, o, d, np.float64)
     o += d * 8
     hits = table(buffer, o, d, np.float64)
     o += d * 8
     left = table(buffer, o, w, np.int64)
-    return FrameView(head, window, widths, members, counts, ends, order, turn, demand, hits, left)
+    o += w * 8
+    stages = table(buffer, o, s, STAGE_FRAME)
+    o += s * STAGE_FRAME_BYTES
+    seen = table(buffer, o, d, SEEN)
+    o += d * SEEN_BYTES
+    parts = matrix(buffer, o, slots, d, PART)
+    o += slots * d * PART_BYTES
+    rows = matrix(buffer, o, actions, CANDIDATE_WIDTH, np.float32)
+    return FrameView(
+        head,
+        window,
+        lines,
+        before,
+        free,
+        widths,
+        members,
+        counts,
+        busy,
+        ends,
+        order,
+        team,
+        turn,
+        turn_feature,
+        changed,
+        demand,
+        hits,
+        left,
+        stages,
+        seen,
+        parts,
+        rows,
+    )

@@ -1,4 +1,9 @@
-"""The observation, written in one compiled pass (features: `fate_gym.env.features`)."""
+"""The observation, written in one compiled pass (features: `fate_gym.env.features`).
+
+From one step to the next most costs stay what they are: those of a stage on a device depend on
+what the device holds when its queue has drained, which changes when something is placed on it.
+They are kept in the frame, stage by stage, and worked out anew for the devices that changed.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +75,19 @@ from fate_gym.env.features import (
     saturate,
 )
 from fate_gym.env.layout import FactsView, FrameView, facts_view, frame_view
-from fate_gym.env.placements import shard, sort_devices, split_placements
-from fate_gym.sim.cost import drain_estimate
+from fate_gym.env.placements import (
+    decode_seconds,
+    evicted,
+    find_team,
+    is_team,
+    price_whole,
+    sort_devices,
+    split_queries,
+)
+from fate_gym.sim.cost import drain_estimate, prefill_seconds, transfer_seconds
 from fate_gym.sim.engine import next_event_time
 from fate_gym.sim.layout import (
+    FIXED_STAGE,
     MODEL_STAGE,
     Array,
     Buffer,
@@ -94,41 +108,60 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
     fr = frame_view(frame, p)
     h = fr.head[0]
     actions = h.slots * h.positions
-    shown = _select_window(st, f, fr)
-    _look_at_devices(p, st, f, fr, shown)
-    # Groups that are switched off are written as well, where nobody looks.
+    _select_window(st, f, fr)
+    _look_at_devices(p, st, f, fr)
     mask = table(out, h.mask_at, actions + 1, np.int8)
-    rows = matrix(out, h.candidates_at, actions, CANDIDATE_WIDTH, np.float32)
-    slots = matrix(out, h.stages_at, h.slots, STAGE_WIDTH + 2 * h.models, np.float32)
     with_prefix = 0
-    for i in range(shown):
-        with_prefix += _write_slot(p, st, f, fr, i, rows, slots[i])
-    for i in range(actions):
-        if i >= shown * h.positions:
-            fr.widths[i] = 0
-        mask[i] = fr.widths[i] > 0
-        if not mask[i]:
-            for c in range(CANDIDATE_WIDTH):
-                rows[i, c] = 0.0
-    for i in range(shown, h.slots):
-        for c in range(slots.shape[1]):
-            slots[i, c] = 0.0
-    can_wait = h.ended == 0 and next_event_time(p, st) < np.inf
-    mask[actions] = can_wait
-    devices = matrix(out, h.devices_at, h.devices, DEVICE_WIDTH + h.models, np.float32)
-    _write_devices(p, st, f, fr, devices, with_prefix)
-    _write_globals(
-        p, st, f, fr, table(out, h.globals_at, GLOBAL_WIDTH, np.float32), shown, can_wait
-    )
+    for slot in range(h.shown):
+        _bring_up_to_date(p, st, f, fr, slot)
+        base = fr.lines[slot] * h.positions
+        for i in range(h.positions):
+            mask[slot * h.positions + i] = fr.widths[base + i] > 0
+        with_prefix += p.stages[fr.window[slot]].prefix_tokens > 0
+    for i in range(h.shown * h.positions, actions):
+        mask[i] = 0
+    h.can_wait = h.ended == 0 and next_event_time(p, st) < np.inf
+    mask[actions] = h.can_wait
+    if h.candidates_at >= 0:
+        width = h.positions * CANDIDATE_WIDTH
+        cells = table(out, h.candidates_at, h.slots * width, np.float32)
+        for slot in range(h.shown):
+            row = fr.lines[slot] * h.positions
+            for i in range(h.positions):
+                for c in range(CANDIDATE_WIDTH):
+                    cells[slot * width + i * CANDIDATE_WIDTH + c] = fr.rows[row + i, c]
+        for i in range(h.shown * width, h.slots * width):
+            cells[i] = 0.0
+    if h.stages_at >= 0:
+        rows = matrix(out, h.stages_at, h.slots, STAGE_WIDTH + 2 * h.models, np.float32)
+        _write_stages(p, st, f, fr, rows)
+    if h.devices_at >= 0:
+        rows = matrix(out, h.devices_at, h.devices, DEVICE_WIDTH + h.models, np.float32)
+        _write_devices(p, st, f, fr, rows, with_prefix)
+    if h.globals_at >= 0:
+        _write_globals(p, st, f, fr, table(out, h.globals_at, GLOBAL_WIDTH, np.float32))
     if h.nodes > 0:
         _write_graph(problem, facts, state, frame, out)
 
 
 @inlined
-def _select_window(st: StateView, f: FactsView, fr: FrameView) -> int:
-    """The ready stages with the largest upward ranks, in order; returns how many."""
-    slots = fr.head[0].slots
+def open_window(fr: FrameView) -> None:
+    """The window of a run that nobody has looked at; the frame is zero but for its options."""
+    h = fr.head[0]
+    h.free = h.slots
+    for i in range(h.slots):
+        fr.window[i] = -1
+        fr.free[i] = i
+
+
+@inlined
+def _select_window(st: StateView, f: FactsView, fr: FrameView) -> None:
+    """Show the ready stages with the largest upward ranks, in order; each has a line."""
+    h = fr.head[0]
+    slots = h.slots
     shown = 0
+    for i in range(slots):
+        fr.before[i] = fr.window[i]
     for r in range(st.head[0].ready):
         s = st.ready[r]
         position = f.stages[s].position
@@ -144,125 +177,260 @@ def _select_window(st: StateView, f: FactsView, fr: FrameView) -> int:
         shown += 1
     for i in range(shown, slots):
         fr.window[i] = -1
-    return shown
+    h.shown = shown
+    h.looks += 1
+    for i in range(shown):
+        fr.stages[fr.window[i]].seen = h.looks
+    for i in range(slots):
+        s = fr.before[i]
+        if s >= 0 and fr.stages[s].seen != h.looks and fr.stages[s].line > 0:
+            fr.free[h.free] = fr.stages[s].line - 1
+            h.free += 1
+            fr.stages[s].line = 0
+    for i in range(shown):
+        # A line of its own comes with the first look (`_bring_up_to_date`).
+        fr.lines[i] = fr.stages[fr.window[i]].line - 1
 
 
 @inlined
-def _look_at_devices(
-    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, shown: int
-) -> None:
+def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
+    h = fr.head[0]
+    now = st.head[0].now
     for d in range(p.devices.size):
         fr.turn[d] = drain_estimate(p, st, d)
+        fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
         fr.hits[d] = 0.0
-        demand = 0.0
-        for i in range(shown):
-            s = fr.window[i]
-            if f.pairs[s, d].speed > 0.0:
-                demand += 1.0 / f.stages[s].eligible
-        fr.demand[d] = demand / max(1, shown)
+        fr.demand[d] = 0.0
+        seen, dev = fr.seen[d], st.devices[d]
+        # What is left of an eager transfer shrinks while the stage waits for its turn.
+        fr.changed[d] = (
+            p.head[0].eager != 0
+            or seen.drains_at != dev.drains_at
+            or seen.weight_bytes != dev.weight_bytes
+            or seen.kv_bytes != dev.kv_bytes
+            or seen.oldest != dev.oldest
+            or seen.newest != dev.newest
+        )
+        seen.drains_at, seen.weight_bytes, seen.kv_bytes = (
+            dev.drains_at,
+            dev.weight_bytes,
+            dev.kv_bytes,
+        )
+        seen.oldest, seen.newest = dev.oldest, dev.newest
+    for i in range(h.shown):
+        s = fr.window[i]
+        share = 1.0 / (f.stages[s].eligible * h.shown)
+        for d in range(p.devices.size):
+            if f.pairs[s, d].can:
+                fr.demand[d] += share
 
 
 @inlined
-def _write_slot(
-    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, slot: int, rows: Array, row: Array
-) -> int:
-    """Placements and features of the stage in a slot; returns 1 if it has a prefix."""
+def _bring_up_to_date(
+    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, slot: int
+) -> None:
+    """Placements of the stage in a slot, their costs and features."""
     h = fr.head[0]
     s = fr.window[slot]
-    stage = p.stages[s]
-    base = slot * h.positions
+    new = fr.lines[slot] < 0
+    if new:
+        h.free -= 1
+        fr.lines[slot] = fr.free[h.free]
+        fr.stages[s].line = fr.lines[slot] + 1
+    line = fr.lines[slot]
+    base = line * h.positions
+    if new:
+        for i in range(h.positions):
+            fr.widths[base + i] = 0
+            for c in range(CANDIDATE_WIDTH):
+                fr.rows[base + i, c] = 0.0
     number = p.devices.size
-    resident = 0
-    cached = 0.0
-    best = np.inf
-    for i in range(h.positions):
-        at = base + i
-        if i < h.devices:
-            fr.widths[at] = 0
-            fr.ends[i] = np.inf
-            if i < number and f.pairs[s, i].speed > 0.0:
-                fr.widths[at] = 1
-                fr.members[at, 0] = i
-                fr.counts[at, 0] = stage.queries
-        elif i == h.devices:
-            # Now it is known where the stage would end first.
-            split_placements(p, st, fr, s, base, sort_devices(fr, number))
-        if fr.widths[at] == 0:
-            continue
-        fr.ends[i] = _write_candidate(p, st, f, fr, s, at, rows[at])
-        if i < h.devices:
-            best = min(best, fr.ends[i])
-            if stage.kind == MODEL_STAGE:
-                resident += st.resident[i, stage.model] > 0
-                if stage.prefix >= 0:
-                    hit = rows[at, CANDIDATE_PREFIX_HIT]
-                    cached = max(cached, hit)
-                    fr.hits[i] += hit
-    for i in range(h.positions):
-        at = base + i
-        if fr.widths[at] > 0:
-            later = fr.ends[i] - best
-            rows[at, CANDIDATE_LATER] = later / (abs(later) + h.time_scale)
     now = st.head[0].now
-    for c in range(row.size):
-        row[c] = f.stage_rows[s, c]
-    row[STAGE_READY_FOR] = saturate(now - st.stages[s].ready_at, h.time_scale)
-    row[STAGE_AGE] = saturate(now - p.workflows[stage.workflow].arrival, LONG * h.time_scale)
-    row[STAGE_RESIDENT] = resident / f.stages[s].eligible
-    row[STAGE_PREFIX_CACHED] = cached
-    row[STAGE_BEST_END] = saturate(best - now, h.time_scale)
-    return 1 if stage.prefix_tokens > 0 else 0
+    scale = h.time_scale
+    best = np.inf
+    for d in range(number):
+        fr.ends[d] = np.inf
+        if not f.pairs[s, d].can:
+            continue
+        if new or fr.changed[d]:
+            price_whole(p, st, f, fr, line, s, d)
+            _write_single(p, st, f, fr, line, s, d)
+        part = fr.parts[line, d]
+        fr.ends[d] = fr.turn[d] + max(part.load, part.transfer) + part.prefill + part.decode
+        best = min(best, fr.ends[d])
+        if p.stages[s].prefix >= 0:
+            fr.hits[d] += fr.rows[base + d, CANDIDATE_PREFIX_HIT]
+    for d in range(number):
+        if fr.widths[base + d] > 0:
+            row = fr.rows[base + d]
+            later = fr.ends[d] - best
+            row[CANDIDATE_TURN] = fr.turn_feature[d]
+            row[CANDIDATE_END] = saturate(fr.ends[d] - now, scale)
+            row[CANDIDATE_LATER] = later / (later + scale)
+            row[CANDIDATE_DEMAND] = fr.demand[d]
+    _split(p, st, f, fr, s, base, new, best)
 
 
 @inlined
-def _write_candidate(
-    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, s: int, at: int, row: Array
-) -> float:
-    """Features of one placement but ``later``; returns its expected end."""
+def _split(
+    p: ProblemView,
+    st: StateView,
+    f: FactsView,
+    fr: FrameView,
+    s: int,
+    base: int,
+    new: bool,
+    best: float,
+) -> None:
+    """The placements with two and more devices."""
     h = fr.head[0]
     stage = p.stages[s]
-    k = fr.widths[at]
+    most = min(h.shards, min(stage.queries, p.head[0].max_shards))
+    if most < 2:
+        return
     now = st.head[0].now
-    turn, load, transfer, prefill, decode, end = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    found = sort_devices(fr, p.devices.size)
+    groups = h.shards - 1
+    for k in range(2, most + 1):
+        for group in range(3):
+            at = base + h.devices + group * groups + k - 2
+            good = k <= found and find_team(p, st, fr, stage.model, group, k, found)
+            for other in range(group):
+                good = good and not is_team(fr, at - (group - other) * groups, k)
+            if not good:
+                if fr.widths[at] > 0:
+                    fr.widths[at] = 0
+                    for c in range(CANDIDATE_WIDTH):
+                        fr.rows[at, c] = 0.0
+                continue
+            stale = new or not is_team(fr, at, k)
+            if stale:
+                fr.widths[at] = k
+                for i in range(k):
+                    fr.members[at, i] = fr.team[i]
+                split_queries(p, fr, s, at, k)
+            for i in range(k):
+                stale = stale or fr.changed[fr.team[i]] != 0
+            if stale:
+                _write_team(p, st, f, fr, base // h.positions, s, at, k)
+            end, turn, demand = 0.0, 0.0, 0.0
+            for i in range(k):
+                d = fr.team[i]
+                end = max(end, fr.turn[d] + fr.busy[at, i])
+                turn = max(turn, fr.turn_feature[d])
+                demand = max(demand, fr.demand[d])
+            end += (k - 1) * p.head[0].gather_s
+            later = end - best
+            row = fr.rows[at]
+            row[CANDIDATE_TURN] = turn
+            row[CANDIDATE_END] = saturate(end - now, h.time_scale)
+            row[CANDIDATE_LATER] = later / (abs(later) + h.time_scale)
+            row[CANDIDATE_DEMAND] = demand
+
+
+@inlined
+def _write_single(
+    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, line: int, s: int, d: int
+) -> None:
+    """Features of a placement on one device, but for those that time changes."""
+    h = fr.head[0]
+    at = line * h.positions + d
+    part = fr.parts[line, d]
+    stage = p.stages[s]
+    fr.widths[at] = 1
+    fr.members[at, 0] = d
+    fr.counts[at, 0] = stage.queries
+    occupied = max(part.load, part.transfer) + part.prefill + part.decode
+    scale = h.time_scale
+    row = fr.rows[at]
+    row[0] = 1.0
+    row[CANDIDATE_DEVICES] = 1.0 / h.shards
+    row[CANDIDATE_LOAD] = saturate(part.load, scale)
+    row[CANDIDATE_TRANSFER] = saturate(part.transfer, scale)
+    row[CANDIDATE_PREFILL] = saturate(part.prefill, scale)
+    row[CANDIDATE_DECODE] = saturate(part.decode, scale)
+    row[CANDIDATE_OCCUPIED] = saturate(occupied, scale)
+    row[CANDIDATE_SPEED] = f.pairs[s, d].speed
+    row[CANDIDATE_RESIDENT] = 0.0
+    if stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0:
+        row[CANDIDATE_RESIDENT] = 1.0
+    row[CANDIDATE_PREFIX_HIT] = part.prefix_hit / max(1, stage.prefix_tokens)
+    row[CANDIDATE_CONTEXT_HIT] = part.context_hit / max(1, stage.inherited_tokens)
+    row[CANDIDATE_MOVED] = saturate(part.moved, HALF_TRANSFER)
+    row[CANDIDATE_EVICTED_KV] = part.evicted_kv
+    row[CANDIDATE_EVICTED_WEIGHTS] = part.evicted_weights
+    _write_children(p, st, f, s, d, scale, row)
+
+
+@inlined
+def _write_children(
+    p: ProblemView, st: StateView, f: FactsView, s: int, d: int, scale: float, row: Array
+) -> None:
+    share = 0.0
+    for m in range(p.models.size):
+        if st.resident[d, m] or m == p.stages[s].model:
+            share += f.child_models[s, m]
+    row[CANDIDATE_CHILDREN_FIT] = f.pairs[s, d].fit
+    row[CANDIDATE_CHILDREN_RESIDENT] = min(1.0, share)
+    row[CANDIDATE_CHILDREN_SAVED] = saturate(f.pairs[s, d].saved, scale)
+
+
+@inlined
+def _write_team(
+    p: ProblemView,
+    st: StateView,
+    f: FactsView,
+    fr: FrameView,
+    line: int,
+    s: int,
+    at: int,
+    k: int,
+) -> None:
+    """Seconds and features of a placement on k devices, but for those that time changes."""
+    h = fr.head[0]
+    stage = p.stages[s]
+    load, transfer, prefill, decode = 0.0, 0.0, 0.0, 0.0
     occupied, moved, hits, contexts = 0.0, 0.0, 0.0, 0.0
-    evicted_kv, evicted_weights, demand = 0.0, 0.0, 0.0
+    evicted_kv, evicted_weights = 0.0, 0.0
     speed = 1.0
     resident = 0
     for i in range(k):
         d, n = fr.members[at, i], fr.counts[at, i]
-        part = shard(p, st, f, s, d, n, fr.turn[d])
-        begin = max(part.load, part.transfer)
-        end = max(end, fr.turn[d] + begin + part.prefill + part.decode)
-        turn = max(turn, fr.turn[d])
-        load = max(load, part.load)
-        transfer = max(transfer, part.transfer)
-        prefill = max(prefill, part.prefill)
-        decode = max(decode, part.decode)
-        occupied += begin + part.prefill + part.decode
-        moved += part.moved
-        hits += n * part.prefix_hit
-        contexts += n * part.context_hit
-        speed = min(speed, f.pairs[s, d].speed)
-        demand = max(demand, fr.demand[d])
-        if stage.kind == MODEL_STAGE:
-            if st.resident[d, stage.model]:
+        whole = fr.parts[line, d]
+        fetch, size = 0.0, 0.0
+        if whole.moved > 0.0:
+            fetch, size = transfer_seconds(p, st, s, d, n / stage.queries, fr.turn[d])
+        read, write = 0.0, p.clean_seconds[s, d]
+        if stage.kind != FIXED_STAGE:
+            read = prefill_seconds(p, s, d, n, whole.prefix_hit, whole.context_hit)
+            write = decode_seconds(p, f, s, d, n)
+            if st.resident[d, stage.model] > 0:
                 resident += n
-            kv, weights = _evicted(p, st, f, s, d, n)
+            kv, weights = 0.0, 0.0
+            if whole.evicted_kv > 0.0 or whole.evicted_weights > 0.0:
+                kv, weights = evicted(p, st, f, s, d, n)
             evicted_kv = max(evicted_kv, kv)
             evicted_weights = max(evicted_weights, weights)
-    if k > 1:
-        end += (k - 1) * p.head[0].gather_s
+        busy = max(whole.load, fetch) + read + write
+        fr.busy[at, i] = busy
+        load = max(load, whole.load)
+        transfer = max(transfer, fetch)
+        prefill = max(prefill, read)
+        decode = max(decode, write)
+        occupied += busy
+        moved += size
+        hits += n * whole.prefix_hit
+        contexts += n * whole.context_hit
+        speed = min(speed, f.pairs[s, d].speed)
     scale = h.time_scale
     queries = stage.queries
-    first = fr.members[at, 0]
+    row = fr.rows[at]
     row[0] = 1.0
     row[CANDIDATE_DEVICES] = k / h.shards
-    row[CANDIDATE_TURN] = saturate(turn - now, scale)
     row[CANDIDATE_LOAD] = saturate(load, scale)
     row[CANDIDATE_TRANSFER] = saturate(transfer, scale)
     row[CANDIDATE_PREFILL] = saturate(prefill, scale)
     row[CANDIDATE_DECODE] = saturate(decode, scale)
-    row[CANDIDATE_END] = saturate(end - now, scale)
     row[CANDIDATE_OCCUPIED] = saturate(occupied, scale)
     row[CANDIDATE_SPEED] = speed
     row[CANDIDATE_RESIDENT] = resident / queries
@@ -271,44 +439,38 @@ def _write_candidate(
     row[CANDIDATE_MOVED] = saturate(moved, HALF_TRANSFER)
     row[CANDIDATE_EVICTED_KV] = evicted_kv
     row[CANDIDATE_EVICTED_WEIGHTS] = evicted_weights
-    row[CANDIDATE_CHILDREN_FIT] = f.pairs[s, first].fit
-    row[CANDIDATE_CHILDREN_RESIDENT] = _children_resident(p, st, f, s, first)
-    row[CANDIDATE_CHILDREN_SAVED] = saturate(f.pairs[s, first].saved, scale)
-    row[CANDIDATE_DEMAND] = demand
-    return end
+    _write_children(p, st, f, s, fr.members[at, 0], scale, row)
 
 
 @inlined
-def _evicted(
-    p: ProblemView, st: StateView, f: FactsView, s: int, d: int, n: int
-) -> tuple[float, float]:
-    """Shares of the memory: KV and weights that have to go, at least, for a shard."""
-    stage = p.stages[s]
-    model = p.models[stage.model]
-    dev = st.devices[d]
-    own_weights = model.weight_bytes if st.resident[d, stage.model] else 0.0
-    cached = 0.0
-    if stage.prefix_tokens > 0:
-        cached = st.prefix_tokens[d, stage.prefix] * model.kv
-    prefix = max(cached, stage.prefix_tokens * model.kv)
-    pinned = model.weight_bytes + prefix + min(n, f.pairs[s, d].batch) * f.stages[s].context
-    others_kv = dev.kv_bytes - cached
-    others_weights = dev.weight_bytes - own_weights
-    memory = p.devices[d].memory
-    over = pinned + others_kv + others_weights - memory
-    if over <= 0.0:
-        return 0.0, 0.0
-    kv = min(over, others_kv)
-    return kv / memory, min(over - kv, others_weights) / memory
-
-
-@inlined
-def _children_resident(p: ProblemView, st: StateView, f: FactsView, s: int, d: int) -> float:
-    share = 0.0
-    for m in range(p.models.size):
-        if st.resident[d, m] or m == p.stages[s].model:
-            share += f.child_models[s, m]
-    return share
+def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array) -> None:
+    h = fr.head[0]
+    now = st.head[0].now
+    for slot in range(rows.shape[0]):
+        if slot >= h.shown:
+            for c in range(rows.shape[1]):
+                rows[slot, c] = 0.0
+            continue
+        s = fr.window[slot]
+        stage = p.stages[s]
+        base = fr.lines[slot] * h.positions
+        resident = 0
+        cached, best = 0.0, np.inf
+        for d in range(p.devices.size):
+            if f.pairs[s, d].can:
+                part = fr.parts[fr.lines[slot], d]
+                end = fr.turn[d] + max(part.load, part.transfer) + part.prefill + part.decode
+                best = min(best, end)
+                cached = max(cached, fr.rows[base + d, CANDIDATE_PREFIX_HIT])
+                resident += stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0
+        for c in range(rows.shape[1]):
+            rows[slot, c] = f.stage_rows[s, c]
+        age = now - p.workflows[stage.workflow].arrival
+        rows[slot, STAGE_READY_FOR] = saturate(now - st.stages[s].ready_at, h.time_scale)
+        rows[slot, STAGE_AGE] = saturate(age, LONG * h.time_scale)
+        rows[slot, STAGE_RESIDENT] = resident / f.stages[s].eligible
+        rows[slot, STAGE_PREFIX_CACHED] = cached
+        rows[slot, STAGE_BEST_END] = saturate(best - now, h.time_scale)
 
 
 @inlined
@@ -316,7 +478,6 @@ def _write_devices(
     p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array, with_prefix: int
 ) -> None:
     h = fr.head[0]
-    now = st.head[0].now
     for d in range(rows.shape[0]):
         if d >= p.devices.size:
             for c in range(rows.shape[1]):
@@ -334,7 +495,7 @@ def _write_devices(
             rows[d, DEVICE_KV] = kv
             rows[d, DEVICE_FREE] = 1.0 - weights - kv
         rows[d, DEVICE_IDLE] = dev.queue_head < 0
-        rows[d, DEVICE_QUEUE] = saturate(fr.turn[d] - now, h.time_scale)
+        rows[d, DEVICE_QUEUE] = fr.turn_feature[d]
         rows[d, DEVICE_PREFIX_HITS] = fr.hits[d] / max(1, with_prefix)
         rows[d, DEVICE_DEMAND] = fr.demand[d]
         for m in range(p.models.size):
@@ -348,10 +509,9 @@ def _write_globals(
     f: FactsView,
     fr: FrameView,
     row: Array,
-    shown: int,
-    can_wait: bool,
 ) -> None:
     h = fr.head[0]
+    shown = h.shown
     now = st.head[0].now
     number = p.devices.size
     busy, total, longest = 0, 0.0, 0.0
@@ -363,7 +523,7 @@ def _write_globals(
     left = st.head[0].known_left
     path = p.stages[fr.window[0]].upward_rank if shown > 0 else 0.0
     row[GLOBAL_NOW] = saturate(now - f.head[0].first_arrival, LONG * h.time_scale)
-    row[GLOBAL_CAN_WAIT] = can_wait
+    row[GLOBAL_CAN_WAIT] = h.can_wait
     row[GLOBAL_SHOWN] = shown / h.slots
     row[GLOBAL_HIDDEN] = saturate(st.head[0].ready - shown, HALF_DEGREE)
     row[GLOBAL_WORKFLOWS] = saturate(h.active, HALF_WORKFLOWS)
@@ -412,4 +572,4 @@ def _write_graph(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, o
             nodes[fr.window[i], NODE_SLOT] = (i + 1) / h.slots
 
 
-__all__ = ["observe"]
+__all__ = ["observe", "open_window"]

@@ -1,13 +1,11 @@
 """The placements behind the action numbers of one slot, and what they are expected to cost.
 
 They are those of `fate_gym.sim.candidates`, bit for bit; a test compares the two. This version is
-built into the pass that makes the observation: it allocates nothing, works out each device once,
-and keeps the parts of the cost, which are features.
+built into the pass that makes the observation: it allocates nothing, and keeps from one step to
+the next what has not changed.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,39 +21,57 @@ from fate_gym.sim.cost import (
 from fate_gym.sim.layout import FIXED_STAGE, ProblemView, StateView
 
 
-class Shard(NamedTuple):
-    """Expected cost of a shard: seconds, bytes, tokens."""
+@inlined
+def price_whole(
+    p: ProblemView, st: StateView, f: FactsView, fr: FrameView, line: int, s: int, d: int
+) -> None:
+    """The parts of the cost of stage ``s`` as a whole on ``d``; as `fate_gym.sim.cost.shard_cost`.
 
-    load: float
-    transfer: float
-    prefill: float
-    decode: float
-    moved: float
-    prefix_hit: float
-    context_hit: float  # of one query
+    With a context hit of nothing and no prefix hit, `clean_seconds` is exact to the last bit.
+    """
+    stage = p.stages[s]
+    part = fr.parts[line, d]
+    part.transfer, part.moved = transfer_seconds(p, st, s, d, 1.0, fr.turn[d])
+    part.load, part.prefix_hit, part.context_hit = 0.0, 0.0, 0.0
+    part.evicted_kv, part.evicted_weights = 0.0, 0.0
+    if stage.kind == FIXED_STAGE:
+        part.prefill = 0.0
+        part.decode = p.clean_seconds[s, d]
+        return
+    if st.resident[d, stage.model] == 0:
+        part.load = p.load_seconds[stage.model, d]
+    part.prefix_hit = prefix_hit_tokens(p, st, s, d)
+    part.context_hit = context_hit_tokens(p, st, s, d)
+    part.decode = p.decode_seconds[s, d]
+    if part.prefix_hit == 0.0 and part.context_hit == 0.0:
+        part.prefill = p.clean_seconds[s, d] - part.decode
+    else:
+        part.prefill = prefill_seconds(p, s, d, stage.queries, part.prefix_hit, part.context_hit)
+    part.evicted_kv, part.evicted_weights = evicted(p, st, f, s, d, stage.queries)
 
 
 @inlined
-def shard(
-    p: ProblemView, st: StateView, f: FactsView, s: int, d: int, n: int, turn: float
-) -> Shard:
-    """As `fate_gym.sim.cost.shard_cost`, with what is cached."""
+def evicted(
+    p: ProblemView, st: StateView, f: FactsView, s: int, d: int, n: int
+) -> tuple[float, float]:
+    """Shares of the memory: KV and weights that have to go, at least, for a shard."""
     stage = p.stages[s]
-    transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
-    if stage.kind == FIXED_STAGE:
-        return Shard(0.0, transfer, 0.0, p.clean_seconds[s, d], moved, 0.0, 0.0)
-    load = 0.0 if st.resident[d, stage.model] else p.load_seconds[stage.model, d]
-    prefix_hit = prefix_hit_tokens(p, st, s, d)
-    context_hit = context_hit_tokens(p, st, s, d)
-    if n == stage.queries:
-        decode = p.decode_seconds[s, d]
-        if prefix_hit == 0.0 and context_hit == 0.0:
-            prefill = p.clean_seconds[s, d] - decode
-            return Shard(load, transfer, prefill, decode, moved, 0.0, 0.0)
-    else:
-        decode = decode_seconds(p, f, s, d, n)
-    prefill = prefill_seconds(p, s, d, n, prefix_hit, context_hit)
-    return Shard(load, transfer, prefill, decode, moved, prefix_hit, context_hit)
+    model = p.models[stage.model]
+    dev = st.devices[d]
+    own_weights = model.weight_bytes if st.resident[d, stage.model] else 0.0
+    cached = 0.0
+    if stage.prefix_tokens > 0:
+        cached = st.prefix_tokens[d, stage.prefix] * model.kv
+    prefix = max(cached, stage.prefix_tokens * model.kv)
+    pinned = model.weight_bytes + prefix + min(n, f.pairs[s, d].batch) * f.stages[s].context
+    others_kv = dev.kv_bytes - cached
+    others_weights = dev.weight_bytes - own_weights
+    memory = p.devices[d].memory
+    over = pinned + others_kv + others_weights - memory
+    if over <= 0.0:
+        return 0.0, 0.0
+    kv = min(over, others_kv)
+    return kv / memory, min(over - kv, others_weights) / memory
 
 
 @inlined
@@ -76,7 +92,7 @@ def decode_seconds(p: ProblemView, f: FactsView, s: int, d: int, n: int) -> floa
 
 @inlined
 def sort_devices(fr: FrameView, number: int) -> int:
-    """Order the devices by ``fr.ends`` (stable); returns how many can run the stage."""
+    """Order the devices by (``fr.ends``, number); returns how many can run the stage."""
     found = 0
     for d in range(number):
         end = fr.ends[d]
@@ -92,67 +108,62 @@ def sort_devices(fr: FrameView, number: int) -> int:
 
 
 @inlined
-def split_placements(
-    p: ProblemView, st: StateView, fr: FrameView, s: int, base: int, found: int
-) -> None:
-    """Fill the positions with two and more devices of the slot whose actions start at ``base``.
+def find_team(
+    p: ProblemView, st: StateView, fr: FrameView, model: int, group: int, k: int, found: int
+) -> bool:
+    """Put the k devices of a group into ``fr.team``; False: there is no such group.
 
-    ``fr.order[:found]`` are the devices that can run the stage, earliest end first.
+    Args:
+        p: the problem.
+        st: the state.
+        fr: the frame; ``fr.order[:found]`` are the devices that can run the stage, earliest first.
+        model: of the stage, -1 without.
+        group: 0 the earliest finishers, 1 the holders of the model, 2 the devices of one node.
+        k: number of devices.
+        found: number of devices that can run the stage.
     """
-    stage = p.stages[s]
-    shards = fr.head[0].shards
-    first = base + fr.head[0].devices
-    groups = shards - 1
-    for i in range(3 * groups):
-        fr.widths[first + i] = 0
-    most = min(shards, min(stage.queries, min(found, p.head[0].max_shards)))
-    for k in range(2, most + 1):
-        at = first + k - 2
+    if group == 0:
         for i in range(k):
-            fr.members[at, i] = fr.order[i]
-        _keep(p, fr, s, first, at, k)
-        if stage.model >= 0:
-            at += groups
-            taken = 0
-            for i in range(found):
-                d = fr.order[i]
-                if st.resident[d, stage.model] > 0:
-                    fr.members[at, taken] = d
-                    taken += 1
-                    if taken == k:
-                        break
-            if taken == k:
-                _keep(p, fr, s, first, at, k)
-        at = first + 2 * groups + k - 2
-        # The first device at which some node has k: the node's k-th finisher is the earliest.
-        for last in range(k - 1, found):
-            node = p.devices[fr.order[last]].node
-            taken = 0
-            for i in range(last + 1):
-                if p.devices[fr.order[i]].node == node:
-                    fr.members[at, min(taken, k - 1)] = fr.order[i]
-                    taken += 1
-            if taken == k:
-                _keep(p, fr, s, first, at, k)
-                break
+            fr.team[i] = fr.order[i]
+        return True
+    if group == 1:
+        if model < 0:
+            return False
+        taken = 0
+        for i in range(found):
+            d = fr.order[i]
+            if st.resident[d, model] > 0:
+                fr.team[taken] = d
+                taken += 1
+                if taken == k:
+                    return True
+        return False
+    # The first device at which some node has k: that node's k-th finisher is the earliest.
+    for last in range(k - 1, found):
+        node = p.devices[fr.order[last]].node
+        taken = 0
+        for i in range(last + 1):
+            if p.devices[fr.order[i]].node == node:
+                fr.team[min(taken, k - 1)] = fr.order[i]
+                taken += 1
+        if taken == k:
+            return True
+    return False
 
 
 @inlined
-def _keep(p: ProblemView, fr: FrameView, s: int, first: int, at: int, k: int) -> None:
-    """Accept the placement at ``at`` unless an earlier one of the slot has the same devices."""
-    for other in range(first, at):
-        if fr.widths[other] == k:
-            same = True
-            for i in range(k):
-                same = same and fr.members[other, i] == fr.members[at, i]
-            if same:
-                return
-    fr.widths[at] = k
-    _split_queries(p, fr, s, at, k)
+def is_team(fr: FrameView, at: int, k: int) -> bool:
+    """Whether the placement at ``at`` uses just the devices of ``fr.team``, in that order."""
+    if fr.widths[at] != k:
+        return False
+    for i in range(k):
+        if fr.members[at, i] != fr.team[i]:
+            return False
+    return True
 
 
 @inlined
-def _split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> None:
+def split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> None:
     """As `fate_gym.sim.cost.split_queries`."""
     queries = p.stages[s].queries
     total = 0.0
@@ -177,4 +188,12 @@ def _split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> No
         left += -1 if left > 0 else 1
 
 
-__all__ = ["Shard", "decode_seconds", "shard", "sort_devices", "split_placements"]
+__all__ = [
+    "decode_seconds",
+    "evicted",
+    "find_team",
+    "is_team",
+    "price_whole",
+    "sort_devices",
+    "split_queries",
+]

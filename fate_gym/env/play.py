@@ -6,7 +6,7 @@ import numpy as np
 
 from fate_gym.compiled import compiled, inlined
 from fate_gym.env.layout import FRAME_HEAD, FactsView, FrameView, facts_view, frame_view
-from fate_gym.env.observation import observe
+from fate_gym.env.observation import observe, open_window
 from fate_gym.env.reward import pay, start_paying, survey
 from fate_gym.sim import engine
 from fate_gym.sim.layout import (
@@ -43,6 +43,7 @@ def enter(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buf
     st = state_view(state, p)
     f = facts_view(facts, p)
     fr = frame_view(frame, p)
+    open_window(fr)
     survey(p, st, f, fr)
     start_paying(p, st, f, fr)
     fr.head[0].ended = st.head[0].ready == 0
@@ -70,14 +71,8 @@ def step(
     h = fr.head[0]
     h.steps += 1
     f = facts_view(facts, p)
-    before = st.head[0].now
     if _act(p, st, f, fr, log, action):
-        if st.head[0].now > before:
-            survey(p, st, f, fr)
-        h.invalid = 0
-        h.gain = pay(p, st, f, fr)
-        h.ended = st.head[0].ready == 0
-        h.time = st.head[0].now
+        _settle(p, st, f, fr, log)
     else:
         h.invalid = 1
         h.invalid_steps += 1
@@ -85,9 +80,44 @@ def step(
     observe(problem, facts, state, frame, out)
 
 
+@compiled
+def after(
+    problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, log: Log, out: Buffer, stage: int
+) -> None:
+    """What `step` does once ``stage`` has been placed, in whatever way."""
+    p = problem_view(problem)
+    st = state_view(state, p)
+    f = facts_view(facts, p)
+    fr = frame_view(frame, p)
+    fr.head[0].steps += 1
+    _count(f, fr, stage)
+    _settle(p, st, f, fr, log)
+    observe(problem, facts, state, frame, out)
+
+
+@inlined
+def _count(f: FactsView, fr: FrameView, s: int) -> None:
+    fr.head[0].placements += 1
+    fr.head[0].work -= f.stages[s].best
+
+
+@inlined
+def _settle(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log) -> None:
+    """Go on to the next decision, and pay."""
+    h = fr.head[0]
+    engine.to_decision(p, st, log)
+    # Two instants may have the same time.
+    if st.head[0].instants > h.instants:
+        survey(p, st, f, fr)
+    h.invalid = 0
+    h.gain = pay(p, st, f, fr)
+    h.ended = st.head[0].ready == 0
+    h.time = st.head[0].now
+
+
 @inlined
 def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, action: int) -> bool:
-    """Place, or wait; then go on to the next decision. False: the action is illegal."""
+    """Place, or wait for the next event. False: the action is illegal."""
     h = fr.head[0]
     last = h.slots * h.positions
     if h.ended or action < 0 or action > last:
@@ -96,16 +126,17 @@ def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, a
         if not engine.advance(p.buffer, st.buffer, log):
             return False
         h.waits += 1
-    else:
-        k = fr.widths[action]
-        if k == 0:
-            return False
-        s = fr.window[action // h.positions]
-        members, counts = fr.members[action], fr.counts[action]
-        engine.commit(p.buffer, st.buffer, log, s, members, counts, k)
-        h.placements += 1
-        h.work -= f.stages[s].best
-    engine.to_decision(p, st, log)
+        return True
+    slot = action // h.positions
+    if slot >= h.shown:
+        return False
+    at = fr.lines[slot] * h.positions + action % h.positions
+    k = fr.widths[at]
+    if k == 0:
+        return False
+    s = fr.window[slot]
+    engine.commit(p.buffer, st.buffer, log, s, fr.members[at], fr.counts[at], k)
+    _count(f, fr, s)
     return True
 
 
@@ -159,4 +190,4 @@ def step_lanes(
         invalid[i] = head.invalid
 
 
-__all__ = ["begin", "enter", "step", "step_lanes"]
+__all__ = ["after", "begin", "enter", "step", "step_lanes"]

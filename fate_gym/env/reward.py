@@ -24,8 +24,9 @@ from fate_gym.sim.layout import DONE, PLACED, TOOL_STAGE, ProblemView, StateView
 
 @inlined
 def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
-    """Bring what the frame knows of the workflows up to date, after time has moved."""
+    """Bring what the frame knows of the workflows up to date, after an instant."""
     h = fr.head[0]
+    h.instants = st.head[0].instants
     while h.arrived < st.head[0].next_arrival:
         w = p.arrivals[h.arrived]
         workflow = p.workflows[w]

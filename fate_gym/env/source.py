@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fate_gym.compiled import plain
 from fate_gym.env.facts import problem_facts
 from fate_gym.env.layout import FACTS_HEAD, FACTS_HEAD_BYTES
 from fate_gym.env.spec import EnvOptions, Limits, Spec
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem, load_problem
 from fate_gym.sim import CompiledProblem, compile_problem
-from fate_gym.sim.layout import Buffer
+from fate_gym.sim.layout import Buffer, problem_view
 from fate_gym.workloads import build_suite, load_cluster, load_suite
+from fate_gym.workloads.arrivals import Arrivals, arrival_times
+from fate_gym.workloads.load import capacity_per_s
 
 Maker = Callable[[int], "Problem | CompiledProblem"]
 ProblemLike = Problem | CompiledProblem | str | Path
@@ -39,9 +44,35 @@ class Instance:
         spec.check_fits(compiled)
         self.compiled = compiled
         self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
-        head = self.facts[:FACTS_HEAD_BYTES].view(FACTS_HEAD)[0]
-        self.scale = float(head["scale"])
-        self.first_arrival = float(head["first_arrival"])
+        self.scale = float(self._head["scale"])
+        self.first_arrival = float(self._head["first_arrival"])
+
+    @property
+    def _head(self) -> Any:
+        return self.facts[:FACTS_HEAD_BYTES].view(FACTS_HEAD)[0]
+
+    def arriving(self, times: NDArray[np.float64]) -> Instance:
+        """The same workflows at other times, without compiling.
+
+        Args:
+            times: (W,) seconds.
+        """
+        compiled = copy.copy(self.compiled)
+        workflows = zip(compiled.problem.workflows, times.tolist(), strict=True)
+        compiled.problem = compiled.problem.model_copy(
+            update={
+                "workflows": tuple(w.model_copy(update={"arrival": time}) for w, time in workflows)
+            }
+        )
+        compiled.buffer = compiled.buffer.copy()
+        compiled.view = plain(problem_view)(compiled.buffer)
+        compiled.view.workflows["arrival"] = times
+        compiled.view.arrivals[:] = np.argsort(times, kind="stable")
+        other = copy.copy(self)
+        other.compiled, other.facts = compiled, self.facts.copy()
+        other.first_arrival = float(times.min())
+        other._head["first_arrival"] = other.first_arrival
+        return other
 
 
 class Source:
@@ -73,18 +104,34 @@ class Source:
         needs = reduce(Limits.join, (Limits.of(c) for c in compiled))
         self.spec = Spec(options, needs)
         self._instances = [Instance(c, self.spec) for c in compiled]
+        for instance in self._instances:
+            _check_arrivals(options.arrivals, instance.compiled.problem)
 
     def __len__(self) -> int:
         """Number of problems of a fixed set; 1 for a function."""
         return len(self._instances)
 
     def draw(self, rng: np.random.Generator) -> Instance:
-        """The problem of the next episode."""
+        """The problem of the next episode, its arrivals drawn if they are to be."""
         if self._maker is not None:
-            return self.instance(self._maker(int(rng.integers(2**31))))
-        if len(self._instances) == 1:
-            return self._instances[0]
-        return self._instances[int(rng.integers(len(self._instances)))]
+            instance = self.instance(self._maker(int(rng.integers(2**31))))
+        elif len(self._instances) == 1:
+            instance = self._instances[0]
+        else:
+            instance = self._instances[int(rng.integers(len(self._instances)))]
+        return self._arrive(instance, rng)
+
+    def _arrive(self, instance: Instance, rng: np.random.Generator) -> Instance:
+        process = self.spec.options.arrivals
+        if process is None:
+            return instance
+        problem = instance.compiled.problem
+        _check_arrivals(process, problem)
+        capacity = capacity_per_s(problem) if process.load is not None else 0.0
+        count = len(problem.workflows)
+        times = np.empty(count)
+        times[rng.permutation(count)] = arrival_times(process, rng, count, capacity_per_s=capacity)
+        return instance.arriving(times)
 
     def choose(self, problem: Any) -> Instance:
         """The problem that ``options["problem"]`` of a reset names.
@@ -95,8 +142,6 @@ class Source:
         Raises:
             InputError: there is no such problem, or it does not fit the spaces.
         """
-        if isinstance(problem, Instance):
-            return problem
         if isinstance(problem, int | np.integer) and not isinstance(problem, bool):
             if self._maker is None and 0 <= problem < len(self._instances):
                 return self._instances[int(problem)]
@@ -132,6 +177,18 @@ class Source:
             return compile_problem(problem)
         noisy = plain.options.model_copy(update={"uncertainty": sigma})
         return compile_problem(plain.model_copy(update={"options": noisy}))
+
+
+def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:
+    if process is None or process.times is None or len(process.times) == len(problem.workflows):
+        return
+    raise InputError(
+        f"{len(process.times)} times for {len(problem.workflows)} workflows",
+        source="environment options",
+        item=f"problem {problem.id!r}",
+        field="arrivals.times",
+        remedy="give a time for each workflow, or a process",
+    )
 
 
 def _problems(item: Any) -> Sequence[Problem | CompiledProblem]:

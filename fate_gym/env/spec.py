@@ -17,6 +17,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen
 from fate_gym.sim import CompiledProblem
 from fate_gym.sim.candidates import candidate_count
+from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
 
 GroupKey = Literal["stages", "devices", "candidates", "globals"]
@@ -50,6 +51,9 @@ class EnvOptions(Frozen):
     time_scale: PositiveFloat = Field(10.0, description="seconds at which a time is 0.5")
     uncertainty: NonNegativeFloat | None = Field(
         None, le=2.0, description="sigma of the noise on durations; None: the problem's own"
+    )
+    arrivals: Arrivals | None = Field(
+        None, description="process that every episode draws arrivals from; None: the problem's own"
     )
 
     @field_validator("observation")
@@ -133,7 +137,7 @@ class Spec:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """All arrays that are written, shown or not, in the order of the output buffer."""
+        """The arrays of an observation, in the order of the output buffer."""
         window, models = self.options.window, self.limits.models
         single, byte, whole = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
         shapes: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = [
@@ -142,6 +146,7 @@ class Spec:
             ("candidates", (self.actions - 1, CANDIDATES.width(models)), single),
             ("globals", (GLOBALS.width(models),), single),
         ]
+        shapes = [shape for shape in shapes if shape[0] in self.options.observation]
         if self.options.dag:
             shapes.append((NODES.key, (self.limits.stages, NODES.width(models)), single))
             shapes.append(("dag_edges", (self.limits.edges, 2), whole))
@@ -153,19 +158,13 @@ class Spec:
         return tuple(blocks)
 
     @cached_property
-    def shown(self) -> tuple[Block, ...]:
-        """The arrays that an agent sees."""
-        hidden = set(GROUPS).difference(self.options.observation)
-        return tuple(block for block in self.blocks if block.key not in hidden)
-
-    @cached_property
     def bytes(self) -> int:
         """Size of the output buffer of one lane."""
         return sum(block.nbytes for block in self.blocks)
 
     def observation_space(self) -> spaces.Space[Any]:
         """The space of one lane's observation."""
-        return spaces.Dict({block.key: self._space(block) for block in self.shown})
+        return spaces.Dict({block.key: self._space(block) for block in self.blocks})
 
     def action_space(self) -> spaces.Discrete[Any]:
         """Slot x position, and waiting last."""
@@ -189,14 +188,15 @@ class Spec:
             block.key: np.ndarray(
                 (*lead, *block.shape), block.dtype, buffer=out, offset=block.at * number
             )
-            for block in self.shown
+            for block in self.blocks
         }
 
     def frame_bytes(self, compiled: CompiledProblem) -> int:
         """Size of the frame of an episode of a problem."""
         window, shards = self.options.window, self.options.max_shards
+        stages, devices = compiled.shape[:2]
         workflows = int(compiled.view.workflows.size)
-        return frame_bytes(window, self.positions, shards, compiled.shape[1], workflows)
+        return frame_bytes(window, self.positions, shards, stages, devices, workflows)
 
     def write_head(self, frame: Any, scale: float, lane: int, lanes: int) -> None:
         """Put the options into a zeroed frame.
@@ -218,6 +218,8 @@ class Spec:
         head["scale"] = options.reward_scale or scale
         head["discount"], head["penalty"] = options.discount, options.invalid_penalty
         head["time_scale"] = options.time_scale
+        for key in GROUPS:
+            head[f"{key}_at"] = -1
         for block in self.blocks:
             name = {MASK: "mask", NODES.key: "nodes", "dag_edges": "edges"}.get(
                 block.key, block.key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fate_gym.env import play
 from fate_gym.env.env import Observation, Reference, choose_episode, episode_metrics
 from fate_gym.env.layout import FRAME_HEAD
+from fate_gym.env.observation import observe
 from fate_gym.env.source import Instance, ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec, parse_options
 from fate_gym.errors import IllegalActionError, InputError
@@ -87,8 +88,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._strides = np.zeros(4, np.int64)
         self._arenas = [np.zeros(0, np.uint8)] * 4
         self._ended = np.zeros(num_envs, np.bool_)
+        # What agents hold is theirs to write to: this is the environment's own.
         self._mask: NDArray[np.int8] = np.zeros((num_envs, self.env_spec.actions), np.int8)
-        self._out: Buffer = np.zeros(0, np.uint8)
 
     def reset(
         self,
@@ -100,7 +101,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
         Args:
             seed: lane i takes ``seed + i``; or a seed for each lane.
-            options: as for the single environment; ``reset_mask`` is a (B,) bool array.
+            options: as for the single environment, and a list of B problems is one for each
+                lane; ``reset_mask`` is a (B,) bool array.
 
         Raises:
             InputError: an unknown option, or a problem that does not fit the spaces.
@@ -113,11 +115,21 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             seeds = list(seed)
             if len(seeds) != self.num_envs:
                 raise _bad("seed", f"{len(seeds)} seeds", f"give one, or {self.num_envs}")
-        out = self._new_output()
-        for i in np.flatnonzero(chosen).tolist():
+        episodes = []
+        for i, lane in zip(
+            np.flatnonzero(chosen).tolist(), self._lane_options(given, chosen), strict=False
+        ):
             if seeds[i] is not None:
                 self._rngs[i] = seeding.np_random(seeds[i])[0]
-            self._begin(i, *choose_episode(self.source, self._rngs[i], seeds[i], given), out)
+            episodes.append((i, *choose_episode(self.source, self._rngs[i], seeds[i], lane)))
+        out = self._new_output()
+        for episode in episodes:
+            self._begin(*episode, out)
+        for i in np.flatnonzero(~chosen).tolist():
+            instance = self._instances[i]
+            if instance is None:
+                raise ResetNeeded(f"lane {i} has no episode yet: reset it too")
+            observe(*self._lane(i, instance), out)
         observation = self._observation(out)
         invalid = np.zeros(self.num_envs, np.bool_)
         return observation, self._infos(invalid, chosen)
@@ -133,9 +145,14 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             IllegalActionError: an action is illegal and ``strict`` is set.
             ResetNeeded: a lane has no episode, and is not reset by itself.
         """
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise _bad(
+                "actions",
+                f"{actions.dtype} of shape {actions.shape}",
+                f"give ({self.num_envs},) whole numbers",
+            )
         actions = np.ascontiguousarray(actions, np.int64)
-        if actions.shape != (self.num_envs,):
-            raise _bad("actions", f"shape {actions.shape}", f"give ({self.num_envs},) actions")
         count = self.num_envs
         resting = self._ended
         self._check(actions, resting)
@@ -191,6 +208,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
             self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
+        self._mask[over] = observation[MASK][over]
         invalid[over] = False
         return finals | self._infos(invalid, np.ones(self.num_envs, np.bool_))
 
@@ -204,10 +222,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             self.env_spec.frame_bytes(compiled),
         )
         self._make_room(sizes)
-        problem, facts, state, frame = (
-            arena[i * stride : i * stride + size]
-            for arena, stride, size in zip(self._arenas, self._strides.tolist(), sizes, strict=True)
-        )
+        problem, facts, state, frame = self._lane(i, instance)
         if self._instances[i] is not instance:
             problem[:] = compiled.buffer
             facts[:] = instance.facts
@@ -218,6 +233,20 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         play.begin(problem, facts, state, frame, NO_LOG, out, seed)
         self._seeds[i] = seed
         self._ended[i] = False
+
+    def _lane(self, i: int, instance: Instance) -> tuple[Buffer, Buffer, Buffer, Buffer]:
+        """The buffers of a lane: problem, facts, state, frame."""
+        sizes = (
+            instance.compiled.buffer.size,
+            instance.facts.size,
+            instance.compiled.state_bytes,
+            self.env_spec.frame_bytes(instance.compiled),
+        )
+        problem, facts, state, frame = (
+            arena[i * stride : i * stride + size]
+            for arena, stride, size in zip(self._arenas, self._strides.tolist(), sizes, strict=True)
+        )
+        return problem, facts, state, frame
 
     def _make_room(self, sizes: tuple[int, ...]) -> None:
         """Let the lanes of each arena be at least so large; what they hold moves along."""
@@ -244,7 +273,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _observation(self, out: Buffer) -> Observation:
         observation = self.env_spec.arrays(out, self.num_envs)
-        self._mask = observation[MASK]
+        self._mask = observation[MASK].copy()
         return observation
 
     def _infos(self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_]) -> dict[str, Any]:
@@ -267,6 +296,17 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 "reset_mask", "not a mask of lanes", f"give ({self.num_envs},) bools, one true"
             )
         return np.asarray(mask)
+
+    def _lane_options(
+        self, given: dict[str, Any], chosen: NDArray[np.bool_]
+    ) -> Iterator[dict[str, Any]]:
+        """The options of each lane that is reset."""
+        problems = given.get("problem")
+        if isinstance(problems, list | tuple):
+            if len(problems) != self.num_envs:
+                raise _bad("problem", f"{len(problems)} problems", f"give one, or {self.num_envs}")
+            return (given | {"problem": problems[i]} for i in np.flatnonzero(chosen).tolist())
+        return (given for _ in range(self.num_envs))
 
     def _check(self, actions: NDArray[np.int64], resting: NDArray[np.bool_]) -> None:
         if None in self._instances:

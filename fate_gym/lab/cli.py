@@ -86,10 +86,10 @@ def _policies() -> int:
     from policies.registry import policy_specs
 
     table = Table()
-    for heading in ("policy", "family", "source"):
+    for heading in ("policy", "family", "source", "sees"):
         table.add_column(heading)
     for spec in policy_specs().values():
-        table.add_row(spec.name, spec.family, spec.source)
+        table.add_row(spec.name, spec.family, spec.source, " ".join(spec.sees) or "requests only")
     Console().print(table)
     return 0
 

@@ -49,6 +49,24 @@ class PathsConfig(_Config):
     runs: Path = Field(Path("runs"), description="directory of all sweeps")
 
 
+class ReportConfig(_Config):
+    """What the report of a sweep shows beside the summary that every report has."""
+
+    title: str | None = Field(None, description="of the report; None: the name of the sweep")
+    reference: str | None = Field(
+        None,
+        description="policy whose variants are compared with it, pair by pair, e.g. in an ablation",
+    )
+    axis: str | None = Field(
+        None,
+        description="column of workflows.parquet, or option of the jobs such as "
+        "policy.params.horizon, to draw the results over",
+    )
+    figures: tuple[str, ...] | None = Field(
+        None, description="only these figures, in this order; None: all"
+    )
+
+
 class EvaluateConfig(_Config):
     """One job: a suite on a cluster, a policy and a seed."""
 
@@ -57,6 +75,7 @@ class EvaluateConfig(_Config):
     cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
     policy: PolicySpec = Field(description="as in conf/policy")
     seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    report: ReportConfig = ReportConfig()
     trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()

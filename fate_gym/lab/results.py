@@ -172,6 +172,15 @@ def read_result(directory: Path) -> JobResult | None:
         ) from None
 
 
+def job_state(directory: Path) -> Literal["done", "failed", "unfinished"] | None:
+    """How far the job of a run directory got; None if it was never started."""
+    if (directory / RESULT).exists():
+        return "done"
+    if (directory / FAILED).exists():
+        return "failed"
+    return "unfinished" if directory.exists() else None
+
+
 def find_jobs(root: Path) -> list[Job]:
     """Every job below a sweep's directory, by suite, policy and seed.
 
@@ -262,9 +271,9 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def newest_failures(root: Path, since: float) -> Iterable[tuple[str, str]]:
-    """(``suite/policy/s<seed>-<hash>``, reason) of the jobs that failed after a time."""
+def newest_failures(root: Path, since: float) -> Iterable[tuple[str, str, Path]]:
+    """The jobs that failed after a time: ``suite/policy/s<seed>-<hash>``, reason, marker."""
     for marker in sorted(root.glob(f"*/*/s*-*/{FAILED}")):
         if marker.stat().st_mtime >= since:
             where = marker.parent.relative_to(root).as_posix()
-            yield where, last_line(marker.read_text(encoding="utf-8"))
+            yield where, last_line(marker.read_text(encoding="utf-8")), marker

@@ -27,6 +27,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         * ``model_loads`` (count), ``load_seconds``;
         * ``prefix_hit_rate``, ``context_hit_rate``: tokens found in a cache / tokens that could
           have been there;
+        * ``copied_prefix_tokens``: of the hits, those copied from another device;
         * ``bytes_moved``; ``transfer_wait_seconds``: transfers where they outlast the load
           beside them; ``prefill_seconds``, ``decode_seconds``: on devices;
         * ``device_utilisation``: busy / (makespan x devices), loads and transfers included;
@@ -52,6 +53,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         "load_seconds": (on_device["load_s"] * on_device["noise"]).sum(),
         "prefix_hit_rate": _rate(on_device["prefix_hit"], on_device["prefix_new"]),
         "context_hit_rate": _rate(on_device["context_hit"], on_device["context_new"]),
+        "copied_prefix_tokens": trace.shards["copied"].sum(),
         "bytes_moved": trace.shards["bytes_moved"].sum(),
         "transfer_wait_seconds": transfer_wait_seconds(trace.shards),
         "prefill_seconds": (on_device["prefill_s"] * on_device["noise"]).sum(),

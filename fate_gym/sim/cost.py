@@ -9,7 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.compiled import compiled, inlined
-from fate_gym.sim.layout import FIXED_STAGE, TOOL_STAGE, Array, ProblemView, Record, StateView
+from fate_gym.sim.layout import (
+    FIXED_STAGE,
+    TOOL_STAGE,
+    Array,
+    Buffer,
+    ProblemView,
+    Record,
+    StateView,
+    problem_view,
+    state_view,
+)
 
 
 @inlined
@@ -248,6 +258,45 @@ def shard_cost(
     return load, transfer, prefill, decode, moved
 
 
+@compiled
+def migrated_cost(
+    problem: Buffer, state: Buffer, s: int, d: int, n: int, turn: float, source: int, expected: bool
+) -> tuple[float, float, float, float, float]:
+    """What changes if ``source`` sends ``d`` the prefix tokens of stage ``s`` that ``d`` lacks.
+
+    Returns (tokens copied, turn, transfer, prefill, bytes moved); 0 tokens: nothing changes, and
+    the rest has no meaning. A shard whose source is still computing the prefix waits for it:
+    until it is there, or with ``expected`` until the source's queue is expected to drain.
+    """
+    p = problem_view(problem)
+    st = state_view(state, p)
+    stage = p.stages[s]
+    if stage.kind == FIXED_STAGE or source == d:
+        return 0.0, turn, 0.0, 0.0, 0.0
+    here = prefix_hit_tokens(p, st, s, d)
+    copied = prefix_hit_tokens(p, st, s, source) - here
+    if copied <= 0.0:
+        return 0.0, turn, 0.0, 0.0, 0.0
+    size = copied * p.models[stage.model].kv
+    seconds = p.link_latency[source, d] + size / p.link_bandwidth[source, d]
+    there = max(st.head[0].now, st.prefix_there[source, stage.prefix])
+    if expected and st.head[0].noisy and there > st.head[0].now:
+        there = drain_estimate(p, st, source)
+    turn = max(turn, there)
+    if p.head[0].eager:
+        transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
+        transfer = max(transfer, there + seconds - turn)
+    else:
+        # The prefix shares its link with what comes from the parents.
+        st.link_seconds[p.link[source, d]] = seconds
+        transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
+        st.link_seconds[:] = 0.0
+        transfer = max(transfer, seconds)
+    context_hit = context_hit_tokens(p, st, s, d)
+    prefill = prefill_seconds(p, s, d, n, here + copied, context_hit)
+    return copied, turn, transfer, prefill, moved + size
+
+
 @inlined
 def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
     """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run."""
@@ -318,6 +367,7 @@ __all__ = [
     "drain_estimate",
     "end_estimate",
     "kept_queries",
+    "migrated_cost",
     "placement_end",
     "prefill_seconds",
     "prefix_hit_tokens",

@@ -15,6 +15,7 @@ from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.cost import (
     batch_limit,
     context_hit_tokens,
+    migrated_cost,
     prefix_hit_tokens,
     shard_cost,
     tool_transfer_seconds,
@@ -40,6 +41,7 @@ from fate_gym.sim.memory import (
     keep_context,
     make_room,
     touch_contexts,
+    touch_prefix,
 )
 
 
@@ -165,6 +167,7 @@ def _start_tool(p: ProblemView, st: StateView, log: Log, s: int) -> None:
         row.device = HOST
         row.queries = p.stages[s].queries
         row.waves = 1
+        row.source = -1
         row.committed = head.now
         row.start = head.now
         row.load_s = 0.0
@@ -177,6 +180,7 @@ def _start_tool(p: ProblemView, st: StateView, log: Log, s: int) -> None:
         row.prefix_new = 0.0
         row.context_hit = 0.0
         row.context_new = 0.0
+        row.copied = 0.0
         row.bytes_moved = moved
     head.shard_rows += 1
     shards = p.head[0].max_shards
@@ -292,6 +296,21 @@ def commit(
 
     The caller has checked that the placement is legal. Returns the stage's actual end.
     """
+    return commit_from(problem, state, log, s, devices, counts, k, -1)
+
+
+@compiled
+def commit_from(
+    problem: Buffer,
+    state: Buffer,
+    log: Log,
+    s: int,
+    devices: Array,
+    counts: Array,
+    k: int,
+    source: int,
+) -> float:
+    """Like `commit`; device ``source`` sends what it caches of the prefix (-1: none does)."""
     p = problem_view(problem)
     st = state_view(state, p)
     _take_from_ready(st, s)
@@ -301,7 +320,7 @@ def commit(
     end = 0.0
     shards = p.head[0].max_shards
     for i in range(k):
-        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i])
+        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i], source)
         end = max(end, shard_end)
         _push(st, shard_end, s * (shards + 1) + i)
     if k > 1:
@@ -322,7 +341,7 @@ def reserve(
     st = state_view(state, p)
     end = 0.0
     for i in range(k):
-        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i]))
+        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], -1))
     end += (k - 1) * p.head[0].gather_s
     # For what its children would have to fetch, and when.
     st.stages[s].shards = k
@@ -331,12 +350,22 @@ def reserve(
 
 
 @inlined
-def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int) -> float:
+def _commit_shard(
+    p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int, source: int
+) -> float:
     head = st.head[0]
     stage = p.stages[s]
     dev = st.devices[d]
     turn = max(head.now, dev.drains_at)
     load, transfer, prefill, decode, moved = shard_cost(p, st, s, d, n, turn)
+    copied = 0.0
+    if source >= 0:
+        copied, later, fetch, rest, size = migrated_cost(
+            p.buffer, st.buffer, s, d, n, turn, source, False
+        )
+        if copied > 0.0:
+            turn, transfer, prefill, moved = later, fetch, rest, size
+            touch_prefix(p, st, s, source)
     busy = max(load, transfer) + prefill + decode
     noise = noise_factor(p, st, s, d)
     end = turn + busy * noise
@@ -344,7 +373,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     context_hit, context_new = 0.0, 0.0
     batch, waves = n, 1
     if stage.kind != FIXED_STAGE:
-        prefix_hit = prefix_hit_tokens(p, st, s, d)
+        prefix_hit = prefix_hit_tokens(p, st, s, d) + copied
         context_hit = context_hit_tokens(p, st, s, d)
         prefix_new = stage.prefix_tokens - prefix_hit
         context_new = n * (stage.inherited_tokens - context_hit)
@@ -358,7 +387,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     slot.start = turn
     slot.busy = busy
     if stage.kind != FIXED_STAGE:
-        _occupy(p, st, log, s, k, d, batch)
+        _occupy(p, st, log, s, k, d, batch, end)
     if head.shard_rows < log.shards.size:
         row = log.shards[head.shard_rows]
         row.stage = s
@@ -366,6 +395,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
         row.device = d
         row.queries = n
         row.waves = waves
+        row.source = source if copied > 0.0 else -1
         row.committed = head.now
         row.start = turn
         row.load_s = load
@@ -378,6 +408,7 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
         row.prefix_new = prefix_new
         row.context_hit = n * context_hit
         row.context_new = context_new
+        row.copied = copied
         row.bytes_moved = moved
     head.shard_rows += 1
     dev.drains_at = end
@@ -393,13 +424,15 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
 
 
 @inlined
-def _occupy(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, batch: int) -> None:
+def _occupy(
+    p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, batch: int, end: float
+) -> None:
     """What the shard does to the device's memory, in the order of docs/execution-model.md."""
     head = st.head[0]
     stage = p.stages[s]
     dev = st.devices[d]
     touch_contexts(p, st, s, d)
-    own_prefix = grow_prefix(p, st, s, d)
+    own_prefix = grow_prefix(p, st, s, d, end)
     working = batch * context_bytes(p, s)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
     if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
@@ -449,7 +482,13 @@ def _expect(p: ProblemView, src: StateView, out: StateView, time: float, event: 
     s, k = event // (shards + 1), event % (shards + 1)
     now = out.head[0].now
     if k < shards:
-        time = out.slots[s, k].start + out.slots[s, k].busy
+        slot = out.slots[s, k]
+        q = p.stages[s].prefix
+        expected = slot.start + slot.busy
+        # The noise of a running shard also shows in when its prefix can be copied.
+        if q >= 0 and src.prefix_there[slot.device, q] == time:
+            out.prefix_there[slot.device, q] = expected
+        time = expected
     elif p.stages[s].kind == TOOL_STAGE:
         time = max(now, src.stages[s].ready_at + p.stages[s].tool_seconds)
     else:
@@ -463,6 +502,7 @@ def _expect(p: ProblemView, src: StateView, out: StateView, time: float, event: 
 __all__ = [
     "advance",
     "commit",
+    "commit_from",
     "fork",
     "next_event_time",
     "noise_factor",

@@ -225,6 +225,7 @@ STATE_HEAD = _record(
     eviction_rows="i8",
     seed="i8",  # of the noise
     noisy="i8",  # 0: durations are the estimates
+    retentions="i8",  # times that a policy has ranked what is cached; 0: evict by LRU
 )
 DEVICE_STATE = _record(
     drains_at="f8",  # when the queue of committed shards is empty
@@ -263,6 +264,8 @@ class StateView(NamedTuple):
     slots: Array  # (S, K) SLOT
     resident: Array  # (D, M) 0: absent, else the time of last use on `clock`
     prefix_tokens: Array  # (D, Q) cached tokens
+    prefix_there: Array  # (D, Q) when the last of these tokens is computed, or has arrived
+    keep: Array  # (D x Q + S x K + D x M,) KV entries, then models: the lowest is evicted first
     ready: Array  # (S,) stage numbers; the first head.ready count
     older: Array  # (D x Q + S x K,) neighbours in the device's list of KV entries by use
     newer: Array
@@ -280,6 +283,8 @@ def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
         + s * k * SLOT.itemsize
         + 8 * d * m
         + 4 * (-(-d * q // 2) * 2)
+        + 8 * d * q
+        + 8 * (d * q + s * k + d * m)
         + 4 * (-(-s // 2) * 2)
         + 2 * 4 * (-(-(d * q + s * k) // 2) * 2)
         + s * (k + 1) * EVENT.itemsize
@@ -310,6 +315,10 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
     o += d * m * 8
     prefix_tokens = matrix(buffer, o, d, q, np.int32)
     o += _padded(d * q * 4)
+    prefix_there = matrix(buffer, o, d, q, np.float64)
+    o += d * q * 8
+    keep = table(buffer, o, d * q + s * k + d * m, np.float64)
+    o += (d * q + s * k + d * m) * 8
     ready = table(buffer, o, s, np.int32)
     o += _padded(s * 4)
     older = table(buffer, o, d * q + s * k, np.int32)
@@ -326,6 +335,8 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
         slots,
         resident,
         prefix_tokens,
+        prefix_there,
+        keep,
         ready,
         older,
         newer,
@@ -343,6 +354,7 @@ SHARD_ROW = _record(
     device="i4",  # HOST for tools
     queries="i4",
     waves="i4",
+    source="i4",  # device that a prefix was copied from, -1: none was
     committed="f8",
     start="f8",
     load_s="f8",
@@ -355,6 +367,7 @@ SHARD_ROW = _record(
     prefix_new="f8",
     context_hit="f8",
     context_new="f8",
+    copied="f8",  # prefix tokens copied from `source`; part of prefix_hit
     bytes_moved="f8",
 )
 EVICTION_ROW = _record(shard="i4", device="i4", kind="i4", key="i4", bytes="f8")

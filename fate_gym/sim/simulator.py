@@ -24,7 +24,7 @@ from fate_gym.sim.layout import (
     problem_view,
     state_view,
 )
-from fate_gym.sim.policy import Policy
+from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
 from fate_gym.sim.trace import Trace
 from fate_gym.sim.view import DecisionView
 
@@ -52,6 +52,7 @@ class Simulator:
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
+        self._retentions: list[tuple[int, Retention]] = []
         self.reset(seed)
 
     def reset(self, seed: int = 0) -> None:
@@ -61,6 +62,7 @@ class Simulator:
         self.seed = seed
         self._buffer[:] = 0
         self._decision_seconds = []
+        self._retentions = []
         _reset(self.compiled.buffer, self._buffer, self._log, seed)
 
     @property
@@ -88,6 +90,7 @@ class Simulator:
         if state.shape != self._buffer.shape:
             raise IllegalActionError("the state belongs to another problem")
         self._buffer[:] = state
+        del self._retentions[int(self._state.head["retentions"][0]) :]
 
     def view(self) -> DecisionView:
         """What a policy sees now."""
@@ -100,24 +103,36 @@ class Simulator:
         other._log.shards[:] = self._log.shards
         other._log.evictions[:] = self._log.evictions
         other._decision_seconds = list(self._decision_seconds)
+        other._retentions = list(self._retentions)
         return other
 
     def place(
-        self, stage: int, devices: Sequence[int], counts: Sequence[int] | None = None
+        self,
+        stage: int,
+        devices: Sequence[int],
+        counts: Sequence[int] | None = None,
+        migrate_from: int | None = None,
     ) -> None:
         """Commit a ready stage to devices. Without counts the queries are split by speed.
 
+        With ``migrate_from`` the devices first get what that one caches of the stage's prefix.
+
         Raises:
             IllegalActionError: the stage is not ready, a device cannot host it or stands twice,
-                there are more devices than ``max_shards`` or queries, or the counts are wrong.
+                there are more devices than ``max_shards`` or queries, the counts are wrong, or
+                ``migrate_from`` is no device.
         """
         k = self._check(stage, devices, counts)
+        if migrate_from is not None and not 0 <= migrate_from < len(self.compiled.device_ids):
+            raise IllegalActionError(
+                f"stage {self.compiled.stage_ids[stage]}: no device {migrate_from} to migrate from"
+            )
         self._devices[:k] = devices
         if counts is None:
             _split(self.compiled.buffer, stage, self._devices, k, self._counts)
         else:
             self._counts[:k] = counts
-        engine.commit(
+        engine.commit_from(
             self.compiled.buffer,
             self._buffer,
             self._log,
@@ -125,7 +140,21 @@ class Simulator:
             self._devices,
             self._counts,
             k,
+            -1 if migrate_from is None else migrate_from,
         )
+
+    def retain(self, retention: Retention) -> None:
+        """Evict by these values from here on, instead of by LRU or by an earlier retention.
+
+        Raises:
+            IllegalActionError: an array has the wrong shape or a value that is not a number.
+        """
+        values = _values(self.compiled, retention)
+        self._state.keep[:] = values
+        self._state.head["retentions"] += 1
+        rows = int(self._state.head["shard_rows"][0])
+        copied = [None if a is None else np.array(a) for a in _arrays(retention)]
+        self._retentions.append((rows, Retention(*copied)))
 
     def wait(self) -> None:
         """Go to the next event at which a stage is ready (or to the end).
@@ -151,13 +180,22 @@ class Simulator:
                 self.wait()
                 continue
             start = perf_counter()
-            assignments = policy.decide(view)
+            decisions = policy.decide(view)
             self._decision_seconds.append(perf_counter() - start)
-            if not assignments:
+            if not self.apply(decisions):
                 self.wait()
-            for assignment in assignments:
-                self.place(assignment.stage, assignment.devices, assignment.counts)
         return self.trace(policy.name, getattr(policy, "counters", {}))
+
+    def apply(self, decisions: Sequence[Decision]) -> int:
+        """Do what a policy has decided, in order; returns how many stages were placed."""
+        placed = 0
+        for one in decisions:
+            if isinstance(one, Assignment):
+                self.place(one.stage, one.devices, one.counts, one.migrate_from)
+                placed += 1
+            else:
+                self.retain(one)
+        return placed
 
     def play(self, schedule: Callable[[Buffer, Buffer, Log], float]) -> float:
         """Let compiled code play the rest of the run; returns the last end.
@@ -193,6 +231,7 @@ class Simulator:
             workflow_of=compiled.workflow_of.copy(),
             decision_seconds=np.array(self._decision_seconds),
             counters=dict(counters or {}),
+            retentions=list(self._retentions),
         )
 
     def _check(self, stage: int, devices: Sequence[int], counts: Sequence[int] | None) -> int:
@@ -220,6 +259,35 @@ class Simulator:
                 f"that sum to {queries}"
             )
         return k
+
+
+def _arrays(retention: Retention) -> tuple[Array | None, Array | None, Array | None]:
+    return retention.prefixes, retention.contexts, retention.models
+
+
+def _values(compiled: CompiledProblem, retention: Retention) -> Array:
+    """The state's ``keep``. Raises `IllegalActionError` for arrays that do not fit."""
+    stages, devices, models, prefixes, _, shards = compiled.shape
+    names = ("prefixes", "contexts", "models")
+    shapes: tuple[list[tuple[int, ...]], ...] = (
+        [(prefixes,), (devices, prefixes)],
+        [(stages,)],
+        [(models,), (devices, models)],
+    )
+    for name, given, legal in zip(names, _arrays(retention), shapes, strict=True):
+        if given is not None and (given.shape not in legal or np.isnan(given).any()):
+            expected = " or ".join(map(str, legal))
+            raise IllegalActionError(
+                f"retention: {name} has shape {given.shape}; {expected} without NaN is legal"
+            )
+    on_prefixes, on_contexts, on_models = (0.0 if a is None else a for a in _arrays(retention))
+    return np.concatenate(
+        [
+            np.broadcast_to(on_prefixes, (devices, prefixes)).ravel(),
+            np.repeat(np.broadcast_to(on_contexts, stages), shards),
+            np.broadcast_to(on_models, (devices, models)).ravel(),
+        ]
+    )
 
 
 @compiled

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fate_gym.problem import Problem
 from fate_gym.sim.layout import HOST
+from fate_gym.sim.policy import Retention
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +31,7 @@ class Trace:
         workflow_of: (S,) workflow of a stage.
         decision_seconds: wall-clock seconds of each call of the policy.
         counters: what the policy counted for itself.
+        retentions: (rows of ``shards`` before it, what was to be kept from there on).
     """
 
     problem: Problem
@@ -48,6 +50,7 @@ class Trace:
     workflow_of: NDArray[np.int32]
     decision_seconds: Floats = field(default_factory=lambda: np.zeros(0))
     counters: dict[str, float] = field(default_factory=dict)
+    retentions: list[tuple[int, Retention]] = field(default_factory=list)
 
     @property
     def makespan(self) -> float:

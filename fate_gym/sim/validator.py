@@ -50,6 +50,8 @@ class TraceLike(Protocol):
     @property
     def evictions(self) -> Any: ...
     @property
+    def retentions(self) -> Sequence[tuple[int, Any]]: ...
+    @property
     def stage_ready(self) -> Any: ...
     @property
     def stage_end(self) -> Any: ...
@@ -72,8 +74,9 @@ class TraceLike(Protocol):
 def validate(trace: TraceLike) -> list[str]:
     """Every way in which a trace breaks the execution model; empty for a valid trace.
 
-    The shards are replayed in commit order. Commit times, placements and (with uncertainty) noise
-    are taken from the trace, everything else is computed anew and compared. A fault that makes
+    The shards are replayed in commit order. Commit times, placements, sources of copied prefixes,
+    retentions and (with uncertainty) noise are taken from the trace, everything else is computed
+    anew and compared. A fault that makes
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
     the stage) ends the replay, after it was reported.
     """
@@ -279,10 +282,14 @@ def _distinct(items: Iterable[T]) -> list[T]:
 
 @dataclass
 class _Entry:
-    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context."""
+    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
+
+    ``there`` is when the shard that added to a prefix last ends.
+    """
 
     amount: int
     bytes: float
+    there: float = 0.0
 
 
 @dataclass
@@ -328,10 +335,14 @@ class _Done:
 
 @dataclass(frozen=True)
 class _Hits:
-    """What a shard finds cached: prefix tokens, and tokens of every edge (by parent)."""
+    """What a shard finds cached: prefix tokens, and tokens of every edge (by parent).
+
+    ``copied`` tokens of the prefix come from another device.
+    """
 
     prefix: int
     tokens: dict[int, float]
+    copied: int = 0
 
 
 # --- the replay -----------------------------------------------------------------------------------
@@ -348,6 +359,7 @@ class _Replay:
         self.evicted: list[tuple[int, int, int, int, float]] = []
         self.events = sorted({workflow.arrival for workflow in world.problem.workflows})
         self.last_commit = 0.0
+        self.retention: Any = None
 
     # reporting
 
@@ -367,13 +379,17 @@ class _Replay:
     def run(self, trace: TraceLike) -> None:
         """Replay every placement: the rows of one stage stand together."""
         rows = enumerate(trace.shards)
+        retentions = list(trace.retentions)
         for number, group in groupby(rows, key=lambda pair: int(pair[1]["stage"])):
             if not 0 <= number < len(self.world.nodes):
                 self.stop(f"shards: unknown stage number {number}")
             node = self.world.nodes[number]
             if number in self.done:
                 self.stop(f"{node.name}: committed twice")
-            self.place(node, list(group))
+            placed = list(group)
+            while retentions and retentions[0][0] <= placed[0][0]:
+                self.retention = retentions.pop(0)[1]
+            self.place(node, placed)
         for node in self.world.nodes:
             if node.number not in self.done:
                 self.faults.append(f"{node.name}: never ran")
@@ -527,6 +543,7 @@ class _Replay:
             for device, queries in self.done[parent.stage].queries.items()
         ]
         transfer = self._transfer(flows, now)
+        self.differ(where, "source", -1, row["source"])
         seconds = node.stage.tool_seconds or 0.0
         end = now + transfer + seconds * self._noise(where, row)
         self._compare(where, row, now, flows, transfer, decode=seconds, end=end)
@@ -540,7 +557,13 @@ class _Replay:
         turn = max(now, memory.drains)
         noise = self._noise(where, row)
         flows = self._flows(node, device, n)
+        hits = self._hits(node, memory)
+        source = int(row["source"])
+        if source != -1:
+            turn, hits, copy = self._copy(where, node, hits, turn, now, source, device)
+            flows.append(copy)
         transfer = self._transfer(flows, turn)
+        self.differ(where, "copied", hits.copied, row["copied"])
         if node.stage.seconds_on is not None:
             seconds = node.stage.seconds_on[machine.name]
             end = turn + (transfer + seconds) * noise
@@ -552,7 +575,6 @@ class _Replay:
         load = 0.0
         if model not in memory.weights:
             load = self.world.load_init + node.model.weight_bytes / machine.load
-        hits = self._hits(node, memory)
         prefill, new = self._prefill(node, machine, n, hits)
         waves, decode = self._decode(node, machine, n)
         end = turn + (max(load, transfer) + prefill + decode) * noise
@@ -566,7 +588,7 @@ class _Replay:
         self.differ(where, "prefix_new", new, row["prefix_new"])
         self.differ(where, "context_hit", n * cached, row["context_hit"], scale=whole)
         self.differ(where, "context_new", whole - n * cached, row["context_new"], scale=whole)
-        self._remember(node, model, n, index, device, hits)
+        self._remember(node, model, n, index, device, hits, end)
         memory.drains = end
         return end
 
@@ -597,7 +619,7 @@ class _Replay:
         moved = math.fsum(flow.bytes for flow in flows)
         self.differ(where, "bytes_moved", moved, row["bytes_moved"])
         if self.world.nodes[int(row["stage"])].model is None:
-            for name in ("prefix_hit", "prefix_new", "context_hit", "context_new"):
+            for name in ("prefix_hit", "prefix_new", "context_hit", "context_new", "copied"):
                 self.differ(where, name, 0.0, row[name])
 
     def _noise(self, where: str, row: Any) -> float:
@@ -660,6 +682,23 @@ class _Replay:
         for flow in flows:
             links[flow.link] = links.get(flow.link, 0.0) + flow.seconds
         return max(links.values(), default=0.0)
+
+    def _copy(
+        self, where: str, node: _Node, hits: _Hits, turn: float, now: float, source: int, to: int
+    ) -> tuple[float, _Hits, _Flow]:
+        """A prefix copied from another device: the new turn, the new hits and the transfer."""
+        if source == to or not 0 <= source < len(self.memories) or node.model is None:
+            self.stop(f"{where}: source: device {source} has nothing to copy from")
+        entry = self.memories[source].kv.get(self._prefix_key(node), _Entry(0, 0.0))
+        copied = min(node.stage.prefix_tokens, entry.amount) - hits.prefix
+        if copied <= 0:
+            self.stop(f"{where}: source: device {source} caches no more of the prefix")
+        self.memories[source].touch(self._prefix_key(node))
+        there = max(now, entry.there)
+        link, bandwidth, latency = self._link(self.world.machines[source], self.world.machines[to])
+        size = copied * node.model.kv_bytes_per_token
+        flow = _Flow(link, size, bandwidth, latency, there)
+        return max(turn, there), _Hits(hits.prefix + copied, hits.tokens, copied), flow
 
     # prefill and decode
 
@@ -728,7 +767,14 @@ class _Replay:
     # memory
 
     def _remember(
-        self, node: _Node, model: int, n: int, index: int, device: int, hits: _Hits
+        self,
+        node: _Node,
+        model: int,
+        n: int,
+        index: int,
+        device: int,
+        hits: _Hits,
+        end: float,
     ) -> None:
         """The five steps of a commit on the memory of its device."""
         assert node.model is not None
@@ -742,7 +788,8 @@ class _Replay:
         if p > 0 and kv > 0:
             known = memory.kv.pop(own, _Entry(0, 0.0))
             tokens = max(known.amount, p)
-            memory.kv[own] = _Entry(tokens, tokens * kv)
+            there = end if p > known.amount else known.there
+            memory.kv[own] = _Entry(tokens, tokens * kv, there)
 
         queries = min(n, self.world.batch(node, machine))
         working = queries * node.query_tokens * kv
@@ -755,16 +802,19 @@ class _Replay:
             self.evicted.append((index, device, kind, key, size))
 
         while not fits():
-            oldest = next((key for key in memory.kv if key != own), None)
-            idle = next((key for key in memory.weights if key != model), None)
-            if oldest is not None:
-                evict(*oldest, memory.kv.pop(oldest).bytes)
-            elif idle is not None:
-                evict(WEIGHTS, idle, memory.weights.pop(idle))
+            # `min` takes the first of equals: the least recently used.
+            entries = [key for key in memory.kv if key != own]
+            idle = [key for key in memory.weights if key != model]
+            if entries:
+                victim = min(entries, key=lambda key: self._value(key[0], key[1], device))
+                evict(*victim, memory.kv.pop(victim).bytes)
+            elif idle:
+                unused = min(idle, key=lambda key: self._value(WEIGHTS, key, device))
+                evict(WEIGHTS, unused, memory.weights.pop(unused))
             else:
                 break
         if not fits() and own in memory.kv:
-            memory.kv[own] = _Entry(p, p * kv)
+            memory.kv[own] = _Entry(p, p * kv, memory.kv[own].there)
         held = memory.used() + missing + working
         if held > machine.limit * (1 + TOLERANCE):
             self.faults.append(
@@ -775,6 +825,16 @@ class _Replay:
             memory.kv[CONTEXT, node.number] = _Entry(queries, working)
         memory.weights.pop(model, None)
         memory.weights[model] = node.model.weight_bytes
+
+    def _value(self, kind: int, key: int, device: int) -> float:
+        """What the policy's retention says a cached thing is worth."""
+        if self.retention is None:
+            return 0.0
+        name = {PREFIX: "prefixes", CONTEXT: "contexts", WEIGHTS: "models"}[kind]
+        values = getattr(self.retention, name)
+        if values is None:
+            return 0.0
+        return float(values[device][key] if values.ndim == 2 else values[key])
 
 
 # --- the parts that need no replay ----------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
         },
         {
             "stage": 1, "device": 0, "start": 10, "end": 20, "transfer_s": 4, "prefill_s": 2,
-            "decode_s": 4, "prefix_hit": 30, "prefix_new": 20, "context_hit": 15, "context_new": 5,
+            "decode_s": 4, "prefix_hit": 30, "copied": 20, "prefix_new": 20, "context_hit": 15, "context_new": 5,
         },
         {
             "stage": 1, "slot": 1, "device": 1, "start": 12, "end": 16, "load_s": 3, "decode_s": 1,
@@ -133,6 +133,7 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
             "load_seconds": 2 * 2 + 3,
             "prefix_hit_rate": 30 / 150,
             "context_hit_rate": 15 / 40,
+            "copied_prefix_tokens": 20,
             "bytes_moved": 10,
             "transfer_wait_seconds": (3 - 2) * 2 + 4 + 0 + 6,
             "prefill_seconds": 1 * 2 + 2,

@@ -9,7 +9,9 @@ import pytest
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, compile_problem
-from policies.list_scheduling import ListScheduler, insertion_heft
+from policies.list_core import NO_PENALTY
+from policies.list_scheduling import ListScheduler
+from policies.offline import plan_workflow
 from tests.policies.instances import plain_ranks
 
 saga: Any = pytest.importorskip("saga")
@@ -60,12 +62,13 @@ def test_heft(seed: int) -> None:
     # SAGA's mean transfer includes the free link of every machine to itself.
     pairs = machines * (machines + 1) / 2
     slowness = sum(1 / rate for rate in instance.links.values()) / pairs
-    plan = insertion_heft(
+    plan = plan_workflow(
         compile_problem(instance.problem).buffer,
         0,
         plain_ranks(instance.problem, slowness),
-        np.zeros(machines),
-        0.0,
+        NO_PENALTY,
+        available=np.zeros(machines),
+        now=0.0,
     )
     theirs = heft.HeftScheduler().schedule(instance.network, instance.graph)
     assert plan.end.max() == pytest.approx(theirs.makespan, rel=1e-9)

@@ -23,10 +23,11 @@ from fate_gym.sim.validator import assert_valid, validate
 
 SHARD_FIELDS = [
     ("stage", "i4"), ("slot", "i4"), ("device", "i4"), ("queries", "i4"), ("waves", "i4"),
+    ("source", "i4"),
     ("committed", "f8"), ("start", "f8"), ("load_s", "f8"), ("transfer_s", "f8"),
     ("prefill_s", "f8"), ("decode_s", "f8"), ("noise", "f8"), ("end", "f8"),
     ("prefix_hit", "f8"), ("prefix_new", "f8"), ("context_hit", "f8"), ("context_new", "f8"),
-    ("bytes_moved", "f8"),
+    ("copied", "f8"), ("bytes_moved", "f8"),
 ]  # fmt: skip
 EVICTION_FIELDS = [
     ("shard", "i4"), ("device", "i4"), ("kind", "i1"), ("key", "i4"), ("bytes", "f8"),
@@ -62,8 +63,9 @@ def trace_of(
     models: list[str] | None = None,
     prefixes: list[tuple[str, str]] | None = None,
 ) -> SimpleNamespace:
-    """A trace from the rows given; fields left out are 0 (waves and noise: 1)."""
-    defaults = {name: 0.0 for name, _ in SHARD_FIELDS} | {"waves": 1, "noise": 1.0}
+    """A trace from the rows given; fields left out are 0 (waves and noise: 1, source: -1)."""
+    defaults = {name: 0.0 for name, _ in SHARD_FIELDS}
+    defaults |= {"waves": 1, "noise": 1.0, "source": -1}
     rows = [tuple((defaults | row)[name] for name, _ in SHARD_FIELDS) for row in shards]
     workflow_of = [i for i, w in enumerate(problem.workflows) for _ in w.stages]
     arrival = np.array([w.arrival for w in problem.workflows])
@@ -84,6 +86,7 @@ def trace_of(
         workflow_arrival=arrival,
         workflow_end=np.array(last),
         workflow_of=np.array(workflow_of),
+        retentions=[],
         decision_seconds=np.array([0.5, 0.25]),
         counters={},
         makespan=max(end) - arrival.min(),

@@ -1,0 +1,169 @@
+"""A proxy of Murakkab: every epoch a program buys the cheapest replicas that carry the demand."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import DecisionView, OneAtATime
+from policies.proxies.base import least
+
+
+class Murakkab(OneAtATime):
+    """First come, first served, to the least loaded replica of the stage's model.
+
+    Source: Chaudhry et al., "Murakkab: Resource-Efficient Agentic Workflow Orchestration in Cloud
+    Platforms" (arXiv 2508.18298).
+
+    Taken: every epoch an integer program chooses how many replicas of each model run on each kind
+    of device, so that they carry the expected demand with 15 % to spare at the least cost; the
+    expectation is a moving average of what came in (weight 0.5).
+
+    Inferred: the length of the epoch; a device is one replica's alone; kinds of device are those
+    with equal price and equal speeds; what cannot be carried costs more than any device; of equal
+    kinds the devices that hosted the model before stay. A model that turns up within an epoch
+    starts a new one. The router's load of a replica is the clean seconds that it sent there and
+    that have not gone by.
+
+    Sees neither the place in the graph, prefixes nor queues.
+
+    Args:
+        name: the policy's name in results.
+        epoch: seconds.
+        headroom: of capacity over demand.
+        weight: of the last epoch in the moving average.
+        boosted: the same replicas; among them the device by EFT*.
+    """
+
+    name = "murakkab"
+
+    def __init__(
+        self,
+        *,
+        name: str = "murakkab",
+        epoch: float = 30.0,
+        headroom: float = 1.15,
+        weight: float = 0.5,
+        boosted: bool = False,
+    ) -> None:
+        self.name = name  # type: ignore[misc]
+        self._epoch, self._headroom, self._weight = epoch, headroom, weight
+        self._boosted = boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """No replicas yet."""
+        self._until = -np.inf
+        self._came: dict[int, float] = {}  # work of this epoch
+        self._demand: dict[int, float] = {}  # work a second
+        self._speed: dict[int, NDArray[np.float64]] = {}
+        self._hosts: dict[int, NDArray[np.int64]] = {}
+        self._busy = np.zeros(view.devices)  # until when, as far as the router knows
+        self._counted: set[int] = set()
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        for other in view.ready:
+            if other not in self._counted:
+                self._counted.add(other)
+                self._count(view, other)
+        model = view.request(stage).model
+        if view.now >= self._until or model not in self._hosts:
+            self._plan(view)
+        eligible = view.eligible(stage)
+        hosts = self._hosts[model]
+        replicas = eligible[np.isin(eligible, hosts)]
+        if replicas.size == 0:
+            replicas = eligible
+        if self._boosted:
+            return least(view.end_estimates(stage), replicas)
+        self._busy = np.maximum(self._busy, view.now)
+        device = least(self._busy, replicas)
+        self._busy[device] += view.clean_seconds(stage)[device]
+        return device
+
+    def _count(self, view: DecisionView, stage: int) -> None:
+        clean = view.clean_seconds(stage)
+        able = clean < np.inf
+        work = float(clean[able].mean())
+        model = view.request(stage).model
+        self._came[model] = self._came.get(model, 0.0) + work
+        speed = np.where(able, work / np.maximum(clean, 1e-9), 0.0)
+        self._speed[model] = np.maximum(self._speed.get(model, 0.0), speed)
+
+    def _plan(self, view: DecisionView) -> None:
+        self._until = view.now + self._epoch
+        for model in self._speed:
+            rate = self._came.get(model, 0.0) / self._epoch
+            before = self._demand.get(model, rate)
+            self._demand[model] = self._weight * rate + (1.0 - self._weight) * before
+        self._came = {}
+        models = list(self._speed)
+        speed = np.array([self._speed[model] for model in models])
+        price = np.maximum(view.usd_per_hour(), 0.01)
+        kinds, kind_of = np.unique(np.vstack([price, speed]).T, axis=0, return_inverse=True)
+        counts = np.bincount(kind_of.ravel())
+        demand = np.array([self._demand[model] for model in models]) * self._headroom
+        replicas = fewest_replicas(demand, kinds[:, 1:].T, kinds[:, 0], counts)
+        free = [np.flatnonzero(kind_of.ravel() == kind).tolist() for kind in range(counts.size)]
+        hosts: dict[int, list[int]] = {}
+        for stay in (True, False):
+            for m, model in enumerate(models):
+                mine = hosts.setdefault(model, [])
+                for kind in range(counts.size):
+                    have = sum(device in mine for device in np.flatnonzero(kind_of == kind))
+                    for device in list(free[kind]):
+                        if have >= replicas[m, kind]:
+                            break
+                        if not stay or device in self._hosts.get(model, ()):
+                            free[kind].remove(device)
+                            mine.append(device)
+                            have += 1
+        self._hosts = {model: np.array(mine, np.int64) for model, mine in hosts.items()}
+
+
+def fewest_replicas(
+    demand: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    price: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """(M, C) replicas of each model on each kind of device, by an integer program.
+
+        minimise   price of the replicas + penalty x (demand not carried + models without any)
+        subject to replicas of a model carry its demand, and one is there at least
+                   no more replicas of a kind than devices
+
+    Args:
+        demand: (M,) work a second.
+        speed: (M, C) work a second of a replica; 0: the kind cannot run the model.
+        price: (C,) of a device.
+        counts: (C,) devices of each kind.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    models, kinds = speed.shape
+    number = models * kinds
+    penalty = 100.0 * float((price * counts).sum())
+    # Variables: replicas, then demand not carried (M), then models without a replica (M).
+    objective = np.r_[np.tile(price, models), np.full(2 * models, penalty)]
+    rows = np.zeros((2 * models + kinds, number + 2 * models))
+    for m in range(models):
+        mine = slice(m * kinds, (m + 1) * kinds)
+        rows[m, mine] = speed[m]
+        rows[m, number + m] = 1.0
+        rows[models + m, mine] = speed[m] > 0.0
+        rows[models + m, number + models + m] = 1.0
+    for c in range(kinds):
+        rows[2 * models + c, c:number:kinds] = 1.0
+    low = np.r_[demand, np.ones(models), np.full(kinds, -np.inf)]
+    high = np.r_[np.full(2 * models, np.inf), counts]
+    most = np.where(speed > 0.0, counts, 0).ravel()
+    result = milp(
+        objective,
+        constraints=LinearConstraint(rows, low, high),
+        integrality=np.r_[np.ones(number), np.zeros(2 * models)],
+        bounds=Bounds(0.0, np.r_[most, np.full(2 * models, np.inf)]),
+        options={"mip_rel_gap": 0.01, "node_limit": 200},
+    )
+    if result.x is None:  # stopped before it found any: every kind may run every model
+        return np.where(speed > 0.0, counts, 0)
+    return np.rint(result.x[:number]).astype(np.int64).reshape(models, kinds)
