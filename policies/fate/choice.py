@@ -1,9 +1,9 @@
 """CP-SAT over candidates of the frontier that improve on the incumbent.
 
-    maximise   sum over candidates of gain x chosen
-    subject to at most as many candidates of a kind of stage as stages of that kind are ready
-               at most one candidate on each device
-               at most one candidate of each kind that is shared among devices
+maximise   sum over candidates of gain x chosen
+subject to at most as many candidates of a kind of stage as stages of that kind are ready
+           at most one candidate on each device
+           at most one candidate of each kind that is shared among devices
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ DESK_HEAD = np.dtype(
     [
         ("kinds", "i8"),
         ("version", "i8"),  # counts changes of any device in any play
-        ("commits", "i8"),  # stages placed in all plays since it was last zeroed: the work done
+        # Work done in all plays: 1 for a stage placed, 1 for each 8 devices compared for one.
+        ("work", "i8"),
         ("plays", "i8"),
         ("placed", "i8"),  # stages placed in the running play
         ("random", "u8"),  # state of the random numbers

@@ -25,7 +25,6 @@ from fate_gym.sim.layout import (
     DONE,
     FIXED_STAGE,
     PLACED,
-    TOOL_STAGE,
     Array,
     Buffer,
     Log,
@@ -68,37 +67,43 @@ def hosts(p: ProblemView, s: int, d: int) -> bool:
     return p.clean_seconds[s, d] < np.inf
 
 
-@inlined
-def _cost(p: ProblemView, st: StateView, wk: DeskView, s: int, d: int, turn: float) -> float:
-    """Seconds that ``s`` would keep ``d`` busy from ``turn`` on; cached but for the load."""
-    version = wk.devices[d].version
+@compiled
+def _look_up(problem: Buffer, state: Buffer, desk: Buffer, s: int, d: int, turn: float) -> None:
+    """Fill the cached seconds of ``s`` on ``d``: transfer, and prefill + decode."""
+    p = problem_view(problem)
+    st = state_view(state, p)
+    wk = desk_view(desk, p)
     stage = p.stages[s]
-    if wk.tag[s, d] != version:
-        wk.tag[s, d] = version
-        seconds, _ = transfer_seconds(p, st, s, d, 1.0, turn)
-        wk.transfer[s, d] = seconds
-        run = p.clean_seconds[s, d]
-        if stage.kind != FIXED_STAGE:
-            prefix = prefix_hit_tokens(p, st, s, d)
-            context = context_hit_tokens(p, st, s, d)
-            if prefix > 0.0 or context > 0.0:
-                run = p.decode_seconds[s, d] + prefill_seconds(
-                    p, s, d, int(stage.queries), prefix, context
-                )
-        wk.run[s, d] = run
-    transfer = wk.transfer[s, d]
-    if p.head[0].eager:
-        transfer, _ = transfer_seconds(p, st, s, d, 1.0, turn)
+    wk.tag[s, d] = wk.devices[d].version
+    seconds, _ = transfer_seconds(p, st, s, d, 1.0, turn)
+    wk.transfer[s, d] = seconds
+    run = p.clean_seconds[s, d]
+    if stage.kind != FIXED_STAGE:
+        prefix = prefix_hit_tokens(p, st, s, d)
+        context = context_hit_tokens(p, st, s, d)
+        if prefix > 0.0 or context > 0.0:
+            run = p.decode_seconds[s, d] + prefill_seconds(
+                p, s, d, int(stage.queries), prefix, context
+            )
+    wk.run[s, d] = run
+
+
+@inlined
+def _cost(p: ProblemView, st: StateView, wk: DeskView, desk: Buffer, s: int, d: int) -> float:
+    """Seconds that ``s`` would keep ``d`` busy from its turn on; cached but for the load."""
+    stage = p.stages[s]
+    if wk.tag[s, d] != wk.devices[d].version or p.head[0].eager:
+        _look_up(p.buffer, st.buffer, desk, s, d, wk.devices[d].turn)
     load = 0.0
-    if stage.model >= 0 and st.resident[d, stage.model] == 0:
-        if wk.devices[d].planned != stage.model:
-            load = p.load_seconds[stage.model, d]
-    return max(load, transfer) + wk.run[s, d]
+    missing = stage.model >= 0 and st.resident[d, stage.model] == 0
+    if missing and wk.devices[d].planned != stage.model:
+        load = p.load_seconds[stage.model, d]
+    return max(load, wk.transfer[s, d]) + wk.run[s, d]
 
 
 @inlined
 def _choose(
-    p: ProblemView, st: StateView, wk: DeskView, style: Style, s: int
+    p: ProblemView, st: StateView, wk: DeskView, desk: Buffer, style: Style, s: int
 ) -> tuple[int, float]:
     """The placement with the earliest (biased) end: (devices used, end); fills chosen, dealt."""
     best, best_value = -1, np.inf
@@ -108,11 +113,10 @@ def _choose(
         if not hosts(p, s, d):
             continue
         turn = wk.devices[d].turn
+        cost = _cost(p, st, wk, desk, s, d)
+        wk.ends[d] = turn + cost
         if style.strict:
-            seconds, _ = transfer_seconds(p, st, s, d, 1.0, turn)
-            wk.ends[d] = turn + seconds + p.clean_seconds[s, d]
-        else:
-            wk.ends[d] = turn + _cost(p, st, wk, s, d, turn)
+            wk.ends[d] = turn + wk.transfer[s, d] + p.clean_seconds[s, d]
         value = wk.ends[d]
         if style.biased:
             value += wk.bias[kind, d]
@@ -128,15 +132,18 @@ def _choose(
     if best >= 0:
         end = wk.ends[best]
         if most > 1:
-            width, end = _wider(p, st, wk, s, most, end)
+            width, end = _wider(p.buffer, st.buffer, desk, s, most, end)
     return width, end
 
 
-@inlined
+@compiled
 def _wider(
-    p: ProblemView, st: StateView, wk: DeskView, s: int, most: int, end: float
+    problem: Buffer, state: Buffer, desk: Buffer, s: int, most: int, end: float
 ) -> tuple[int, float]:
     """The best placement on up to ``most`` of the earliest finishers, if it ends before ``end``."""
+    p = problem_view(problem)
+    st = state_view(state, p)
+    wk = desk_view(desk, p)
     width = 1
     wk.trial[0] = wk.chosen[0]
     for k in range(2, most + 1):
@@ -145,7 +152,6 @@ def _wider(
         if wk.ends[d] == np.inf:
             break
         wk.trial[k - 1] = d
-        # One that alone would end later than all together do has little to give.
         split_queries(p, s, wk.trial, k, wk.tried)
         together = 0.0
         for i in range(k):
@@ -170,7 +176,7 @@ def _shard_end(p: ProblemView, st: StateView, wk: DeskView, s: int, d: int, n: i
 
 
 @inlined
-def _sort_ready(p: ProblemView, st: StateView, plan: PlanView, wk: DeskView) -> int:
+def _sort_ready(st: StateView, plan: PlanView, wk: DeskView) -> int:
     """The ready stages by key (then as they stand in the ready list), into ``order``."""
     count = st.head[0].ready
     if count > 64:
@@ -212,7 +218,8 @@ def dispatch(
     noted = 0
     if idle == 0:
         return noted
-    ready = _sort_ready(p, st, plan, wk)
+    effort = (p.devices.size + 7) // 8
+    ready = _sort_ready(st, plan, wk)
     for i in range(ready):
         if idle == 0:
             break
@@ -232,7 +239,8 @@ def dispatch(
         else:
             if row.not_before > now:
                 continue
-            width, end = _choose(p, st, wk, style, s)
+            width, end = _choose(p, st, wk, desk, style, s)
+            wk.head[0].work += effort
             starts = True
             for k in range(width):
                 starts = starts and wk.devices[wk.chosen[k]].free != 0
@@ -331,14 +339,15 @@ def play(
     for w in range(p.workflows.size):
         wk.workflows[w].end = wk.workflows[w].settled
     while True:
+        placed = 0
         if st.head[0].ready > 0:
-            if dispatch(problem, state, log, plan_, desk, style) > 0 and bound < np.inf:
-                if _value(wk, style) > bound:
-                    head.commits += head.placed
-                    return np.inf
+            placed = dispatch(problem, state, log, plan_, desk, style)
+        if placed > 0 and bound < np.inf and _value(wk, style) > bound:
+            head.work += head.placed
+            return np.inf
         if not advance(problem, state, log):
             break
-    head.commits += head.placed
+    head.work += head.placed
     if style.horizon < 0 and st.head[0].known_left > 0:
         return np.inf
     head.value = _value(wk, style)
@@ -402,23 +411,51 @@ def unplan(problem: Buffer, state: Buffer, plan_: Buffer) -> None:
 
 
 @compiled
-def complete(problem: Buffer, state: Buffer, plan_: Buffer) -> bool:
-    """Whether every known stage that is not placed has devices in the plan."""
-    p = problem_view(problem)
-    st = state_view(state, p)
-    plan = plan_view(plan_, p)
-    for s in range(p.stages.size):
-        known = p.workflows[p.stages[s].workflow].arrival <= st.head[0].now
-        if known and st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
-            if plan.stages[s].width == 0:
-                return False
-    return True
-
-
-@compiled
 def release(problem: Buffer, plan_: Buffer) -> None:
     """Let every stage start as early as its turn comes."""
     p = problem_view(problem)
     plan = plan_view(plan_, p)
     for s in range(p.stages.size):
         plan.stages[s].not_before = 0.0
+
+
+@compiled
+def plan_of_log(problem: Buffer, log: Log, first: int, last: int, plan_: Buffer) -> None:
+    """Plan as rows ``first`` to ``last`` of a log have it, commit by commit."""
+    p = problem_view(problem)
+    plan = plan_view(plan_, p)
+    for i in range(first, last):
+        row = log.shards[i]
+        if row.device < 0:
+            continue
+        plan.stages[row.stage].width = row.slot + 1
+        plan.stages[row.stage].key = float(i)
+        plan.stages[row.stage].not_before = row.committed
+        plan.devices[row.stage, row.slot] = row.device
+        plan.counts[row.stage, row.slot] = row.queries
+
+
+@compiled
+def start_first(
+    problem: Buffer,
+    plan_: Buffer,
+    stages: Array,
+    widths: Array,
+    devices: Array,
+    counts: Array,
+) -> None:
+    """Put placements of ready stages in front of a plan.
+
+    ``devices`` and ``counts`` are (N, K); a count of -1 means all queries.
+    """
+    p = problem_view(problem)
+    plan = plan_view(plan_, p)
+    for i in range(stages.size):
+        s = stages[i]
+        row = plan.stages[s]
+        row.width = widths[i]
+        row.key = float(i) - 1e9
+        row.not_before = 0.0
+        for k in range(widths[i]):
+            plan.devices[s, k] = devices[i, k]
+            plan.counts[s, k] = counts[i, k] if counts[i, k] > 0 else p.stages[s].queries

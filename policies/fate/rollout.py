@@ -42,7 +42,7 @@ from policies.fate.search import (
 from policies.fate.workbench import Floats, Objective, Workbench, check_objective
 
 CHUNK = 1_000
-"""Stages placed between two looks at the clock."""
+"""Work between two looks at the clock."""
 
 
 class FateRollout:
@@ -59,7 +59,8 @@ class FateRollout:
         cp_sat: False takes the best single candidate (ablation).
         horizon: edges from the frontier that plays reach; None: to the end of what is known.
         ignore: dimensions of state that the planner's model is blind to (ablation).
-        first: budget of a decision after an arrival: stages placed in all its plays together.
+        first: budget of a decision after an arrival: the work of all its plays together, in units
+            of `policies.fate.plans.DESK_HEAD` (about a microsecond each).
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
@@ -137,7 +138,10 @@ class FateRollout:
         value = bench.incumbent()
         if news:
             value = bench.offer_bases(value)
-        budget = self._first if news else self._steps
+        budget = self._steps
+        if news:
+            # The list schedules are paid for, but leave some for the search.
+            budget = max(self._first - bench.work, self._first // 4)
         value = self._tune(value, int(budget * self._tune_share))
         value = self._candidates(value, int(budget * self._candidates_share))
         rest = 1.0 - self._tune_share - self._candidates_share
@@ -245,7 +249,7 @@ class FateRollout:
         self.counters["searches_better"] += found < value
         return found
 
-    def _improve(self, commits: int) -> float:
+    def _improve(self, work: int) -> float:
         bench = self._bench
         return float(
             improve(
@@ -258,7 +262,7 @@ class FateRollout:
                 bench.trial,
                 bench.desk,
                 bench.style,
-                commits,
+                work,
                 0.0,
             )
         )

@@ -229,22 +229,22 @@ def value_candidates(
     found: Candidates,
     count: int,
     bound: float,
-    most_commits: int,
+    most_work: int,
 ) -> int:
     """Value the candidates: each goes first, the list schedule of ``base`` follows.
 
     ``best`` becomes the best plan found, if it is better than ``bound``. inf: not better than
-    ``bound``, or not tried since ``most_commits`` stages had been placed. Returns the row of the
+    ``bound``, or not tried since the work was done. Returns the row of the
     best, -1: none is better.
     """
     p = problem_view(problem)
     wk = desk_view(desk, p)
-    first = wk.head[0].commits
+    first = wk.head[0].work
     chosen = -1
     value = bound * (1.0 - EQUAL)
     for c in range(count):
         found.value[c] = np.inf
-        if wk.head[0].commits - first > most_commits:
+        if wk.head[0].work - first > most_work:
             continue
         trial[:] = base
         fix_candidate(problem, forks[0], trial, found, c)
@@ -270,7 +270,7 @@ def fix_candidate(problem: Buffer, state: Buffer, plan_: Buffer, found: Candidat
         return
     s = found.stage[c]
     plan.stages[s].width = width
-    plan.stages[s].key = -np.inf
+    plan.stages[s].key = float(c) - 1e9
     plan.stages[s].not_before = 0.0
     for k in range(width):
         plan.devices[s, k] = found.devices[c, k]
@@ -322,9 +322,11 @@ def shift_keys(problem: Buffer, state: Buffer, plan_: Buffer, desk: Buffer) -> N
             plan.stages[s].key += wk.workflows[p.stages[s].workflow].shift
 
 
-@inlined
-def _lean(p: ProblemView, wk: DeskView, scale: float, span: float, s: int, shards: int) -> None:
+@compiled
+def _lean(problem: Buffer, desk: Buffer, scale: float, span: float, s: int, shards: int) -> None:
     """One random change of biases, shifts or spreads, for the kind or the model of stage ``s``."""
+    p = problem_view(problem)
+    wk = desk_view(desk, p)
     kind = wk.stages[s].kind
     d = _pick(wk, p.devices.size)
     move = _random(wk)
@@ -365,7 +367,7 @@ def tune(
     desk: Buffer,
     style: Style,
     value: float,
-    most_commits: int,
+    most_work: int,
     heat: float,
 ) -> float:
     """Change the biases of a list schedule as long as that helps; returns the best value.
@@ -378,7 +380,7 @@ def tune(
     wk = desk_view(desk, p)
     plan = plan_view(base, p)
     head = wk.head[0]
-    start = head.commits
+    start = head.work
     left = 0
     low, high, scale = np.inf, -np.inf, 0.0
     for s in range(p.stages.size):
@@ -403,12 +405,12 @@ def tune(
     kept = wk.stages.copy()
     biases = wk.bias[: head.kinds].copy()
     shifts = wk.workflows.copy()
-    while head.commits - start < most_commits:
+    while head.work - start < most_work:
         for _ in range(1 + int(3.0 * _random(wk) * _random(wk))):
-            _lean(p, wk, scale, span, wk.movable[_pick(wk, left)], shards)
+            _lean(problem, desk, scale, span, wk.movable[_pick(wk, left)], shards)
         trial[:] = base
         shift_keys(problem, forks[0], trial, desk)
-        done = (head.commits - start) / most_commits
+        done = (head.work - start) / most_work
         slack = heat * (1.0 - done) * (-np.log(1.0 - _random(wk)) if heat > 0.0 else 0.0)
         bound = current * (1.0 + slack + EQUAL) if current > 0.0 else current + EQUAL
         found = value_of(problem, forks, state, log, trial, desk, style, bound)
@@ -534,9 +536,12 @@ def _move_to(p: ProblemView, plan: PlanView, s: int, d: int) -> None:
     plan.counts[s, 0] = p.stages[s].queries
 
 
-@inlined
-def _spread(p: ProblemView, plan: PlanView, wk: DeskView, s: int, shards: int) -> None:
+@compiled
+def _spread(problem: Buffer, plan_: Buffer, desk: Buffer, s: int, shards: int) -> None:
     """Share ``s`` among its first device and some others, or take it back to one."""
+    p = problem_view(problem)
+    plan = plan_view(plan_, p)
+    wk = desk_view(desk, p)
     most = min(shards, p.stages[s].queries)
     plan.stages[s].not_before = 0.0
     if plan.stages[s].width > 1 and _random(wk) < 0.4:
@@ -560,11 +565,14 @@ def _spread(p: ProblemView, plan: PlanView, wk: DeskView, s: int, shards: int) -
     split_queries(p, s, plan.devices[s], width, plan.counts[s])
 
 
-@inlined
+@compiled
 def _change(
-    p: ProblemView, plan: PlanView, wk: DeskView, shards: int, movable: int, path: int
+    problem: Buffer, plan_: Buffer, desk: Buffer, shards: int, movable: int, path: int
 ) -> None:
     """One random change of a plan."""
+    p = problem_view(problem)
+    plan = plan_view(plan_, p)
+    wk = desk_view(desk, p)
     s = wk.movable[_pick(wk, movable)]
     if path > 0 and _random(wk) < 0.75:
         s = wk.path[_pick(wk, path)]
@@ -582,7 +590,7 @@ def _change(
         if hosts(p, s, d):
             _move_to(p, plan, s, d)
     elif move < 0.52:
-        _spread(p, plan, wk, s, shards)
+        _spread(problem, plan_, desk, s, shards)
     elif move < 0.74:
         # Another turn: just before some stage, if one can be found on the same device.
         for _ in range(8):
@@ -637,7 +645,7 @@ def improve(
     trial: Buffer,
     desk: Buffer,
     style: Style,
-    most_commits: int,
+    most_work: int,
     heat: float,
 ) -> float:
     """Change a complete plan as long as that helps; returns its value.
@@ -649,19 +657,20 @@ def improve(
     Args:
         problem: the problem.
         forks: (N, bytes) states to start from.
-        state, ended: room for two states.
+        state: room for a state.
+        ended: room for another.
         log: not written to.
         best: the plan; replaced by better ones.
         trial: room for a plan; with ``heat`` another two are made.
         desk: the planner's desk.
         style: how plans are played.
-        most_commits: stages that may be placed in all plays together.
+        most_work: what all plays together may cost, see `policies.fate.plans.DESK_HEAD`.
         heat: 0: only improvements.
     """
     p = problem_view(problem)
     wk = desk_view(desk, p)
     head = wk.head[0]
-    start = head.commits
+    start = head.work
     value = value_of(problem, forks, state, log, best, desk, style, np.inf)
     second = head.second
     ended[:] = state
@@ -673,17 +682,16 @@ def improve(
     path, since = 0, 0
     tries = 0
     shards = min(style.shards, p.head[0].max_shards)
-    while head.commits - start < most_commits and tries < most_commits:
+    while head.work - start < most_work and tries < most_work:
         if since % 24 == 0:
             path = _critical(problem, forks[0], ended, desk, style, movable)
         since += 1
         tries += 1
         trial[:] = current
-        plan = plan_view(trial, p)
-        _change(p, plan, wk, shards, movable, path)
+        _change(problem, trial, desk, shards, movable, path)
         if _random(wk) < 0.25:
-            _change(p, plan, wk, shards, movable, path)
-        done = (head.commits - start) / most_commits
+            _change(problem, trial, desk, shards, movable, path)
+        done = (head.work - start) / most_work
         slack = heat * (1.0 - done) * (-np.log(1.0 - _random(wk)) if heat > 0.0 else 0.0)
         bound = current_value * (1.0 + slack + EQUAL)
         if current_value < 0.0:
@@ -698,9 +706,7 @@ def improve(
         current_value, current_second = found, head.second
         ended[:] = state
         since = 0
-        if found < value - EQUAL * abs(value) or (
-            found <= value and current_second < second
-        ):
+        if found < value - EQUAL * abs(value) or (found <= value and current_second < second):
             value, second = found, current_second
             best[:] = trial
     return value

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from fate_gym.compiled import plain
 from fate_gym.errors import InputError, near_matches
-from fate_gym.sim.layout import NO_LOG, Buffer, problem_view
+from fate_gym.sim.layout import NO_LOG, STATE_HEAD, Buffer, ProblemView, make_log, problem_view
 from policies.base import Assignment, DecisionView
 from policies.fate.model import Dimension, neutralised
-from policies.fate.plans import desk_bytes, desk_view, plan_bytes, plan_view
+from policies.fate.plans import DeskView, desk_bytes, desk_view, plan_bytes, plan_view
 from policies.fate.player import (
     MAKESPAN,
     MEAN,
@@ -25,6 +25,7 @@ from policies.fate.player import (
     TARDINESS,
     Style,
     dispatch,
+    plan_of_log,
     prepare,
     release,
     unplan,
@@ -41,7 +42,10 @@ from policies.fate.search import (
     shift_keys,
     value_of,
 )
+from policies.list_core import STATE, STRICT, UPWARD_RANK, Rules, make_choices, play
 
+EXACT = (Rules(UPWARD_RANK, STATE, 1, 1), Rules(UPWARD_RANK, STRICT, 1, 1))
+"""The policies ``heft_boosted`` and ``heft``, to the last bit: no plan is behind these."""
 Floats = NDArray[np.float64]
 Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
 OBJECTIVES: dict[str, int] = {
@@ -112,6 +116,8 @@ class Workbench:
         self.desk = np.zeros(desk_bytes(stages, devices, p.workflows.size, shards), np.uint8)
         self.notes = desk_view_of(self.desk, p)
         self._plan = plain(plan_view)(self.best, p)
+        self._log = make_log(stages, shards)
+        self._choices = make_choices(stages, shards)
         self._arrivals = p.workflows["arrival"].copy()
         self._deadlines, self._priorities = due_dates(view)
         self._floors = floor_seconds(view)
@@ -128,8 +134,14 @@ class Workbench:
         self.notes.head["kinds"] = kinds.shape[1]
         clear_biases(self.problem, self.desk, self.shards)
 
+    @property
+    def work(self) -> int:
+        """Work done in plays since the last look."""
+        return int(self.notes.head["work"][0])
+
     def look(self, view: DecisionView) -> bool:
         """Fork the run as it stands. True: there is news (arrivals), or durations are noisy."""
+        self.notes.head["work"] = 0
         view.fork(self.forks[0])
         if self._reach is not None:
             self._face_the_ready(view)
@@ -191,6 +203,13 @@ class Workbench:
 
     def offer_bases(self, value: float) -> float:
         """Let list schedules offer plans; returns the value of the best plan."""
+        for rules in EXACT:
+            found = self._played(rules, value)
+            if found < value:
+                value = found
+                self.best[:] = self.trial
+                self.base_of = Base(RANK, int(rules.rule == STRICT), False)
+                clear_biases(self.problem, self.desk, 1)
         orders = (RANK,) if self._known.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
         for order in orders:
             for strict, shared in ((0, False), (0, True), (1, False)):
@@ -207,6 +226,18 @@ class Workbench:
                     self.base_of = base
                     clear_biases(self.problem, self.desk, shards)
         return value
+
+    def _played(self, rules: Rules, bound: float) -> float:
+        """The value of the plan that a policy's rules give, written to ``trial``."""
+        self.state[:] = self.forks[0]
+        head = self.state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
+        before = int(head["shard_rows"])
+        play(self.problem, self.state, self._log, rules, self._choices, self.ended)
+        rows = int(head["shard_rows"])
+        self.trial[:] = self.best
+        unplan(self.problem, self.forks[0], self.trial)
+        plan_of_log(self.problem, self._log, before, rows, self.trial)
+        return self.value(self.trial, bound)
 
     def begin_base(self) -> Style:
         """Fill ``base`` with the present list schedule, unplayed, and say how to play it."""
@@ -260,9 +291,9 @@ def check_objective(objective: str, owner: str) -> None:
         )
 
 
-def desk_view_of(desk: Buffer, p: object) -> object:
+def desk_view_of(desk: Buffer, p: ProblemView) -> DeskView:
     """The desk's named arrays, for plain Python."""
-    return plain(desk_view)(desk, p)  # type: ignore[arg-type]
+    return plain(desk_view)(desk, p)
 
 
 def due_dates(view: DecisionView) -> tuple[Floats, Floats]:
