@@ -130,6 +130,7 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
         rank[j - first] = -p.stages[p.edges[p.out_edges[j]].child].upward_rank
     order = np.argsort(rank, kind="mergesort")
     number = ends.size
+    now = st.head[0].now
     others = np.empty((order.size, number))  # transfers from other parents
     run = np.empty((order.size, number))  # load and execution in the state now
     own = np.empty((order.size, number))  # the same behind `s` on that device
@@ -142,7 +143,7 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
             run[i, q] = p.clean_seconds[c, q]
             if run[i, q] == np.inf:
                 continue
-            others[i, q], _ = transfer_seconds(p, st, c, q, 1.0, ends[q])
+            others[i, q], _ = transfer_seconds(p, st, c, q, 1.0, now)
             own[i, q] = run[i, q]
             if rule == STATE and p.stages[c].kind != FIXED_STAGE:
                 run[i, q], own[i, q] = _child_seconds(p, st, s, c, q, edge.inherited_tokens)
@@ -164,16 +165,14 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
             for q in range(number):
                 if run[i, q] == np.inf:
                     continue
-                transfer = others[i, q]
+                transfer = 0.0
                 if edge.bytes > 0.0 and q != d:
-                    transfer = max(
-                        transfer, p.link_latency[d, q] + edge.bytes / p.link_bandwidth[d, q]
-                    )
+                    transfer = p.link_latency[d, q] + edge.bytes / p.link_bandwidth[d, q]
                 seconds = own[i, q] if q == d else run[i, q]
                 if p.head[0].eager:
-                    child_end = max(free[1, q], end + transfer) + seconds
+                    child_end = max(free[1, q], end + transfer, now + others[i, q]) + seconds
                 else:
-                    child_end = max(free[1, q], end) + transfer + seconds
+                    child_end = max(free[1, q], end) + max(transfer, others[i, q]) + seconds
                 if child_end < best:
                     best, where = child_end, q
             free[1, where] = best
@@ -278,6 +277,31 @@ def ready_order(p: ProblemView, st: StateView, order: int) -> Array:
 
 
 @inlined
+def _occupy(
+    problem: Buffer,
+    state: Buffer,
+    log: Log,
+    rules: Rules,
+    s: int,
+    devices: Array,
+    counts: Array,
+    width: int,
+) -> None:
+    """Place stage ``s`` in the state in which an instant is planned."""
+    p = problem_view(problem)
+    st = state_view(state, p)
+    d = devices[0]
+    end = strict_end_estimate(p, st, s, d)
+    if rules.lazy:
+        reserve(problem, state, log, s, devices, counts, width)
+    else:
+        commit(problem, state, log, s, devices, counts, width)
+    if rules.rule == STRICT and width == 1:
+        # Who does not see residency and caches does not see what they do to the queue either.
+        st.devices[d].drains_at = end
+
+
+@inlined
 def choice_order(p: ProblemView, st: StateView, rules: Rules) -> Array:
     """The ready stages in the order in which they choose, for the orders that are lists."""
     if rules.order == FCFS or rules.order == UPWARD_RANK:
@@ -347,7 +371,9 @@ def _fdws(p: ProblemView, st: StateView, by_rank: Array) -> Array:
 
 @compiled
 def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Choices) -> int:
-    """Place ready stages in ``st`` (a scratch state when lazy) and note the choices.
+    """Place ready stages in a state and note the choices.
+
+    The state is a scratch one when lazy or strict: then it is not what commits make of it.
 
     Returns how many of the choices count: all placed stages, or with ``lazy`` those that start
     at once (stages that are planned for later still keep others from taking their device).
@@ -381,10 +407,7 @@ def decide_instant(problem: Buffer, state: Buffer, log: Log, rules: Rules, choic
                 at_once = False
         choices.stage[noted] = s
         choices.width[noted] = width
-        if rules.lazy:
-            reserve(problem, state, log, s, devices, counts, width)
-        else:
-            commit(problem, state, log, s, devices, counts, width)
+        _occupy(problem, state, log, rules, s, devices, counts, width)
         noted += at_once or not rules.lazy
     return noted
 
@@ -448,10 +471,7 @@ def _renewed(problem: Buffer, state: Buffer, log: Log, rules: Rules, choices: Ch
                 at_once = False
         choices.stage[noted] = s
         choices.width[noted] = width
-        if rules.lazy:
-            reserve(problem, state, log, s, devices, counts, width)
-        else:
-            commit(problem, state, log, s, devices, counts, width)
+        _occupy(problem, state, log, rules, s, devices, counts, width)
         for i in range(count):
             if left[i]:
                 for k in range(width):
@@ -478,7 +498,7 @@ def play(
     st = state_view(state, p)
     unlogged = Log(log.shards[:0], log.evictions[:0])
     while to_decision(p, st, log):
-        if not rules.lazy and not st.head[0].noisy:
+        if not rules.lazy and rules.rule == STATE and not st.head[0].noisy:
             decide_instant(problem, state, log, rules, choices)
             continue
         # Decide on what is expected and commit; a lazy scheduler then waits for the next event.

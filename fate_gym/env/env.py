@@ -351,6 +351,12 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return [int(s) for s in self._frame_view.window if s >= 0]
 
     @property
+    def ended(self) -> bool:
+        """Whether the episode has terminated."""
+        self._playing(or_ended=True)
+        return self._ended
+
+    @property
     def time(self) -> float:
         """Simulated seconds."""
         self._playing(or_ended=True)

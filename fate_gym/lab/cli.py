@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.verb == "report":
-            return _report(options.directory)
+            return _report(options.directory, options.baseline_from)
         if options.verb == "policies":
             return _policies()
         if options.verb == "import":
@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("evaluate", help="run a policy on a suite, or a sweep of them (Hydra)")
     report = verbs.add_parser("report", help="tables and figures of a sweep")
     report.add_argument("directory", type=Path, help="directory of the sweep, e.g. runs/default")
+    report.add_argument(
+        "--baseline-from", type=Path, metavar="DIRECTORY",
+        help="compare with the best baselines of another sweep, e.g. on the training split",
+    )  # fmt: skip
     verbs.add_parser("policies", help="list the policies")
     validate = verbs.add_parser("validate", help="check a problem file and summarise it")
     validate.add_argument("file", type=Path, help="problem as JSON")
@@ -84,15 +88,15 @@ def _plan(file: Path, policy: str, objective: str | None) -> int:
     return 0
 
 
-def _report(directory: Path) -> int:
+def _report(directory: Path, baseline_from: Path | None) -> int:
     from fate_gym.lab.console import print_summary
     from fate_gym.lab.report import make_report
 
-    report = make_report(directory)
+    report = make_report(directory, baseline_from=baseline_from)
     print_summary(report.summary, strongest=report.strongest)
     for line in report.sweep.gaps():
         print(line)
-    print(f"report: {directory / 'report.md'}")
+    print(f"report: {directory / 'report.html'}")
     return 0
 
 

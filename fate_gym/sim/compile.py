@@ -169,7 +169,6 @@ def _fill(compiled: CompiledProblem) -> Buffer:
     head["gather_s"] = constants.gather_s
     head["ramp_tokens"] = constants.mfu_ramp_tokens
     head["launch_s"] = constants.prefill_launch_s
-    head["step_s"] = constants.decode_step_s
     view: ProblemView = plain(problem_view)(buffer)
     _fill_devices(view, problem, nodes)
     _fill_models(view, compiled)
@@ -189,13 +188,19 @@ def _fill_devices(view: ProblemView, problem: Problem, nodes: dict[str, int]) ->
         if device.gpu is None:
             peers.append(device.peer_gb_s or network)
             row["host_bandwidth"] = network * GB
-            row["flops"] = row["bandwidth"] = 1.0
+            for name in ("flops", "bandwidth", "attention_flops", "attention_bandwidth"):
+                row[name] = 1.0
+            row["memory_rate"] = 1.0
             continue
         gpu = problem.gpu_facts[device.gpu]
         peers.append(device.peer_gb_s or _peer_gb_s(gpu))
         row["memory"] = problem.memory_limits[device.id]
-        row["flops"] = gpu.mfu * gpu.tflops * 1e12
-        row["bandwidth"] = gpu.mbu * gpu.bandwidth_gb_s * GB
+        peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
+        row["flops"] = gpu.mfu * peak
+        row["bandwidth"] = gpu.mbu * memory_rate
+        row["attention_flops"] = constants.attention_mfu(gpu) * peak
+        row["attention_bandwidth"] = constants.attention_mbu(gpu) * memory_rate
+        row["memory_rate"] = memory_rate
         row["host_bandwidth"] = constants.pcie_gb_s(gpu.pcie) * GB
     node = view.devices["node"]
     same = node[:, None] == node[None, :]
@@ -229,11 +234,15 @@ def _fill_models(view: ProblemView, compiled: CompiledProblem) -> None:
     for i, name in enumerate(compiled.model_names):
         model = problem.model_facts[name]
         row = view.models[i]
-        row["active"] = model.active_params
+        row["active"] = model.layer_params
+        row["head"] = model.head_params
         row["weight_bytes"] = model.weight_bytes
+        row["read_bytes"] = model.read_bytes
         row["kv"] = model.kv_bytes_per_token
-        row["attention"] = 4.0 * model.layers * model.hidden
-        row["expert_share"] = model.expert_weight_share
+        row["attention"] = 4.0 * model.layers * model.attention_width
+        row["traffic"] = constants.traffic_bytes(model)
+        row["layers_s"] = constants.layer_seconds(model)
+        row["expert_bytes"] = model.expert_weight_share * model.weight_bytes
         if model.experts:
             row["expert_miss"] = 1.0 - model.experts_per_token / model.experts
         for d, device in enumerate(cluster.devices):

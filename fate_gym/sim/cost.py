@@ -36,15 +36,23 @@ def batch_limit(p: ProblemView, s: int, d: int) -> int:
 
 
 @inlined
+def _weights_seconds(device: Record, model: Record, tokens: float) -> float:
+    """Seconds to read the weights that ``tokens`` tokens use: of a mixture, the experts drawn."""
+    read = model.read_bytes
+    if model.expert_bytes > 0.0:
+        read -= model.expert_bytes * model.expert_miss**tokens
+    return float(read / device.bandwidth)
+
+
+@inlined
 def _step_seconds(p: ProblemView, st: Record, device: Record, model: Record, batch: int) -> float:
-    compute = 2.0 * model.active * batch / device.flops
-    touched = model.weight_bytes
-    if model.expert_share > 0.0:
-        missed = model.expert_miss**batch
-        touched *= (1.0 - model.expert_share) + model.expert_share * (1.0 - missed)
+    """Seconds of one decode step of ``batch`` queries."""
     context = st.prefix_tokens + st.prompt_tokens + st.inherited_tokens + 0.5 * st.output_tokens
-    memory = (touched + batch * context * model.kv) / device.bandwidth
-    return max(compute, memory) + p.head[0].step_s
+    linear = 2.0 * (model.active + model.head) * (batch + p.head[0].ramp_tokens) / device.flops
+    linear = max(linear, _weights_seconds(device, model, float(batch)))
+    attention = batch * context * model.kv / device.attention_bandwidth
+    between = batch * model.traffic / device.memory_rate
+    return linear + attention + between + model.layers_s
 
 
 @compiled
@@ -78,13 +86,15 @@ def prefill_seconds(
     prompt = st.prompt_tokens + st.inherited_tokens
     own = prompt - context_hit
     tokens = prefix + n * own
-    compute = 0.0
+    seconds = _weights_seconds(device, model, tokens)
     if tokens > 0.0:
+        flops = 2.0 * (model.active + model.head * n / tokens)
+        seconds = max(seconds, flops * (tokens + p.head[0].ramp_tokens) / device.flops)
         attended = prefix * (prefix_hit + 0.5 * prefix)
         attended += n * own * (st.prefix_tokens + prompt - 0.5 * own)
-        flops = 2.0 * model.active * tokens + model.attention * attended
-        compute = flops * (tokens + p.head[0].ramp_tokens) / (tokens * device.flops)
-    return max(compute, model.weight_bytes / device.bandwidth) + p.head[0].launch_s
+        seconds += model.attention * attended / device.attention_flops
+        seconds += tokens * model.traffic / device.memory_rate
+    return seconds + model.layers_s + p.head[0].launch_s
 
 
 @inlined

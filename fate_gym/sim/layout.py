@@ -61,7 +61,6 @@ PROBLEM_HEAD = _record(
     gather_s="f8",  # per shard beyond the first
     ramp_tokens="f8",  # MFU(T) = mfu * T / (T + ramp)
     launch_s="f8",
-    step_s="f8",
 )
 STAGE = _record(
     workflow="i4",
@@ -96,14 +95,21 @@ DEVICE = _record(
     memory="f8",  # limit of weights + KV
     flops="f8",  # mfu x peak
     bandwidth="f8",  # mbu x memory bandwidth
+    attention_flops="f8",  # attention's mfu x peak
+    attention_bandwidth="f8",  # attention's mbu x memory bandwidth
+    memory_rate="f8",  # memory bandwidth
     host_bandwidth="f8",
 )
 MODEL = _record(
-    active="f8",  # parameters a token uses
+    active="f8",  # parameters that every token is multiplied with
+    head="f8",  # parameters of the output projection
     weight_bytes="f8",
+    read_bytes="f8",  # weights that a step reads
     kv="f8",  # bytes a token
-    attention="f8",  # 4 x layers x hidden: FLOPs per (new token x token attended to)
-    expert_share="f8",
+    attention="f8",  # 4 x layers x heads x dim: FLOPs per (new token x token attended to)
+    traffic="f8",  # bytes a token between the GEMMs
+    layers_s="f8",  # fixed seconds of a step
+    expert_bytes="f8",  # weights that lie in experts
     expert_miss="f8",  # 1 - k/E
 )
 WORKFLOW = _record(arrival="f8", stages_from="i4", stages_to="i4")

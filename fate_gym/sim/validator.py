@@ -728,14 +728,18 @@ class _Replay:
         new = float(p - hits.prefix)
         each = u + (inherited - sum(hits.tokens.values()))
         tokens = new + n * each
-        memory_bound = model.weight_bytes / (gpu.mbu * gpu.bandwidth_gb_s * GB)
-        compute_bound = 0.0
+        peak = gpu.tflops * 1e12
+        reading = self._weights(model, tokens) / (gpu.mbu * gpu.bandwidth_gb_s * GB)
+        computing = attention = 0.0
         if tokens > 0:
-            attention = new * (hits.prefix + new / 2) + n * each * (p + u + inherited - each / 2)
-            flops = 2 * model.active_params * tokens + 4 * model.layers * model.hidden * attention
             mfu = gpu.mfu * tokens / (tokens + facts.mfu_ramp_tokens)
-            compute_bound = flops / (mfu * gpu.tflops * 1e12)
-        return max(compute_bound, memory_bound) + facts.prefill_launch_s, new
+            in_layers, in_head = self._params(model)
+            computing = 2 * (in_layers * tokens + in_head * n) / (mfu * peak)
+            pairs = new * (hits.prefix + new / 2) + n * each * (p + u + inherited - each / 2)
+            width = model.hidden if model.heads is None else model.heads * model.head_dim
+            attention = 4 * model.layers * width * pairs / (self._attention(gpu)[0] * peak)
+        fixed = self._between(model, gpu, tokens) + facts.prefill_launch_s
+        return max(computing, reading) + attention + fixed, new
 
     def _decode(self, node: _Node, machine: _Machine, n: int) -> tuple[int, float]:
         """The number of waves and the seconds of decoding."""
@@ -747,22 +751,52 @@ class _Replay:
 
     def _step(self, node: _Node, machine: _Machine, x: int) -> float:
         """Seconds of one decode step with ``x`` queries in the wave."""
-        model, gpu = node.model, machine.gpu
+        model, gpu, facts = node.model, machine.gpu, self.world.facts
         assert model is not None and gpu is not None
-        weights = model.weight_bytes
-        share = model.expert_weight_share
-        if share > 0:
-            idle = (1 - model.experts_per_token / model.experts) ** x
-            weights *= (1 - share) + share * (1 - idle)
         stage = node.stage
         context = (
             stage.prefix_tokens + stage.prompt_tokens + node.inherited + stage.output_tokens / 2
         )
-        compute_bound = 2 * model.active_params * x / (gpu.mfu * gpu.tflops * 1e12)
-        memory_bound = (weights + x * context * model.kv_bytes_per_token) / (
-            gpu.mbu * gpu.bandwidth_gb_s * GB
+        bandwidth = gpu.bandwidth_gb_s * GB
+        mfu = gpu.mfu * x / (x + facts.mfu_ramp_tokens)
+        computing = 2 * sum(self._params(model)) * x / (mfu * gpu.tflops * 1e12)
+        reading = self._weights(model, x) / (gpu.mbu * bandwidth)
+        contexts = x * context * model.kv_bytes_per_token / (self._attention(gpu)[1] * bandwidth)
+        return max(computing, reading) + contexts + self._between(model, gpu, x)
+
+    def _params(self, model: Model) -> tuple[float, float]:
+        """Parameters that multiply every token, and those of the output projection."""
+        head = model.vocab * model.hidden
+        active = (model.params_b if model.active_b is None else model.active_b) * 1e9
+        return active - (1 if model.tied_embedding else 2) * head, head
+
+    def _weights(self, model: Model, tokens: float) -> float:
+        """Bytes of the weights that are read for so many tokens."""
+        total = model.weight_bytes
+        if not model.tied_embedding:
+            total -= 2 * model.vocab * model.hidden
+        if model.expert_weight_share > 0:
+            idle = (1 - model.experts_per_token / model.experts) ** tokens
+            total -= model.expert_weight_share * model.weight_bytes * idle
+        return total
+
+    def _attention(self, gpu: Gpu) -> tuple[float, float]:
+        """Shares of the peak and of the bandwidth that attention reaches."""
+        facts = self.world.facts
+        mfu, mbu = gpu.attention_mfu, gpu.attention_mbu
+        return (
+            min(1.0, facts.attention_mfu_ratio * gpu.mfu) if mfu is None else mfu,
+            min(1.0, facts.attention_mbu_ratio * gpu.mbu) if mbu is None else mbu,
         )
-        return max(compute_bound, memory_bound) + self.world.facts.decode_step_s
+
+    def _between(self, model: Model, gpu: Gpu, tokens: float) -> float:
+        """Seconds of the traffic between GEMMs, and the fixed ones, of all layers."""
+        facts = self.world.facts
+        width = model.hidden if model.heads is None else model.heads * model.head_dim
+        read_and_written = 2 * (width + model.kv_heads * model.head_dim)
+        passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
+        moved = 2 * passed * tokens / (gpu.bandwidth_gb_s * GB)
+        return model.layers * (moved + facts.linear_layer_s + facts.attention_layer_s)
 
     # memory
 

@@ -184,6 +184,15 @@ class DecisionView:
             int(s["prompt_tokens"]) + int(s["inherited_tokens"]),
         )
 
+    @reads("prefixes")
+    def prefix_loading(self, stage: int) -> NDArray[np.bool_]:
+        """(D,) where the stage's prefix is still being computed, or on its way."""
+        key = int(self._problem.stages[stage]["prefix"])
+        if key < 0:
+            return np.zeros(self._problem.devices.size, np.bool_)
+        there: NDArray[np.bool_] = self._state.prefix_there[:, key] > self.now
+        return there & (self._state.prefix_tokens[:, key] > 0)
+
     @reads("queues")
     def idle(self) -> NDArray[np.bool_]:
         """(D,) devices without a shard."""
@@ -201,6 +210,12 @@ class DecisionView:
         devices = self._state.devices
         free: Floats = self._problem.devices["memory"] - devices["weight_bytes"]
         return free - devices["kv_bytes"]
+
+    @reads("contexts")
+    def cached_context_tokens(self, stage: int) -> Floats:
+        """(D,) inherited tokens of one query that each device caches, a mean over the queries."""
+        _contexts(self._compiled.buffer, self._buffer, stage, self._matrix)
+        return self._matrix.copy()
 
     @reads("memory", "residency")
     def missing_bytes(self, stage: int) -> Floats:
@@ -337,6 +352,14 @@ def _local(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
             out[slot.device] += edge.bytes * slot.queries / parent.queries
+
+
+@compiled
+def _contexts(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    for d in range(out.size):
+        out[d] = cost.context_hit_tokens(p, st, s, d)
 
 
 @compiled

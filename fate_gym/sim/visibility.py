@@ -102,8 +102,8 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.link_latency[:] = 0.0
         p.devices["host_bandwidth"] = 1.0
         p.edges["mean_seconds"] = 0.0
-        if "places" not in seen:
-            p.edges["bytes"] = 0.0
+    if "places" not in seen:
+        p.edges["bytes"] = 0.0
     if not {"dag", "costs"} <= seen:
         p.by_rank[:] = np.arange(p.by_rank.size)
     if not seen & {"memory", "costs"}:
@@ -126,14 +126,17 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         devices["weight_bytes"] = devices["kv_bytes"] = 0.0
     if "prefixes" not in seen:
         st.prefix_tokens[:] = 0
+        st.prefix_there[:] = 0.0
     if "contexts" not in seen:
         st.slots["kept"] = 0
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
-    if not seen & {"places", "contexts", "progress"}:
-        st.stages["shards"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
+    if not seen & {"places", "contexts"}:
+        st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
     if not seen & {"progress", "links"}:
         st.stages["end"] = 0.0
     if "progress" not in seen:
+        # The end is when the output left: it shows through the links.
+        st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
         st.head["last_end"] = 0.0
 

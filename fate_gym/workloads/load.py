@@ -9,7 +9,7 @@ sustains depends on the policy, the load factor does not.
 from __future__ import annotations
 
 from fate_gym import catalog
-from fate_gym.catalog import Gpu, Model
+from fate_gym.catalog import GB, Gpu, Model
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem, Stage
 
@@ -33,8 +33,8 @@ def capacity_per_s(problem: Problem) -> float:
 def device_seconds(problem: Problem) -> list[float]:
     """Nominal seconds of work of each workflow, summed over stages.
 
-    The seconds of a stage are the mean over its eligible devices of prefill and decode by the
-    roofline of docs/execution-model.md, without attention.
+    The seconds of a stage are the mean over its eligible devices of prefill and decode by
+    docs/execution-model.md, with all weights of a mixture read and all waves full.
     """
     gpu_of = {device.id: device.gpu for device in problem.cluster.devices}
     hosts: dict[tuple[str | None, tuple[str, ...] | None], tuple[str, ...]] = {}
@@ -65,20 +65,25 @@ def device_seconds(problem: Problem) -> list[float]:
 def stage_seconds(stage: Stage, inherited: int, model: Model, gpu: Gpu) -> float:
     """Seconds of prefill and decode of all queries of a stage on one GPU, nothing cached."""
     facts = catalog.execution()
-    flops, bandwidth = gpu.mfu * gpu.tflops * 1e12, gpu.mbu * gpu.bandwidth_gb_s * 1e9
-    own = stage.prompt_tokens + inherited
-    tokens = stage.prefix_tokens + stage.queries * own
-    prefill = max(
-        2.0 * model.active_params * (tokens + facts.mfu_ramp_tokens) / flops,
-        model.weight_bytes / bandwidth,
+    peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
+    flops, reading = gpu.mfu * peak, model.read_bytes / (gpu.mbu * memory_rate)
+    queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
+    tokens = prefix + queries * own
+    fixed, traffic = facts.layer_seconds(model), facts.traffic_bytes(model) / memory_rate
+    pairs = prefix**2 / 2 + queries * own * (prefix + own / 2)
+    products = model.layer_params * tokens + model.head_params * queries
+    prefill = max(2.0 * products * (1 + facts.mfu_ramp_tokens / max(1, tokens)) / flops, reading)
+    prefill += (
+        4.0 * model.layers * model.attention_width * pairs / (facts.attention_mfu(gpu) * peak)
     )
-    room = gpu.memory_gb * 1e9 * facts.memory_utilisation - model.weight_bytes
+    prefill += tokens * traffic + fixed + facts.prefill_launch_s
+    room = gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes
     context = (own + stage.output_tokens) * model.kv_bytes_per_token
-    room -= stage.prefix_tokens * model.kv_bytes_per_token
-    batch = max(1, min(facts.max_batch, stage.queries, int(room / context) if context else 10**9))
-    waves = -(-stage.queries // batch)
-    read = model.weight_bytes + batch * model.kv_bytes_per_token * (
-        stage.prefix_tokens + own + stage.output_tokens / 2
-    )
-    step = max(2.0 * model.active_params * batch / flops, read / bandwidth) + facts.decode_step_s
-    return prefill + facts.prefill_launch_s + waves * stage.output_tokens * step
+    room -= prefix * model.kv_bytes_per_token
+    batch = max(1, min(facts.max_batch, queries, int(room / context) if context else 10**9))
+    waves = -(-queries // batch)
+    params = model.layer_params + model.head_params
+    step = max(2.0 * params * (batch + facts.mfu_ramp_tokens) / flops, reading)
+    attended = batch * (prefix + own + stage.output_tokens / 2) * model.kv_bytes_per_token
+    step += attended / (facts.attention_mbu(gpu) * memory_rate) + batch * traffic + fixed
+    return prefill + waves * stage.output_tokens * step

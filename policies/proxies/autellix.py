@@ -66,7 +66,7 @@ class Autellix(Routed):
         return self._attained[stage]
 
     def level(self, view: DecisionView, stage: int) -> int:
-        """0 for the first quantum of service, 1 up to twice that, 2 up to four times, …"""
+        """0 for the first quantum of service, 1 up to twice that, 2 up to four times, and so on."""
         service = self.attained(view, stage)
         if service < self._quantum:
             return 0

@@ -1,14 +1,14 @@
-"""What the proxies share: a router with a queue for each device, and the boosted form of an order."""
+"""What the proxies share: an order with devices by EFT*, and a router with a queue a device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fate_gym.sim.layout import NO_LOG, Buffer
-from policies.base import Assignment, DecisionView
+from policies.base import Assignment, Decision, DecisionView
 from policies.list_core import PRIORITY, STATE, Rules, decide_instant, make_choices
 from policies.list_scheduling import read_choices
 
@@ -31,7 +31,7 @@ class Ordered:
         self._scratch: Buffer | None = None
         self._planned_at = -1
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Plan once an event; commit what starts at once."""
         if self._planned_at == view.instant:
             return []
@@ -59,8 +59,6 @@ class Routed(Ordered):
     ``boosted`` the queues are left out: the ready stages choose in the order of `key` (`Ordered`).
     """
 
-    boostable: ClassVar[bool] = True
-
     def __init__(self, *, name: str, boosted: bool = False) -> None:
         super().__init__(name=name)
         self._boosted = boosted
@@ -73,15 +71,14 @@ class Routed(Ordered):
         self._place: dict[int, int] = {}
         self._waiting = np.zeros(view.devices, np.int64)
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Route what is new, then start the first of the queue of each idle device."""
         if self._boosted:
             return super().decide(view)
         ready = view.ready
         self._meet(view, ready)
-        up = view.eligible
         for stage in ready:
-            if stage not in self._place or self._place[stage] not in up(stage):
+            if stage not in self._place or self._place[stage] not in view.eligible(stage):
                 self.send(view, stage, self.route(view, stage))
         self.rearrange(view, ready)
         first: dict[int, tuple[Any, int]] = {}

@@ -1,4 +1,4 @@
-"""A proxy of Halo: matches ready stages to idle devices, searching the known graph epoch by epoch."""
+"""A proxy of Halo: matches ready stages to idle devices, searching the known graph by epochs."""
 
 from __future__ import annotations
 
@@ -93,8 +93,7 @@ class Halo:
             self._boosted,
         )
         placements = {
-            int(stage): [int(device)]
-            for stage, device in zip(stages, devices, strict=True)
+            int(stage): [int(device)] for stage, device in zip(stages, devices, strict=True)
         }
         idle[devices] = False
         demand = dict(zip(placements, seconds.tolist(), strict=True))
@@ -163,7 +162,11 @@ def search(
         state: a fork of the state.
         workflows: those that have arrived.
         idle: (D,) devices of the first epoch; later epochs have all.
-        beam, mu, epochs, window, boosted: see `Halo`.
+        beam: partial plans that are kept.
+        mu: weight of the slowest worker.
+        epochs: that are searched.
+        window: stages that are looked at.
+        boosted: all resident models and the transfers of inputs count as well.
     """
     p = problem_view(problem)
     st = state_view(state, p)
@@ -282,7 +285,12 @@ def _keep(
         return found
     j = min(found, key.size - 1)
     while j > 0 and key[j - 1] > value:
-        key[j], source[j], chosen[j], spent[j] = key[j - 1], source[j - 1], chosen[j - 1], spent[j - 1]
+        key[j], source[j], chosen[j], spent[j] = (
+            key[j - 1],
+            source[j - 1],
+            chosen[j - 1],
+            spent[j - 1],
+        )
         j -= 1
     key[j], source[j], chosen[j], spent[j] = value, b, i, seconds
     return min(found + 1, key.size)

@@ -90,9 +90,7 @@ class Helix(OneAtATime):
         return device
 
 
-def max_flow(
-    demand: NDArray[np.float64], speed: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray[np.float64]:
     """(M, D) flow of each model through each device, work a second.
 
     Maximises the multiple of all demands that flows when no device works more than all the time.

@@ -25,9 +25,10 @@ class Kvflow(Routed):
     first served, but those whose prefix is still loading stand back.
 
     Inferred: the published system has one engine; here a stage goes to the device that caches most
-    of its prefix, then to the one with fewest stages under way. A prefix is loading while every
-    device that caches it is busy. Suffixes are the contexts that children inherit. Left out:
-    prefetching for agents within 2 steps, since there is no tier of cache behind the device.
+    of its prefix, then to the one with fewest stages under way. A prefix is loading while it is
+    being computed and no device has the whole of it. Suffixes are the contexts that children
+    inherit. Left out: prefetching for agents within 2 steps, since there is no tier of cache
+    behind the device.
 
     Sees neither residency, costs nor critical paths.
 
@@ -74,9 +75,9 @@ class Kvflow(Routed):
         )
 
     def loading(self, view: DecisionView, stage: int) -> bool:
-        """Whether the stage's prefix is cached, but on busy devices only."""
+        """Whether the stage's prefix is on some device, but complete on none."""
         holders = view.cached_prefix_tokens(stage) > 0
-        return bool(holders.any() and not (holders & view.idle()).any())
+        return bool(holders.any() and view.prefix_loading(stage)[holders].all())
 
     def key(self, view: DecisionView, stage: int) -> Any:
         return self.loading(view, stage), self._turn[stage]

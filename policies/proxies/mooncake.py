@@ -76,4 +76,7 @@ class Mooncake:
         prefill = view.prefill_seconds(stage, np.where(fetch, best, own))
         moved = np.where(fetch, view.prefix_transfer_seconds(stage, holder, best - own), 0.0)
         inputs = np.maximum(load, view.transfer_seconds(stage))
-        return view.drain_estimates() + np.maximum(inputs, moved) + prefill
+        turn = view.drain_estimates()
+        if view.prefix_loading(stage)[holder]:
+            turn = np.where(fetch, np.maximum(turn, turn[holder]), turn)
+        return turn + np.maximum(inputs, moved) + prefill

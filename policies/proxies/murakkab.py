@@ -35,8 +35,6 @@ class Murakkab(OneAtATime):
         boosted: the same replicas; among them the device by EFT*.
     """
 
-    name = "murakkab"
-
     def __init__(
         self,
         *,
@@ -46,7 +44,7 @@ class Murakkab(OneAtATime):
         weight: float = 0.5,
         boosted: bool = False,
     ) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self._epoch, self._headroom, self._weight = epoch, headroom, weight
         self._boosted = boosted
 
@@ -128,7 +126,8 @@ def fewest_replicas(
 ) -> NDArray[np.int64]:
     """(M, C) replicas of each model on each kind of device, by an integer program.
 
-        minimise   price of the replicas + penalty x (demand not carried + models without any)
+        minimise   price of the replicas
+                   + penalties for demand not carried and, larger, for models without any
         subject to replicas of a model carry its demand, and one is there at least
                    no more replicas of a kind than devices
 
@@ -144,7 +143,8 @@ def fewest_replicas(
     number = models * kinds
     penalty = 100.0 * float((price * counts).sum())
     # Variables: replicas, then demand not carried (M), then models without a replica (M).
-    objective = np.r_[np.tile(price, models), np.full(2 * models, penalty)]
+    without = penalty * (1.0 + demand.sum())
+    objective = np.r_[np.tile(price, models), np.full(models, penalty), np.full(models, without)]
     rows = np.zeros((2 * models + kinds, number + 2 * models))
     for m in range(models):
         mine = slice(m * kinds, (m + 1) * kinds)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.base import Assignment, DecisionView
+from policies.base import Assignment, Decision, DecisionView
 from policies.proxies.base import Ordered, least
 from policies.proxies.dag import hops_left
 
@@ -63,7 +63,7 @@ class Parrot(Ordered):
         self._known = len(arrived)
         return sorted(view.ready, key=lambda stage: -int(self._hops[stage]))
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Fill the engines in order."""
         if self._boosted:
             return super().decide(view)
@@ -116,8 +116,6 @@ class Parrot(Ordered):
             return True
         return bool(used[0] + size[0] <= self._tasks and used[1] + size[1] <= self._tokens)
 
-    def _engine(
-        self, view: DecisionView, stage: int, room: np.ndarray, used: np.ndarray
-    ) -> int:
+    def _engine(self, view: DecisionView, stage: int, room: np.ndarray, used: np.ndarray) -> int:
         cached = view.cached_prefix_tokens(stage)
         return least(-(cached > 0).astype(int), room, used[:, 0], ~view.resident(stage))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.base import Assignment, DecisionView
+from policies.base import Assignment, Decision, DecisionView
 from policies.proxies.base import Ordered, least
 from policies.proxies.dag import hops_left
 
@@ -60,7 +60,7 @@ class Pythia(Ordered):
         wanted = {int(model) for model in p.stages["model"][children]} - busy - {-1}
         return float(1.0 / self._hops[stage] + self._bonus * len(wanted))
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Give idle devices to the stages in order."""
         if self._boosted:
             return super().decide(view)

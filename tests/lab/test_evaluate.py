@@ -141,7 +141,7 @@ def test_failed_jobs_do_not_stop_a_sweep_and_are_all_listed(tmp_path: Path) -> N
     assert done.returncode == 1
     jobs = find_jobs(tmp_path / "default")
     assert sorted(job.state for job in jobs) == ["failed", "failed", "ok"]
-    assert "2 jobs failed:" in done.stderr
+    assert "error: 2 of 3 jobs failed:" in done.stderr
     for job in jobs:
         if job.state == "failed":
             assert done.stderr.count(job.directory.name) >= 1

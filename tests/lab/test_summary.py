@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fate_gym.lab.summary import mechanism_means, strongest_baseline, summarise, tail_interval
+from fate_gym.lab.summary import choose_baselines, mechanism_means, summarise, tail_interval
 
 FAMILIES = {"fate": "fate", "a": "heuristic", "b": "proxy", "best": "reference"}
 

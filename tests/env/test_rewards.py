@@ -1,0 +1,116 @@
+"""Rewards add up to the returns that are documented."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.problem import Problem, Stage, Workflow
+from tests.env.episodes import play
+from tests.strategies import problems
+
+SEEDS = st.integers(0, 2**32)
+
+
+def critical_path(problem: Problem, workflow: Workflow, clean: dict[str, float]) -> float:
+    """Longest way through a workflow at best seconds, without transfers."""
+    longest: dict[str, float] = {}
+
+    def way(stage: Stage) -> float:
+        if stage.id not in longest:
+            children = [e.child for e in workflow.edges if e.parent == stage.id]
+            rest = [way(other) for other in workflow.stages if other.id in children]
+            longest[stage.id] = clean[stage.id] + max(rest, default=0.0)
+        return longest[stage.id]
+
+    return max(way(stage) for stage in workflow.stages)
+
+
+def own_scale(env: WorkflowSchedulingEnv) -> float:
+    """The problem's estimate: longest path or mean work, at best seconds."""
+    view, problem = env.view(), env.compiled.problem
+    number = 0
+    paths, work = [], 0.0
+    for workflow in problem.workflows:
+        clean = {}
+        for stage in workflow.stages:
+            if stage.kind == "tool":
+                clean[stage.id] = stage.tool_seconds or 0.0
+            else:
+                clean[stage.id] = float(view.clean_seconds(number).min())
+                work += clean[stage.id]
+            number += 1
+        paths.append(critical_path(problem, workflow, clean))
+    return max(max(paths), work / len(problem.cluster.devices)) or 1.0
+
+
+@settings(max_examples=40)
+@given(problems(), SEEDS, st.sampled_from([None, 7.0]))
+def test_returns(problem: Problem, seed: int, scale: float | None) -> None:
+    """Minus the makespan, minus the mean latency, minus the growth of the estimate."""
+    returns = {}
+    for reward in ("makespan", "latency", "shaped"):
+        env = WorkflowSchedulingEnv(
+            problem, reward=reward, window=3, **({"reward_scale": scale} if scale else {})
+        )
+        env.reset(seed=seed)
+        unit = scale or own_scale(env)
+        first = float(env._head["estimate"])
+        steps = play(env, np.random.default_rng(seed))
+        returns[reward] = unit * sum(reward for _, reward, _, _ in steps)
+        trace = env.trace()
+        metrics = steps[-1][3]["metrics"] if steps else None
+        if not steps:
+            assert not any(stage.kind != "tool" for w in problem.workflows for stage in w.stages)
+            return
+    assert metrics is not None
+    assert metrics["makespan"] == pytest.approx(trace.makespan)
+    assert metrics["latency_mean"] == pytest.approx(float(trace.latencies.mean()))
+    assert metrics["placements"] == sum(
+        stage.kind != "tool" for w in problem.workflows for stage in w.stages
+    )
+    start = min(w.arrival for w in problem.workflows)
+    assert returns["makespan"] == pytest.approx(-trace.makespan, abs=1e-6)
+    assert returns["latency"] == pytest.approx(-float(trace.latencies.mean()), abs=1e-6)
+    assert returns["shaped"] == pytest.approx(first - (trace.makespan + start), abs=1e-6)
+
+
+@settings(max_examples=15)
+@given(problems(), SEEDS)
+def test_shaping_with_discount_is_potential_based(problem: Problem, seed: int) -> None:
+    """The discounted sums of shaped and plain rewards differ by the first potential alone."""
+    gamma = 0.97
+    sums, potentials = {}, {}
+    for reward in ("makespan", "shaped"):
+        env = WorkflowSchedulingEnv(problem, reward=reward, reward_scale=1.0, discount=gamma)
+        env.reset(seed=seed)
+        # Before the first step the clock already stands at the first decision.
+        potentials[reward] = float(env._head["estimate"]) - min(
+            w.arrival for w in problem.workflows
+        )
+        steps = play(env, np.random.default_rng(seed))
+        sums[reward] = sum(gamma**t * r for t, (_, r, _, _) in enumerate(steps))
+        if not steps:
+            return
+    # The last potential is zero: nothing is left to do.
+    assert sums["shaped"] - sums["makespan"] == pytest.approx(potentials["shaped"], abs=1e-5)
+
+
+def test_illegal_actions_cost_the_penalty_and_change_nothing() -> None:
+    problem = Problem.classical({"a": {"m": 2.0, "n": 1.0}, "b": {"n": 3.0}}, {("a", "b"): 1.0})
+    env = WorkflowSchedulingEnv(problem, invalid_penalty=0.25)
+    observation, _ = env.reset(seed=0)
+    size = int(env.action_space.n)  # type: ignore[attr-defined]
+    for action in (size - 1, size, 10**30, -1, -(2**63), np.int64(5)):
+        before = env.state()
+        again, reward, ended, truncated, info = env.step(action)
+        after = env.state()
+        assert (reward, ended, truncated) == (-0.25, False, False)
+        assert info["invalid_action"]
+        assert np.array_equal(before.state, after.state)
+        assert all(np.array_equal(again[key], observation[key]) for key in observation)
+    steps = play(env, np.random.default_rng(0))
+    assert steps[-1][3]["metrics"]["invalid_actions"] == 6
