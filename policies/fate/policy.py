@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from fate_gym.sim.layout import NO_LOG
 from policies.base import Assignment, DecisionView
 from policies.fate.frontier import Frontier, score_frontier
+from policies.fate.model import Dimension
 from policies.fate.planner import FrontierProblem, Plan, solve
 from policies.fate.player import start_first
 from policies.fate.scoring import Weights
@@ -46,6 +47,7 @@ class Fate:
         guard: False takes every plan unchecked (ablation).
         shares: weights of the candidates' mean cost against the time at which all devices are
             done; a plan is made with each.
+        ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
         limit: CP-SAT's deterministic time limit of one plan.
     """
 
@@ -67,16 +69,18 @@ class Fate:
         cp_sat: bool = True,
         guard: bool = True,
         shares: Sequence[float] = (1.0,),
+        ignore: Sequence[Dimension] = (),
         limit: float = 0.005,
     ) -> None:
         self.name = name
         check_objective(objective, name)
         self._objective = objective
+        self._ignore = tuple(ignore)
         self._weights = Weights(
-            float(residency),
-            float(locality),
-            float(prefix),
-            float(reachability),
+            0.0 if "residency" in ignore else float(residency),
+            0.0 if "locality" in ignore else float(locality),
+            0.0 if "prefix" in ignore else float(prefix),
+            0.0 if "reachability" in ignore else float(reachability),
             float(horizon),
             float(decay),
             int(depth),
@@ -89,7 +93,11 @@ class Fate:
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
         self._bench = Workbench(
-            view, objective=self._objective, max_shards=self._most, owner=self.name
+            view,
+            objective=self._objective,
+            max_shards=self._most,
+            ignore=self._ignore,
+            owner=self.name,
         )
         self._scratch = np.zeros(view.compiled.state_bytes, np.uint8)
         self._instant = -1
