@@ -282,7 +282,11 @@ def pick_schedules(report: Report) -> dict[str, Schedule]:
     suite and seed that all of them have finished; empty if there is none.
     """
     sweep = report.sweep
-    wanted = [name for name in (report.strongest, best_of_family(report, "fate")) if name and name != "round_robin"]
+    wanted = [
+        name
+        for name in (report.strongest, best_of_family(report, "fate"))
+        if name and name != "round_robin"
+    ]
     cells: dict[tuple[str, int], dict[str, Job]] = {}
     for job, result in sweep.finished:
         cell = cells.setdefault((result.suite_hash, result.seed), {})
@@ -331,9 +335,7 @@ def what(report: Report) -> str:
 
 def latex(report: Report) -> str:
     """The summary as a LaTeX table, for the package ``booktabs``."""
-    lines = [
-        f"% {line}" for line in ("made by:", *commands(report))
-    ] + [
+    lines = [f"% {line}" for line in ("made by:", *commands(report))] + [
         r"\begin{tabular}{lrlrrrr}",
         r"\toprule",
         r"policy & $n$ & norm.\ makespan [95\,\% CI] & P95 & gap & vs strongest & $p$ \\",

@@ -291,8 +291,7 @@ def effects_of(
     found = [versus(pairs.of(name, reference)) for name in others]
     p_values = _corrected([one.p_value for one in found])
     return {
-        name: one._replace(p_value=p)
-        for name, one, p in zip(others, found, p_values, strict=True)
+        name: one._replace(p_value=p) for name, one, p in zip(others, found, p_values, strict=True)
     }
 
 

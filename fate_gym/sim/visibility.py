@@ -80,7 +80,7 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
     blank["kind"], blank["model"], blank["prefix"] = FIXED_STAGE, -1, -1
-    blank["queries"], blank["mean_seconds"] = 1, 1.0
+    blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
     p.clean_seconds[hidden] = p.decode_seconds[hidden] = 1.0
