@@ -34,6 +34,7 @@ from fate_gym.workloads.prefix_reuse import build_prefix_reuse
 from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
+from fate_gym.workloads.uncertain import Uncertain, draw_maps
 from fate_gym.workloads.wfformat import import_workflow, parse_wfformat, read_json
 
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
@@ -51,6 +52,7 @@ class _Suite(Frozen):
         "alone", description="each workflow is a problem of its own, or all arrive in one problem"
     )
     arrivals: Arrivals | None = Field(None, description="of a stream")
+    uncertain: Uncertain | None = Field(None, description="what shows only as a run goes on")
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
@@ -62,7 +64,13 @@ class _Suite(Frozen):
     def _without_absent_arrivals(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Hashes of configurations name run directories: those made before streams stay valid.
         values: dict[str, Any] = handler(self)
-        return values if self.arrivals else {k: v for k, v in values.items() if k != "arrivals"}
+        absent = {name for name in ("arrivals", "uncertain") if getattr(self, name) is None}
+        return {name: value for name, value in values.items() if name not in absent}
+
+    @property
+    def branches(self) -> bool:
+        """Whether branches and fan-outs are drawn as a run goes on."""
+        return self.uncertain is not None and self.uncertain.branches
 
     @abstractmethod
     def workflows(self, seed: int) -> list[Workflow]:
@@ -71,14 +79,18 @@ class _Suite(Frozen):
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
         workflows = self.workflows(seed)
+        options = self.uncertain.options() if self.uncertain else None
         if self.arrivals is None:
-            return [Problem.build(cluster, [workflow], id=workflow.id) for workflow in workflows]
+            return [
+                Problem.build(cluster, [workflow], id=workflow.id, options=options)
+                for workflow in workflows
+            ]
         if self.arrivals.process == "trace":
-            problem = Problem.build(cluster, workflows, id=f"stream/s{seed}")
+            problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
             return [_as_recorded(problem, self.arrivals)]
         generator = seeded(seed, self.name, "/arrivals")
         shuffled = [workflows[place] for place in generator.permutation(len(workflows))]
-        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}")
+        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}", options=options)
         capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
         times = arrival_times(
             self.arrivals, generator, len(shuffled), capacity_per_s=capacity
@@ -137,7 +149,10 @@ class WfCommonsSuite(_Suite):
         return self
 
     def workflows(self, seed: int) -> list[Workflow]:
-        return [assign_roles(topology, seed) for topology in select_topologies(self)]
+        workflows = [assign_roles(topology, seed) for topology in select_topologies(self)]
+        if self.branches:
+            return [draw_maps(workflow) for workflow in workflows]
+        return workflows
 
 
 class AgenticSuite(_Suite):
@@ -151,7 +166,9 @@ class AgenticSuite(_Suite):
 
     def workflows(self, seed: int) -> list[Workflow]:
         return [
-            build_template(template, seed, run=run, tenant=f"tenant{tenant}")
+            build_template(
+                template, seed, run=run, tenant=f"tenant{tenant}", branches=self.branches
+            )
             for template in self.templates()
             for tenant in range(self.tenants)
             for run in range(self.runs)
