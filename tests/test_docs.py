@@ -1,7 +1,7 @@
 """The documentation: every piece of code on every page runs, and the site builds without a warning.
 
-A page's blocks run in order in a directory of their own: shell blocks first, then its Python blocks as
-one program. Suites and seeds are made small. A comment right before a block can say otherwise:
+A page's blocks run in order in a directory of their own: shell blocks first, then its Python blocks
+as one program. Suites and seeds are made small. A comment right before a block can say otherwise:
 ``<!-- file: PATH -->`` saves it to a file, ``<!-- not run: REASON -->`` leaves it out.
 """
 
