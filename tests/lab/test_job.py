@@ -13,6 +13,7 @@ from fate_gym.lab import results
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.hydra_app import JobFailedError
 from fate_gym.lab.job import means, percentile, run_job
+from fate_gym.lab.sweep import policy_labels
 from tests.lab.conftest import job_config
 
 
@@ -108,6 +109,19 @@ def test_hash_changes_with_what_changes_results_and_nothing_else(tmp_path: Path)
     ]
     hashes = {other.hash for other in [config, *others]}
     assert len(hashes) == len(others) + 1
+
+
+def test_time_to_decide_can_be_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = job_config(tmp_path, "eft")
+    charged = plain.model_copy(update={"charge_planning_time": True})
+    assert charged.hash != plain.hash
+    outcomes = [run_job(config) for config in (plain, charged)]
+    latencies = [one.result.means["latency"] for one in outcomes]
+    assert latencies[1] > latencies[0]
+    assert policy_labels([one.result for one in outcomes]) == [
+        "eft",
+        "eft (charge_planning_time=True)",
+    ]
 
 
 def test_means_leave_out_what_is_not_finite() -> None:
