@@ -18,7 +18,7 @@ from time import perf_counter
 
 import numpy as np
 
-from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
+from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import assign_roles, load_cluster, topologies
 from policies import make_policy
@@ -146,6 +146,54 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
+def layered(width: int, layers: int, cluster: str) -> Problem:
+    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+    stages = [
+        Stage(
+            id=f"s{layer}-{i}",
+            model=models[(i + layer) % len(models)],
+            queries=4,
+            prefix_group=f"g{i % 8}",
+            prefix_tokens=1000,
+            prompt_tokens=300 + 50 * (i % 7),
+            output_tokens=60 + 20 * (i % 5),
+        )
+        for layer in range(layers)
+        for i in range(width)
+    ]
+    edges = [
+        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
+        for layer in range(layers - 1)
+        for i in range(width)
+        for step in (0, 1)
+    ]
+    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster(cluster), [workflow])
+
+
+def planner_figures() -> None:
+    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    for width, layers, cluster, goals in (
+        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
+        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
+    ):
+        problem = layered(width, layers, cluster)
+        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
+        for name, goal in goals.items():
+            policy = make_policy(name)
+            simulator = Simulator(problem)
+            simulator.run(policy)
+            milliseconds = simulator.run(policy).decision_seconds * 1e3
+            # Without those at which no device is idle.
+            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
+            report(
+                f"decision of {name}, {size}",
+                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
+                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
+            )
+
+
 def memory_figure() -> None:
     """Peak memory of a large problem, in a process of its own."""
     code = "import sys; sys.path.insert(0, 'scripts');import benchmark; benchmark.large_problem()"
@@ -212,6 +260,7 @@ def main() -> None:
     print(f"python {sys.version.split()[0]}, numpy {np.__version__}; best of several repetitions")
     simulator_figures()
     heft_against_saga()
+    planner_figures()
     memory_figure()
     cold_start()
 
