@@ -1,27 +1,37 @@
 """The project's own speed figures: ratios against references in the same run.
 
-    python scripts/benchmark.py
+    python scripts/benchmark.py [SECTION ...]
 
+Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, a memory copy) run in the same process, so the ratios carry over to other machines.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
-from fate_gym.workloads import assign_roles, load_cluster, topologies
-from policies import make_policy
+from fate_gym.workloads import (
+    assign_roles,
+    build_suite,
+    import_workflow,
+    load_cluster,
+    load_suite,
+    load_wfformat,
+    topologies,
+)
+from policies import make_policy, policy_specs
 from policies.list_core import NO_PENALTY
 from policies.list_scheduling import ListScheduler
 from policies.offline import OfflineScheduler, plan_workflow
@@ -29,14 +39,16 @@ from policies.offline import OfflineScheduler, plan_workflow
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def best_of(repetitions: int, call: Callable[[], object]) -> float:
+def best_of(
+    repetitions: int, call: Callable[[], object], clock: Callable[[], float] = perf_counter
+) -> float:
     """Seconds of the fastest of several calls, after one that is not counted."""
     call()
     seconds = []
     for _ in range(repetitions):
-        start = perf_counter()
+        start = clock()
         call()
-        seconds.append(perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds)
 
 
@@ -194,6 +206,31 @@ def planner_figures() -> None:
             )
 
 
+def workload_figures() -> None:
+    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
+    spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
+    cluster = load_cluster(spec.cluster)
+    count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
+    seconds = best_of(3, lambda: build_suite(spec, cluster, 0), process_time)
+    report(f"build a suite of {count} workflows", f"{seconds:.2f} s", "goal < 2 s")
+    chosen = min(topologies(), key=lambda t: (abs(len(t) - 2000), t.name))
+    ids = chosen.task_ids
+    parents: list[list[str]] = [[] for _ in ids]
+    for parent, child in chosen.edges.tolist():
+        parents[child].append(ids[parent])
+    tasks = [
+        {"name": name, "id": name, "category": kind, "parents": before, "runtimeInSeconds": 1.0,
+         "files": [{"link": "output", "name": f"{name}.out", "sizeInBytes": 1000}]}
+        for name, kind, before in zip(ids, chosen.types, parents, strict=True)
+    ]  # fmt: skip
+    document = {"name": chosen.name, "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workflow.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
+    report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
+
+
 def memory_figure() -> None:
     """Peak memory of a large problem, in a process of its own."""
     code = "import sys; sys.path.insert(0, 'scripts');import benchmark; benchmark.large_problem()"
@@ -237,6 +274,92 @@ def large_problem() -> None:
     print(f"{peak:.2f} GB ({built - start:.0f} + {run:.0f} s)")
 
 
+def hundred_ready() -> Problem:
+    """100 ready stages on 12 devices: ten workflows of ten branches with four models."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Qwen2.5-14B")
+
+    def call(id: str, number: int) -> Stage:
+        return Stage(
+            id=id,
+            model=models[number % 4],
+            queries=4 + number % 13,
+            prefix_group=f"g{number % 7}",
+            prefix_tokens=1500,
+            prompt_tokens=400,
+            output_tokens=150,
+        )
+
+    flows = []
+    for w in range(10):
+        stages = [call(f"{kind}{i}", w + i) for kind in ("first", "then") for i in range(10)]
+        edges = [
+            Edge(parent=f"first{i}", child=f"then{j % 10}", bytes=1e8, inherited_tokens=100)
+            for i in range(10)
+            for j in (i, i + 1, i + 2)
+        ]
+        flows.append(Workflow(id=f"w{w}", stages=tuple(stages), edges=tuple(edges)))
+    return Problem.build(load_cluster("mixed_12"), flows)
+
+
+def decision_times() -> None:
+    """P99 of a decision among 100 ready stages: all devices idle, half of them, and one."""
+    compiled = compile_problem(hundred_ready())
+    starts = []
+    for busy in (0, 6, 11):
+        simulator = Simulator(compiled)
+        for device in range(busy):
+            stage = next(s for s in simulator.ready if compiled.exec_seconds[s, device] < np.inf)
+            simulator.place(stage, (device,))
+        starts.append(simulator)
+    goals = {"heuristic": 1.0, "list scheduling": 1.0, "proxy": 10.0}
+    slowest: dict[str, tuple[float, str]] = {}
+    for name, spec in policy_specs().items():
+        if spec.family not in goals:
+            continue
+        p99 = min(p99_of_decisions(name, starts) for _ in range(3))
+        report(
+            f"decision of {name}, 100 ready x 12 devices, P99",
+            f"{p99:.3f} ms",
+            f"goal < {goals[spec.family]:.0f} ms",
+        )
+        slowest[spec.family] = max(slowest.get(spec.family, (0.0, "")), (p99, name))
+    for family, (p99, name) in slowest.items():
+        report(f"slowest {family}: {name}", f"{p99:.3f} ms", f"goal < {goals[family]:.0f} ms")
+
+
+def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
+    """Milliseconds, over 100 first decisions in each of some states."""
+    milliseconds = []
+    for simulator in starts:
+        view = simulator.view()
+        policy = make_policy(name)
+        for _ in range(101):
+            policy.reset(view, 0)
+            start = perf_counter()
+            policy.decide(view)
+            milliseconds.append((perf_counter() - start) * 1e3)
+        # The first call loads compiled code and solvers.
+        del milliseconds[-101]
+    return float(np.percentile(milliseconds, 99))
+
+
+def comparison() -> None:
+    """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "scripts/evaluate.py",
+            "experiment=baselines",
+            "suite=real_dag",
+            "tracking=none",
+            f"paths.runs={folder}",
+        ]
+        start = perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds = perf_counter() - start
+    report("all baselines on real_dag, one seed, all cores", f"{seconds:.0f} s", "goal < 600 s")
+
+
 def cold_start() -> None:
     """Wall-clock of one whole job of the command line, compiled code present."""
     with tempfile.TemporaryDirectory() as folder:
@@ -255,14 +378,23 @@ def cold_start() -> None:
     report("cold start: evaluate.py suite=quick policy=heft", f"{min(seconds):.1f} s", "goal < 6 s")
 
 
+SECTIONS: dict[str, Callable[[], None]] = {
+    "simulator": simulator_figures,
+    "workloads": workload_figures,
+    "saga": heft_against_saga,
+    "planners": planner_figures,
+    "memory": memory_figure,
+    "start": cold_start,
+    "decisions": decision_times,
+    "comparison": comparison,
+}
+
+
 def main() -> None:
-    """Print all figures."""
+    """Print all figures, or those of the sections named on the command line."""
     print(f"python {sys.version.split()[0]}, numpy {np.__version__}; best of several repetitions")
-    simulator_figures()
-    heft_against_saga()
-    planner_figures()
-    memory_figure()
-    cold_start()
+    for name in sys.argv[1:] or [name for name in SECTIONS if name != "comparison"]:
+        SECTIONS[name]()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fate_gym.env.env import EnvState, Observation, WorkflowSchedulingEnv
+    from fate_gym.env.observer import Observer
     from fate_gym.env.source import ProblemSource
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
 _HOME = {
     "EnvState": "env",
     "Observation": "env",
+    "Observer": "observer",
     "ProblemSource": "source",
     "WorkflowSchedulingEnv": "env",
     "WorkflowSchedulingVectorEnv": "vector",
@@ -24,6 +26,7 @@ _HOME = {
 __all__ = [
     "EnvState",
     "Observation",
+    "Observer",
     "ProblemSource",
     "WorkflowSchedulingEnv",
     "WorkflowSchedulingVectorEnv",

@@ -351,6 +351,12 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return [int(s) for s in self._frame_view.window if s >= 0]
 
     @property
+    def frame(self) -> Buffer:
+        """The frame (`fate_gym.env.layout`), live: for compiled code that looks at placements."""
+        self._playing(or_ended=True)
+        return self._frame
+
+    @property
     def ended(self) -> bool:
         """Whether the episode has terminated."""
         self._playing(or_ended=True)

@@ -486,7 +486,6 @@ def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, ro
 def _write_devices(
     p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array, with_prefix: int
 ) -> None:
-    h = fr.head[0]
     for d in range(rows.shape[0]):
         if d >= p.devices.size:
             for c in range(rows.shape[1]):

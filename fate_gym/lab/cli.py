@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fate_gym.errors import InputError
 
@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.verb == "report":
             return _report(options.directory, options.baseline_from)
+        if options.verb == "compare":
+            return _compare(options.first, options.second)
+        if options.verb == "track":
+            return _track(options.directory, options.mode, options.project)
         if options.verb == "policies":
             return _policies()
         if options.verb == "import":
@@ -58,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline-from", type=Path, metavar="DIRECTORY",
         help="compare with the best baselines of another sweep, e.g. on the training split",
     )  # fmt: skip
+    compared = verbs.add_parser("compare", help="what changed between two result directories")
+    compared.add_argument("first", type=Path, help="directory of a sweep")
+    compared.add_argument("second", type=Path, help="directory of another")
+    tracked = verbs.add_parser("track", help="log the finished jobs of a sweep to W&B again")
+    tracked.add_argument("directory", type=Path, help="directory of the sweep")
+    tracked.add_argument("--mode", choices=("offline", "online"), default="offline")
+    tracked.add_argument("--project", default="fate-gym", help="of W&B (default fate-gym)")
     verbs.add_parser("policies", help="list the policies")
     validate = verbs.add_parser("validate", help="check a problem file and summarise it")
     validate.add_argument("file", type=Path, help="problem as JSON")
@@ -98,6 +109,24 @@ def _report(directory: Path, baseline_from: Path | None) -> int:
         print(line)
     print(f"report: {directory / 'report.html'}")
     return 0
+
+
+def _compare(first: Path, second: Path) -> int:
+    from fate_gym.lab.compare import compare, print_comparison
+
+    print_comparison(compare(first, second), first, second)
+    return 0
+
+
+def _track(directory: Path, mode: Literal["offline", "online"], project: str) -> int:
+    from fate_gym.lab.config import TrackingConfig
+    from fate_gym.lab.tracking import track_again
+
+    failed = 0
+    for title, warning in track_again(directory, TrackingConfig(mode=mode, project=project)):
+        failed += warning is not None
+        print(f"{title}: {warning or 'logged'}", flush=True)
+    return 1 if failed else 0
 
 
 def _policies() -> int:

@@ -137,7 +137,7 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
     baselines = choose_baselines(mean_order(chosen_on.rows), chosen_on.families, chosen_on.boosted)
     if baseline_from is not None and baselines.strongest not in sweep.families:
         raise InputError(
-            f"the strongest baseline of {baseline_from}, {baselines.strongest}, is not in this sweep",
+            f"{baselines.strongest} is not in this sweep, and is the strongest of {baseline_from}",
             source=root,
             remedy=f"run it here too: policy={baselines.strongest}",
         )
@@ -205,11 +205,11 @@ def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Interval]]:
     if values.nunique() > 12:
         groups = pd.qcut(values, 8, duplicates="drop", labels=False)
         values = values.groupby(groups).transform("median")
-    table = rows.assign(_name=names, _x=values)
-    curves: dict[str, dict[float, Interval]] = {}
-    for (name, x), part in table.groupby(["_name", "_x"], sort=True):
-        curves.setdefault(str(name), {})[float(x)] = mean_interval(part)
-    return curves
+    table = rows.assign(_name=names, _x=values).dropna(subset="_x")
+    return {
+        str(name): {x: mean_interval(line[line["_x"] == x]) for x in sorted(set(line["_x"]))}
+        for name, line in table.groupby("_name")
+    }
 
 
 def draw_figures(report: Report) -> dict[str, Figure]:

@@ -257,12 +257,13 @@ class Workbench:
         """The value of the plan that a policy's rules give, written to ``trial``."""
         self.state[:] = self.forks[0]
         head = self.state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
-        before = int(head["shard_rows"])
+        # A log of its own, from its first row on.
+        head["shard_rows"] = 0
         play(self.problem, self.state, self._log, rules, self._choices, self.ended)
-        rows = int(head["shard_rows"])
+        rows = min(int(head["shard_rows"]), self._log.shards.size)
         self.trial[:] = self.best
         unplan(self.problem, self.forks[0], self.trial)
-        plan_of_log(self.problem, self._log, before, rows, self.trial)
+        plan_of_log(self.problem, self._log, 0, rows, self.trial)
         return self.value(self.trial, bound)
 
     def begin_base(self) -> Style:

@@ -238,7 +238,7 @@
       const h = 300, L = 44, R = 14, T = 26, B = 40, xs = points.map((q) => q[0]).sort((u, v) => u - v), ys = points.map((q) => q[1]).sort((u, v) => u - v);
       const low = xs[0], high = xs[xs.length - 1], log = low > 0 && high / low > 4, x = scale(log ? low * 0.95 : low, (high || 1) * 1.03, L, w - R, log);
       const span = [Math.min(quantile(ys, 0.005), 0), Math.max(quantile(ys, 0.995), 0)], pad = 0.06 * (span[1] - span[0] || 1), y = scale(span[0] - pad, span[1] + pad, h - B, T);
-      let s = frame(w, h, L, R, T, B, x, y, "state intensity: (load + transfer + prefix prefill, cold) / execution", "gain, %") + `<line class="ref" x1="${L}" x2="${w - R}" y1="${y(0)}" y2="${y(0)}"/>`;
+      let s = frame(w, h, L, R, T, B, x, y, w > 480 ? "state intensity: (load + transfer + prefix prefill, cold) / execution" : "state intensity", "gain, %") + `<line class="ref" x1="${L}" x2="${w - R}" y1="${y(0)}" y2="${y(0)}"/>`;
       const every = Math.max(1, Math.ceil(points.length / 1500));
       points.forEach(([i, g, k], n) => { if (n % every === 0) s += `<circle cx="${x(i).toFixed(1)}" cy="${Math.min(h - B, Math.max(T, y(g))).toFixed(1)}" r="3.2" fill="${colour(a)}" fill-opacity=".45" ${tip(`${D.labels[K.label[k]]} s${K.seed[k]}\ngain ${signed(g)} %, intensity ${sig(i)}`)}/>`; });
       const sorted = [...points].sort((u, v) => u[0] - v[0]), size = Math.max(4, Math.ceil(sorted.length / 8)), line = [];
@@ -362,7 +362,7 @@
     }
     if (!only) { cards(box.rows); table(box.rows); workflows(box.keys); }
   }
-  const legend = (id) => (["ecdf", "profile"].includes(id) ? `<ul class="keys">${shown().map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
+  const legend = (id) => (["ecdf", "profile"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
   // ---------- workflows ----------
   function workflows(chosen) {

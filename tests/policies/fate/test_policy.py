@@ -24,9 +24,11 @@ BASES = ("heft", "heft_boosted")
 
 
 def alone(problem: Problem) -> Problem:
-    """The first workflow without noise: nothing that happens is unknown to the planner."""
-    options = problem.options.model_copy(update={"uncertainty": 0.0})
-    return problem.model_copy(update={"options": options, "workflows": problem.workflows[:1]})
+    """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
+    certain = {"uncertainty": 0.0, "length_uncertainty": 0.0, "failures": None}
+    options = problem.options.model_copy(update=certain)
+    workflow = problem.workflows[0].model_copy(update={"choices": (), "fan_outs": ()})
+    return problem.model_copy(update={"options": options, "workflows": (workflow,)})
 
 
 def run(problem: Problem, **params: Any) -> Trace:
