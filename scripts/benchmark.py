@@ -162,6 +162,54 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
+def layered(width: int, layers: int, cluster: str) -> Problem:
+    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+    stages = [
+        Stage(
+            id=f"s{layer}-{i}",
+            model=models[(i + layer) % len(models)],
+            queries=4,
+            prefix_group=f"g{i % 8}",
+            prefix_tokens=1000,
+            prompt_tokens=300 + 50 * (i % 7),
+            output_tokens=60 + 20 * (i % 5),
+        )
+        for layer in range(layers)
+        for i in range(width)
+    ]
+    edges = [
+        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
+        for layer in range(layers - 1)
+        for i in range(width)
+        for step in (0, 1)
+    ]
+    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster(cluster), [workflow])
+
+
+def planner_figures() -> None:
+    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    for width, layers, cluster, goals in (
+        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
+        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
+    ):
+        problem = layered(width, layers, cluster)
+        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
+        for name, goal in goals.items():
+            policy = make_policy(name)
+            simulator = Simulator(problem)
+            simulator.run(policy)
+            milliseconds = simulator.run(policy).decision_seconds * 1e3
+            # Without those at which no device is idle.
+            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
+            report(
+                f"decision of {name}, {size}",
+                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
+                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
+            )
+
+
 def workload_figures() -> None:
     """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
     spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
@@ -400,6 +448,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
+    "planners": planner_figures,
     "memory": memory_figure,
     "start": cold_start,
     "decisions": decision_times,
