@@ -48,6 +48,9 @@ MEANS = (
 """Columns of ``workflows.parquet`` whose means stand in ``result.json``."""
 
 
+_SHOWN_STAGES = 1_000
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What `run_job` did. ``skipped``: a result was there; ``warning``: tracking failed."""
@@ -129,14 +132,15 @@ def _run(
     }
     rows = [cell | row for measurement in measurements for row in measurement.rows]
     decisions = [ms for measurement in measurements for ms in measurement.decision_ms]
-    shown = representative(problems)
+    shown = representatives(problems)
     results.write_table(directory / results.WORKFLOWS, rows)
     results.write_table(
         directory / results.DECISIONS, [{"decision_ms": value} for value in decisions]
     )
-    results.write_table(directory / results.SHARDS, measurements[shown].shards(config.policy.name))
+    shards = [row for place in shown for row in measurements[place].shards(config.policy.name)]
+    results.write_table(directory / results.SHARDS, shards)
     if config.trace:
-        text = json.dumps(measurements[shown].trace.to_chrome())
+        text = json.dumps(measurements[shown[0]].trace.to_chrome())
         results.write_text(directory / results.CHROME_TRACE, text)
     resolved = config.model_dump(mode="json")
     result = JobResult(
@@ -185,10 +189,16 @@ def cluster_name(problems: Sequence[Problem]) -> str:
     return names.pop() if len(names) == 1 else "several"
 
 
-def representative(problems: Sequence[Problem]) -> int:
-    """The number of the problem whose schedule is kept: the median one by stages."""
+def representatives(problems: Sequence[Problem]) -> list[int]:
+    """The numbers of the problems whose schedules are kept.
+
+    By stages the median, then the quartiles and the largest, if they have at most 1,000 stages.
+    """
     order = sorted(range(len(problems)), key=lambda i: (problems[i].stage_count, i))
-    return order[(len(order) - 1) // 2]
+    last = len(order) - 1
+    places = dict.fromkeys(order[place] for place in (last // 2, last // 4, 3 * last // 4, last))
+    first, *others = places
+    return [first, *(i for i in others if problems[i].stage_count <= _SHOWN_STAGES)]
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
