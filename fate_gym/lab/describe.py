@@ -204,7 +204,7 @@ def _colours(models: Sequence[str]) -> dict[str, Any]:
 def _shown(families: Sequence[Sequence[Facts]]) -> list[Facts]:
     """Workflows of different sizes: the smallest of each family, and more where these are few."""
     each = max(1, _FEW // len(families))
-    shown = []
+    shown: list[Facts] = []
     for rows in families:
         ordered = sorted(rows, key=lambda row: row.stages)
         places = np.linspace(0, (len(ordered) - 1) // 2 if each > 1 else 0, each).astype(int)
