@@ -1,4 +1,4 @@
-"""Rewards, in units of ``scale`` seconds; each adds up to a known return.
+"""Rewards, in units of ``reward_scale`` seconds; each adds up to a known return.
 
 Time 0 is the first arrival and T the last end; the sum runs over the steps of one episode without
 illegal actions.
@@ -78,14 +78,14 @@ def pay(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> float:
         due = (h.ended_latency + h.active * now - h.active_since) / p.workflows.size
         reward = h.paid - due
         h.paid = due
-        return reward / h.scale
+        return reward / f.head[0].unit
     reward = h.paid - now
     if h.reward == SHAPED:
         estimate = last_end_estimate(p, st, f, fr)
         reward += (h.estimate - h.paid) - h.discount * (estimate - now)
         h.estimate = estimate
     h.paid = now
-    return reward / h.scale
+    return reward / f.head[0].unit
 
 
 @inlined
