@@ -240,7 +240,7 @@ def environment_figures() -> None:
     """
     problems = hundred_stage_problems()
     env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
-    envs = fate_gym.make_vec(64, problem=problems)
+    envs = fate_gym.make_vec(32, problem=problems)
     sizes = sorted(len(problem.workflows[0].stages) for problem in problems)
     print(
         f"environment: {sizes[0]}-{sizes[-1]} stages x 8 devices, window 8, K = 3, whole "
@@ -257,7 +257,7 @@ def environment_figures() -> None:
     report("CartPole-v1, one process", f"{reference:,.0f} steps/s")
     report("single environment", f"{max(single):,.0f} steps/s")
     report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.2")
-    report("vector environment, 64 lanes", f"{max(vector):,.0f} steps/s")
+    report("vector environment, 32 lanes", f"{max(vector):,.0f} steps/s")
     report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 0.8")
     report("  state events", f"{max(events):,.0f} events/s")
     own = env.unwrapped

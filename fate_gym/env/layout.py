@@ -134,6 +134,7 @@ FRAME_HEAD = _record(
     arrived="i8",  # workflows, in the order of arrival
     active="i8",  # workflows with stages left
     stages="i8",  # of arrived workflows
+    ended_stages="i8",
     active_since="f8",  # sum of the arrivals of active workflows
     ended_latency="f8",  # sum of the latencies of ended workflows
     work="f8",  # best seconds of stages that are known and not placed
@@ -200,7 +201,8 @@ class FrameView(NamedTuple):
     changed: Array  # (D,) whether costs have changed since the last look
     demand: Array  # (D,)
     hits: Array  # (D,) scratch
-    left: Array  # (W,) stages that have not ended; 0: ended or not arrived
+    left: Array  # (W,) stages that had not ended when last counted; 0: ended or not arrived
+    counted: Array  # (W,) ended stages of the run, when last counted
     stages: Array  # (S,) STAGE_FRAME
     seen: Array  # (D,) SEEN
     parts: Array  # (B, D) PART: the stage of the line as a whole on the device
@@ -212,7 +214,7 @@ def frame_bytes(slots: int, positions: int, shards: int, s: int, d: int, w: int)
     """Size of a frame buffer."""
     actions = slots * positions
     teams = slots * 3 * (shards - 1)
-    words = 4 * slots + actions + 3 * teams * shards + 3 * shards + 8 * d + w
+    words = 4 * slots + actions + 3 * teams * shards + 3 * shards + 8 * d + 2 * w
     records = s * STAGE_FRAME_BYTES + d * SEEN_BYTES + slots * d * PART_BYTES
     rows = (4 * actions * CANDIDATE_WIDTH + 7) // 8 * 8
     return FRAME_HEAD_BYTES + 8 * words + records + rows
@@ -268,6 +270,8 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     o += d * 8
     left = table(buffer, o, w, np.int64)
     o += w * 8
+    counted = table(buffer, o, w, np.int64)
+    o += w * 8
     stages = table(buffer, o, s, STAGE_FRAME)
     o += s * STAGE_FRAME_BYTES
     seen = table(buffer, o, d, SEEN)
@@ -297,6 +301,7 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
         demand,
         hits,
         left,
+        counted,
         stages,
         seen,
         parts,

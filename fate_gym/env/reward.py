@@ -35,24 +35,26 @@ def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
         h.active_since += workflow.arrival
         h.stages += workflow.stages_to - workflow.stages_from
         fr.left[w] = workflow.stages_to - workflow.stages_from
+        fr.counted[w] = h.ended_stages
         for s in range(workflow.stages_from, workflow.stages_to):
             if p.stages[s].kind != TOOL_STAGE:
                 h.work += f.stages[s].best
     if h.active == 0:
         return
+    ended = h.stages - st.head[0].known_left
+    h.ended_stages = ended
     for i in range(h.arrived):
         w = p.arrivals[i]
-        if fr.left[w] == 0:
+        # As long as fewer stages have ended than were left of it, the workflow cannot have ended.
+        if fr.left[w] == 0 or ended - fr.counted[w] < fr.left[w]:
             continue
         workflow = p.workflows[w]
-        left = 0
+        left, end = 0, 0.0
         for s in range(workflow.stages_from, workflow.stages_to):
             left += st.stages[s].status != DONE
-        fr.left[w] = left
+            end = max(end, st.stages[s].end)
+        fr.left[w], fr.counted[w] = left, ended
         if left == 0:
-            end = 0.0
-            for s in range(workflow.stages_from, workflow.stages_to):
-                end = max(end, st.stages[s].end)
             h.active -= 1
             h.active_since -= workflow.arrival
             h.ended_latency += end - workflow.arrival

@@ -97,7 +97,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._arenas = [np.zeros(0, np.uint8)] * 4
         self._ended = np.zeros(num_envs, np.bool_)
         # What agents hold is theirs to write to: this is the environment's own.
-        self._mask: NDArray[np.int8] = np.zeros((num_envs, self.env_spec.actions), np.int8)
+        self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
 
     def reset(
         self,
@@ -183,11 +183,12 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             ended,
             invalid,
         )
-        for i in np.flatnonzero(resting).tolist():
-            self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
+        if resting.any():
+            for i in np.flatnonzero(resting).tolist():
+                self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
         self._ended = ended.copy()
         observation = self._observation(out)
-        over = np.flatnonzero(ended).tolist()
+        over = np.flatnonzero(ended).tolist() if ended.any() else []
         if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._restart(over, out, observation, invalid)
         else:
@@ -198,7 +199,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, S P + 1) the legal actions."""
-        return self._mask.astype(np.bool_)
+        return self._mask.copy()
 
     def lane_state(self, lane: int) -> tuple[StateView, ProblemView]:
         """Copies of the simulator's state of a lane, and its problem (`fate_gym.sim.layout`).
@@ -229,7 +230,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
             self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
-        self._mask[over] = observation[MASK][over]
+        self._mask[over] = observation[MASK][over].astype(np.bool_)
         invalid[over] = False
         return finals | self._infos(invalid, np.ones(self.num_envs, np.bool_))
 
@@ -306,13 +307,13 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _observation(self, out: Buffer) -> Observation:
         observation = self.env_spec.arrays(out, self.num_envs)
-        self._mask = observation[MASK].copy()
+        self._mask = observation[MASK].astype(np.bool_)
         return observation
 
     def _infos(self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_]) -> dict[str, Any]:
         time = self._arenas[3].reshape(self.num_envs, -1)[:, _TIME_AT : _TIME_AT + 8]
         return {
-            MASK: self._mask.copy(),
+            MASK: self._mask.astype(np.int8),
             f"_{MASK}": lanes.copy(),
             "invalid_action": invalid,
             "_invalid_action": lanes.copy(),
@@ -346,7 +347,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             self._unstarted = None in self._instances
         if self._unstarted:
             raise ResetNeeded("call reset() first: no episode is running")
-        if resting.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+        if self.autoreset_mode is AutoresetMode.DISABLED and resting.any():
             lanes = np.flatnonzero(resting).tolist()
             raise ResetNeeded(f"reset lanes {lanes} first: their episodes have ended")
         if not self._options.strict:
