@@ -2,9 +2,10 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
+Without sections: all but `lab` and `comparison`, which take minutes.
 Each figure is the best of several repetitions in this process, after compiling; the references
-(SAGA's HEFT, a memory copy) run in the same process, so the ratios carry over to other machines.
+(SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
+with, so the ratios carry over to other machines. One process, one thread.
 """
 
 from __future__ import annotations
@@ -19,10 +20,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+import fate_gym
+from fate_gym.compiled import compiled
+from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
 from fate_gym.lab.results import SHARDS, WORKFLOWS, find_jobs, write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
@@ -233,6 +240,121 @@ def workload_figures() -> None:
         path.write_text(json.dumps(document), encoding="utf-8")
         seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
     report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
+
+
+@compiled
+def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArray[Any]) -> None:
+    """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
+    for i in range(masks.shape[0]):
+        legal = 0
+        for j in range(masks.shape[1]):
+            legal += masks[i, j]
+        skip = int(uniform[i] * legal)
+        actions[i] = 0
+        for j in range(masks.shape[1]):
+            if masks[i, j]:
+                if skip == 0:
+                    actions[i] = j
+                    break
+                skip -= 1
+
+
+def hundred_stage_problems() -> list[Problem]:
+    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
+    cluster = load_cluster("mixed_8")
+    nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
+    return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:8]]
+
+
+def cartpole_steps_per_s(steps: int) -> float:
+    """CartPole-v1 as `gymnasium.make` gives it, random actions drawn before, resets included."""
+    env = gymnasium.make("CartPole-v1")
+    actions = np.random.default_rng(0).integers(0, 2, steps)
+    env.reset(seed=0)
+    start = process_time()
+    for action in actions:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return steps / (process_time() - start)
+
+
+def single_steps_per_s(env: gymnasium.Env[Any, Any], steps: int) -> float:
+    """The environment as `gymnasium.make` gives it; drawing legal actions and resets included."""
+    uniform = np.random.default_rng(0).random((steps, 1))
+    action = np.zeros(1, np.int64)
+    _, info = env.reset(seed=0)
+    start = process_time()
+    for i in range(steps):
+        draw_actions(info["action_mask"][None], uniform[i], action)
+        _, _, terminated, _, info = env.step(action[0])
+        if terminated:
+            _, info = env.reset()
+    return steps / (process_time() - start)
+
+
+def vector_steps_per_s(
+    envs: WorkflowSchedulingVectorEnv, steps: int, *, count_events: bool = False
+) -> tuple[float, float]:
+    """Steps of all lanes a second, drawing and automatic resets included; state events a second.
+
+    Events are what the simulator applies: commits and ends of shards, ends of split stages and of
+    tools, arrivals. They are counted from what the lanes' states say, when an episode ends.
+    """
+    lanes = envs.num_envs
+    uniform = np.random.default_rng(0).random((steps, lanes))
+    actions = np.zeros(lanes, np.int64)
+    _, infos = envs.reset(seed=0)
+    events = 0
+    start = process_time()
+    for i in range(steps):
+        draw_actions(infos["action_mask"], uniform[i], actions)
+        _, _, terminated, _, infos = envs.step(actions)
+        if count_events:
+            events += sum(events_of(envs, lane) for lane in np.flatnonzero(terminated).tolist())
+    seconds = process_time() - start
+    return steps * lanes / seconds, events / seconds
+
+
+def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
+    """Events of a lane's episode, which has just ended."""
+    state, problem = envs.lane_state(lane)
+    shards = int(state.head[0]["shard_rows"])
+    gathered = int((state.stages["shards"] > 1).sum())
+    return 2 * shards + gathered + int(problem.workflows.size)
+
+
+def environment_figures() -> None:
+    """The Gymnasium environment, single and in a batch, against CartPole in the same process.
+
+    In seconds of the processor: what else runs on the machine weighs less.
+    """
+    problems = hundred_stage_problems()
+    env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
+    envs = fate_gym.make_vec(32, problem=problems)
+    sizes = sorted(len(problem.workflows[0].stages) for problem in problems)
+    print(
+        f"environment: {sizes[0]}-{sizes[-1]} stages x 8 devices, window 8, K = 3, whole "
+        "observation, random legal actions (one compiled draw a step), resets included"
+    )
+    cart, single, vector, events = [], [], [], []
+    for _ in range(8):
+        cart.append(cartpole_steps_per_s(10_000))
+        single.append(single_steps_per_s(env, 5_000))
+        cart.append(cartpole_steps_per_s(10_000))
+        vector.append(vector_steps_per_s(envs, 300)[0])
+        events.append(vector_steps_per_s(envs, 300, count_events=True)[1])
+    reference = max(cart)
+    report("CartPole-v1, one process", f"{reference:,.0f} steps/s")
+    report("single environment", f"{max(single):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.2")
+    report("vector environment, 32 lanes", f"{max(vector):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 0.8")
+    report("  state events", f"{max(events):,.0f} events/s")
+    own = env.unwrapped
+    assert isinstance(own, WorkflowSchedulingEnv)
+    seconds = best_of(300, own.reset)
+    report("  reset of the single environment", f"{seconds * 1e3:.3f} ms", "goal < 1 ms")
 
 
 def memory_figure() -> None:
@@ -449,6 +571,7 @@ def large_sweep(source: Path, target: Path) -> int:
 
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
+    "environment": environment_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
     "planners": planner_figures,
