@@ -48,7 +48,7 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     """The view as it is for one who sees only the groups ``sees`` and what they imply.
 
     The rest is still well formed, but not true: no queue, nothing loaded, every cost a second.
-    Workflows that have not arrived are blotted out in any case.
+    Workflows that have not arrived and failures to come are blotted out in any case.
     """
     seen = expand(sees)
     compiled = copy.copy(view._compiled)
@@ -77,11 +77,12 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["children_from"] = p.stages["children_to"] = 0
     p.workflows["arrival"][missing] = np.inf
+    p.outages["start"] = p.outages["end"] = np.inf
     if "progress" not in seen:
         p.workflows["arrival"][~missing] = 0.0
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
-    blank["kind"], blank["model"], blank["prefix"] = FIXED_STAGE, -1, -1
+    blank["kind"], blank["model"], blank["prefix"], blank["chooser"] = FIXED_STAGE, -1, -1, -1
     blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
@@ -95,9 +96,9 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["output_tokens"] = 0
         p.stages["tool_seconds"] = 0.0
-        for name in ("flops", "bandwidth"):
+        for name in set(p.devices.dtype.names or ()) - _NO_DEVICE_COST:
             p.devices[name] = 1.0
-        for name in ("active", "attention", "expert_share", "expert_miss"):
+        for name in set(p.models.dtype.names or ()) - _NO_MODEL_COST:
             p.models[name] = 0.0
     if "links" not in seen:
         p.link_bandwidth[:] = 1.0
@@ -112,8 +113,14 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.devices["memory"] = p.models["weight_bytes"] = p.models["kv"] = 0.0
 
 
+_NO_DEVICE_COST = {"node", "outages_from", "outages_to", "memory", "host_bandwidth"}
+_NO_MODEL_COST = {"weight_bytes", "kv"}
+"""Fields that are no profile of how fast something runs."""
+
+
 def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     devices = st.devices
+    st.head["seed"] = 0  # of what is drawn later
     done = st.stages["status"] == DONE
     if "drains" not in seen:
         devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
