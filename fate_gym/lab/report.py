@@ -119,6 +119,7 @@ def make_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         results.write_text(root / "summary.tex", latex(report))
         for name, figure in figures.items():
             figure.savefig(root / f"{name}.png")
+            figure.set_layout_engine("none")  # it is laid out: once is enough
             figure.savefig(root / f"{name}.svg", metadata={"Date": None})
         results.write_text(root / "report.md", markdown(report, list(figures)))
         results.write_text(root / "report.html", render_page(report))
