@@ -357,7 +357,7 @@ class Training:
         self._curves.log({"validation/normalised": mark} | losses, progress.steps + progress.epochs)
         done = f"epoch {progress.epochs}" if progress.steps == 0 else f"{progress.steps} steps"
         self._say(
-            f"  {done}, {progress.seconds:.0f} s: {mark:.4f} x {'round_robin'}"
+            f"  {done}, {progress.seconds:.0f} s: {mark:.4f} x round_robin"
             f"{' (best)' if better else ''}"
         )
         if better:
@@ -491,9 +491,9 @@ def _make_env(
 ) -> WorkflowSchedulingVectorEnv:
     sizes = {
         "max_devices": limits.devices,
-        "max_models": limits.models,
+        "max_models": max(1, limits.models),
         "max_stages": limits.stages,
-        "max_edges": limits.edges,
+        "max_edges": max(1, limits.edges),
     }
     given = options.model_dump() | sizes
     return WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given)
@@ -504,8 +504,9 @@ def _describe(marks: Any) -> dict[str, Any]:
     return {
         "problems": int(marks.size),
         "normalised": float(marks.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
+        # One problem has no interval.
+        "low": float(interval.low) if math.isfinite(interval.low) else None,
+        "high": float(interval.high) if math.isfinite(interval.high) else None,
     }
 
 
