@@ -85,7 +85,7 @@ from fate_gym.env.placements import (
     split_queries,
 )
 from fate_gym.sim.cost import drain_estimate, prefill_seconds, transfer_seconds
-from fate_gym.sim.engine import next_event_time
+from fate_gym.sim.engine import can_wait
 from fate_gym.sim.layout import (
     FIXED_STAGE,
     MODEL_STAGE,
@@ -120,7 +120,7 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
         with_prefix += p.stages[fr.window[slot]].prefix_tokens > 0
     for i in range(h.shown * h.positions, actions):
         mask[i] = 0
-    h.can_wait = h.ended == 0 and next_event_time(p, st) < np.inf
+    h.can_wait = h.ended == 0 and can_wait(p, st)
     mask[actions] = h.can_wait
     if h.candidates_at >= 0:
         width = h.positions * CANDIDATE_WIDTH
@@ -198,7 +198,10 @@ def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView)
     now = st.head[0].now
     for d in range(p.devices.size):
         fr.turn[d] = drain_estimate(p, st, d)
-        fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
+        # A device that is down has its turn at inf.
+        fr.turn_feature[d] = 1.0
+        if fr.turn[d] < np.inf:
+            fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
         fr.hits[d] = 0.0
         fr.demand[d] = 0.0
         seen, dev = fr.seen[d], st.devices[d]
@@ -251,6 +254,12 @@ def _bring_up_to_date(
     for d in range(number):
         fr.ends[d] = np.inf
         if not f.pairs[s, d].can:
+            continue
+        if fr.turn[d] == np.inf:
+            if fr.widths[base + d] > 0:
+                fr.widths[base + d] = 0
+                for c in range(CANDIDATE_WIDTH):
+                    fr.rows[base + d, c] = 0.0
             continue
         if new or fr.changed[d]:
             price_whole(p, st, f, fr, line, s, d)
@@ -477,7 +486,6 @@ def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, ro
 def _write_devices(
     p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array, with_prefix: int
 ) -> None:
-    h = fr.head[0]
     for d in range(rows.shape[0]):
         if d >= p.devices.size:
             for c in range(rows.shape[1]):
@@ -494,7 +502,7 @@ def _write_devices(
             rows[d, DEVICE_WEIGHTS] = weights
             rows[d, DEVICE_KV] = kv
             rows[d, DEVICE_FREE] = 1.0 - weights - kv
-        rows[d, DEVICE_IDLE] = dev.queue_head < 0
+        rows[d, DEVICE_IDLE] = dev.queue_head < 0 and fr.turn[d] < np.inf
         rows[d, DEVICE_QUEUE] = fr.turn_feature[d]
         rows[d, DEVICE_PREFIX_HITS] = fr.hits[d] / max(1, with_prefix)
         rows[d, DEVICE_DEMAND] = fr.demand[d]

@@ -154,12 +154,10 @@ def find_team(
 @inlined
 def is_team(fr: FrameView, at: int, k: int) -> bool:
     """Whether the placement at ``at`` uses just the devices of ``fr.team``, in that order."""
-    if fr.widths[at] != k:
-        return False
+    same = fr.widths[at] == k
     for i in range(k):
-        if fr.members[at, i] != fr.team[i]:
-            return False
-    return True
+        same = same and fr.members[at, i] == fr.team[i]
+    return same
 
 
 @inlined

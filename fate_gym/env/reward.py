@@ -17,6 +17,8 @@ illegal actions.
 
 from __future__ import annotations
 
+import numpy as np
+
 from fate_gym.compiled import inlined
 from fate_gym.env.layout import LATENCY, SHAPED, FactsView, FrameView
 from fate_gym.sim.layout import DONE, PLACED, TOOL_STAGE, ProblemView, StateView
@@ -107,7 +109,11 @@ def last_end_estimate(p: ProblemView, st: StateView, f: FactsView, fr: FrameView
             estimate = max(estimate, st.events[e].time + tail)
     work = max(0.0, h.work)
     for d in range(p.devices.size):
-        work += max(now, st.devices[d].drains_at)
+        # A device that is down drains at inf.
+        if st.devices[d].drains_at < np.inf:
+            work += max(now, st.devices[d].drains_at)
+        else:
+            work += now
     return max(estimate, work / p.devices.size)
 
 

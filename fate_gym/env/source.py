@@ -92,6 +92,8 @@ class Source:
             self._maker = problem
             compiled = [self._compile(problem(0), options)]
         else:
+            if not isinstance(problem, ProblemLike | Sequence):
+                raise _not_a_problem(problem)
             items = [problem] if isinstance(problem, ProblemLike) else list(problem)
             compiled = [self._compile(p, options) for item in items for p in _problems(item)]
         if not compiled:

@@ -226,9 +226,7 @@ def mechanism_figure(
     return figure
 
 
-def profile_figure(
-    ratios: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str]
-) -> Figure:
+def profile_figure(ratios: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str]) -> Figure:
     """Performance profile (Dolan and Moré 2002): share of workflows within x times the best.
 
     Args:

@@ -137,7 +137,7 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
     baselines = choose_baselines(mean_order(chosen_on.rows), chosen_on.families, chosen_on.boosted)
     if baseline_from is not None and baselines.strongest not in sweep.families:
         raise InputError(
-            f"the strongest baseline of {baseline_from}, {baselines.strongest}, is not in this sweep",
+            f"{baselines.strongest} is not in this sweep, and is the strongest of {baseline_from}",
             source=root,
             remedy=f"run it here too: policy={baselines.strongest}",
         )
@@ -205,11 +205,11 @@ def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Interval]]:
     if values.nunique() > 12:
         groups = pd.qcut(values, 8, duplicates="drop", labels=False)
         values = values.groupby(groups).transform("median")
-    table = rows.assign(_name=names, _x=values)
-    curves: dict[str, dict[float, Interval]] = {}
-    for (name, x), part in table.groupby(["_name", "_x"], sort=True):
-        curves.setdefault(str(name), {})[float(x)] = mean_interval(part)
-    return curves
+    table = rows.assign(_name=names, _x=values).dropna(subset="_x")
+    return {
+        str(name): {x: mean_interval(line[line["_x"] == x]) for x in sorted(set(line["_x"]))}
+        for name, line in table.groupby("_name")
+    }
 
 
 def draw_figures(report: Report) -> dict[str, Figure]:
@@ -282,7 +282,11 @@ def pick_schedules(report: Report) -> dict[str, Schedule]:
     suite and seed that all of them have finished; empty if there is none.
     """
     sweep = report.sweep
-    wanted = [name for name in (report.strongest, best_of_family(report, "fate")) if name and name != "round_robin"]
+    wanted = [
+        name
+        for name in (report.strongest, best_of_family(report, "fate"))
+        if name and name != "round_robin"
+    ]
     cells: dict[tuple[str, int], dict[str, Job]] = {}
     for job, result in sweep.finished:
         cell = cells.setdefault((result.suite_hash, result.seed), {})
@@ -291,7 +295,7 @@ def pick_schedules(report: Report) -> dict[str, Schedule]:
         if set(wanted) <= set(cell):
             schedules: dict[str, Schedule] = {}
             for name in wanted or list(cell)[:1]:
-                kept = results.read_schedules(cell[name].directory)
+                kept = results.first_schedules(cell[name].directory)
                 schedules.setdefault("round_robin", kept["round_robin"])
                 schedules[name] = kept[cell[name].policy]
             return schedules
@@ -331,9 +335,7 @@ def what(report: Report) -> str:
 
 def latex(report: Report) -> str:
     """The summary as a LaTeX table, for the package ``booktabs``."""
-    lines = [
-        f"% {line}" for line in ("made by:", *commands(report))
-    ] + [
+    lines = [f"% {line}" for line in ("made by:", *commands(report))] + [
         r"\begin{tabular}{lrlrrrr}",
         r"\toprule",
         r"policy & $n$ & norm.\ makespan [95\,\% CI] & P95 & gap & vs strongest & $p$ \\",

@@ -57,8 +57,10 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     compiled.buffer = view._compiled.buffer.copy()
     compiled.view = p = plain(problem_view)(compiled.buffer)
     problem = view._compiled.problem
-    facts: Any = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
-    compiled.problem = facts if "costs" in seen else None
+    facts: Any = None
+    if "costs" in seen:
+        facts = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
+    compiled.problem = facts
     buffer = view._buffer.copy()
     st: StateView = plain(state_view)(buffer, p)
     _blot_state(p, st, seen)
@@ -80,7 +82,7 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
     blank["kind"], blank["model"], blank["prefix"] = FIXED_STAGE, -1, -1
-    blank["queries"], blank["mean_seconds"] = 1, 1.0
+    blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
     p.clean_seconds[hidden] = p.decode_seconds[hidden] = 1.0
@@ -114,7 +116,8 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     devices = st.devices
     done = st.stages["status"] == DONE
     if "drains" not in seen:
-        devices["drains_at"] = devices["backlog"] = 0.0
+        devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
+        devices["backlog"] = 0.0
         placed = (st.stages["status"] > 1) & ~done
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.head[0]["now"]
@@ -128,7 +131,7 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         st.prefix_tokens[:] = 0
         st.prefix_there[:] = 0.0
     if "contexts" not in seen:
-        st.slots["kept"] = 0
+        st.slots["kept"] = np.minimum(st.slots["kept"], 0)  # negative: the device has failed
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
     if not seen & {"places", "contexts"}:
         st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0

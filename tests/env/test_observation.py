@@ -333,7 +333,7 @@ class Expected:
             other = self.stages[child][1]
             if edge.parent == stage.id and other.model == stage.model and d in self.eligible[child]:
                 fact = self.problem.gpu_facts[gpu or ""]
-                flops = 2 * self.fact(stage).active_params * other.queries * edge.inherited_tokens
+                flops = 2 * self.fact(stage).layer_params * other.queries * edge.inherited_tokens
                 total += flops / (fact.mfu * fact.tflops * 1e12)
         return total
 
@@ -344,7 +344,9 @@ class Expected:
         model, limit = self.fact(stage), self.limits[d]
         sizes = np.array([self.problem.model_facts[name].weight_bytes for name in self.models])
         mine = self.models.index(stage.model)
-        others = float(sum(sizes[m] for m in range(len(sizes)) if m != mine and self.residents[d, m]))
+        others = float(
+            sum(sizes[m] for m in range(len(sizes)) if m != mine and self.residents[d, m])
+        )
         kv = float(self.kv_bytes()[d])
         cached = 0.0
         if stage.prefix_tokens:
@@ -362,9 +364,7 @@ class Expected:
         ready, window = self.view.ready, self.env.window
         arrived = [w for w in self.problem.workflows if w.arrival <= self.now]
         ended = self.done()
-        left = {
-            w.id: sum((w.id, stage.id) not in ended for stage in w.stages) for w in arrived
-        }
+        left = {w.id: sum((w.id, stage.id) not in ended for stage in w.stages) for w in arrived}
         total = sum(len(w.stages) for w in arrived)
         queues = self.turns - self.now
         placed = set(self.trace.shards["stage"].tolist())

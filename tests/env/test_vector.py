@@ -89,7 +89,9 @@ def test_lanes_are_single_environments(
         size = envs.env_spec.actions
         actions = np.array(
             [
-                legal_action(m, rng) if m.any() and rng.random() < 0.9 else rng.integers(-1, size + 1)
+                legal_action(m, rng)
+                if m.any() and rng.random() < 0.9
+                else rng.integers(-1, size + 1)
                 for m in masks
             ]
         )
@@ -118,7 +120,9 @@ def test_lanes_are_single_environments(
 
 
 def test_both_ways_to_make_one() -> None:
-    made = gymnasium.make_vec(fate_gym.ENV_ID, 2, vectorization_mode="vector_entry_point", problem="smoke")
+    made = gymnasium.make_vec(
+        fate_gym.ENV_ID, 2, vectorization_mode="vector_entry_point", problem="smoke"
+    )
     ours = fate_gym.make_vec(2, problem="smoke")
     assert type(made.unwrapped) is type(ours)
     assert made.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -168,9 +172,7 @@ def test_copies_go_on_alike() -> None:
         envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()]))
     copies = [copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))]
     for _ in range(60):
-        actions = np.array(
-            [legal_action(m, rng) if m.any() else 0 for m in envs.action_masks()]
-        )
+        actions = np.array([legal_action(m, rng) if m.any() else 0 for m in envs.action_masks()])
         results = [one.step(actions) for one in (envs, *copies)]
         for other in results[1:]:
             assert same(results[0][0], other[0])
