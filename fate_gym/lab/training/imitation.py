@@ -14,7 +14,7 @@ from fate_gym.env.features import CANDIDATE_END
 from fate_gym.env.spec import MASK, EnvOptions, Limits
 from fate_gym.lab.training.config import ImitationConfig
 from fate_gym.lab.training.lanes import narrow
-from fate_gym.sim import CompiledProblem, Policy
+from fate_gym.sim import Assignment, CompiledProblem, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
 from policies.registry import make_policy
@@ -50,8 +50,9 @@ class Labeller:
         view = env.view()
         # A policy plans whole instants; asked anew after each placement, it has to forget.
         self._policy.reset(view, 0)
-        assignments = self._policy.decide(view)
-        actions = [env.action_of(a) for a in assignments] if assignments else [env.action_of(None)]
+        # What a policy says beside that, of evictions and migrations, an agent cannot say.
+        wanted = [a for a in self._policy.decide(view) if isinstance(a, Assignment)]
+        actions = [env.action_of(a) for a in wanted or [None]]
         action = next((a for a in actions if a is not None), None)
         if action is None:
             return None
