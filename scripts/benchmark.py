@@ -569,6 +569,89 @@ def large_sweep(source: Path, target: Path) -> int:
     return total
 
 
+def learning_figures() -> None:
+    """Environment and learning together, as `scripts/train.py` does it, and where the time goes.
+
+    Seconds of this process's processor time: one thread, on one core.
+    """
+    try:
+        import torch
+        from stable_baselines3.common.callbacks import BaseCallback
+    except ImportError:
+        report("learning", "left out", "needs the extra rl")
+        return
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    from fate_gym.lab.training.config import parse_train_config
+    from fate_gym.lab.training.loop import make_env, make_model
+    from fate_gym.lab.training.problems import build_problems, common_limits
+    from policies.learned.policy import Learned
+
+    torch.set_num_threads(1)
+    with initialize_config_module("conf", version_base="1.3"):
+        values = OmegaConf.to_container(compose("train", ["agent=maskable_ppo"]), resolve=True)
+    config = parse_train_config(values)  # type: ignore[arg-type]
+    problems = build_problems(config.curriculum.phases[0], train=True)
+    learning = config.agent.learning
+    assert learning is not None
+    env = make_env(learning.lanes, problems, common_limits([problems]), config.options)
+    model = make_model(config, env)
+
+    class Clock(BaseCallback):  # type: ignore[misc]
+        """Processor time of rollouts and of updates, after the first of each."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rollouts: list[float] = []
+            self.updates: list[float] = []
+            self._last = 0.0
+
+        def _lap(self, into: list[float]) -> None:
+            now = process_time()
+            if self._last:
+                into.append(now - self._last)
+            self._last = now
+
+        def _on_rollout_start(self) -> None:
+            self._lap(self.updates)
+
+        def _on_rollout_end(self) -> None:
+            self._lap(self.rollouts)
+
+        def _on_training_end(self) -> None:
+            self._lap(self.updates)
+
+        def _on_step(self) -> bool:
+            return True
+
+    clock = Clock()
+    block = learning.lanes * model.n_steps
+    model.learn(4 * block, callback=clock)
+    rollout, update = min(clock.rollouts), min(clock.updates)
+    report(
+        "MaskablePPO, pointer network, environment + learning",
+        f"{block / (rollout + update):,.0f} steps/s",
+        "goal > 3,000 on 2 cores",
+    )
+    report("  rollouts (environment, network, buffer)", f"{block / rollout:,.0f} steps/s")
+    report(f"  updates ({model.n_epochs} epochs)", f"{block / update:,.0f} steps/s")
+    actions = np.zeros(learning.lanes, np.int64)
+    env.reset()
+
+    def lane_steps() -> None:
+        for _ in range(50):
+            actions[:] = [mask.argmax() for mask in env.action_masks()]
+            env.step(actions)
+
+    report("  the lanes alone", f"{50 * learning.lanes / best_of(5, lane_steps):,.0f} steps/s")
+    simulator = Simulator(hundred_stages())
+    agent = Learned(checkpoint="pointer")
+    trace = min((simulator.run(agent) for _ in range(5)), key=lambda t: t.decision_seconds.sum())
+    middle, tail = np.percentile(trace.decision_seconds * 1e3, [50, 99])
+    report("decision of the shipped checkpoint, P50 / P99", f"{middle:.3f} / {tail:.3f} ms")
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
     "environment": environment_figures,
@@ -580,6 +663,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "decisions": decision_times,
     "lab": lab_figures,
     "comparison": comparison,
+    "learning": learning_figures,
 }
 
 

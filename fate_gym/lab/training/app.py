@@ -33,10 +33,9 @@ def train_task(config: DictConfig) -> float:
     result, directory = train(checked, say=lambda line: print(line, flush=True))
     test = ""
     if result.test is not None:
-        test = (
-            f"; test {result.test['normalised']:.4f} "
-            f"[{result.test['low']:.4f}, {result.test['high']:.4f}]"
-        )
+        test = f"; test {result.test['normalised']:.4f}"
+        if result.test["low"] is not None:
+            test += f" [{result.test['low']:.4f}, {result.test['high']:.4f}]"
     print(
         f"{checked.title}: {result.best:.4f} x round_robin on the validation problems after "
         f"{result.best_steps} steps{test}; {result.seconds:.0f} s\n"
