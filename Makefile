@@ -46,7 +46,7 @@ train-demo: $(COMPILED) $(RL)  ## train a small agent and compare it with planne
 docs: $(INSTALLED)  ## build the documentation site into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-test: lint $(COMPILED) browser  ## everything that CI checks
+test: lint $(COMPILED) $(RL) browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
 
 # Tests of the HTML report skip without a browser; CI runs as root and gets one.
@@ -73,7 +73,7 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,wandb]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,traces,wandb]'
 	@touch $@
 
 # What training needs: torch, Stable-Baselines3, sb3-contrib.
