@@ -52,7 +52,7 @@ class Labeller:
         self._policy.reset(view, 0)
         # What a policy says beside that, of evictions and migrations, an agent cannot say.
         wanted = [a for a in self._policy.decide(view) if isinstance(a, Assignment)]
-        actions = [env.action_of(a) for a in wanted] or [env.action_of(None)]
+        actions = [env.action_of(a) for a in wanted] if wanted else [env.action_of(None)]
         action = next((a for a in actions if a is not None), None)
         if action is None:
             return None
