@@ -295,7 +295,7 @@ def pick_schedules(report: Report) -> dict[str, Schedule]:
         if set(wanted) <= set(cell):
             schedules: dict[str, Schedule] = {}
             for name in wanted or list(cell)[:1]:
-                kept = results.read_schedules(cell[name].directory)
+                kept = results.first_schedules(cell[name].directory)
                 schedules.setdefault("round_robin", kept["round_robin"])
                 schedules[name] = kept[cell[name].policy]
             return schedules

@@ -22,7 +22,7 @@ from fate_gym.lab.results import (
     WORKFLOWS,
     JobResult,
     find_jobs,
-    read_schedules,
+    first_schedules,
 )
 
 _METRIC = "normalised"
@@ -198,7 +198,7 @@ def _gantt(directory: Path) -> Any:
 
     from fate_gym.lab.plots import gantt_figure
 
-    figure = gantt_figure(read_schedules(directory))
+    figure = gantt_figure(first_schedules(directory))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return Image.open(buffer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
@@ -178,8 +179,18 @@ class Simulator:
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
 
-    def run(self, policy: Policy, *, seed: int | None = None) -> Trace:
-        """Play a whole run. ``seed`` (default: the simulator's) also seeds the policy."""
+    def run(
+        self, policy: Policy, *, seed: int | None = None, charge_planning: bool = False
+    ) -> Trace:
+        """Play a whole run.
+
+        Args:
+            policy: decides.
+            seed: of the run (default: the simulator's); also seeds the policy.
+            charge_planning: let the time that a decision takes on this machine pass in the
+                simulated world before its placements are made. The run is then no longer the same
+                every time.
+        """
         self.reset(self.seed if seed is None else seed)
         view = self.view()
         policy.reset(view, self.seed)
@@ -192,10 +203,24 @@ class Simulator:
                 continue
             start = perf_counter()
             decisions = policy.decide(view)
-            self._decision_seconds.append(perf_counter() - start)
-            if not self.apply(decisions):
+            seconds = perf_counter() - start
+            self._decision_seconds.append(seconds)
+            events = self._pass_time(seconds) if charge_planning else 0
+            if events:
+                # The world moved on meanwhile: what is still legal is done, then it is asked anew.
+                self._apply_what_is_legal(decisions)
+            elif not self.apply(decisions):
                 self.wait()
         return self.trace(policy.name, getattr(policy, "counters", {}))
+
+    def _pass_time(self, seconds: float) -> int:
+        """Let seconds pass with whatever happens in them; returns the number of instants."""
+        return int(_pass_time(self.compiled.buffer, self._buffer, self._log, seconds))
+
+    def _apply_what_is_legal(self, decisions: Sequence[Decision]) -> None:
+        for one in decisions:
+            with suppress(IllegalActionError):
+                self.apply([one])
 
     def apply(self, decisions: Sequence[Decision]) -> int:
         """Do what a policy has decided, in order; returns how many stages were placed."""
@@ -372,6 +397,19 @@ def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
     p = problem_view(problem)
     engine.to_decision(p, state_view(state, p), log)
     return moved
+
+
+@compiled
+def _pass_time(problem: Buffer, state: Buffer, log: Log, seconds: float) -> int:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    until = st.head[0].now + seconds
+    instants = 0
+    while engine.next_event_time(p, st) <= until:
+        engine.advance(problem, state, log)
+        instants += 1
+    st.head[0].now = until
+    return instants
 
 
 @compiled

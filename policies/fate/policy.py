@@ -114,9 +114,7 @@ class Fate:
         news = bench.look(view)
         value = np.inf
         if self._guard:
-            value = bench.incumbent()
-            if news:
-                value = bench.offer_bases(value)
+            value = bench.renew(news)
         else:
             bench.begin_base()
             bench.best[:] = bench.base

@@ -64,7 +64,7 @@ class FateRollout:
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
-        samples: draws of the durations that a plan is valued on, when durations are noisy.
+        samples: draws of durations and choices that a plan is valued on, besides what is expected.
         limit: CP-SAT's deterministic time limit.
     """
 
@@ -84,7 +84,7 @@ class FateRollout:
         candidates_share: float = 0.25,
         tune_share: float = 0.25,
         budget_ms: float | None = None,
-        samples: int = 1,
+        samples: int = 0,
         limit: float = 0.005,
     ) -> None:
         self.name = name
@@ -135,9 +135,7 @@ class FateRollout:
         bench = self._bench
         self._ready = view.ready
         news = bench.look(view)
-        value = bench.incumbent()
-        if news:
-            value = bench.offer_bases(value)
+        value = bench.renew(news)
         budget = self._steps
         if news:
             # The list schedules are paid for, but leave some for the search.

@@ -56,6 +56,7 @@ OBJECTIVES: dict[str, int] = {
     "deadlines": TARDINESS,
 }
 TAIL_SHARE = 0.05
+FIRST_DRAW = 7_000_000_000
 FIRST_RANDOM = 0x9E3779B97F4A7C15
 
 
@@ -75,7 +76,7 @@ class Workbench:
         objective: what plans are compared by (see `policies.fate.rollout.FateRollout`).
         max_shards: devices that may share a stage.
         horizon: edges from the frontier that plays reach; None: all.
-        samples: forks with drawn durations to value a plan on, when durations are noisy.
+        samples: forks with drawn durations and choices to value a plan on besides the expected one.
         ignore: dimensions of state that the planner's model is blind to.
         owner: the policy's name, for messages.
     """
@@ -87,7 +88,7 @@ class Workbench:
         objective: str,
         max_shards: int,
         horizon: int | None = None,
-        samples: int = 1,
+        samples: int = 0,
         ignore: Sequence[Dimension] = (),
         owner: str = "fate",
     ) -> None:
@@ -109,8 +110,12 @@ class Workbench:
             TAIL_SHARE,
         )
         size, room = compiled.state_bytes, plan_bytes(stages, shards)
-        self._noisy = compiled.problem.options.uncertainty > 0.0
-        self.forks = np.zeros((samples if self._noisy else 1, size), np.uint8)
+        options = compiled.problem.options
+        drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
+        self._choices_ahead = bool(p.head[0]["choosers"])
+        self._uncertain = drawn or self._choices_ahead or options.failures is not None
+        extra = samples if drawn or self._choices_ahead else 0
+        self.forks = np.zeros((1 + extra, size), np.uint8)
         self.state, self.ended = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         self.best, self.base, self.trial, self.other = (np.zeros(room, np.uint8) for _ in range(4))
         self.desk = np.zeros(desk_bytes(stages, devices, p.workflows.size, shards), np.uint8)
@@ -123,6 +128,7 @@ class Workbench:
         self._floors = floor_seconds(view)
         self._known = np.zeros(p.workflows.size, np.int64)
         self._arrived = 0
+        self._fresh = True
         self.base_of = Base(RANK, 0, False)
         self.notes.head["random"] = FIRST_RANDOM
         self.notes.workflows["ideal"] = np.maximum.reduceat(
@@ -140,20 +146,26 @@ class Workbench:
         return int(self.notes.head["work"][0])
 
     def look(self, view: DecisionView) -> bool:
-        """Fork the run as it stands. True: there is news (arrivals), or durations are noisy."""
+        """Fork the run as it stands. True: there is news (an arrival)."""
         self.notes.head["work"] = 0
         view.fork(self.forks[0])
+        for number in range(1, len(self.forks)):
+            # The same draws at every event, and none that a run is likely to have.
+            view.fork(self.forks[number], seed=FIRST_DRAW + number)
         if self._reach is not None:
             self._face_the_ready(view)
-        prepare(self.problem, self.forks[0], self.desk, self._floors, self.style.horizon)
+        # What comes behind a stage is no bound where stages may vanish.
+        horizon = 0 if self._choices_ahead else self.style.horizon
+        prepare(self.problem, self.forks[0], self.desk, self._floors, horizon)
         settled_workflows(self.problem, self.forks[0], self._known)
         self._weigh()
         arrived = int((self._known > 0).sum())
         news = arrived != self._arrived
         self._arrived = arrived
-        if self._noisy:
+        if self._uncertain:
+            # Times of the plan are expected times.
             release(self.problem, self.best)
-        return news or self._noisy
+        return news
 
     def _face_the_ready(self, view: DecisionView) -> None:
         """Blind to reachability, the model still knows where ready stages can run."""
@@ -195,21 +207,35 @@ class Workbench:
             )
         )
 
-    def incumbent(self) -> float:
-        """The value of the plan kept from the last event."""
-        if (self._plan.stages["width"] == 0).all():
-            return np.inf
-        return self.value(self.best)
+    def renew(self, news: bool) -> float:
+        """The value of the best of the plan kept from the last event and of list schedules."""
+        value = np.inf if self._fresh else self.value(self.best)
+        self._fresh = False
+        if news:
+            return self.offer_bases(value)
+        if self._uncertain:
+            value = self._offer(EXACT[0], value)
+            style = self.begin_base()
+            found = self.value(self.base, value, style)
+            if found < value:
+                value = found
+                self.best[:] = self.base
+        return value
+
+    def _offer(self, rules: Rules, value: float) -> float:
+        """Let a policy's rules offer a plan."""
+        found = self._played(rules, value)
+        if found >= value:
+            return value
+        self.best[:] = self.trial
+        self.base_of = Base(RANK, int(rules.rule == STRICT), False)
+        clear_biases(self.problem, self.desk, 1)
+        return found
 
     def offer_bases(self, value: float) -> float:
         """Let list schedules offer plans; returns the value of the best plan."""
         for rules in EXACT:
-            found = self._played(rules, value)
-            if found < value:
-                value = found
-                self.best[:] = self.trial
-                self.base_of = Base(RANK, int(rules.rule == STRICT), False)
-                clear_biases(self.problem, self.desk, 1)
+            value = self._offer(rules, value)
         orders = (RANK,) if self._known.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
         for order in orders:
             for strict, shared in ((0, False), (0, True), (1, False)):
@@ -231,12 +257,13 @@ class Workbench:
         """The value of the plan that a policy's rules give, written to ``trial``."""
         self.state[:] = self.forks[0]
         head = self.state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
-        before = int(head["shard_rows"])
+        # A log of its own, from its first row on.
+        head["shard_rows"] = 0
         play(self.problem, self.state, self._log, rules, self._choices, self.ended)
-        rows = int(head["shard_rows"])
+        rows = min(int(head["shard_rows"]), self._log.shards.size)
         self.trial[:] = self.best
         unplan(self.problem, self.forks[0], self.trial)
-        plan_of_log(self.problem, self._log, before, rows, self.trial)
+        plan_of_log(self.problem, self._log, 0, rows, self.trial)
         return self.value(self.trial, bound)
 
     def begin_base(self) -> Style:

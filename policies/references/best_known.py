@@ -87,7 +87,7 @@ class BestKnown:
 
     def _search(self) -> float:
         bench = self._bench
-        value = bench.offer_bases(bench.incumbent())
+        value = bench.renew(news=True)
         share = self._work // (2 * self._rounds)
         for number in range(self._rounds):
             heat = HEATS[number % len(HEATS)]

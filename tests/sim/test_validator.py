@@ -81,7 +81,7 @@ def trace_of(
     models: list[str] | None = None,
     prefixes: list[tuple[str, str]] | None = None,
 ) -> SimpleNamespace:
-    """A trace from the rows given; fields left out are 0 (waves, noise, length: 1, source: -1)."""
+    """A trace from the rows given; what is left out is 0 (waves, noise, length: 1, source: -1)."""
     defaults = {name: 0.0 for name, _ in SHARD_FIELDS}
     defaults |= {"waves": 1, "noise": 1.0, "length": 1.0, "source": -1}
     rows = [tuple((defaults | row)[name] for name, _ in SHARD_FIELDS) for row in shards]

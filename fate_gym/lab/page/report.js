@@ -114,7 +114,7 @@
         `<td class="num">${r.n}</td><td><span class="ci">${bar(r)}<span>${fix(r.norm_makespan)} ${isNum(r.norm_makespan_lo) ? `[${fix(r.norm_makespan_lo)}, ${fix(r.norm_makespan_hi)}]` : ""}</span></span></td>` +
         `<td class="num">${fix(r.norm_p95)}</td><td class="num">${fix(r.gap_to_bound, 2)}</td><td class="num">${isNum(r.win_rate) ? Math.round(100 * r.win_rate) + " %" : "–"}</td>` +
         `<td class="num ${clear ? (diff < 0 ? "good" : "bad") : ""}">${same ? "strongest" : `${signed(diff)} %${isNum(r.vs_strongest_lo) ? ` [${signed(r.vs_strongest_lo)}, ${signed(r.vs_strongest_hi)}]` : ""}`}</td>` +
-        `<td class="num">${isNum(r.p_value) ? sig(Number(r.p_value.toPrecision(2))) + stars(r.p_value) : "–"}</td><td class="num">${fix(r.decision_ms_p50, 2)} / ${fix(r.decision_ms_p99, 2)}</td></tr>` +
+        `<td class="num">${isNum(r.p_value) ? sig(Number(r.p_value.toPrecision(2))) + stars(r.p_value) : "–"}</td><td class="num">${sig(r.decision_ms_p50)} / ${sig(r.decision_ms_p99)}</td></tr>` +
         `<tr class="runs" id="runs-${p}" ${open ? "" : "hidden"}><td colspan="9"><ul class="runlist" aria-label="Runs of ${esc(names[p])}">${list}</ul></td></tr>`;
     }).join("");
     mark($("summary"), S.sort);

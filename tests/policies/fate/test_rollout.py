@@ -62,6 +62,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "blind": {"ignore": ["residency", "locality", "prefix", "reachability"]},
     "no solver time": {"limit": 0.0},
     "wall clock": {"budget_ms": 2.0},
+    "samples": {"samples": 3},
     "deadlines": {"objective": "deadlines"},
     "tail": {"objective": "p95"},
 }

@@ -106,8 +106,7 @@ def random_weights(seed: int = 0, hidden: int = 8, rounds: int = 2) -> dict[str,
     for name in ("score", "wait_out"):
         shapes |= {f"{name}.weight": (1, hidden), f"{name}.bias": (1,)}
     return {
-        name: rng.normal(scale=0.4, size=shape).astype(np.float32)
-        for name, shape in shapes.items()
+        name: rng.normal(scale=0.4, size=shape).astype(np.float32) for name, shape in shapes.items()
     }
 
 

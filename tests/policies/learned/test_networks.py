@@ -20,9 +20,7 @@ def test_compiled_scores_are_those_of_torch() -> None:
     ours, theirs = PointerAgent(OPTIONS, weights), TorchAgent(OPTIONS, network, None)
     for problem in (smoke()[0], stream(0.2)):
         for seen in observations(problem):
-            np.testing.assert_allclose(
-                ours.scores(seen), theirs.scores(seen), rtol=2e-4, atol=2e-4
-            )
+            np.testing.assert_allclose(ours.scores(seen), theirs.scores(seen), rtol=2e-4, atol=2e-4)
 
 
 def test_a_batch_does_not_mix_its_observations() -> None:
@@ -59,18 +57,14 @@ def test_the_order_of_the_nodes_of_the_graph_does_not_matter() -> None:
         place = np.argsort(order)
         edges = np.where(seen["dag_edges"] >= 0, place[seen["dag_edges"]], -1).astype(np.int32)
         moved = seen | {"dag_nodes": seen["dag_nodes"][order], "dag_edges": edges[::-1].copy()}
-        np.testing.assert_allclose(
-            agent.scores(moved), agent.scores(seen), rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(agent.scores(moved), agent.scores(seen), rtol=1e-4, atol=1e-5)
 
 
 def test_fused_steps_and_their_derivatives_are_those_of_torch() -> None:
     torch.manual_seed(0)
     n, hidden, lanes, rows, places = 40, 5, 3, 7, 9
     lane, row, place = (torch.randint(0, size, (n,)) for size in (lanes, rows, places))
-    leaves = [
-        torch.randn(size, hidden, requires_grad=True) for size in (n, rows, places, lanes)
-    ]
+    leaves = [torch.randn(size, hidden, requires_grad=True) for size in (n, rows, places, lanes)]
     own, of_slot, of_place, of_all = leaves
     targets = [torch.randn(size, hidden) for size in (rows, places, lanes)]
 
