@@ -129,8 +129,8 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
     stages = sum(row.stages for row in facts)
     print(f"{len(problems)} problems, {len(facts)} workflows, {stages} stages; ", end="")
     print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
-    print("Ranges, and medians of tokens, bytes and state intensity: load, prefix and transfers")
-    print("(move) over execution.")
+    print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
+    print("transfers (move) over execution.")
 
 
 def by_family(facts: Sequence[Facts]) -> dict[str, list[Facts]]:

@@ -90,7 +90,7 @@ def state_parts(
     bandwidth: Floats,
     host_bandwidth: Floats,
 ) -> StateParts:
-    """Σ (load + transfer + prefix prefill, all cold) / Σ execution, in parts; without unit.
+    """The parts of Σ (load + transfer + prefix prefill, all cold) / Σ execution, seconds.
 
     Load, prefix and execution of a stage are means over its eligible devices; the transfer of an
     edge is the mean over the pairs of different places that may run its two ends (tools: the
