@@ -59,7 +59,15 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     problem = view._compiled.problem
     facts: Any = None
     if "costs" in seen:
-        facts = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
+        facts = SimpleNamespace(
+            cluster=problem.cluster, gpu_facts=problem.gpu_facts, options=problem.options
+        )
+    if "dag" in seen and facts is not None:
+        now = view.now
+        facts.workflows = tuple(
+            w if w.arrival <= now else w.model_copy(update={"deadline": None})
+            for w in problem.workflows
+        )
     compiled.problem = facts
     buffer = view._buffer.copy()
     st: StateView = plain(state_view)(buffer, p)
