@@ -202,7 +202,7 @@ def _sort_ready(st: StateView, plan: PlanView, wk: DeskView) -> int:
 def dispatch(
     problem: Buffer, state: Buffer, log: Log, plan_: Buffer, desk: Buffer, style: Style
 ) -> int:
-    """Place what starts now; returns how many stages (``started``), -1: the bound is passed."""
+    """Place what starts now; returns how many stages, whose numbers are in ``started``."""
     p = problem_view(problem)
     st = state_view(state, p)
     plan = plan_view(plan_, p)
@@ -229,18 +229,21 @@ def dispatch(
         row = plan.stages[s]
         width = row.width
         starts = False
+        if row.not_before > now:
+            continue
         if width > 0:
-            if row.not_before > now:
-                continue
+            up = True
             for k in range(width):
-                starts = starts or wk.devices[plan.devices[s, k]].free != 0
-            if not starts:
+                device = wk.devices[plan.devices[s, k]]
+                starts = starts or device.free != 0
+                up = up and device.turn < np.inf
+            if not starts or not up:
                 continue
         else:
-            if row.not_before > now:
-                continue
             width, end = _choose(p, st, wk, desk, style, s)
             wk.head[0].work += effort
+            if end == np.inf:
+                continue
             starts = True
             for k in range(width):
                 starts = starts and wk.devices[wk.chosen[k]].free != 0
@@ -342,7 +345,8 @@ def play(
         placed = 0
         if st.head[0].ready > 0:
             placed = dispatch(problem, state, log, plan_, desk, style)
-        if placed > 0 and bound < np.inf and _value(wk, style) > bound:
+        hopeless = placed > 0 and bound < np.inf and style.objective != TAIL
+        if hopeless and _value(wk, style) > bound:
             head.work += head.placed
             return np.inf
         if not advance(problem, state, log):

@@ -56,6 +56,8 @@ OBJECTIVES: dict[str, int] = {
     "deadlines": TARDINESS,
 }
 TAIL_SHARE = 0.05
+SHORTEST = 1e-6
+"""Seconds: no workflow alone takes less, as far as slowdown goes."""
 FIRST_DRAW = 7_000_000_000
 FIRST_RANDOM = 0x9E3779B97F4A7C15
 
@@ -186,7 +188,7 @@ class Workbench:
         weight = np.where(counted, 1.0 / max(1, counted.sum()), 0.0)
         workflows["origin"] = self._arrivals
         if self.objective == "slowdown":
-            weight = weight / workflows["ideal"]
+            weight = weight / np.maximum(workflows["ideal"], SHORTEST)
         if self.objective == "deadlines":
             workflows["origin"] = self._deadlines
             weight = weight * self._priorities
