@@ -298,7 +298,7 @@ def _groups(key: Ints, count: int) -> list[Ints]:
 def split_seconds(floor_seconds: Floats, most_shards: Ints, gather_seconds: float) -> Floats:
     """(S,) least seconds of each stage over two or more devices; inf where it cannot be split."""
     usable = np.isfinite(floor_seconds)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         speed = np.sort(np.where(usable, 1.0 / floor_seconds, 0.0), axis=1)[:, ::-1]
         shards = np.arange(1, floor_seconds.shape[1] + 1)
         seconds = 1.0 / np.cumsum(speed, axis=1) + (shards - 1) * gather_seconds

@@ -205,6 +205,8 @@ def _eager_transfer(
     p: ProblemView, st: StateView, s: int, d: int, share: float, turn: float
 ) -> tuple[float, float]:
     stage = p.stages[s]
+    if turn == np.inf:
+        return 0.0, 0.0  # the device is down; the rest of `turn` would not be a number
     there = turn
     moved = 0.0
     for e in range(stage.parents_from, stage.parents_to):

@@ -569,7 +569,22 @@ def commit(
 
     The caller has checked that the placement is legal. Returns the stage's actual end.
     """
-    return commit_from(problem, state, log, s, devices, counts, k, -1)
+    p = problem_view(problem)
+    st = state_view(state, p)
+    _take_from_ready(st, s)
+    stage = st.stages[s]
+    stage.status = PLACED
+    stage.shards = k
+    end = 0.0
+    shards = p.head[0].max_shards
+    for i in range(k):
+        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i])
+        end = max(end, shard_end)
+        _push(st, shard_end, s * (shards + 1) + i)
+    if k > 1:
+        end += (k - 1) * p.head[0].gather_s
+        _push(st, end, s * (shards + 1) + shards)
+    return end
 
 
 @compiled
@@ -584,21 +599,11 @@ def commit_from(
     source: int,
 ) -> float:
     """Like `commit`; device ``source`` sends what it caches of the prefix (-1: none does)."""
-    p = problem_view(problem)
-    st = state_view(state, p)
-    _take_from_ready(st, s)
-    stage = st.stages[s]
-    stage.status = PLACED
-    stage.shards = k
-    end = 0.0
-    shards = p.head[0].max_shards
-    for i in range(k):
-        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i], source)
-        end = max(end, shard_end)
-        _push(st, shard_end, s * (shards + 1) + i)
-    if k > 1:
-        end += (k - 1) * p.head[0].gather_s
-        _push(st, end, s * (shards + 1) + shards)
+    # By way of the state, so that the many calls of `commit` need not pass it on.
+    head = state_view(state, problem_view(problem)).head[0]
+    head.sender = source + 1
+    end = commit(problem, state, log, s, devices, counts, k)
+    head.sender = 0
     return end
 
 
@@ -614,7 +619,7 @@ def reserve(
     st = state_view(state, p)
     end = 0.0
     for i in range(k):
-        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], -1))
+        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i]))
     end += (k - 1) * p.head[0].gather_s
     # For what its children would have to fetch, and when.
     st.stages[s].shards = k
@@ -623,15 +628,14 @@ def reserve(
 
 
 @inlined
-def _commit_shard(
-    p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int, source: int
-) -> float:
+def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: int, n: int) -> float:
     head = st.head[0]
     stage = p.stages[s]
     dev = st.devices[d]
     turn = max(head.now, dev.drains_at)
     load, transfer, prefill, decode, moved = shard_cost(p, st, s, d, n, turn)
     copied = 0.0
+    source = head.sender - 1
     if source >= 0:
         copied, later, fetch, rest, size = migrated_cost(
             p.buffer, st.buffer, s, d, n, turn, source, False

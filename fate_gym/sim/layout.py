@@ -259,6 +259,7 @@ STATE_HEAD = _record(
     origin="i8",  # LIVE, EXPECTED, SAMPLED
     next_change="f8",  # when the next device fails or is repaired; inf: none does
     noisy="i8",  # 0: durations are the estimates
+    sender="i8",  # 1 + device that sends a prefix, within `commit_from`; 0 between calls
     retentions="i8",  # times that a policy has ranked what is cached; 0: evict by LRU
 )
 DEVICE_STATE = _record(

@@ -157,7 +157,7 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
         start, end = shard["start"] * 1e6, shard["end"] * 1e6
         # A stage that was lost may run on the same device again, later.
         every = by_shard[(*trace.stage_ids[shard["stage"]], tid)]
-        events = [e for e in every if start - 1e-3 <= e["ts"] < end]
+        events = [e for e in every if start - 1e-3 <= e["ts"] <= end + 1e-3]
         every[:] = [e for e in every if e not in events]
         if not events:
             assert end == pytest.approx(start, rel=1e-12, abs=1e-3)
