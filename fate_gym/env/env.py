@@ -352,6 +352,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return [int(s) for s in self._frame_view.window if s >= 0]
 
     @property
+    def reward_unit(self) -> float:
+        """Seconds that one unit of reward stands for in this episode."""
+        return self._playing(or_ended=True).unit
+
+    @property
     def ended(self) -> bool:
         """Whether the episode has terminated."""
         self._playing(or_ended=True)

@@ -37,6 +37,7 @@ class Instance:
         compiled: its arrays.
         facts: what the observation needs to know (`fate_gym.env.layout`).
         sizes: bytes of problem, facts, state and frame.
+        unit: seconds per unit of reward.
         first_arrival: seconds.
     """
 
@@ -45,6 +46,7 @@ class Instance:
         self.compiled = compiled
         self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
         self._head["unit"] = spec.options.reward_scale or self._head["scale"]
+        self.unit = float(self._head["unit"])
         self.first_arrival = float(self._head["first_arrival"])
         self.sizes = (
             compiled.buffer.size,
