@@ -4,7 +4,7 @@ PYTHON  ?= python3
 WORKERS ?= 2
 RUN     ?= runs/quick
 
-EVALUATE := scripts/evaluate.py -m sweep=main suite=quick name=quick
+EVALUATE := scripts/evaluate.py experiment=main suite=quick name=quick
 REPORT   := scripts/report.py
 BENCH    := scripts/benchmark.py
 WARM_UP  := -m fate_gym.sim.warmup
@@ -20,7 +20,7 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench test lint format warm clean
+.PHONY: help compare report readme bench docs test browser lint format warm clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,17 @@ readme: $(INSTALLED)  ## put the last comparison into README.md
 bench: $(COMPILED)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)
 
-test: lint $(COMPILED)  ## everything that CI checks
+docs: $(INSTALLED)  ## build the documentation site into build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+test: lint $(COMPILED) browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
+
+# Tests of the HTML report skip without a browser; CI runs as root and gets one.
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 lint: $(INSTALLED)  ## formatting, style, types and import rules
 	$(BIN)/ruff format --check .
@@ -59,7 +68,7 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,wandb]'
 	@touch $@
 
 # Compiling once here spares parallel workers from each doing so.

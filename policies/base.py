@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from fate_gym.sim import Assignment, DecisionView, Policy
+from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention
 
-__all__ = ["Assignment", "DecisionView", "OneAtATime", "Policy"]
+__all__ = ["Assignment", "Decision", "DecisionView", "OneAtATime", "Policy", "Retention"]
 
 
 class OneAtATime:
@@ -17,7 +16,7 @@ class OneAtATime:
     choice sees the effect of the one before.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Nothing is kept from one run to the next."""

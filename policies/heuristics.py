@@ -47,6 +47,50 @@ class LeastLoaded(OneAtATime):
         return _least_loaded(view, view.eligible(stage))
 
 
+class PowerOfTwo(OneAtATime):
+    """Of two devices drawn at random, the one whose queue drains first.
+
+    Source: Mitzenmacher 2001, "The power of two choices in randomized load balancing"
+    (doi 10.1109/71.963420).
+    """
+
+    name = "power_of_two"
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Start the policy's own random numbers."""
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        eligible = view.eligible(stage)
+        drawn = self._rng.choice(eligible, size=min(2, eligible.size), replace=False)
+        return _least_loaded(view, drawn)
+
+
+class FastestDevice(OneAtATime):
+    """The device that runs the stage in the least time, whatever waits there.
+
+    Equal devices: the least loaded.
+    """
+
+    name = "fastest_device"
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        eligible = view.eligible(stage)
+        clean = view.clean_seconds(stage)[eligible]
+        return _least_loaded(view, eligible[clean == clean.min()])
+
+
+class LocalityFirst(OneAtATime):
+    """The device that holds most bytes of the inputs; ties (and no inputs): the least loaded."""
+
+    name = "locality_first"
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        eligible = view.eligible(stage)
+        local = view.local_bytes(stage)[eligible]
+        return _least_loaded(view, eligible[local == local.max()])
+
+
 class ResidentFirst(OneAtATime):
     """Among devices that hold the model the least loaded; if none does, the least loaded."""
 

@@ -14,9 +14,10 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fate_gym.errors import InputError, near_matches
+from fate_gym.sim.groups import ALL, GROUPS
 from policies.base import Policy
 
 
@@ -32,8 +33,18 @@ class PolicySpec(BaseModel):
     """heuristic, list scheduling, fate, … : how tables group policies."""
     source: str
     """Where the policy is from."""
+    sees: tuple[str, ...] = (ALL,)
+    """Groups of `fate_gym.sim.groups` that the policy may read, or ``all``. Tests enforce it."""
     params: dict[str, Any] = {}
     """Keyword arguments of the class."""
+
+    @field_validator("sees")
+    @classmethod
+    def _known_groups(cls, sees: tuple[str, ...]) -> tuple[str, ...]:
+        for group in sees:
+            if group != ALL and group not in GROUPS:
+                raise ValueError(f"no group {group!r}; {near_matches(group, (*GROUPS, ALL))}")
+        return sees
 
 
 @cache
@@ -43,7 +54,7 @@ def policy_specs() -> dict[str, PolicySpec]:
     specs = {}
     for path in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if path.name.endswith(".yaml"):
-            spec = _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
+            spec = _parse(_load(path.read_text(encoding="utf-8"), path.name), path.name)
             if spec.name != path.name.removesuffix(".yaml"):
                 raise InputError(
                     f"the name {spec.name!r} differs from the file's",
@@ -110,6 +121,16 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
     return policy
 
 
+def _load(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        what = str(error).replace("\n", " ")
+        raise InputError(
+            f"not YAML: {what}", source=source, remedy="quote values that hold a colon"
+        ) from None
+
+
 def _parse(data: Any, source: str) -> PolicySpec:
     try:
         return PolicySpec.model_validate(data)
@@ -119,5 +140,5 @@ def _parse(data: Any, source: str) -> PolicySpec:
             first["msg"],
             source=source,
             field=".".join(str(part) for part in first["loc"]),
-            remedy="a policy file has name, target, family, source and params",
+            remedy="a policy file has name, target, family, source, sees and params",
         ) from None

@@ -68,8 +68,8 @@ def test_makefile_runs_the_documented_comparison() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "suite=quick name=quick" in makefile
     assert "eleven policies" in README
-    sweep = (ROOT / "conf" / "sweep" / "main.yaml").read_text(encoding="utf-8")
-    assert len(sweep.split(">-")[1].split(",")) == 11
+    experiment = (ROOT / "conf" / "experiment" / "main.yaml").read_text(encoding="utf-8")
+    assert len(experiment.split(">-")[1].split(",")) == 11
 
 
 @pytest.mark.parametrize("code", blocks("python"))

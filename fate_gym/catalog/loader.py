@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
 
 from fate_gym.errors import InputError, near_matches
 
@@ -24,8 +32,9 @@ class _Fact(BaseModel):
 class Gpu(_Fact):
     """A GPU type; throughput is dense 16-bit.
 
-    ``mfu`` and ``mbu`` are the shares of peak FLOP/s and of memory bandwidth that an engine
-    reaches in prefill and in decode.
+    ``mfu`` and ``mbu`` are the shares of peak FLOP/s and of memory bandwidth that linear layers
+    reach, ``attention_mfu`` and ``attention_mbu`` those of attention in prefill and in decode
+    (None: the usual ratio to the linear layers'). ``fitted``: they follow from measured times.
     """
 
     name: str
@@ -38,11 +47,18 @@ class Gpu(_Fact):
     usd_per_hour: NonNegativeFloat
     mfu: float = Field(gt=0, le=1)
     mbu: float = Field(gt=0, le=1)
+    attention_mfu: float | None = Field(None, gt=0, le=1)
+    attention_mbu: float | None = Field(None, gt=0, le=1)
+    fitted: bool = False
     sources: dict[str, str] = {}
 
 
 class Model(_Fact):
-    """A served model (a quantised variant is a model of its own)."""
+    """A served model (a quantised variant is a model of its own).
+
+    ``heads`` None: query heads x head dimension is the hidden size. ``vocab`` 0: without embedding
+    and output projection, or not known; then every parameter counts for every token.
+    """
 
     name: str
     params_b: PositiveFloat
@@ -51,6 +67,9 @@ class Model(_Fact):
     hidden: NonNegativeInt
     kv_heads: NonNegativeInt
     head_dim: NonNegativeInt
+    heads: int | None = Field(None, ge=0, le=10**6)
+    vocab: int = Field(0, ge=0, le=10**9)
+    tied_embedding: bool = False
     weight_gb: PositiveFloat
     experts: NonNegativeInt = 0
     experts_per_token: NonNegativeInt = 0
@@ -62,13 +81,38 @@ class Model(_Fact):
         return (self.active_b or self.params_b) * 1e9
 
     @property
+    def head_params(self) -> float:
+        """Parameters of the output projection: one product a generated token, none in prefill."""
+        return float(self.vocab * self.hidden)
+
+    @property
+    def layer_params(self) -> float:
+        """Parameters that every token is multiplied with: neither embedding nor output."""
+        return self.active_params - self.head_params * (1 if self.tied_embedding else 2)
+
+    @property
+    def attention_width(self) -> float:
+        """Query heads x head dimension."""
+        return float(self.hidden if self.heads is None else self.heads * self.head_dim)
+
+    @property
     def weight_bytes(self) -> float:
         return float(round(self.weight_gb * GB))
 
     @property
+    def read_bytes(self) -> float:
+        """Weights that a step reads: all but an embedding of its own, which is only looked up."""
+        return self.weight_bytes - (0.0 if self.tied_embedding else 2.0 * self.head_params)
+
+    @property
+    def kv_width(self) -> float:
+        """KV heads x head dimension."""
+        return float(self.kv_heads * self.head_dim)
+
+    @property
     def kv_bytes_per_token(self) -> float:
         """2 (K and V) x layers x KV heads x head dimension x 2 bytes."""
-        return 4.0 * self.layers * self.kv_heads * self.head_dim
+        return 4.0 * self.layers * self.kv_width
 
     @property
     def expert_weight_share(self) -> float:
@@ -82,13 +126,24 @@ class Model(_Fact):
         expert = (total - active) / (self.experts - self.experts_per_token)
         return self.experts * expert / total
 
+    @model_validator(mode="after")
+    def _has_layers(self) -> Self:
+        if self.layer_params <= 0 or self.read_bytes <= 0:
+            raise ValueError("vocab x hidden must be less than the parameters and the weights")
+        return self
+
 
 class Execution(_Fact):
     """Constants of the cost model that belong to no single GPU or model; units in the names."""
 
     mfu_ramp_tokens: NonNegativeFloat
+    linear_passes: NonNegativeFloat
+    attention_passes: NonNegativeFloat
+    linear_layer_s: NonNegativeFloat
+    attention_layer_s: NonNegativeFloat
+    attention_mfu_ratio: PositiveFloat
+    attention_mbu_ratio: PositiveFloat
     prefill_launch_s: NonNegativeFloat
-    decode_step_s: NonNegativeFloat
     load_init_s: NonNegativeFloat
     pcie3_gb_s: PositiveFloat
     pcie4_gb_s: PositiveFloat
@@ -104,6 +159,28 @@ class Execution(_Fact):
         """Effective host-to-device bandwidth of a PCIe generation, GB/s."""
         return float(getattr(self, f"pcie{generation}_gb_s"))
 
+    def attention_mfu(self, gpu: Gpu) -> float:
+        """Share of the peak FLOP/s that attention reaches in prefill."""
+        if gpu.attention_mfu is not None:
+            return gpu.attention_mfu
+        return min(1.0, self.attention_mfu_ratio * gpu.mfu)
+
+    def attention_mbu(self, gpu: Gpu) -> float:
+        """Share of the memory bandwidth that attention reaches in decode."""
+        if gpu.attention_mbu is not None:
+            return gpu.attention_mbu
+        return min(1.0, self.attention_mbu_ratio * gpu.mbu)
+
+    def layer_seconds(self, model: Model) -> float:
+        """Fixed seconds of all layers of a model, a prefill or a decode step."""
+        return model.layers * (self.linear_layer_s + self.attention_layer_s)
+
+    def traffic_bytes(self, model: Model) -> float:
+        """Bytes a token that are moved between GEMMs, over all layers, beside weights and KV."""
+        between = self.linear_passes * model.hidden
+        attention = self.attention_passes * 2 * (model.attention_width + model.kv_width)
+        return 2.0 * model.layers * (between + attention)
+
 
 def read_yaml(name: str) -> Any:
     """The parsed content of one catalogue file, e.g. ``"gpus.yaml"``."""
@@ -112,8 +189,9 @@ def read_yaml(name: str) -> Any:
 
 @cache
 def gpus() -> dict[str, Gpu]:
-    """Every GPU of the catalogue by name."""
-    return {name: Gpu(name=name, **row) for name, row in read_yaml("gpus.yaml")["gpus"].items()}
+    """Every GPU of the catalogue by name, with its efficiencies."""
+    rows, rates = read_yaml("gpus.yaml")["gpus"], read_yaml("efficiency.yaml")["gpus"]
+    return {name: Gpu(name=name, **row, **rates[name]) for name, row in rows.items()}
 
 
 @cache
@@ -127,7 +205,8 @@ def models() -> dict[str, Model]:
 def execution() -> Execution:
     """The constants of the cost model."""
     rows = read_yaml("execution.yaml")
-    return Execution(**{name: row["value"] for name, row in rows.items()})
+    given = {name: row["value"] for name, row in rows.items()}
+    return Execution(**given, **read_yaml("efficiency.yaml")["shared"])
 
 
 def gpu(name: str) -> Gpu:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fate_gym.env.adapter import PolicyAdapter
     from fate_gym.env.env import EnvState, Observation, WorkflowSchedulingEnv
+    from fate_gym.env.observer import Observer
     from fate_gym.env.source import ProblemSource
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
     from fate_gym.env.wrappers import (
@@ -26,6 +27,7 @@ _HOME = {
     "GraphObservation": "wrappers",
     "MaskedObservation": "wrappers",
     "Observation": "env",
+    "Observer": "observer",
     "PolicyAdapter": "adapter",
     "ProblemSource": "source",
     "ReferenceReward": "wrappers",
@@ -39,6 +41,7 @@ __all__ = [
     "GraphObservation",
     "MaskedObservation",
     "Observation",
+    "Observer",
     "PolicyAdapter",
     "ProblemSource",
     "ReferenceReward",

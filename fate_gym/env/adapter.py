@@ -9,7 +9,7 @@ import gymnasium
 
 from fate_gym.env.env import Observation, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
-from fate_gym.sim import Assignment, DecisionView, Policy, Trace
+from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, Trace
 
 Outcome = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
 
@@ -18,10 +18,11 @@ class PolicyAdapter:
     """Plays any `fate_gym.sim.Policy` through the environment, with the simulator's trace.
 
     A placement that is one of the actions becomes that action. Policies also place stages beyond
-    the window, split queries in ways of their own, or use more devices than ``max_shards``: then
-    the environment is given the placement itself (`WorkflowSchedulingEnv.place`), past all
-    wrappers. Make the environment with a larger ``window`` and ``max_shards`` to have more of
-    them as actions, for example to learn from a policy's choices.
+    the window, split queries in ways of their own, use more devices than ``max_shards``, copy
+    prefixes or rank what is cached: then the environment is given the placement itself
+    (`WorkflowSchedulingEnv.place`), past all wrappers. Make the environment with a larger
+    ``window`` and ``max_shards`` to have more of them as actions, for example to learn from a
+    policy's choices.
 
     Args:
         policy: who decides.
@@ -29,30 +30,33 @@ class PolicyAdapter:
     Attributes:
         actions: decisions of this episode that were actions.
         direct: placements of this episode that were not.
+        retentions: how often the policy has ranked what is cached.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.actions = 0
         self.direct = 0
+        self.retentions = 0
         self._env: WorkflowSchedulingEnv | None = None
         self._view: DecisionView | None = None
-        self._decided: deque[Assignment] = deque()
+        self._decided: deque[Decision] = deque()
 
     def begin(self, env: gymnasium.Env[Any, Any]) -> None:
         """Get ready for the episode that ``env.reset`` has begun."""
         own = _unwrap(env)
-        self.actions = self.direct = 0
+        self.actions = self.direct = self.retentions = 0
         self._decided.clear()
         self._env, self._view = own, own.view()
         self.policy.reset(self._view, own.noise_seed)
 
-    def decide(self) -> Assignment | None:
-        """What the policy does next; None: wait. Ask once for each step.
+    def decide(self) -> tuple[Assignment | None, list[Retention]]:
+        """What the policy does next: place or (None) wait, and what it then wants to be kept.
 
-        A policy that names several placements at once is asked again when all are played.
+        Ask once for each step. A policy that names several placements at once is asked again
+        when all are played.
         """
-        if self._view is None:
+        if self._env is None or self._view is None:
             raise InputError(
                 "no episode has begun",
                 source="PolicyAdapter",
@@ -60,7 +64,21 @@ class PolicyAdapter:
             )
         if not self._decided:
             self._decided.extend(self.policy.decide(self._view))
-        return self._decided.popleft() if self._decided else None
+            for retention in self._leading():
+                self._env.retain(retention)
+        if not self._decided:
+            return None, []
+        assignment = self._decided.popleft()
+        assert isinstance(assignment, Assignment)
+        return assignment, self._leading()
+
+    def _leading(self) -> list[Retention]:
+        """The retentions before the next assignment."""
+        found: list[Retention] = []
+        while self._decided and isinstance(self._decided[0], Retention):
+            found.append(self._decided.popleft())  # type: ignore[arg-type]
+        self.retentions += len(found)
+        return found
 
     def step(self, env: gymnasium.Env[Any, Any]) -> Outcome:
         """Play the policy's next decision; returns what ``env.step`` does.
@@ -69,9 +87,9 @@ class PolicyAdapter:
             IllegalActionError: the policy waits where no event lies ahead, or places a stage
                 where the simulator does not allow it.
         """
-        assignment = self.decide()
+        assignment, then = self.decide()
         assert self._env is not None
-        action = self._env.action_of(assignment, exact=True)
+        action = None if then else self._env.action_of(assignment, exact=True)
         if action is not None:
             self.actions += 1
             outcome: Outcome = env.step(action)
@@ -81,7 +99,7 @@ class PolicyAdapter:
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
         self.direct += 1
-        return self._env.place(assignment)
+        return self._env.place(assignment, *then)
 
     def play(
         self,

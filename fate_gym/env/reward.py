@@ -17,6 +17,8 @@ illegal actions.
 
 from __future__ import annotations
 
+import numpy as np
+
 from fate_gym.compiled import inlined
 from fate_gym.env.layout import LATENCY, SHAPED, FactsView, FrameView
 from fate_gym.sim.layout import DONE, PLACED, TOOL_STAGE, ProblemView, StateView
@@ -39,6 +41,14 @@ def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
         for s in range(workflow.stages_from, workflow.stages_to):
             if p.stages[s].kind != TOOL_STAGE:
                 h.work += f.stages[s].best
+    if p.head[0].choosers > 0 or p.head[0].failing > 0:
+        # Stages vanish, and those that were lost have to be placed again.
+        h.work = 0.0
+        for i in range(h.arrived):
+            workflow = p.workflows[p.arrivals[i]]
+            for s in range(workflow.stages_from, workflow.stages_to):
+                if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
+                    h.work += f.stages[s].best
     if h.active == 0:
         return
     ended = h.stages - st.head[0].known_left
@@ -109,7 +119,11 @@ def last_end_estimate(p: ProblemView, st: StateView, f: FactsView, fr: FrameView
             estimate = max(estimate, st.events[e].time + tail)
     work = max(0.0, h.work)
     for d in range(p.devices.size):
-        work += max(now, st.devices[d].drains_at)
+        # A device that is down drains at inf.
+        if st.devices[d].drains_at < np.inf:
+            work += max(now, st.devices[d].drains_at)
+        else:
+            work += now
     return max(estimate, work / p.devices.size)
 
 

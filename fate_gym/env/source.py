@@ -186,12 +186,18 @@ class Source:
     def _compile(problem: Problem | CompiledProblem, options: EnvOptions) -> CompiledProblem:
         if not isinstance(problem, Problem | CompiledProblem):
             raise _not_a_problem(problem)
-        plain = problem.problem if isinstance(problem, CompiledProblem) else problem
-        sigma = options.uncertainty
-        if sigma is None or sigma == plain.options.uncertainty:
+        given = problem.problem if isinstance(problem, CompiledProblem) else problem
+        names = ("uncertainty", "length_uncertainty")
+        wanted = {name: getattr(options, name) for name in names}
+        change = {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and value != getattr(given.options, name)
+        }
+        if not change:
             return compile_problem(problem)
-        noisy = plain.options.model_copy(update={"uncertainty": sigma})
-        return compile_problem(plain.model_copy(update={"options": noisy}))
+        noisy = given.options.model_copy(update=change)
+        return compile_problem(given.model_copy(update={"options": noisy}))
 
 
 def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:

@@ -43,7 +43,7 @@ class FlatObservation(
 class MaskedObservation(
     gymnasium.ObservationWrapper[Observation, Any, Observation], RecordConstructorArgs
 ):
-    """``{"action_mask", "observations"}``, both flat float32, as RLlib's masking modules want it."""
+    """``{"action_mask", "observations"}``, both flat float32, as RLlib's masking module has it."""
 
     def __init__(self, env: Env) -> None:
         RecordConstructorArgs.__init__(self)

@@ -49,6 +49,24 @@ class PathsConfig(_Config):
     runs: Path = Field(Path("runs"), description="directory of all sweeps")
 
 
+class ReportConfig(_Config):
+    """What the report of a sweep shows beside the summary that every report has."""
+
+    title: str | None = Field(None, description="of the report; None: the name of the sweep")
+    reference: str | None = Field(
+        None,
+        description="policy whose variants are compared with it, pair by pair, e.g. in an ablation",
+    )
+    axis: str | None = Field(
+        None,
+        description="column of workflows.parquet, or option of the jobs such as "
+        "policy.params.horizon, to draw the results over",
+    )
+    figures: tuple[str, ...] | None = Field(
+        None, description="only these figures, in this order; None: all"
+    )
+
+
 class EvaluateConfig(_Config):
     """One job: a suite on a cluster, a policy and a seed."""
 
@@ -57,6 +75,11 @@ class EvaluateConfig(_Config):
     cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
     policy: PolicySpec = Field(description="as in conf/policy")
     seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    charge_planning_time: bool = Field(
+        False,
+        description="let the time that the policy takes to decide pass in the simulated world too",
+    )
+    report: ReportConfig = ReportConfig()
     trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
@@ -92,6 +115,8 @@ class EvaluateConfig(_Config):
                 },
             )
             | self._contents
+            # Only where it is on: hashes of other jobs, and so their directories, stay.
+            | ({"charge_planning_time": True} if self.charge_planning_time else {})
         )
 
     @property

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,16 @@ from fate_gym.lab.results import newest_failures, unwritable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from fate_gym.lab.launch import Plan
+
 CONFIG_MODULE = "conf"
+DRY_RUN = "--dry-run"
 
 _FLAGS_WITH_VALUE = frozenset(
     "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c --info -i".split()  # noqa: SIM905
+)
+_FLAGS_THAT_RUN = frozenset(
+    {"-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VALUE} - {"-c", "--cfg", "-i", "--info"}
 )
 
 
@@ -44,14 +50,21 @@ class JobFailedError(FateGymError):
 
 
 def run_hydra(
-    task: Callable[[DictConfig], Any], arguments: Sequence[str], *, config_name: str
+    task: Callable[[DictConfig], Any],
+    arguments: Sequence[str],
+    *,
+    config_name: str,
+    preview: Callable[[DictConfig, Sequence[str]], str],
 ) -> int:
     """Compose the configuration, run the job or the sweep, and return the exit code.
 
     Args:
         task: called with the composed configuration, once a job.
-        arguments: Hydra's command line, without the program's name.
+        arguments: Hydra's command line, without the program's name. With ``--dry-run`` the jobs
+            are printed, and none runs.
         config_name: the primary configuration in ``conf/``.
+        preview: a line about a job that may run, for ``--dry-run``; called with its configuration
+            and the directories that ``--config-dir`` adds.
     """
     # Before numpy is imported, here or in a worker: BLAS reads it once.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,9 +72,12 @@ def run_hydra(
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from fate_gym.lab import launch
+
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     started = time.time() - 1.0  # file systems round modification times
     caught: list[FateGymError] = []
+    plan: Plan | None = None
 
     def quiet_task(config: DictConfig) -> Any:
         # Hydra announces every exception of a job; in a single run our message is enough. In a
@@ -71,8 +87,12 @@ def run_hydra(
 
         try:
             return task(config)
-        except FateGymError as error:
-            if traceback_wanted or HydraConfig.get().mode == RunMode.MULTIRUN:
+        except Exception as error:
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN:
+                launch.tell(Path(hydra_config.sweep.dir), "failed", _first_line(error))
+                raise
+            if traceback_wanted or not isinstance(error, FateGymError):
                 raise
             caught.append(error)
             return None
@@ -81,11 +101,17 @@ def run_hydra(
         version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name
     )
     try:
-        with _command_line(arguments):
+        dry = DRY_RUN in arguments
+        arguments = [argument for argument in arguments if argument != DRY_RUN]
+        if dry:
+            return _dry_run(arguments, config_name, preview)
+        plan = _plan(arguments, config_name)
+        if plan is not None:
+            launch.remember(plan, arguments)
+        with _command_line(arguments), launch.following(plan) if plan else nullcontext():
             run(quiet_task)()
         if caught:
             raise caught[0]
-        _check_globs(arguments)
         return 0
     except KeyboardInterrupt:
         _say("interrupted; the same command does what is missing")
@@ -96,34 +122,60 @@ def run_hydra(
         if isinstance(error, HydraException | OmegaConfBaseException):
             _say(f"error: {explain(error, arguments, config_name)}")
         elif isinstance(error, JobFailedError):
-            _say(f"error: {error}", *_all_failures(error.sweep, started))
+            _say(*_failures(error, plan, started))
             return 1
         elif isinstance(error, InputError):
             _say(f"error: {error}")
         elif isinstance(error, OSError):
             _say(f"error: {unwritable('the output directory', error)}")
+        elif plan is not None:
+            # A worker that was killed, a machine that was lost: the launcher's own errors.
+            _say(
+                f"error: the sweep broke off: {_first_line(error)}",
+                "The same command does what is missing; HYDRA_FULL_ERROR=1 shows where it broke.",
+            )
+            return 1
         else:
             raise
         return 2
 
 
-def _check_globs(arguments: Sequence[str]) -> None:
-    """A pattern that matches nothing makes a sweep without jobs: Hydra is silent about it."""
-    overrides, extra = _split(arguments)
-    patterns = [override for override in overrides if "glob(" in override]
-    if extra or not patterns:
-        return
+def _plan(arguments: Sequence[str], config_name: str) -> Plan | None:
+    """The sweep that a command line asks for; None for a single job, or to show something."""
     from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
 
+    from fate_gym.lab.launch import compose_sweep, plan_sweep
+
+    if any(flag.startswith("-") and flag not in _FLAGS_THAT_RUN for flag in arguments):
+        return None
+    overrides, extra = _split(arguments)
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        for item in OverridesParser.create(config_loader=loader).parse_overrides(patterns):
-            if not list(item.sweep_string_iterator()):
-                raise InputError(
-                    f"no {item.key_or_group} matches {item.input_line!r}", remedy="see --help"
-                )
+        config = compose_sweep(config_name, overrides, extra)
+        wanted = config.hydra.mode == RunMode.MULTIRUN or {"-m", "--multirun"} & set(arguments)
+        return plan_sweep(config) if wanted else None
+
+
+def _dry_run(
+    arguments: Sequence[str],
+    config_name: str,
+    preview: Callable[[DictConfig, Sequence[str]], str],
+) -> int:
+    from hydra import initialize_config_module
+
+    from fate_gym.lab.launch import compose_sweep, job_configs, plan_sweep
+
+    overrides, extra = _split(arguments)
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        config = compose_sweep(config_name, overrides, extra)
+        plan = plan_sweep(config)
+        if plan.jobs is None:
+            print(f"a search of {plan.total} jobs, chosen as it goes, in {plan.directory}")
+            return 0
+        for job in job_configs(config, plan):
+            print(preview(job, extra), flush=True)
+    print(f"{plan.total} jobs in {plan.directory}; nothing ran")
+    return 0
 
 
 @contextmanager
@@ -147,12 +199,25 @@ def _say(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _all_failures(sweep: Path, started: float) -> list[str]:
-    """Every job of a sweep that failed since it started, when there are several."""
-    failures = list(newest_failures(sweep, started))
-    if len(failures) < 2:
-        return []
-    return [f"{len(failures)} jobs failed:", *(f"  {where}: {why}" for where, why in failures)]
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines() or [""]
+    if isinstance(error, FateGymError):
+        return text[0]
+    return f"{type(error).__name__}: {text[0]}"
+
+
+def _failures(error: JobFailedError, plan: Plan | None, started: float) -> list[str]:
+    """What to say of a job that failed, or of every job of a sweep that failed since it started."""
+    if plan is None:
+        return [f"error: {error}"]
+    lines = []
+    for where, why, log in newest_failures(error.sweep, started):
+        lines += [f"  {where}: {why}", f"    log: {log}"]
+    return [
+        f"error: {len(lines) // 2} of {plan.total} jobs failed:",
+        *lines,
+        "The same command runs them again, and what is missing.",
+    ]
 
 
 def explain(error: Exception, arguments: Sequence[str], config_name: str) -> InputError:

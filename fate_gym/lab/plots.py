@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fate_gym.lab.results import Schedule, ShardRow
     from fate_gym.lab.summary import PolicySummary
+    from fate_gym.metrics.statistics import Interval
 
 # Okabe & Ito 2008: distinguishable with colour-blind vision.
 _FATE = ("#0072b2", "#56b4e9", "#003f6b")
@@ -222,6 +223,140 @@ def mechanism_figure(
         axes.tick_params(axis="y", length=0)
         axes.set_xticks([])  # every bar has its value beside it
         axes.set_title(title, fontsize=9, loc="left", color=_TEXT)
+    return figure
+
+
+def profile_figure(ratios: Mapping[str, NDArray[np.float64]], colours: Mapping[str, str]) -> Figure:
+    """Performance profile (Dolan and Moré 2002): share of workflows within x times the best.
+
+    Args:
+        ratios: by policy, best first: time / the best policy's time on the same workflow.
+        colours: from `policy_colours`.
+    """
+    figure, axes = _canvas(7.6, 4.4)
+    ends = [float(np.quantile(values, 0.9)) for values in ratios.values() if values.size]
+    high = max(1.05, min(3.0, float(np.median(ends))))
+    for name in reversed(list(ratios)):
+        x = np.sort(ratios[name])
+        y = np.arange(1, len(x) + 1) / max(len(x), 1)
+        muted = colours[name] == _OTHERS
+        axes.step(
+            np.concatenate(([1.0], x, [max(high, x[-1] if x.size else 1.0)])),
+            np.concatenate(([0.0], y, y[-1:])),
+            where="post",
+            color=colours[name],
+            lw=1.0 if muted else 1.8,
+            zorder=2 if muted else 3,
+        )
+    for name in ratios:
+        if colours[name] != _OTHERS:
+            axes.plot([], [], color=colours[name], lw=1.8, label=name)
+    axes.set(xlim=(1.0, high), ylim=(0, 1.01))
+    axes.set_xlabel("makespan / the best policy's on the same workflow")
+    axes.set_ylabel("share of workflows")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def intensity_figure(
+    intensity: NDArray[np.float64], gain: NDArray[np.float64], *, policy: str, against: str
+) -> Figure:
+    """Gain of a policy over another on every workflow, against its state intensity.
+
+    Args:
+        intensity: (n,) state intensity.
+        gain: (n,) percent; positive where the policy is ahead.
+        policy: name of the policy.
+        against: name of the other.
+    """
+    figure, axes = _canvas(7.6, 4.2)
+    axes.axhline(0.0, color=_REFERENCE, lw=1, ls=(0, (4, 3)), zorder=1)
+    axes.plot(intensity, gain, "o", color=_FATE[0], alpha=0.45, ms=4, mec="none")
+    order = np.argsort(intensity)
+    groups = [part for part in np.array_split(order, min(8, max(1, len(order) // 4))) if part.size]
+    axes.plot(
+        [np.median(intensity[part]) for part in groups],
+        [np.median(gain[part]) for part in groups],
+        "-o",
+        color=_BASELINES[0],
+        lw=1.8,
+        ms=5,
+        label="median of an eighth of the workflows" if len(groups) == 8 else "median of a group",
+    )
+    if intensity.min() > 0 and intensity.max() / intensity.min() > 4:
+        _log_axis(axes, float(intensity.min()), float(intensity.max()))
+    axes.set_xlabel("state intensity: (load + transfer + prefix prefill, cold) / execution")
+    axes.set_ylabel(f"gain of {policy} over {against}, %")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def latency_figure(quantiles: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Figure:
+    """Wall-clock milliseconds of a decision on a log axis: P1 to P99, quartiles and median.
+
+    Args:
+        quantiles: by policy, at 0.01, 0.25, 0.5, 0.75, 0.99 and 1.
+        colours: from `policy_colours`.
+    """
+    order = list(quantiles)
+    figure, axes = _canvas(7.6, 0.9 + 0.3 * len(order))
+    for y, name in enumerate(order):
+        low, first, middle, third, high, _ = (max(value, 1e-4) for value in quantiles[name])
+        colour = _MUTED if colours[name] == _OTHERS else colours[name]
+        axes.plot([low, high], [y, y], color=colour, lw=1.4)
+        axes.plot([first, third], [y, y], color=colour, lw=5, solid_capstyle="butt")
+        axes.plot(middle, y, "o", color="white", mec=colour, ms=5)
+        axes.annotate(
+            f"{middle:.3g} / {high:.3g}",
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=_TEXT,
+            fontsize=8,
+        )
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#ececec", lw=0.8)
+    axes.set_xlabel("ms of a decision: P1–P99, quartiles, median; P50 / P99 at the right")
+    return figure
+
+
+def axis_figure(
+    curves: Mapping[str, Mapping[float, Interval]], colours: Mapping[str, str], *, axis: str
+) -> Figure:
+    """Mean normalised makespan over an axis, with 95 % intervals; a line a policy.
+
+    Args:
+        curves: by policy, the interval at each value.
+        colours: from `policy_colours`.
+        axis: what the values are.
+    """
+    figure, axes = _canvas(7.6, 4.4)
+    for name in reversed(list(curves)):
+        x = np.array(list(curves[name]))
+        spans = list(curves[name].values())
+        mean = np.array([span.mean for span in spans])
+        muted = colours[name] == _OTHERS
+        axes.fill_between(
+            x,
+            [span.low for span in spans],
+            [span.high for span in spans],
+            color=colours[name],
+            alpha=0.0 if muted else 0.15,
+            lw=0,
+        )
+        axes.plot(x, mean, "-o", color=colours[name], lw=1.0 if muted else 1.8, ms=4)
+    for name in curves:
+        if colours[name] != _OTHERS:
+            axes.plot([], [], "-o", color=colours[name], lw=1.8, ms=4, label=name)
+    values = np.array(sorted({x for curve in curves.values() for x in curve}))
+    if values.min() > 0 and values.max() / values.min() > 10:
+        axes.set_xscale("log")
+    axes.set_xlabel(axis)
+    axes.set_ylabel("mean makespan / round robin's, 95 % CI")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 

@@ -172,6 +172,15 @@ def read_result(directory: Path) -> JobResult | None:
         ) from None
 
 
+def job_state(directory: Path) -> Literal["done", "failed", "unfinished"] | None:
+    """How far the job of a run directory got; None if it was never started."""
+    if (directory / RESULT).exists():
+        return "done"
+    if (directory / FAILED).exists():
+        return "failed"
+    return "unfinished" if directory.exists() else None
+
+
 def find_jobs(root: Path) -> list[Job]:
     """Every job below a sweep's directory, by suite, policy and seed.
 
@@ -243,18 +252,27 @@ class Schedule:
         return max(shard["end"] for shard in self.shards)
 
 
-def read_schedules(directory: Path) -> dict[str, Schedule]:
-    """The schedules that a job kept for pictures, by policy: its own and round robin's."""
+def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
+    """The schedules that a job kept for pictures.
+
+    By problem, the one to show first, and by policy: the job's own and round robin.
+    """
     import pyarrow.parquet as pq
     import yaml
 
     config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     devices = [device["id"] for device in config["cluster"]["devices"]]
-    schedules: dict[str, Schedule] = {}
+    problems: dict[str, dict[str, Schedule]] = {}
     for row in pq.read_table(directory / SHARDS).to_pylist():
+        schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)
-    return schedules
+    return problems
+
+
+def first_schedules(directory: Path) -> dict[str, Schedule]:
+    """The schedules of the problem that a job shows first, by policy."""
+    return next(iter(read_schedules(directory).values()))
 
 
 def dump_json(value: Any) -> str:
@@ -262,9 +280,9 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def newest_failures(root: Path, since: float) -> Iterable[tuple[str, str]]:
-    """(``suite/policy/s<seed>-<hash>``, reason) of the jobs that failed after a time."""
+def newest_failures(root: Path, since: float) -> Iterable[tuple[str, str, Path]]:
+    """The jobs that failed after a time: ``suite/policy/s<seed>-<hash>``, reason, marker."""
     for marker in sorted(root.glob(f"*/*/s*-*/{FAILED}")):
         if marker.stat().st_mtime >= since:
             where = marker.parent.relative_to(root).as_posix()
-            yield where, last_line(marker.read_text(encoding="utf-8"))
+            yield where, last_line(marker.read_text(encoding="utf-8")), marker

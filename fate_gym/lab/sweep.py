@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fate_gym.errors import InputError
 from fate_gym.lab import results
 from fate_gym.lab.results import Job, JobResult, find_jobs
+from policies.registry import policy_specs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +25,10 @@ class Sweep:
         root: the directory.
         jobs: every job, finished or not.
         rows: the workflows of all finished jobs; ``policy`` and ``suite`` are labels that tell
-            variants of a policy or a suite apart.
+            variants of a policy or a suite apart, ``job`` is the run directory.
         decisions: milliseconds of every decision, with the ``policy`` label.
         families: family of each policy label.
+        boosted: the policy labels whose parameter ``boosted`` is on.
         labels: label of the policy of each finished job, by directory.
     """
 
@@ -35,7 +37,17 @@ class Sweep:
     rows: pd.DataFrame
     decisions: pd.DataFrame
     families: dict[str, str]
+    boosted: frozenset[str]
     labels: dict[Path, str]
+
+    def option(self, job: Job, path: str) -> Any:
+        """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
+        import yaml
+
+        value = yaml.safe_load((job.directory / results.CONFIG).read_text(encoding="utf-8"))
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     @property
     def finished(self) -> list[tuple[Job, JobResult]]:
@@ -85,7 +97,8 @@ def read_sweep(root: Path) -> Sweep:
     suites = suite_labels([result for _, result in done])
     frames, decisions = [], []
     for (job, _), policy, suite in zip(done, policies, suites, strict=True):
-        frames.append(job.table(results.WORKFLOWS).assign(policy=policy, suite=suite))
+        table = job.table(results.WORKFLOWS)
+        frames.append(table.assign(policy=policy, suite=suite, job=str(job.directory)))
         decisions.append(job.table(results.DECISIONS).assign(policy=policy, suite=suite))
     return Sweep(
         root=root,
@@ -93,6 +106,9 @@ def read_sweep(root: Path) -> Sweep:
         rows=pd.concat(frames, ignore_index=True),
         decisions=pd.concat(decisions, ignore_index=True),
         families={p: result.family for p, (_, result) in zip(policies, done, strict=True)},
+        boosted=frozenset(
+            p for p, (_, result) in zip(policies, done, strict=True) if result.params.get("boosted")
+        ),
         labels={job.directory: policy for (job, _), policy in zip(done, policies, strict=True)},
     )
 
@@ -112,19 +128,29 @@ def _check_workloads(root: Path, done: Sequence[tuple[Job, JobResult]]) -> None:
 
 
 def policy_labels(jobs: Sequence[JobResult]) -> list[str]:
-    """A label for each job's policy: its name, and the parameters in which its variants differ."""
+    """A label for each job's policy: its name, and the parameters in which its variants differ.
+
+    Where one of the variants has the parameters of ``conf/policy``, that one has the plain name and
+    the others say what they change.
+    """
     variants: dict[str, list[dict[str, Any]]] = {}
     for result in jobs:
         known = variants.setdefault(result.policy, [])
         if result.params not in known:
             known.append(result.params)
+    specs = policy_specs()
     labels = []
     for result in jobs:
         known = variants[result.policy]
+        usual = specs[result.policy].params if result.policy in specs else None
         names = sorted({name for params in known for name in params})
-        differing = [
-            name for name in names if any(p.get(name) != known[0].get(name) for p in known)
-        ]
+        if usual in known:
+            assert usual is not None
+            differing = [name for name in names if result.params.get(name) != usual.get(name)]
+        else:
+            differing = [
+                name for name in names if any(p.get(name) != known[0].get(name) for p in known)
+            ]
         parts = [f"{name}={result.params.get(name)}" for name in differing]
         labels.append(f"{result.policy} ({', '.join(parts)})" if parts else result.policy)
     return labels

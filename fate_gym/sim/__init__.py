@@ -1,7 +1,7 @@
 """The simulator: what happens when a policy decides (docs/execution-model.md)."""
 
 from fate_gym.sim.compile import CompiledProblem, compile_problem
-from fate_gym.sim.policy import Assignment, Policy
+from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
 from fate_gym.sim.simulator import Simulator
 from fate_gym.sim.trace import Trace
 from fate_gym.sim.validator import assert_valid, validate
@@ -10,9 +10,11 @@ from fate_gym.sim.view import DecisionView, Estimate
 __all__ = [
     "Assignment",
     "CompiledProblem",
+    "Decision",
     "DecisionView",
     "Estimate",
     "Policy",
+    "Retention",
     "Simulator",
     "Trace",
     "assert_valid",

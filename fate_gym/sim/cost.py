@@ -9,7 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.compiled import compiled, inlined
-from fate_gym.sim.layout import FIXED_STAGE, TOOL_STAGE, Array, ProblemView, Record, StateView
+from fate_gym.sim.layout import (
+    FIXED_STAGE,
+    TOOL_STAGE,
+    VANISHED,
+    Array,
+    Buffer,
+    ProblemView,
+    Record,
+    StateView,
+    problem_view,
+    state_view,
+)
 
 
 @inlined
@@ -26,15 +37,23 @@ def batch_limit(p: ProblemView, s: int, d: int) -> int:
 
 
 @inlined
+def _weights_seconds(device: Record, model: Record, tokens: float) -> float:
+    """Seconds to read the weights that ``tokens`` tokens use: of a mixture, the experts drawn."""
+    read = model.read_bytes
+    if model.expert_bytes > 0.0:
+        read -= model.expert_bytes * model.expert_miss**tokens
+    return float(read / device.bandwidth)
+
+
+@inlined
 def _step_seconds(p: ProblemView, st: Record, device: Record, model: Record, batch: int) -> float:
-    compute = 2.0 * model.active * batch / device.flops
-    touched = model.weight_bytes
-    if model.expert_share > 0.0:
-        missed = model.expert_miss**batch
-        touched *= (1.0 - model.expert_share) + model.expert_share * (1.0 - missed)
+    """Seconds of one decode step of ``batch`` queries."""
     context = st.prefix_tokens + st.prompt_tokens + st.inherited_tokens + 0.5 * st.output_tokens
-    memory = (touched + batch * context * model.kv) / device.bandwidth
-    return max(compute, memory) + p.head[0].step_s
+    linear = 2.0 * (model.active + model.head) * (batch + p.head[0].ramp_tokens) / device.flops
+    linear = max(linear, _weights_seconds(device, model, float(batch)))
+    attention = batch * context * model.kv / device.attention_bandwidth
+    between = batch * model.traffic / device.memory_rate
+    return linear + attention + between + model.layers_s
 
 
 @compiled
@@ -68,13 +87,15 @@ def prefill_seconds(
     prompt = st.prompt_tokens + st.inherited_tokens
     own = prompt - context_hit
     tokens = prefix + n * own
-    compute = 0.0
+    seconds = _weights_seconds(device, model, tokens)
     if tokens > 0.0:
+        flops = 2.0 * (model.active + model.head * n / tokens)
+        seconds = max(seconds, flops * (tokens + p.head[0].ramp_tokens) / device.flops)
         attended = prefix * (prefix_hit + 0.5 * prefix)
         attended += n * own * (st.prefix_tokens + prompt - 0.5 * own)
-        flops = 2.0 * model.active * tokens + model.attention * attended
-        compute = flops * (tokens + p.head[0].ramp_tokens) / (tokens * device.flops)
-    return max(compute, model.weight_bytes / device.bandwidth) + p.head[0].launch_s
+        seconds += model.attention * attended / device.attention_flops
+        seconds += tokens * model.traffic / device.memory_rate
+    return seconds + model.layers_s + p.head[0].launch_s
 
 
 @inlined
@@ -88,14 +109,21 @@ def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
 
 @inlined
 def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
-    """Inherited tokens of one query that device ``d`` caches (a mean over the queries)."""
+    """Inherited tokens of one query that need no prefill on ``d`` (a mean over the queries).
+
+    They are cached there, or their parent has vanished.
+    """
     stage = p.stages[s]
     hit = 0.0
     if stage.inherited_tokens == 0:
         return hit
     for e in range(stage.parents_from, stage.parents_to):
         edge = p.edges[e]
-        if edge.same_model and edge.inherited_tokens > 0:
+        if edge.inherited_tokens == 0:
+            continue
+        if st.stages[edge.parent].note == VANISHED:
+            hit += edge.inherited_tokens
+        elif edge.same_model:
             kept = kept_queries(st, int(edge.parent), d)
             if kept > 0:
                 hit += edge.inherited_tokens * kept / p.stages[edge.parent].queries
@@ -103,8 +131,19 @@ def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
 
 
 @inlined
+def vanished_tokens(p: ProblemView, st: StateView, s: int) -> float:
+    """Tokens that each query of stage ``s`` would have inherited from parents that vanished."""
+    gone = 0.0
+    if p.head[0].choosers > 0:
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            if st.stages[p.edges[e].parent].note == VANISHED:
+                gone += p.edges[e].inherited_tokens
+    return gone
+
+
+@inlined
 def kept_queries(st: StateView, s: int, d: int) -> int:
-    """Queries of the finished stage ``s`` whose contexts are still cached on device ``d``."""
+    """Queries of finished stage ``s`` whose contexts are cached on ``d``; below 1: none are."""
     for k in range(st.stages[s].shards):
         if st.slots[s, k].device == d:
             return st.slots[s, k].kept
@@ -131,6 +170,8 @@ def transfer_seconds(
             continue
         parent = p.stages[edge.parent]
         if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
             size = edge.bytes * share
             moved += size
             st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
@@ -139,6 +180,13 @@ def transfer_seconds(
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
             if slot.device == d:
+                if slot.kept >= 0:
+                    continue
+                # The device has failed since: what it had put out comes back from the host.
+                size = edge.bytes * share * slot.queries / parent.queries
+                moved += size
+                st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                seconds = max(seconds, st.link_seconds[host])
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             link = p.link[slot.device, d]
@@ -166,14 +214,20 @@ def _eager_transfer(
         end = st.stages[edge.parent].end
         parent = p.stages[edge.parent]
         if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
             size = edge.bytes * share
             moved += size
             there = max(there, end + p.link_latency[d, d] + size / p.devices[d].host_bandwidth)
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if slot.device != d:
-                size = edge.bytes * share * slot.queries / parent.queries
+            size = edge.bytes * share * slot.queries / parent.queries
+            if slot.device == d and slot.kept < 0:
+                moved += size
+                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                there = max(there, end + delay)
+            elif slot.device != d:
                 moved += size
                 delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
                 there = max(there, end + delay)
@@ -194,6 +248,8 @@ def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float,
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
+            if slot.kept < 0:
+                continue
             d = slot.device
             size = edge.bytes * slot.queries / parent.queries
             moved += size
@@ -210,13 +266,13 @@ def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float,
 
 @inlined
 def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
-    """When the queue of device ``d`` is expected to drain, not before now."""
+    """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
     dev = st.devices[d]
     now = st.head[0].now
     if not st.head[0].noisy:
         return max(now, dev.drains_at)
     if dev.queue_head < 0:
-        return now
+        return max(now, dev.drains_at)
     shards = p.head[0].max_shards
     running = st.slots[dev.queue_head // shards, dev.queue_head % shards]
     return max(now, running.start + running.busy) + (dev.backlog - running.busy)
@@ -248,9 +304,48 @@ def shard_cost(
     return load, transfer, prefill, decode, moved
 
 
+@compiled
+def migrated_cost(
+    problem: Buffer, state: Buffer, s: int, d: int, n: int, turn: float, source: int, expected: bool
+) -> tuple[float, float, float, float, float]:
+    """What changes if ``source`` sends ``d`` the prefix tokens of stage ``s`` that ``d`` lacks.
+
+    Returns (tokens copied, turn, transfer, prefill, bytes moved); 0 tokens: nothing changes, and
+    the rest has no meaning. A shard whose source is still computing the prefix waits for it:
+    until it is there, or with ``expected`` until the source's queue is expected to drain.
+    """
+    p = problem_view(problem)
+    st = state_view(state, p)
+    stage = p.stages[s]
+    if stage.kind == FIXED_STAGE or source == d:
+        return 0.0, turn, 0.0, 0.0, 0.0
+    here = prefix_hit_tokens(p, st, s, d)
+    copied = prefix_hit_tokens(p, st, s, source) - here
+    if copied <= 0.0:
+        return 0.0, turn, 0.0, 0.0, 0.0
+    size = copied * p.models[stage.model].kv
+    seconds = p.link_latency[source, d] + size / p.link_bandwidth[source, d]
+    there = max(st.head[0].now, st.prefix_there[source, stage.prefix])
+    if expected and st.head[0].noisy and there > st.head[0].now:
+        there = drain_estimate(p, st, source)
+    turn = max(turn, there)
+    if p.head[0].eager:
+        transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
+        transfer = max(transfer, there + seconds - turn)
+    else:
+        # The prefix shares its link with what comes from the parents.
+        st.link_seconds[p.link[source, d]] = seconds
+        transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
+        st.link_seconds[:] = 0.0
+        transfer = max(transfer, seconds)
+    context_hit = context_hit_tokens(p, st, s, d)
+    prefill = prefill_seconds(p, s, d, n, here + copied, context_hit)
+    return copied, turn, transfer, prefill, moved + size
+
+
 @inlined
 def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
-    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run."""
+    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run now."""
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     turn = drain_estimate(p, st, d)
@@ -318,6 +413,7 @@ __all__ = [
     "drain_estimate",
     "end_estimate",
     "kept_queries",
+    "migrated_cost",
     "placement_end",
     "prefill_seconds",
     "prefix_hit_tokens",
@@ -326,4 +422,5 @@ __all__ = [
     "strict_end_estimate",
     "tool_transfer_seconds",
     "transfer_seconds",
+    "vanished_tokens",
 ]

@@ -62,8 +62,11 @@ def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
 
 
 @inlined
-def grow_prefix(p: ProblemView, st: StateView, s: int, d: int) -> int:
-    """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without."""
+def grow_prefix(p: ProblemView, st: StateView, s: int, d: int, end: float) -> int:
+    """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without.
+
+    ``end`` is when the shard that computes what is missing ends.
+    """
     stage = p.stages[s]
     kv = p.models[stage.model].kv
     if stage.prefix_tokens == 0 or kv <= 0.0:
@@ -76,7 +79,16 @@ def grow_prefix(p: ProblemView, st: StateView, s: int, d: int) -> int:
     if stage.prefix_tokens > cached:
         st.devices[d].kv_bytes += (stage.prefix_tokens - cached) * kv
         st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
+        st.prefix_there[d, stage.prefix] = end
     return entry
+
+
+@inlined
+def touch_prefix(p: ProblemView, st: StateView, s: int, d: int) -> None:
+    """Mark as used the prefix of stage ``s`` that device ``d`` caches."""
+    entry = d * p.head[0].prefixes + p.stages[s].prefix
+    _unlink(st, d, entry)
+    _append(st, d, entry)
 
 
 @inlined
@@ -124,13 +136,16 @@ def context_bytes(p: ProblemView, s: int) -> float:
 def make_room(
     p: ProblemView, st: StateView, log: Log, s: int, d: int, own_prefix: int, need: float
 ) -> None:
-    """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights, oldest first.
+    """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights.
 
-    The shard's own prefix entry and its own model stay; if nothing else is left the own prefix
-    shrinks to what stage ``s`` needs, which fits, because the device can host the stage.
+    What the policy ranks lowest goes first, among equals the least recently used. The shard's own
+    prefix entry and its own model stay; if nothing else is left the own prefix shrinks to what
+    stage ``s`` needs, which fits, because the device can host the stage.
     """
     dev = st.devices[d]
     limit = p.devices[d].memory
+    if st.head[0].retentions > 0:
+        _drop_by_rank(p, st, log, d, own_prefix, need)
     entry = dev.oldest
     while entry >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
         newer = st.newer[entry]
@@ -138,11 +153,19 @@ def make_room(
             _drop(p, st, log, d, entry)
         entry = newer
     model = p.stages[s].model
+    first = p.head[0].devices * p.head[0].prefixes + p.stages.size * p.head[0].max_shards
+    first += d * p.models.size
     while dev.weight_bytes + dev.kv_bytes + need > limit:
         victim = -1
         for m in range(p.models.size):
             used = st.resident[d, m]
-            if m != model and used > 0 and (victim < 0 or used < st.resident[d, victim]):
+            if m == model or used == 0:
+                continue
+            if (
+                victim < 0
+                or st.keep[first + m] < st.keep[first + victim]
+                or (st.keep[first + m] == st.keep[first + victim] and used < st.resident[d, victim])
+            ):
                 victim = m
         if victim < 0:
             break
@@ -154,6 +177,46 @@ def make_room(
         excess = st.prefix_tokens[d, stage.prefix] - stage.prefix_tokens
         dev.kv_bytes -= excess * p.models[model].kv
         st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
+
+
+@compiled
+def _drop_by_rank(
+    p: ProblemView, st: StateView, log: Log, d: int, own_prefix: int, need: float
+) -> None:
+    """Drop KV entries until ``need`` bytes fit or none is left: lowest rank first, then LRU."""
+    dev = st.devices[d]
+    while dev.weight_bytes + dev.kv_bytes + need > p.devices[d].memory:
+        victim = -1
+        entry = dev.oldest
+        while entry >= 0:
+            if entry != own_prefix and (victim < 0 or st.keep[entry] < st.keep[victim]):
+                victim = entry
+            entry = st.newer[entry]
+        if victim < 0:
+            return
+        _drop(p, st, log, d, victim)
+
+
+@inlined
+def release_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
+    """Drop the contexts of slot ``k`` of stage ``s``, which runs again. No eviction."""
+    slot = st.slots[s, k]
+    _unlink(st, slot.device, p.head[0].devices * p.head[0].prefixes + s * p.head[0].max_shards + k)
+    st.devices[slot.device].kv_bytes -= slot.kept * context_bytes(p, s)
+
+
+@inlined
+def forget(p: ProblemView, st: StateView, d: int) -> None:
+    """Empty the memory of a device that has failed; slots are the caller's business."""
+    dev = st.devices[d]
+    dev.weight_bytes = 0.0
+    dev.kv_bytes = 0.0
+    dev.oldest = -1
+    dev.newest = -1
+    for m in range(p.models.size):
+        st.resident[d, m] = 0
+    for q in range(p.prefix_model.size):
+        st.prefix_tokens[d, q] = 0
 
 
 @inlined

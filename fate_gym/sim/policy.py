@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from numpy.typing import NDArray
 
 from fate_gym.sim.view import DecisionView
 
@@ -17,11 +19,36 @@ class Assignment:
         stage: stage number.
         devices: distinct device numbers, at most ``max_shards``.
         counts: queries of each device, positive, summing to the stage's queries.
+        migrate_from: a device that sends what it caches of the stage's prefix to those of
+            ``devices`` that cache less, before they prefill.
     """
 
     stage: int
     devices: tuple[int, ...]
     counts: tuple[int, ...] | None = None
+    migrate_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retention:
+    """How much cached things are worth keeping. Replaces the LRU rule until the next one.
+
+    When a shard needs room, the KV entry with the lowest value goes first, and when none is left
+    the idle weights with the lowest value; among equals the least recently used. What is left
+    out has the value 0, and so has everything before the first retention: that is LRU.
+
+    Attributes:
+        prefixes: (Q,) values of the prefix keys on every device, or (D, Q).
+        contexts: (S,) values of the contexts that a stage's shards leave.
+        models: (M,) values of weights on every device, or (D, M).
+    """
+
+    prefixes: NDArray[Any] | None = None
+    contexts: NDArray[Any] | None = None
+    models: NDArray[Any] | None = None
+
+
+Decision: TypeAlias = Assignment | Retention
 
 
 @runtime_checkable
@@ -34,10 +61,10 @@ class Policy(Protocol):
         """Called once before a run. ``seed`` is for the policy's own random choices."""
         ...
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Assign ready stages; called at every event that leaves some ready.
 
-        The assignments take effect in order, then the policy is asked again while stages are
-        ready. An empty answer means: wait for the next event.
+        The decisions take effect in order, then the policy is asked again while stages are
+        ready. An answer without an assignment means: wait for the next event.
         """
         ...

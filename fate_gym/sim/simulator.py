@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from fate_gym.compiled import compiled, plain
-from fate_gym.errors import IllegalActionError
+from fate_gym.errors import FateGymError, IllegalActionError
 from fate_gym.problem import Problem
 from fate_gym.sim import engine
 from fate_gym.sim.compile import CompiledProblem, compile_problem, new_state
 from fate_gym.sim.cost import split_queries
 from fate_gym.sim.layout import (
     DONE,
+    LIVE,
     READY,
+    VANISHED,
     Array,
     Buffer,
     Log,
@@ -24,11 +28,25 @@ from fate_gym.sim.layout import (
     problem_view,
     state_view,
 )
-from fate_gym.sim.policy import Policy
-from fate_gym.sim.trace import Trace
+from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
+from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
 MAX_SEED = 2**63 - 1
+
+_ATTEMPTS = 4
+"""Room in the log, in placements a stage, when devices fail. It grows with `Simulator.place`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A moment of a run (`Simulator.moment`)."""
+
+    seed: int
+    state: Buffer
+    shards: Array
+    evictions: Array
+    retentions: tuple[tuple[int, Retention], ...]
 
 
 class Simulator:
@@ -36,7 +54,8 @@ class Simulator:
 
     Args:
         problem: a problem, or one compiled already (compile once, simulate often).
-        seed: of the noise on durations (common random numbers: every policy meets the same).
+        seed: of noise, lengths, choices and failures (common random numbers: every policy meets
+            the same).
         record: keep the rows of a `Trace`; without, only times can be asked for.
     """
 
@@ -48,10 +67,12 @@ class Simulator:
         self._state: StateView = plain(state_view)(self._buffer, self.compiled.view)
         stages, _, _, _, _, shards = self.compiled.shape
         self._record = record
-        self._log = make_log(stages if record else 0, shards)
+        attempts = _ATTEMPTS if self.compiled.problem.options.failures else 1
+        self._log = make_log(stages if record else 0, shards, attempts)
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
+        self._retentions: list[tuple[int, Retention]] = []
         self.reset(seed)
 
     def reset(self, seed: int = 0) -> None:
@@ -61,6 +82,7 @@ class Simulator:
         self.seed = seed
         self._buffer[:] = 0
         self._decision_seconds = []
+        self._retentions = []
         _reset(self.compiled.buffer, self._buffer, self._log, seed)
 
     @property
@@ -88,6 +110,29 @@ class Simulator:
         if state.shape != self._buffer.shape:
             raise IllegalActionError("the state belongs to another problem")
         self._buffer[:] = state
+        del self._retentions[int(self._state.head["retentions"][0]) :]
+
+    def moment(self) -> Moment:
+        """All that makes this moment of the run, its log included; for `resume`."""
+        head = self._state.head[0]
+        shards, evictions = int(head["shard_rows"]), int(head["eviction_rows"])
+        return Moment(
+            self.seed,
+            self.state,
+            self._log.shards[:shards].copy(),
+            self._log.evictions[:evictions].copy(),
+            tuple(self._retentions),
+        )
+
+    def resume(self, moment: Moment) -> None:
+        """Go to a moment of a run of the same problem, in this or another simulator."""
+        self.restore(moment.state)
+        self.seed = moment.seed
+        self._retentions = list(moment.retentions)
+        for array, rows in zip(self._log, (moment.shards, moment.evictions), strict=True):
+            if self._record and rows.size > array.size:
+                array.resize(rows.size, refcheck=False)
+            array[: rows.size] = rows[: array.size]
 
     def view(self) -> DecisionView:
         """What a policy sees now."""
@@ -97,27 +142,42 @@ class Simulator:
         """An independent simulator in the same state."""
         other = Simulator(self.compiled, seed=self.seed, record=self._record)
         other._buffer[:] = self._buffer
-        other._log.shards[:] = self._log.shards
-        other._log.evictions[:] = self._log.evictions
+        for copied, own in zip(other._log, self._log, strict=True):
+            if copied.size != own.size:
+                copied.resize(own.size, refcheck=False)
+            copied[:] = own
         other._decision_seconds = list(self._decision_seconds)
+        other._retentions = list(self._retentions)
         return other
 
     def place(
-        self, stage: int, devices: Sequence[int], counts: Sequence[int] | None = None
+        self,
+        stage: int,
+        devices: Sequence[int],
+        counts: Sequence[int] | None = None,
+        migrate_from: int | None = None,
     ) -> None:
         """Commit a ready stage to devices. Without counts the queries are split by speed.
 
+        With ``migrate_from`` the devices first get what that one caches of the stage's prefix.
+
         Raises:
             IllegalActionError: the stage is not ready, a device cannot host it or stands twice,
-                there are more devices than ``max_shards`` or queries, or the counts are wrong.
+                there are more devices than ``max_shards`` or queries, the counts are wrong, or
+                ``migrate_from`` is no device.
         """
         k = self._check(stage, devices, counts)
+        if migrate_from is not None and not 0 <= migrate_from < len(self.compiled.device_ids):
+            raise IllegalActionError(
+                f"stage {self.compiled.stage_ids[stage]}: no device {migrate_from} to migrate from"
+            )
+        self.extend_log()
         self._devices[:k] = devices
         if counts is None:
             _split(self.compiled.buffer, stage, self._devices, k, self._counts)
         else:
             self._counts[:k] = counts
-        engine.commit(
+        engine.commit_from(
             self.compiled.buffer,
             self._buffer,
             self._log,
@@ -125,7 +185,21 @@ class Simulator:
             self._devices,
             self._counts,
             k,
+            -1 if migrate_from is None else migrate_from,
         )
+
+    def retain(self, retention: Retention) -> None:
+        """Evict by these values from here on, instead of by LRU or by an earlier retention.
+
+        Raises:
+            IllegalActionError: an array has the wrong shape or a value that is not a number.
+        """
+        values = _values(self.compiled, retention)
+        self._state.keep[:] = values
+        self._state.head["retentions"] += 1
+        rows = int(self._state.head["shard_rows"][0])
+        copied = [None if a is None else np.array(a) for a in _arrays(retention)]
+        self._retentions.append((rows, Retention(*copied)))
 
     def wait(self) -> None:
         """Go to the next event at which a stage is ready (or to the end).
@@ -133,13 +207,24 @@ class Simulator:
         Raises:
             IllegalActionError: no event lies ahead.
         """
+        self.extend_log()
         if not _wait(self.compiled.buffer, self._buffer, self._log):
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
 
-    def run(self, policy: Policy, *, seed: int | None = None) -> Trace:
-        """Play a whole run. ``seed`` (default: the simulator's) also seeds the policy."""
+    def run(
+        self, policy: Policy, *, seed: int | None = None, charge_planning: bool = False
+    ) -> Trace:
+        """Play a whole run.
+
+        Args:
+            policy: decides.
+            seed: of the run (default: the simulator's); also seeds the policy.
+            charge_planning: let the time that a decision takes on this machine pass in the
+                simulated world before its placements are made. The run is then no longer the same
+                every time.
+        """
         self.reset(self.seed if seed is None else seed)
         view = self.view()
         policy.reset(view, self.seed)
@@ -151,13 +236,36 @@ class Simulator:
                 self.wait()
                 continue
             start = perf_counter()
-            assignments = policy.decide(view)
-            self._decision_seconds.append(perf_counter() - start)
-            if not assignments:
+            decisions = policy.decide(view)
+            seconds = perf_counter() - start
+            self._decision_seconds.append(seconds)
+            events = self._pass_time(seconds) if charge_planning else 0
+            if events:
+                # The world moved on meanwhile: what is still legal is done, then it is asked anew.
+                self._apply_what_is_legal(decisions)
+            elif not self.apply(decisions):
                 self.wait()
-            for assignment in assignments:
-                self.place(assignment.stage, assignment.devices, assignment.counts)
         return self.trace(policy.name, getattr(policy, "counters", {}))
+
+    def _pass_time(self, seconds: float) -> int:
+        """Let seconds pass with whatever happens in them; returns the number of instants."""
+        return int(_pass_time(self.compiled.buffer, self._buffer, self._log, seconds))
+
+    def _apply_what_is_legal(self, decisions: Sequence[Decision]) -> None:
+        for one in decisions:
+            with suppress(IllegalActionError):
+                self.apply([one])
+
+    def apply(self, decisions: Sequence[Decision]) -> int:
+        """Do what a policy has decided, in order; returns how many stages were placed."""
+        placed = 0
+        for one in decisions:
+            if isinstance(one, Assignment):
+                self.place(one.stage, one.devices, one.counts, one.migrate_from)
+                placed += 1
+            else:
+                self.retain(one)
+        return placed
 
     def play(self, schedule: Callable[[Buffer, Buffer, Log], float]) -> float:
         """Let compiled code play the rest of the run; returns the last end.
@@ -174,7 +282,17 @@ class Simulator:
         head = self._state.head[0]
         shards = min(int(head["shard_rows"]), self._log.shards.size)
         evictions = min(int(head["eviction_rows"]), self._log.evictions.size)
+        if self._record and (
+            head["shard_rows"] > self._log.shards.size
+            or head["eviction_rows"] > self._log.evictions.size
+        ):
+            raise FateGymError(
+                "so many shards were lost that the log of the run is not complete: play it with "
+                "Simulator.run, whose log grows"
+            )
         ends = self._state.stages["end"].copy()
+        draws = np.full(ends.size, np.nan)
+        _draws(compiled.buffer, self._buffer, draws)
         firsts = compiled.view.workflows["stages_from"]
         return Trace(
             problem=compiled.problem,
@@ -191,9 +309,42 @@ class Simulator:
             workflow_arrival=compiled.view.workflows["arrival"].copy(),
             workflow_end=np.maximum.reduceat(ends, firsts),
             workflow_of=compiled.workflow_of.copy(),
+            stage_vanished=self._state.stages["note"] == VANISHED,
+            draws=draws,
+            outages=self._outages(),
             decision_seconds=np.array(self._decision_seconds),
             counters=dict(counters or {}),
+            retentions=list(self._retentions),
         )
+
+    def extend_log(self) -> None:
+        """Have room for what a placement or a wait can write: lost shards need rows too.
+
+        `place` and `wait` see to it; whoever lets compiled code play step by step calls it.
+        """
+        if not self._record or self.compiled.problem.options.failures is None:
+            return
+        # Each tool starts once, and one placement is made at a time.
+        stages, _, _, _, _, shards = self.compiled.shape
+        rows = int(self._state.head["shard_rows"][0]) + stages + shards
+        if rows > self._log.shards.size:
+            # In place, so that whoever writes to the log goes on with the same arrays.
+            for array in self._log:
+                array.resize(2 * array.size, refcheck=False)
+
+    def _outages(self) -> Array:
+        """(O,) the failures so far: device, down, up."""
+        failures = self.compiled.problem.options.failures
+        devices = len(self.compiled.device_ids)
+        rows: list[tuple[int, float, float]] = []
+        if failures is not None and self._state.head["origin"][0] == LIVE:
+            times = np.zeros(2)
+            for d in range(devices):
+                for number in range(-(-int(self._state.devices["changes"][d]) // 2)):
+                    _outage(self.compiled.buffer, self._buffer, d, number, times)
+                    rows.append((d, times[0], times[1]))
+        rows.sort(key=lambda row: (row[1], row[0]))
+        return np.array(rows, OUTAGE_ROW)
 
     def _check(self, stage: int, devices: Sequence[int], counts: Sequence[int] | None) -> int:
         view = self.compiled.view
@@ -211,6 +362,8 @@ class Simulator:
         for d in devices:
             if not 0 <= d < clean.size or clean[d] == np.inf:
                 raise IllegalActionError(f"stage {name}: device {d} cannot host it")
+            if self._state.devices["drains_at"][d] == np.inf:
+                raise IllegalActionError(f"stage {name}: device {d} is down")
         queries = int(view.stages["queries"][stage])
         if k > queries:
             raise IllegalActionError(f"stage {name}: {k} devices for {queries} queries")
@@ -222,12 +375,57 @@ class Simulator:
         return k
 
 
+def _arrays(retention: Retention) -> tuple[Array | None, Array | None, Array | None]:
+    return retention.prefixes, retention.contexts, retention.models
+
+
+def _values(compiled: CompiledProblem, retention: Retention) -> Array:
+    """The state's ``keep``. Raises `IllegalActionError` for arrays that do not fit."""
+    stages, devices, models, prefixes, _, shards = compiled.shape
+    names = ("prefixes", "contexts", "models")
+    shapes: tuple[list[tuple[int, ...]], ...] = (
+        [(prefixes,), (devices, prefixes)],
+        [(stages,)],
+        [(models,), (devices, models)],
+    )
+    for name, given, legal in zip(names, _arrays(retention), shapes, strict=True):
+        if given is not None and (given.shape not in legal or np.isnan(given).any()):
+            expected = " or ".join(map(str, legal))
+            raise IllegalActionError(
+                f"retention: {name} has shape {given.shape}; {expected} without NaN is legal"
+            )
+    on_prefixes, on_contexts, on_models = (0.0 if a is None else a for a in _arrays(retention))
+    return np.concatenate(
+        [
+            np.broadcast_to(on_prefixes, (devices, prefixes)).ravel(),
+            np.repeat(np.broadcast_to(on_contexts, stages), shards),
+            np.broadcast_to(on_models, (devices, models)).ravel(),
+        ]
+    )
+
+
 @compiled
 def _reset(problem: Buffer, state: Buffer, log: Log, seed: int) -> None:
     p = problem_view(problem)
     st = state_view(state, p)
     engine.reset(p, st, seed)
     engine.to_decision(p, st, log)
+
+
+@compiled
+def _draws(problem: Buffer, state: Buffer, out: Array) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    for s in range(p.stages.size):
+        made = st.stages[s].status == DONE and st.stages[s].note != VANISHED
+        if p.stages[s].chooses and made:
+            out[s] = engine.choice_draw(p, st, s)
+
+
+@compiled
+def _outage(problem: Buffer, state: Buffer, d: int, number: int, out: Array) -> None:
+    p = problem_view(problem)
+    engine.outage(p, state_view(state, p), d, number, out)
 
 
 @compiled
@@ -239,8 +437,21 @@ def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
 
 
 @compiled
+def _pass_time(problem: Buffer, state: Buffer, log: Log, seconds: float) -> int:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    until = st.head[0].now + seconds
+    instants = 0
+    while engine.next_event_time(p, st) <= until:
+        engine.advance(problem, state, log)
+        instants += 1
+    st.head[0].now = until
+    return instants
+
+
+@compiled
 def _split(problem: Buffer, s: int, devices: Array, k: int, counts: Array) -> None:
     split_queries(problem_view(problem), s, devices, k, counts)
 
 
-__all__ = ["Simulator"]
+__all__ = ["Moment", "Simulator"]

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from fate_gym.problem import Problem
 from fate_gym.sim.layout import HOST
+from fate_gym.sim.policy import Retention
 
 Floats = NDArray[np.float64]
+
+OUTAGE_ROW = np.dtype([("device", np.int64), ("down", np.float64), ("up", np.float64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,18 @@ class Trace:
     Attributes:
         problem: what was run; ``policy`` and ``seed``: how.
         shards: (R,) `fate_gym.sim.layout.SHARD_ROW` in commit order; load to decode are the
-            estimates, ``end`` is what came out.
+            estimates, ``end`` is what came out. A ``lost`` shard ends when its device fails.
         evictions: (X,) `fate_gym.sim.layout.EVICTION_ROW`, in order.
-        stage_ready, stage_end: (S,).
+        stage_ready, stage_end: (S,). Of a stage that lost a shard: of its last placement. A stage
+            that vanished: when that was drawn.
         workflow_arrival, workflow_end: (W,).
         workflow_of: (S,) workflow of a stage.
         decision_seconds: wall-clock seconds of each call of the policy.
         counters: what the policy counted for itself.
+        stage_vanished: (S,) stages that were drawn not to live.
+        draws: (S,) what a chooser drew; NaN elsewhere.
+        outages: (O,) ``OUTAGE_ROW``, by time of failure; the last may be up after the end.
+        retentions: (rows of ``shards`` before it, what was to be kept from there on).
     """
 
     problem: Problem
@@ -48,6 +56,10 @@ class Trace:
     workflow_of: NDArray[np.int32]
     decision_seconds: Floats = field(default_factory=lambda: np.zeros(0))
     counters: dict[str, float] = field(default_factory=dict)
+    retentions: list[tuple[int, Retention]] = field(default_factory=list)
+    stage_vanished: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    draws: Floats = field(default_factory=lambda: np.zeros(0))
+    outages: NDArray[Any] = field(default_factory=lambda: np.zeros(0, OUTAGE_ROW))
 
     @property
     def makespan(self) -> float:
@@ -73,16 +85,33 @@ class Trace:
         )
 
     def to_chrome(self) -> dict[str, Any]:
-        """The run in Chrome's trace event format, for Perfetto; a row a device."""
+        """The run in Chrome's trace event format, for Perfetto; a row a device.
+
+        Tools that run at the same time stand in several rows of the host. Of a load and a
+        transfer, which start together, the shorter lies inside the longer, as viewers want it.
+        """
         events: list[dict[str, Any]] = []
-        names = [*self.device_ids, "host"]
-        for number, name in enumerate(names):
-            event = {"ph": "M", "name": "thread_name", "pid": 0, "tid": number}
-            events.append(event | {"args": {"name": name}})
+        host = len(self.device_ids)
+        lanes: list[int] = []
         for shard in self.shards:
-            tid = len(names) - 1 if shard["device"] == HOST else int(shard["device"])
+            tid = int(shard["device"])
+            if shard["device"] == HOST:
+                start, end = _nanoseconds(shard["start"]), _nanoseconds(shard["end"])
+                free = (i for i, until in enumerate(lanes) if until <= start)
+                lane = next(free, len(lanes))
+                lanes[lane : lane + 1] = [end]
+                tid = host + lane
             events.extend(self._slices(shard, tid))
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
+        for outage in self.outages:
+            # It may last beyond the run.
+            until = min(float(outage["up"]), float(self.stage_end.max()))
+            events.extend(_slice("down", "down", int(outage["device"]), outage["down"], until))
+        rows = [*self.device_ids, "host", *(f"host {i}" for i in range(2, len(lanes) + 1))]
+        names = [
+            {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": name}}
+            for number, name in enumerate(rows)
+        ]
+        return {"traceEvents": names + events, "displayTimeUnit": "ms"}
 
     def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
         workflow, stage = self.stage_ids[shard["stage"]]
@@ -92,6 +121,7 @@ class Trace:
         # The noise of a tool is on its own seconds alone.
         transfer = float(shard["transfer_s"]) * (1.0 if shard["device"] == HOST else noise)
         moved = max(load, transfer)
+        # Decoding takes what is left, whatever the actual length.
         prefilled = begin + moved + float(shard["prefill_s"]) * noise
         spans = [
             ("load", begin, begin + load),
@@ -99,22 +129,34 @@ class Trace:
             ("prefill", begin + moved, prefilled),
             ("decode", prefilled, float(shard["end"])),
         ]
+        if transfer > load:
+            spans[0], spans[1] = spans[1], spans[0]
         args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
+        if shard["lost"]:
+            args["lost"] = True
+        last = float(shard["end"])
         return [
-            {
-                "ph": "X",
-                "pid": 0,
-                "tid": tid,
-                "cat": kind,
-                "name": f"{stage} {kind}",
-                "ts": start * 1e6,
-                "dur": (end - start) * 1e6,
-                "args": args,
-            }
+            event | {"args": args}
             for kind, start, end in spans
-            if end > start
+            for event in _slice(kind, f"{stage} {kind}", tid, min(start, last), min(end, last))
         ]
 
     def write_chrome(self, path: str | Path) -> None:
         """Write `to_chrome` to a JSON file."""
         Path(path).write_text(json.dumps(self.to_chrome()), encoding="utf-8")
+
+
+def _nanoseconds(seconds: Any) -> int:
+    return round(float(seconds) * 1e9)
+
+
+def _slice(kind: str, name: str, tid: int, start: Any, end: Any) -> list[dict[str, Any]]:
+    """A complete event, unless it takes no time.
+
+    Its ends are whole nanoseconds: those of neighbours meet, and rounding lets none overlap.
+    """
+    first, last = _nanoseconds(start), _nanoseconds(end)
+    if last <= first:
+        return []
+    times = {"ts": first / 1e3, "dur": (last - first) / 1e3}
+    return [{"ph": "X", "pid": 0, "tid": tid, "cat": kind, "name": name} | times]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from fate_gym import catalog
@@ -50,6 +49,8 @@ class TraceLike(Protocol):
     @property
     def evictions(self) -> Any: ...
     @property
+    def retentions(self) -> Sequence[tuple[int, Any]]: ...
+    @property
     def stage_ready(self) -> Any: ...
     @property
     def stage_end(self) -> Any: ...
@@ -59,6 +60,12 @@ class TraceLike(Protocol):
     def workflow_end(self) -> Any: ...
     @property
     def workflow_of(self) -> Any: ...
+    @property
+    def stage_vanished(self) -> Any: ...
+    @property
+    def draws(self) -> Any: ...
+    @property
+    def outages(self) -> Any: ...
     @property
     def decision_seconds(self) -> Any: ...
     @property
@@ -72,8 +79,9 @@ class TraceLike(Protocol):
 def validate(trace: TraceLike) -> list[str]:
     """Every way in which a trace breaks the execution model; empty for a valid trace.
 
-    The shards are replayed in commit order. Commit times, placements and (with uncertainty) noise
-    are taken from the trace, everything else is computed anew and compared. A fault that makes
+    The shards are replayed in commit order. Commit times, placements, sources of copied prefixes,
+    retentions, draws of choosers, random outages and (with uncertainty) noise and lengths are taken
+    from the trace, everything else is computed anew and compared. A fault that makes
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
     the stage) ends the replay, after it was reported.
     """
@@ -81,7 +89,7 @@ def validate(trace: TraceLike) -> list[str]:
     faults = _header_faults(world, trace)
     if faults:
         return faults
-    replay = _Replay(world)
+    replay = _Replay(world, trace)
     try:
         replay.run(trace)
         replay.check_totals(trace)
@@ -279,10 +287,14 @@ def _distinct(items: Iterable[T]) -> list[T]:
 
 @dataclass
 class _Entry:
-    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context."""
+    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
+
+    ``there`` is when the shard that added to a prefix last ends.
+    """
 
     amount: int
     bytes: float
+    there: float = 0.0
 
 
 @dataclass
@@ -318,20 +330,42 @@ class _Flow:
         return self.latency + self.bytes / self.bandwidth
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A finished placement: queries by device number, and the end of the stage."""
+@dataclass(eq=False)
+class _Shard:
+    """A shard that was placed: its row, its turn, and its end if its device does not fail."""
 
+    row: Any
+    turn: float
+    end: float
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class _Done:
+    """A placement: queries by device number, shards by device number, and the stage's end."""
+
+    node: _Node
     queries: dict[int, int]
     end: float
+    shards: dict[int, _Shard]
+    away: set[int] = field(default_factory=set)
+    """Devices that have failed since they put out their part: it is on their host."""
+    barrier: float = math.inf
+    """After a loss: when the last of the other shards ends."""
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """What a shard finds cached: prefix tokens, and tokens of every edge (by parent)."""
+    """What a shard finds cached: prefix tokens, and tokens of every edge (by parent).
+
+    ``copied`` tokens of the prefix come from another device.
+    """
 
     prefix: int
     tokens: dict[int, float]
+    copied: int = 0
+    gone: int = 0
+    """Tokens of each query that parents which vanished would have passed on."""
 
 
 # --- the replay -----------------------------------------------------------------------------------
@@ -340,14 +374,27 @@ class _Hits:
 class _Replay:
     """Runs the commits of a trace again and notes every difference."""
 
-    def __init__(self, world: _World) -> None:
+    def __init__(self, world: _World, trace: TraceLike) -> None:
         self.world = world
+        self.trace = trace
         self.faults: list[str] = []
         self.memories = [_Memory() for _ in world.machines]
         self.done: dict[int, _Done] = {}
         self.evicted: list[tuple[int, int, int, int, float]] = []
         self.events = sorted({workflow.arrival for workflow in world.problem.workflows})
         self.last_commit = 0.0
+        self.retention: Any = None
+        self.again: dict[int, float] = {}
+        """When stages that had lost a shard were ready once more."""
+        self.losing: list[_Done] = []
+        self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
+        self.next_outage = 0
+        self.up_at = [0.0] * len(world.machines)
+        for down, up, _ in self.outages:
+            self.events += [down, up]
+        self.events.sort()
+        self.vanished_by: dict[int, int] = {}
+        """The chooser that did live, of each stage that vanished."""
 
     # reporting
 
@@ -366,17 +413,31 @@ class _Replay:
 
     def run(self, trace: TraceLike) -> None:
         """Replay every placement: the rows of one stage stand together."""
-        rows = enumerate(trace.shards)
-        for number, group in groupby(rows, key=lambda pair: int(pair[1]["stage"])):
+        self._check_outages()
+        self._check_draws()
+        retentions = list(trace.retentions)
+        for placed in _placements(trace.shards):
+            number = int(placed[0][1]["stage"])
             if not 0 <= number < len(self.world.nodes):
                 self.stop(f"shards: unknown stage number {number}")
             node = self.world.nodes[number]
+            # Failures come last in their instant: a tool starts before them, a choice is behind.
+            now = float(placed[0][1]["committed"])
+            self.pass_time(now, failures_too=node.stage.kind != "tool")
             if number in self.done:
                 self.stop(f"{node.name}: committed twice")
-            self.place(node, list(group))
+            if number in self.vanished_by:
+                self.stop(f"{node.name}: committed, but it has vanished")
+            while retentions and retentions[0][0] <= placed[0][0]:
+                self.retention = retentions.pop(0)[1]
+            self.place(node, placed)
+        self.pass_time(math.inf, failures_too=True)
         for node in self.world.nodes:
-            if node.number not in self.done:
+            if node.number not in self.done and node.number not in self.vanished_by:
                 self.faults.append(f"{node.name}: never ran")
+        for done in self.done.values():
+            for shard in done.shards.values():
+                self._check_survivor(shard)
 
     def check_totals(self, trace: TraceLike) -> None:
         """Compare evictions, stage and workflow times, makespan and device order."""
@@ -385,9 +446,17 @@ class _Replay:
         world, arrivals = self.world, [w.arrival for w in self.world.problem.workflows]
         ends = [0.0] * len(arrivals)
         for node in world.nodes:
-            if node.number not in self.done:
+            vanished = node.number in self.vanished_by
+            if bool(trace.stage_vanished[node.number]) != vanished:
+                self.faults.append(f"{node.name}: stage_vanished: expected {vanished}")
+            chooser = self.vanished_by.get(node.number, node.number)
+            if chooser not in self.done:
                 return
-            end = self.done[node.number].end
+            end = self.done[chooser].end
+            if vanished:
+                self.differ(node.name, "stage_ready", end, trace.stage_ready[node.number])
+                self.differ(node.name, "stage_end", end, trace.stage_end[node.number])
+                continue
             ends[node.workflow] = max(ends[node.workflow], end)
             self.differ(node.name, "stage_ready", self.ready(node), trace.stage_ready[node.number])
             self.differ(node.name, "stage_end", end, trace.stage_end[node.number])
@@ -439,12 +508,18 @@ class _Replay:
     # one placement
 
     def ready(self, node: _Node) -> float:
-        ends = (self.done[parent.stage].end for parent in node.parents)
+        if node.number in self.again:
+            return self.again[node.number]
+        ends = (self.done[self.decider(parent.stage)].end for parent in node.parents)
         return max(self.world.problem.workflows[node.workflow].arrival, *ends, 0.0)
+
+    def decider(self, stage: int) -> int:
+        """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""
+        return self.vanished_by.get(stage, stage)
 
     def place(self, node: _Node, rows: list[tuple[int, Any]]) -> None:
         """Check a placement, run its shards and note the end of the stage."""
-        missing = [p.stage for p in node.parents if p.stage not in self.done]
+        missing = [p.stage for p in node.parents if self.decider(p.stage) not in self.done]
         if missing:
             names = ", ".join(self.world.nodes[parent].name for parent in missing)
             self.stop(f"{node.name}: committed before its parents ran: {names}")
@@ -452,14 +527,138 @@ class _Replay:
         self._check_moment(node, shards)
         self._check_split(node, shards)
         if node.stage.kind == "tool":
-            ends = [self._run_tool(node, shards[0])]
+            placed = [self._run_tool(node, shards[0])]
         else:
-            ends = [self._run_shard(node, index, row) for index, row in rows]
+            placed = [self._run_shard(node, index, row) for index, row in rows]
+        ends = [shard.end for shard in placed]
         end = max(ends) + (len(rows) - 1) * self.world.facts.gather_s
         for moment in (*ends, end):
             insort(self.events, moment)
         queries = {int(row["device"]): int(row["queries"]) for row in shards}
-        self.done[node.number] = _Done(queries, end)
+        by_device = {int(shard.row["device"]): shard for shard in placed}
+        self.done[node.number] = _Done(node, queries, end, by_device)
+
+    # failures
+
+    def pass_time(self, now: float, *, failures_too: bool) -> None:
+        """Apply what happens until ``now``: failures, and ends of placements that lost a shard."""
+        while True:
+            over = min(self.losing, key=lambda done: done.barrier, default=None)
+            barrier = over.barrier if over else math.inf
+            down = math.inf
+            if self.next_outage < len(self.outages):
+                down = self.outages[self.next_outage][0]
+            time = min(barrier, down)
+            if time > now or time == math.inf:
+                return
+            if over and barrier <= down:
+                self.losing.remove(over)
+                self.again[over.node.number] = barrier
+                insort(self.events, barrier)
+                for device in over.queries:
+                    self.memories[device].kv.pop((CONTEXT, over.node.number), None)
+            elif failures_too or down < now:
+                self.fail(*self.outages[self.next_outage])
+                self.next_outage += 1
+            else:
+                return
+
+    def fail(self, down: float, up: float, device: int) -> None:
+        """A device loses its memory and the shards that have not ended."""
+        self.up_at[device] = up
+        self.memories[device] = _Memory()
+        for done in [*self.done.values(), *self.losing]:
+            shard = done.shards.get(device)
+            if shard is None or shard.lost:
+                continue
+            # Within rounding of the failure both can be: the trace says which.
+            ended = shard.end <= down
+            if _close(shard.end, down):
+                ended = not shard.row["lost"]
+            if ended:
+                done.away.add(device)
+                continue
+            shard.lost = True
+            where = self.at(shard.row)
+            if not shard.row["lost"]:
+                self.faults.append(f"{where}: lost: expected 1, the device fails at {down!r}")
+            self.differ(where, "start", min(shard.turn, down), shard.row["start"])
+            self.differ(where, "end", down, shard.row["end"])
+            if done not in self.losing:
+                del self.done[done.node.number]
+                self.losing.append(done)
+            left = [other.end for other in done.shards.values() if not other.lost]
+            done.barrier = max(down, *left, down)
+
+    def _check_survivor(self, shard: _Shard) -> None:
+        where = self.at(shard.row)
+        if shard.row["lost"]:
+            self.faults.append(f"{where}: lost: expected 0, the device does not fail")
+        self.differ(where, "start", shard.turn, shard.row["start"])
+        self.differ(where, "end", shard.end, shard.row["end"])
+
+    def _check_outages(self) -> None:
+        """Failures are those that the problem gives, or alternate with repairs."""
+        failures = self.world.problem.options.failures
+        names = [machine.name for machine in self.world.machines]
+        up_again: dict[int, float] = {}
+        for down, up, device in self.outages:
+            if not (0 <= device < len(names) and up_again.get(device, -1.0) < down < up):
+                self.stop(f"outages: device {device} from {down!r} to {up!r} cannot be")
+            up_again[device] = up
+        if self.outages != sorted(self.outages):
+            self.stop("outages: not in the order of their failures")
+        if failures is None:
+            if self.outages:
+                self.stop("outages: none was expected")
+        elif failures.outages:
+            last = max((float(end) for end in self.trace.stage_end), default=0.0)
+            given = {(names.index(o.device), o.at, o.at + o.seconds) for o in failures.outages}
+            got = {(device, down, up) for down, up, device in self.outages}
+            if not got <= given or any(down < last for _, down, _ in given - got):
+                self.stop(f"outages: expected {sorted(given)}, got {sorted(got)}")
+
+    # choices
+
+    def _check_draws(self) -> None:
+        """Which stages vanish, from the draws of the choosers that live."""
+        number = {(node.workflow, node.stage.id): node.number for node in self.world.nodes}
+        waiting: list[tuple[int, int, float, float]] = []
+        for w, workflow in enumerate(self.world.problem.workflows):
+            for choice in workflow.choices:
+                low = 0.0
+                for i, option in enumerate(choice.options):
+                    last = i == len(choice.options) - 1
+                    high = math.inf if last else low + option.probability
+                    for stage in option.stages:
+                        waiting.append((number[w, stage], number[w, choice.after], low, high))
+                    low = high
+            for fan_out in workflow.fan_outs:
+                low = 0.0
+                for replica, weight in zip(fan_out.replicas, fan_out.weights, strict=True):
+                    for stage in replica:
+                        waiting.append((number[w, stage], number[w, fan_out.after], low, math.inf))
+                    low += weight
+        choosers = {chooser for _, chooser, _, _ in waiting}
+        # A chooser may itself have been drawn: whoever depends on one that is settled comes next.
+        unsettled = {stage for stage, _, _, _ in waiting}
+        while waiting:
+            settled = [item for item in waiting if item[1] not in unsettled]
+            for child, chooser, low, high in settled:
+                if chooser in self.vanished_by:
+                    self.vanished_by[child] = self.vanished_by[chooser]
+                    continue
+                draw = float(self.trace.draws[chooser])
+                if not 0.0 <= draw <= 1.0:
+                    self.stop(f"{self.world.nodes[chooser].name}: draw: {draw!r} is not in [0, 1)")
+                if not low <= draw < high:
+                    self.vanished_by[child] = chooser
+            unsettled -= {item[0] for item in settled}
+            waiting = [item for item in waiting if item not in settled]
+        for node in self.world.nodes:
+            drawn = not math.isnan(float(self.trace.draws[node.number]))
+            if drawn != (node.number in choosers and node.number not in self.vanished_by):
+                self.faults.append(f"{node.name}: draw: {self.trace.draws[node.number]!r}")
 
     def _check_moment(self, node: _Node, shards: list[Any]) -> None:
         """Check when the placement was committed."""
@@ -505,14 +704,17 @@ class _Replay:
         for device in devices:
             if not 0 <= device < len(self.world.machines):
                 self.stop(f"{node.name}: device: unknown device number {device}")
+            if float(shards[0]["committed"]) < self.up_at[device]:
+                name = self.world.machines[device].name
+                self.faults.append(f"{node.name}, device '{name}': committed while it is down")
             if not self.world.hosts(node, self.world.machines[device]):
                 name = self.world.machines[device].name
                 self.stop(f"{node.name}, device '{name}': the device cannot host the stage")
 
     # one shard
 
-    def _run_tool(self, node: _Node, row: Any) -> float:
-        """Check a tool run; returns its end."""
+    def _run_tool(self, node: _Node, row: Any) -> _Shard:
+        """Check a tool run."""
         where, now = self.at(row), float(row["committed"])
         flows = [
             _Flow(
@@ -523,81 +725,94 @@ class _Replay:
                 self.done[parent.stage].end,
             )
             for parent in node.parents
-            if parent.bytes > 0 and self.world.nodes[parent.stage].stage.kind != "tool"
+            if parent.bytes > 0
+            and parent.stage not in self.vanished_by
+            and self.world.nodes[parent.stage].stage.kind != "tool"
             for device, queries in self.done[parent.stage].queries.items()
+            if device not in self.done[parent.stage].away
         ]
         transfer = self._transfer(flows, now)
+        self.differ(where, "source", -1, row["source"])
         seconds = node.stage.tool_seconds or 0.0
         end = now + transfer + seconds * self._noise(where, row)
-        self._compare(where, row, now, flows, transfer, decode=seconds, end=end)
-        return end
+        self._length(where, row, exact=True)
+        self._compare(where, row, flows, transfer, start=now, decode=seconds)
+        return _Shard(row, now, end)
 
-    def _run_shard(self, node: _Node, index: int, row: Any) -> float:
-        """Check one shard on a device and bring the device's memory up to date; returns its end."""
+    def _run_shard(self, node: _Node, index: int, row: Any) -> _Shard:
+        """Check one shard on a device and bring the device's memory up to date."""
         where, now = self.at(row), float(row["committed"])
         device, n = int(row["device"]), int(row["queries"])
         machine, memory = self.world.machines[device], self.memories[device]
         turn = max(now, memory.drains)
         noise = self._noise(where, row)
         flows = self._flows(node, device, n)
+        hits = self._hits(node, memory)
+        source = int(row["source"])
+        if source != -1:
+            turn, hits, copy = self._copy(where, node, hits, turn, now, source, device)
+            flows.append(copy)
         transfer = self._transfer(flows, turn)
+        self.differ(where, "copied", hits.copied, row["copied"])
         if node.stage.seconds_on is not None:
             seconds = node.stage.seconds_on[machine.name]
             end = turn + (transfer + seconds) * noise
-            self._compare(where, row, turn, flows, transfer, decode=seconds, end=end)
+            self._length(where, row, exact=True)
+            self._compare(where, row, flows, transfer, start=turn, decode=seconds)
             memory.drains = end
-            return end
+            return _Shard(row, turn, end)
         assert node.model is not None and node.stage.model is not None
         model = self.world.models.index(node.stage.model)
         load = 0.0
         if model not in memory.weights:
             load = self.world.load_init + node.model.weight_bytes / machine.load
-        hits = self._hits(node, memory)
         prefill, new = self._prefill(node, machine, n, hits)
         waves, decode = self._decode(node, machine, n)
-        end = turn + (max(load, transfer) + prefill + decode) * noise
+        length = self._length(where, row, exact=False)
+        end = turn + (max(load, transfer) + prefill + decode * length) * noise
         self._compare(
-            where, row, turn, flows, transfer, load=load, prefill=prefill, decode=decode,
-            waves=waves, end=end,
+            where, row, flows, transfer, start=turn, load=load, prefill=prefill, decode=decode,
+            waves=waves,
         )  # fmt: skip
         cached = sum(hits.tokens.values())
         whole = n * float(node.inherited)
         self.differ(where, "prefix_hit", hits.prefix, row["prefix_hit"])
         self.differ(where, "prefix_new", new, row["prefix_new"])
         self.differ(where, "context_hit", n * cached, row["context_hit"], scale=whole)
-        self.differ(where, "context_new", whole - n * cached, row["context_new"], scale=whole)
-        self._remember(node, model, n, index, device, hits)
+        rest = whole - n * (cached + hits.gone)
+        self.differ(where, "context_new", rest, row["context_new"], scale=whole)
+        self._remember(node, model, n, index, device, hits, end)
         memory.drains = end
-        return end
+        return _Shard(row, turn, end)
 
     def _compare(
         self,
         where: str,
         row: Any,
-        start: float,
         flows: list[_Flow],
         transfer: float,
         *,
+        start: float,
         load: float = 0.0,
         prefill: float = 0.0,
         decode: float = 0.0,
         waves: int = 1,
-        end: float,
     ) -> None:
-        """Compare what every kind of shard has; a shard without a model meets no cache."""
+        """Compare what every kind of shard has, but for its start and end, which may be lost.
+
+        A shard without a model meets no cache.
+        """
         # An eager transfer is what is left of a moment after `start`: rounding goes with both.
         scale = start if self.world.problem.options.eager_transfers else 0.0
-        self.differ(where, "start", start, row["start"])
         self.differ(where, "load_s", load, row["load_s"])
         self.differ(where, "transfer_s", transfer, row["transfer_s"], scale=scale)
         self.differ(where, "prefill_s", prefill, row["prefill_s"])
         self.differ(where, "decode_s", decode, row["decode_s"])
         self.differ(where, "waves", waves, row["waves"])
-        self.differ(where, "end", end, row["end"])
         moved = math.fsum(flow.bytes for flow in flows)
         self.differ(where, "bytes_moved", moved, row["bytes_moved"])
         if self.world.nodes[int(row["stage"])].model is None:
-            for name in ("prefix_hit", "prefix_new", "context_hit", "context_new"):
+            for name in ("prefix_hit", "prefix_new", "context_hit", "context_new", "copied"):
                 self.differ(where, name, 0.0, row[name])
 
     def _noise(self, where: str, row: Any) -> float:
@@ -611,6 +826,17 @@ class _Replay:
             self.stop(f"{where}: noise: expected a positive number, got {noise!r}")
         return noise
 
+    def _length(self, where: str, row: Any, *, exact: bool) -> float:
+        """Actual / estimated tokens: given by the trace, but 1 where nothing is uncertain."""
+        length = float(row["length"])
+        if exact or self.world.problem.options.length_uncertainty == 0:
+            if length != 1.0:
+                self.faults.append(f"{where}: length: expected 1.0, got {length!r}")
+            return 1.0
+        if not (length > 0 and math.isfinite(length)):
+            self.stop(f"{where}: length: expected a positive number, got {length!r}")
+        return length
+
     # transfers
 
     def _flows(self, node: _Node, device: int, n: int) -> list[_Flow]:
@@ -619,7 +845,7 @@ class _Replay:
         share = n / node.stage.queries
         flows: list[_Flow] = []
         for parent in node.parents:
-            if parent.bytes == 0:
+            if parent.bytes == 0 or parent.stage in self.vanished_by:
                 continue
             done, source = self.done[parent.stage], self.world.nodes[parent.stage].stage
             if source.kind == "tool":
@@ -634,6 +860,10 @@ class _Replay:
                 )
                 continue
             for other, queries in done.queries.items():
+                if other == device and other in done.away:
+                    amount = parent.bytes * share * (queries / source.queries)
+                    latency = facts.peer_latency_s
+                    flows.append(_Flow(("host", ""), amount, machine.pcie, latency, done.end))
                 if other != device:
                     link, bandwidth, latency = self._link(self.world.machines[other], machine)
                     amount = parent.bytes * share * (queries / source.queries)
@@ -661,6 +891,24 @@ class _Replay:
             links[flow.link] = links.get(flow.link, 0.0) + flow.seconds
         return max(links.values(), default=0.0)
 
+    def _copy(
+        self, where: str, node: _Node, hits: _Hits, turn: float, now: float, source: int, to: int
+    ) -> tuple[float, _Hits, _Flow]:
+        """A prefix copied from another device: the new turn, the new hits and the transfer."""
+        if source == to or not 0 <= source < len(self.memories) or node.model is None:
+            self.stop(f"{where}: source: device {source} has nothing to copy from")
+        entry = self.memories[source].kv.get(self._prefix_key(node), _Entry(0, 0.0))
+        copied = min(node.stage.prefix_tokens, entry.amount) - hits.prefix
+        if copied <= 0:
+            self.stop(f"{where}: source: device {source} caches no more of the prefix")
+        self.memories[source].touch(self._prefix_key(node))
+        there = max(now, entry.there)
+        link, bandwidth, latency = self._link(self.world.machines[source], self.world.machines[to])
+        size = copied * node.model.kv_bytes_per_token
+        flow = _Flow(link, size, bandwidth, latency, there)
+        hits = replace(hits, prefix=hits.prefix + copied, copied=copied)
+        return max(turn, there), hits, flow
+
     # prefill and decode
 
     def _hits(self, node: _Node, memory: _Memory) -> _Hits:
@@ -669,12 +917,13 @@ class _Replay:
         if entry is not None:
             prefix = min(node.stage.prefix_tokens, entry.amount)
         tokens: dict[int, float] = {}
+        gone = sum(p.tokens for p in node.parents if p.stage in self.vanished_by)
         for parent in node.parents:
             source = self.world.nodes[parent.stage].stage
             entry = memory.kv.get((CONTEXT, parent.stage))
             if entry is not None and parent.tokens > 0 and source.model == node.stage.model:
                 tokens[parent.stage] = parent.tokens * entry.amount / source.queries
-        return _Hits(prefix, tokens)
+        return _Hits(prefix, tokens, gone=gone)
 
     def _prefix_key(self, node: _Node) -> tuple[int, int]:
         """The key of a stage's prefix entry; number -1 (never cached) without a group."""
@@ -687,16 +936,20 @@ class _Replay:
         assert model is not None and gpu is not None
         p, u, inherited = node.stage.prefix_tokens, node.stage.prompt_tokens, node.inherited
         new = float(p - hits.prefix)
-        each = u + (inherited - sum(hits.tokens.values()))
+        each = u + (inherited - sum(hits.tokens.values()) - hits.gone)
         tokens = new + n * each
-        memory_bound = model.weight_bytes / (gpu.mbu * gpu.bandwidth_gb_s * GB)
-        compute_bound = 0.0
+        peak = gpu.tflops * 1e12
+        reading = self._weights(model, tokens) / (gpu.mbu * gpu.bandwidth_gb_s * GB)
+        computing = attention = 0.0
         if tokens > 0:
-            attention = new * (hits.prefix + new / 2) + n * each * (p + u + inherited - each / 2)
-            flops = 2 * model.active_params * tokens + 4 * model.layers * model.hidden * attention
             mfu = gpu.mfu * tokens / (tokens + facts.mfu_ramp_tokens)
-            compute_bound = flops / (mfu * gpu.tflops * 1e12)
-        return max(compute_bound, memory_bound) + facts.prefill_launch_s, new
+            in_layers, in_head = self._params(model)
+            computing = 2 * (in_layers * tokens + in_head * n) / (mfu * peak)
+            pairs = new * (hits.prefix + new / 2) + n * each * (p + u + inherited - each / 2)
+            width = model.hidden if model.heads is None else model.heads * model.head_dim
+            attention = 4 * model.layers * width * pairs / (self._attention(gpu)[0] * peak)
+        fixed = self._between(model, gpu, tokens) + facts.prefill_launch_s
+        return max(computing, reading) + attention + fixed, new
 
     def _decode(self, node: _Node, machine: _Machine, n: int) -> tuple[int, float]:
         """The number of waves and the seconds of decoding."""
@@ -708,27 +961,64 @@ class _Replay:
 
     def _step(self, node: _Node, machine: _Machine, x: int) -> float:
         """Seconds of one decode step with ``x`` queries in the wave."""
-        model, gpu = node.model, machine.gpu
+        model, gpu, facts = node.model, machine.gpu, self.world.facts
         assert model is not None and gpu is not None
-        weights = model.weight_bytes
-        share = model.expert_weight_share
-        if share > 0:
-            idle = (1 - model.experts_per_token / model.experts) ** x
-            weights *= (1 - share) + share * (1 - idle)
         stage = node.stage
         context = (
             stage.prefix_tokens + stage.prompt_tokens + node.inherited + stage.output_tokens / 2
         )
-        compute_bound = 2 * model.active_params * x / (gpu.mfu * gpu.tflops * 1e12)
-        memory_bound = (weights + x * context * model.kv_bytes_per_token) / (
-            gpu.mbu * gpu.bandwidth_gb_s * GB
+        bandwidth = gpu.bandwidth_gb_s * GB
+        mfu = gpu.mfu * x / (x + facts.mfu_ramp_tokens)
+        computing = 2 * sum(self._params(model)) * x / (mfu * gpu.tflops * 1e12)
+        reading = self._weights(model, x) / (gpu.mbu * bandwidth)
+        contexts = x * context * model.kv_bytes_per_token / (self._attention(gpu)[1] * bandwidth)
+        return max(computing, reading) + contexts + self._between(model, gpu, x)
+
+    def _params(self, model: Model) -> tuple[float, float]:
+        """Parameters that multiply every token, and those of the output projection."""
+        head = model.vocab * model.hidden
+        active = (model.params_b if model.active_b is None else model.active_b) * 1e9
+        return active - (1 if model.tied_embedding else 2) * head, head
+
+    def _weights(self, model: Model, tokens: float) -> float:
+        """Bytes of the weights that are read for so many tokens."""
+        total = model.weight_bytes
+        if not model.tied_embedding:
+            total -= 2 * model.vocab * model.hidden
+        if model.expert_weight_share > 0:
+            idle = (1 - model.experts_per_token / model.experts) ** tokens
+            total -= model.expert_weight_share * model.weight_bytes * idle
+        return total
+
+    def _attention(self, gpu: Gpu) -> tuple[float, float]:
+        """Shares of the peak and of the bandwidth that attention reaches."""
+        facts = self.world.facts
+        mfu, mbu = gpu.attention_mfu, gpu.attention_mbu
+        return (
+            min(1.0, facts.attention_mfu_ratio * gpu.mfu) if mfu is None else mfu,
+            min(1.0, facts.attention_mbu_ratio * gpu.mbu) if mbu is None else mbu,
         )
-        return max(compute_bound, memory_bound) + self.world.facts.decode_step_s
+
+    def _between(self, model: Model, gpu: Gpu, tokens: float) -> float:
+        """Seconds of the traffic between GEMMs, and the fixed ones, of all layers."""
+        facts = self.world.facts
+        width = model.hidden if model.heads is None else model.heads * model.head_dim
+        read_and_written = 2 * (width + model.kv_heads * model.head_dim)
+        passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
+        moved = 2 * passed * tokens / (gpu.bandwidth_gb_s * GB)
+        return model.layers * (moved + facts.linear_layer_s + facts.attention_layer_s)
 
     # memory
 
     def _remember(
-        self, node: _Node, model: int, n: int, index: int, device: int, hits: _Hits
+        self,
+        node: _Node,
+        model: int,
+        n: int,
+        index: int,
+        device: int,
+        hits: _Hits,
+        end: float,
     ) -> None:
         """The five steps of a commit on the memory of its device."""
         assert node.model is not None
@@ -742,7 +1032,8 @@ class _Replay:
         if p > 0 and kv > 0:
             known = memory.kv.pop(own, _Entry(0, 0.0))
             tokens = max(known.amount, p)
-            memory.kv[own] = _Entry(tokens, tokens * kv)
+            there = end if p > known.amount else known.there
+            memory.kv[own] = _Entry(tokens, tokens * kv, there)
 
         queries = min(n, self.world.batch(node, machine))
         working = queries * node.query_tokens * kv
@@ -755,16 +1046,19 @@ class _Replay:
             self.evicted.append((index, device, kind, key, size))
 
         while not fits():
-            oldest = next((key for key in memory.kv if key != own), None)
-            idle = next((key for key in memory.weights if key != model), None)
-            if oldest is not None:
-                evict(*oldest, memory.kv.pop(oldest).bytes)
-            elif idle is not None:
-                evict(WEIGHTS, idle, memory.weights.pop(idle))
+            # `min` takes the first of equals: the least recently used.
+            entries = [key for key in memory.kv if key != own]
+            idle = [key for key in memory.weights if key != model]
+            if entries:
+                victim = min(entries, key=lambda key: self._value(key[0], key[1], device))
+                evict(*victim, memory.kv.pop(victim).bytes)
+            elif idle:
+                unused = min(idle, key=lambda key: self._value(WEIGHTS, key, device))
+                evict(WEIGHTS, unused, memory.weights.pop(unused))
             else:
                 break
         if not fits() and own in memory.kv:
-            memory.kv[own] = _Entry(p, p * kv)
+            memory.kv[own] = _Entry(p, p * kv, memory.kv[own].there)
         held = memory.used() + missing + working
         if held > machine.limit * (1 + TOLERANCE):
             self.faults.append(
@@ -775,6 +1069,28 @@ class _Replay:
             memory.kv[CONTEXT, node.number] = _Entry(queries, working)
         memory.weights.pop(model, None)
         memory.weights[model] = node.model.weight_bytes
+
+    def _value(self, kind: int, key: int, device: int) -> float:
+        """What the policy's retention says a cached thing is worth."""
+        if self.retention is None:
+            return 0.0
+        name = {PREFIX: "prefixes", CONTEXT: "contexts", WEIGHTS: "models"}[kind]
+        values = getattr(self.retention, name)
+        if values is None:
+            return 0.0
+        return float(values[device][key] if values.ndim == 2 else values[key])
+
+
+def _placements(shards: Iterable[Any]) -> Iterator[list[tuple[int, Any]]]:
+    """The numbered rows, those of one placement together: a stage that lost a shard has several."""
+    placed: list[tuple[int, Any]] = []
+    for index, row in enumerate(shards):
+        if placed and (int(row["stage"]) != int(placed[-1][1]["stage"]) or int(row["slot"]) == 0):
+            yield placed
+            placed = []
+        placed.append((index, row))
+    if placed:
+        yield placed
 
 
 # --- the parts that need no replay ----------------------------------------------------------------
@@ -806,6 +1122,8 @@ def _header_faults(world: _World, trace: TraceLike) -> list[str]:
     lengths = {
         "stage_ready": len(world.nodes),
         "stage_end": len(world.nodes),
+        "stage_vanished": len(world.nodes),
+        "draws": len(world.nodes),
         "workflow_end": len(problem.workflows),
         "latencies": len(problem.workflows),
     }

@@ -15,7 +15,14 @@ import fate_gym
 from fate_gym.env import PolicyAdapter, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import Assignment, DecisionView, Simulator, assert_valid
+from fate_gym.sim import (
+    Assignment,
+    Decision,
+    DecisionView,
+    Retention,
+    Simulator,
+    assert_valid,
+)
 from policies import make_policy, policy_names
 from tests.strategies import Kind, problems
 
@@ -38,7 +45,7 @@ def test_every_policys_trace(
     trace = adapter.play(env, seed=seed)
     assert trace.same_schedule(expected)
     assert trace.policy == expected.policy
-    assert adapter.actions + adapter.direct >= len(trace.stage_ids) - sum(
+    assert adapter.actions + adapter.direct >= len(set(trace.shards["stage"].tolist())) - sum(
         stage.kind == "tool" for w in problem.workflows for stage in w.stages
     )
     # The same object plays again, and another problem in between does not matter.
@@ -105,6 +112,41 @@ def test_rewards_of_direct_placements_add_up_too() -> None:
     assert adapter.direct > 0
     assert total == pytest.approx(-env.trace().makespan)
     assert info["metrics"]["placements"] == len(set(env.trace().shards["stage"].tolist()))
+
+
+class Keeper:
+    """Ranks what is cached before, between and after placements, and copies prefixes."""
+
+    name = "keeper"
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        stages, devices, models, prefixes, _, _ = view.compiled.shape
+        decided: list[Decision] = []
+        for stage in view.ready[:2]:
+            if self.rng.random() < 0.6:
+                decided.append(Retention(self.rng.random(prefixes), self.rng.random(stages)))
+            device = int(self.rng.choice(view.eligible(stage)))
+            source = int(self.rng.integers(devices)) if self.rng.random() < 0.5 else None
+            decided.append(Assignment(stage, (device,), None, source))
+        if self.rng.random() < 0.6:
+            decided.append(Retention(models=self.rng.random((devices, models))))
+        if view.can_wait and self.rng.random() < 0.3:
+            return [one for one in decided if isinstance(one, Retention)]
+        return decided
+
+
+@settings(max_examples=25)
+@given(problems("pressure"), SEEDS)
+def test_retentions_and_migrations(problem: Problem, seed: int) -> None:
+    expected = Simulator(problem).run(Keeper(), seed=seed)
+    env = WorkflowSchedulingEnv(problem)
+    trace = PolicyAdapter(Keeper()).play(env, seed=seed)
+    assert trace.same_schedule(expected)
+    assert [rows for rows, _ in trace.retentions] == [rows for rows, _ in expected.retentions]
+    assert_valid(trace)
 
 
 class Waiter:

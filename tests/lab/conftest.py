@@ -28,12 +28,22 @@ class Run:
     done: subprocess.CompletedProcess[str]
 
 
+def command(name: str, *arguments: object) -> list[str]:
+    """The command line of a script of the project."""
+    return [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """What the project's commands see."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+
 def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a script of the project as a user does."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        command(name, *arguments),
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

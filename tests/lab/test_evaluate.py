@@ -66,10 +66,10 @@ def test_rows_hold_what_the_run_did(single: Run) -> None:
     shards = pd.read_parquet(directory / "shards.parquet")
     for schedule, column in (("heft", "latency"), ("round_robin", "rr_latency")):
         kept = shards[shards["schedule"] == schedule]
-        (shown,) = kept["problem"].unique()
-        expected = rows.loc[rows["problem"] == shown, column].iloc[0]
-        # Gathering the shards of the last stage may take a moment more than its last shard.
-        assert kept["end"].max() == pytest.approx(expected, rel=0.01)
+        for shown, part in kept.groupby("problem"):
+            expected = rows.loc[rows["problem"] == shown, column].iloc[0]
+            # Gathering the shards of the last stage may take a moment more than its last shard.
+            assert part["end"].max() == pytest.approx(expected, rel=0.01)
 
 
 def test_config_says_what_was_run_and_with_what(single: Run) -> None:
@@ -141,7 +141,7 @@ def test_failed_jobs_do_not_stop_a_sweep_and_are_all_listed(tmp_path: Path) -> N
     assert done.returncode == 1
     jobs = find_jobs(tmp_path / "default")
     assert sorted(job.state for job in jobs) == ["failed", "failed", "ok"]
-    assert "2 jobs failed:" in done.stderr
+    assert "error: 2 of 3 jobs failed:" in done.stderr
     for job in jobs:
         if job.state == "failed":
             assert done.stderr.count(job.directory.name) >= 1

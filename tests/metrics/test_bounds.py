@@ -307,15 +307,17 @@ def test_a_thousand_stages_on_twelve_devices_take_a_moment() -> None:
 
 def shard_seconds(n: int, batch: int, step: tuple[float, float, float, float]) -> float:
     """Prefill (all cached that can be) + decode of n queries in waves of at most ``batch``."""
-    compute, weights, context, overhead = step
     waves = [batch] * (n // batch) + ([n % batch] if n % batch else [])
-    decode = sum(max(compute * x, weights + context * x) + overhead for x in waves)
-    tokens = 20 * n
-    prefill = max(compute * tokens * (tokens + 200) / tokens, weights) + 0.0075
-    return prefill + 50 * decode
+    prefill = step_seconds(20 * n, step) - step[2] * 20 * n
+    return prefill + 50 * sum(step_seconds(x, step) for x in waves)
 
 
-STEP = (0.001, 0.02, 0.0004, 0.0015)
+def step_seconds(x: int, step: tuple[float, float, float, float]) -> float:
+    compute, weights, context, overhead = step
+    return max(compute * (x + 200), weights) + context * x + overhead
+
+
+STEP = (0.00001, 0.02, 0.0004, 0.0015)
 
 
 @given(
@@ -327,13 +329,9 @@ STEP = (0.001, 0.02, 0.0004, 0.0015)
 def test_the_rate_floor_holds_for_every_shard(
     queries: int, batch: int, step: tuple[float, float, float, float]
 ) -> None:
-    compute, weights, context, overhead = step
     m = min(queries, batch)
-    full_step = max(compute * m, weights + context * m) + overhead
-    prefill = shard_seconds(queries, 10**9, (compute, weights, 0, 0)) - 50 * max(
-        compute * queries, weights
-    )
-    floor = prefill + 50 * queries * full_step / m
+    prefill = step_seconds(20 * queries, step) - step[2] * 20 * queries
+    floor = prefill + 50 * queries * step_seconds(m, step) / m
     for n in range(1, queries + 1):
         assert shard_seconds(n, batch, step) >= n / queries * floor * (1 - 1e-9)
 

@@ -1,4 +1,7 @@
-"""HEFT and Min-Min against SAGA's (anrg-saga): other people's code, the same makespans."""
+"""List schedulers against SAGA's (anrg-saga): other people's code, the same makespans.
+
+SAGA 2 has no PEFT; `test_published` and `test_list_tables` hold ours to the paper.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ import pytest
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, compile_problem
-from policies.list_scheduling import ListScheduler, insertion_heft
+from policies.list_core import NO_PENALTY
+from policies.list_scheduling import ListScheduler, Order
+from policies.offline import plan_workflow
 from tests.policies.instances import plain_ranks
 
 saga: Any = pytest.importorskip("saga")
 heft: Any = pytest.importorskip("saga.schedulers.heft")
 minmin: Any = pytest.importorskip("saga.schedulers.minmin")
+maxmin: Any = pytest.importorskip("saga.schedulers.maxmin")
+sufferage: Any = pytest.importorskip("saga.schedulers.sufferage")
+cpop: Any = pytest.importorskip("saga.schedulers.cpop")
 
 
 class Instance:
@@ -46,33 +54,71 @@ class Instance:
         )
 
 
-@pytest.mark.parametrize("seed", range(32))
-def test_heft(seed: int) -> None:
-    rng = np.random.default_rng(seed)
+def random_graph(rng: np.random.Generator) -> Instance:
+    """Each task behind one to three of those before it."""
     tasks = int(rng.integers(5, 30))
     edges = {
         (int(parent), child): float(rng.uniform(1, 20))
         for child in range(1, tasks)
         for parent in rng.choice(child, size=min(child, int(rng.integers(1, 4))), replace=False)
     }
-    instance = Instance(rng, edges, tasks)
+    return Instance(rng, edges, tasks)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_heft(seed: int) -> None:
+    instance = random_graph(np.random.default_rng(seed))
     machines = len(instance.problem.cluster.devices)
     # SAGA's mean transfer includes the free link of every machine to itself.
     pairs = machines * (machines + 1) / 2
     slowness = sum(1 / rate for rate in instance.links.values()) / pairs
-    plan = insertion_heft(
+    plan = plan_workflow(
         compile_problem(instance.problem).buffer,
         0,
         plain_ranks(instance.problem, slowness),
-        np.zeros(machines),
-        0.0,
+        NO_PENALTY,
+        available=np.zeros(machines),
+        now=0.0,
     )
     theirs = heft.HeftScheduler().schedule(instance.network, instance.graph)
     assert plan.end.max() == pytest.approx(theirs.makespan, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(32))
-def test_min_min(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(16))
+def test_cpop(seed: int) -> None:
+    """With SAGA's ranks: its downward rank adds the stage's own cost instead of the parent's."""
+    instance = random_graph(np.random.default_rng(1000 + seed))
+    ranks = cpop.cpop_ranks(instance.network, instance.graph)
+    priority = np.array([ranks[stage.id] for stage in instance.problem.workflows[0].stages])
+    compiled = compile_problem(instance.problem)
+    entries = np.flatnonzero(
+        compiled.view.stages["parents_from"] == compiled.view.stages["parents_to"]
+    )
+    path = np.isclose(priority, priority[entries].max())
+    penalty = np.where(path[:, None], 1e9, np.zeros(compiled.exec_seconds.shape))
+    penalty[path, compiled.exec_seconds[path].sum(axis=0).argmin()] = 0.0
+    plan = plan_workflow(
+        compiled.buffer,
+        0,
+        priority,
+        penalty,
+        available=np.zeros(penalty.shape[1]),
+        now=0.0,
+    )
+    theirs = cpop.CpopScheduler().schedule(instance.network, instance.graph)
+    assert plan.end.max() == pytest.approx(theirs.makespan, rel=1e-9)
+
+
+SCHEDULERS = {
+    "min_min": minmin.MinMinScheduler,
+    "max_min": maxmin.MaxMinScheduler,
+    "sufferage": sufferage.SufferageScheduler,
+}
+
+
+@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("order", SCHEDULERS)
+def test_renewed_orders(order: Order, seed: int) -> None:
     """On layers, each task needing all of the layer before.
 
     SAGA takes the tasks in waves, whatever the time; we take those that are ready now. On full
@@ -87,7 +133,7 @@ def test_min_min(seed: int) -> None:
         edges |= {(a, b): float(rng.uniform(1, 20)) for a in before for b in layer}
         before, tasks = layer, tasks + int(size)
     instance = Instance(rng, edges, tasks)
-    policy = ListScheduler(name="min_min", order="min_min", boosted=False)
+    policy = ListScheduler(name=order, order=order, boosted=False)
     trace = Simulator(instance.problem).run(policy)
-    theirs = minmin.MinMinScheduler().schedule(instance.network, instance.graph)
+    theirs = SCHEDULERS[order]().schedule(instance.network, instance.graph)
     assert trace.makespan == pytest.approx(theirs.makespan, rel=1e-9)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
+from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, compile_problem
 from policies import make_policy
-from policies.list_scheduling import HeftOffline, ListScheduler, Order, insertion_heft
+from policies.list_core import NO_PENALTY
+from policies.list_scheduling import ListScheduler, Order
+from policies.offline import OfflinePlan, OfflineScheduler, plan_workflow
 from tests.strategies import problems
 
 ORDERS: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")
@@ -280,10 +282,14 @@ def gap() -> Problem:
     )
 
 
+def heft_plan(compiled: CompiledProblem, available: np.ndarray, now: float) -> OfflinePlan:
+    ranks = compiled.view.stages["upward_rank"].copy()
+    return plan_workflow(compiled.buffer, 0, ranks, NO_PENALTY, available=available, now=now)
+
+
 def test_insertion_uses_gaps() -> None:
     compiled = compile_problem(gap())
-    ranks = compiled.view.stages["upward_rank"].copy()
-    plan = insertion_heft(compiled.buffer, 0, ranks, np.zeros(2), 0.0)
+    plan = heft_plan(compiled, np.zeros(2), 0.0)
     # By rank: parent (15), a (6), child (5), b (4); b fills what is left to the second.
     assert plan.sequence.tolist() == [1, 0, 2, 3]
     assert plan.start.tolist() == [0.0, 0.0, 10.0, 6.0]
@@ -292,7 +298,7 @@ def test_insertion_uses_gaps() -> None:
 
 
 def test_the_plan_is_carried_out_in_its_order() -> None:
-    trace = Simulator(gap()).run(HeftOffline())
+    trace = Simulator(gap()).run(OfflineScheduler(name="heft_offline"))
     mine = trace.shards[trace.shards["device"] == 0]
     assert mine["stage"].tolist() == [0, 3, 2]
     assert trace.makespan == 15.0
@@ -300,10 +306,9 @@ def test_the_plan_is_carried_out_in_its_order() -> None:
 
 def test_a_plan_begins_when_devices_are_free() -> None:
     compiled = compile_problem(Problem.classical({"a": {"p": 4.0, "q": 5.0}}, {}))
-    ranks = compiled.view.stages["upward_rank"].copy()
-    plan = insertion_heft(compiled.buffer, 0, ranks, np.array([3.0, 1.0]), 2.0)
+    plan = heft_plan(compiled, np.array([3.0, 1.0]), 2.0)
     assert (plan.device[0], plan.start[0], plan.end[0]) == (0, 3.0, 7.0)
-    plan = insertion_heft(compiled.buffer, 0, ranks, np.array([3.0, 1.0]), 4.0)
+    plan = heft_plan(compiled, np.array([3.0, 1.0]), 4.0)
     assert (plan.device[0], plan.start[0], plan.end[0]) == (0, 4.0, 8.0)
 
 
@@ -311,13 +316,7 @@ def test_a_plan_begins_when_devices_are_free() -> None:
 @given(problems(kind="classical"))
 def test_classical_problems_run_as_planned(problem: Problem) -> None:
     compiled = compile_problem(problem)
-    plan = insertion_heft(
-        compiled.buffer,
-        0,
-        compiled.view.stages["upward_rank"].copy(),
-        np.zeros(len(compiled.device_ids)),
-        0.0,
-    )
+    plan = heft_plan(compiled, np.zeros(len(compiled.device_ids)), 0.0)
     trace = Simulator(compiled).run(make_policy("heft_offline"))
     assert trace.stage_end == pytest.approx(plan.end, rel=1e-9, abs=1e-9)
 
@@ -328,7 +327,7 @@ def test_a_later_workflow_is_planned_behind_the_first() -> None:
     (workflow,) = first.workflows
     second = workflow.model_copy(update={"id": "second", "arrival": 1.0})
     problem = first.model_copy(update={"workflows": (workflow, second)})
-    trace = Simulator(problem).run(HeftOffline())
+    trace = Simulator(problem).run(OfflineScheduler(name="heft_offline"))
     # At 0: a on p until 4, b on p until 8 rather than on q until 9. At 1: a on q until 10 rather
     # than on p until 12, b on p until 12.
     by_stage = trace.shards[np.argsort(trace.shards["stage"])]

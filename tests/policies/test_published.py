@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from fate_gym.problem import Problem, Workflow
 from fate_gym.sim import Simulator, assert_valid, compile_problem
 from policies import make_policy
+from policies.offline import method_tables
 from tests.policies.instances import ARABNEJAD, TOPCUOGLU, Gantt, Published, Replay, gantt
 from tests.strategies import problems
 
@@ -46,15 +47,39 @@ def test_ranks_of_topcuoglu() -> None:
     )
 
 
-@pytest.mark.parametrize(("example", "makespan"), [(TOPCUOGLU, 80.0), (ARABNEJAD, 133.0)])
-def test_heft_gives_the_published_makespan(example: Published, makespan: float) -> None:
-    trace = Simulator(example.problem).run(make_policy("heft_offline"))
+@pytest.mark.parametrize(
+    ("policy", "example", "makespan"),
+    [
+        ("heft_offline", TOPCUOGLU, 80.0),
+        ("heft_offline", ARABNEJAD, 133.0),
+        ("cpop_offline", TOPCUOGLU, 86.0),
+        ("peft_offline", ARABNEJAD, 122.0),
+    ],
+)
+def test_published_makespans(policy: str, example: Published, makespan: float) -> None:
+    trace = Simulator(example.problem).run(make_policy(policy))
     assert_valid(trace)
     assert trace.makespan == pytest.approx(makespan, rel=1e-12)
 
 
-def test_heft_gives_the_published_schedule() -> None:
-    assert gantt(Simulator(TOPCUOGLU.problem).run(make_policy("heft_offline"))) == HEFT
+@pytest.mark.parametrize(
+    ("policy", "example", "chart"),
+    [("heft_offline", TOPCUOGLU, HEFT), ("cpop_offline", TOPCUOGLU, CPOP),
+     ("peft_offline", ARABNEJAD, PEFT)],
+)  # fmt: skip
+def test_published_schedules(policy: str, example: Published, chart: Gantt) -> None:
+    assert gantt(Simulator(example.problem).run(make_policy(policy))) == chart
+
+
+def test_optimistic_costs_of_arabnejad() -> None:
+    """By hand from equations 6 and 7."""
+    problem = compile_problem(ARABNEJAD.problem)
+    ranks, table = method_tables(problem.buffer, problem.exec_seconds, 0, "peft")
+    assert table.tolist() == [
+        [64, 68, 86], [42, 39, 42], [27, 41, 43], [42, 39, 50], [28, 37, 28],
+        [42, 39, 44], [13, 16, 22], [13, 16, 33], [13, 16, 20], [0, 0, 0],
+    ]  # fmt: skip
+    assert ranks == pytest.approx(table.mean(axis=1))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Assignment, DecisionView, Simulator, assert_valid
+from fate_gym.sim import Assignment, Decision, DecisionView, Retention, Simulator, assert_valid
 from fate_gym.workloads import load_cluster
 from tests.strategies import problems
 
@@ -23,22 +23,36 @@ class Anything:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._shards = view.compiled.shape[-1]
+        self._shape = view.compiled.shape
 
-    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
         rng = self._rng
         if view.can_wait and rng.random() < 0.3:
             return []
+        stages, machines, models, prefixes, _, shards = self._shape
+        decisions: list[Decision] = []
+        if rng.random() < 0.2:
+            # Few values, so that many are equal.
+            ranks = rng.integers(0, 3, (3, machines, max(stages, models, prefixes)))
+            wide = rng.random() < 0.5
+            decisions.append(
+                Retention(
+                    ranks[0, :, :prefixes] if wide else ranks[0, 0, :prefixes],
+                    ranks[1, 0, :stages] if rng.random() < 0.8 else None,
+                    ranks[2, :, :models] if wide else ranks[2, 0, :models],
+                )
+            )
         stage = int(rng.choice(view.ready))
+        source = int(rng.integers(machines)) if rng.random() < 0.4 else None
         queries = view.stage(stage)["queries"]
         eligible = view.eligible(stage)
-        width = int(rng.integers(1, min(self._shards, queries, eligible.size) + 1))
+        width = int(rng.integers(1, min(shards, queries, eligible.size) + 1))
         devices = tuple(int(d) for d in rng.permutation(eligible)[:width])
         if rng.random() < 0.5:
-            return [Assignment(stage, devices)]
+            return [*decisions, Assignment(stage, devices, migrate_from=source)]
         cuts = np.sort(rng.choice(np.arange(1, queries), width - 1, replace=False))
         counts = np.diff(np.concatenate(([0], cuts, [queries])))
-        return [Assignment(stage, devices, tuple(int(n) for n in counts))]
+        return [*decisions, Assignment(stage, devices, tuple(int(n) for n in counts), source)]
 
 
 @given(problems(), st.integers(0, 2**32))
@@ -84,7 +98,7 @@ def test_a_fork_plays_out_the_estimates(problem: Problem, seed: int) -> None:
     before = simulator.state
     fork = simulator.view().fork()
     assert np.array_equal(simulator.state, before)
-    certain = problem.options.uncertainty == 0
+    certain = not uncertain(problem)
     arrivals = {workflow.arrival for workflow in problem.workflows}
     if certain and len(arrivals) == 1:
         other = Simulator(problem, seed=seed)
@@ -94,6 +108,13 @@ def test_a_fork_plays_out_the_estimates(problem: Problem, seed: int) -> None:
         while not simulator.done:
             _step(simulator)
         assert other.trace().stage_end.tolist() == simulator.trace().stage_end.tolist()
+
+
+def uncertain(problem: Problem) -> bool:
+    """Whether anything is drawn as the problem runs."""
+    options = problem.options
+    drawn = options.uncertainty > 0 or options.length_uncertainty > 0 or options.failures
+    return bool(drawn) or any(w.choices or w.fan_outs for w in problem.workflows)
 
 
 def _step(simulator: Simulator) -> None:
@@ -106,7 +127,7 @@ def _step(simulator: Simulator) -> None:
 
 @given(problems(kind="llm"))
 def test_estimates_are_exact_without_noise(problem: Problem) -> None:
-    if problem.options.uncertainty > 0:
+    if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         return
     simulator = Simulator(problem)
     while not simulator.done:

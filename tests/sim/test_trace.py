@@ -144,15 +144,21 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
     rows: dict[int, list[tuple[float, float]]] = defaultdict(list)
     by_shard: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for event in slices(trace):
-        assert event["cat"] in KINDS
         assert event["dur"] > 0
-        key = (event["args"]["workflow"], event["args"]["stage"], event["tid"])
+        if event["cat"] == "down":
+            rows[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+            continue
+        assert event["cat"] in KINDS
+        key = (event["args"]["workflow"], event["args"]["stage"], min(host, event["tid"]))
         by_shard[key].append(event)
     busy = 0.0
     for shard in trace.shards:
         tid = host if shard["device"] < 0 else int(shard["device"])
-        events = by_shard.pop((*trace.stage_ids[shard["stage"]], tid), [])
         start, end = shard["start"] * 1e6, shard["end"] * 1e6
+        # A stage that was lost may run on the same device again, later.
+        every = by_shard[(*trace.stage_ids[shard["stage"]], tid)]
+        events = [e for e in every if start - 1e-3 <= e["ts"] < end]
+        every[:] = [e for e in every if e not in events]
         if not events:
             assert end == pytest.approx(start, rel=1e-12, abs=1e-3)
             continue
@@ -165,12 +171,32 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
         busy += end - start
         if tid != host:
             rows[tid].append((start, end))
-    assert not by_shard
+    assert not any(by_shard.values())
     for spans in rows.values():
         spans.sort()
         for (_, before), (start, _) in itertools.pairwise(spans):
-            assert start >= before
+            assert start >= before - 1e-3
     assert busy == pytest.approx(float((trace.shards["end"] - trace.shards["start"]).sum()) * 1e6)
+
+
+@given(problems(), st.integers(0, 2**32))
+def test_chrome_slices_of_a_row_lie_behind_or_inside_one_another(
+    problem: Problem, seed: int
+) -> None:
+    """In whole nanoseconds, the outer one first: what viewers need to draw all of them."""
+    trace = Simulator(problem).run(make_policy("heft_sharded"), seed=seed)
+    rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in slices(trace):
+        ends = event["ts"] * 1e3, (event["ts"] + event["dur"]) * 1e3
+        assert ends == pytest.approx([round(ends[0]), round(ends[1])], abs=1e-3)
+        rows[event["tid"]].append((round(ends[0]), round(ends[1])))
+    for spans in rows.values():
+        around: list[int] = []
+        for start, end in sorted(spans, key=lambda span: span[0]):  # stable, as viewers do
+            while around and around[-1] <= start:
+                around.pop()
+            assert not around or end <= around[-1]
+            around.append(end)
 
 
 def test_chrome_file(tmp_path: Path) -> None:

@@ -19,14 +19,16 @@ import pytest
 from fate_gym import catalog
 from fate_gym.catalog import Execution, Gpu, Model
 from fate_gym.problem import Cluster, Device, Edge, Link, Options, Problem, Stage, Workflow
+from fate_gym.sim.trace import OUTAGE_ROW
 from fate_gym.sim.validator import assert_valid, validate
 
 SHARD_FIELDS = [
     ("stage", "i4"), ("slot", "i4"), ("device", "i4"), ("queries", "i4"), ("waves", "i4"),
+    ("lost", "i4"), ("source", "i4"),
     ("committed", "f8"), ("start", "f8"), ("load_s", "f8"), ("transfer_s", "f8"),
-    ("prefill_s", "f8"), ("decode_s", "f8"), ("noise", "f8"), ("end", "f8"),
+    ("prefill_s", "f8"), ("decode_s", "f8"), ("noise", "f8"), ("length", "f8"), ("end", "f8"),
     ("prefix_hit", "f8"), ("prefix_new", "f8"), ("context_hit", "f8"), ("context_new", "f8"),
-    ("bytes_moved", "f8"),
+    ("copied", "f8"), ("bytes_moved", "f8"),
 ]  # fmt: skip
 EVICTION_FIELDS = [
     ("shard", "i4"), ("device", "i4"), ("kind", "i1"), ("key", "i4"), ("bytes", "f8"),
@@ -38,13 +40,30 @@ GPU = Gpu(
 )  # fmt: skip
 SHAPE: dict[str, Any] = {"layers": 10, "hidden": 1000, "kv_heads": 10, "head_dim": 250}
 MODEL = Model(name="M", params_b=1, weight_gb=5, **SHAPE)
-OTHER = Model(name="M2", params_b=1, weight_gb=4, **SHAPE)
+OTHER = Model(name="M2", params_b=1, weight_gb=4, heads=2, vocab=100_000, **SHAPE)
+
+
+def prefill(tokens: float, pairs: float) -> float:
+    """M on Round: 5e13 FLOP/s, 4e13 in attention, 5e11 and 1e12 bytes/s.
+
+    Between GEMMs 2 x 10 x (2 x 1000 + 2 x (1000 + 2500)) = 180,000 bytes a token move.
+    """
+    linear = max(2e9 * (tokens + 200) / 5e13, 5e9 / 5e11)
+    return linear + 4e4 * pairs / 4e13 + 1.8e5 * tokens / 1e12 + 0.0015 + 0.0075
+
+
+def step(queries: int, context: float) -> float:
+    """One decode step of M on Round, which reads the KV of attention at 2.5e11 bytes/s."""
+    linear = max(2e9 * (queries + 200) / 5e13, 5e9 / 5e11)
+    return linear + queries * context * 1e5 / 2.5e11 + 1.8e5 * queries / 1e12 + 0.0015
 
 
 @pytest.fixture(autouse=True)
 def round_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = Execution(
-        mfu_ramp_tokens=200, prefill_launch_s=0.0075, decode_step_s=0.0015, load_init_s=0.5,
+        mfu_ramp_tokens=200, linear_passes=2, attention_passes=1, linear_layer_s=0.0001,
+        attention_layer_s=0.00005, attention_mfu_ratio=0.8, attention_mbu_ratio=0.5,
+        prefill_launch_s=0.0075, load_init_s=0.5,
         pcie3_gb_s=12, pcie4_gb_s=25, pcie5_gb_s=50, nvlink_efficiency=0.8,
         pcie_peer_efficiency=0.9, peer_latency_s=0.01, memory_utilisation=1.0, max_batch=256,
         gather_s=0.25,
@@ -62,8 +81,9 @@ def trace_of(
     models: list[str] | None = None,
     prefixes: list[tuple[str, str]] | None = None,
 ) -> SimpleNamespace:
-    """A trace from the rows given; fields left out are 0 (waves and noise: 1)."""
-    defaults = {name: 0.0 for name, _ in SHARD_FIELDS} | {"waves": 1, "noise": 1.0}
+    """A trace from the rows given; what is left out is 0 (waves, noise, length: 1, source: -1)."""
+    defaults = {name: 0.0 for name, _ in SHARD_FIELDS}
+    defaults |= {"waves": 1, "noise": 1.0, "length": 1.0, "source": -1}
     rows = [tuple((defaults | row)[name] for name, _ in SHARD_FIELDS) for row in shards]
     workflow_of = [i for i, w in enumerate(problem.workflows) for _ in w.stages]
     arrival = np.array([w.arrival for w in problem.workflows])
@@ -84,6 +104,10 @@ def trace_of(
         workflow_arrival=arrival,
         workflow_end=np.array(last),
         workflow_of=np.array(workflow_of),
+        retentions=[],
+        stage_vanished=np.zeros(len(workflow_of), dtype=bool),
+        draws=np.full(len(workflow_of), np.nan),
+        outages=np.zeros(0, OUTAGE_ROW),
         decision_seconds=np.array([0.5, 0.25]),
         counters={},
         makespan=max(end) - arrival.min(),
@@ -129,30 +153,29 @@ def mixed_trace() -> SimpleNamespace:
         ),
     )  # fmt: skip
     problem = Problem.build(cluster, [workflow], gpus=[GPU], models=[MODEL])
-    a0_end = 3.0 + 1.5 + 0.0255342 + 0.11593
+    pre_a0, pre_a1 = prefill(250, 100 * 50 + 3 * 50 * 125), prefill(150, 100 * 50 + 50 * 125)
+    pre_b = prefill(130, 2 * 65 * (180 - 32.5))
+    a0_end = 3.0 + 1.5 + pre_a0 + 10 * step(3, 155)
     a_end = a0_end + 0.25
-    b_end = a_end + 0.31 + 0.0207389400 + 0.11574
+    b_end = a_end + 0.31 + pre_b + 10 * step(2, 185)
     e_end = b_end + 0.11 + 1.0
     c_end = a_end + 1.002 + 3.0
     shards: list[dict[str, float]] = [
         {"stage": 0, "device": -1, "queries": 1, "committed": 1, "start": 1, "decode_s": 2,
          "end": 3},
         # Three of four queries: 1.8e9 bytes from the host at 12 GB/s. T = 100 + 3 x 50;
-        # FLOPs = 2e9 x 250 + 4e4 x (100 x 50 + 3 x 50 x 125). Decode: weights and 3 x 155 tokens.
+        # pairs of tokens 100 x 50 + 3 x 50 x 125. Decode: weights and 3 x 155 tokens.
         {"stage": 1, "device": 0, "queries": 3, "committed": 3, "start": 3, "load_s": 1.5,
-         "transfer_s": 0.16, "prefill_s": 5.0095e11 * 450 / (250 * 5e13) + 0.0075,
-         "decode_s": 10 * (5.0465e9 / 5e11 + 0.0015), "end": a0_end, "prefix_new": 100,
-         "bytes_moved": 1.8e9},
+         "transfer_s": 0.16, "prefill_s": pre_a0, "decode_s": 10 * step(3, 155), "end": a0_end,
+         "prefix_new": 100, "bytes_moved": 1.8e9},
         {"stage": 1, "slot": 1, "device": 1, "queries": 1, "committed": 3, "start": 3,
-         "load_s": 1.5, "transfer_s": 0.06, "prefill_s": 3.0045e11 * 350 / (150 * 5e13) + 0.0075,
-         "decode_s": 10 * (5.0155e9 / 5e11 + 0.0015), "end": 3 + 1.5 + 0.021521 + 0.11531,
-         "prefix_new": 100, "bytes_moved": 0.6e9},
+         "load_s": 1.5, "transfer_s": 0.06, "prefill_s": pre_a1, "decode_s": 10 * step(1, 155),
+         "end": 3 + 1.5 + pre_a1 + 10 * step(1, 155), "prefix_new": 100, "bytes_moved": 0.6e9},
         # One of a's four contexts is here: 60 x 1/4 = 15 tokens cached, t = 20 + 60 - 15.
         # 3e9 bytes come from d0 at min(10, 20) GB/s.
         {"stage": 2, "device": 1, "queries": 2, "committed": a_end, "start": a_end,
-         "transfer_s": 0.31, "prefill_s": 2.60767e11 * 330 / (130 * 5e13) + 0.0075,
-         "decode_s": 10 * (5.037e9 / 5e11 + 0.0015), "end": b_end, "prefix_hit": 100,
-         "context_hit": 30, "context_new": 90, "bytes_moved": 3e9},
+         "transfer_s": 0.31, "prefill_s": pre_b, "decode_s": 10 * step(2, 185), "end": b_end,
+         "prefix_hit": 100, "context_hit": 30, "context_new": 90, "bytes_moved": 3e9},
         # Both devices of n0 share one link to d2: 0.75 + 0.25 s and two latencies.
         {"stage": 3, "device": 2, "queries": 1, "committed": a_end, "start": a_end,
          "transfer_s": 1.002, "decode_s": 3, "end": c_end, "bytes_moved": 1e9},
@@ -185,20 +208,20 @@ def pressure_trace() -> SimpleNamespace:
         (Edge(parent="s2", child="s3", bytes=1e9, inherited_tokens=5000),),
     )  # fmt: skip
     # s1: attention 10000 x 5000 + 10 x 10005 = 50100050; contexts of 10000 + 10 + 5 tokens.
-    pre1 = (2e9 * 10010 + 4e4 * 50100050) * 10210 / (10010 * 5e13) + 0.0075
-    dec1 = 10 * ((5e9 + 10015e5) / 5e11 + 0.0015)
+    pre1, dec1 = prefill(10010, 50100050), 10 * step(1, 10015)
     end1 = 1.5 + pre1 + dec1
     # s2: 3e9 bytes a query, 5e9 free beside the weights: one query a wave. 5 + 1 + 3 GB fit.
-    pre2 = (2e9 * 40000 + 4e4 * 40000 * 10000) * 40200 / (40000 * 5e13) + 0.0075
-    dec2 = 10000 * 2 * ((5e9 + 25000e5) / 5e11 + 0.0015)
+    pre2, dec2 = prefill(40000, 40000 * 10000), 10000 * 2 * step(1, 25000)
     end2 = end1 + pre2 + dec2
-    # s4: 4 GB of weights and 2 GB of KV meet 5 + 1 + 3 GB: all of it has to go.
-    pre4 = (2e9 * 15000 + 4e4 * 15000 * 7500) * 15200 / (15000 * 5e13) + 0.0075
-    dec4 = 5000 * ((4e9 + 17500e5) / 5e11 + 0.0015)
+    # s4: 4 GB of weights and 2 GB of KV meet 5 + 1 + 3 GB: all of it has to go. Of M2's 1e9
+    # parameters 1e8 are the embedding, which is not read, and 1e8 the output projection. Its
+    # attention is 500 wide, and 2 x 10 x (2 x 1000 + 2 x (500 + 2500)) bytes a token move.
+    pre4 = 2 * (8e8 * 15000 + 1e8) * 15200 / (15000 * 5e13) + 2e4 * 15000 * 7500 / 4e13
+    pre4 += 1.6e5 * 15000 / 1e12 + 0.0015 + 0.0075
+    dec4 = 5000 * (3.8e9 / 5e11 + 17500e5 / 2.5e11 + 1.6e5 / 1e12 + 0.0015)
     end4 = end2 + 4 / 5 + 0.5 + pre4 + dec4
     # s3: ready when s2 ends, its turn comes when s4 is done; nothing of s2 is left here.
-    pre3 = (2e9 * 5100 + 4e4 * 5100 * 2550) * 5300 / (5100 * 5e13) + 0.0075
-    dec3 = 100 * ((5e9 + 5150e5) / 5e11 + 0.0015)
+    pre3, dec3 = prefill(5100, 5100 * 2550), 100 * step(1, 5150)
     end3 = end4 + 1.5 + pre3 + dec3
     rows: list[dict[str, float]] = [
         {"stage": 0, "queries": 1, "load_s": 1.5, "prefill_s": pre1, "decode_s": dec1,
@@ -227,14 +250,13 @@ def shrink_trace() -> SimpleNamespace:
             Stage(id="next", model="M", prefix_group="g", prefix_tokens=200),
         ),
     )  # fmt: skip
-    pre1 = (2e9 * 30000 + 4e4 * 30000 * 15000) * 30200 / (30000 * 5e13) + 0.0075
+    pre1 = prefill(30000, 30000 * 15000)
     end1 = 1.5 + pre1
     # 5 + 3 + 4 GB do not fit into 10; with 100 tokens of prefix they do.
-    pre2 = (2e9 * 30000 + 4e4 * 30000 * 15100) * 30200 / (30000 * 5e13) + 0.0075
-    dec2 = 10000 * ((5e9 + 35100e5) / 5e11 + 0.0015)
+    pre2, dec2 = prefill(30000, 30000 * 15100), 10000 * step(1, 35100)
     end2 = end1 + pre2 + dec2
     # 100 of 200 tokens are left.
-    pre3 = (2e9 * 100 + 4e4 * 100 * 150) * 300 / (100 * 5e13) + 0.0075
+    pre3 = prefill(100, 100 * 150)
     end3 = end2 + pre3
     rows: list[dict[str, float]] = [
         {"stage": 0, "queries": 1, "load_s": 1.5, "prefill_s": pre1, "end": end1,
@@ -466,11 +488,14 @@ def test_experts_touched_by_a_wave_and_a_short_last_wave() -> None:
         id="w",
         stages=(Stage(id="s", model="MoE", queries=257, prompt_tokens=1, output_tokens=2),),
     )
-    problem = Problem.build(cluster, [workflow], gpus=[GPU], models=[mixture])
-    full = max(2 * 1.75e9 * 256 / 5e13, 8e9 / 5e11 * (1 - 0.75 * 0.75**256))
-    last = 8e9 / 5e11 * (0.25 + 0.75 * 0.25)
-    prefill = (2 * 1.75e9 * 257 + 4e4 * 257 * 0.5) * 457 / (257 * 5e13) + 0.0075
-    decode = 2 * (full + last + 2 * 0.0015)
+    slow = GPU.model_copy(update={"bandwidth_gb_s": 250.0})
+    problem = Problem.build(cluster, [workflow], gpus=[slow], models=[mixture])
+    # 8e9 bytes of weights, three quarters of them in experts, at 1.25e11 bytes/s: reading takes
+    # longer than computing. 80,000 bytes a token move between GEMMs at 2.5e11 bytes/s.
+    full = 8e9 / 1.25e11 * (1 - 0.75 * 0.75**256) + 8e4 * 256 / 2.5e11 + 0.0015
+    last = 8e9 / 1.25e11 * (0.25 + 0.75 * 0.25) + 8e4 / 2.5e11 + 0.0015
+    prefill = 8e9 / 1.25e11 + 4e4 * 257 * 0.5 / 4e13 + 8e4 * 257 / 2.5e11 + 0.0015 + 0.0075
+    decode = 2 * (full + last)
     end = 1.5 + prefill + decode
     row: dict[str, float] = {
         "queries": 257, "waves": 2, "load_s": 1.5, "prefill_s": prefill, "decode_s": decode,

@@ -1,0 +1,148 @@
+"""What the proxies share: an order with devices by EFT*, and a router with a queue a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fate_gym.sim.layout import NO_LOG, Buffer
+from policies.base import Assignment, Decision, DecisionView
+from policies.list_core import PRIORITY, STATE, Rules, decide_instant, make_choices
+from policies.list_scheduling import read_choices
+
+
+class Ordered:
+    """Sorts the ready stages at each event; each takes the device with the earliest finish.
+
+    The boosted form of a proxy: its own order, the device by EFT* (residency, caches, transfers
+    and queues included). What cannot start at once is planned anew at the next event.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        self.name = name
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Make room for plans."""
+        stages, _, _, _, _, shards = view.compiled.shape
+        self._choices = make_choices(stages, shards)
+        self._rules = Rules(PRIORITY, STATE, 1, 1, 0, np.zeros(stages))
+        self._scratch: Buffer | None = None
+        self._planned_at = -1
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        """Plan once an event; commit what starts at once."""
+        if self._planned_at == view.instant:
+            return []
+        self._planned_at = view.instant
+        return self.in_order(view, self.order(view))
+
+    def order(self, view: DecisionView) -> Sequence[int]:
+        """The ready stages, the first to choose in front."""
+        raise NotImplementedError
+
+    def in_order(self, view: DecisionView, order: Sequence[int]) -> list[Assignment]:
+        """What starts at once when the stages choose in this order."""
+        self._rules.priority[np.asarray(order, np.int64)] = -np.arange(len(order))
+        self._scratch = view.fork(self._scratch)
+        noted = decide_instant(
+            view.compiled.buffer, self._scratch, NO_LOG, self._rules, self._choices
+        )
+        return read_choices(self._choices, noted)
+
+
+class Routed(Ordered):
+    """Routes each stage to a device when it becomes ready; it waits there in the policy's queue.
+
+    Whenever a device is idle, the stage of its queue with the smallest `key` starts. With
+    ``boosted`` the queues are left out: the ready stages choose in the order of `key` (`Ordered`).
+    """
+
+    def __init__(self, *, name: str, boosted: bool = False) -> None:
+        super().__init__(name=name)
+        self._boosted = boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Empty the queues."""
+        if self._boosted:
+            super().reset(view, seed)
+        self._turn: dict[int, int] = {}
+        self._place: dict[int, int] = {}
+        self._waiting = np.zeros(view.devices, np.int64)
+        self._started = self._waiting.copy()
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        """Route what is new, then start the first of the queue of each idle device."""
+        if self._boosted:
+            return super().decide(view)
+        ready = view.ready
+        self._started = view.outstanding()
+        self._meet(view, ready)
+        up = view.up
+        for stage in ready:
+            if stage not in self._place or not up[self._place[stage]]:
+                self.send(view, stage, self.route(view, stage))
+        self.rearrange(view, ready)
+        first: dict[int, tuple[Any, int]] = {}
+        for stage in ready:
+            device = self._place[stage]
+            entry = (self.key(view, stage), stage)
+            if device not in first or entry < first[device]:
+                first[device] = entry
+        idle = view.idle()
+        starting = [(stage, device) for device, (_, stage) in first.items() if idle[device]]
+        for stage, device in starting:
+            self._waiting[device] -= 1
+            del self._place[stage]
+        return [Assignment(stage, (device,)) for stage, device in starting]
+
+    def order(self, view: DecisionView) -> Sequence[int]:
+        """The ready stages by `key`."""
+        ready = view.ready
+        self._meet(view, ready)
+        return sorted(ready, key=lambda stage: self.key(view, stage))
+
+    def _meet(self, view: DecisionView, ready: Sequence[int]) -> None:
+        self.observe(view, ready)
+        for stage in ready:
+            if stage not in self._turn:
+                self._turn[stage] = len(self._turn)
+                self.enter(view, stage)
+
+    def send(self, view: DecisionView, stage: int, device: int) -> None:
+        """Put a stage into the queue of a device, from wherever it was."""
+        before = self._place.get(stage)
+        if before is not None:
+            self._waiting[before] -= 1
+        self._place[stage] = device
+        self._waiting[device] += 1
+
+    def load(self) -> Any:
+        """(D,) stages that run or wait on each device, those in the policy's queues included."""
+        return self._started + self._waiting
+
+    # --- what a proxy fills in ---------------------------------------------------------------
+
+    def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
+        """Called first at each decision."""
+
+    def enter(self, view: DecisionView, stage: int) -> None:
+        """Called once for each stage, when it is ready for the first time."""
+
+    def route(self, view: DecisionView, stage: int) -> int:
+        """The device for a stage that has become ready."""
+        raise NotImplementedError
+
+    def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
+        """Called after routing: the place to move stages that still wait."""
+
+    def key(self, view: DecisionView, stage: int) -> Any:
+        """Orders the stages of a queue; the default is first come, first served."""
+        return self._turn[stage]
+
+
+def least(values: Any, devices: Any, *ties: Any) -> int:
+    """Of ``devices`` the one with the least value; ties by further (D,) values, then by number."""
+    columns = [np.asarray(column)[devices] for column in (*reversed(ties), values)]
+    return int(devices[np.lexsort((devices, *columns))[0]])

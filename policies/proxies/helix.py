@@ -1,0 +1,125 @@
+"""A proxy of Helix: flows from a linear program, dispatched by interleaved weighted round robin."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import DecisionView, OneAtATime
+
+
+class Helix(OneAtATime):
+    """Each model's work is spread over devices in proportion to the flow of an optimal placement.
+
+    Source: Mei et al., "Helix: Serving Large Language Models over Heterogeneous GPUs and Network
+    via Max-Flow" (arXiv 2406.01566).
+
+    Taken: the placement that lets most work flow through the cluster, found by a linear program;
+    flows of less than 5 % are masked; requests are dealt by interleaved weighted round robin: the
+    device with the least (load given so far + work) / flow.
+
+    Inferred: a device holds whole models and shares its time between them, so the program
+    maximises the common multiple of all models' demands that the devices can carry; demands and
+    speeds are those of the stages seen so far, and the program is solved again when a model is
+    seen for the first time (the published one is solved once, for one model, before serving).
+
+    Sees neither prefixes, the parents' places, the graph nor live queues.
+
+    Args:
+        mask: smallest flow that counts, as a share of the model's largest.
+    """
+
+    name = "helix"
+
+    def __init__(self, *, mask: float = 0.05) -> None:
+        self._mask = mask
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Forget the models."""
+        self._work: dict[int, float] = {}
+        self._speed: dict[int, NDArray[np.float64]] = {}
+        self._given: dict[int, NDArray[np.float64]] = {}
+        self._flow: dict[int, NDArray[np.float64]] = {}
+        self._counted: set[int] = set()
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        new = False
+        # All that is ready is known; each stage counts once.
+        for other in view.ready:
+            if other not in self._counted:
+                self._counted.add(other)
+                new |= self._count(view, other)
+        if new:
+            models = list(self._work)
+            flows = max_flow(
+                np.array([self._work[model] for model in models]),
+                np.array([self._speed[model] for model in models]),
+            )
+            for model, flow in zip(models, flows, strict=True):
+                self._flow[model] = np.where(flow < self._mask * flow.max(), 0.0, flow)
+        return self._deal(view, stage)
+
+    def _count(self, view: DecisionView, stage: int) -> bool:
+        """Note a stage's work and its model's speeds; whether the model is new."""
+        clean = np.maximum(view.clean_seconds(stage), 1e-9)
+        finite = clean[clean < np.inf]
+        work = float(finite.sum()) / finite.size
+        model = view.request(stage).model
+        speed = work / clean  # 0 where it cannot run
+        new = model not in self._work
+        self._work[model] = self._work.get(model, 0.0) + work
+        # A device that can run some stage of the model is one of the model's.
+        self._speed[model] = np.maximum(self._speed.get(model, 0.0), speed)
+        if new:
+            self._given[model] = np.zeros(clean.size)
+        return new
+
+    def _deal(self, view: DecisionView, stage: int) -> int:
+        """Interleaved weighted round robin over the model's flows."""
+        model = view.request(stage).model
+        eligible = view.eligible(stage)
+        flow = self._flow[model]
+        carriers = eligible[flow[eligible] > 0.0]
+        if carriers.size == 0:
+            carriers, flow = eligible, np.maximum(self._speed[model], 1e-9)
+        clean = view.clean_seconds(stage)
+        work = float(clean[eligible].mean())
+        loads = (self._given[model][carriers] + work) / flow[carriers]
+        device = int(carriers[loads.argmin()])
+        self._given[model][device] += work
+        return device
+
+
+def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(M, D) flow of each model through each device, work a second.
+
+    Maximises the multiple of all demands that flows when no device works more than all the time.
+
+    Args:
+        demand: (M,) work of each model.
+        speed: (M, D) work a second; 0 where the device cannot run the model.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    models, devices = speed.shape
+    share = models * devices  # variables: share of device d's time for model m; then the multiple
+    demand = np.maximum(demand, 1e-9) / max(demand.sum(), 1e-9)
+    scale = max(float(speed.max()), 1e-9)
+    objective = np.zeros(share + 1)
+    objective[-1] = -1.0
+    carries = np.zeros((models + devices, share + 1))
+    for m in range(models):
+        carries[m, m * devices : (m + 1) * devices] = -speed[m] / scale
+        carries[m, -1] = demand[m]
+    for d in range(devices):
+        carries[models + d, d:share:devices] = 1.0
+    limits = np.r_[np.zeros(models), np.ones(devices)]
+    most = np.r_[(speed.ravel() > 0.0).astype(float), np.inf]
+    # Without integer variables `milp` is `linprog` with less in front of the solver.
+    result = milp(
+        objective,
+        constraints=LinearConstraint(carries, -np.inf, limits),
+        bounds=Bounds(0.0, most),
+    )
+    shares: NDArray[np.float64] = result.x[:share].reshape(models, devices)
+    return shares * speed

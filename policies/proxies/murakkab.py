@@ -1,0 +1,242 @@
+"""A proxy of Murakkab: every epoch a program buys the cheapest replicas that carry the demand."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.compiled import compiled
+from fate_gym.sim.layout import Array
+from policies.base import DecisionView, OneAtATime
+from policies.proxies.base import least
+
+MOST_SPLITS = 600
+"""Ways to take some devices of each kind, up to which they are enumerated."""
+
+
+class Murakkab(OneAtATime):
+    """First come, first served, to the least loaded replica of the stage's model.
+
+    Source: Chaudhry et al., "Murakkab: Resource-Efficient Agentic Workflow Orchestration in Cloud
+    Platforms" (arXiv 2508.18298).
+
+    Taken: every epoch an integer program chooses how many replicas of each model run on each kind
+    of device, so that they carry the expected demand with 15 % to spare at the least cost; the
+    expectation is a moving average of what came in (weight 0.5).
+
+    Inferred: the length of the epoch; a device is one replica's alone; kinds of device are those
+    with equal price and equal speeds; what cannot be carried costs more than any device; of equal
+    kinds the devices that hosted the model before stay. A model that turns up within an epoch
+    starts a new one. The router's load of a replica is the clean seconds that it sent there and
+    that have not gone by.
+
+    Sees neither the place in the graph, prefixes nor queues.
+
+    Args:
+        name: the policy's name in results.
+        epoch: seconds.
+        headroom: of capacity over demand.
+        weight: of the last epoch in the moving average.
+        boosted: the same replicas; among them the device by EFT*.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "murakkab",
+        epoch: float = 30.0,
+        headroom: float = 1.15,
+        weight: float = 0.5,
+        boosted: bool = False,
+    ) -> None:
+        self.name = name
+        self._epoch, self._headroom, self._weight = epoch, headroom, weight
+        self._boosted = boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """No replicas yet."""
+        self._until = -np.inf
+        self._came: dict[int, float] = {}  # work of this epoch
+        self._demand: dict[int, float] = {}  # work a second
+        self._speed: dict[int, NDArray[np.float64]] = {}
+        self._hosts: dict[int, NDArray[np.int64]] = {}
+        self._busy = np.zeros(view.devices)  # until when, as far as the router knows
+        self._counted: set[int] = set()
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        for other in view.ready:
+            if other not in self._counted:
+                self._counted.add(other)
+                self._count(view, other)
+        model = view.request(stage).model
+        if view.now >= self._until or model not in self._hosts:
+            self._plan(view)
+        eligible = view.eligible(stage)
+        hosts = self._hosts[model]
+        replicas = eligible[np.isin(eligible, hosts)]
+        if replicas.size == 0:
+            replicas = eligible
+        if self._boosted:
+            return least(view.end_estimates(stage), replicas)
+        self._busy = np.maximum(self._busy, view.now)
+        device = least(self._busy, replicas)
+        self._busy[device] += view.clean_seconds(stage)[device]
+        return device
+
+    def _count(self, view: DecisionView, stage: int) -> None:
+        clean = view.clean_seconds(stage)
+        able = clean < np.inf
+        work = float(clean[able].mean())
+        model = view.request(stage).model
+        self._came[model] = self._came.get(model, 0.0) + work
+        speed = np.where(able, work / np.maximum(clean, 1e-9), 0.0)
+        self._speed[model] = np.maximum(self._speed.get(model, 0.0), speed)
+
+    def _plan(self, view: DecisionView) -> None:
+        self._until = view.now + self._epoch
+        for model in self._speed:
+            rate = self._came.get(model, 0.0) / self._epoch
+            before = self._demand.get(model, rate)
+            self._demand[model] = self._weight * rate + (1.0 - self._weight) * before
+        self._came = {}
+        models = list(self._speed)
+        speed = np.array([self._speed[model] for model in models])
+        price = np.maximum(view.usd_per_hour(), 0.01)
+        kinds, kind_of = np.unique(np.vstack([price, speed]).T, axis=0, return_inverse=True)
+        counts = np.bincount(kind_of.ravel())
+        demand = np.array([self._demand[model] for model in models]) * self._headroom
+        replicas = fewest_replicas(demand, kinds[:, 1:].T, kinds[:, 0], counts)
+        free = [np.flatnonzero(kind_of.ravel() == kind).tolist() for kind in range(counts.size)]
+        hosts: dict[int, list[int]] = {}
+        for stay in (True, False):
+            for m, model in enumerate(models):
+                mine = hosts.setdefault(model, [])
+                for kind in range(counts.size):
+                    have = sum(device in mine for device in np.flatnonzero(kind_of == kind))
+                    for device in list(free[kind]):
+                        if have >= replicas[m, kind]:
+                            break
+                        if not stay or device in self._hosts.get(model, ()):
+                            free[kind].remove(device)
+                            mine.append(device)
+                            have += 1
+        self._hosts = {model: np.array(mine, np.int64) for model, mine in hosts.items()}
+
+
+def fewest_replicas(
+    demand: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    price: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """(M, C) replicas of each model on each kind of device, by an integer program.
+
+        minimise   price of the replicas
+                   + penalties for demand not carried and, larger, for models without any
+        subject to replicas of a model carry its demand, and one is there at least
+                   no more replicas of a kind than devices
+
+    Args:
+        demand: (M,) work a second.
+        speed: (M, C) work a second of a replica; 0: the kind cannot run the model.
+        price: (C,) of a device.
+        counts: (C,) devices of each kind.
+    """
+    penalty = 100.0 * float((price * counts).sum())
+    without = penalty * (1.0 + float(demand.sum()))
+    if np.prod(counts + 1.0) <= MOST_SPLITS:
+        return enumerate_replicas(demand, speed, price, counts, penalty, without)
+    return program_replicas(demand, speed, price, counts, penalty, without)
+
+
+@compiled
+def enumerate_replicas(
+    demand: Array, speed: Array, price: Array, counts: Array, penalty: float, without: float
+) -> Array:
+    """The program's optimum by dynamic programming over the devices that are left.
+
+    A state says how many devices of each kind later models may have, in mixed radix. Faster than
+    a solver by far while there are few states.
+    """
+    models, kinds = speed.shape
+    states = 1
+    for c in range(kinds):
+        states *= counts[c] + 1
+    digits = np.empty((states, kinds), np.int64)
+    for a in range(states):
+        rest = a
+        for c in range(kinds):
+            digits[a, c] = rest % (counts[c] + 1)
+            rest //= counts[c] + 1
+    cost = np.zeros((models + 1, states))
+    choice = np.zeros((models, states), np.int64)
+    own = np.empty(states)
+    for m in range(models - 1, -1, -1):
+        for b in range(states):
+            carried, able, own[b] = 0.0, False, 0.0
+            for c in range(kinds):
+                carried += speed[m, c] * digits[b, c]
+                own[b] += price[c] * digits[b, c]
+                able = able or (speed[m, c] > 0.0 and digits[b, c] > 0)
+                if speed[m, c] == 0.0 and digits[b, c] > 0:
+                    own[b] = np.inf
+            own[b] += penalty * max(0.0, demand[m] - carried)
+            if not able:
+                own[b] += without
+        for a in range(states):
+            cost[m, a] = np.inf
+            for b in range(a + 1):
+                if own[b] >= cost[m, a]:
+                    continue
+                within = True
+                for c in range(kinds):
+                    within = within and digits[b, c] <= digits[a, c]
+                # Within each other, digits do not borrow: the difference is the difference.
+                if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
+                    cost[m, a] = own[b] + cost[m + 1, a - b]
+                    choice[m, a] = b
+    replicas = np.zeros((models, kinds), np.int64)
+    left = states - 1
+    for m in range(models):
+        replicas[m] = digits[choice[m, left]]
+        left -= choice[m, left]
+    return replicas
+
+
+def program_replicas(
+    demand: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    price: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    penalty: float,
+    without: float,
+) -> NDArray[np.int64]:
+    """The program's optimum by HiGHS, to within 1 %."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    models, kinds = speed.shape
+    number = models * kinds
+    # Variables: replicas, then demand not carried (M), then models without a replica (M).
+    objective = np.r_[np.tile(price, models), np.full(models, penalty), np.full(models, without)]
+    rows = np.zeros((2 * models + kinds, number + 2 * models))
+    for m in range(models):
+        mine = slice(m * kinds, (m + 1) * kinds)
+        rows[m, mine] = speed[m]
+        rows[m, number + m] = 1.0
+        rows[models + m, mine] = speed[m] > 0.0
+        rows[models + m, number + models + m] = 1.0
+    for c in range(kinds):
+        rows[2 * models + c, c:number:kinds] = 1.0
+    low = np.r_[demand, np.ones(models), np.full(kinds, -np.inf)]
+    high = np.r_[np.full(2 * models, np.inf), counts]
+    most = np.where(speed > 0.0, counts, 0).ravel()
+    result = milp(
+        objective,
+        constraints=LinearConstraint(rows, low, high),
+        integrality=np.r_[np.ones(number), np.zeros(2 * models)],
+        bounds=Bounds(0.0, np.r_[most, np.full(2 * models, np.inf)]),
+        options={"mip_rel_gap": 0.01, "node_limit": 200},
+    )
+    if result.x is None:  # stopped before it found any: every kind may run every model
+        return np.where(speed > 0.0, counts, 0)
+    return np.rint(result.x[:number]).astype(np.int64).reshape(models, kinds)

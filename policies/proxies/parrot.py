@@ -1,0 +1,121 @@
+"""A proxy of Parrot: deepest chains first, requests that share a prefix together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from policies.base import Assignment, Decision, DecisionView
+from policies.proxies.base import Ordered, least
+from policies.proxies.dag import hops_left
+
+
+class Parrot(Ordered):
+    """Groups of requests on one engine, as far as its capacity goes.
+
+    Source: Lin et al., "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable"
+    (OSDI 2024), section 5.4.
+
+    Taken: requests in the order of the graph; those that share a prefix with others in the queue,
+    or belong to one task group, go to one engine; else to an engine that holds the prefix; else
+    to the one with the least load. An engine takes requests up to 256 tasks and 2048 tokens.
+
+    Inferred: the order is by the longest chain of stages that is left; the queries of a stage are
+    the tasks of a group already, so a group is the ready stages with one prefix, or else the
+    siblings that one parent has set free; an idle engine takes any stage; the load is the queries
+    under way. Stages that find no engine wait for the next event.
+
+    Does not see costs.
+
+    Args:
+        name: the policy's name in results.
+        most_tasks: queries that an engine takes.
+        most_tokens: prompt tokens that an engine takes.
+        boosted: the same order; the device by EFT*, without groups.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "parrot",
+        most_tasks: int = 256,
+        most_tokens: int = 2048,
+        boosted: bool = False,
+    ) -> None:
+        super().__init__(name=name)
+        self._tasks, self._tokens, self._boosted = most_tasks, most_tokens, boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Empty the engines."""
+        super().reset(view, seed)
+        self._hops = np.zeros(view.compiled.shape[0], np.int64)
+        self._known = 0
+        # (queries, tokens) of what was sent to each engine and may still be there.
+        self._sent: list[deque[tuple[int, int]]] = [deque() for _ in range(view.devices)]
+
+    def order(self, view: DecisionView) -> Sequence[int]:
+        """The ready stages, the longest chain left first; ties by time ready."""
+        arrived = view.arrived
+        for workflow in arrived[self._known :]:
+            hops_left(view.compiled.buffer, workflow, self._hops)
+        self._known = len(arrived)
+        return sorted(view.ready, key=lambda stage: -int(self._hops[stage]))
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        """Fill the engines in order."""
+        if self._boosted:
+            return super().decide(view)
+        order = self.order(view)
+        used = self._used(view)
+        sizes = {stage: self.size(view, stage) for stage in order}
+        together: dict[object, int] = {}
+        assignments = []
+        for stage in order:
+            eligible = view.eligible(stage)
+            room = eligible[self._fits(used[eligible], sizes[stage])]
+            if not room.size:
+                continue
+            group = self.group(view, stage)
+            device = together.get(group, -1)
+            if device not in room:
+                device = self._engine(view, stage, room, used)
+            together[group] = device
+            used[device] += sizes[stage]
+            self._sent[device].append(sizes[stage])
+            assignments.append(Assignment(stage, (device,)))
+        return assignments
+
+    def group(self, view: DecisionView, stage: int) -> object:
+        """What the stages of a group have in common."""
+        request = view.request(stage)
+        if request.prefix >= 0 and request.prefix_tokens > 0:
+            return "prefix", request.prefix
+        parents = view.parents(stage)
+        return ("task", request.model, parents[0]) if parents else ("alone", stage)
+
+    def size(self, view: DecisionView, stage: int) -> tuple[int, int]:
+        """(queries, prompt tokens)."""
+        request = view.request(stage)
+        return request.queries, request.prefix_tokens + request.queries * request.own_tokens
+
+    def _used(self, view: DecisionView) -> np.ndarray:
+        """(D, 2) queries and tokens under way: engines serve in order, so the last sent are."""
+        used = np.zeros((view.devices, 2))
+        for device, count in enumerate(view.outstanding().tolist()):
+            sent = self._sent[device]
+            while len(sent) > count:
+                sent.popleft()
+            if sent:
+                used[device] = np.sum(sent, axis=0)
+        return used
+
+    def _fits(self, used: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(n,) whether engines with ``used`` (n, 2) queries and tokens take some more."""
+        most = np.array([self._tasks, self._tokens])
+        return (used[:, 0] == 0) | (used + np.array(size) <= most).all(axis=1)
+
+    def _engine(self, view: DecisionView, stage: int, room: np.ndarray, used: np.ndarray) -> int:
+        cached = view.cached_prefix_tokens(stage)
+        return least(-(cached > 0).astype(int), room, used[:, 0], ~view.resident(stage))

@@ -1,0 +1,81 @@
+"""A proxy of Pythia: short remainders first, and whoever keeps an idle model busy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from policies.base import Assignment, Decision, DecisionView
+from policies.proxies.base import Ordered, least
+from policies.proxies.dag import hops_left
+
+
+class Pythia(Ordered):
+    """Nearest to the end first, with a bonus; to the idle device with most room for KV.
+
+    Source: "Pythia" (arXiv 2604.25899).
+
+    Taken: priority 1 / (remaining distance) plus a bonus for a stage that sets free work for a
+    model that will soon be idle; the instance with most KV headroom, ties by what it has cached.
+
+    Inferred: the distance is the number of stages on the longest chain that is left; a model will
+    soon be idle if no ready stage needs it; headroom is what memory is left once the model is
+    there; only idle devices are instances with a free slot.
+
+    Does not see costs.
+
+    Args:
+        name: the policy's name in results.
+        bonus: for each model that the stage's children would keep busy.
+        boosted: the same order; the device by EFT*.
+    """
+
+    def __init__(self, *, name: str = "pythia", bonus: float = 0.5, boosted: bool = False) -> None:
+        super().__init__(name=name)
+        self._bonus, self._boosted = bonus, boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Forget the distances."""
+        super().reset(view, seed)
+        self._hops = np.zeros(view.compiled.shape[0], np.int64)
+        self._known = 0
+
+    def order(self, view: DecisionView) -> Sequence[int]:
+        """The ready stages by falling priority; ties by time ready."""
+        arrived = view.arrived
+        for workflow in arrived[self._known :]:
+            hops_left(view.compiled.buffer, workflow, self._hops)
+        self._known = len(arrived)
+        ready = view.ready
+        busy = {view.request(stage).model for stage in ready}
+        priority = {stage: self.priority(view, stage, busy) for stage in ready}
+        return sorted(ready, key=lambda stage: -priority[stage])
+
+    def priority(self, view: DecisionView, stage: int, busy: set[int]) -> float:
+        """``busy``: the models that ready stages need."""
+        p = view.compiled.view
+        s = p.stages[stage]
+        children = p.edges["child"][p.out_edges[s["children_from"] : s["children_to"]]]
+        wanted = {int(model) for model in p.stages["model"][children]} - busy - {-1}
+        return float(1.0 / self._hops[stage] + self._bonus * len(wanted))
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        """Give idle devices to the stages in order."""
+        if self._boosted:
+            return super().decide(view)
+        if not view.any_idle:
+            return []
+        idle = view.idle()
+        assignments = []
+        for stage in self.order(view):
+            eligible = view.eligible(stage)
+            free = eligible[idle[eligible]]
+            if free.size:
+                headroom = view.free_bytes() - view.missing_bytes(stage)
+                device = least(-headroom, free, -view.cached_prefix_tokens(stage))
+                idle[device] = False
+                assignments.append(Assignment(stage, (device,)))
+            if not idle.any():
+                break
+        return assignments

@@ -1,0 +1,65 @@
+"""A proxy of SGLang's cache-aware router: an approximate history of prompts for each worker."""
+
+from __future__ import annotations
+
+from policies.base import DecisionView, OneAtATime
+from policies.proxies.base import least
+
+
+class Sglang(OneAtATime):
+    """The worker whose history matches the prompt best, unless the load is out of balance.
+
+    Source: the cache-aware policy of sgl-router (github.com/sgl-project/sglang, sgl-router).
+
+    Taken: out of balance means max - min > ``balance_abs`` and max > ``balance_rel`` x min of the
+    requests under way; then the shortest queue. In balance: the worker with the best match in the
+    router's own tree, if the match is more than ``cache_threshold`` of the prompt, else the worker
+    with the smallest tree. Thresholds 1.5 and 0.3 are the router's.
+
+    Inferred: a request is a stage, so ``balance_abs`` counts stages (64 requests there); the tree
+    of a worker is the longest prefix of each key that was sent to it, and its size the tokens
+    sent. Left out: eviction from the tree, as runs are short.
+
+    Sees neither real caches nor costs.
+
+    Args:
+        cache_threshold: share of the prompt that has to match.
+        balance_abs: stages.
+        balance_rel: ratio.
+    """
+
+    name = "sglang"
+
+    def __init__(
+        self, *, cache_threshold: float = 0.3, balance_abs: int = 4, balance_rel: float = 1.5
+    ) -> None:
+        self._threshold, self._abs, self._rel = cache_threshold, balance_abs, balance_rel
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Empty the histories."""
+        self._tree: list[dict[int, int]] = [{} for _ in range(view.devices)]
+        self._size = [0] * view.devices
+
+    def choose(self, view: DecisionView, stage: int) -> int:
+        request = view.request(stage)
+        device = self._worker(view, stage)
+        known = self._tree[device].get(request.prefix, 0)
+        new = max(0, request.prefix_tokens - known)
+        if request.prefix >= 0:
+            self._tree[device][request.prefix] = known + new
+        self._size[device] += new + request.queries * request.own_tokens
+        return device
+
+    def _worker(self, view: DecisionView, stage: int) -> int:
+        request = view.request(stage)
+        eligible = view.eligible(stage)
+        load = view.outstanding()
+        most, fewest = load[eligible].max(), load[eligible].min()
+        if most - fewest > self._abs and most > self._rel * fewest:
+            return least(load, eligible)
+        prompt = request.prefix_tokens + request.own_tokens
+        matched = [min(t.get(request.prefix, 0), request.prefix_tokens) for t in self._tree]
+        best = max(matched[device] for device in eligible)
+        if best > self._threshold * prompt:
+            return least([-tokens for tokens in matched], eligible)
+        return least(self._size, eligible)

@@ -1,0 +1,69 @@
+"""docs/add-a-policy.md, followed to the letter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from fate_gym.sim.groups import GROUPS, IMPLIED
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "add-a-policy.md").read_text(encoding="utf-8")
+
+
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
+
+
+def test_the_page_adds_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "calm.py").write_text(block("python"), encoding="utf-8")
+    (tmp_path / "my_conf" / "policy").mkdir(parents=True)
+    (tmp_path / "my_conf" / "policy" / "calm.yaml").write_text(block("yaml"), encoding="utf-8")
+    for name in ("scripts", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "WANDB_MODE": "disabled"}
+    for line in block("bash").splitlines():
+        words = line.removeprefix("PYTHONPATH=. ").split()
+        assert words.pop(0) == "python"
+        extra = ["tracking=none"] if "evaluate.py" in line else []
+        done = subprocess.run(
+            [sys.executable, *words, *extra],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "runs" / "calm" / "summary.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows[1:]} == {"calm", "eft"}
+    # And in Python, without a file.
+    code = block("python", 1) + "print(policy.name)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "calm\n"
+
+
+def test_the_page_lists_the_groups() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE))
+    assert list(rows) == list(GROUPS)
+    for group, text in rows.items():
+        assert text.startswith(GROUPS[group])
+        assert ("; implies" in text) == (group in IMPLIED)
+
+
+def test_the_example_file_is_complete() -> None:
+    assert set(yaml.safe_load(block("yaml"))) == {
+        "name", "target", "family", "source", "sees", "params"
+    }  # fmt: skip
