@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Without sections: all but `lab` and `comparison`, which take minutes.
+Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.
@@ -169,79 +169,6 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
-def layered(width: int, layers: int, cluster: str) -> Problem:
-    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
-    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
-    stages = [
-        Stage(
-            id=f"s{layer}-{i}",
-            model=models[(i + layer) % len(models)],
-            queries=4,
-            prefix_group=f"g{i % 8}",
-            prefix_tokens=1000,
-            prompt_tokens=300 + 50 * (i % 7),
-            output_tokens=60 + 20 * (i % 5),
-        )
-        for layer in range(layers)
-        for i in range(width)
-    ]
-    edges = [
-        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
-        for layer in range(layers - 1)
-        for i in range(width)
-        for step in (0, 1)
-    ]
-    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
-    return Problem.build(load_cluster(cluster), [workflow])
-
-
-def planner_figures() -> None:
-    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
-    for width, layers, cluster, goals in (
-        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
-        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
-    ):
-        problem = layered(width, layers, cluster)
-        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
-        for name, goal in goals.items():
-            policy = make_policy(name)
-            simulator = Simulator(problem)
-            simulator.run(policy)
-            milliseconds = simulator.run(policy).decision_seconds * 1e3
-            # Without those at which no device is idle.
-            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
-            report(
-                f"decision of {name}, {size}",
-                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
-                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
-            )
-
-
-def workload_figures() -> None:
-    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
-    spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
-    cluster = load_cluster(spec.cluster)
-    count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
-    seconds = best_of(3, lambda: build_suite(spec, cluster, 0), process_time)
-    report(f"build a suite of {count} workflows", f"{seconds:.2f} s", "goal < 2 s")
-    chosen = min(topologies(), key=lambda t: (abs(len(t) - 2000), t.name))
-    ids = chosen.task_ids
-    parents: list[list[str]] = [[] for _ in ids]
-    for parent, child in chosen.edges.tolist():
-        parents[child].append(ids[parent])
-    tasks = [
-        {"name": name, "id": name, "category": kind, "parents": before, "runtimeInSeconds": 1.0,
-         "files": [{"link": "output", "name": f"{name}.out", "sizeInBytes": 1000}]}
-        for name, kind, before in zip(ids, chosen.types, parents, strict=True)
-    ]  # fmt: skip
-    document = {"name": chosen.name, "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "workflow.json"
-        path.write_text(json.dumps(document), encoding="utf-8")
-        seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
-    report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
-
-
 @compiled
 def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArray[Any]) -> None:
     """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
@@ -355,6 +282,79 @@ def environment_figures() -> None:
     assert isinstance(own, WorkflowSchedulingEnv)
     seconds = best_of(300, own.reset)
     report("  reset of the single environment", f"{seconds * 1e3:.3f} ms", "goal < 1 ms")
+
+
+def layered(width: int, layers: int, cluster: str) -> Problem:
+    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+    stages = [
+        Stage(
+            id=f"s{layer}-{i}",
+            model=models[(i + layer) % len(models)],
+            queries=4,
+            prefix_group=f"g{i % 8}",
+            prefix_tokens=1000,
+            prompt_tokens=300 + 50 * (i % 7),
+            output_tokens=60 + 20 * (i % 5),
+        )
+        for layer in range(layers)
+        for i in range(width)
+    ]
+    edges = [
+        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
+        for layer in range(layers - 1)
+        for i in range(width)
+        for step in (0, 1)
+    ]
+    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster(cluster), [workflow])
+
+
+def planner_figures() -> None:
+    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    for width, layers, cluster, goals in (
+        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
+        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
+    ):
+        problem = layered(width, layers, cluster)
+        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
+        for name, goal in goals.items():
+            policy = make_policy(name)
+            simulator = Simulator(problem)
+            simulator.run(policy)
+            milliseconds = simulator.run(policy).decision_seconds * 1e3
+            # Without those at which no device is idle.
+            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
+            report(
+                f"decision of {name}, {size}",
+                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
+                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
+            )
+
+
+def workload_figures() -> None:
+    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
+    spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
+    cluster = load_cluster(spec.cluster)
+    count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
+    seconds = best_of(3, lambda: build_suite(spec, cluster, 0), process_time)
+    report(f"build a suite of {count} workflows", f"{seconds:.2f} s", "goal < 2 s")
+    chosen = min(topologies(), key=lambda t: (abs(len(t) - 2000), t.name))
+    ids = chosen.task_ids
+    parents: list[list[str]] = [[] for _ in ids]
+    for parent, child in chosen.edges.tolist():
+        parents[child].append(ids[parent])
+    tasks = [
+        {"name": name, "id": name, "category": kind, "parents": before, "runtimeInSeconds": 1.0,
+         "files": [{"link": "output", "name": f"{name}.out", "sizeInBytes": 1000}]}
+        for name, kind, before in zip(ids, chosen.types, parents, strict=True)
+    ]  # fmt: skip
+    document = {"name": chosen.name, "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workflow.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
+    report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
 
 
 def memory_figure() -> None:
@@ -569,92 +569,8 @@ def large_sweep(source: Path, target: Path) -> int:
     return total
 
 
-def learning_figures() -> None:
-    """Environment and learning together, as `scripts/train.py` does it, and where the time goes.
-
-    Seconds of this process's processor time: one thread, on one core.
-    """
-    try:
-        import torch
-        from stable_baselines3.common.callbacks import BaseCallback
-    except ImportError:
-        report("learning", "left out", "needs the extra rl")
-        return
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-
-    from fate_gym.lab.training.config import parse_train_config
-    from fate_gym.lab.training.loop import make_env, make_model
-    from fate_gym.lab.training.problems import build_problems, common_limits
-    from policies.learned.policy import Learned
-
-    torch.set_num_threads(1)
-    with initialize_config_module("conf", version_base="1.3"):
-        values = OmegaConf.to_container(compose("train", ["agent=maskable_ppo"]), resolve=True)
-    config = parse_train_config(values)  # type: ignore[arg-type]
-    problems = build_problems(config.curriculum.phases[0], train=True)
-    learning = config.agent.learning
-    assert learning is not None
-    env = make_env(learning.lanes, problems, common_limits([problems]), config.options)
-    model = make_model(config, env)
-
-    class Clock(BaseCallback):  # type: ignore[misc]
-        """Processor time of rollouts and of updates, after the first of each."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.rollouts: list[float] = []
-            self.updates: list[float] = []
-            self._last = 0.0
-
-        def _lap(self, into: list[float]) -> None:
-            now = process_time()
-            if self._last:
-                into.append(now - self._last)
-            self._last = now
-
-        def _on_rollout_start(self) -> None:
-            self._lap(self.updates)
-
-        def _on_rollout_end(self) -> None:
-            self._lap(self.rollouts)
-
-        def _on_training_end(self) -> None:
-            self._lap(self.updates)
-
-        def _on_step(self) -> bool:
-            return True
-
-    clock = Clock()
-    block = learning.lanes * model.n_steps
-    model.learn(4 * block, callback=clock)
-    rollout, update = min(clock.rollouts), min(clock.updates)
-    report(
-        "MaskablePPO, pointer network, environment + learning",
-        f"{block / (rollout + update):,.0f} steps/s",
-        "goal > 3,000 on 2 cores",
-    )
-    report("  rollouts (environment, network, buffer)", f"{block / rollout:,.0f} steps/s")
-    report(f"  updates ({model.n_epochs} epochs)", f"{block / update:,.0f} steps/s")
-    actions = np.zeros(learning.lanes, np.int64)
-    env.reset()
-
-    def lane_steps() -> None:
-        for _ in range(50):
-            actions[:] = [mask.argmax() for mask in env.action_masks()]
-            env.step(actions)
-
-    report("  the lanes alone", f"{50 * learning.lanes / best_of(5, lane_steps):,.0f} steps/s")
-    simulator = Simulator(hundred_stages())
-    agent = Learned(checkpoint="pointer")
-    trace = min((simulator.run(agent) for _ in range(5)), key=lambda t: t.decision_seconds.sum())
-    middle, tail = np.percentile(trace.decision_seconds * 1e3, [50, 99])
-    report("decision of the shipped checkpoint, P50 / P99", f"{middle:.3f} / {tail:.3f} ms")
-
-
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
-    "environment": environment_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
     "planners": planner_figures,
@@ -663,7 +579,6 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "decisions": decision_times,
     "lab": lab_figures,
     "comparison": comparison,
-    "learning": learning_figures,
 }
 
 

@@ -38,13 +38,16 @@ from fate_gym.env.features import (
     DEVICE_KV,
     DEVICE_PREFIX_HITS,
     DEVICE_QUEUE,
+    DEVICE_UP,
     DEVICE_WEIGHTS,
     DEVICE_WIDTH,
     GLOBAL_BUSY,
     GLOBAL_CAN_WAIT,
     GLOBAL_DONE,
     GLOBAL_EAGER,
+    GLOBAL_FAILING,
     GLOBAL_HIDDEN,
+    GLOBAL_LENGTH_UNCERTAINTY,
     GLOBAL_LONGEST_QUEUE,
     GLOBAL_MEAN_QUEUE,
     GLOBAL_NOW,
@@ -52,6 +55,7 @@ from fate_gym.env.features import (
     GLOBAL_SHOWN,
     GLOBAL_STAGES_LEFT,
     GLOBAL_UNCERTAINTY,
+    GLOBAL_UP,
     GLOBAL_WIDTH,
     GLOBAL_WORK_LEFT,
     GLOBAL_WORKFLOWS,
@@ -61,11 +65,13 @@ from fate_gym.env.features import (
     HALF_TRANSFER,
     HALF_WORKFLOWS,
     LONG,
+    NODE_LIVES,
     NODE_SLOT,
     NODE_STATUS,
     NODE_WIDTH,
     STAGE_AGE,
     STAGE_BEST_END,
+    STAGE_CHILDREN_LIVE,
     STAGE_PREFIX_CACHED,
     STAGE_READY_FOR,
     STAGE_RESIDENT,
@@ -88,8 +94,10 @@ from fate_gym.env.placements import (
 from fate_gym.sim.cost import drain_estimate, prefill_seconds, transfer_seconds
 from fate_gym.sim.engine import can_wait
 from fate_gym.sim.layout import (
+    DONE,
     FIXED_STAGE,
     MODEL_STAGE,
+    VANISHED,
     Array,
     Buffer,
     ProblemView,
@@ -202,10 +210,9 @@ def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView)
     now = st.head[0].now
     for d in range(p.devices.size):
         fr.turn[d] = drain_estimate(p, st, d)
-        # A device that is down has its turn at inf.
-        fr.turn_feature[d] = 1.0
-        if fr.turn[d] < np.inf:
-            fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
+        # A device that is down has its turn at inf; when it will be repaired nobody knows.
+        queue = fr.turn[d] - now if fr.turn[d] < np.inf else p.head[0].mttr_s
+        fr.turn_feature[d] = saturate(queue, h.time_scale)
         fr.hits[d] = 0.0
         fr.demand[d] = 0.0
         seen, dev = fr.seen[d], st.devices[d]
@@ -498,6 +505,35 @@ def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, ro
         rows[slot, STAGE_RESIDENT] = resident / f.stages[s].eligible
         rows[slot, STAGE_PREFIX_CACHED] = cached
         rows[slot, STAGE_BEST_END] = saturate(best - now, h.time_scale)
+        rows[slot, STAGE_CHILDREN_LIVE] = _children_live(p, st, s)
+
+
+@inlined
+def _life(p: ProblemView, st: StateView, s: int) -> float:
+    """The probability that stage ``s`` lives, given what has been drawn."""
+    life = 1.0
+    while life > 0.0:
+        if st.stages[s].note == VANISHED:
+            return 0.0
+        chooser = p.stages[s].chooser
+        if chooser < 0 or st.stages[chooser].status == DONE:
+            # Its chooser has drawn: had it been against the stage, it would have vanished.
+            break
+        life *= min(1.0, p.stages[s].lives_to) - p.stages[s].lives_from
+        s = chooser
+    return life
+
+
+@inlined
+def _children_live(p: ProblemView, st: StateView, s: int) -> float:
+    stage = p.stages[s]
+    children = stage.children_to - stage.children_from
+    if children == 0 or p.head[0].choosers == 0:
+        return 1.0 if children > 0 else 0.0
+    living = 0.0
+    for i in range(stage.children_from, stage.children_to):
+        living += _life(p, st, p.edges[p.out_edges[i]].child)
+    return living / children
 
 
 @inlined
@@ -524,6 +560,7 @@ def _write_devices(
         rows[d, DEVICE_QUEUE] = fr.turn_feature[d]
         rows[d, DEVICE_PREFIX_HITS] = fr.hits[d] / max(1, with_prefix)
         rows[d, DEVICE_DEMAND] = fr.demand[d]
+        rows[d, DEVICE_UP] = fr.turn[d] < np.inf
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
 
@@ -541,8 +578,10 @@ def _write_globals(
     now = st.head[0].now
     number = p.devices.size
     busy, total, longest = 0, 0.0, 0.0
+    up = 0
     for d in range(number):
-        queue = fr.turn[d] - now
+        queue = fr.turn[d] - now if fr.turn[d] < np.inf else p.head[0].mttr_s
+        up += fr.turn[d] < np.inf
         busy += st.devices[d].queue_head >= 0
         total += queue
         longest = max(longest, queue)
@@ -562,6 +601,9 @@ def _write_globals(
     row[GLOBAL_WORK_LEFT] = saturate(max(0.0, h.work) / number, LONG * h.time_scale)
     row[GLOBAL_UNCERTAINTY] = saturate(p.head[0].uncertainty, HALF_SIGMA)
     row[GLOBAL_EAGER] = p.head[0].eager
+    row[GLOBAL_LENGTH_UNCERTAINTY] = saturate(p.head[0].length_uncertainty, HALF_SIGMA)
+    row[GLOBAL_FAILING] = p.head[0].failing
+    row[GLOBAL_UP] = up / number
 
 
 @compiled
@@ -589,6 +631,7 @@ def _write_graph(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, o
             for c in range(2 * h.models):
                 nodes[s, NODE_WIDTH + c] = f.stage_rows[s, STAGE_WIDTH + c]
             nodes[s, NODE_STATUS + st.stages[s].status] = 1.0
+            nodes[s, NODE_LIVES] = _life(p, st, s)
             stage = p.stages[s]
             for e in range(stage.parents_from, stage.parents_to):
                 edges[e, 0] = p.edges[e].parent

@@ -76,19 +76,12 @@ class Observer:
         """
         if action == self.spec.actions - 1 and self._observation["action_mask"][action]:
             return None
-        frame = self._frame_view
-        k, at = 0, -1
-        slot, position = divmod(action, self.spec.positions)
-        if 0 <= slot < frame.head[0]["shown"]:
-            at = int(frame.lines[slot]) * self.spec.positions + position
-            k = int(frame.widths[at])
-        if k == 0:
+        assignment = self.spec.placement(self._frame_view, self._instance.compiled, action)
+        if assignment is None:
             raise IllegalActionError(f"action {action} is illegal")
-        stage = int(frame.window[slot])
-        _note(self._instance.compiled.buffer, self._instance.facts, self._frame, stage)
-        return Assignment(
-            stage, tuple(frame.members[at, :k].tolist()), tuple(frame.counts[at, :k].tolist())
-        )
+        compiled = self._instance.compiled
+        _note(compiled.buffer, self._instance.facts, self._frame, assignment.stage)
+        return assignment
 
 
 @compiled

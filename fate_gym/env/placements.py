@@ -157,6 +157,27 @@ def is_team(fr: FrameView, number: int, width: int, k: int) -> bool:
 
 
 @inlined
+def deal(p: ProblemView, fr: FrameView, action: int) -> int:
+    """Put the placement of an action into ``fr.team`` and ``fr.deal``; returns its devices, or 0.
+
+    The stage is ``fr.window[action // positions]``.
+    """
+    h = fr.head[0]
+    slot, position = action // h.positions, action % h.positions
+    if action < 0 or slot >= h.shown:
+        return 0
+    line = fr.lines[slot]
+    k = fr.widths[line * h.positions + position]
+    if position < h.devices:
+        fr.team[0], fr.deal[0] = position, p.stages[fr.window[slot]].queries
+    else:
+        number = line * 3 * (h.shards - 1) + position - h.devices
+        for i in range(k):
+            fr.team[i], fr.deal[i] = fr.members[number, i], fr.counts[number, i]
+    return k
+
+
+@inlined
 def split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> None:
     """As `fate_gym.sim.cost.split_queries`, for the team at ``at``."""
     queries = p.stages[s].queries
@@ -183,6 +204,7 @@ def split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> Non
 
 
 __all__ = [
+    "deal",
     "decode_seconds",
     "evicted",
     "find_holders",

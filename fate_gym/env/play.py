@@ -7,6 +7,7 @@ import numpy as np
 from fate_gym.compiled import compiled, inlined
 from fate_gym.env.layout import FRAME_HEAD, FactsView, FrameView, facts_view, frame_view
 from fate_gym.env.observation import observe, open_window
+from fate_gym.env.placements import deal
 from fate_gym.env.reward import pay, start_paying, survey
 from fate_gym.sim import engine
 from fate_gym.sim.layout import (
@@ -120,26 +121,17 @@ def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, a
     """Place, or wait for the next event. False: the action is illegal."""
     h = fr.head[0]
     last = h.slots * h.positions
-    if h.ended or action < 0 or action > last:
+    if h.ended or action > last:
         return False
     if action == last:
         if not engine.advance(p.buffer, st.buffer, log):
             return False
         h.waits += 1
         return True
-    slot = action // h.positions
-    if slot >= h.shown:
-        return False
-    line, position = fr.lines[slot], action % h.positions
-    k = fr.widths[line * h.positions + position]
+    k = deal(p, fr, action)
     if k == 0:
         return False
-    s = fr.window[slot]
-    fr.team[0], fr.deal[0] = position, p.stages[s].queries
-    if position >= h.devices:
-        number = line * 3 * (h.shards - 1) + position - h.devices
-        for i in range(k):
-            fr.team[i], fr.deal[i] = fr.members[number, i], fr.counts[number, i]
+    s = fr.window[action // h.positions]
     engine.commit(p.buffer, st.buffer, log, s, fr.team, fr.deal, k)
     _count(f, fr, s)
     return True

@@ -41,6 +41,14 @@ def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
         for s in range(workflow.stages_from, workflow.stages_to):
             if p.stages[s].kind != TOOL_STAGE:
                 h.work += f.stages[s].best
+    if p.head[0].choosers > 0 or p.head[0].failing > 0:
+        # Stages vanish, and those that were lost have to be placed again.
+        h.work = 0.0
+        for i in range(h.arrived):
+            workflow = p.workflows[p.arrivals[i]]
+            for s in range(workflow.stages_from, workflow.stages_to):
+                if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
+                    h.work += f.stages[s].best
     if h.active == 0:
         return
     ended = h.stages - st.head[0].known_left

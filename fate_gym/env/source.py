@@ -37,6 +37,7 @@ class Instance:
         compiled: its arrays.
         facts: what the observation needs to know (`fate_gym.env.layout`).
         sizes: bytes of problem, facts, state and frame.
+        unit: seconds per unit of reward.
         first_arrival: seconds.
     """
 
@@ -45,6 +46,7 @@ class Instance:
         self.compiled = compiled
         self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
         self._head["unit"] = spec.options.reward_scale or self._head["scale"]
+        self.unit = float(self._head["unit"])
         self.first_arrival = float(self._head["first_arrival"])
         self.sizes = (
             compiled.buffer.size,
@@ -184,12 +186,18 @@ class Source:
     def _compile(problem: Problem | CompiledProblem, options: EnvOptions) -> CompiledProblem:
         if not isinstance(problem, Problem | CompiledProblem):
             raise _not_a_problem(problem)
-        plain = problem.problem if isinstance(problem, CompiledProblem) else problem
-        sigma = options.uncertainty
-        if sigma is None or sigma == plain.options.uncertainty:
+        given = problem.problem if isinstance(problem, CompiledProblem) else problem
+        names = ("uncertainty", "length_uncertainty")
+        wanted = {name: getattr(options, name) for name in names}
+        change = {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and value != getattr(given.options, name)
+        }
+        if not change:
             return compile_problem(problem)
-        noisy = plain.options.model_copy(update={"uncertainty": sigma})
-        return compile_problem(plain.model_copy(update={"options": noisy}))
+        noisy = given.options.model_copy(update=change)
+        return compile_problem(given.model_copy(update={"options": noisy}))
 
 
 def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:

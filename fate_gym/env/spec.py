@@ -12,10 +12,17 @@ from gymnasium import spaces
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, GROUPS, NODES, STAGES
-from fate_gym.env.layout import FRAME_HEAD, LATENCY, MAKESPAN, SHAPED, frame_bytes
+from fate_gym.env.layout import (
+    FRAME_HEAD,
+    LATENCY,
+    MAKESPAN,
+    SHAPED,
+    FrameView,
+    frame_bytes,
+)
 from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen
-from fate_gym.sim import CompiledProblem
+from fate_gym.sim import Assignment, CompiledProblem
 from fate_gym.sim.candidates import candidate_count
 from fate_gym.sim.layout import Buffer
 from fate_gym.workloads.arrivals import Arrivals
@@ -52,6 +59,9 @@ class EnvOptions(Frozen):
     time_scale: PositiveFloat = Field(10.0, description="seconds at which a time is 0.5")
     uncertainty: NonNegativeFloat | None = Field(
         None, le=2.0, description="sigma of the noise on durations; None: the problem's own"
+    )
+    length_uncertainty: NonNegativeFloat | None = Field(
+        None, le=2.0, description="sigma of actual / estimated output tokens; None: likewise"
     )
     arrivals: Arrivals | None = Field(
         None, description="process that every episode draws arrivals from; None: the problem's own"
@@ -136,9 +146,25 @@ class Spec:
         """Number of actions: S P placements, and waiting."""
         return self.options.window * self.positions + 1
 
-    def team(self, line: int, position: int) -> int:
-        """The row of a placement on several devices in `FrameView.members`."""
-        return line * 3 * (self.options.max_shards - 1) + position - self.limits.devices
+    def placement(
+        self, frame: FrameView, compiled: CompiledProblem, action: int
+    ) -> Assignment | None:
+        """What an action places by the frame of the last observation; None if nothing."""
+        slot, position = divmod(action, self.positions)
+        if not 0 <= slot < frame.head["shown"][0]:
+            return None
+        line, stage = int(frame.lines[slot]), int(frame.window[slot])
+        k = int(frame.widths[line * self.positions + position])
+        if k == 0:
+            return None
+        if k == 1:
+            return Assignment(stage, (position,), (int(compiled.view.stages["queries"][stage]),))
+        number = line * 3 * (self.options.max_shards - 1) + position - self.limits.devices
+        return Assignment(
+            stage,
+            tuple(frame.members[number, :k].tolist()),
+            tuple(frame.counts[number, :k].tolist()),
+        )
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

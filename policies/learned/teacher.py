@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fate_gym.compiled import compiled
 from fate_gym.env.layout import frame_view
+from fate_gym.env.placements import deal
 from fate_gym.sim import CompiledProblem
 from fate_gym.sim.engine import advance, commit
 from fate_gym.sim.layout import DONE, NO_LOG, Array, Buffer, Log, problem_view, state_view
@@ -76,10 +77,8 @@ def _values(
             if not advance(problem, room, log):
                 continue
         else:
-            slot = a // positions
-            at = fr.lines[slot] * positions + a % positions
-            s, k = fr.window[slot], fr.widths[at]
-            commit(problem, room, log, s, fr.members[at], fr.counts[at], k)
+            k = deal(p, fr, a)
+            commit(problem, room, log, fr.window[a // positions], fr.team, fr.deal, k)
         play(problem, room, log, base, choices, scratch)
         st = state_view(room, p)
         workflows, stages = 0, 0
