@@ -52,6 +52,7 @@ def blocks(page: Path) -> list[Block]:
 def smaller(code: str) -> str:
     """The same commands on the smallest suite, with two seeds."""
     code = re.sub(r"suite=(?!files)[\w]+", "suite=smoke", code)
+    code = re.sub(r"experiment=\w+(?!.*suite=)", r"\g<0> suite=smoke", code)
     code = re.sub(r"(runs/\w+)/(?:quick|real_dag\w*)/", r"\1/smoke/", code)
     return re.sub(r"range\(\d+\)", "range(2)", code)
 
