@@ -49,6 +49,7 @@ class OfflineScheduler:
         p = view.compiled.view
         self._planned = np.zeros(p.workflows.size, np.bool_)
         self._queues: list[list[int]] = [[] for _ in range(p.devices.size)]
+        self._placed: dict[int, int] = {}
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place the ready stages whose turn in the plan it is."""
@@ -58,10 +59,20 @@ class OfflineScheduler:
             if not self._planned[workflow_of[stage]]:
                 self._plan(view, int(workflow_of[stage]))
         waiting = set(ready)
+        for stage in ready:
+            if stage in self._placed:
+                # Its device failed while it ran or waited: it goes first once that is repaired.
+                self._queues[self._placed.pop(stage)].append(stage)
         assignments = []
         for device, queue in enumerate(self._queues):
-            while queue and queue[-1] in waiting:
-                assignments.append(Assignment(queue.pop(), (device,)))
+            while queue and view.vanished(queue[-1]):
+                queue.pop()
+            while queue and queue[-1] in waiting and view.up[device]:
+                stage = queue.pop()
+                self._placed[stage] = device
+                assignments.append(Assignment(stage, (device,)))
+                while queue and view.vanished(queue[-1]):
+                    queue.pop()
         return assignments
 
     def _plan(self, view: DecisionView, workflow: int) -> None:
@@ -76,12 +87,19 @@ class OfflineScheduler:
             insertion=self._insertion,
         )
         self._planned[workflow] = True
+        record = view.compiled.view.workflows[workflow]
+        first = int(record["stages_from"])
+        own = slice(first, int(record["stages_to"]))
         # A stage of no length stands before the one that starts at the same time.
-        order = np.lexsort((plan.sequence, plan.end, plan.start))
-        for device, queue in enumerate(self._queues):
-            mine = [int(s) for s in order if plan.device[s] == device]
+        order = np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))
+        mine: list[list[int]] = [[] for _ in self._queues]
+        devices = plan.device[own][order]
+        for stage, device in zip((first + order).tolist(), devices.tolist(), strict=True):
+            if device >= 0:
+                mine[device].append(stage)
+        for queue, new in zip(self._queues, mine, strict=True):
             # Kept in reverse: the next stage is the last element. New work goes behind old.
-            queue[:0] = mine[::-1]
+            queue[:0] = new[::-1]
 
 
 def method_tables(

@@ -2,13 +2,15 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
+Without sections: all but `lab` and `comparison`, which take minutes.
 Each figure is the best of several repetitions in this process, after compiling; the references
-(SAGA's HEFT, a memory copy) run in the same process, so the ratios carry over to other machines.
+(SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
+with, so the ratios carry over to other machines. One process, one thread.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -17,15 +19,29 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+import fate_gym
+from fate_gym.compiled import compiled
+from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
 from fate_gym.lab.results import SHARDS, WORKFLOWS, find_jobs, write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
-from fate_gym.workloads import assign_roles, load_cluster, topologies
+from fate_gym.workloads import (
+    assign_roles,
+    build_suite,
+    import_workflow,
+    load_cluster,
+    load_suite,
+    load_wfformat,
+    topologies,
+)
 from policies import make_policy, policy_specs
 from policies.list_core import NO_PENALTY
 from policies.list_scheduling import ListScheduler
@@ -34,14 +50,16 @@ from policies.offline import OfflineScheduler, plan_workflow
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def best_of(repetitions: int, call: Callable[[], object]) -> float:
+def best_of(
+    repetitions: int, call: Callable[[], object], clock: Callable[[], float] = perf_counter
+) -> float:
     """Seconds of the fastest of several calls, after one that is not counted."""
     call()
     seconds = []
     for _ in range(repetitions):
-        start = perf_counter()
+        start = clock()
         call()
-        seconds.append(perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds)
 
 
@@ -151,6 +169,194 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
+def layered(width: int, layers: int, cluster: str) -> Problem:
+    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+    stages = [
+        Stage(
+            id=f"s{layer}-{i}",
+            model=models[(i + layer) % len(models)],
+            queries=4,
+            prefix_group=f"g{i % 8}",
+            prefix_tokens=1000,
+            prompt_tokens=300 + 50 * (i % 7),
+            output_tokens=60 + 20 * (i % 5),
+        )
+        for layer in range(layers)
+        for i in range(width)
+    ]
+    edges = [
+        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
+        for layer in range(layers - 1)
+        for i in range(width)
+        for step in (0, 1)
+    ]
+    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster(cluster), [workflow])
+
+
+def planner_figures() -> None:
+    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    for width, layers, cluster, goals in (
+        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
+        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
+    ):
+        problem = layered(width, layers, cluster)
+        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
+        for name, goal in goals.items():
+            policy = make_policy(name)
+            simulator = Simulator(problem)
+            simulator.run(policy)
+            milliseconds = simulator.run(policy).decision_seconds * 1e3
+            # Without those at which no device is idle.
+            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
+            report(
+                f"decision of {name}, {size}",
+                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
+                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
+            )
+
+
+def workload_figures() -> None:
+    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
+    spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
+    cluster = load_cluster(spec.cluster)
+    count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
+    seconds = best_of(3, lambda: build_suite(spec, cluster, 0), process_time)
+    report(f"build a suite of {count} workflows", f"{seconds:.2f} s", "goal < 2 s")
+    chosen = min(topologies(), key=lambda t: (abs(len(t) - 2000), t.name))
+    ids = chosen.task_ids
+    parents: list[list[str]] = [[] for _ in ids]
+    for parent, child in chosen.edges.tolist():
+        parents[child].append(ids[parent])
+    tasks = [
+        {"name": name, "id": name, "category": kind, "parents": before, "runtimeInSeconds": 1.0,
+         "files": [{"link": "output", "name": f"{name}.out", "sizeInBytes": 1000}]}
+        for name, kind, before in zip(ids, chosen.types, parents, strict=True)
+    ]  # fmt: skip
+    document = {"name": chosen.name, "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workflow.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
+    report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
+
+
+@compiled
+def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArray[Any]) -> None:
+    """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
+    for i in range(masks.shape[0]):
+        legal = 0
+        for j in range(masks.shape[1]):
+            legal += masks[i, j]
+        skip = int(uniform[i] * legal)
+        actions[i] = 0
+        for j in range(masks.shape[1]):
+            if masks[i, j]:
+                if skip == 0:
+                    actions[i] = j
+                    break
+                skip -= 1
+
+
+def hundred_stage_problems() -> list[Problem]:
+    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
+    cluster = load_cluster("mixed_8")
+    nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
+    return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:8]]
+
+
+def cartpole_steps_per_s(steps: int) -> float:
+    """CartPole-v1 as `gymnasium.make` gives it, random actions drawn before, resets included."""
+    env = gymnasium.make("CartPole-v1")
+    actions = np.random.default_rng(0).integers(0, 2, steps)
+    env.reset(seed=0)
+    start = process_time()
+    for action in actions:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return steps / (process_time() - start)
+
+
+def single_steps_per_s(env: gymnasium.Env[Any, Any], steps: int) -> float:
+    """The environment as `gymnasium.make` gives it; drawing legal actions and resets included."""
+    uniform = np.random.default_rng(0).random((steps, 1))
+    action = np.zeros(1, np.int64)
+    _, info = env.reset(seed=0)
+    start = process_time()
+    for i in range(steps):
+        draw_actions(info["action_mask"][None], uniform[i], action)
+        _, _, terminated, _, info = env.step(action[0])
+        if terminated:
+            _, info = env.reset()
+    return steps / (process_time() - start)
+
+
+def vector_steps_per_s(
+    envs: WorkflowSchedulingVectorEnv, steps: int, *, count_events: bool = False
+) -> tuple[float, float]:
+    """Steps of all lanes a second, drawing and automatic resets included; state events a second.
+
+    Events are what the simulator applies: commits and ends of shards, ends of split stages and of
+    tools, arrivals. They are counted from what the lanes' states say, when an episode ends.
+    """
+    lanes = envs.num_envs
+    uniform = np.random.default_rng(0).random((steps, lanes))
+    actions = np.zeros(lanes, np.int64)
+    _, infos = envs.reset(seed=0)
+    events = 0
+    start = process_time()
+    for i in range(steps):
+        draw_actions(infos["action_mask"], uniform[i], actions)
+        _, _, terminated, _, infos = envs.step(actions)
+        if count_events:
+            events += sum(events_of(envs, lane) for lane in np.flatnonzero(terminated).tolist())
+    seconds = process_time() - start
+    return steps * lanes / seconds, events / seconds
+
+
+def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
+    """Events of a lane's episode, which has just ended."""
+    state, problem = envs.lane_state(lane)
+    shards = int(state.head[0]["shard_rows"])
+    gathered = int((state.stages["shards"] > 1).sum())
+    return 2 * shards + gathered + int(problem.workflows.size)
+
+
+def environment_figures() -> None:
+    """The Gymnasium environment, single and in a batch, against CartPole in the same process.
+
+    In seconds of the processor: what else runs on the machine weighs less.
+    """
+    problems = hundred_stage_problems()
+    env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
+    envs = fate_gym.make_vec(32, problem=problems)
+    sizes = sorted(len(problem.workflows[0].stages) for problem in problems)
+    print(
+        f"environment: {sizes[0]}-{sizes[-1]} stages x 8 devices, window 8, K = 3, whole "
+        "observation, random legal actions (one compiled draw a step), resets included"
+    )
+    cart, single, vector, events = [], [], [], []
+    for _ in range(8):
+        cart.append(cartpole_steps_per_s(10_000))
+        single.append(single_steps_per_s(env, 5_000))
+        cart.append(cartpole_steps_per_s(10_000))
+        vector.append(vector_steps_per_s(envs, 300)[0])
+        events.append(vector_steps_per_s(envs, 300, count_events=True)[1])
+    reference = max(cart)
+    report("CartPole-v1, one process", f"{reference:,.0f} steps/s")
+    report("single environment", f"{max(single):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.2")
+    report("vector environment, 32 lanes", f"{max(vector):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 0.8")
+    report("  state events", f"{max(events):,.0f} events/s")
+    own = env.unwrapped
+    assert isinstance(own, WorkflowSchedulingEnv)
+    seconds = best_of(300, own.reset)
+    report("  reset of the single environment", f"{seconds * 1e3:.3f} ms", "goal < 1 ms")
+
+
 def memory_figure() -> None:
     """Peak memory of a large problem, in a process of its own."""
     code = "import sys; sys.path.insert(0, 'scripts');import benchmark; benchmark.large_problem()"
@@ -248,16 +454,19 @@ def decision_times() -> None:
 
 
 def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
-    """Milliseconds, over 100 first decisions in each of some states."""
+    """Milliseconds of CPU, over 100 first decisions in each of some states.
+
+    Not by the clock: on a busy machine that would count the other processes.
+    """
     milliseconds = []
     for simulator in starts:
         view = simulator.view()
         policy = make_policy(name)
         for _ in range(101):
             policy.reset(view, 0)
-            start = perf_counter()
+            start = thread_time()
             policy.decide(view)
-            milliseconds.append((perf_counter() - start) * 1e3)
+            milliseconds.append((thread_time() - start) * 1e3)
         # The first call loads compiled code and solvers.
         del milliseconds[-101]
     return float(np.percentile(milliseconds, 99))
@@ -360,14 +569,101 @@ def large_sweep(source: Path, target: Path) -> int:
     return total
 
 
+def learning_figures() -> None:
+    """Environment and learning together, as `scripts/train.py` does it, and where the time goes.
+
+    Seconds of this process's processor time: one thread, on one core.
+    """
+    try:
+        import torch
+        from stable_baselines3.common.callbacks import BaseCallback
+    except ImportError:
+        report("learning", "left out", "needs the extra rl")
+        return
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    from fate_gym.lab.training.config import parse_train_config
+    from fate_gym.lab.training.loop import make_env, make_model
+    from fate_gym.lab.training.problems import build_problems, common_limits
+    from policies.learned.policy import Learned
+
+    torch.set_num_threads(1)
+    with initialize_config_module("conf", version_base="1.3"):
+        values = OmegaConf.to_container(compose("train", ["agent=maskable_ppo"]), resolve=True)
+    config = parse_train_config(values)  # type: ignore[arg-type]
+    problems = build_problems(config.curriculum.phases[0], train=True)
+    learning = config.agent.learning
+    assert learning is not None
+    env = make_env(learning.lanes, problems, common_limits([problems]), config.options)
+    model = make_model(config, env)
+
+    class Clock(BaseCallback):  # type: ignore[misc]
+        """Processor time of rollouts and of updates, after the first of each."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rollouts: list[float] = []
+            self.updates: list[float] = []
+            self._last = 0.0
+
+        def _lap(self, into: list[float]) -> None:
+            now = process_time()
+            if self._last:
+                into.append(now - self._last)
+            self._last = now
+
+        def _on_rollout_start(self) -> None:
+            self._lap(self.updates)
+
+        def _on_rollout_end(self) -> None:
+            self._lap(self.rollouts)
+
+        def _on_training_end(self) -> None:
+            self._lap(self.updates)
+
+        def _on_step(self) -> bool:
+            return True
+
+    clock = Clock()
+    block = learning.lanes * model.n_steps
+    model.learn(4 * block, callback=clock)
+    rollout, update = min(clock.rollouts), min(clock.updates)
+    report(
+        "MaskablePPO, pointer network, environment + learning",
+        f"{block / (rollout + update):,.0f} steps/s",
+        "goal > 3,000 on 2 cores",
+    )
+    report("  rollouts (environment, network, buffer)", f"{block / rollout:,.0f} steps/s")
+    report(f"  updates ({model.n_epochs} epochs)", f"{block / update:,.0f} steps/s")
+    actions = np.zeros(learning.lanes, np.int64)
+    env.reset()
+
+    def lane_steps() -> None:
+        for _ in range(50):
+            actions[:] = [mask.argmax() for mask in env.action_masks()]
+            env.step(actions)
+
+    report("  the lanes alone", f"{50 * learning.lanes / best_of(5, lane_steps):,.0f} steps/s")
+    simulator = Simulator(hundred_stages())
+    agent = Learned(checkpoint="pointer")
+    trace = min((simulator.run(agent) for _ in range(5)), key=lambda t: t.decision_seconds.sum())
+    middle, tail = np.percentile(trace.decision_seconds * 1e3, [50, 99])
+    report("decision of the shipped checkpoint, P50 / P99", f"{middle:.3f} / {tail:.3f} ms")
+
+
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
+    "environment": environment_figures,
+    "workloads": workload_figures,
     "saga": heft_against_saga,
+    "planners": planner_figures,
     "memory": memory_figure,
     "start": cold_start,
     "decisions": decision_times,
     "lab": lab_figures,
     "comparison": comparison,
+    "learning": learning_figures,
 }
 
 

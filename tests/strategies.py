@@ -9,14 +9,28 @@ validation: each stage is cut to fit on some device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from hypothesis import strategies as st
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Model
-from fate_gym.problem import Cluster, Device, Edge, Link, Options, Problem, Stage, Workflow
+from fate_gym.problem import (
+    Branch,
+    Choice,
+    Cluster,
+    Device,
+    Edge,
+    Failures,
+    FanOut,
+    Link,
+    Options,
+    Outage,
+    Problem,
+    Stage,
+    Workflow,
+)
 
 Kind = Literal["any", "llm", "pressure", "mixed", "classical"]
 """What is in a problem.
@@ -134,8 +148,11 @@ def workflows(
             for parent in parents
         ]
         stages.append(stage)
+    choices, fan_outs = draw(_choices([stage.id for stage in stages], edges))
     return Workflow(
         id=id,
+        choices=choices,
+        fan_outs=fan_outs,
         stages=tuple(draw(st.permutations(stages))),
         edges=tuple(draw(st.permutations(edges))),
         arrival=draw(st.sampled_from([0.0, 0.0, 1.5, 60.0]) | _positive(0, 200)),
@@ -224,13 +241,68 @@ def _limits(cluster: Cluster) -> dict[str, float]:
     }
 
 
-def options() -> st.SearchStrategy[Options]:
-    """Options of execution; half of them without uncertainty."""
+@st.composite
+def _choices(
+    draw: st.DrawFn, stages: Sequence[str], edges: Iterable[Edge]
+) -> tuple[list[Choice], list[FanOut]]:
+    """Branches and fan-outs behind some of the stages, which are given parents first."""
+    choices: list[Choice] = []
+    fan_outs: list[FanOut] = []
+    taken: set[str] = set()
+    behind: dict[str, set[str]] = {stage: set() for stage in stages}
+    for stage in reversed(stages):
+        for edge in edges:
+            if edge.parent == stage:
+                behind[stage] |= {edge.child} | behind[edge.child]
+    for stage in stages:
+        free = sorted(behind[stage] - taken)
+        if not free or draw(st.integers(0, 3)) > 0:
+            continue
+        chosen = draw(st.lists(st.sampled_from(free), unique=True, min_size=1, max_size=4))
+        taken.update(chosen)
+        cut = draw(st.integers(0, len(chosen)))
+        if draw(st.booleans()):
+            share = draw(st.sampled_from([0.5, 0.1, 0.9]))
+            options = [(share, chosen[:cut]), (1.0 - share, chosen[cut:])]
+            choices.append(
+                Choice(
+                    after=stage,
+                    options=[Branch(probability=p, stages=part) for p, part in options],
+                )
+            )
+        else:
+            replicas = [part for part in (chosen[:cut], chosen[cut:]) if part]
+            weights = [1.0] if len(replicas) == 1 else [0.5, 0.5]
+            fan_outs.append(FanOut(after=stage, replicas=replicas, weights=weights))
+    return choices, fan_outs
+
+
+@st.composite
+def failures(draw: st.DrawFn, cluster: Cluster) -> Failures:
+    """Frequent failures at given times, on whole seconds to make ties, or at random."""
+    if draw(st.booleans()):
+        mtbf = draw(st.sampled_from([20.0, 200.0]))
+        return Failures(mtbf_s=mtbf, mttr_s=draw(_positive(1, 30)), most=3)
+    outages = []
+    for device in draw(st.lists(st.sampled_from(cluster.devices), unique=True, min_size=1)):
+        time = 0.0
+        for _ in range(draw(st.integers(1, 3))):
+            time += draw(st.integers(0 if time == 0.0 else 1, 20).map(float) | _positive(0.1, 50))
+            seconds = draw(st.integers(1, 9).map(float) | _positive(0.1, 30))
+            outages.append(Outage(device=device.id, at=time, seconds=seconds))
+            time += seconds
+    return Failures(outages=tuple(outages))
+
+
+def options(cluster: Cluster) -> st.SearchStrategy[Options]:
+    """Options of execution; half of them without uncertainty, most without failures."""
     return st.builds(
         Options,
         max_shards=st.integers(1, 4),
         eager_transfers=st.booleans(),
         uncertainty=st.sampled_from([0.0, 0.0, 0.2, 1.0]),
+        length_uncertainty=st.sampled_from([0.0, 0.0, 0.5]),
+        failures=st.none() | st.none() | failures(cluster),
     )
 
 
@@ -274,5 +346,5 @@ def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
             flows.append(draw(workflows(cluster, id=f"w{i}", kind=kind, most=left)))
             left -= len(flows[-1].stages)
     return Problem.build(
-        cluster, flows, id=f"random-{kind}", options=draw(options()), models=[TINY_MOE]
+        cluster, flows, id=f"random-{kind}", options=draw(options(cluster)), models=[TINY_MOE]
     )

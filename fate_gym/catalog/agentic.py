@@ -44,6 +44,9 @@ class Template(_Fact):
     ours: str = Field(description="what is not")
     batch: Span
     chances: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    skips: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict, description="share of runs without a step, where that is drawn"
+    )
     roles: dict[str, AnyCall]
     steps: dict[str, Step] = Field(min_length=1)
 
@@ -59,6 +62,8 @@ class Template(_Fact):
             if step.when is not None and step.when not in self.chances:
                 raise ValueError(f"step {name!r} has no chance {step.when!r}")
             known.add(name)
+        if set(self.skips) - known:
+            raise ValueError("skips names a step that is not there")
         return self
 
 

@@ -180,6 +180,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self.render_mode = render_mode
         self.source = Source(problem, self._options)
         self.env_spec: Spec = self.source.spec
+        self._first_head = self.env_spec.head(0, 1)
         self.observation_space = self.env_spec.observation_space()
         self.action_space = self.env_spec.action_space()
         self._reference = reference
@@ -456,15 +457,15 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         if self._instance is not instance:
             self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
             self._simulator.play(self._adopt)
-            self._frame = np.zeros(self.env_spec.frame_bytes(instance.compiled), np.uint8)
-            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+            self._frame = np.zeros(instance.sizes[3], np.uint8)
+            self._frame[: FRAME_HEAD.itemsize] = self._first_head
             self._frame_view: FrameView = plain(frame_view)(self._frame, instance.compiled.view)
             self._head = self._frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
             self._instance = instance
         elif fresh:
             self._simulator.reset(seed)
             self._frame[:] = 0
-            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+            self._frame[: FRAME_HEAD.itemsize] = self._first_head
         self._simulator.seed = seed
         self._ended = False
 
@@ -497,14 +498,19 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         frame = self._frame_view
         if slot >= self._head["shown"]:
             return None
-        at = int(frame.lines[slot]) * self.env_spec.positions + position
-        k = int(frame.widths[at])
+        line, stage = int(frame.lines[slot]), int(frame.window[slot])
+        k = int(frame.widths[line * self.env_spec.positions + position])
         if k == 0:
             return None
+        if k == 1:
+            return Assignment(
+                stage, (position,), (int(self.compiled.view.stages["queries"][stage]),)
+            )
+        number = self.env_spec.team(line, position)
         return Assignment(
-            int(frame.window[slot]),
-            tuple(frame.members[at, :k].tolist()),
-            tuple(frame.counts[at, :k].tolist()),
+            stage,
+            tuple(frame.members[number, :k].tolist()),
+            tuple(frame.counts[number, :k].tolist()),
         )
 
     def _info(self, observation: Observation) -> dict[str, Any]:

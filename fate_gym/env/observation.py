@@ -78,14 +78,15 @@ from fate_gym.env.layout import FactsView, FrameView, facts_view, frame_view
 from fate_gym.env.placements import (
     decode_seconds,
     evicted,
-    find_team,
+    find_holders,
+    find_neighbours,
     is_team,
     price_whole,
     sort_devices,
     split_queries,
 )
 from fate_gym.sim.cost import drain_estimate, prefill_seconds, transfer_seconds
-from fate_gym.sim.engine import next_event_time
+from fate_gym.sim.engine import can_wait
 from fate_gym.sim.layout import (
     FIXED_STAGE,
     MODEL_STAGE,
@@ -120,18 +121,21 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
         with_prefix += p.stages[fr.window[slot]].prefix_tokens > 0
     for i in range(h.shown * h.positions, actions):
         mask[i] = 0
-    h.can_wait = h.ended == 0 and next_event_time(p, st) < np.inf
+    h.can_wait = h.ended == 0 and can_wait(p, st)
     mask[actions] = h.can_wait
     if h.candidates_at >= 0:
         width = h.positions * CANDIDATE_WIDTH
-        cells = table(out, h.candidates_at, h.slots * width, np.float32)
-        for slot in range(h.shown):
-            row = fr.lines[slot] * h.positions
-            for i in range(h.positions):
-                for c in range(CANDIDATE_WIDTH):
-                    cells[slot * width + i * CANDIDATE_WIDTH + c] = fr.rows[row + i, c]
-        for i in range(h.shown * width, h.slots * width):
-            cells[i] = 0.0
+        for slot in range(h.slots):
+            # Arrays from 0 on: these loops are memory copies.
+            cells = table(out, h.candidates_at + 4 * slot * width, width, np.float32)
+            if slot < h.shown:
+                at = fr.rows_at + 4 * fr.lines[slot] * width
+                kept = table(frame, at, width, np.float32)
+                for i in range(width):
+                    cells[i] = kept[i]
+            else:
+                for i in range(width):
+                    cells[i] = 0.0
     if h.stages_at >= 0:
         rows = matrix(out, h.stages_at, h.slots, STAGE_WIDTH + 2 * h.models, np.float32)
         _write_stages(p, st, f, fr, rows)
@@ -198,7 +202,10 @@ def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView)
     now = st.head[0].now
     for d in range(p.devices.size):
         fr.turn[d] = drain_estimate(p, st, d)
-        fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
+        # A device that is down has its turn at inf.
+        fr.turn_feature[d] = 1.0
+        if fr.turn[d] < np.inf:
+            fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
         fr.hits[d] = 0.0
         fr.demand[d] = 0.0
         seen, dev = fr.seen[d], st.devices[d]
@@ -252,6 +259,12 @@ def _bring_up_to_date(
         fr.ends[d] = np.inf
         if not f.pairs[s, d].can:
             continue
+        if fr.turn[d] == np.inf:
+            if fr.widths[base + d] > 0:
+                fr.widths[base + d] = 0
+                for c in range(CANDIDATE_WIDTH):
+                    fr.rows[base + d, c] = 0.0
+            continue
         if new or fr.changed[d]:
             price_whole(p, st, f, fr, line, s, d)
             _write_single(p, st, f, fr, line, s, d)
@@ -290,33 +303,48 @@ def _split(
         return
     now = st.head[0].now
     found = sort_devices(fr, p.devices.size)
+    most = min(most, found)
+    holders = find_holders(st, fr, stage.model, found)
     groups = h.shards - 1
-    for k in range(2, most + 1):
+    line = base // h.positions
+    for k in range(2, h.shards + 1):
         for group in range(3):
-            at = base + h.devices + group * groups + k - 2
-            good = k <= found and find_team(p, st, fr, stage.model, group, k, found)
-            for other in range(group):
-                good = good and not is_team(fr, at - (group - other) * groups, k)
+            position = group * groups + k - 2
+            at, number = base + h.devices + position, line * 3 * groups + position
+            good = k <= most
+            if group == 0 and good:
+                for i in range(k):
+                    fr.team[i] = fr.order[i]
+            elif group == 1:
+                good = good and k <= holders
+                if good:
+                    for i in range(k):
+                        fr.team[i] = fr.holders[i]
+            elif group == 2:
+                good = good and find_neighbours(p, fr, k, found)
+            for other in range(1, group + 1):
+                before = other * groups
+                good = good and not is_team(fr, number - before, fr.widths[at - before], k)
             if not good:
                 if fr.widths[at] > 0:
                     fr.widths[at] = 0
                     for c in range(CANDIDATE_WIDTH):
                         fr.rows[at, c] = 0.0
                 continue
-            stale = new or not is_team(fr, at, k)
+            stale = new or not is_team(fr, number, fr.widths[at], k)
             if stale:
                 fr.widths[at] = k
                 for i in range(k):
-                    fr.members[at, i] = fr.team[i]
-                split_queries(p, fr, s, at, k)
+                    fr.members[number, i] = fr.team[i]
+                split_queries(p, fr, s, number, k)
             for i in range(k):
                 stale = stale or fr.changed[fr.team[i]] != 0
             if stale:
-                _write_team(p, st, f, fr, base // h.positions, s, at, k)
+                _write_team(p, st, f, fr, line, s, at, number, k)
             end, turn, demand = 0.0, 0.0, 0.0
             for i in range(k):
                 d = fr.team[i]
-                end = max(end, fr.turn[d] + fr.busy[at, i])
+                end = max(end, fr.turn[d] + fr.busy[number, i])
                 turn = max(turn, fr.turn_feature[d])
                 demand = max(demand, fr.demand[d])
             end += (k - 1) * p.head[0].gather_s
@@ -338,8 +366,6 @@ def _write_single(
     part = fr.parts[line, d]
     stage = p.stages[s]
     fr.widths[at] = 1
-    fr.members[at, 0] = d
-    fr.counts[at, 0] = stage.queries
     occupied = max(part.load, part.transfer) + part.prefill + part.decode
     scale = h.time_scale
     row = fr.rows[at]
@@ -384,6 +410,7 @@ def _write_team(
     line: int,
     s: int,
     at: int,
+    number: int,
     k: int,
 ) -> None:
     """Seconds and features of a placement on k devices, but for those that time changes."""
@@ -395,7 +422,7 @@ def _write_team(
     speed = 1.0
     resident = 0
     for i in range(k):
-        d, n = fr.members[at, i], fr.counts[at, i]
+        d, n = fr.members[number, i], fr.counts[number, i]
         whole = fr.parts[line, d]
         fetch, size = 0.0, 0.0
         if whole.moved > 0.0:
@@ -412,7 +439,7 @@ def _write_team(
             evicted_kv = max(evicted_kv, kv)
             evicted_weights = max(evicted_weights, weights)
         busy = max(whole.load, fetch) + read + write
-        fr.busy[at, i] = busy
+        fr.busy[number, i] = busy
         load = max(load, whole.load)
         transfer = max(transfer, fetch)
         prefill = max(prefill, read)
@@ -439,7 +466,7 @@ def _write_team(
     row[CANDIDATE_MOVED] = saturate(moved, HALF_TRANSFER)
     row[CANDIDATE_EVICTED_KV] = evicted_kv
     row[CANDIDATE_EVICTED_WEIGHTS] = evicted_weights
-    _write_children(p, st, f, s, fr.members[at, 0], scale, row)
+    _write_children(p, st, f, s, fr.members[number, 0], scale, row)
 
 
 @inlined
@@ -493,7 +520,7 @@ def _write_devices(
             rows[d, DEVICE_WEIGHTS] = weights
             rows[d, DEVICE_KV] = kv
             rows[d, DEVICE_FREE] = 1.0 - weights - kv
-        rows[d, DEVICE_IDLE] = dev.queue_head < 0
+        rows[d, DEVICE_IDLE] = dev.queue_head < 0 and fr.turn[d] < np.inf
         rows[d, DEVICE_QUEUE] = fr.turn_feature[d]
         rows[d, DEVICE_PREFIX_HITS] = fr.hits[d] / max(1, with_prefix)
         rows[d, DEVICE_DEMAND] = fr.demand[d]

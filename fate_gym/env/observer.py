@@ -12,7 +12,7 @@ import numpy as np
 from fate_gym.compiled import compiled, plain
 from fate_gym.env import play
 from fate_gym.env.env import Observation
-from fate_gym.env.layout import FrameView, facts_view, frame_view
+from fate_gym.env.layout import FRAME_HEAD, FrameView, facts_view, frame_view
 from fate_gym.env.observation import observe
 from fate_gym.env.reward import survey
 from fate_gym.env.source import Instance
@@ -49,7 +49,7 @@ class Observer:
     def reset(self) -> None:
         """Before the first decision of a new run."""
         self._frame[:] = 0
-        self.spec.write_head(self._frame, self._instance.scale, 0, 1)
+        self._frame[: FRAME_HEAD.itemsize] = self.spec.head(0, 1)
         self._begun = False
 
     @property

@@ -130,12 +130,17 @@ def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, a
     slot = action // h.positions
     if slot >= h.shown:
         return False
-    at = fr.lines[slot] * h.positions + action % h.positions
-    k = fr.widths[at]
+    line, position = fr.lines[slot], action % h.positions
+    k = fr.widths[line * h.positions + position]
     if k == 0:
         return False
     s = fr.window[slot]
-    engine.commit(p.buffer, st.buffer, log, s, fr.members[at], fr.counts[at], k)
+    fr.team[0], fr.deal[0] = position, p.stages[s].queries
+    if position >= h.devices:
+        number = line * 3 * (h.shards - 1) + position - h.devices
+        for i in range(k):
+            fr.team[i], fr.deal[i] = fr.members[number, i], fr.counts[number, i]
+    engine.commit(p.buffer, st.buffer, log, s, fr.team, fr.deal, k)
     _count(f, fr, s)
     return True
 
@@ -149,6 +154,7 @@ def step_lanes(
     log: Log,
     out: Buffer,
     strides: Array,
+    homes: Array,
     actions: Array,
     skip: Array,
     rewards: Array,
@@ -158,13 +164,14 @@ def step_lanes(
     """`step` for every lane of a batch.
 
     Args:
-        problems: buffers of all lanes, lane i from ``i x strides[0]`` on.
-        facts: likewise, from ``i x strides[1]`` on.
-        states: likewise, from ``i x strides[2]`` on.
+        problems: buffers of the problems; that of lane i from ``homes[i] x strides[0]`` on.
+        facts: likewise, from ``homes[i] x strides[1]`` on.
+        states: buffers of all lanes, lane i from ``i x strides[2]`` on.
         frames: likewise, from ``i x strides[3]`` on.
         log: shared and empty.
         out: the observations of all lanes.
         strides: (4,) bytes.
+        homes: (B,) places of the lanes' problems.
         actions: (B,).
         skip: (B,) lanes that stay as they are.
         rewards: (B,) written for the lanes that play.
@@ -176,8 +183,8 @@ def step_lanes(
             continue
         frame = table(frames, i * strides[3], strides[3], np.uint8)
         step(
-            table(problems, i * strides[0], strides[0], np.uint8),
-            table(facts, i * strides[1], strides[1], np.uint8),
+            table(problems, homes[i] * strides[0], strides[0], np.uint8),
+            table(facts, homes[i] * strides[1], strides[1], np.uint8),
             table(states, i * strides[2], strides[2], np.uint8),
             frame,
             log,

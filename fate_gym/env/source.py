@@ -36,7 +36,7 @@ class Instance:
     Attributes:
         compiled: its arrays.
         facts: what the observation needs to know (`fate_gym.env.layout`).
-        scale: seconds: a simple estimate of its makespan.
+        sizes: bytes of problem, facts, state and frame.
         first_arrival: seconds.
     """
 
@@ -44,8 +44,19 @@ class Instance:
         spec.check_fits(compiled)
         self.compiled = compiled
         self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
-        self.scale = float(self._head["scale"])
+        self._head["unit"] = spec.options.reward_scale or self._head["scale"]
         self.first_arrival = float(self._head["first_arrival"])
+        self.sizes = (
+            compiled.buffer.size,
+            self.facts.size,
+            compiled.state_bytes,
+            spec.frame_bytes(compiled),
+        )
+
+    @property
+    def contents(self) -> tuple[Buffer, Buffer]:
+        """The buffers of problem and facts."""
+        return self.compiled.buffer, self.facts
 
     @property
     def _head(self) -> Any:

@@ -17,6 +17,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen
 from fate_gym.sim import CompiledProblem
 from fate_gym.sim.candidates import candidate_count
+from fate_gym.sim.layout import Buffer
 from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
 
@@ -135,6 +136,10 @@ class Spec:
         """Number of actions: S P placements, and waiting."""
         return self.options.window * self.positions + 1
 
+    def team(self, line: int, position: int) -> int:
+        """The row of a placement on several devices in `FrameView.members`."""
+        return line * 3 * (self.options.max_shards - 1) + position - self.limits.devices
+
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The arrays of an observation, in the order of the output buffer."""
@@ -198,16 +203,15 @@ class Spec:
         workflows = int(compiled.view.workflows.size)
         return frame_bytes(window, self.positions, shards, stages, devices, workflows)
 
-    def write_head(self, frame: Any, scale: float, lane: int, lanes: int) -> None:
-        """Put the options into a zeroed frame.
+    def head(self, lane: int, lanes: int) -> Buffer:
+        """The first bytes of the frame of an episode that begins: the options, the rest zero.
 
         Args:
-            frame: the frame buffer.
-            scale: the problem's estimate, seconds.
             lane: number of the lane whose observation the frame describes.
             lanes: lanes in the output buffer.
         """
-        head = frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
+        buffer = np.zeros(FRAME_HEAD.itemsize, np.uint8)
+        head = buffer.view(FRAME_HEAD)[0]
         options, limits = self.options, self.limits
         head["slots"], head["positions"] = options.window, self.positions
         head["shards"], head["devices"] = options.max_shards, limits.devices
@@ -215,7 +219,6 @@ class Spec:
         if options.dag:
             head["nodes"], head["edges"] = limits.stages, limits.edges
         head["reward"] = _REWARDS[options.reward]
-        head["scale"] = options.reward_scale or scale
         head["discount"], head["penalty"] = options.discount, options.invalid_penalty
         head["time_scale"] = options.time_scale
         for key in GROUPS:
@@ -225,6 +228,7 @@ class Spec:
                 block.key, block.key
             )
             head[f"{name}_at"] = block.at * lanes + lane * block.nbytes
+        return buffer
 
     def same_as(self, other: Spec) -> bool:
         """Whether states and observations mean the same."""

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _import(options)
         if options.verb == "describe":
             return _describe(options.option, options.figure)
+        if options.verb == "plan":
+            return _plan(options.file, options.policy, options.objective)
         return _validate(options.file)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,7 +81,22 @@ def _parser() -> argparse.ArgumentParser:
     described = verbs.add_parser("describe", help="what a suite holds, as a table and pictures")
     described.add_argument("option", nargs="+", help="as of evaluate: suite=NAME, seed=N, ...")
     described.add_argument("--figure", type=Path, help="draw DAGs and length histograms to a file")
+    plan = verbs.add_parser("plan", help="what to start now, from a snapshot of a cluster")
+    plan.add_argument("file", type=Path, help="snapshot as JSON, e.g. docs/examples/snapshot.json")
+    plan.add_argument("--policy", default="fate_rollout", help="planner (default fate_rollout)")
+    plan.add_argument("--objective", help="of the planner: makespan, latency, slowdown, p95, …")
     return parser
+
+
+def _plan(file: Path, policy: str, objective: str | None) -> int:
+    import json
+
+    from policies.fate import plan
+
+    params = {} if objective is None else {"objective": objective}
+    placements = plan(file, policy=policy, **params)
+    print(json.dumps([placement.model_dump() for placement in placements], indent=1))
+    return 0
 
 
 def _report(directory: Path, baseline_from: Path | None) -> int:

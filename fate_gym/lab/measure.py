@@ -68,7 +68,7 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
         "devices": len(problem.cluster.devices),
         "state_intensity": problem_state_intensity(compiled),
     } | mechanism_metrics(trace, compiled)
-    bounds = problem_bounds(compiled)
+    bounds = problem_bounds(compiled, trace.stage_vanished)
     rows = []
     pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
     for number, (ours, theirs) in enumerate(pairs):

@@ -32,8 +32,9 @@ arrival, earliest times and ``R`` are computed in turn; each round keeps them lo
 ``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
 ``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
 
-Transfers, waiting and evictions are left out: they only add time. With noise on durations the
-bounds would hold for the estimates, not for what happens; `problem_bounds` then returns NaN.
+Transfers, waiting, evictions and failures are left out: they only add time. Stages that vanish
+are left out with their edges. With noise on durations or lengths the bounds would hold for the
+estimates, not for what happens; `problem_bounds` then returns NaN.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from fate_gym.errors import FateGymError
-from fate_gym.metrics.arrays import Floats, Ints
+from fate_gym.metrics.arrays import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     from fate_gym.sim import CompiledProblem
@@ -72,24 +73,34 @@ class LowerBounds:
     latency: Floats
 
 
-def problem_bounds(compiled: CompiledProblem) -> LowerBounds:
+def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> LowerBounds:
     """Lower bounds on the makespan and the latencies of a compiled problem, seconds.
 
-    All NaN when the problem has ``uncertainty > 0``.
+    All NaN when the durations or lengths of the problem are uncertain.
+
+    Args:
+        compiled: the problem.
+        vanished: (S,) stages that do not live in the run that is bounded (`Trace.stage_vanished`);
+            None: every stage that may vanish, which bounds every run.
     """
     problem = compiled.problem
-    if problem.options.uncertainty > 0:
+    if vanished is None:
+        vanished = compiled.view.stages["chooser"] >= 0
+    if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         nan = float("nan")
         return LowerBounds(nan, nan, nan, np.full(len(problem.workflows), nan))
+    # What has vanished is a tool that takes no time, alone.
+    lives = ~vanished
+    edges = lives[compiled.edge_parent] & lives[compiled.edge_child]
     return lower_bounds(
-        floor_seconds=compiled.exec_floor_seconds,
-        tool_seconds=compiled.tool_seconds,
+        floor_seconds=np.where(lives[:, None], compiled.exec_floor_seconds, np.inf),
+        tool_seconds=np.where(lives, compiled.tool_seconds, 0.0),
         load_seconds=compiled.load_seconds,
-        model_of=compiled.model_of,
+        model_of=np.where(lives, compiled.model_of, -1),
         workflow_of=compiled.workflow_of,
         arrival=compiled.view.workflows["arrival"],
-        edge_parent=compiled.edge_parent,
-        edge_child=compiled.edge_child,
+        edge_parent=compiled.edge_parent[edges],
+        edge_child=compiled.edge_child[edges],
         most_shards=np.minimum(compiled.view.stages["queries"], problem.options.max_shards),
         gather_seconds=float(compiled.view.head[0]["gather_s"]),
     )

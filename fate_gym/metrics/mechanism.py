@@ -21,7 +21,8 @@ SCARCE_SHARE = 0.25
 def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]:
     """The mechanism behind a trace, in single numbers.
 
-    Seconds are as they passed, that is with noise. A rate with nothing to count is NaN.
+    Seconds are as they passed, that is with noise and actual lengths. Of a shard that was lost
+    with its device only the time until then counts. A rate with nothing to count is NaN.
 
     Returns:
         * ``model_loads`` (count), ``load_seconds``;
@@ -36,13 +37,17 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
           which could run elsewhere, see `scarce_occupancy`;
         * ``usd``: price of the busy time; ``usd_reserved``: of all devices for the makespan;
           ``energy_joules``: TDP x busy time, idle power left out;
+        * ``stages_vanished``, ``lost_shards`` (counts), ``lost_seconds``: time on devices of the
+          lost shards; ``device_failures`` (count), until the end;
         * ``shards_per_stage``: mean over the stages that run on devices;
         * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock a call),
           ``planning_seconds`` (their sum);
         * ``policy_<name>``: each counter of the policy itself.
     """
     problem = trace.problem
-    on_device = trace.shards[trace.shards["device"] >= 0]
+    lost = trace.shards["lost"] != 0
+    shards = trace.shards[~lost]
+    on_device = shards[shards["device"] >= 0]
     busy = busy_seconds(trace)
     regretted = regretted_evictions(trace, compiled)
     usd_per_hour, watts = _rates(problem)
@@ -53,11 +58,11 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         "load_seconds": (on_device["load_s"] * on_device["noise"]).sum(),
         "prefix_hit_rate": _rate(on_device["prefix_hit"], on_device["prefix_new"]),
         "context_hit_rate": _rate(on_device["context_hit"], on_device["context_new"]),
-        "copied_prefix_tokens": trace.shards["copied"].sum(),
-        "bytes_moved": trace.shards["bytes_moved"].sum(),
-        "transfer_wait_seconds": transfer_wait_seconds(trace.shards),
+        "copied_prefix_tokens": shards["copied"].sum(),
+        "bytes_moved": shards["bytes_moved"].sum(),
+        "transfer_wait_seconds": transfer_wait_seconds(shards),
         "prefill_seconds": (on_device["prefill_s"] * on_device["noise"]).sum(),
-        "decode_seconds": (on_device["decode_s"] * on_device["noise"]).sum(),
+        "decode_seconds": (on_device["decode_s"] * on_device["length"] * on_device["noise"]).sum(),
         "device_utilisation": _ratio(busy.sum(), trace.makespan * len(busy)),
         "evictions": len(trace.evictions),
         "regretted_evictions": np.count_nonzero(regretted),
@@ -65,6 +70,10 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         "usd": busy @ usd_per_hour / 3600,
         "usd_reserved": trace.makespan * usd_per_hour.sum() / 3600,
         "energy_joules": busy @ watts,
+        "stages_vanished": np.count_nonzero(trace.stage_vanished),
+        "lost_shards": np.count_nonzero(lost),
+        "lost_seconds": (trace.shards["end"] - trace.shards["start"])[lost].sum(),
+        "device_failures": len(trace.outages),
         "shards_per_stage": _ratio(len(on_device), len(np.unique(on_device["stage"]))),
         "decisions": len(decision_ms),
         "decision_ms_p50": p50,

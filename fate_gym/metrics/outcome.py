@@ -22,7 +22,7 @@ class WorkflowOutcome(TypedDict):
 
     workflow: str
     family: str
-    stages: int
+    stages: int  # that lived
     arrival: float
     end: float
     latency: float
@@ -36,13 +36,15 @@ def workflow_outcomes(trace: Trace) -> list[WorkflowOutcome]:
     ``deadline_missed`` is false for a workflow without a deadline.
     """
     shards = trace.shards
+    vanished = np.zeros(len(trace.workflow_end))
+    np.add.at(vanished, trace.workflow_of[trace.stage_vanished], 1)
     start = np.full(len(trace.workflow_end), np.inf)
     np.minimum.at(start, trace.workflow_of[shards["stage"]], shards["start"])
     return [
         WorkflowOutcome(
             workflow=workflow.id,
             family=workflow.family,
-            stages=len(workflow.stages),
+            stages=len(workflow.stages) - int(vanished[i]),
             arrival=float(trace.workflow_arrival[i]),
             end=float(trace.workflow_end[i]),
             latency=float(trace.latencies[i]),

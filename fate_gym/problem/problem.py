@@ -8,16 +8,60 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeFloat, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
 from fate_gym.errors import InputError, near_matches
 from fate_gym.problem.cluster import Cluster
 from fate_gym.problem.faults import from_pydantic
-from fate_gym.problem.workflow import Frozen, Stage, Workflow, topological_order
+from fate_gym.problem.workflow import Frozen, Name, Stage, Workflow, topological_order
 
 SCHEMA_VERSION = 1
+
+
+class Outage(Frozen):
+    """A device is down from ``at`` on for ``seconds``."""
+
+    device: Name
+    at: NonNegativeFloat
+    seconds: PositiveFloat
+
+
+class Failures(Frozen):
+    """Devices fail and are repaired: at random by the seed, or at given times.
+
+    Drawn times are exponential, for each device on its own. Policies know the mean time to
+    repair (of given outages: their mean length), never when the next failure is.
+    """
+
+    mtbf_s: PositiveFloat | None = Field(None, description="mean time from repair to failure")
+    mttr_s: PositiveFloat | None = Field(None, description="mean time from failure to repair")
+    most: PositiveInt = Field(
+        100, description="failures of a device, where they are drawn: long stages have to end"
+    )
+    outages: tuple[Outage, ...] = Field((), description="in place of drawn failures")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Failures:
+        drawn = self.mtbf_s is not None and self.mttr_s is not None
+        if (self.mtbf_s is None) != (self.mttr_s is None) or drawn == bool(self.outages):
+            raise ValueError("needs either mtbf_s and mttr_s, or outages")
+        return self
+
+    @property
+    def mean_repair_s(self) -> float:
+        """What policies expect a repair to take."""
+        if self.mttr_s is not None:
+            return self.mttr_s
+        return sum(outage.seconds for outage in self.outages) / len(self.outages)
 
 
 class Options(Frozen):
@@ -33,6 +77,10 @@ class Options(Frozen):
     uncertainty: NonNegativeFloat = Field(
         0.0, le=2.0, description="sigma of the lognormal noise on actual durations"
     )
+    length_uncertainty: NonNegativeFloat = Field(
+        0.0, le=2.0, description="sigma of the lognormal factor on actual output tokens"
+    )
+    failures: Failures | None = None
 
 
 class Problem(Frozen):
@@ -199,9 +247,11 @@ def check(problem: Problem) -> None:
     _unique((gpu.name for gpu in problem.gpus), "GPU", None, field="gpus")
     _unique((model.name for model in problem.models), "model", None, field="models")
     _check_cluster(problem)
+    _check_outages(problem)
     _unique((workflow.id for workflow in problem.workflows), "workflow", None)
     for workflow in problem.workflows:
         _check_graph(workflow)
+        _check_choices(workflow)
         for stage in workflow.stages:
             _check_stage(problem, workflow, stage)
 
@@ -288,6 +338,128 @@ def _check_graph(workflow: Workflow) -> None:
             field="edges",
             remedy="remove an edge of the cycle: a workflow is a DAG",
         )
+
+
+def _check_outages(problem: Problem) -> None:
+    failures = problem.options.failures
+    if failures is None:
+        return
+    known = {device.id for device in problem.cluster.devices}
+    up_again = dict.fromkeys(known, -1.0)
+    for outage in sorted(failures.outages, key=lambda outage: outage.at):
+        if outage.device not in known:
+            raise InputError(
+                f"outage of unknown device {outage.device!r}",
+                item="options",
+                field="failures.outages",
+                remedy=near_matches(outage.device, known),
+            )
+        if outage.at <= up_again[outage.device]:
+            raise InputError(
+                f"device {outage.device!r} fails at {outage.at:g} s, when it is not up",
+                item="options",
+                field="failures.outages",
+                remedy="merge outages that overlap or touch",
+            )
+        up_again[outage.device] = outage.at + outage.seconds
+
+
+def _check_choices(workflow: Workflow) -> None:
+    """Branches and fan-outs: each stage in one, behind its chooser; probabilities sum to 1."""
+    chosen: set[str] = set()
+    choosers: set[str] = set()
+    for choice in workflow.choices:
+        _check_chooser(workflow, choice.after, "choices", choosers)
+        shares = [option.probability for option in choice.options]
+        _check_sum(workflow, choice.after, "choices", shares)
+        stages = [stage for option in choice.options for stage in option.stages]
+        _check_chosen(workflow, choice.after, "choices", stages, chosen)
+    for fan_out in workflow.fan_outs:
+        _check_chooser(workflow, fan_out.after, "fan_outs", choosers)
+        if len(fan_out.weights) != len(fan_out.replicas):
+            raise InputError(
+                f"{len(fan_out.weights)} weights for {len(fan_out.replicas)} replicas",
+                item=f"workflow '{workflow.id}', fan-out after '{fan_out.after}'",
+                field="fan_outs.weights",
+                remedy="give the probability of 1, 2, ... replicas, one for each",
+            )
+        _check_sum(workflow, fan_out.after, "fan_outs", fan_out.weights)
+        stages = [stage for replica in fan_out.replicas for stage in replica]
+        _check_chosen(workflow, fan_out.after, "fan_outs", stages, chosen)
+
+
+def _check_chooser(workflow: Workflow, after: str, field: str, known: set[str]) -> None:
+    stages = {stage.id for stage in workflow.stages}
+    item = f"workflow '{workflow.id}'"
+    if after not in stages:
+        raise InputError(
+            f"unknown stage {after!r}",
+            item=item,
+            field=f"{field}.after",
+            remedy=near_matches(after, stages),
+        )
+    if after in known:
+        raise InputError(
+            f"stage {after!r} decides twice",
+            item=item,
+            field=f"{field}.after",
+            remedy="one choice or fan-out a stage: its draw is one number",
+        )
+    known.add(after)
+
+
+def _check_sum(workflow: Workflow, after: str, field: str, shares: Sequence[float]) -> None:
+    if abs(sum(shares) - 1.0) > 1e-9:
+        raise InputError(
+            f"the probabilities sum to {sum(shares):.9g}",
+            item=f"workflow '{workflow.id}', after stage '{after}'",
+            field=f"{field}.{'options.probability' if field == 'choices' else 'weights'}",
+            remedy="make the sum 1; a branch may have no stages",
+        )
+
+
+def _check_chosen(
+    workflow: Workflow, after: str, field: str, stages: Sequence[str], chosen: set[str]
+) -> None:
+    known = {stage.id for stage in workflow.stages}
+    behind = _descendants(workflow, after)
+    item = f"workflow '{workflow.id}', after stage '{after}'"
+    for stage in stages:
+        if stage not in known:
+            raise InputError(
+                f"unknown stage {stage!r}",
+                item=item,
+                field=f"{field}.stages",
+                remedy=near_matches(stage, known),
+            )
+        if stage in chosen:
+            raise InputError(
+                f"stage {stage!r} is drawn twice",
+                item=item,
+                field=f"{field}.stages",
+                remedy="a stage belongs to one branch or replica",
+            )
+        if stage not in behind:
+            raise InputError(
+                f"stage {stage!r} does not come after {after!r}",
+                item=item,
+                field=f"{field}.stages",
+                remedy="add an edge: whether a stage lives is drawn before it could start",
+            )
+        chosen.add(stage)
+
+
+def _descendants(workflow: Workflow, stage: str) -> set[str]:
+    children: dict[str, list[str]] = {}
+    for edge in workflow.edges:
+        children.setdefault(edge.parent, []).append(edge.child)
+    found: set[str] = set()
+    queue = [stage]
+    while queue:
+        new = set(children.get(queue.pop(), ())) - found
+        found |= new
+        queue += new
+    return found
 
 
 def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:

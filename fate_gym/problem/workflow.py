@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from itertools import accumulate
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
@@ -96,12 +97,51 @@ class Edge(Frozen):
     inherited_tokens: Tokens = 0
 
 
+class Branch(Frozen):
+    """One way to go on, and the stages that only this way has."""
+
+    probability: float = Field(gt=0, le=1)
+    stages: tuple[Name, ...] = ()
+
+
+class Choice(Frozen):
+    """When stage ``after`` ends one branch is drawn; the stages of the others vanish."""
+
+    after: Name
+    options: tuple[Branch, ...] = Field(min_length=1)
+
+
+class FanOut(Frozen):
+    """When stage ``after`` ends it is drawn how many replicas there are; the others vanish.
+
+    A replica is one stage or several. The first k live with probability ``weights[k - 1]``.
+    """
+
+    after: Name
+    replicas: tuple[Annotated[tuple[Name, ...], Field(min_length=1)], ...] = Field(min_length=1)
+    weights: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+
+
+class Life(NamedTuple):
+    """A stage lives if the uniform draw of stage ``after`` is in [low, high)."""
+
+    after: str
+    low: float
+    high: float
+
+
 class Workflow(Frozen):
-    """A DAG of stages that arrives at a moment and is done when its last stage ends."""
+    """A DAG of stages that arrives at a moment and is done when its last stage ends.
+
+    Which of the stages of ``choices`` and ``fan_outs`` live is drawn as the workflow runs; the
+    others vanish: they are done without having run.
+    """
 
     id: Name
     stages: tuple[Stage, ...] = Field(min_length=1)
     edges: tuple[Edge, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    fan_outs: tuple[FanOut, ...] = ()
     arrival: NonNegativeFloat = 0.0
     deadline: NonNegativeFloat | None = Field(None, description="seconds after the arrival")
     tenant: str = "default"
@@ -114,6 +154,26 @@ class Workflow(Frozen):
         for edge in self.edges:
             into[edge.child].append(edge)
         return {stage: tuple(edges) for stage, edges in into.items()}
+
+    @cached_property
+    def lives(self) -> dict[str, Life]:
+        """When each stage lives that may vanish, by stage id."""
+        found: dict[str, Life] = {}
+        for choice in self.choices:
+            ends = [*accumulate(option.probability for option in choice.options)]
+            ends[-1] = _ALWAYS
+            for option, low, high in zip(choice.options, [0.0, *ends], ends, strict=False):
+                found.update({stage: Life(choice.after, low, high) for stage in option.stages})
+        for fan_out in self.fan_outs:
+            # Replica i lives if there are more than i: the draws that give at most i lie below.
+            lows = [0.0, *accumulate(fan_out.weights)]
+            for replica, low in zip(fan_out.replicas, lows, strict=False):
+                found.update({stage: Life(fan_out.after, low, _ALWAYS) for stage in replica})
+        return found
+
+
+_ALWAYS = 2.0
+"""Above every draw, whatever rounding does to sums of probabilities."""
 
 
 def topological_order(workflow: Workflow) -> list[str]:
@@ -136,9 +196,13 @@ def topological_order(workflow: Workflow) -> list[str]:
 
 
 __all__ = [
+    "Branch",
+    "Choice",
     "Count",
     "Edge",
+    "FanOut",
     "Frozen",
+    "Life",
     "Name",
     "Stage",
     "StageKind",

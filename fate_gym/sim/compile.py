@@ -154,6 +154,8 @@ def _fill(compiled: CompiledProblem) -> Buffer:
         "workflows": len(problem.workflows),
         "edges": edges,
     }
+    failures = problem.options.failures
+    counts["outages"] = len(failures.outages) if failures else 0
     size = problem_bytes(*counts.values())
     # numpy aligns large allocations on 16 bytes at least; records need 8.
     buffer = np.zeros(size, np.uint8)
@@ -166,11 +168,19 @@ def _fill(compiled: CompiledProblem) -> Buffer:
     head["eager"] = problem.options.eager_transfers
     head["max_batch"] = constants.max_batch
     head["uncertainty"] = problem.options.uncertainty
+    head["length_uncertainty"] = problem.options.length_uncertainty
+    if failures is not None:
+        head["failing"] = 1
+        head["mtbf_s"] = failures.mtbf_s or 0.0
+        head["mttr_s"] = failures.mean_repair_s
+        head["most_failures"] = failures.most
+    head["choosers"] = sum(len(w.choices) + len(w.fan_outs) for w in problem.workflows)
     head["gather_s"] = constants.gather_s
     head["ramp_tokens"] = constants.mfu_ramp_tokens
     head["launch_s"] = constants.prefill_launch_s
     view: ProblemView = plain(problem_view)(buffer)
     _fill_devices(view, problem, nodes)
+    _fill_outages(view, problem)
     _fill_models(view, compiled)
     _fill_workflows(view, compiled)
     return buffer
@@ -217,6 +227,19 @@ def _fill_devices(view: ProblemView, problem: Problem, nodes: dict[str, int]) ->
             view.link_bandwidth[a, b] = link.gb_s * GB
             view.link_latency[a, b] = link.latency_s
             view.link[a, b] = a
+
+
+def _fill_outages(view: ProblemView, problem: Problem) -> None:
+    failures = problem.options.failures
+    number = {device.id: i for i, device in enumerate(problem.cluster.devices)}
+    outages = failures.outages if failures is not None else ()
+    rows = sorted((number[one.device], one.at, one.at + one.seconds) for one in outages)
+    view.outages["start"] = [start for _, start, _ in rows]
+    view.outages["end"] = [end for _, _, end in rows]
+    devices = [device for device, _, _ in rows]
+    every = np.arange(view.devices.size)
+    view.devices["outages_from"] = np.searchsorted(devices, every)
+    view.devices["outages_to"] = np.searchsorted(devices, every, side="right")
 
 
 def _peer_gb_s(gpu: Gpu) -> float:
@@ -277,6 +300,7 @@ def _fill_workflows(view: ProblemView, compiled: CompiledProblem) -> None:
         ]
         _fill_stages(view, workflow, w, first, model, prefix)
         _fill_edges(view, workflow, number, first_edge)
+        _fill_lives(view, workflow, number)
         first += len(workflow.stages)
         first_edge += len(workflow.edges)
     view.arrivals[:] = np.argsort(view.workflows["arrival"], kind="stable")
@@ -319,6 +343,22 @@ def _fill_edges(
     rows["child"] = [number[edge.child] for edge in edges]
     rows["inherited_tokens"] = [edge.inherited_tokens for edge in edges]
     rows["bytes"] = [edge.bytes for edge in edges]
+
+
+def _fill_lives(view: ProblemView, workflow: Workflow, number: dict[str, int]) -> None:
+    stages = view.stages
+    stages["chooser"][list(number.values())] = -1
+    cuts: dict[str, set[float]] = {}
+    for stage, life in workflow.lives.items():
+        row = stages[number[stage]]
+        row["chooser"] = number[life.after]
+        row["lives_from"], row["lives_to"] = life.low, life.high
+        cuts.setdefault(life.after, {0.0, 1.0}).update((life.low, min(life.high, 1.0)))
+    for after, ends in cuts.items():
+        borders = np.array(sorted(ends))
+        widest = int(np.diff(borders).argmax())
+        stages["chooses"][number[after]] = 1
+        stages["likely"][number[after]] = borders[widest : widest + 2].mean()
 
 
 def _index_edges(view: ProblemView) -> None:
@@ -391,7 +431,8 @@ def _floors(p: ProblemView, floor: Array) -> None:
         stage = p.stages[s]
         cacheable = 0.0
         for e in range(stage.parents_from, stage.parents_to):
-            if p.edges[e].same_model:
+            # What a parent that vanishes would have passed on needs no prefill either.
+            if p.edges[e].same_model or p.stages[p.edges[e].parent].chooser >= 0:
                 cacheable += p.edges[e].inherited_tokens
         for d in range(p.devices.size):
             if p.clean_seconds[s, d] == np.inf:

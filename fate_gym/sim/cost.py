@@ -12,6 +12,7 @@ from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.layout import (
     FIXED_STAGE,
     TOOL_STAGE,
+    VANISHED,
     Array,
     Buffer,
     ProblemView,
@@ -108,14 +109,21 @@ def prefix_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
 
 @inlined
 def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
-    """Inherited tokens of one query that device ``d`` caches (a mean over the queries)."""
+    """Inherited tokens of one query that need no prefill on ``d`` (a mean over the queries).
+
+    They are cached there, or their parent has vanished.
+    """
     stage = p.stages[s]
     hit = 0.0
     if stage.inherited_tokens == 0:
         return hit
     for e in range(stage.parents_from, stage.parents_to):
         edge = p.edges[e]
-        if edge.same_model and edge.inherited_tokens > 0:
+        if edge.inherited_tokens == 0:
+            continue
+        if st.stages[edge.parent].note == VANISHED:
+            hit += edge.inherited_tokens
+        elif edge.same_model:
             kept = kept_queries(st, int(edge.parent), d)
             if kept > 0:
                 hit += edge.inherited_tokens * kept / p.stages[edge.parent].queries
@@ -123,8 +131,19 @@ def context_hit_tokens(p: ProblemView, st: StateView, s: int, d: int) -> float:
 
 
 @inlined
+def vanished_tokens(p: ProblemView, st: StateView, s: int) -> float:
+    """Tokens that each query of stage ``s`` would have inherited from parents that vanished."""
+    gone = 0.0
+    if p.head[0].choosers > 0:
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            if st.stages[p.edges[e].parent].note == VANISHED:
+                gone += p.edges[e].inherited_tokens
+    return gone
+
+
+@inlined
 def kept_queries(st: StateView, s: int, d: int) -> int:
-    """Queries of the finished stage ``s`` whose contexts are still cached on device ``d``."""
+    """Queries of finished stage ``s`` whose contexts are cached on ``d``; below 1: none are."""
     for k in range(st.stages[s].shards):
         if st.slots[s, k].device == d:
             return st.slots[s, k].kept
@@ -151,6 +170,8 @@ def transfer_seconds(
             continue
         parent = p.stages[edge.parent]
         if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
             size = edge.bytes * share
             moved += size
             st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
@@ -159,6 +180,13 @@ def transfer_seconds(
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
             if slot.device == d:
+                if slot.kept >= 0:
+                    continue
+                # The device has failed since: what it had put out comes back from the host.
+                size = edge.bytes * share * slot.queries / parent.queries
+                moved += size
+                st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                seconds = max(seconds, st.link_seconds[host])
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             link = p.link[slot.device, d]
@@ -186,14 +214,20 @@ def _eager_transfer(
         end = st.stages[edge.parent].end
         parent = p.stages[edge.parent]
         if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
             size = edge.bytes * share
             moved += size
             there = max(there, end + p.link_latency[d, d] + size / p.devices[d].host_bandwidth)
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if slot.device != d:
-                size = edge.bytes * share * slot.queries / parent.queries
+            size = edge.bytes * share * slot.queries / parent.queries
+            if slot.device == d and slot.kept < 0:
+                moved += size
+                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                there = max(there, end + delay)
+            elif slot.device != d:
                 moved += size
                 delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
                 there = max(there, end + delay)
@@ -214,6 +248,8 @@ def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float,
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
+            if slot.kept < 0:
+                continue
             d = slot.device
             size = edge.bytes * slot.queries / parent.queries
             moved += size
@@ -230,13 +266,13 @@ def tool_transfer_seconds(p: ProblemView, st: StateView, s: int) -> tuple[float,
 
 @inlined
 def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
-    """When the queue of device ``d`` is expected to drain, not before now."""
+    """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
     dev = st.devices[d]
     now = st.head[0].now
     if not st.head[0].noisy:
         return max(now, dev.drains_at)
     if dev.queue_head < 0:
-        return now
+        return max(now, dev.drains_at)
     shards = p.head[0].max_shards
     running = st.slots[dev.queue_head // shards, dev.queue_head % shards]
     return max(now, running.start + running.busy) + (dev.backlog - running.busy)
@@ -309,7 +345,7 @@ def migrated_cost(
 
 @inlined
 def end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
-    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run."""
+    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run now."""
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     turn = drain_estimate(p, st, d)
@@ -386,4 +422,5 @@ __all__ = [
     "strict_end_estimate",
     "tool_transfer_seconds",
     "transfer_seconds",
+    "vanished_tokens",
 ]

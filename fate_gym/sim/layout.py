@@ -26,6 +26,12 @@ Record = Any
 
 MODEL_STAGE, FIXED_STAGE, TOOL_STAGE = 0, 1, 2
 WAITING, READY, PLACED, DONE = 0, 1, 2, 3
+LOSING, VANISHED = 1, 2
+"""What a stage may be besides: a shard of its placement was lost; it was drawn not to live."""
+LIVE, EXPECTED, SAMPLED = 0, 1, 2
+"""Where a state comes from: the run itself, or a fork of it."""
+ON_HOST = -1
+"""In place of kept queries: the device has failed since, the output is on its host."""
 EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
 HOST = -1
 
@@ -57,7 +63,14 @@ PROBLEM_HEAD = _record(
     max_shards="i8",
     eager="i8",  # transfers start when the parent ends
     max_batch="i8",  # queries in one wave, at most
+    choosers="i8",  # stages at whose end it is drawn which others live
+    failing="i8",  # 1 if devices fail
+    outages="i8",  # given failures; 0 with failing: they are drawn
     uncertainty="f8",  # sigma of the lognormal noise
+    length_uncertainty="f8",  # sigma of actual / estimated output tokens
+    mtbf_s="f8",  # mean seconds between a repair and the next failure
+    mttr_s="f8",  # mean seconds of a repair
+    most_failures="i8",  # of a device, where they are drawn
     gather_s="f8",  # per shard beyond the first
     ramp_tokens="f8",  # MFU(T) = mfu * T / (T + ramp)
     launch_s="f8",
@@ -77,6 +90,11 @@ STAGE = _record(
     parents_to="i4",
     children_from="i4",  # out_edges[children_from:children_to] lead away
     children_to="i4",
+    chooser="i4",  # the stage at whose end it is drawn whether this one lives, -1 without
+    chooses="i4",  # 1 if this is the chooser of others
+    lives_from="f8",  # it lives if the chooser's draw is in [lives_from, lives_to)
+    lives_to="f8",
+    likely="f8",  # of a chooser: a draw with the most likely outcome
     tool_seconds="f8",
     mean_seconds="f8",  # clean seconds, mean over eligible devices
     upward_rank="f8",  # Topcuoglu et al. 2002, eq. 8
@@ -92,6 +110,8 @@ EDGE = _record(
 )
 DEVICE = _record(
     node="i4",
+    outages_from="i4",  # outages[outages_from:outages_to] are this device's
+    outages_to="i4",
     memory="f8",  # limit of weights + KV
     flops="f8",  # mfu x peak
     bandwidth="f8",  # mbu x memory bandwidth
@@ -112,6 +132,7 @@ MODEL = _record(
     expert_bytes="f8",  # weights that lie in experts
     expert_miss="f8",  # 1 - k/E
 )
+OUTAGE = _record(start="f8", end="f8")
 WORKFLOW = _record(arrival="f8", stages_from="i4", stages_to="i4")
 
 
@@ -125,6 +146,7 @@ class ProblemView(NamedTuple):
     devices: Array  # (D,) DEVICE
     models: Array  # (M,) MODEL
     workflows: Array  # (W,) WORKFLOW
+    outages: Array  # (O,) OUTAGE by device and start
     arrivals: Array  # (W,) workflow numbers by arrival
     topological: Array  # (S,) stage numbers, parents first
     by_rank: Array  # (S,) stage numbers, largest upward rank first
@@ -140,7 +162,7 @@ class ProblemView(NamedTuple):
     buffer: Array  # all of the above
 
 
-def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int) -> int:
+def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int, o: int) -> int:
     """Size of a problem buffer."""
     records = (
         PROBLEM_HEAD.itemsize
@@ -149,6 +171,7 @@ def problem_bytes(s: int, d: int, m: int, q: int, w: int, e: int) -> int:
         + d * DEVICE.itemsize
         + m * MODEL.itemsize
         + w * WORKFLOW.itemsize
+        + o * OUTAGE.itemsize
     )
     integers = 8 * (e + w + 2 * s + q + d * d)
     floats = 8 * (2 * s * d + m * d + 2 * d * d)
@@ -175,6 +198,8 @@ def problem_view(buffer: Buffer) -> ProblemView:
     o += m * MODEL_BYTES
     workflows = table(buffer, o, w, WORKFLOW)
     o += w * WORKFLOW_BYTES
+    outages = table(buffer, o, h["outages"], OUTAGE)
+    o += h["outages"] * OUTAGE_BYTES
     arrivals = table(buffer, o, w, np.int64)
     o += w * 8
     topological = table(buffer, o, s, np.int64)
@@ -202,6 +227,7 @@ def problem_view(buffer: Buffer) -> ProblemView:
         devices,
         models,
         workflows,
+        outages,
         arrivals,
         topological,
         by_rank,
@@ -229,12 +255,14 @@ STATE_HEAD = _record(
     instants="i8",  # counts the instants with events
     shard_rows="i8",  # rows written to the log
     eviction_rows="i8",
-    seed="i8",  # of the noise
+    seed="i8",  # of the noise, of choices and of failures
+    origin="i8",  # LIVE, EXPECTED, SAMPLED
+    next_change="f8",  # when the next device fails or is repaired; inf: none does
     noisy="i8",  # 0: durations are the estimates
     retentions="i8",  # times that a policy has ranked what is cached; 0: evict by LRU
 )
 DEVICE_STATE = _record(
-    drains_at="f8",  # when the queue of committed shards is empty
+    drains_at="f8",  # when the queue of committed shards is empty; inf: the device is down
     backlog="f8",  # estimated busy seconds of the queue, the running shard included
     weight_bytes="f8",  # resident when the queue has drained
     kv_bytes="f8",  # cached when the queue has drained
@@ -242,18 +270,21 @@ DEVICE_STATE = _record(
     newest="i4",
     queue_head="i4",  # the running shard's slot (stage x K + slot), -1: idle
     queue_tail="i4",
+    changes="i4",  # failures and repairs so far; odd: down
+    changes_at="f8",  # when the next one is
 )
 STAGE_STATE = _record(
     status="i4",  # WAITING, READY, PLACED, DONE
     missing="i4",  # parents (and arrival) still to come
     shards="i4",
+    note="i4",  # 0, LOSING, VANISHED
     ready_at="f8",
     end="f8",  # once done
 )
 SLOT = _record(
     device="i4",
     queries="i4",
-    kept="i4",  # queries whose context is still cached on the device
+    kept="i4",  # queries whose context is still cached on the device, or ON_HOST
     next="i4",  # the slot behind this one in the device's queue
     start="f8",  # its turn
     busy="f8",  # estimated seconds from its turn to its end
@@ -360,6 +391,7 @@ SHARD_ROW = _record(
     device="i4",  # HOST for tools
     queries="i4",
     waves="i4",
+    lost="i4",  # 1: the device failed before the shard ended
     source="i4",  # device that a prefix was copied from, -1: none was
     committed="f8",
     start="f8",
@@ -368,6 +400,7 @@ SHARD_ROW = _record(
     prefill_s="f8",
     decode_s="f8",
     noise="f8",
+    length="f8",  # actual / estimated output tokens
     end="f8",
     prefix_hit="f8",
     prefix_new="f8",
@@ -386,9 +419,12 @@ class Log(NamedTuple):
     evictions: Array  # (X,) EVICTION_ROW
 
 
-def make_log(stages: int, max_shards: int) -> Log:
-    """A log with room for one run: a shard adds at most three entries that can be evicted."""
-    rows = stages * max_shards
+def make_log(stages: int, max_shards: int, attempts: int = 1) -> Log:
+    """A log with room for one run: a shard adds at most three entries that can be evicted.
+
+    ``attempts`` is how often a stage is placed on average, at most.
+    """
+    rows = stages * max_shards * attempts
     return Log(np.zeros(rows, SHARD_ROW), np.zeros(3 * rows, EVICTION_ROW))
 
 
@@ -400,6 +436,7 @@ EDGE_BYTES = EDGE.itemsize
 DEVICE_BYTES = DEVICE.itemsize
 MODEL_BYTES = MODEL.itemsize
 WORKFLOW_BYTES = WORKFLOW.itemsize
+OUTAGE_BYTES = OUTAGE.itemsize
 STATE_HEAD_BYTES = STATE_HEAD.itemsize
 DEVICE_STATE_BYTES = DEVICE_STATE.itemsize
 STAGE_STATE_BYTES = STAGE_STATE.itemsize

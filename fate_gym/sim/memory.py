@@ -198,6 +198,28 @@ def _drop_by_rank(
 
 
 @inlined
+def release_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
+    """Drop the contexts of slot ``k`` of stage ``s``, which runs again. No eviction."""
+    slot = st.slots[s, k]
+    _unlink(st, slot.device, p.head[0].devices * p.head[0].prefixes + s * p.head[0].max_shards + k)
+    st.devices[slot.device].kv_bytes -= slot.kept * context_bytes(p, s)
+
+
+@inlined
+def forget(p: ProblemView, st: StateView, d: int) -> None:
+    """Empty the memory of a device that has failed; slots are the caller's business."""
+    dev = st.devices[d]
+    dev.weight_bytes = 0.0
+    dev.kv_bytes = 0.0
+    dev.oldest = -1
+    dev.newest = -1
+    for m in range(p.models.size):
+        st.resident[d, m] = 0
+    for q in range(p.prefix_model.size):
+        st.prefix_tokens[d, q] = 0
+
+
+@inlined
 def keep_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
     """Keep the contexts of slot ``k`` of stage ``s`` as a KV entry (``slot.kept`` queries)."""
     slot = st.slots[s, k]

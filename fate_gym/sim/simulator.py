@@ -9,14 +9,16 @@ from time import perf_counter
 import numpy as np
 
 from fate_gym.compiled import compiled, plain
-from fate_gym.errors import IllegalActionError
+from fate_gym.errors import FateGymError, IllegalActionError
 from fate_gym.problem import Problem
 from fate_gym.sim import engine
 from fate_gym.sim.compile import CompiledProblem, compile_problem, new_state
 from fate_gym.sim.cost import split_queries
 from fate_gym.sim.layout import (
     DONE,
+    LIVE,
     READY,
+    VANISHED,
     Array,
     Buffer,
     Log,
@@ -26,10 +28,13 @@ from fate_gym.sim.layout import (
     state_view,
 )
 from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
-from fate_gym.sim.trace import Trace
+from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
 MAX_SEED = 2**63 - 1
+
+_ATTEMPTS = 4
+"""Room in the log, in placements a stage, when devices fail. It grows with `Simulator.place`."""
 
 
 class Simulator:
@@ -37,7 +42,8 @@ class Simulator:
 
     Args:
         problem: a problem, or one compiled already (compile once, simulate often).
-        seed: of the noise on durations (common random numbers: every policy meets the same).
+        seed: of noise, lengths, choices and failures (common random numbers: every policy meets
+            the same).
         record: keep the rows of a `Trace`; without, only times can be asked for.
     """
 
@@ -49,7 +55,8 @@ class Simulator:
         self._state: StateView = plain(state_view)(self._buffer, self.compiled.view)
         stages, _, _, _, _, shards = self.compiled.shape
         self._record = record
-        self._log = make_log(stages if record else 0, shards)
+        attempts = _ATTEMPTS if self.compiled.problem.options.failures else 1
+        self._log = make_log(stages if record else 0, shards, attempts)
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
@@ -101,8 +108,10 @@ class Simulator:
         """An independent simulator in the same state."""
         other = Simulator(self.compiled, seed=self.seed, record=self._record)
         other._buffer[:] = self._buffer
-        other._log.shards[:] = self._log.shards
-        other._log.evictions[:] = self._log.evictions
+        for copied, own in zip(other._log, self._log, strict=True):
+            if copied.size != own.size:
+                copied.resize(own.size, refcheck=False)
+            copied[:] = own
         other._decision_seconds = list(self._decision_seconds)
         other._retentions = list(self._retentions)
         return other
@@ -128,6 +137,7 @@ class Simulator:
             raise IllegalActionError(
                 f"stage {self.compiled.stage_ids[stage]}: no device {migrate_from} to migrate from"
             )
+        self._extend_log()
         self._devices[:k] = devices
         if counts is None:
             _split(self.compiled.buffer, stage, self._devices, k, self._counts)
@@ -163,6 +173,7 @@ class Simulator:
         Raises:
             IllegalActionError: no event lies ahead.
         """
+        self._extend_log()
         if not _wait(self.compiled.buffer, self._buffer, self._log):
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
@@ -237,7 +248,17 @@ class Simulator:
         head = self._state.head[0]
         shards = min(int(head["shard_rows"]), self._log.shards.size)
         evictions = min(int(head["eviction_rows"]), self._log.evictions.size)
+        if self._record and (
+            head["shard_rows"] > self._log.shards.size
+            or head["eviction_rows"] > self._log.evictions.size
+        ):
+            raise FateGymError(
+                "so many shards were lost that the log of the run is not complete: play it with "
+                "Simulator.run, whose log grows"
+            )
         ends = self._state.stages["end"].copy()
+        draws = np.full(ends.size, np.nan)
+        _draws(compiled.buffer, self._buffer, draws)
         firsts = compiled.view.workflows["stages_from"]
         return Trace(
             problem=compiled.problem,
@@ -254,10 +275,39 @@ class Simulator:
             workflow_arrival=compiled.view.workflows["arrival"].copy(),
             workflow_end=np.maximum.reduceat(ends, firsts),
             workflow_of=compiled.workflow_of.copy(),
+            stage_vanished=self._state.stages["note"] == VANISHED,
+            draws=draws,
+            outages=self._outages(),
             decision_seconds=np.array(self._decision_seconds),
             counters=dict(counters or {}),
             retentions=list(self._retentions),
         )
+
+    def _extend_log(self) -> None:
+        """Have room for what can be written until the next call: lost shards need rows too."""
+        if not self._record or self.compiled.problem.options.failures is None:
+            return
+        # Each tool starts once, and one placement is made at a time.
+        stages, _, _, _, _, shards = self.compiled.shape
+        rows = int(self._state.head["shard_rows"][0]) + stages + shards
+        if rows > self._log.shards.size:
+            # In place, so that whoever writes to the log goes on with the same arrays.
+            for array in self._log:
+                array.resize(2 * array.size, refcheck=False)
+
+    def _outages(self) -> Array:
+        """(O,) the failures so far: device, down, up."""
+        failures = self.compiled.problem.options.failures
+        devices = len(self.compiled.device_ids)
+        rows: list[tuple[int, float, float]] = []
+        if failures is not None and self._state.head["origin"][0] == LIVE:
+            times = np.zeros(2)
+            for d in range(devices):
+                for number in range(-(-int(self._state.devices["changes"][d]) // 2)):
+                    _outage(self.compiled.buffer, self._buffer, d, number, times)
+                    rows.append((d, times[0], times[1]))
+        rows.sort(key=lambda row: (row[1], row[0]))
+        return np.array(rows, OUTAGE_ROW)
 
     def _check(self, stage: int, devices: Sequence[int], counts: Sequence[int] | None) -> int:
         view = self.compiled.view
@@ -275,6 +325,8 @@ class Simulator:
         for d in devices:
             if not 0 <= d < clean.size or clean[d] == np.inf:
                 raise IllegalActionError(f"stage {name}: device {d} cannot host it")
+            if self._state.devices["drains_at"][d] == np.inf:
+                raise IllegalActionError(f"stage {name}: device {d} is down")
         queries = int(view.stages["queries"][stage])
         if k > queries:
             raise IllegalActionError(f"stage {name}: {k} devices for {queries} queries")
@@ -321,6 +373,22 @@ def _reset(problem: Buffer, state: Buffer, log: Log, seed: int) -> None:
     st = state_view(state, p)
     engine.reset(p, st, seed)
     engine.to_decision(p, st, log)
+
+
+@compiled
+def _draws(problem: Buffer, state: Buffer, out: Array) -> None:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    for s in range(p.stages.size):
+        made = st.stages[s].status == DONE and st.stages[s].note != VANISHED
+        if p.stages[s].chooses and made:
+            out[s] = engine.choice_draw(p, st, s)
+
+
+@compiled
+def _outage(problem: Buffer, state: Buffer, d: int, number: int, out: Array) -> None:
+    p = problem_view(problem)
+    engine.outage(p, state_view(state, p), d, number, out)
 
 
 @compiled

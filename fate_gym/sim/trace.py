@@ -16,6 +16,8 @@ from fate_gym.sim.policy import Retention
 
 Floats = NDArray[np.float64]
 
+OUTAGE_ROW = np.dtype([("device", np.int64), ("down", np.float64), ("up", np.float64)])
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -24,13 +26,17 @@ class Trace:
     Attributes:
         problem: what was run; ``policy`` and ``seed``: how.
         shards: (R,) `fate_gym.sim.layout.SHARD_ROW` in commit order; load to decode are the
-            estimates, ``end`` is what came out.
+            estimates, ``end`` is what came out. A ``lost`` shard ends when its device fails.
         evictions: (X,) `fate_gym.sim.layout.EVICTION_ROW`, in order.
-        stage_ready, stage_end: (S,).
+        stage_ready, stage_end: (S,). Of a stage that lost a shard: of its last placement. A stage
+            that vanished: when that was drawn.
         workflow_arrival, workflow_end: (W,).
         workflow_of: (S,) workflow of a stage.
         decision_seconds: wall-clock seconds of each call of the policy.
         counters: what the policy counted for itself.
+        stage_vanished: (S,) stages that were drawn not to live.
+        draws: (S,) what a chooser drew; NaN elsewhere.
+        outages: (O,) ``OUTAGE_ROW``, by time of failure; the last may be up after the end.
         retentions: (rows of ``shards`` before it, what was to be kept from there on).
     """
 
@@ -51,6 +57,9 @@ class Trace:
     decision_seconds: Floats = field(default_factory=lambda: np.zeros(0))
     counters: dict[str, float] = field(default_factory=dict)
     retentions: list[tuple[int, Retention]] = field(default_factory=list)
+    stage_vanished: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    draws: Floats = field(default_factory=lambda: np.zeros(0))
+    outages: NDArray[Any] = field(default_factory=lambda: np.zeros(0, OUTAGE_ROW))
 
     @property
     def makespan(self) -> float:
@@ -85,6 +94,21 @@ class Trace:
         for shard in self.shards:
             tid = len(names) - 1 if shard["device"] == HOST else int(shard["device"])
             events.extend(self._slices(shard, tid))
+        for outage in self.outages:
+            # It may last beyond the run.
+            down, up = float(outage["down"]), min(float(outage["up"]), float(self.stage_end.max()))
+            if up > down:
+                events.append(
+                    {
+                        "ph": "X",
+                        "pid": 0,
+                        "tid": int(outage["device"]),
+                        "cat": "down",
+                        "name": "down",
+                        "ts": down * 1e6,
+                        "dur": (up - down) * 1e6,
+                    }
+                )
         return {"traceEvents": events, "displayTimeUnit": "ms"}
 
     def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
@@ -95,6 +119,7 @@ class Trace:
         # The noise of a tool is on its own seconds alone.
         transfer = float(shard["transfer_s"]) * (1.0 if shard["device"] == HOST else noise)
         moved = max(load, transfer)
+        # Decoding takes what is left, whatever the actual length.
         prefilled = begin + moved + float(shard["prefill_s"]) * noise
         spans = [
             ("load", begin, begin + load),
@@ -102,7 +127,12 @@ class Trace:
             ("prefill", begin + moved, prefilled),
             ("decode", prefilled, float(shard["end"])),
         ]
+        if shard["lost"]:
+            until = float(shard["end"])
+            spans = [(kind, min(start, until), min(end, until)) for kind, start, end in spans]
         args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
+        if shard["lost"]:
+            args["lost"] = True
         return [
             {
                 "ph": "X",

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from fate_gym import catalog
@@ -62,6 +61,12 @@ class TraceLike(Protocol):
     @property
     def workflow_of(self) -> Any: ...
     @property
+    def stage_vanished(self) -> Any: ...
+    @property
+    def draws(self) -> Any: ...
+    @property
+    def outages(self) -> Any: ...
+    @property
     def decision_seconds(self) -> Any: ...
     @property
     def makespan(self) -> float: ...
@@ -75,8 +80,8 @@ def validate(trace: TraceLike) -> list[str]:
     """Every way in which a trace breaks the execution model; empty for a valid trace.
 
     The shards are replayed in commit order. Commit times, placements, sources of copied prefixes,
-    retentions and (with uncertainty) noise are taken from the trace, everything else is computed
-    anew and compared. A fault that makes
+    retentions, draws of choosers, random outages and (with uncertainty) noise and lengths are taken
+    from the trace, everything else is computed anew and compared. A fault that makes
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
     the stage) ends the replay, after it was reported.
     """
@@ -84,7 +89,7 @@ def validate(trace: TraceLike) -> list[str]:
     faults = _header_faults(world, trace)
     if faults:
         return faults
-    replay = _Replay(world)
+    replay = _Replay(world, trace)
     try:
         replay.run(trace)
         replay.check_totals(trace)
@@ -325,12 +330,28 @@ class _Flow:
         return self.latency + self.bytes / self.bandwidth
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A finished placement: queries by device number, and the end of the stage."""
+@dataclass(eq=False)
+class _Shard:
+    """A shard that was placed: its row, its turn, and its end if its device does not fail."""
 
+    row: Any
+    turn: float
+    end: float
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class _Done:
+    """A placement: queries by device number, shards by device number, and the stage's end."""
+
+    node: _Node
     queries: dict[int, int]
     end: float
+    shards: dict[int, _Shard]
+    away: set[int] = field(default_factory=set)
+    """Devices that have failed since they put out their part: it is on their host."""
+    barrier: float = math.inf
+    """After a loss: when the last of the other shards ends."""
 
 
 @dataclass(frozen=True)
@@ -343,6 +364,8 @@ class _Hits:
     prefix: int
     tokens: dict[int, float]
     copied: int = 0
+    gone: int = 0
+    """Tokens of each query that parents which vanished would have passed on."""
 
 
 # --- the replay -----------------------------------------------------------------------------------
@@ -351,8 +374,9 @@ class _Hits:
 class _Replay:
     """Runs the commits of a trace again and notes every difference."""
 
-    def __init__(self, world: _World) -> None:
+    def __init__(self, world: _World, trace: TraceLike) -> None:
         self.world = world
+        self.trace = trace
         self.faults: list[str] = []
         self.memories = [_Memory() for _ in world.machines]
         self.done: dict[int, _Done] = {}
@@ -360,6 +384,17 @@ class _Replay:
         self.events = sorted({workflow.arrival for workflow in world.problem.workflows})
         self.last_commit = 0.0
         self.retention: Any = None
+        self.again: dict[int, float] = {}
+        """When stages that had lost a shard were ready once more."""
+        self.losing: list[_Done] = []
+        self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
+        self.next_outage = 0
+        self.up_at = [0.0] * len(world.machines)
+        for down, up, _ in self.outages:
+            self.events += [down, up]
+        self.events.sort()
+        self.vanished_by: dict[int, int] = {}
+        """The chooser that did live, of each stage that vanished."""
 
     # reporting
 
@@ -378,21 +413,31 @@ class _Replay:
 
     def run(self, trace: TraceLike) -> None:
         """Replay every placement: the rows of one stage stand together."""
-        rows = enumerate(trace.shards)
+        self._check_outages()
+        self._check_draws()
         retentions = list(trace.retentions)
-        for number, group in groupby(rows, key=lambda pair: int(pair[1]["stage"])):
+        for placed in _placements(trace.shards):
+            number = int(placed[0][1]["stage"])
             if not 0 <= number < len(self.world.nodes):
                 self.stop(f"shards: unknown stage number {number}")
             node = self.world.nodes[number]
+            # Failures come last in their instant: a tool starts before them, a choice is behind.
+            now = float(placed[0][1]["committed"])
+            self.pass_time(now, failures_too=node.stage.kind != "tool")
             if number in self.done:
                 self.stop(f"{node.name}: committed twice")
-            placed = list(group)
+            if number in self.vanished_by:
+                self.stop(f"{node.name}: committed, but it has vanished")
             while retentions and retentions[0][0] <= placed[0][0]:
                 self.retention = retentions.pop(0)[1]
             self.place(node, placed)
+        self.pass_time(math.inf, failures_too=True)
         for node in self.world.nodes:
-            if node.number not in self.done:
+            if node.number not in self.done and node.number not in self.vanished_by:
                 self.faults.append(f"{node.name}: never ran")
+        for done in self.done.values():
+            for shard in done.shards.values():
+                self._check_survivor(shard)
 
     def check_totals(self, trace: TraceLike) -> None:
         """Compare evictions, stage and workflow times, makespan and device order."""
@@ -401,9 +446,17 @@ class _Replay:
         world, arrivals = self.world, [w.arrival for w in self.world.problem.workflows]
         ends = [0.0] * len(arrivals)
         for node in world.nodes:
-            if node.number not in self.done:
+            vanished = node.number in self.vanished_by
+            if bool(trace.stage_vanished[node.number]) != vanished:
+                self.faults.append(f"{node.name}: stage_vanished: expected {vanished}")
+            chooser = self.vanished_by.get(node.number, node.number)
+            if chooser not in self.done:
                 return
-            end = self.done[node.number].end
+            end = self.done[chooser].end
+            if vanished:
+                self.differ(node.name, "stage_ready", end, trace.stage_ready[node.number])
+                self.differ(node.name, "stage_end", end, trace.stage_end[node.number])
+                continue
             ends[node.workflow] = max(ends[node.workflow], end)
             self.differ(node.name, "stage_ready", self.ready(node), trace.stage_ready[node.number])
             self.differ(node.name, "stage_end", end, trace.stage_end[node.number])
@@ -455,12 +508,18 @@ class _Replay:
     # one placement
 
     def ready(self, node: _Node) -> float:
-        ends = (self.done[parent.stage].end for parent in node.parents)
+        if node.number in self.again:
+            return self.again[node.number]
+        ends = (self.done[self.decider(parent.stage)].end for parent in node.parents)
         return max(self.world.problem.workflows[node.workflow].arrival, *ends, 0.0)
+
+    def decider(self, stage: int) -> int:
+        """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""
+        return self.vanished_by.get(stage, stage)
 
     def place(self, node: _Node, rows: list[tuple[int, Any]]) -> None:
         """Check a placement, run its shards and note the end of the stage."""
-        missing = [p.stage for p in node.parents if p.stage not in self.done]
+        missing = [p.stage for p in node.parents if self.decider(p.stage) not in self.done]
         if missing:
             names = ", ".join(self.world.nodes[parent].name for parent in missing)
             self.stop(f"{node.name}: committed before its parents ran: {names}")
@@ -468,14 +527,138 @@ class _Replay:
         self._check_moment(node, shards)
         self._check_split(node, shards)
         if node.stage.kind == "tool":
-            ends = [self._run_tool(node, shards[0])]
+            placed = [self._run_tool(node, shards[0])]
         else:
-            ends = [self._run_shard(node, index, row) for index, row in rows]
+            placed = [self._run_shard(node, index, row) for index, row in rows]
+        ends = [shard.end for shard in placed]
         end = max(ends) + (len(rows) - 1) * self.world.facts.gather_s
         for moment in (*ends, end):
             insort(self.events, moment)
         queries = {int(row["device"]): int(row["queries"]) for row in shards}
-        self.done[node.number] = _Done(queries, end)
+        by_device = {int(shard.row["device"]): shard for shard in placed}
+        self.done[node.number] = _Done(node, queries, end, by_device)
+
+    # failures
+
+    def pass_time(self, now: float, *, failures_too: bool) -> None:
+        """Apply what happens until ``now``: failures, and ends of placements that lost a shard."""
+        while True:
+            over = min(self.losing, key=lambda done: done.barrier, default=None)
+            barrier = over.barrier if over else math.inf
+            down = math.inf
+            if self.next_outage < len(self.outages):
+                down = self.outages[self.next_outage][0]
+            time = min(barrier, down)
+            if time > now or time == math.inf:
+                return
+            if over and barrier <= down:
+                self.losing.remove(over)
+                self.again[over.node.number] = barrier
+                insort(self.events, barrier)
+                for device in over.queries:
+                    self.memories[device].kv.pop((CONTEXT, over.node.number), None)
+            elif failures_too or down < now:
+                self.fail(*self.outages[self.next_outage])
+                self.next_outage += 1
+            else:
+                return
+
+    def fail(self, down: float, up: float, device: int) -> None:
+        """A device loses its memory and the shards that have not ended."""
+        self.up_at[device] = up
+        self.memories[device] = _Memory()
+        for done in [*self.done.values(), *self.losing]:
+            shard = done.shards.get(device)
+            if shard is None or shard.lost:
+                continue
+            # Within rounding of the failure both can be: the trace says which.
+            ended = shard.end <= down
+            if _close(shard.end, down):
+                ended = not shard.row["lost"]
+            if ended:
+                done.away.add(device)
+                continue
+            shard.lost = True
+            where = self.at(shard.row)
+            if not shard.row["lost"]:
+                self.faults.append(f"{where}: lost: expected 1, the device fails at {down!r}")
+            self.differ(where, "start", min(shard.turn, down), shard.row["start"])
+            self.differ(where, "end", down, shard.row["end"])
+            if done not in self.losing:
+                del self.done[done.node.number]
+                self.losing.append(done)
+            left = [other.end for other in done.shards.values() if not other.lost]
+            done.barrier = max(down, *left, down)
+
+    def _check_survivor(self, shard: _Shard) -> None:
+        where = self.at(shard.row)
+        if shard.row["lost"]:
+            self.faults.append(f"{where}: lost: expected 0, the device does not fail")
+        self.differ(where, "start", shard.turn, shard.row["start"])
+        self.differ(where, "end", shard.end, shard.row["end"])
+
+    def _check_outages(self) -> None:
+        """Failures are those that the problem gives, or alternate with repairs."""
+        failures = self.world.problem.options.failures
+        names = [machine.name for machine in self.world.machines]
+        up_again: dict[int, float] = {}
+        for down, up, device in self.outages:
+            if not (0 <= device < len(names) and up_again.get(device, -1.0) < down < up):
+                self.stop(f"outages: device {device} from {down!r} to {up!r} cannot be")
+            up_again[device] = up
+        if self.outages != sorted(self.outages):
+            self.stop("outages: not in the order of their failures")
+        if failures is None:
+            if self.outages:
+                self.stop("outages: none was expected")
+        elif failures.outages:
+            last = max((float(end) for end in self.trace.stage_end), default=0.0)
+            given = {(names.index(o.device), o.at, o.at + o.seconds) for o in failures.outages}
+            got = {(device, down, up) for down, up, device in self.outages}
+            if not got <= given or any(down < last for _, down, _ in given - got):
+                self.stop(f"outages: expected {sorted(given)}, got {sorted(got)}")
+
+    # choices
+
+    def _check_draws(self) -> None:
+        """Which stages vanish, from the draws of the choosers that live."""
+        number = {(node.workflow, node.stage.id): node.number for node in self.world.nodes}
+        waiting: list[tuple[int, int, float, float]] = []
+        for w, workflow in enumerate(self.world.problem.workflows):
+            for choice in workflow.choices:
+                low = 0.0
+                for i, option in enumerate(choice.options):
+                    last = i == len(choice.options) - 1
+                    high = math.inf if last else low + option.probability
+                    for stage in option.stages:
+                        waiting.append((number[w, stage], number[w, choice.after], low, high))
+                    low = high
+            for fan_out in workflow.fan_outs:
+                low = 0.0
+                for replica, weight in zip(fan_out.replicas, fan_out.weights, strict=True):
+                    for stage in replica:
+                        waiting.append((number[w, stage], number[w, fan_out.after], low, math.inf))
+                    low += weight
+        choosers = {chooser for _, chooser, _, _ in waiting}
+        # A chooser may itself have been drawn: whoever depends on one that is settled comes next.
+        unsettled = {stage for stage, _, _, _ in waiting}
+        while waiting:
+            settled = [item for item in waiting if item[1] not in unsettled]
+            for child, chooser, low, high in settled:
+                if chooser in self.vanished_by:
+                    self.vanished_by[child] = self.vanished_by[chooser]
+                    continue
+                draw = float(self.trace.draws[chooser])
+                if not 0.0 <= draw <= 1.0:
+                    self.stop(f"{self.world.nodes[chooser].name}: draw: {draw!r} is not in [0, 1)")
+                if not low <= draw < high:
+                    self.vanished_by[child] = chooser
+            unsettled -= {item[0] for item in settled}
+            waiting = [item for item in waiting if item not in settled]
+        for node in self.world.nodes:
+            drawn = not math.isnan(float(self.trace.draws[node.number]))
+            if drawn != (node.number in choosers and node.number not in self.vanished_by):
+                self.faults.append(f"{node.name}: draw: {self.trace.draws[node.number]!r}")
 
     def _check_moment(self, node: _Node, shards: list[Any]) -> None:
         """Check when the placement was committed."""
@@ -521,14 +704,17 @@ class _Replay:
         for device in devices:
             if not 0 <= device < len(self.world.machines):
                 self.stop(f"{node.name}: device: unknown device number {device}")
+            if float(shards[0]["committed"]) < self.up_at[device]:
+                name = self.world.machines[device].name
+                self.faults.append(f"{node.name}, device '{name}': committed while it is down")
             if not self.world.hosts(node, self.world.machines[device]):
                 name = self.world.machines[device].name
                 self.stop(f"{node.name}, device '{name}': the device cannot host the stage")
 
     # one shard
 
-    def _run_tool(self, node: _Node, row: Any) -> float:
-        """Check a tool run; returns its end."""
+    def _run_tool(self, node: _Node, row: Any) -> _Shard:
+        """Check a tool run."""
         where, now = self.at(row), float(row["committed"])
         flows = [
             _Flow(
@@ -539,18 +725,22 @@ class _Replay:
                 self.done[parent.stage].end,
             )
             for parent in node.parents
-            if parent.bytes > 0 and self.world.nodes[parent.stage].stage.kind != "tool"
+            if parent.bytes > 0
+            and parent.stage not in self.vanished_by
+            and self.world.nodes[parent.stage].stage.kind != "tool"
             for device, queries in self.done[parent.stage].queries.items()
+            if device not in self.done[parent.stage].away
         ]
         transfer = self._transfer(flows, now)
         self.differ(where, "source", -1, row["source"])
         seconds = node.stage.tool_seconds or 0.0
         end = now + transfer + seconds * self._noise(where, row)
-        self._compare(where, row, now, flows, transfer, decode=seconds, end=end)
-        return end
+        self._length(where, row, exact=True)
+        self._compare(where, row, flows, transfer, start=now, decode=seconds)
+        return _Shard(row, now, end)
 
-    def _run_shard(self, node: _Node, index: int, row: Any) -> float:
-        """Check one shard on a device and bring the device's memory up to date; returns its end."""
+    def _run_shard(self, node: _Node, index: int, row: Any) -> _Shard:
+        """Check one shard on a device and bring the device's memory up to date."""
         where, now = self.at(row), float(row["committed"])
         device, n = int(row["device"]), int(row["queries"])
         machine, memory = self.world.machines[device], self.memories[device]
@@ -567,9 +757,10 @@ class _Replay:
         if node.stage.seconds_on is not None:
             seconds = node.stage.seconds_on[machine.name]
             end = turn + (transfer + seconds) * noise
-            self._compare(where, row, turn, flows, transfer, decode=seconds, end=end)
+            self._length(where, row, exact=True)
+            self._compare(where, row, flows, transfer, start=turn, decode=seconds)
             memory.drains = end
-            return end
+            return _Shard(row, turn, end)
         assert node.model is not None and node.stage.model is not None
         model = self.world.models.index(node.stage.model)
         load = 0.0
@@ -577,45 +768,47 @@ class _Replay:
             load = self.world.load_init + node.model.weight_bytes / machine.load
         prefill, new = self._prefill(node, machine, n, hits)
         waves, decode = self._decode(node, machine, n)
-        end = turn + (max(load, transfer) + prefill + decode) * noise
+        length = self._length(where, row, exact=False)
+        end = turn + (max(load, transfer) + prefill + decode * length) * noise
         self._compare(
-            where, row, turn, flows, transfer, load=load, prefill=prefill, decode=decode,
-            waves=waves, end=end,
+            where, row, flows, transfer, start=turn, load=load, prefill=prefill, decode=decode,
+            waves=waves,
         )  # fmt: skip
         cached = sum(hits.tokens.values())
         whole = n * float(node.inherited)
         self.differ(where, "prefix_hit", hits.prefix, row["prefix_hit"])
         self.differ(where, "prefix_new", new, row["prefix_new"])
         self.differ(where, "context_hit", n * cached, row["context_hit"], scale=whole)
-        self.differ(where, "context_new", whole - n * cached, row["context_new"], scale=whole)
+        rest = whole - n * (cached + hits.gone)
+        self.differ(where, "context_new", rest, row["context_new"], scale=whole)
         self._remember(node, model, n, index, device, hits, end)
         memory.drains = end
-        return end
+        return _Shard(row, turn, end)
 
     def _compare(
         self,
         where: str,
         row: Any,
-        start: float,
         flows: list[_Flow],
         transfer: float,
         *,
+        start: float,
         load: float = 0.0,
         prefill: float = 0.0,
         decode: float = 0.0,
         waves: int = 1,
-        end: float,
     ) -> None:
-        """Compare what every kind of shard has; a shard without a model meets no cache."""
+        """Compare what every kind of shard has, but for its start and end, which may be lost.
+
+        A shard without a model meets no cache.
+        """
         # An eager transfer is what is left of a moment after `start`: rounding goes with both.
         scale = start if self.world.problem.options.eager_transfers else 0.0
-        self.differ(where, "start", start, row["start"])
         self.differ(where, "load_s", load, row["load_s"])
         self.differ(where, "transfer_s", transfer, row["transfer_s"], scale=scale)
         self.differ(where, "prefill_s", prefill, row["prefill_s"])
         self.differ(where, "decode_s", decode, row["decode_s"])
         self.differ(where, "waves", waves, row["waves"])
-        self.differ(where, "end", end, row["end"])
         moved = math.fsum(flow.bytes for flow in flows)
         self.differ(where, "bytes_moved", moved, row["bytes_moved"])
         if self.world.nodes[int(row["stage"])].model is None:
@@ -633,6 +826,17 @@ class _Replay:
             self.stop(f"{where}: noise: expected a positive number, got {noise!r}")
         return noise
 
+    def _length(self, where: str, row: Any, *, exact: bool) -> float:
+        """Actual / estimated tokens: given by the trace, but 1 where nothing is uncertain."""
+        length = float(row["length"])
+        if exact or self.world.problem.options.length_uncertainty == 0:
+            if length != 1.0:
+                self.faults.append(f"{where}: length: expected 1.0, got {length!r}")
+            return 1.0
+        if not (length > 0 and math.isfinite(length)):
+            self.stop(f"{where}: length: expected a positive number, got {length!r}")
+        return length
+
     # transfers
 
     def _flows(self, node: _Node, device: int, n: int) -> list[_Flow]:
@@ -641,7 +845,7 @@ class _Replay:
         share = n / node.stage.queries
         flows: list[_Flow] = []
         for parent in node.parents:
-            if parent.bytes == 0:
+            if parent.bytes == 0 or parent.stage in self.vanished_by:
                 continue
             done, source = self.done[parent.stage], self.world.nodes[parent.stage].stage
             if source.kind == "tool":
@@ -656,6 +860,10 @@ class _Replay:
                 )
                 continue
             for other, queries in done.queries.items():
+                if other == device and other in done.away:
+                    amount = parent.bytes * share * (queries / source.queries)
+                    latency = facts.peer_latency_s
+                    flows.append(_Flow(("host", ""), amount, machine.pcie, latency, done.end))
                 if other != device:
                     link, bandwidth, latency = self._link(self.world.machines[other], machine)
                     amount = parent.bytes * share * (queries / source.queries)
@@ -698,7 +906,8 @@ class _Replay:
         link, bandwidth, latency = self._link(self.world.machines[source], self.world.machines[to])
         size = copied * node.model.kv_bytes_per_token
         flow = _Flow(link, size, bandwidth, latency, there)
-        return max(turn, there), _Hits(hits.prefix + copied, hits.tokens, copied), flow
+        hits = replace(hits, prefix=hits.prefix + copied, copied=copied)
+        return max(turn, there), hits, flow
 
     # prefill and decode
 
@@ -708,12 +917,13 @@ class _Replay:
         if entry is not None:
             prefix = min(node.stage.prefix_tokens, entry.amount)
         tokens: dict[int, float] = {}
+        gone = sum(p.tokens for p in node.parents if p.stage in self.vanished_by)
         for parent in node.parents:
             source = self.world.nodes[parent.stage].stage
             entry = memory.kv.get((CONTEXT, parent.stage))
             if entry is not None and parent.tokens > 0 and source.model == node.stage.model:
                 tokens[parent.stage] = parent.tokens * entry.amount / source.queries
-        return _Hits(prefix, tokens)
+        return _Hits(prefix, tokens, gone=gone)
 
     def _prefix_key(self, node: _Node) -> tuple[int, int]:
         """The key of a stage's prefix entry; number -1 (never cached) without a group."""
@@ -726,7 +936,7 @@ class _Replay:
         assert model is not None and gpu is not None
         p, u, inherited = node.stage.prefix_tokens, node.stage.prompt_tokens, node.inherited
         new = float(p - hits.prefix)
-        each = u + (inherited - sum(hits.tokens.values()))
+        each = u + (inherited - sum(hits.tokens.values()) - hits.gone)
         tokens = new + n * each
         peak = gpu.tflops * 1e12
         reading = self._weights(model, tokens) / (gpu.mbu * gpu.bandwidth_gb_s * GB)
@@ -871,6 +1081,18 @@ class _Replay:
         return float(values[device][key] if values.ndim == 2 else values[key])
 
 
+def _placements(shards: Iterable[Any]) -> Iterator[list[tuple[int, Any]]]:
+    """The numbered rows, those of one placement together: a stage that lost a shard has several."""
+    placed: list[tuple[int, Any]] = []
+    for index, row in enumerate(shards):
+        if placed and (int(row["stage"]) != int(placed[-1][1]["stage"]) or int(row["slot"]) == 0):
+            yield placed
+            placed = []
+        placed.append((index, row))
+    if placed:
+        yield placed
+
+
 # --- the parts that need no replay ----------------------------------------------------------------
 
 
@@ -900,6 +1122,8 @@ def _header_faults(world: _World, trace: TraceLike) -> list[str]:
     lengths = {
         "stage_ready": len(world.nodes),
         "stage_end": len(world.nodes),
+        "stage_vanished": len(world.nodes),
+        "draws": len(world.nodes),
         "workflow_end": len(problem.workflows),
         "latencies": len(problem.workflows),
     }

@@ -13,6 +13,7 @@ from fate_gym.sim.groups import ARRAYS, reads
 from fate_gym.sim.layout import (
     DONE,
     TOOL_STAGE,
+    VANISHED,
     Array,
     Buffer,
     ProblemView,
@@ -100,8 +101,9 @@ class DecisionView:
     @property
     @reads("queues")
     def any_idle(self) -> bool:
-        """Whether some device runs nothing."""
-        return bool((self._state.devices["queue_head"] < 0).any())
+        """Whether some device is up and runs nothing."""
+        devices = self._state.devices
+        return bool(((devices["queue_head"] < 0) & (devices["drains_at"] < np.inf)).any())
 
     @property
     def ready(self) -> list[int]:
@@ -116,7 +118,7 @@ class DecisionView:
 
     @property
     def can_wait(self) -> bool:
-        """Whether an event lies ahead."""
+        """Whether an event lies ahead (failures, which nobody foresees, apart)."""
         return bool(_can_wait(self._compiled.buffer, self._buffer))
 
     @reads(ARRAYS)
@@ -126,8 +128,14 @@ class DecisionView:
         return {name: record[name].item() for name in record.dtype.names}
 
     def eligible(self, stage: int) -> Integers:
-        """(n,) devices that can host the stage."""
-        return np.flatnonzero(self._problem.clean_seconds[stage] < np.inf)
+        """(n,) devices that can host the stage now: those that are down cannot."""
+        up = self._state.devices["drains_at"] < np.inf
+        return np.flatnonzero((self._problem.clean_seconds[stage] < np.inf) & up)
+
+    @property
+    def up(self) -> NDArray[np.bool_]:
+        """(D,) devices that have not failed, or are up again."""
+        return self._state.devices["drains_at"] < np.inf
 
     @reads("costs")
     def clean_seconds(self, stage: int) -> Floats:
@@ -136,9 +144,13 @@ class DecisionView:
 
     @reads("drains")
     def drain_estimates(self) -> Floats:
-        """(D,) when each device's queue is expected to be empty, not before now."""
+        """(D,) when each device's queue is expected to be empty, not before now.
+
+        Of a device that is down: when its repair is expected.
+        """
         _drains(self._compiled.buffer, self._buffer, self._matrix)
-        return self._matrix.copy()
+        repaired = self.now + float(self._problem.head["mttr_s"][0])
+        return np.where(self._matrix < np.inf, self._matrix, repaired)
 
     @reads("estimates")
     def end_estimates(self, stage: int) -> Floats:
@@ -195,8 +207,9 @@ class DecisionView:
 
     @reads("queues")
     def idle(self) -> NDArray[np.bool_]:
-        """(D,) devices without a shard."""
-        return self._state.devices["queue_head"] < 0
+        """(D,) devices that are up and without a shard."""
+        devices = self._state.devices
+        return (devices["queue_head"] < 0) & (devices["drains_at"] < np.inf)
 
     @reads("queues")
     def outstanding(self) -> Integers:
@@ -288,27 +301,40 @@ class DecisionView:
     def service_seconds(self, stage: int) -> float:
         """Seconds from the first start of a finished stage's shards to its end; 0 for tools."""
         record = self._state.stages[stage]
-        if record["status"] != DONE:
+        if record["status"] != DONE or record["note"] == VANISHED:
             return 0.0
         if self._problem.stages[stage]["kind"] == TOOL_STAGE:
             return 0.0
         return float(record["end"] - self._state.slots[stage, : record["shards"]]["start"].min())
 
+    @reads("dag")
+    def vanished(self, stage: int) -> bool:
+        """Whether it has been drawn that the stage does not live."""
+        return bool(self._state.stages["note"][stage] == VANISHED)
+
     @reads(ARRAYS)
-    def fork(self, out: Buffer | None = None) -> Buffer:
-        """A state of one's own to play forward: estimates for durations, no future arrivals."""
+    def fork(self, out: Buffer | None = None, *, seed: int | None = None) -> Buffer:
+        """A state of one's own to play forward: estimates for durations, no future arrivals.
+
+        Choices that are not made yet take the likely outcome; no device fails, and one that is
+        down is repaired after the mean time from now. With ``seed`` durations, lengths and
+        choices are drawn by it instead: for rollouts over samples.
+        """
         if out is None:
             out = self._buffer.copy()
         else:
             out[:] = self._buffer
-        _fork(self._compiled.buffer, self._buffer, out)
+        if seed is None:
+            _fork(self._compiled.buffer, self._buffer, out)
+        else:
+            engine.fork_sampled(self._compiled.buffer, self._buffer, out, seed)
         return out
 
 
 @compiled
 def _can_wait(problem: Buffer, state: Buffer) -> bool:
     p = problem_view(problem)
-    return engine.next_event_time(p, state_view(state, p)) < np.inf
+    return engine.can_wait(p, state_view(state, p))
 
 
 @compiled
@@ -351,6 +377,9 @@ def _local(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
+            if slot.kept < 0:
+                # The device has failed since; what it had put out is on its host.
+                continue
             out[slot.device] += edge.bytes * slot.queries / parent.queries
 
 

@@ -18,6 +18,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Workflow
 from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
 from fate_gym.workloads.topology import Topology
+from fate_gym.workloads.uncertain import draw_template
 
 
 def build_template(
@@ -27,8 +28,12 @@ def build_template(
     run: int = 0,
     tenant: str = "default",
     arrival: float = 0.0,
+    branches: bool = False,
 ) -> Workflow:
     """One run of a template's application, named ``<template>/<tenant>/<run>/s<seed>``.
+
+    With ``branches`` it is not known beforehand which steps occur and how often: the problem says
+    with which probability, see `fate_gym.workloads.uncertain`.
 
     Models and system prompts depend on (seed, tenant, template), what varies from run to run on
     (seed, tenant, template, run). Runs of one tenant share a prefix group for each role.
@@ -48,12 +53,12 @@ def build_template(
     steps = {
         key: step
         for key, step in template.steps.items()
-        if step.when is None or step.when in chosen
+        if branches or step.when is None or step.when in chosen
     }
-    topology = _expand(template, name, steps, _counts(steps, seed, name))
+    topology = _expand(template, name, steps, _counts(steps, seed, name, most=branches))
     deployment = _deploy(template, seed, tenant)
     batch = whole(template.batch, at_batch)
-    return build_workflow(
+    workflow = build_workflow(
         topology,
         [_use(steps[key], deployment[steps[key].role], batch) for key in topology.type_names],
         seed,
@@ -62,13 +67,21 @@ def build_template(
         arrival=arrival,
         tenant=tenant,
     )
+    if not branches:
+        return workflow
+    stages: dict[str, list[str]] = {}
+    for task, key in zip(topology.task_ids, topology.types, strict=True):
+        stages.setdefault(key, []).append(task)
+    return draw_template(workflow, template, stages)
 
 
-def _counts(steps: Mapping[str, Step], seed: int, name: str) -> dict[str, int]:
-    """Parallel chains of each step in this run."""
+def _counts(steps: Mapping[str, Step], seed: int, name: str, *, most: bool) -> dict[str, int]:
+    """Parallel chains of each step in this run, or at most."""
     counts: dict[str, int] = {}
     for key, step in steps.items():
-        if isinstance(step.count, Span):
+        if most and isinstance(step.count, Span):
+            counts[key] = step.count.high
+        elif isinstance(step.count, Span):
             counts[key] = whole(step.count, seeded(seed, name, key, "/count").random())
         else:
             counts[key] = counts[step.count] if isinstance(step.count, str) else step.count

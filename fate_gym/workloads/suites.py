@@ -25,7 +25,7 @@ from fate_gym.errors import InputError, near_matches
 from fate_gym.problem import Cluster, Problem, Workflow
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads import wfcommons
+from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.config import parse, read_group
@@ -34,6 +34,7 @@ from fate_gym.workloads.prefix_reuse import build_prefix_reuse
 from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
+from fate_gym.workloads.uncertain import Uncertain, draw_maps
 from fate_gym.workloads.wfformat import import_workflow, parse_wfformat, read_json
 
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
@@ -51,6 +52,7 @@ class _Suite(Frozen):
         "alone", description="each workflow is a problem of its own, or all arrive in one problem"
     )
     arrivals: Arrivals | None = Field(None, description="of a stream")
+    uncertain: Uncertain | None = Field(None, description="what shows only as a run goes on")
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
@@ -62,20 +64,33 @@ class _Suite(Frozen):
     def _without_absent_arrivals(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Hashes of configurations name run directories: those made before streams stay valid.
         values: dict[str, Any] = handler(self)
-        return values if self.arrivals else {k: v for k, v in values.items() if k != "arrivals"}
+        absent = {name for name in ("arrivals", "uncertain") if getattr(self, name) is None}
+        return {name: value for name, value in values.items() if name not in absent}
+
+    @property
+    def branches(self) -> bool:
+        """Whether branches and fan-outs are drawn as a run goes on."""
+        return self.uncertain is not None and self.uncertain.branches
 
     @abstractmethod
     def workflows(self, seed: int) -> list[Workflow]:
-        """The workflows of a seed, named ``<instance>/s<seed>``, all arriving at 0."""
+        """The workflows of a seed, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
         workflows = self.workflows(seed)
+        options = self.uncertain.options() if self.uncertain else None
         if self.arrivals is None:
-            return [Problem.build(cluster, [workflow], id=workflow.id) for workflow in workflows]
+            return [
+                Problem.build(cluster, [workflow], id=workflow.id, options=options)
+                for workflow in workflows
+            ]
+        if self.arrivals.process == "trace":
+            problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
+            return [_as_recorded(problem, self.arrivals)]
         generator = seeded(seed, self.name, "/arrivals")
         shuffled = [workflows[place] for place in generator.permutation(len(workflows))]
-        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}")
+        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}", options=options)
         capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
         times = arrival_times(
             self.arrivals, generator, len(shuffled), capacity_per_s=capacity
@@ -85,6 +100,28 @@ class _Suite(Frozen):
             for workflow, time in zip(shuffled, times, strict=False)
         )
         return [problem.model_copy(update={"workflows": arriving})]
+
+
+def _as_recorded(problem: Problem, arrivals: Arrivals) -> Problem:
+    """The stream from its first arrival, with the gaps stretched to the rate if one is given."""
+    times = np.array([workflow.arrival for workflow in problem.workflows])
+    times -= times.min()
+    span = float(times.max())
+    if span == 0.0:
+        raise InputError(
+            "the workflows have no arrival times of their own",
+            field="arrivals.process",
+            remedy="use poisson, bursty, at_once or given",
+        )
+    rate = arrivals.rate_per_s
+    if arrivals.load is not None:
+        rate = arrivals.load * capacity_per_s(problem)
+    stretch = 1.0 if rate is None else len(times) / (rate * span)
+    arriving = tuple(
+        workflow.model_copy(update={"arrival": time})
+        for workflow, time in zip(problem.workflows, (times * stretch).tolist(), strict=True)
+    )
+    return problem.model_copy(update={"workflows": arriving})
 
 
 class WfCommonsSuite(_Suite):
@@ -112,7 +149,10 @@ class WfCommonsSuite(_Suite):
         return self
 
     def workflows(self, seed: int) -> list[Workflow]:
-        return [assign_roles(topology, seed) for topology in select_topologies(self)]
+        workflows = [assign_roles(topology, seed) for topology in select_topologies(self)]
+        if self.branches:
+            return [draw_maps(workflow) for workflow in workflows]
+        return workflows
 
 
 class AgenticSuite(_Suite):
@@ -126,7 +166,9 @@ class AgenticSuite(_Suite):
 
     def workflows(self, seed: int) -> list[Workflow]:
         return [
-            build_template(template, seed, run=run, tenant=f"tenant{tenant}")
+            build_template(
+                template, seed, run=run, tenant=f"tenant{tenant}", branches=self.branches
+            )
             for template in self.templates()
             for tenant in range(self.tenants)
             for run in range(self.runs)
@@ -178,6 +220,51 @@ class StressSuite(_Suite):
     def workflows(self, seed: int) -> list[Workflow]:
         return [
             build_shape(shape, size, seed) for shape in self.shapes or SHAPES for size in self.sizes
+        ]
+
+
+class AlibabaSuite(_Suite):
+    """Consecutive jobs of the Alibaba 2018 trace; the seed chooses where they begin."""
+
+    source: Literal["alibaba"]
+    split: Split = Field("all", description="split by application: jobs of the same typed DAG")
+    jobs: PositiveInt = Field(60, description="workflows of a seed")
+    min_stages: PositiveInt = 1
+    max_stages: PositiveInt | None = None
+    file: Name | None = Field(None, description="a trace; None: that of the extra `traces`")
+
+    @model_validator(mode="after")
+    def _times_count_in_streams(self) -> AlibabaSuite:
+        if self.max_stages is not None and self.max_stages < self.min_stages:
+            raise ValueError("max_stages is below min_stages")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        path = alibaba.trace_file() if self.file is None else Path(self.file)
+        chosen = [
+            job
+            for job in alibaba.read_jobs(path)
+            if self.min_stages <= len(job.tasks) <= (self.max_stages or len(job.tasks))
+            and self.split in ("all", job.split)
+        ]
+        if len(chosen) < self.jobs:
+            raise InputError(
+                f"{len(chosen)} jobs for {self.jobs} workflows",
+                field="jobs",
+                remedy="ask for fewer, or widen split or sizes",
+            )
+        if seed < 0:
+            raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
+        first = int(seeded(seed, self.name, "/jobs").integers(len(chosen) - self.jobs + 1))
+        window = chosen[first : first + self.jobs]
+        # Times count from the first: `alone`, every workflow arrives when its problem begins.
+        begin = window[0].arrival
+        workflows = [alibaba.job_workflow(job, seed) for job in window]
+        return [
+            workflow.model_copy(
+                update={"arrival": workflow.arrival - begin if self.mode == "stream" else 0.0}
+            )
+            for workflow in workflows
         ]
 
 
@@ -248,6 +335,7 @@ _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
     "agentic": AgenticSuite,
     "prefix_reuse": PrefixReuseSuite,
     "stress": StressSuite,
+    "alibaba": AlibabaSuite,
     "files": FilesSuite,
 }
 
@@ -263,6 +351,7 @@ SuiteSpec: TypeAlias = Annotated[
     | Annotated[AgenticSuite, Tag("agentic")]
     | Annotated[PrefixReuseSuite, Tag("prefix_reuse")]
     | Annotated[StressSuite, Tag("stress")]
+    | Annotated[AlibabaSuite, Tag("alibaba")]
     | Annotated[FilesSuite, Tag("files")],
     Discriminator(_source),
 ]

@@ -333,7 +333,7 @@ class Expected:
             other = self.stages[child][1]
             if edge.parent == stage.id and other.model == stage.model and d in self.eligible[child]:
                 fact = self.problem.gpu_facts[gpu or ""]
-                flops = 2 * self.fact(stage).active_params * other.queries * edge.inherited_tokens
+                flops = 2 * self.fact(stage).layer_params * other.queries * edge.inherited_tokens
                 total += flops / (fact.mfu * fact.tflops * 1e12)
         return total
 

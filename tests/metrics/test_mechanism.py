@@ -70,7 +70,7 @@ def compiled() -> CompiledProblem:
 
 def shards_of(*rows: dict[str, float]) -> np.ndarray[Any, Any]:
     shards = np.zeros(len(rows), SHARD_ROW)
-    shards["noise"] = 1.0
+    shards["noise"] = shards["length"] = 1.0
     for shard, row in zip(shards, rows, strict=True):
         for name, value in row.items():
             shard[name] = value
@@ -113,7 +113,8 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
         },
         {
             "stage": 1, "device": 0, "start": 10, "end": 20, "transfer_s": 4, "prefill_s": 2,
-            "decode_s": 4, "prefix_hit": 30, "copied": 20, "prefix_new": 20, "context_hit": 15, "context_new": 5,
+            "decode_s": 4, "prefix_hit": 30, "copied": 20, "prefix_new": 20, "context_hit": 15,
+            "context_new": 5,
         },
         {
             "stage": 1, "slot": 1, "device": 1, "start": 12, "end": 16, "load_s": 3, "decode_s": 1,
@@ -145,6 +146,10 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
             "usd": (20 * 3.6 + 4 * 1.8) / 3600,
             "usd_reserved": 40 * (3.6 + 3 * 1.8) / 3600,
             "energy_joules": 20 * 300 + 4 * 100,
+            "stages_vanished": 0,
+            "lost_shards": 0,
+            "lost_seconds": 0,
+            "device_failures": 0,
             "shards_per_stage": 1.5,
             "decisions": 3,
             "decision_ms_p50": 2.0,

@@ -98,7 +98,7 @@ def test_a_fork_plays_out_the_estimates(problem: Problem, seed: int) -> None:
     before = simulator.state
     fork = simulator.view().fork()
     assert np.array_equal(simulator.state, before)
-    certain = problem.options.uncertainty == 0
+    certain = not uncertain(problem)
     arrivals = {workflow.arrival for workflow in problem.workflows}
     if certain and len(arrivals) == 1:
         other = Simulator(problem, seed=seed)
@@ -108,6 +108,13 @@ def test_a_fork_plays_out_the_estimates(problem: Problem, seed: int) -> None:
         while not simulator.done:
             _step(simulator)
         assert other.trace().stage_end.tolist() == simulator.trace().stage_end.tolist()
+
+
+def uncertain(problem: Problem) -> bool:
+    """Whether anything is drawn as the problem runs."""
+    options = problem.options
+    drawn = options.uncertainty > 0 or options.length_uncertainty > 0 or options.failures
+    return bool(drawn) or any(w.choices or w.fan_outs for w in problem.workflows)
 
 
 def _step(simulator: Simulator) -> None:
@@ -120,7 +127,7 @@ def _step(simulator: Simulator) -> None:
 
 @given(problems(kind="llm"))
 def test_estimates_are_exact_without_noise(problem: Problem) -> None:
-    if problem.options.uncertainty > 0:
+    if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         return
     simulator = Simulator(problem)
     while not simulator.done:

@@ -144,15 +144,21 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
     rows: dict[int, list[tuple[float, float]]] = defaultdict(list)
     by_shard: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for event in slices(trace):
-        assert event["cat"] in KINDS
         assert event["dur"] > 0
+        if event["cat"] == "down":
+            rows[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+            continue
+        assert event["cat"] in KINDS
         key = (event["args"]["workflow"], event["args"]["stage"], event["tid"])
         by_shard[key].append(event)
     busy = 0.0
     for shard in trace.shards:
         tid = host if shard["device"] < 0 else int(shard["device"])
-        events = by_shard.pop((*trace.stage_ids[shard["stage"]], tid), [])
         start, end = shard["start"] * 1e6, shard["end"] * 1e6
+        # A stage that was lost may run on the same device again, later.
+        every = by_shard[(*trace.stage_ids[shard["stage"]], tid)]
+        events = [e for e in every if start - 1e-3 <= e["ts"] < end]
+        every[:] = [e for e in every if e not in events]
         if not events:
             assert end == pytest.approx(start, rel=1e-12, abs=1e-3)
             continue
@@ -165,11 +171,11 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
         busy += end - start
         if tid != host:
             rows[tid].append((start, end))
-    assert not by_shard
+    assert not any(by_shard.values())
     for spans in rows.values():
         spans.sort()
         for (_, before), (start, _) in itertools.pairwise(spans):
-            assert start >= before
+            assert start >= before - 1e-3
     assert busy == pytest.approx(float((trace.shards["end"] - trace.shards["start"]).sum()) * 1e6)
 
 

@@ -19,13 +19,14 @@ import pytest
 from fate_gym import catalog
 from fate_gym.catalog import Execution, Gpu, Model
 from fate_gym.problem import Cluster, Device, Edge, Link, Options, Problem, Stage, Workflow
+from fate_gym.sim.trace import OUTAGE_ROW
 from fate_gym.sim.validator import assert_valid, validate
 
 SHARD_FIELDS = [
     ("stage", "i4"), ("slot", "i4"), ("device", "i4"), ("queries", "i4"), ("waves", "i4"),
-    ("source", "i4"),
+    ("lost", "i4"), ("source", "i4"),
     ("committed", "f8"), ("start", "f8"), ("load_s", "f8"), ("transfer_s", "f8"),
-    ("prefill_s", "f8"), ("decode_s", "f8"), ("noise", "f8"), ("end", "f8"),
+    ("prefill_s", "f8"), ("decode_s", "f8"), ("noise", "f8"), ("length", "f8"), ("end", "f8"),
     ("prefix_hit", "f8"), ("prefix_new", "f8"), ("context_hit", "f8"), ("context_new", "f8"),
     ("copied", "f8"), ("bytes_moved", "f8"),
 ]  # fmt: skip
@@ -80,9 +81,9 @@ def trace_of(
     models: list[str] | None = None,
     prefixes: list[tuple[str, str]] | None = None,
 ) -> SimpleNamespace:
-    """A trace from the rows given; fields left out are 0 (waves and noise: 1, source: -1)."""
+    """A trace from the rows given; what is left out is 0 (waves, noise, length: 1, source: -1)."""
     defaults = {name: 0.0 for name, _ in SHARD_FIELDS}
-    defaults |= {"waves": 1, "noise": 1.0, "source": -1}
+    defaults |= {"waves": 1, "noise": 1.0, "length": 1.0, "source": -1}
     rows = [tuple((defaults | row)[name] for name, _ in SHARD_FIELDS) for row in shards]
     workflow_of = [i for i, w in enumerate(problem.workflows) for _ in w.stages]
     arrival = np.array([w.arrival for w in problem.workflows])
@@ -104,6 +105,9 @@ def trace_of(
         workflow_end=np.array(last),
         workflow_of=np.array(workflow_of),
         retentions=[],
+        stage_vanished=np.zeros(len(workflow_of), dtype=bool),
+        draws=np.full(len(workflow_of), np.nan),
+        outages=np.zeros(0, OUTAGE_ROW),
         decision_seconds=np.array([0.5, 0.25]),
         counters={},
         makespan=max(end) - arrival.min(),

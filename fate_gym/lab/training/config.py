@@ -75,6 +75,9 @@ class ImitationConfig(_Config):
     epochs: PositiveInt = Field(20, description="of each round")
     batch_size: PositiveInt = 512
     learning_rate: PositiveFloat = 1e-3
+    placements: PositiveInt = Field(
+        4, description="of a stage that rollouts value: those that end first"
+    )
     temperature: PositiveFloat = Field(
         0.002, description="of a rollout's labels: seconds that matter, as a part of what is left"
     )

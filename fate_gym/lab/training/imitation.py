@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.env.features import CANDIDATE_END
 from fate_gym.env.spec import MASK, EnvOptions, Limits
 from fate_gym.lab.training.config import ImitationConfig
 from fate_gym.lab.training.lanes import narrow
-from fate_gym.sim import CompiledProblem, Policy
+from fate_gym.sim import Assignment, CompiledProblem, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
 from policies.registry import make_policy
@@ -41,29 +42,42 @@ class Labeller:
             self._rollouts = RolloutTeacher(env.compiled)
 
     def label(
-        self, env: WorkflowSchedulingEnv, mask: NDArray[np.int8]
+        self, env: WorkflowSchedulingEnv, observation: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float32] | None:
         """(A,) probabilities; None if no action does what the teacher wants."""
         if self._policy is None:
-            return self._soften(env, mask)
+            return self._soften(env, observation)
         view = env.view()
         # A policy plans whole instants; asked anew after each placement, it has to forget.
         self._policy.reset(view, 0)
-        assignments = self._policy.decide(view)
-        actions = [env.action_of(a) for a in assignments] if assignments else [env.action_of(None)]
+        # What a policy says beside that, of evictions and migrations, an agent cannot say.
+        wanted = [a for a in self._policy.decide(view) if isinstance(a, Assignment)]
+        actions = [env.action_of(a) for a in wanted] if wanted else [env.action_of(None)]
         action = next((a for a in actions if a is not None), None)
         if action is None:
             return None
-        label = np.zeros(mask.size, np.float32)
+        label = np.zeros(observation[MASK].size, np.float32)
         label[action] = 1.0
         return label
 
-    def _soften(self, env: WorkflowSchedulingEnv, mask: NDArray[np.int8]) -> NDArray[np.float32]:
+    def _soften(
+        self, env: WorkflowSchedulingEnv, observation: Mapping[str, NDArray[Any]]
+    ) -> NDArray[np.float32]:
+        mask = self._promising(observation)
         values = self._rollouts.values(env.view().fork(), env.frame, mask)
         best = values.min()
         scale = self._config.temperature * max(best - env.time, 1e-3)
         label = np.exp(-(values - best) / scale)
-        return (label / label.sum()).astype(np.float32)
+        return np.asarray(label / label.sum(), np.float32)
+
+    def _promising(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.int8]:
+        """The legal actions without placements that end late: a rollout of each would be dear."""
+        mask = observation[MASK].copy()
+        slots = observation["stages"].shape[0]
+        ends = np.where(mask[:-1] > 0, observation["candidates"][:, CANDIDATE_END], np.inf)
+        late = np.argsort(ends.reshape(slots, -1), axis=1)[:, self._config.placements :]
+        np.put_along_axis(mask[:-1].reshape(slots, -1), late, 0, axis=1)
+        return mask
 
 
 def collect(
@@ -95,9 +109,9 @@ def collect(
     """
     given = options.model_dump() | {
         "max_devices": limits.devices,
-        "max_models": limits.models,
+        "max_models": max(1, limits.models),
         "max_stages": limits.stages,
-        "max_edges": limits.edges,
+        "max_edges": max(1, limits.edges),
     }
     env = WorkflowSchedulingEnv(list(problems), record=False, **given)
     rng = np.random.default_rng(seed)
@@ -111,7 +125,7 @@ def collect(
         ended = False
         while not ended:
             mask = observation[MASK]
-            label = labeller.label(env, mask)
+            label = labeller.label(env, observation)
             if label is not None:
                 for key, value in (narrow(observation) | {TARGETS: label}).items():
                     small = value.astype(np.float16) if value.dtype == np.float32 else value

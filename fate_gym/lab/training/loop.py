@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
 from fate_gym.env import WorkflowSchedulingVectorEnv
-from fate_gym.env.spec import Limits
+from fate_gym.env.spec import EnvOptions, Limits
 from fate_gym.lab import provenance, results
 from fate_gym.lab.hydra_app import JobFailedError
 from fate_gym.lab.training.config import DqnConfig, PpoConfig, TrainConfig
@@ -48,6 +48,7 @@ from fate_gym.lab.training.progress import (
     write_state,
 )
 from fate_gym.metrics import bootstrap_ci
+from fate_gym.sim import CompiledProblem
 from policies.learned.agent import Agent, PointerAgent, TorchAgent
 from policies.learned.checkpoint import Sizes, load_checkpoint, save_checkpoint
 from policies.learned.policy import Learned
@@ -271,53 +272,13 @@ class Training:
             return
         config = self._config.agent.learning
         lanes = config.lanes if config is not None else 1
-        env = Lanes(_make_env(lanes, self._phases[number], self._limits, self._options))
+        env = make_env(lanes, self._phases[number], self._limits, self._options)
         if self._model is None:
-            self._model = self._make_model(env)
+            self._model = make_model(self._config, env)
             self._model.set_logger(Logger(None, [self._curves]))
         else:
             self._model.set_env(env)
         self._model_phase = number
-
-    def _make_model(self, env: Lanes) -> Any:
-        config = self._config
-        network = config.agent.network
-        kwargs = {"network": {"kind": network.kind, **network.params}}
-        common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
-        gamma = config.reward.discount
-        learning = config.agent.learning
-        if isinstance(learning, DqnConfig):
-            return MaskedDQN(
-                CandidateQPolicy,
-                env,
-                learning_rate=learning.learning_rate,
-                buffer_size=learning.buffer_size,
-                learning_starts=learning.learning_starts,
-                batch_size=learning.batch_size,
-                train_freq=learning.train_freq,
-                gradient_steps=learning.gradient_steps,
-                target_update_interval=learning.target_update_interval,
-                gamma=gamma,
-                **common,
-            )
-        if learning is None:
-            return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
-        return MaskablePPO(
-            CandidatePolicy,
-            env,
-            learning_rate=learning.learning_rate,
-            n_steps=learning.rollout,
-            batch_size=learning.batch_size,
-            n_epochs=learning.epochs,
-            gamma=gamma,
-            gae_lambda=learning.gae_lambda,
-            clip_range=learning.clip_range,
-            ent_coef=learning.entropy,
-            vf_coef=learning.value_weight,
-            max_grad_norm=learning.max_grad_norm,
-            target_kl=learning.target_kl,
-            **common,
-        )
 
     # --- chunks ---
 
@@ -357,7 +318,7 @@ class Training:
         self._curves.log({"validation/normalised": mark} | losses, progress.steps + progress.epochs)
         done = f"epoch {progress.epochs}" if progress.steps == 0 else f"{progress.steps} steps"
         self._say(
-            f"  {done}, {progress.seconds:.0f} s: {mark:.4f} x {'round_robin'}"
+            f"  {done}, {progress.seconds:.0f} s: {mark:.4f} x round_robin"
             f"{' (best)' if better else ''}"
         )
         if better:
@@ -466,6 +427,47 @@ class Training:
         return result
 
 
+def make_model(config: TrainConfig, env: Lanes) -> Any:
+    """An untrained model of SB3 or sb3-contrib."""
+    network = config.agent.network
+    kwargs = {"network": {"kind": network.kind, **network.params}}
+    common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
+    gamma = config.reward.discount
+    learning = config.agent.learning
+    if isinstance(learning, DqnConfig):
+        return MaskedDQN(
+            CandidateQPolicy,
+            env,
+            learning_rate=learning.learning_rate,
+            buffer_size=learning.buffer_size,
+            learning_starts=learning.learning_starts,
+            batch_size=learning.batch_size,
+            train_freq=learning.train_freq,
+            gradient_steps=learning.gradient_steps,
+            target_update_interval=learning.target_update_interval,
+            gamma=gamma,
+            **common,
+        )
+    if learning is None:
+        return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
+    return MaskablePPO(
+        CandidatePolicy,
+        env,
+        learning_rate=learning.learning_rate,
+        n_steps=learning.rollout,
+        batch_size=learning.batch_size,
+        n_epochs=learning.epochs,
+        gamma=gamma,
+        gae_lambda=learning.gae_lambda,
+        clip_range=learning.clip_range,
+        ent_coef=learning.entropy,
+        vf_coef=learning.value_weight,
+        max_grad_norm=learning.max_grad_norm,
+        target_kl=learning.target_kl,
+        **common,
+    )
+
+
 class _Watch(BaseCallback):
     """Stops before a rollout with parameters that are not finite."""
 
@@ -486,17 +488,19 @@ def _mean_return(model: Any) -> float:
     return float(np.mean(recent)) if recent else math.nan
 
 
-def _make_env(
-    lanes: int, problems: list[Any], limits: Limits, options: Any
-) -> WorkflowSchedulingVectorEnv:
+def make_env(
+    lanes: int, problems: list[CompiledProblem], limits: Limits, options: EnvOptions
+) -> Lanes:
+    """Lanes that draw their problems; observations have room for all that ``limits`` allow."""
     sizes = {
         "max_devices": limits.devices,
-        "max_models": limits.models,
+        "max_models": max(1, limits.models),
         "max_stages": limits.stages,
-        "max_edges": limits.edges,
+        "max_edges": max(1, limits.edges),
     }
     given = options.model_dump() | sizes
-    return WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given)
+    env = WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given)
+    return Lanes(env)
 
 
 def _describe(marks: Any) -> dict[str, Any]:
@@ -504,8 +508,9 @@ def _describe(marks: Any) -> dict[str, Any]:
     return {
         "problems": int(marks.size),
         "normalised": float(marks.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
+        # One problem has no interval.
+        "low": float(interval.low) if math.isfinite(interval.low) else None,
+        "high": float(interval.high) if math.isfinite(interval.high) else None,
     }
 
 
@@ -527,4 +532,4 @@ def _draw(exam: Exam, best: Learned, path: Path) -> None:
     gantt_figure(schedules).savefig(path, dpi=110)
 
 
-__all__ = ["BEST", "NotFiniteError", "Training", "train"]
+__all__ = ["BEST", "NotFiniteError", "Training", "make_env", "make_model", "train"]
