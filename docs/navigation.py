@@ -17,7 +17,7 @@ def on_config(config: Any) -> Any:
     folder = Path(config["docs_dir"])
     pages = {page.stem for page in folder.glob("*.md")} - {"index"}
     named = {name for names in SECTIONS.values() for name in names}
-    nav: list[dict[str, Any] | str] = ["index.md"]
+    nav: list[dict[str, Any]] = [{"Home": "index.md"}]
     for section, names in SECTIONS.items():
         found = [name for name in names if name in pages]
         if section == "How-to":
