@@ -571,6 +571,7 @@ def large_sweep(source: Path, target: Path) -> int:
 
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
+    "environment": environment_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
     "planners": planner_figures,
