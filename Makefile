@@ -12,6 +12,7 @@ WARM_UP  := -m fate_gym.sim.warmup
 VENV      := .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RL        := $(VENV)/.rl
 COMPILED  := $(VENV)/.compiled
 SOURCES   := $(shell find fate_gym policies -name '*.py')
 
@@ -20,10 +21,10 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench test lint format warm clean
+.PHONY: help compare report readme bench train-demo docs test browser lint format warm clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 compare: $(COMPILED)  ## compare the policies on suite quick and write the report
 	$(BIN)/python $(EVALUATE)
@@ -38,8 +39,21 @@ readme: $(INSTALLED)  ## put the last comparison into README.md
 bench: $(COMPILED)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)
 
-test: lint $(COMPILED)  ## everything that CI checks
+train-demo: $(COMPILED) $(RL)  ## train a small agent and compare it with planners
+	$(BIN)/python scripts/train.py agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
+	  validation.every=32768 name=demo test=true
+
+docs: $(INSTALLED)  ## build the documentation site into build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+test: lint $(COMPILED) $(RL) browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
+
+# Tests of the HTML report skip without a browser; CI runs as root and gets one.
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 lint: $(INSTALLED)  ## formatting, style, types and import rules
 	$(BIN)/ruff format --check .
@@ -59,7 +73,12 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,traces,wandb]'
+	@touch $@
+
+# What training needs: torch, Stable-Baselines3, sb3-contrib.
+$(RL): $(INSTALLED)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[rl]'
 	@touch $@
 
 # Compiling once here spares parallel workers from each doing so.

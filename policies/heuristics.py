@@ -75,8 +75,9 @@ class FastestDevice(OneAtATime):
     name = "fastest_device"
 
     def choose(self, view: DecisionView, stage: int) -> int:
-        clean = view.clean_seconds(stage)
-        return _least_loaded(view, np.flatnonzero(clean == clean.min()))
+        eligible = view.eligible(stage)
+        clean = view.clean_seconds(stage)[eligible]
+        return _least_loaded(view, eligible[clean == clean.min()])
 
 
 class LocalityFirst(OneAtATime):

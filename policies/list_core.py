@@ -175,8 +175,9 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
                     child_end = max(free[1, q], end) + max(transfer, others[i, q]) + seconds
                 if child_end < best:
                     best, where = child_end, q
-            free[1, where] = best
-            latest = max(latest, best)
+            if where >= 0:  # not all of its hosts are down
+                free[1, where] = best
+                latest = max(latest, best)
         ends[d] = latest
 
 

@@ -87,12 +87,19 @@ class OfflineScheduler:
             insertion=self._insertion,
         )
         self._planned[workflow] = True
+        record = view.compiled.view.workflows[workflow]
+        first = int(record["stages_from"])
+        own = slice(first, int(record["stages_to"]))
         # A stage of no length stands before the one that starts at the same time.
-        order = np.lexsort((plan.sequence, plan.end, plan.start))
-        for device, queue in enumerate(self._queues):
-            mine = [int(s) for s in order if plan.device[s] == device]
+        order = np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))
+        mine: list[list[int]] = [[] for _ in self._queues]
+        devices = plan.device[own][order]
+        for stage, device in zip((first + order).tolist(), devices.tolist(), strict=True):
+            if device >= 0:
+                mine[device].append(stage)
+        for queue, new in zip(self._queues, mine, strict=True):
             # Kept in reverse: the next stage is the last element. New work goes behind old.
-            queue[:0] = mine[::-1]
+            queue[:0] = new[::-1]
 
 
 def method_tables(

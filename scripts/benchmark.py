@@ -1,27 +1,48 @@
 """The project's own speed figures: ratios against references in the same run.
 
-    python scripts/benchmark.py
+    python scripts/benchmark.py [SECTION ...]
 
+Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
 Each figure is the best of several repetitions in this process, after compiling; the references
-(SAGA's HEFT, a memory copy) run in the same process, so the ratios carry over to other machines.
+(SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
+with, so the ratios carry over to other machines. One process, one thread.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
+from typing import Any
 
+import gymnasium
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
+import fate_gym
+from fate_gym.compiled import compiled
+from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
+from fate_gym.lab.results import SHARDS, WORKFLOWS, find_jobs, write_result
+from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
-from fate_gym.workloads import assign_roles, load_cluster, topologies
-from policies import make_policy
+from fate_gym.workloads import (
+    assign_roles,
+    build_suite,
+    import_workflow,
+    load_cluster,
+    load_suite,
+    load_wfformat,
+    topologies,
+)
+from policies import make_policy, policy_specs
 from policies.list_core import NO_PENALTY
 from policies.list_scheduling import ListScheduler
 from policies.offline import OfflineScheduler, plan_workflow
@@ -29,14 +50,16 @@ from policies.offline import OfflineScheduler, plan_workflow
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def best_of(repetitions: int, call: Callable[[], object]) -> float:
+def best_of(
+    repetitions: int, call: Callable[[], object], clock: Callable[[], float] = perf_counter
+) -> float:
     """Seconds of the fastest of several calls, after one that is not counted."""
     call()
     seconds = []
     for _ in range(repetitions):
-        start = perf_counter()
+        start = clock()
         call()
-        seconds.append(perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds)
 
 
@@ -146,6 +169,194 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
+@compiled
+def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArray[Any]) -> None:
+    """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
+    for i in range(masks.shape[0]):
+        legal = 0
+        for j in range(masks.shape[1]):
+            legal += masks[i, j]
+        skip = int(uniform[i] * legal)
+        actions[i] = 0
+        for j in range(masks.shape[1]):
+            if masks[i, j]:
+                if skip == 0:
+                    actions[i] = j
+                    break
+                skip -= 1
+
+
+def hundred_stage_problems() -> list[Problem]:
+    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
+    cluster = load_cluster("mixed_8")
+    nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
+    return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:8]]
+
+
+def cartpole_steps_per_s(steps: int) -> float:
+    """CartPole-v1 as `gymnasium.make` gives it, random actions drawn before, resets included."""
+    env = gymnasium.make("CartPole-v1")
+    actions = np.random.default_rng(0).integers(0, 2, steps)
+    env.reset(seed=0)
+    start = process_time()
+    for action in actions:
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return steps / (process_time() - start)
+
+
+def single_steps_per_s(env: gymnasium.Env[Any, Any], steps: int) -> float:
+    """The environment as `gymnasium.make` gives it; drawing legal actions and resets included."""
+    uniform = np.random.default_rng(0).random((steps, 1))
+    action = np.zeros(1, np.int64)
+    _, info = env.reset(seed=0)
+    start = process_time()
+    for i in range(steps):
+        draw_actions(info["action_mask"][None], uniform[i], action)
+        _, _, terminated, _, info = env.step(action[0])
+        if terminated:
+            _, info = env.reset()
+    return steps / (process_time() - start)
+
+
+def vector_steps_per_s(
+    envs: WorkflowSchedulingVectorEnv, steps: int, *, count_events: bool = False
+) -> tuple[float, float]:
+    """Steps of all lanes a second, drawing and automatic resets included; state events a second.
+
+    Events are what the simulator applies: commits and ends of shards, ends of split stages and of
+    tools, arrivals. They are counted from what the lanes' states say, when an episode ends.
+    """
+    lanes = envs.num_envs
+    uniform = np.random.default_rng(0).random((steps, lanes))
+    actions = np.zeros(lanes, np.int64)
+    _, infos = envs.reset(seed=0)
+    events = 0
+    start = process_time()
+    for i in range(steps):
+        draw_actions(infos["action_mask"], uniform[i], actions)
+        _, _, terminated, _, infos = envs.step(actions)
+        if count_events:
+            events += sum(events_of(envs, lane) for lane in np.flatnonzero(terminated).tolist())
+    seconds = process_time() - start
+    return steps * lanes / seconds, events / seconds
+
+
+def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
+    """Events of a lane's episode, which has just ended."""
+    state, problem = envs.lane_state(lane)
+    shards = int(state.head[0]["shard_rows"])
+    gathered = int((state.stages["shards"] > 1).sum())
+    return 2 * shards + gathered + int(problem.workflows.size)
+
+
+def environment_figures() -> None:
+    """The Gymnasium environment, single and in a batch, against CartPole in the same process.
+
+    In seconds of the processor: what else runs on the machine weighs less.
+    """
+    problems = hundred_stage_problems()
+    env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
+    envs = fate_gym.make_vec(32, problem=problems)
+    sizes = sorted(len(problem.workflows[0].stages) for problem in problems)
+    print(
+        f"environment: {sizes[0]}-{sizes[-1]} stages x 8 devices, window 8, K = 3, whole "
+        "observation, random legal actions (one compiled draw a step), resets included"
+    )
+    cart, single, vector, events = [], [], [], []
+    for _ in range(8):
+        cart.append(cartpole_steps_per_s(10_000))
+        single.append(single_steps_per_s(env, 5_000))
+        cart.append(cartpole_steps_per_s(10_000))
+        vector.append(vector_steps_per_s(envs, 300)[0])
+        events.append(vector_steps_per_s(envs, 300, count_events=True)[1])
+    reference = max(cart)
+    report("CartPole-v1, one process", f"{reference:,.0f} steps/s")
+    report("single environment", f"{max(single):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.2")
+    report("vector environment, 32 lanes", f"{max(vector):,.0f} steps/s")
+    report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 0.8")
+    report("  state events", f"{max(events):,.0f} events/s")
+    own = env.unwrapped
+    assert isinstance(own, WorkflowSchedulingEnv)
+    seconds = best_of(300, own.reset)
+    report("  reset of the single environment", f"{seconds * 1e3:.3f} ms", "goal < 1 ms")
+
+
+def layered(width: int, layers: int, cluster: str) -> Problem:
+    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+    stages = [
+        Stage(
+            id=f"s{layer}-{i}",
+            model=models[(i + layer) % len(models)],
+            queries=4,
+            prefix_group=f"g{i % 8}",
+            prefix_tokens=1000,
+            prompt_tokens=300 + 50 * (i % 7),
+            output_tokens=60 + 20 * (i % 5),
+        )
+        for layer in range(layers)
+        for i in range(width)
+    ]
+    edges = [
+        Edge(parent=f"s{layer}-{i}", child=f"s{layer + 1}-{(i + step) % width}", bytes=1e6)
+        for layer in range(layers - 1)
+        for i in range(width)
+        for step in (0, 1)
+    ]
+    workflow = Workflow(id="layers", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster(cluster), [workflow])
+
+
+def planner_figures() -> None:
+    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    for width, layers, cluster, goals in (
+        (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
+        (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
+    ):
+        problem = layered(width, layers, cluster)
+        size = f"{width} ready stages x {len(problem.cluster.devices)} devices"
+        for name, goal in goals.items():
+            policy = make_policy(name)
+            simulator = Simulator(problem)
+            simulator.run(policy)
+            milliseconds = simulator.run(policy).decision_seconds * 1e3
+            # Without those at which no device is idle.
+            p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
+            report(
+                f"decision of {name}, {size}",
+                f"P50 {p50:.1f}, P99 {p99:.1f} ms",
+                f"goal P99 < {goal} ms" if goal else "goal P50 < 10 ms",
+            )
+
+
+def workload_figures() -> None:
+    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
+    spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
+    cluster = load_cluster(spec.cluster)
+    count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
+    seconds = best_of(3, lambda: build_suite(spec, cluster, 0), process_time)
+    report(f"build a suite of {count} workflows", f"{seconds:.2f} s", "goal < 2 s")
+    chosen = min(topologies(), key=lambda t: (abs(len(t) - 2000), t.name))
+    ids = chosen.task_ids
+    parents: list[list[str]] = [[] for _ in ids]
+    for parent, child in chosen.edges.tolist():
+        parents[child].append(ids[parent])
+    tasks = [
+        {"name": name, "id": name, "category": kind, "parents": before, "runtimeInSeconds": 1.0,
+         "files": [{"link": "output", "name": f"{name}.out", "sizeInBytes": 1000}]}
+        for name, kind, before in zip(ids, chosen.types, parents, strict=True)
+    ]  # fmt: skip
+    document = {"name": chosen.name, "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workflow.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        seconds = best_of(3, lambda: import_workflow(load_wfformat(path), 0), process_time)
+    report(f"import a WfFormat file of {len(ids)} tasks", f"{seconds:.2f} s", "goal < 0.5 s")
+
+
 def memory_figure() -> None:
     """Peak memory of a large problem, in a process of its own."""
     code = "import sys; sys.path.insert(0, 'scripts');import benchmark; benchmark.large_problem()"
@@ -189,6 +400,95 @@ def large_problem() -> None:
     print(f"{peak:.2f} GB ({built - start:.0f} + {run:.0f} s)")
 
 
+def hundred_ready() -> Problem:
+    """100 ready stages on 12 devices: ten workflows of ten branches with four models."""
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Qwen2.5-14B")
+
+    def call(id: str, number: int) -> Stage:
+        return Stage(
+            id=id,
+            model=models[number % 4],
+            queries=4 + number % 13,
+            prefix_group=f"g{number % 7}",
+            prefix_tokens=1500,
+            prompt_tokens=400,
+            output_tokens=150,
+        )
+
+    flows = []
+    for w in range(10):
+        stages = [call(f"{kind}{i}", w + i) for kind in ("first", "then") for i in range(10)]
+        edges = [
+            Edge(parent=f"first{i}", child=f"then{j % 10}", bytes=1e8, inherited_tokens=100)
+            for i in range(10)
+            for j in (i, i + 1, i + 2)
+        ]
+        flows.append(Workflow(id=f"w{w}", stages=tuple(stages), edges=tuple(edges)))
+    return Problem.build(load_cluster("mixed_12"), flows)
+
+
+def decision_times() -> None:
+    """P99 of a decision among 100 ready stages: all devices idle, half of them, and one."""
+    compiled = compile_problem(hundred_ready())
+    starts = []
+    for busy in (0, 6, 11):
+        simulator = Simulator(compiled)
+        for device in range(busy):
+            stage = next(s for s in simulator.ready if compiled.exec_seconds[s, device] < np.inf)
+            simulator.place(stage, (device,))
+        starts.append(simulator)
+    goals = {"heuristic": 1.0, "list scheduling": 1.0, "proxy": 10.0}
+    slowest: dict[str, tuple[float, str]] = {}
+    for name, spec in policy_specs().items():
+        if spec.family not in goals:
+            continue
+        p99 = min(p99_of_decisions(name, starts) for _ in range(3))
+        report(
+            f"decision of {name}, 100 ready x 12 devices, P99",
+            f"{p99:.3f} ms",
+            f"goal < {goals[spec.family]:.0f} ms",
+        )
+        slowest[spec.family] = max(slowest.get(spec.family, (0.0, "")), (p99, name))
+    for family, (p99, name) in slowest.items():
+        report(f"slowest {family}: {name}", f"{p99:.3f} ms", f"goal < {goals[family]:.0f} ms")
+
+
+def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
+    """Milliseconds of CPU, over 100 first decisions in each of some states.
+
+    Not by the clock: on a busy machine that would count the other processes.
+    """
+    milliseconds = []
+    for simulator in starts:
+        view = simulator.view()
+        policy = make_policy(name)
+        for _ in range(101):
+            policy.reset(view, 0)
+            start = thread_time()
+            policy.decide(view)
+            milliseconds.append((thread_time() - start) * 1e3)
+        # The first call loads compiled code and solvers.
+        del milliseconds[-101]
+    return float(np.percentile(milliseconds, 99))
+
+
+def comparison() -> None:
+    """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "scripts/evaluate.py",
+            "experiment=baselines",
+            "suite=real_dag",
+            "tracking=none",
+            f"paths.runs={folder}",
+        ]
+        start = perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds = perf_counter() - start
+    report("all baselines on real_dag, one seed, all cores", f"{seconds:.0f} s", "goal < 600 s")
+
+
 def cold_start() -> None:
     """Wall-clock of one whole job of the command line, compiled code present."""
     with tempfile.TemporaryDirectory() as folder:
@@ -207,13 +507,87 @@ def cold_start() -> None:
     report("cold start: evaluate.py suite=quick policy=heft", f"{min(seconds):.1f} s", "goal < 6 s")
 
 
+def lab_figures() -> None:
+    """A sweep's overhead and use of the cores, and a large report."""
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = ["suite=quick", "policy=heft,eft,min_min,round_robin", "seed=range(50)"]
+        command = [sys.executable, "scripts/evaluate.py", "-m", *sweep, f"paths.runs={folder}"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        wall = perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        jobs = [job.result for job in find_jobs(Path(folder) / "default") if job.result]
+        work = sum(job.seconds["build"] + job.seconds["play"] for job in jobs)
+        report(
+            f"sweep of {len(jobs)} quick jobs with W&B offline, joblib, {cores} cores",
+            f"{wall:.0f} s, cores busy {busy / (wall * cores):.0%}",
+            "goal > 85 %",
+        )
+        overhead = (wall * cores - work) / len(jobs)
+        report("  a job, beside building and playing", f"{overhead:.2f} s", "goal < 2 s")
+        large = Path(folder) / "large"
+        rows = large_sweep(Path(folder) / "default", large)
+        start = perf_counter()
+        command = [sys.executable, "scripts/report.py", str(large)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        report(
+            f"report of {rows} workflows, as a command",
+            f"{perf_counter() - start:.1f} s",
+            "goal < 10 s",
+        )
+        size = (large / "report.html").stat().st_size / 1e6
+        report("  size of report.html", f"{size:.1f} MB", "goal < 8 MB")
+
+
+def large_sweep(source: Path, target: Path) -> int:
+    """Result files of 20 policies, 10 seeds and 50 workflows, from a small sweep: the rows."""
+    (job, *_) = (job for job in find_jobs(source) if job.policy == "heft")
+    assert job.result is not None
+    small = job.table(WORKFLOWS)
+    tiled = pd.concat([small] * (50 // len(small) + 1), ignore_index=True).iloc[:50]
+    for column in ("problem", "workflow", "instance"):
+        tiled[column] = [f"{name}-{number}" for number, name in enumerate(tiled[column])]
+    total = 0
+    for policy in range(20):
+        for seed in range(10):
+            noise = np.random.default_rng([policy, seed]).lognormal(0.01 * policy, 0.1, len(tiled))
+            name = "round_robin" if policy == 19 else f"policy_{policy}"
+            rows = tiled.assign(policy=name, seed=seed, latency=tiled["latency"] * noise)
+            rows["normalised"] = rows["latency"] / rows["rr_latency"]
+            folder = target / job.suite / name / f"s{seed}-{policy * 10 + seed:08x}"
+            shutil.copytree(job.directory, folder, ignore=shutil.ignore_patterns("wandb"))
+            rows.to_parquet(folder / WORKFLOWS)
+            shards = pd.read_parquet(folder / SHARDS)
+            shards["schedule"] = shards["schedule"].replace("heft", name)
+            shards.to_parquet(folder / SHARDS)
+            changes = {"policy": name, "seed": seed, "workload_hash": f"{seed:012}"}
+            write_result(folder, job.result.model_copy(update=changes))
+            total += len(rows)
+    return total
+
+
+SECTIONS: dict[str, Callable[[], None]] = {
+    "simulator": simulator_figures,
+    "environment": environment_figures,
+    "workloads": workload_figures,
+    "saga": heft_against_saga,
+    "planners": planner_figures,
+    "memory": memory_figure,
+    "start": cold_start,
+    "decisions": decision_times,
+    "lab": lab_figures,
+    "comparison": comparison,
+}
+
+
 def main() -> None:
-    """Print all figures."""
+    """Print all figures, or those of the sections named on the command line."""
     print(f"python {sys.version.split()[0]}, numpy {np.__version__}; best of several repetitions")
-    simulator_figures()
-    heft_against_saga()
-    memory_figure()
-    cold_start()
+    for name in sys.argv[1:] or [name for name in SECTIONS if name not in ("lab", "comparison")]:
+        SECTIONS[name]()
 
 
 if __name__ == "__main__":

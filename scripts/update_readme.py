@@ -13,6 +13,7 @@ from fate_gym.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTION = re.compile(r"<!-- begin (runs/\w+) -->\n.*?<!-- end \1 -->", flags=re.DOTALL)
+CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {"runs/quick": ("forest.png", "gantt.png")}
 
 
@@ -39,6 +40,22 @@ def renewed(section: re.Match[str]) -> str:
     return f"<!-- begin {run} -->\n{text}\n<!-- end {run} -->"
 
 
+def picture(page: Path, target: Path) -> None:
+    """A picture of the upper part of an HTML report, where there is a browser to take it."""
+    if not CHROMIUM.exists():
+        print(f"{target.name} stays as it is: needs {CHROMIUM}", file=sys.stderr)
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1140})
+        tab.goto(page.resolve().as_uri())
+        tab.screenshot(path=target)
+        browser.close()
+
+
 def main() -> int:
     """Renew every table of the README; returns the exit code."""
     if not (ROOT / "runs").exists():
@@ -48,6 +65,9 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(SECTION.sub(renewed, text), encoding="utf-8")
+    page = ROOT / "runs" / "quick" / "report.html"
+    if page.exists():
+        picture(page, ROOT / "docs" / "images" / "report.png")
     return 0
 
 

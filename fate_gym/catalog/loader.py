@@ -67,8 +67,8 @@ class Model(_Fact):
     hidden: NonNegativeInt
     kv_heads: NonNegativeInt
     head_dim: NonNegativeInt
-    heads: NonNegativeInt | None = None
-    vocab: NonNegativeInt = 0
+    heads: int | None = Field(None, ge=0, le=10**6)
+    vocab: int = Field(0, ge=0, le=10**9)
     tied_embedding: bool = False
     weight_gb: PositiveFloat
     experts: NonNegativeInt = 0

@@ -9,22 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fate_gym.env.adapter import PolicyAdapter
     from fate_gym.env.env import EnvState, Observation, WorkflowSchedulingEnv
+    from fate_gym.env.observer import Observer
     from fate_gym.env.source import ProblemSource
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
+    from fate_gym.env.wrappers import (
+        FlatObservation,
+        GraphObservation,
+        MaskedObservation,
+        ReferenceReward,
+    )
 
 _HOME = {
     "EnvState": "env",
+    "FlatObservation": "wrappers",
+    "GraphObservation": "wrappers",
+    "MaskedObservation": "wrappers",
     "Observation": "env",
+    "Observer": "observer",
+    "PolicyAdapter": "adapter",
     "ProblemSource": "source",
+    "ReferenceReward": "wrappers",
     "WorkflowSchedulingEnv": "env",
     "WorkflowSchedulingVectorEnv": "vector",
 }
 
 __all__ = [
     "EnvState",
+    "FlatObservation",
+    "GraphObservation",
+    "MaskedObservation",
     "Observation",
+    "Observer",
+    "PolicyAdapter",
     "ProblemSource",
+    "ReferenceReward",
     "WorkflowSchedulingEnv",
     "WorkflowSchedulingVectorEnv",
 ]

@@ -19,9 +19,16 @@ from fate_gym.env.observation import observe
 from fate_gym.env.source import Instance, ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec, parse_options
 from fate_gym.errors import IllegalActionError, InputError, near_matches
-from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, Trace
-from fate_gym.sim.layout import STATE_HEAD, Buffer, Log
-from fate_gym.sim.simulator import MAX_SEED
+from fate_gym.sim import (
+    Assignment,
+    CompiledProblem,
+    DecisionView,
+    Retention,
+    Simulator,
+    Trace,
+)
+from fate_gym.sim.layout import Buffer, Log
+from fate_gym.sim.simulator import MAX_SEED, Moment
 
 Observation = dict[str, NDArray[Any]]
 Reference = Callable[[Any, int], float]
@@ -37,11 +44,8 @@ class EnvState:
 
     spec: Spec
     instance: Instance
-    seed: int
-    state: Buffer
+    moment: Moment
     frame: Buffer
-    shards: NDArray[Any]
-    evictions: NDArray[Any]
     random: Mapping[str, Any]
 
 
@@ -180,6 +184,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self.render_mode = render_mode
         self.source = Source(problem, self._options)
         self.env_spec: Spec = self.source.spec
+        self._first_head = self.env_spec.head(0, 1)
         self.observation_space = self.env_spec.observation_space()
         self.action_space = self.env_spec.action_space()
         self._reference = reference
@@ -226,6 +231,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         number = _number(action)
         if self._options.strict:
             self._check(number)
+        # Shards that are lost when a device fails need room in the log.
+        self._simulator.extend_log()
         out = self._new_output()
         play.step(
             instance.compiled.buffer,
@@ -269,18 +276,20 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return mask
 
     def place(
-        self, assignment: Assignment
+        self, assignment: Assignment, *retentions: Retention
     ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """`step` for a placement that need not be among the actions.
 
-        For policies that split queries in ways of their own, or reach beyond the window.
+        For policies that split queries in ways of their own, reach beyond the window, copy
+        prefixes, or then rank what is cached: ``retentions`` take effect after the placement, at
+        the same instant.
 
         Raises:
             IllegalActionError: the simulator does not allow it.
             ResetNeeded: the episode has not begun or has ended.
         """
         instance = self._playing()
-        self._simulator.place(assignment.stage, assignment.devices, assignment.counts)
+        self._simulator.apply([assignment, *retentions])
         out = self._new_output()
         play.after(
             instance.compiled.buffer,
@@ -293,6 +302,15 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         )
         return self._outcome(instance, out)
 
+    def retain(self, retention: Retention) -> None:
+        """Evict by these values from now on (`Simulator.retain`); no time passes.
+
+        Raises:
+            IllegalActionError: an array has the wrong shape or a value that is not a number.
+        """
+        self._playing()
+        self._simulator.retain(retention)
+
     def placement(self, action: int) -> Assignment | None:
         """What a legal action does: the stage and its devices; None: wait.
 
@@ -303,8 +321,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._check(action)
         if action == self.env_spec.actions - 1:
             return None
-        slot, position = divmod(action, self.env_spec.positions)
-        return self._offered(slot, position)
+        return self._offered(action)
 
     def action_of(self, assignment: Assignment | None, *, exact: bool = False) -> int | None:
         """The action that does this; None if the window does not offer it. No assignment: wait.
@@ -319,18 +336,18 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         if assignment is None:
             return self.env_spec.actions - 1 if self._head["can_wait"] else None
         slots = np.flatnonzero(self._frame_view.window == assignment.stage)
-        if not slots.size:
+        if not slots.size or assignment.migrate_from is not None:
             return None
         wanted = _pairs(assignment, exact)
-        slot = int(slots[0])
-        for position in range(self.env_spec.positions):
-            offered = self._offered(slot, position)
+        first = int(slots[0]) * self.env_spec.positions
+        for action in range(first, first + self.env_spec.positions):
+            offered = self._offered(action)
             if offered is None:
                 continue
             if assignment.counts is None:
                 offered = Assignment(offered.stage, offered.devices)
             if _pairs(offered, exact) == wanted:
-                return slot * self.env_spec.positions + position
+                return action
         return None
 
     @property
@@ -349,6 +366,17 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         """The stages of the window, slot by slot; shorter than S when fewer are ready."""
         self._playing(or_ended=True)
         return [int(s) for s in self._frame_view.window if s >= 0]
+
+    @property
+    def reward_unit(self) -> float:
+        """Seconds that one unit of reward stands for in this episode."""
+        return self._playing(or_ended=True).unit
+
+    @property
+    def frame(self) -> Buffer:
+        """The frame (`fate_gym.env.layout`), live: for compiled code that looks at placements."""
+        self._playing(or_ended=True)
+        return self._frame
 
     @property
     def ended(self) -> bool:
@@ -382,16 +410,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
 
     def state(self) -> EnvState:
         """A copy of this moment, random numbers included; for tree search."""
-        instance = self._playing(or_ended=True)
-        shards, evictions = self._logged()
         return EnvState(
             self.env_spec,
-            instance,
-            self._simulator.seed,
-            self._state.copy(),
+            self._playing(or_ended=True),
+            self._simulator.moment(),
             self._frame.copy(),
-            self._log.shards[:shards].copy(),
-            self._log.evictions[:evictions].copy(),
             self.np_random.bit_generator.state,
         )
 
@@ -409,11 +432,9 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
                 remedy="restore a state that an environment made alike has given",
             )
         instance = state.instance
-        self._take(instance, state.seed, fresh=False)
-        self._state[:] = state.state
+        self._take(instance, state.moment.seed, fresh=False)
+        self._simulator.resume(state.moment)
         self._frame[:] = state.frame
-        self._log.shards[: state.shards.size] = state.shards
-        self._log.evictions[: state.evictions.size] = state.evictions
         self.np_random.bit_generator.state = dict(state.random)
         self._ended = bool(self._head["ended"])
         out = self._new_output()
@@ -450,15 +471,15 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         if self._instance is not instance:
             self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
             self._simulator.play(self._adopt)
-            self._frame = np.zeros(self.env_spec.frame_bytes(instance.compiled), np.uint8)
-            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+            self._frame = np.zeros(instance.sizes[3], np.uint8)
+            self._frame[: FRAME_HEAD.itemsize] = self._first_head
             self._frame_view: FrameView = plain(frame_view)(self._frame, instance.compiled.view)
             self._head = self._frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
             self._instance = instance
         elif fresh:
             self._simulator.reset(seed)
             self._frame[:] = 0
-            self.env_spec.write_head(self._frame, instance.scale, 0, 1)
+            self._frame[: FRAME_HEAD.itemsize] = self._first_head
         self._simulator.seed = seed
         self._ended = False
 
@@ -486,20 +507,9 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             self.render()
         return observation, float(head["gain"]), self._ended, False, info
 
-    def _offered(self, slot: int, position: int) -> Assignment | None:
+    def _offered(self, action: int) -> Assignment | None:
         """The placement behind an action number, None if there is none."""
-        frame = self._frame_view
-        if slot >= self._head["shown"]:
-            return None
-        at = int(frame.lines[slot]) * self.env_spec.positions + position
-        k = int(frame.widths[at])
-        if k == 0:
-            return None
-        return Assignment(
-            int(frame.window[slot]),
-            tuple(frame.members[at, :k].tolist()),
-            tuple(frame.counts[at, :k].tolist()),
-        )
+        return self.env_spec.placement(self._frame_view, self.compiled, action)
 
     def _info(self, observation: Observation) -> dict[str, Any]:
         return {
@@ -507,12 +517,6 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             "invalid_action": bool(self._head["invalid"]),
             "time": float(self._head["time"]),
         }
-
-    def _logged(self) -> tuple[int, int]:
-        """Rows of the log that are in use."""
-        head = self._state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
-        shards, evictions = int(head["shard_rows"]), int(head["eviction_rows"])
-        return min(shards, self._log.shards.size), min(evictions, self._log.evictions.size)
 
     def _playing(self, *, or_ended: bool = False) -> Instance:
         if self._instance is None or (self._ended and not or_ended):
@@ -529,8 +533,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
                     "waiting is illegal when no event lies ahead: place a ready stage"
                 )
             return
-        slot, position = divmod(action, self.env_spec.positions)
-        if self._offered(slot, position) is None:
+        if self._offered(action) is None:
+            slot, position = divmod(action, self.env_spec.positions)
             raise IllegalActionError(
                 f"action {action}: slot {slot} of the window has no placement {position}"
             )

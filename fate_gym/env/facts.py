@@ -162,6 +162,7 @@ def _fill_stage_rows(facts: FactsView, p: ProblemView, models: int, time_scale: 
         "result": _half(leaving, HALF_TRANSFER),
         "children_same_model": same / np.maximum(1, children),
         "prefix_peers": _half(peers, HALF_DEGREE),
+        "chooses": stages["chooses"],
     }
     for name, value in values.items():
         facts.stage_rows[:, STAGES.index(name)] = value

@@ -120,7 +120,7 @@ _STATIC_STAGE = (
     _seconds("upward_rank", "longest way to the end of the workflow (HEFT)", long=True),
     _share("criticality", "upward rank / largest upward rank of the workflow"),
     _seconds("slack", "longest way through the workflow - longest way through here", long=True),
-    _share("reachability", "devices that can ever run the stage / all devices"),
+    _share("reachability", "devices that can run the stage when they are up / all devices"),
     _half("weights", "weights of its model", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
     _half("context", "KV of all its queries, prefix once", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
     _count("parents", "parents", HALF_DEGREE),
@@ -129,6 +129,7 @@ _STATIC_STAGE = (
     _half("result", "data for the children", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
     _share("children_same_model", "children that use the same model / children"),
     _count("prefix_peers", "other stages of the workflow with the same prefix", HALF_DEGREE),
+    _flag("chooses", "when it ends it is drawn which of the stages behind it live"),
 )
 
 STAGES = Group(
@@ -142,6 +143,7 @@ STAGES = Group(
         _share("resident", "devices that hold its model / devices that can run it"),
         _share("prefix_cached", "largest share of its prefix that a device caches"),
         _seconds("best_end", "earliest expected end on one device, from now"),
+        _share("children_live", "children that are expected to live / children"),
     ),
     (
         _flag("model", "it uses this model"),
@@ -166,7 +168,10 @@ DEVICES = Group(
         _share("node_peers", "other devices of its node / all devices"),
         _share("hosts_models", "models of the problem that some stage could run here / models"),
         _flag("idle", "nothing is running"),
-        _seconds("queue", "expected time until the queue is empty"),
+        _seconds(
+            "queue",
+            "expected time until the queue is empty; of a device that is down: until it is up",
+        ),
         _share("weights", "resident weights / memory, as the next shard will meet them"),
         _share("kv", "cached KV / memory, as the next shard will meet it"),
         _share("free", "1 - weights - kv"),
@@ -174,6 +179,7 @@ DEVICES = Group(
         _share(
             "demand", "mean over the shown stages of 1 / (devices that can run it), where it is one"
         ),
+        _flag("up", "it has not failed, or it is up again"),
     ),
     (_flag("resident", "the model is loaded, as the next shard will meet it"),),
 )
@@ -234,6 +240,9 @@ GLOBALS = Group(
         _seconds("work_left", "best seconds of stages not placed / devices", long=True),
         _half("uncertainty", "sigma of the noise on durations", "-", HALF_SIGMA),
         _flag("eager", "transfers start when the parent ends"),
+        _half("length_uncertainty", "sigma of actual / estimated output tokens", "-", HALF_SIGMA),
+        _flag("failing", "devices may fail"),
+        _share("up", "devices that are up / devices"),
     ),
 )
 
@@ -243,10 +252,11 @@ NODES = Group(
     (
         _flag("present", "its workflow has arrived; otherwise the row is 0"),
         *_STATIC_STAGE,
-        _flag("waiting", "a parent has not ended"),
+        _flag("waiting", "a parent has not ended, or no device that can run it is up"),
         _flag("ready", "it can be placed"),
         _flag("placed", "it is queued or running"),
-        _flag("ended", "it is done"),
+        _flag("ended", "it is done, or it was drawn not to live"),
+        _share("lives", "probability that it lives, given what has been drawn"),
         _share("slot", "(number of its slot in the window + 1) / slots; 0: not shown"),
     ),
     (
@@ -272,6 +282,7 @@ STAGE_AGE = STAGES.index("age")
 STAGE_RESIDENT = STAGES.index("resident")
 STAGE_PREFIX_CACHED = STAGES.index("prefix_cached")
 STAGE_BEST_END = STAGES.index("best_end")
+STAGE_CHILDREN_LIVE = STAGES.index("children_live")
 
 DEVICE_IDLE = DEVICES.index("idle")
 DEVICE_QUEUE = DEVICES.index("queue")
@@ -280,6 +291,7 @@ DEVICE_KV = DEVICES.index("kv")
 DEVICE_FREE = DEVICES.index("free")
 DEVICE_PREFIX_HITS = DEVICES.index("prefix_hits")
 DEVICE_DEMAND = DEVICES.index("demand")
+DEVICE_UP = DEVICES.index("up")
 
 CANDIDATE_DEVICES = CANDIDATES.index("devices")
 CANDIDATE_TURN = CANDIDATES.index("turn")
@@ -316,6 +328,10 @@ GLOBAL_PATH_LEFT = GLOBALS.index("path_left")
 GLOBAL_WORK_LEFT = GLOBALS.index("work_left")
 GLOBAL_UNCERTAINTY = GLOBALS.index("uncertainty")
 GLOBAL_EAGER = GLOBALS.index("eager")
+GLOBAL_LENGTH_UNCERTAINTY = GLOBALS.index("length_uncertainty")
+GLOBAL_FAILING = GLOBALS.index("failing")
+GLOBAL_UP = GLOBALS.index("up")
 
 NODE_STATUS = NODES.index("waiting")
+NODE_LIVES = NODES.index("lives")
 NODE_SLOT = NODES.index("slot")

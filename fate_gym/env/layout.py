@@ -29,6 +29,7 @@ def _record(**fields: str) -> np.dtype[Any]:
 
 FACTS_HEAD = _record(
     scale="f8",  # seconds: a simple estimate of the makespan
+    unit="f8",  # seconds per unit of reward
     first_arrival="f8",
     models="i8",  # L
 )
@@ -102,7 +103,6 @@ FRAME_HEAD = _record(
     nodes="i8",  # max_stages, 0 without the graph
     edges="i8",  # max_edges
     reward="i8",  # MAKESPAN, LATENCY, SHAPED
-    scale="f8",  # seconds per unit of reward
     discount="f8",
     penalty="f8",
     time_scale="f8",
@@ -134,6 +134,7 @@ FRAME_HEAD = _record(
     arrived="i8",  # workflows, in the order of arrival
     active="i8",  # workflows with stages left
     stages="i8",  # of arrived workflows
+    ended_stages="i8",
     active_since="f8",  # sum of the arrivals of active workflows
     ended_latency="f8",  # sum of the latencies of ended workflows
     work="f8",  # best seconds of stages that are known and not placed
@@ -176,7 +177,8 @@ class FrameView(NamedTuple):
     """Named arrays over a frame buffer.
 
     What is known of a stage in the window stands in a *line*, which it keeps while it is there;
-    slots change when others come and go. Line l has the actions' placements at l P + position.
+    slots change when others come and go. Line l has the actions' placements at l P + position; of
+    these the T = 3 (K - 1) on several devices are *teams*, at l T + position - max_devices.
     """
 
     head: Array  # (1,) FRAME_HEAD
@@ -185,28 +187,34 @@ class FrameView(NamedTuple):
     before: Array  # (B,) scratch: the window of the look before
     free: Array  # (B,) stack of lines that hold no stage
     widths: Array  # (B P,) devices of a placement, 0: none
-    members: Array  # (B P, K) devices
-    counts: Array  # (B P, K) queries
-    busy: Array  # (B P, K) seconds from turn to end
-    ends: Array  # (P,) scratch
+    members: Array  # (B T, K) devices
+    counts: Array  # (B T, K) queries
+    busy: Array  # (B T, K) seconds from turn to end
+    ends: Array  # (D,) scratch
     order: Array  # (D,) scratch
+    tally: Array  # (D,) scratch
+    holders: Array  # (K,) scratch
     team: Array  # (K,) scratch
+    deal: Array  # (K,) scratch
     turn: Array  # (D,) when the queue is expected to be empty
     turn_feature: Array  # (D,)
     changed: Array  # (D,) whether costs have changed since the last look
     demand: Array  # (D,)
     hits: Array  # (D,) scratch
-    left: Array  # (W,) stages that have not ended; 0: ended or not arrived
+    left: Array  # (W,) stages that had not ended when last counted; 0: ended or not arrived
+    counted: Array  # (W,) ended stages of the run, when last counted
     stages: Array  # (S,) STAGE_FRAME
     seen: Array  # (D,) SEEN
     parts: Array  # (B, D) PART: the stage of the line as a whole on the device
     rows: Array  # (B P, CANDIDATE_WIDTH) features
+    rows_at: int  # where they begin in the buffer
 
 
 def frame_bytes(slots: int, positions: int, shards: int, s: int, d: int, w: int) -> int:
     """Size of a frame buffer."""
     actions = slots * positions
-    words = 4 * slots + actions + 3 * actions * shards + positions + shards + 6 * d + w
+    teams = slots * 3 * (shards - 1)
+    words = 4 * slots + actions + 3 * teams * shards + 3 * shards + 8 * d + 2 * w
     records = s * STAGE_FRAME_BYTES + d * SEEN_BYTES + slots * d * PART_BYTES
     rows = (4 * actions * CANDIDATE_WIDTH + 7) // 8 * 8
     return FRAME_HEAD_BYTES + 8 * words + records + rows
@@ -219,6 +227,7 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     h = head[0]
     slots, positions, shards = h["slots"], h["positions"], h["shards"]
     actions = slots * positions
+    teams = slots * 3 * (shards - 1)
     s, d, w = p.head[0]["stages"], p.head[0]["devices"], p.head[0]["workflows"]
     o = FRAME_HEAD_BYTES
     window = table(buffer, o, slots, np.int64)
@@ -231,17 +240,23 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     o += slots * 8
     free = table(buffer, o, slots, np.int64)
     o += slots * 8
-    members = matrix(buffer, o, actions, shards, np.int64)
-    o += actions * shards * 8
-    counts = matrix(buffer, o, actions, shards, np.int64)
-    o += actions * shards * 8
-    busy = matrix(buffer, o, actions, shards, np.float64)
-    o += actions * shards * 8
-    ends = table(buffer, o, positions, np.float64)
-    o += positions * 8
+    members = matrix(buffer, o, teams, shards, np.int64)
+    o += teams * shards * 8
+    counts = matrix(buffer, o, teams, shards, np.int64)
+    o += teams * shards * 8
+    busy = matrix(buffer, o, teams, shards, np.float64)
+    o += teams * shards * 8
+    ends = table(buffer, o, d, np.float64)
+    o += d * 8
     order = table(buffer, o, d, np.int64)
     o += d * 8
+    tally = table(buffer, o, d, np.int64)
+    o += d * 8
+    holders = table(buffer, o, shards, np.int64)
+    o += shards * 8
     team = table(buffer, o, shards, np.int64)
+    o += shards * 8
+    deal = table(buffer, o, shards, np.int64)
     o += shards * 8
     turn = table(buffer, o, d, np.float64)
     o += d * 8
@@ -254,6 +269,8 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     hits = table(buffer, o, d, np.float64)
     o += d * 8
     left = table(buffer, o, w, np.int64)
+    o += w * 8
+    counted = table(buffer, o, w, np.int64)
     o += w * 8
     stages = table(buffer, o, s, STAGE_FRAME)
     o += s * STAGE_FRAME_BYTES
@@ -274,15 +291,20 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
         busy,
         ends,
         order,
+        tally,
+        holders,
         team,
+        deal,
         turn,
         turn_feature,
         changed,
         demand,
         hits,
         left,
+        counted,
         stages,
         seen,
         parts,
         rows,
+        o,
     )

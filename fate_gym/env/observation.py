@@ -38,13 +38,16 @@ from fate_gym.env.features import (
     DEVICE_KV,
     DEVICE_PREFIX_HITS,
     DEVICE_QUEUE,
+    DEVICE_UP,
     DEVICE_WEIGHTS,
     DEVICE_WIDTH,
     GLOBAL_BUSY,
     GLOBAL_CAN_WAIT,
     GLOBAL_DONE,
     GLOBAL_EAGER,
+    GLOBAL_FAILING,
     GLOBAL_HIDDEN,
+    GLOBAL_LENGTH_UNCERTAINTY,
     GLOBAL_LONGEST_QUEUE,
     GLOBAL_MEAN_QUEUE,
     GLOBAL_NOW,
@@ -52,6 +55,7 @@ from fate_gym.env.features import (
     GLOBAL_SHOWN,
     GLOBAL_STAGES_LEFT,
     GLOBAL_UNCERTAINTY,
+    GLOBAL_UP,
     GLOBAL_WIDTH,
     GLOBAL_WORK_LEFT,
     GLOBAL_WORKFLOWS,
@@ -61,11 +65,13 @@ from fate_gym.env.features import (
     HALF_TRANSFER,
     HALF_WORKFLOWS,
     LONG,
+    NODE_LIVES,
     NODE_SLOT,
     NODE_STATUS,
     NODE_WIDTH,
     STAGE_AGE,
     STAGE_BEST_END,
+    STAGE_CHILDREN_LIVE,
     STAGE_PREFIX_CACHED,
     STAGE_READY_FOR,
     STAGE_RESIDENT,
@@ -78,7 +84,8 @@ from fate_gym.env.layout import FactsView, FrameView, facts_view, frame_view
 from fate_gym.env.placements import (
     decode_seconds,
     evicted,
-    find_team,
+    find_holders,
+    find_neighbours,
     is_team,
     price_whole,
     sort_devices,
@@ -87,8 +94,10 @@ from fate_gym.env.placements import (
 from fate_gym.sim.cost import drain_estimate, prefill_seconds, transfer_seconds
 from fate_gym.sim.engine import can_wait
 from fate_gym.sim.layout import (
+    DONE,
     FIXED_STAGE,
     MODEL_STAGE,
+    VANISHED,
     Array,
     Buffer,
     ProblemView,
@@ -124,14 +133,17 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
     mask[actions] = h.can_wait
     if h.candidates_at >= 0:
         width = h.positions * CANDIDATE_WIDTH
-        cells = table(out, h.candidates_at, h.slots * width, np.float32)
-        for slot in range(h.shown):
-            row = fr.lines[slot] * h.positions
-            for i in range(h.positions):
-                for c in range(CANDIDATE_WIDTH):
-                    cells[slot * width + i * CANDIDATE_WIDTH + c] = fr.rows[row + i, c]
-        for i in range(h.shown * width, h.slots * width):
-            cells[i] = 0.0
+        for slot in range(h.slots):
+            # Arrays from 0 on: these loops are memory copies.
+            cells = table(out, h.candidates_at + 4 * slot * width, width, np.float32)
+            if slot < h.shown:
+                at = fr.rows_at + 4 * fr.lines[slot] * width
+                kept = table(frame, at, width, np.float32)
+                for i in range(width):
+                    cells[i] = kept[i]
+            else:
+                for i in range(width):
+                    cells[i] = 0.0
     if h.stages_at >= 0:
         rows = matrix(out, h.stages_at, h.slots, STAGE_WIDTH + 2 * h.models, np.float32)
         _write_stages(p, st, f, fr, rows)
@@ -198,10 +210,9 @@ def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView)
     now = st.head[0].now
     for d in range(p.devices.size):
         fr.turn[d] = drain_estimate(p, st, d)
-        # A device that is down has its turn at inf.
-        fr.turn_feature[d] = 1.0
-        if fr.turn[d] < np.inf:
-            fr.turn_feature[d] = saturate(fr.turn[d] - now, h.time_scale)
+        # A device that is down has its turn at inf; when it will be repaired nobody knows.
+        queue = fr.turn[d] - now if fr.turn[d] < np.inf else p.head[0].mttr_s
+        fr.turn_feature[d] = saturate(queue, h.time_scale)
         fr.hits[d] = 0.0
         fr.demand[d] = 0.0
         seen, dev = fr.seen[d], st.devices[d]
@@ -299,33 +310,48 @@ def _split(
         return
     now = st.head[0].now
     found = sort_devices(fr, p.devices.size)
+    most = min(most, found)
+    holders = find_holders(st, fr, stage.model, found)
     groups = h.shards - 1
-    for k in range(2, most + 1):
+    line = base // h.positions
+    for k in range(2, h.shards + 1):
         for group in range(3):
-            at = base + h.devices + group * groups + k - 2
-            good = k <= found and find_team(p, st, fr, stage.model, group, k, found)
-            for other in range(group):
-                good = good and not is_team(fr, at - (group - other) * groups, k)
+            position = group * groups + k - 2
+            at, number = base + h.devices + position, line * 3 * groups + position
+            good = k <= most
+            if group == 0 and good:
+                for i in range(k):
+                    fr.team[i] = fr.order[i]
+            elif group == 1:
+                good = good and k <= holders
+                if good:
+                    for i in range(k):
+                        fr.team[i] = fr.holders[i]
+            elif group == 2:
+                good = good and find_neighbours(p, fr, k, found)
+            for other in range(1, group + 1):
+                before = other * groups
+                good = good and not is_team(fr, number - before, fr.widths[at - before], k)
             if not good:
                 if fr.widths[at] > 0:
                     fr.widths[at] = 0
                     for c in range(CANDIDATE_WIDTH):
                         fr.rows[at, c] = 0.0
                 continue
-            stale = new or not is_team(fr, at, k)
+            stale = new or not is_team(fr, number, fr.widths[at], k)
             if stale:
                 fr.widths[at] = k
                 for i in range(k):
-                    fr.members[at, i] = fr.team[i]
-                split_queries(p, fr, s, at, k)
+                    fr.members[number, i] = fr.team[i]
+                split_queries(p, fr, s, number, k)
             for i in range(k):
                 stale = stale or fr.changed[fr.team[i]] != 0
             if stale:
-                _write_team(p, st, f, fr, base // h.positions, s, at, k)
+                _write_team(p, st, f, fr, line, s, at, number, k)
             end, turn, demand = 0.0, 0.0, 0.0
             for i in range(k):
                 d = fr.team[i]
-                end = max(end, fr.turn[d] + fr.busy[at, i])
+                end = max(end, fr.turn[d] + fr.busy[number, i])
                 turn = max(turn, fr.turn_feature[d])
                 demand = max(demand, fr.demand[d])
             end += (k - 1) * p.head[0].gather_s
@@ -347,8 +373,6 @@ def _write_single(
     part = fr.parts[line, d]
     stage = p.stages[s]
     fr.widths[at] = 1
-    fr.members[at, 0] = d
-    fr.counts[at, 0] = stage.queries
     occupied = max(part.load, part.transfer) + part.prefill + part.decode
     scale = h.time_scale
     row = fr.rows[at]
@@ -393,6 +417,7 @@ def _write_team(
     line: int,
     s: int,
     at: int,
+    number: int,
     k: int,
 ) -> None:
     """Seconds and features of a placement on k devices, but for those that time changes."""
@@ -404,7 +429,7 @@ def _write_team(
     speed = 1.0
     resident = 0
     for i in range(k):
-        d, n = fr.members[at, i], fr.counts[at, i]
+        d, n = fr.members[number, i], fr.counts[number, i]
         whole = fr.parts[line, d]
         fetch, size = 0.0, 0.0
         if whole.moved > 0.0:
@@ -421,7 +446,7 @@ def _write_team(
             evicted_kv = max(evicted_kv, kv)
             evicted_weights = max(evicted_weights, weights)
         busy = max(whole.load, fetch) + read + write
-        fr.busy[at, i] = busy
+        fr.busy[number, i] = busy
         load = max(load, whole.load)
         transfer = max(transfer, fetch)
         prefill = max(prefill, read)
@@ -448,7 +473,7 @@ def _write_team(
     row[CANDIDATE_MOVED] = saturate(moved, HALF_TRANSFER)
     row[CANDIDATE_EVICTED_KV] = evicted_kv
     row[CANDIDATE_EVICTED_WEIGHTS] = evicted_weights
-    _write_children(p, st, f, s, fr.members[at, 0], scale, row)
+    _write_children(p, st, f, s, fr.members[number, 0], scale, row)
 
 
 @inlined
@@ -480,13 +505,41 @@ def _write_stages(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, ro
         rows[slot, STAGE_RESIDENT] = resident / f.stages[s].eligible
         rows[slot, STAGE_PREFIX_CACHED] = cached
         rows[slot, STAGE_BEST_END] = saturate(best - now, h.time_scale)
+        rows[slot, STAGE_CHILDREN_LIVE] = _children_live(p, st, s)
+
+
+@inlined
+def _life(p: ProblemView, st: StateView, s: int) -> float:
+    """The probability that stage ``s`` lives, given what has been drawn."""
+    life = 1.0
+    while life > 0.0:
+        if st.stages[s].note == VANISHED:
+            return 0.0
+        chooser = p.stages[s].chooser
+        if chooser < 0 or st.stages[chooser].status == DONE:
+            # Its chooser has drawn: had it been against the stage, it would have vanished.
+            break
+        life *= min(1.0, p.stages[s].lives_to) - p.stages[s].lives_from
+        s = chooser
+    return life
+
+
+@inlined
+def _children_live(p: ProblemView, st: StateView, s: int) -> float:
+    stage = p.stages[s]
+    children = stage.children_to - stage.children_from
+    if children == 0 or p.head[0].choosers == 0:
+        return 1.0 if children > 0 else 0.0
+    living = 0.0
+    for i in range(stage.children_from, stage.children_to):
+        living += _life(p, st, p.edges[p.out_edges[i]].child)
+    return living / children
 
 
 @inlined
 def _write_devices(
     p: ProblemView, st: StateView, f: FactsView, fr: FrameView, rows: Array, with_prefix: int
 ) -> None:
-    h = fr.head[0]
     for d in range(rows.shape[0]):
         if d >= p.devices.size:
             for c in range(rows.shape[1]):
@@ -507,6 +560,7 @@ def _write_devices(
         rows[d, DEVICE_QUEUE] = fr.turn_feature[d]
         rows[d, DEVICE_PREFIX_HITS] = fr.hits[d] / max(1, with_prefix)
         rows[d, DEVICE_DEMAND] = fr.demand[d]
+        rows[d, DEVICE_UP] = fr.turn[d] < np.inf
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
 
@@ -524,8 +578,10 @@ def _write_globals(
     now = st.head[0].now
     number = p.devices.size
     busy, total, longest = 0, 0.0, 0.0
+    up = 0
     for d in range(number):
-        queue = fr.turn[d] - now
+        queue = fr.turn[d] - now if fr.turn[d] < np.inf else p.head[0].mttr_s
+        up += fr.turn[d] < np.inf
         busy += st.devices[d].queue_head >= 0
         total += queue
         longest = max(longest, queue)
@@ -545,6 +601,9 @@ def _write_globals(
     row[GLOBAL_WORK_LEFT] = saturate(max(0.0, h.work) / number, LONG * h.time_scale)
     row[GLOBAL_UNCERTAINTY] = saturate(p.head[0].uncertainty, HALF_SIGMA)
     row[GLOBAL_EAGER] = p.head[0].eager
+    row[GLOBAL_LENGTH_UNCERTAINTY] = saturate(p.head[0].length_uncertainty, HALF_SIGMA)
+    row[GLOBAL_FAILING] = p.head[0].failing
+    row[GLOBAL_UP] = up / number
 
 
 @compiled
@@ -572,6 +631,7 @@ def _write_graph(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, o
             for c in range(2 * h.models):
                 nodes[s, NODE_WIDTH + c] = f.stage_rows[s, STAGE_WIDTH + c]
             nodes[s, NODE_STATUS + st.stages[s].status] = 1.0
+            nodes[s, NODE_LIVES] = _life(p, st, s)
             stage = p.stages[s]
             for e in range(stage.parents_from, stage.parents_to):
                 edges[e, 0] = p.edges[e].parent

@@ -108,63 +108,78 @@ def sort_devices(fr: FrameView, number: int) -> int:
 
 
 @inlined
-def find_team(
-    p: ProblemView, st: StateView, fr: FrameView, model: int, group: int, k: int, found: int
-) -> bool:
-    """Put the k devices of a group into ``fr.team``; False: there is no such group.
+def find_holders(st: StateView, fr: FrameView, model: int, found: int) -> int:
+    """Put the devices that hold the model into ``fr.holders``, earliest end first, K at most.
 
-    Args:
-        p: the problem.
-        st: the state.
-        fr: the frame; ``fr.order[:found]`` are the devices that can run the stage, earliest first.
-        model: of the stage, -1 without.
-        group: 0 the earliest finishers, 1 the holders of the model, 2 the devices of one node.
-        k: number of devices.
-        found: number of devices that can run the stage.
+    Returns how many; ``fr.order[:found]`` are the devices that can run the stage, in that order.
     """
-    if group == 0:
-        for i in range(k):
-            fr.team[i] = fr.order[i]
-        return True
-    if group == 1:
-        if model < 0:
-            return False
-        taken = 0
+    taken = 0
+    if model >= 0:
         for i in range(found):
             d = fr.order[i]
             if st.resident[d, model] > 0:
-                fr.team[taken] = d
+                fr.holders[taken] = d
                 taken += 1
-                if taken == k:
-                    return True
-        return False
+                if taken == fr.holders.size:
+                    break
+    return taken
+
+
+@inlined
+def find_neighbours(p: ProblemView, fr: FrameView, k: int, found: int) -> bool:
+    """Put the k devices of one node that finish first into ``fr.team``; False: no node has k.
+
+    ``fr.order[:found]`` are the devices that can run the stage, earliest end first.
+    """
     # The first device at which some node has k: that node's k-th finisher is the earliest.
-    for last in range(k - 1, found):
+    for n in range(p.head[0].nodes):
+        fr.tally[n] = 0
+    for last in range(found):
         node = p.devices[fr.order[last]].node
-        taken = 0
-        for i in range(last + 1):
-            if p.devices[fr.order[i]].node == node:
-                fr.team[min(taken, k - 1)] = fr.order[i]
-                taken += 1
-        if taken == k:
+        fr.tally[node] += 1
+        if fr.tally[node] == k:
+            taken = 0
+            for i in range(last + 1):
+                if p.devices[fr.order[i]].node == node:
+                    fr.team[taken] = fr.order[i]
+                    taken += 1
             return True
     return False
 
 
 @inlined
-def is_team(fr: FrameView, at: int, k: int) -> bool:
-    """Whether the placement at ``at`` uses just the devices of ``fr.team``, in that order."""
-    if fr.widths[at] != k:
-        return False
+def is_team(fr: FrameView, number: int, width: int, k: int) -> bool:
+    """Whether a team of ``width`` devices is just ``fr.team[:k]``, in that order."""
+    same = width == k
     for i in range(k):
-        if fr.members[at, i] != fr.team[i]:
-            return False
-    return True
+        same = same and fr.members[number, i] == fr.team[i]
+    return same
+
+
+@inlined
+def deal(p: ProblemView, fr: FrameView, action: int) -> int:
+    """Put the placement of an action into ``fr.team`` and ``fr.deal``; returns its devices, or 0.
+
+    The stage is ``fr.window[action // positions]``.
+    """
+    h = fr.head[0]
+    slot, position = action // h.positions, action % h.positions
+    if action < 0 or slot >= h.shown:
+        return 0
+    line = fr.lines[slot]
+    k = fr.widths[line * h.positions + position]
+    if position < h.devices:
+        fr.team[0], fr.deal[0] = position, p.stages[fr.window[slot]].queries
+    else:
+        number = line * 3 * (h.shards - 1) + position - h.devices
+        for i in range(k):
+            fr.team[i], fr.deal[i] = fr.members[number, i], fr.counts[number, i]
+    return k
 
 
 @inlined
 def split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> None:
-    """As `fate_gym.sim.cost.split_queries`."""
+    """As `fate_gym.sim.cost.split_queries`, for the team at ``at``."""
     queries = p.stages[s].queries
     total = 0.0
     for i in range(k):
@@ -189,9 +204,11 @@ def split_queries(p: ProblemView, fr: FrameView, s: int, at: int, k: int) -> Non
 
 
 __all__ = [
+    "deal",
     "decode_seconds",
     "evicted",
-    "find_team",
+    "find_holders",
+    "find_neighbours",
     "is_team",
     "price_whole",
     "sort_devices",

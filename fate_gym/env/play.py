@@ -7,6 +7,7 @@ import numpy as np
 from fate_gym.compiled import compiled, inlined
 from fate_gym.env.layout import FRAME_HEAD, FactsView, FrameView, facts_view, frame_view
 from fate_gym.env.observation import observe, open_window
+from fate_gym.env.placements import deal
 from fate_gym.env.reward import pay, start_paying, survey
 from fate_gym.sim import engine
 from fate_gym.sim.layout import (
@@ -120,22 +121,18 @@ def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, a
     """Place, or wait for the next event. False: the action is illegal."""
     h = fr.head[0]
     last = h.slots * h.positions
-    if h.ended or action < 0 or action > last:
+    if h.ended or action > last:
         return False
     if action == last:
         if not engine.advance(p.buffer, st.buffer, log):
             return False
         h.waits += 1
         return True
-    slot = action // h.positions
-    if slot >= h.shown:
-        return False
-    at = fr.lines[slot] * h.positions + action % h.positions
-    k = fr.widths[at]
+    k = deal(p, fr, action)
     if k == 0:
         return False
-    s = fr.window[slot]
-    engine.commit(p.buffer, st.buffer, log, s, fr.members[at], fr.counts[at], k)
+    s = fr.window[action // h.positions]
+    engine.commit(p.buffer, st.buffer, log, s, fr.team, fr.deal, k)
     _count(f, fr, s)
     return True
 
@@ -149,6 +146,7 @@ def step_lanes(
     log: Log,
     out: Buffer,
     strides: Array,
+    homes: Array,
     actions: Array,
     skip: Array,
     rewards: Array,
@@ -158,13 +156,14 @@ def step_lanes(
     """`step` for every lane of a batch.
 
     Args:
-        problems: buffers of all lanes, lane i from ``i x strides[0]`` on.
-        facts: likewise, from ``i x strides[1]`` on.
-        states: likewise, from ``i x strides[2]`` on.
+        problems: buffers of the problems; that of lane i from ``homes[i] x strides[0]`` on.
+        facts: likewise, from ``homes[i] x strides[1]`` on.
+        states: buffers of all lanes, lane i from ``i x strides[2]`` on.
         frames: likewise, from ``i x strides[3]`` on.
         log: shared and empty.
         out: the observations of all lanes.
         strides: (4,) bytes.
+        homes: (B,) places of the lanes' problems.
         actions: (B,).
         skip: (B,) lanes that stay as they are.
         rewards: (B,) written for the lanes that play.
@@ -176,8 +175,8 @@ def step_lanes(
             continue
         frame = table(frames, i * strides[3], strides[3], np.uint8)
         step(
-            table(problems, i * strides[0], strides[0], np.uint8),
-            table(facts, i * strides[1], strides[1], np.uint8),
+            table(problems, homes[i] * strides[0], strides[0], np.uint8),
+            table(facts, homes[i] * strides[1], strides[1], np.uint8),
             table(states, i * strides[2], strides[2], np.uint8),
             frame,
             log,

@@ -1,7 +1,7 @@
 """Names under which Gymnasium finds the environment.
 
-``import fate_gym`` registers it; so does Gymnasium itself, through the entry point
-``gymnasium.envs`` of the installed package. Neither imports the environment.
+``import fate_gym`` registers it, which Gymnasium does by itself when it is asked for
+``fate_gym:fate_gym/WorkflowScheduling-v0``. The environment is imported when it is made.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.sim.layout import EVICT_WEIGHTS, HOST, Array
+from fate_gym.sim.layout import EVICT_WEIGHTS, HOST, TOOL_STAGE, Array
 
 if TYPE_CHECKING:
     from matplotlib.collections import PolyCollection
@@ -111,6 +111,18 @@ def stays(trace: Trace, models: Array, until: float) -> list[Stay]:
     return found
 
 
+def lanes(here: list[Stay]) -> NDArray[np.int64]:
+    """A lane for each stay: those of one device that overlap stand in different ones."""
+    taken: dict[int, list[float]] = {}
+    lane = np.zeros(len(here), np.int64)
+    for i in sorted(range(len(here)), key=lambda i: here[i].start):
+        ends = taken.setdefault(here[i].device, [])
+        free = next((j for j, end in enumerate(ends) if end <= here[i].start), len(ends))
+        ends[free : free + 1] = [here[i].end]
+        lane[i] = free
+    return lane
+
+
 def horizon_of(seconds: float) -> float:
     """The end of the time axis: the next of 1, 1.5, 2, 3, 5, 7.5, 10 times a power of ten."""
     if seconds <= 0.0:
@@ -130,11 +142,11 @@ def as_text(env: WorkflowSchedulingEnv) -> str:
     trace, view_now = env.trace(), env.view()
     ended = int((trace.stage_end > 0).sum())
     horizon = horizon_of(max(env.time, float(trace.shards["end"].max(initial=0.0))))
+    counts = f"{ended} of {len(trace.stage_ids)} stages ended, {len(view_now.ready)} ready"
+    legend = "L load, T transfer, P prefill, D decode, small letters: yet to come"
     lines = [
-        f"{compiled.problem.id}: {env.time:.2f} s, {ended} of {len(trace.stage_ids)} stages ended,"
-        f" {len(view_now.ready)} ready",
-        f"one column is {horizon / _COLUMNS:.3g} s; L load, T transfer, P prefill, D decode,"
-        " small letters: yet to come",
+        f"{compiled.problem.id}: {env.time:.2f} s, {counts}",
+        f"one column is {horizon / _COLUMNS:.3g} s; {legend}",
     ]
     timelines = _timelines(spans(trace.shards), len(trace.device_ids), horizon, env.time)
     here: dict[int, list[str]] = {}
@@ -186,7 +198,7 @@ def picture(env: WorkflowSchedulingEnv) -> Frame:
     """(H, W, 3) Gantt chart of the run so far; the size is the same for a whole episode.
 
     Above in each row: load (upper half) beside transfer (lower half), then prefill, then decode.
-    Below: the models in the device's memory, a strip each. Pale: committed, yet to come.
+    Below, a strip each: the models in the device's memory. Pale: committed, yet to come.
     """
     trace = env.trace()
     end = max(env.time, float(trace.shards["end"].max(initial=0.0)))
@@ -214,16 +226,17 @@ class Chart:
 
         self.compiled = compiled
         names = list(compiled.device_ids)
-        if (compiled.tool_seconds > 0).any() or (compiled.view.stages["kind"] == 2).any():
+        if (compiled.view.stages["kind"] == TOOL_STAGE).any():
             names.append("tools")
         self._host = len(compiled.device_ids)
-        height = 28 if len(names) <= 20 else max(4, 560 // len(names))
+        height = 34 if len(names) <= 18 else max(4, 612 // len(names))
         legend = 22 * (1 + math.ceil(len(compiled.model_names) / 5))
         top, bottom, left, right = 34, 34 + legend, 92, 14
         total = top + bottom + height * len(names)
         total += total % 2  # video encoders want even sizes
         figure = Figure(figsize=(_WIDTH / _DPI, total / _DPI), dpi=_DPI, facecolor="white")
-        self._canvas = FigureCanvasAgg(figure)
+        # Matplotlib's canvases have no types.
+        self._canvas: Any = FigureCanvasAgg(figure)
         self._axes = figure.add_axes(
             (
                 left / _WIDTH,
@@ -269,14 +282,12 @@ class Chart:
 
         style: dict[str, Any] = {"frameon": False, "fontsize": 8, "handlelength": 1.2}
         phases = dict(PHASES) | ({"tool": TOOL} if self._has_tools else {})
-        figure.add_artist(
-            figure.legend(
-                handles=[Patch(color=colour, label=phase) for phase, colour in phases.items()],
-                loc="lower left",
-                bbox_to_anchor=(86 / _WIDTH, (22 * (self._legend_rows - 1)) / total),
-                ncols=len(phases),
-                **style,
-            )
+        figure.legend(
+            handles=[Patch(color=colour, label=phase) for phase, colour in phases.items()],
+            loc="lower left",
+            bbox_to_anchor=(86 / _WIDTH, (22 * (self._legend_rows - 1)) / total),
+            ncols=len(phases),
+            **style,
         )
         if self.compiled.model_names:
             figure.legend(
@@ -325,14 +336,14 @@ class Chart:
         shards = spans(trace.shards)
         tool = shards.rows["device"] == HOST
         y = np.where(tool, self._host, shards.rows["device"]).astype(float)
-        top, low, middle = y - 0.42, y + 0.14, y - 0.14
+        top, low, middle = y - 0.42, y + 0.10, y - 0.16
         phases = (
             ("load", shards.start, shards.loaded, top, middle),
             ("transfer", shards.start, shards.moved, middle, low),
             ("prefill", shards.begin, shards.prefilled, top, low),
             ("decode", shards.prefilled, shards.end, top, low),
         )
-        artists = [
+        artists: list[Any] = [
             _bars(start, end, upper, lower, np.where(tool, TOOL, PHASES[name]).tolist())
             if name == "decode"
             else _bars(start, end, upper, lower, PHASES[name])
@@ -341,8 +352,9 @@ class Chart:
         here = stays(trace, self.compiled.view.stages["model"], max(now, shards.end.max(initial=0)))
         if here:
             device, model, start, end = (np.array(column) for column in zip(*here, strict=True))
-            strip = 0.26 / max(1, len(self.compiled.model_names))
-            upper = device + 0.18 + strip * model
+            lane = lanes(here)
+            strip = 0.34 / max(3, int(lane.max()) + 1)
+            upper = device + 0.13 + strip * lane
             colours = [self._colours[m] for m in model.tolist()]
             artists.append(_bars(start, end, upper, upper + strip, colours, edge=False))
         rows = len(self._axes.get_yticks())
@@ -368,14 +380,11 @@ def _bars(
         axis=1,
     )
     shown = end > start
-    colours = (
-        [c for c, s in zip(colour, shown, strict=True) if s]
-        if len(colour) and isinstance(colour, list)
-        else colour
-    )
+    if isinstance(colour, list):
+        colour = [one for one, draw in zip(colour, shown.tolist(), strict=True) if draw]
     return PolyCollection(
         list(corners[shown]),
-        facecolors=colours,
+        facecolors=colour,
         edgecolors="white" if edge else "none",
         linewidths=0.4 if edge else 0.0,
         zorder=3,
@@ -388,10 +397,13 @@ def _bars(
 def _show(env: WorkflowSchedulingEnv) -> None:
     """Bring the window up to date; without a display, print the text."""
     import matplotlib.pyplot as plt
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
     interactive = {
-        name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+        name.lower()
+        for name in backend_registry.list_builtin(  # type: ignore[no-untyped-call]
+            BackendFilter.INTERACTIVE
+        )
     }
     if plt.get_backend().lower() not in interactive:
         sys.stdout.write(as_text(env))
@@ -429,6 +441,7 @@ __all__ = [
     "as_text",
     "close",
     "horizon_of",
+    "lanes",
     "picture",
     "render",
     "spans",

@@ -1,4 +1,4 @@
-"""Rewards, in units of ``scale`` seconds; each adds up to a known return.
+"""Rewards, in units of ``reward_scale`` seconds; each adds up to a known return.
 
 Time 0 is the first arrival and T the last end; the sum runs over the steps of one episode without
 illegal actions.
@@ -37,24 +37,34 @@ def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
         h.active_since += workflow.arrival
         h.stages += workflow.stages_to - workflow.stages_from
         fr.left[w] = workflow.stages_to - workflow.stages_from
+        fr.counted[w] = h.ended_stages
         for s in range(workflow.stages_from, workflow.stages_to):
             if p.stages[s].kind != TOOL_STAGE:
                 h.work += f.stages[s].best
+    if p.head[0].choosers > 0 or p.head[0].failing > 0:
+        # Stages vanish, and those that were lost have to be placed again.
+        h.work = 0.0
+        for i in range(h.arrived):
+            workflow = p.workflows[p.arrivals[i]]
+            for s in range(workflow.stages_from, workflow.stages_to):
+                if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
+                    h.work += f.stages[s].best
     if h.active == 0:
         return
+    ended = h.stages - st.head[0].known_left
+    h.ended_stages = ended
     for i in range(h.arrived):
         w = p.arrivals[i]
-        if fr.left[w] == 0:
+        # As long as fewer stages have ended than were left of it, the workflow cannot have ended.
+        if fr.left[w] == 0 or ended - fr.counted[w] < fr.left[w]:
             continue
         workflow = p.workflows[w]
-        left = 0
+        left, end = 0, 0.0
         for s in range(workflow.stages_from, workflow.stages_to):
             left += st.stages[s].status != DONE
-        fr.left[w] = left
+            end = max(end, st.stages[s].end)
+        fr.left[w], fr.counted[w] = left, ended
         if left == 0:
-            end = 0.0
-            for s in range(workflow.stages_from, workflow.stages_to):
-                end = max(end, st.stages[s].end)
             h.active -= 1
             h.active_since -= workflow.arrival
             h.ended_latency += end - workflow.arrival
@@ -80,14 +90,14 @@ def pay(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> float:
         due = (h.ended_latency + h.active * now - h.active_since) / p.workflows.size
         reward = h.paid - due
         h.paid = due
-        return reward / h.scale
+        return reward / f.head[0].unit
     reward = h.paid - now
     if h.reward == SHAPED:
         estimate = last_end_estimate(p, st, f, fr)
         reward += (h.estimate - h.paid) - h.discount * (estimate - now)
         h.estimate = estimate
     h.paid = now
-    return reward / h.scale
+    return reward / f.head[0].unit
 
 
 @inlined

@@ -36,7 +36,8 @@ class Instance:
     Attributes:
         compiled: its arrays.
         facts: what the observation needs to know (`fate_gym.env.layout`).
-        scale: seconds: a simple estimate of its makespan.
+        sizes: bytes of problem, facts, state and frame.
+        unit: seconds per unit of reward.
         first_arrival: seconds.
     """
 
@@ -44,8 +45,20 @@ class Instance:
         spec.check_fits(compiled)
         self.compiled = compiled
         self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
-        self.scale = float(self._head["scale"])
+        self._head["unit"] = spec.options.reward_scale or self._head["scale"]
+        self.unit = float(self._head["unit"])
         self.first_arrival = float(self._head["first_arrival"])
+        self.sizes = (
+            compiled.buffer.size,
+            self.facts.size,
+            compiled.state_bytes,
+            spec.frame_bytes(compiled),
+        )
+
+    @property
+    def contents(self) -> tuple[Buffer, Buffer]:
+        """The buffers of problem and facts."""
+        return self.compiled.buffer, self.facts
 
     @property
     def _head(self) -> Any:
@@ -92,6 +105,8 @@ class Source:
             self._maker = problem
             compiled = [self._compile(problem(0), options)]
         else:
+            if not isinstance(problem, ProblemLike | Sequence):
+                raise _not_a_problem(problem)
             items = [problem] if isinstance(problem, ProblemLike) else list(problem)
             compiled = [self._compile(p, options) for item in items for p in _problems(item)]
         if not compiled:
@@ -171,12 +186,18 @@ class Source:
     def _compile(problem: Problem | CompiledProblem, options: EnvOptions) -> CompiledProblem:
         if not isinstance(problem, Problem | CompiledProblem):
             raise _not_a_problem(problem)
-        plain = problem.problem if isinstance(problem, CompiledProblem) else problem
-        sigma = options.uncertainty
-        if sigma is None or sigma == plain.options.uncertainty:
+        given = problem.problem if isinstance(problem, CompiledProblem) else problem
+        names = ("uncertainty", "length_uncertainty")
+        wanted = {name: getattr(options, name) for name in names}
+        change = {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and value != getattr(given.options, name)
+        }
+        if not change:
             return compile_problem(problem)
-        noisy = plain.options.model_copy(update={"uncertainty": sigma})
-        return compile_problem(plain.model_copy(update={"options": noisy}))
+        noisy = given.options.model_copy(update=change)
+        return compile_problem(given.model_copy(update={"options": noisy}))
 
 
 def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:

@@ -12,11 +12,19 @@ from gymnasium import spaces
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, GROUPS, NODES, STAGES
-from fate_gym.env.layout import FRAME_HEAD, LATENCY, MAKESPAN, SHAPED, frame_bytes
+from fate_gym.env.layout import (
+    FRAME_HEAD,
+    LATENCY,
+    MAKESPAN,
+    SHAPED,
+    FrameView,
+    frame_bytes,
+)
 from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen
-from fate_gym.sim import CompiledProblem
+from fate_gym.sim import Assignment, CompiledProblem
 from fate_gym.sim.candidates import candidate_count
+from fate_gym.sim.layout import Buffer
 from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
 
@@ -51,6 +59,9 @@ class EnvOptions(Frozen):
     time_scale: PositiveFloat = Field(10.0, description="seconds at which a time is 0.5")
     uncertainty: NonNegativeFloat | None = Field(
         None, le=2.0, description="sigma of the noise on durations; None: the problem's own"
+    )
+    length_uncertainty: NonNegativeFloat | None = Field(
+        None, le=2.0, description="sigma of actual / estimated output tokens; None: likewise"
     )
     arrivals: Arrivals | None = Field(
         None, description="process that every episode draws arrivals from; None: the problem's own"
@@ -135,6 +146,26 @@ class Spec:
         """Number of actions: S P placements, and waiting."""
         return self.options.window * self.positions + 1
 
+    def placement(
+        self, frame: FrameView, compiled: CompiledProblem, action: int
+    ) -> Assignment | None:
+        """What an action places by the frame of the last observation; None if nothing."""
+        slot, position = divmod(action, self.positions)
+        if not 0 <= slot < frame.head["shown"][0]:
+            return None
+        line, stage = int(frame.lines[slot]), int(frame.window[slot])
+        k = int(frame.widths[line * self.positions + position])
+        if k == 0:
+            return None
+        if k == 1:
+            return Assignment(stage, (position,), (int(compiled.view.stages["queries"][stage]),))
+        number = line * 3 * (self.options.max_shards - 1) + position - self.limits.devices
+        return Assignment(
+            stage,
+            tuple(frame.members[number, :k].tolist()),
+            tuple(frame.counts[number, :k].tolist()),
+        )
+
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The arrays of an observation, in the order of the output buffer."""
@@ -198,16 +229,15 @@ class Spec:
         workflows = int(compiled.view.workflows.size)
         return frame_bytes(window, self.positions, shards, stages, devices, workflows)
 
-    def write_head(self, frame: Any, scale: float, lane: int, lanes: int) -> None:
-        """Put the options into a zeroed frame.
+    def head(self, lane: int, lanes: int) -> Buffer:
+        """The first bytes of the frame of an episode that begins: the options, the rest zero.
 
         Args:
-            frame: the frame buffer.
-            scale: the problem's estimate, seconds.
             lane: number of the lane whose observation the frame describes.
             lanes: lanes in the output buffer.
         """
-        head = frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
+        buffer = np.zeros(FRAME_HEAD.itemsize, np.uint8)
+        head = buffer.view(FRAME_HEAD)[0]
         options, limits = self.options, self.limits
         head["slots"], head["positions"] = options.window, self.positions
         head["shards"], head["devices"] = options.max_shards, limits.devices
@@ -215,7 +245,6 @@ class Spec:
         if options.dag:
             head["nodes"], head["edges"] = limits.stages, limits.edges
         head["reward"] = _REWARDS[options.reward]
-        head["scale"] = options.reward_scale or scale
         head["discount"], head["penalty"] = options.discount, options.invalid_penalty
         head["time_scale"] = options.time_scale
         for key in GROUPS:
@@ -225,6 +254,7 @@ class Spec:
                 block.key, block.key
             )
             head[f"{name}_at"] = block.at * lanes + lane * block.nbytes
+        return buffer
 
     def same_as(self, other: Spec) -> bool:
         """Whether states and observations mean the same."""

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from fate_gym.compiled import plain
 from fate_gym.env import play
 from fate_gym.env.env import Observation, Reference, choose_episode, episode_metrics
 from fate_gym.env.layout import FRAME_HEAD
@@ -19,7 +20,7 @@ from fate_gym.env.observation import observe
 from fate_gym.env.source import Instance, ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec, parse_options
 from fate_gym.errors import IllegalActionError, InputError
-from fate_gym.sim.layout import NO_LOG, Buffer
+from fate_gym.sim.layout import NO_LOG, Buffer, ProblemView, StateView, state_view
 
 _ALIGNMENT = 64
 _METADATA: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -84,12 +85,19 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._reference = reference
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self._instances: list[Instance | None] = [None] * num_envs
+        # Lanes that play the same problem share its place in the arenas of problems and facts.
+        self._homes = np.zeros(num_envs, np.int64)
+        self._places: dict[Instance, int] = {}
+        self._guests = [0] * num_envs
+        self._free = list(range(num_envs))
+        self._heads = [self.env_spec.head(i, num_envs) for i in range(num_envs)]
+        self._unstarted = True
         self._seeds = [0] * num_envs
         self._strides = np.zeros(4, np.int64)
         self._arenas = [np.zeros(0, np.uint8)] * 4
         self._ended = np.zeros(num_envs, np.bool_)
         # What agents hold is theirs to write to: this is the environment's own.
-        self._mask: NDArray[np.int8] = np.zeros((num_envs, self.env_spec.actions), np.int8)
+        self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
 
     def reset(
         self,
@@ -168,17 +176,19 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             NO_LOG,
             out,
             self._strides,
+            self._homes,
             actions,
             resting,
             rewards,
             ended,
             invalid,
         )
-        for i in np.flatnonzero(resting).tolist():
-            self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
+        if resting.any():
+            for i in np.flatnonzero(resting).tolist():
+                self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
         self._ended = ended.copy()
         observation = self._observation(out)
-        over = np.flatnonzero(ended).tolist()
+        over = np.flatnonzero(ended).tolist() if ended.any() else []
         if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._restart(over, out, observation, invalid)
         else:
@@ -189,7 +199,19 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, S P + 1) the legal actions."""
-        return self._mask.astype(np.bool_)
+        return self._mask.copy()
+
+    def lane_state(self, lane: int) -> tuple[StateView, ProblemView]:
+        """Copies of the simulator's state of a lane, and its problem (`fate_gym.sim.layout`).
+
+        Raises:
+            ResetNeeded: the lane has no episode yet.
+        """
+        instance = self._instances[lane]
+        if instance is None:
+            raise ResetNeeded(f"lane {lane} has no episode yet")
+        problem = instance.compiled.view
+        return plain(state_view)(self._lane(lane, instance)[2].copy(), problem), problem
 
     # --- inside ---
 
@@ -208,43 +230,55 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
             self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
-        self._mask[over] = observation[MASK][over]
+        self._mask[over] = observation[MASK][over].astype(np.bool_)
         invalid[over] = False
         return finals | self._infos(invalid, np.ones(self.num_envs, np.bool_))
 
     def _begin(self, i: int, instance: Instance, seed: int, out: Buffer) -> None:
         """Start an episode in lane ``i``."""
-        compiled = instance.compiled
-        sizes = (
-            compiled.buffer.size,
-            instance.facts.size,
-            compiled.state_bytes,
-            self.env_spec.frame_bytes(compiled),
-        )
-        self._make_room(sizes)
+        self._make_room(instance.sizes)
+        self._move_in(i, instance)
         problem, facts, state, frame = self._lane(i, instance)
-        if self._instances[i] is not instance:
-            problem[:] = compiled.buffer
-            facts[:] = instance.facts
-            self._instances[i] = instance
         state[:] = 0
         frame[:] = 0
-        self.env_spec.write_head(frame, instance.scale, i, self.num_envs)
+        frame[: FRAME_HEAD.itemsize] = self._heads[i]
         play.begin(problem, facts, state, frame, NO_LOG, out, seed)
         self._seeds[i] = seed
         self._ended[i] = False
 
+    def _move_in(self, i: int, instance: Instance) -> None:
+        """Let lane ``i`` find its problem where another lane plays it, or in a place of its own."""
+        before = self._instances[i]
+        if before is instance:
+            return
+        if before is not None:
+            home = self._places[before]
+            self._guests[home] -= 1
+            if self._guests[home] == 0:
+                del self._places[before]
+                self._free.append(home)
+        if instance not in self._places:
+            home = self._places[instance] = self._free.pop()
+            for arena, stride, content in zip(
+                self._arenas, self._strides.tolist(), instance.contents, strict=False
+            ):
+                arena[home * stride : home * stride + content.size] = content
+        self._homes[i] = self._places[instance]
+        self._guests[self._homes[i]] += 1
+        self._instances[i] = instance
+
     def _lane(self, i: int, instance: Instance) -> tuple[Buffer, Buffer, Buffer, Buffer]:
         """The buffers of a lane: problem, facts, state, frame."""
-        sizes = (
-            instance.compiled.buffer.size,
-            instance.facts.size,
-            instance.compiled.state_bytes,
-            self.env_spec.frame_bytes(instance.compiled),
-        )
+        home = int(self._homes[i])
         problem, facts, state, frame = (
-            arena[i * stride : i * stride + size]
-            for arena, stride, size in zip(self._arenas, self._strides.tolist(), sizes, strict=True)
+            arena[place * stride : place * stride + size]
+            for arena, place, stride, size in zip(
+                self._arenas,
+                (home, home, i, i),
+                self._strides.tolist(),
+                instance.sizes,
+                strict=True,
+            )
         )
         return problem, facts, state, frame
 
@@ -273,13 +307,13 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _observation(self, out: Buffer) -> Observation:
         observation = self.env_spec.arrays(out, self.num_envs)
-        self._mask = observation[MASK].copy()
+        self._mask = observation[MASK].astype(np.bool_)
         return observation
 
     def _infos(self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_]) -> dict[str, Any]:
         time = self._arenas[3].reshape(self.num_envs, -1)[:, _TIME_AT : _TIME_AT + 8]
         return {
-            MASK: self._mask.copy(),
+            MASK: self._mask.astype(np.int8),
             f"_{MASK}": lanes.copy(),
             "invalid_action": invalid,
             "_invalid_action": lanes.copy(),
@@ -309,9 +343,11 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         return (given for _ in range(self.num_envs))
 
     def _check(self, actions: NDArray[np.int64], resting: NDArray[np.bool_]) -> None:
-        if None in self._instances:
+        if self._unstarted:
+            self._unstarted = None in self._instances
+        if self._unstarted:
             raise ResetNeeded("call reset() first: no episode is running")
-        if resting.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+        if self.autoreset_mode is AutoresetMode.DISABLED and resting.any():
             lanes = np.flatnonzero(resting).tolist()
             raise ResetNeeded(f"reset lanes {lanes} first: their episodes have ended")
         if not self._options.strict:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fate_gym.errors import InputError
 
@@ -29,12 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.verb == "report":
             return _report(options.directory, options.baseline_from)
+        if options.verb == "compare":
+            return _compare(options.first, options.second)
+        if options.verb == "track":
+            return _track(options.directory, options.mode, options.project)
         if options.verb == "policies":
             return _policies()
         if options.verb == "import":
             return _import(options)
         if options.verb == "describe":
             return _describe(options.option, options.figure)
+        if options.verb == "plan":
+            return _plan(options.file, options.policy, options.objective)
         return _validate(options.file)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline-from", type=Path, metavar="DIRECTORY",
         help="compare with the best baselines of another sweep, e.g. on the training split",
     )  # fmt: skip
+    compared = verbs.add_parser("compare", help="what changed between two result directories")
+    compared.add_argument("first", type=Path, help="directory of a sweep")
+    compared.add_argument("second", type=Path, help="directory of another")
+    tracked = verbs.add_parser("track", help="log the finished jobs of a sweep to W&B again")
+    tracked.add_argument("directory", type=Path, help="directory of the sweep")
+    tracked.add_argument("--mode", choices=("offline", "online"), default="offline")
+    tracked.add_argument("--project", default="fate-gym", help="of W&B (default fate-gym)")
     verbs.add_parser("policies", help="list the policies")
     validate = verbs.add_parser("validate", help="check a problem file and summarise it")
     validate.add_argument("file", type=Path, help="problem as JSON")
@@ -68,7 +81,22 @@ def _parser() -> argparse.ArgumentParser:
     described = verbs.add_parser("describe", help="what a suite holds, as a table and pictures")
     described.add_argument("option", nargs="+", help="as of evaluate: suite=NAME, seed=N, ...")
     described.add_argument("--figure", type=Path, help="draw DAGs and length histograms to a file")
+    plan = verbs.add_parser("plan", help="what to start now, from a snapshot of a cluster")
+    plan.add_argument("file", type=Path, help="snapshot as JSON, e.g. docs/examples/snapshot.json")
+    plan.add_argument("--policy", default="fate_rollout", help="planner (default fate_rollout)")
+    plan.add_argument("--objective", help="of the planner: makespan, latency, slowdown, p95, …")
     return parser
+
+
+def _plan(file: Path, policy: str, objective: str | None) -> int:
+    import json
+
+    from policies.fate import plan
+
+    params = {} if objective is None else {"objective": objective}
+    placements = plan(file, policy=policy, **params)
+    print(json.dumps([placement.model_dump() for placement in placements], indent=1))
+    return 0
 
 
 def _report(directory: Path, baseline_from: Path | None) -> int:
@@ -81,6 +109,24 @@ def _report(directory: Path, baseline_from: Path | None) -> int:
         print(line)
     print(f"report: {directory / 'report.html'}")
     return 0
+
+
+def _compare(first: Path, second: Path) -> int:
+    from fate_gym.lab.compare import compare, print_comparison
+
+    print_comparison(compare(first, second), first, second)
+    return 0
+
+
+def _track(directory: Path, mode: Literal["offline", "online"], project: str) -> int:
+    from fate_gym.lab.config import TrackingConfig
+    from fate_gym.lab.tracking import track_again
+
+    failed = 0
+    for title, warning in track_again(directory, TrackingConfig(mode=mode, project=project)):
+        failed += warning is not None
+        print(f"{title}: {warning or 'logged'}", flush=True)
+    return 1 if failed else 0
 
 
 def _policies() -> int:

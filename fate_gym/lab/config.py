@@ -75,6 +75,10 @@ class EvaluateConfig(_Config):
     cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
     policy: PolicySpec = Field(description="as in conf/policy")
     seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    charge_planning_time: bool = Field(
+        False,
+        description="let the time that the policy takes to decide pass in the simulated world too",
+    )
     report: ReportConfig = ReportConfig()
     trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
     tracking: TrackingConfig = TrackingConfig()
@@ -111,6 +115,8 @@ class EvaluateConfig(_Config):
                 },
             )
             | self._contents
+            # Only where it is on: hashes of other jobs, and so their directories, stay.
+            | ({"charge_planning_time": True} if self.charge_planning_time else {})
         )
 
     @property

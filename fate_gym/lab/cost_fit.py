@@ -255,7 +255,7 @@ def error_table(rows: Frame) -> Frame:
             "median_error": groups.median(),
         }
     )
-    return table.reset_index()
+    return table.reset_index().round(4)
 
 
 def _linear_part(table: Frame, constants: Constants) -> Column:
@@ -459,7 +459,7 @@ def write_catalogue(constants: Constants, errors: Frame, folder: Path, command: 
         values = ", ".join(f"{key}: {str(value).lower()}" for key, value in row.items())
         lines.append(f"  {name}: {{{values}}}")
     (folder / "efficiency.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    errors.round(4).to_csv(folder / "cost_errors.csv", index=False, lineterminator="\n")
+    errors.to_csv(folder / "cost_errors.csv", index=False, lineterminator="\n")
 
 
 _EFFICIENCIES = ("mfu", "mbu", "attention_mfu", "attention_mbu")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fate_gym.errors import InputError
 from fate_gym.lab.hydra_app import CONFIG_MODULE, explain
-from fate_gym.metrics.intensity import problem_state_intensity
+from fate_gym.metrics.intensity import StateParts, problem_state_parts
 from fate_gym.problem import Cluster, Problem, Workflow, topological_order
 from fate_gym.sim import compile_problem
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fate_gym.workloads import SuiteSpec
 
 _PICTURES = 16
+_FEW = 4  # pictures, at least where there are so many sizes
 _TOOL = "#4d4d4d"
 _EDGE = "#b0b0b0"
 
@@ -33,10 +34,9 @@ class Facts:
     workflow: Workflow
     levels: NDArray[np.int64]  # (stages,), edges on the longest path from a source
     models: frozenset[str]
-    queries: int
     tokens: int
     bytes: float
-    state_intensity: float
+    state: StateParts
 
     @property
     def stages(self) -> int:
@@ -91,7 +91,6 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
                     workflow=workflow,
                     levels=_levels(workflow),
                     models=frozenset(stage.model for stage in workflow.stages if stage.model),
-                    queries=sum(stage.queries for stage in workflow.stages if stage.model),
                     tokens=sum(
                         stage.prefix_tokens
                         + stage.queries
@@ -100,24 +99,25 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
                         if stage.model
                     ),
                     bytes=sum(edge.bytes for edge in workflow.edges),
-                    state_intensity=problem_state_intensity(compile_problem(alone)),
+                    state=problem_state_parts(compile_problem(alone)),
                 )
             )
     return found
 
 
 def print_description(title: str, problems: Sequence[Problem], facts: Sequence[Facts]) -> None:
-    """A table with a row for each family: ranges, and medians for tokens, bytes and intensity."""
+    """A table with a row for each family, 80 columns wide: ranges, then medians."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("family")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("family", overflow="fold", min_width=12)
     for heading in (
-        "workflows", "stages", "depth", "width", "models", "queries", "tokens, k", "moved, GB",
-        "state intensity",
+        "runs", "stages", "depth", "width", "mod-\nels", "k to-\nkens", "GB\nmoved",
+        "state", "load", "pre-\nfix", "move",
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     families = by_family(facts)
     for family, rows in families.items():
         table.add_row(family, *_cells(rows))
@@ -128,8 +128,9 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
     last = max(workflow.arrival for problem in problems for workflow in problem.workflows)
     stages = sum(row.stages for row in facts)
     print(f"{len(problems)} problems, {len(facts)} workflows, {stages} stages; ", end="")
-    print(f"the last arrives at {last:.0f} s; " if last else "all arrive at once; ", end="")
-    print("ranges, and medians of tokens, bytes and state intensity")
+    print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
+    print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
+    print("transfers (move) over execution.")
 
 
 def by_family(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
@@ -155,24 +156,25 @@ def _cells(rows: Sequence[Facts]) -> list[str]:
         span(lambda row: row.depth),
         span(lambda row: row.width),
         span(lambda row: len(row.models)),
-        span(lambda row: row.queries),
         median(lambda row: row.tokens / 1e3, 0),
         median(lambda row: row.bytes / 1e9, 2),
-        median(lambda row: row.state_intensity, 2),
+        median(lambda row: row.state.intensity, 2),
+        median(lambda row: row.state.share(row.state.load), 2),
+        median(lambda row: row.state.share(row.state.prefix), 2),
+        median(lambda row: row.state.share(row.state.transfer), 3),
     ]
 
 
 def draw_suite(title: str, facts: Sequence[Facts]) -> Figure:
-    """Pictures of the smallest workflow of each family, and histograms of the lengths.
+    """Pictures of workflows of each family, small ones first, and histograms of the lengths.
+
+    Of many families the smallest workflow of each is shown, of a few several up to the median.
 
     Stages stand in columns by their level and have the colour of their model; tools are squares.
     """
     from matplotlib.figure import Figure
 
-    shown = [
-        min(rows, key=lambda row: row.stages)
-        for rows in list(by_family(facts).values())[:_PICTURES]
-    ]
+    shown = _shown(list(by_family(facts).values())[:_PICTURES])
     models = sorted({model for row in shown for model in row.models})
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
@@ -186,7 +188,8 @@ def draw_suite(title: str, facts: Sequence[Facts]) -> Figure:
         ax.axis("off")
         if place < len(shown):
             _draw_dag(ax, shown[place], colours)
-    _legend(top, colours)
+    tools = any(stage.kind != "model" for row in shown for stage in row.workflow.stages)
+    _legend(top, colours, tools=tools)
     _histograms(bottom.subplots(1, 4), facts)
     return figure
 
@@ -198,14 +201,28 @@ def _colours(models: Sequence[str]) -> dict[str, Any]:
     return {model: palette[place % len(palette)] for place, model in enumerate(models)}
 
 
-def _legend(figure: Any, colours: dict[str, Any]) -> None:
+def _shown(families: Sequence[Sequence[Facts]]) -> list[Facts]:
+    """Workflows of different sizes: the smallest of each family, and more where these are few."""
+    each = max(1, _FEW // len(families))
+    shown: list[Facts] = []
+    for rows in families:
+        ordered = sorted(rows, key=lambda row: row.stages)
+        places = np.linspace(0, (len(ordered) - 1) // 2 if each > 1 else 0, each).astype(int)
+        sizes = {ordered[place].stages: ordered[place] for place in places.tolist()}
+        shown += sizes.values()
+    return shown
+
+
+def _legend(figure: Any, colours: dict[str, Any], *, tools: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=model)
         for model, colour in colours.items()
     ]
-    handles.append(Line2D([], [], marker="s", linestyle="", color=_TOOL, label="tool or fixed"))
+    if tools:
+        tool = Line2D([], [], marker="s", linestyle="", color=_TOOL, label="tool or fixed")
+        handles.append(tool)
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
 
 
@@ -266,7 +283,7 @@ def _histograms(axes: NDArray[Any], facts: Sequence[Facts]) -> None:
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.xaxis.set_major_locator(
-                LogLocator(subs=(1.0,) if high - low > 1 else (1.0, 2.0, 5.0))
+                LogLocator(subs=(1.0,) if high - low > 2 else (1.0, 2.0, 5.0), numticks=6)
             )
         nothing = len(values) - len(positive)
         ax.set_title(title + (f" ({nothing} have none)" if nothing else ""), fontsize=9, loc="left")

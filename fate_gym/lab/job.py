@@ -48,6 +48,9 @@ MEANS = (
 """Columns of ``workflows.parquet`` whose means stand in ``result.json``."""
 
 
+_SHOWN_STAGES = 1_000
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What `run_job` did. ``skipped``: a result was there; ``warning``: tracking failed."""
@@ -109,7 +112,14 @@ def _run(
     measurements: list[Measurement] = []
     with progress_bar(config.title, len(problems), shown=progress) as advance:
         for problem in problems:
-            measurements.append(measure(problem, policy, seed=config.seed))
+            measurements.append(
+                measure(
+                    problem,
+                    policy,
+                    seed=config.seed,
+                    charge_planning=config.charge_planning_time,
+                )
+            )
             advance()
     played = perf_counter()
 
@@ -122,14 +132,15 @@ def _run(
     }
     rows = [cell | row for measurement in measurements for row in measurement.rows]
     decisions = [ms for measurement in measurements for ms in measurement.decision_ms]
-    shown = representative(problems)
+    shown = representatives(problems)
     results.write_table(directory / results.WORKFLOWS, rows)
     results.write_table(
         directory / results.DECISIONS, [{"decision_ms": value} for value in decisions]
     )
-    results.write_table(directory / results.SHARDS, measurements[shown].shards(config.policy.name))
+    shards = [row for place in shown for row in measurements[place].shards(config.policy.name)]
+    results.write_table(directory / results.SHARDS, shards)
     if config.trace:
-        text = json.dumps(measurements[shown].trace.to_chrome())
+        text = json.dumps(measurements[shown[0]].trace.to_chrome())
         results.write_text(directory / results.CHROME_TRACE, text)
     resolved = config.model_dump(mode="json")
     result = JobResult(
@@ -139,7 +150,7 @@ def _run(
         policy=config.policy.name,
         family=config.policy.family,
         seed=config.seed,
-        params=config.policy.params,
+        params=config.policy.params | _charged(config),
         config_hash=config.hash,
         suite_hash=config.suite_hash,
         workload_hash=provenance.workload_hash(problems),
@@ -167,16 +178,27 @@ def _run(
     return result, rows, resolved
 
 
+def _charged(config: EvaluateConfig) -> dict[str, Any]:
+    """Tells a policy whose time is charged from the same one for free, in labels of reports."""
+    return {"charge_planning_time": True} if config.charge_planning_time else {}
+
+
 def cluster_name(problems: Sequence[Problem]) -> str:
     """The cluster of the problems, or ``several``: a suite of files may have many."""
     names = {problem.cluster.id for problem in problems}
     return names.pop() if len(names) == 1 else "several"
 
 
-def representative(problems: Sequence[Problem]) -> int:
-    """The number of the problem whose schedule is kept: the median one by stages."""
+def representatives(problems: Sequence[Problem]) -> list[int]:
+    """The numbers of the problems whose schedules are kept.
+
+    By stages the median, then the quartiles and the largest, if they have at most 1,000 stages.
+    """
     order = sorted(range(len(problems)), key=lambda i: (problems[i].stage_count, i))
-    return order[(len(order) - 1) // 2]
+    last = len(order) - 1
+    places = dict.fromkeys(order[place] for place in (last // 2, last // 4, 3 * last // 4, last))
+    first, *others = places
+    return [first, *(i for i in others if problems[i].stage_count <= _SHOWN_STAGES)]
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

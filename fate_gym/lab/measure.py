@@ -36,19 +36,22 @@ class Measurement:
         return rows if policy == REFERENCE else rows + shard_rows(self.reference, REFERENCE)
 
 
-def measure(problem: Problem, policy: Policy, *, seed: int) -> Measurement:
+def measure(
+    problem: Problem, policy: Policy, *, seed: int, charge_planning: bool = False
+) -> Measurement:
     """Play a problem twice, with the policy and with round robin, on the same draws.
 
     The rows hold, for each workflow, its times, the same under round robin, their ratios, a lower
     bound on the latency, and what explains the difference. ``normalised`` is the ratio that is
     reported: of the times from arrival to end, which for a workflow alone are its makespans.
     Numbers of a whole run (loads, hit rates, utilisation, cost, decision times) stand in every
-    row of its workflows.
+    row of its workflows. With ``charge_planning`` the policy's own time passes in its run (round
+    robin's, microseconds, does not).
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
     reference = simulator.run(make_policy(REFERENCE), seed=seed)
-    trace = simulator.run(policy, seed=seed)
+    trace = simulator.run(policy, seed=seed, charge_planning=charge_planning)
     return Measurement(_rows(compiled, trace, reference), trace, reference)
 
 

@@ -119,6 +119,7 @@ def make_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         results.write_text(root / "summary.tex", latex(report))
         for name, figure in figures.items():
             figure.savefig(root / f"{name}.png")
+            figure.set_layout_engine("none")  # it is laid out: once is enough
             figure.savefig(root / f"{name}.svg", metadata={"Date": None})
         results.write_text(root / "report.md", markdown(report, list(figures)))
         results.write_text(root / "report.html", render_page(report))
@@ -137,7 +138,7 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
     baselines = choose_baselines(mean_order(chosen_on.rows), chosen_on.families, chosen_on.boosted)
     if baseline_from is not None and baselines.strongest not in sweep.families:
         raise InputError(
-            f"the strongest baseline of {baseline_from}, {baselines.strongest}, is not in this sweep",
+            f"{baselines.strongest} is not in this sweep, and is the strongest of {baseline_from}",
             source=root,
             remedy=f"run it here too: policy={baselines.strongest}",
         )
@@ -205,11 +206,11 @@ def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Interval]]:
     if values.nunique() > 12:
         groups = pd.qcut(values, 8, duplicates="drop", labels=False)
         values = values.groupby(groups).transform("median")
-    table = rows.assign(_name=names, _x=values)
-    curves: dict[str, dict[float, Interval]] = {}
-    for (name, x), part in table.groupby(["_name", "_x"], sort=True):
-        curves.setdefault(str(name), {})[float(x)] = mean_interval(part)
-    return curves
+    table = rows.assign(_name=names, _x=values).dropna(subset="_x")
+    return {
+        str(name): {x: mean_interval(line[line["_x"] == x]) for x in sorted(set(line["_x"]))}
+        for name, line in table.groupby("_name")
+    }
 
 
 def draw_figures(report: Report) -> dict[str, Figure]:
@@ -295,7 +296,7 @@ def pick_schedules(report: Report) -> dict[str, Schedule]:
         if set(wanted) <= set(cell):
             schedules: dict[str, Schedule] = {}
             for name in wanted or list(cell)[:1]:
-                kept = results.read_schedules(cell[name].directory)
+                kept = results.first_schedules(cell[name].directory)
                 schedules.setdefault("round_robin", kept["round_robin"])
                 schedules[name] = kept[cell[name].policy]
             return schedules

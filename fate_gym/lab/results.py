@@ -252,18 +252,27 @@ class Schedule:
         return max(shard["end"] for shard in self.shards)
 
 
-def read_schedules(directory: Path) -> dict[str, Schedule]:
-    """The schedules that a job kept for pictures, by policy: its own and round robin's."""
+def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
+    """The schedules that a job kept for pictures.
+
+    By problem, the one to show first, and by policy: the job's own and round robin.
+    """
     import pyarrow.parquet as pq
     import yaml
 
     config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     devices = [device["id"] for device in config["cluster"]["devices"]]
-    schedules: dict[str, Schedule] = {}
+    problems: dict[str, dict[str, Schedule]] = {}
     for row in pq.read_table(directory / SHARDS).to_pylist():
+        schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)
-    return schedules
+    return problems
+
+
+def first_schedules(directory: Path) -> dict[str, Schedule]:
+    """The schedules of the problem that a job shows first, by policy."""
+    return next(iter(read_schedules(directory).values()))
 
 
 def dump_json(value: Any) -> str:

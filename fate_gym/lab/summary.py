@@ -145,7 +145,7 @@ def summarise(
     order = mean_order(rows)
     pairs = _Pairs(rows, families)
     against = [_against(pairs, policy, baselines.strongest) for policy in order]
-    p_values = _corrected([one.p_value for one in against])
+    p_values = corrected([one.p_value for one in against])
     times = {str(name): ms.to_numpy() for name, ms in decisions.groupby("policy")["decision_ms"]}
     frames = {str(name): frame for name, frame in rows.groupby("policy")}
     summary = []
@@ -264,7 +264,8 @@ def _ratio_interval(sums: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _corrected(p_values: Sequence[float]) -> list[float]:
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """P-values with Holm's correction; NaN where nothing was tested."""
     corrected = np.array(p_values)
     tested = np.isfinite(corrected)
     corrected[tested] = holm(corrected[tested])
@@ -289,7 +290,7 @@ def effects_of(
     pairs = _Pairs(rows, families)
     others = [name for name in order if name != reference]
     found = [versus(pairs.of(name, reference)) for name in others]
-    p_values = _corrected([one.p_value for one in found])
+    p_values = corrected([one.p_value for one in found])
     return {
         name: one._replace(p_value=p) for name, one, p in zip(others, found, p_values, strict=True)
     }
@@ -346,7 +347,7 @@ def tail_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def _resampled_p95(
-    values: NDArray[np.float64], groups: NDArray[np.int64], draws: NDArray[np.int64]
+    values: NDArray[np.float64], groups: NDArray[Any], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(R,) the 95th percentile of each draw of (R, groups) whole groups.
 

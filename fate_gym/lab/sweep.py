@@ -41,7 +41,7 @@ class Sweep:
     labels: dict[Path, str]
 
     def option(self, job: Job, path: str) -> Any:
-        """The value of an option such as ``policy.params.horizon`` in a job; None if it has none."""
+        """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
         import yaml
 
         value = yaml.safe_load((job.directory / results.CONFIG).read_text(encoding="utf-8"))

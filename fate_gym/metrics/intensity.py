@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,33 @@ if TYPE_CHECKING:
     from fate_gym.sim import CompiledProblem
 
 
+@dataclass(frozen=True)
+class StateParts:
+    """What state intensity is made of, seconds summed over stages; see `state_parts`."""
+
+    load: float
+    transfer: float
+    prefix: float
+    execution: float
+
+    @property
+    def intensity(self) -> float:
+        """(load + transfer + prefix) / execution; NaN when nothing executes."""
+        return self.share(self.load + self.transfer + self.prefix)
+
+    def share(self, seconds: float) -> float:
+        """Seconds over those of execution; NaN when nothing executes."""
+        return seconds / self.execution if self.execution > 0 else float("nan")
+
+
 def problem_state_intensity(compiled: CompiledProblem) -> float:
     """State intensity of a compiled problem, see `state_intensity`."""
-    return state_intensity(
+    return problem_state_parts(compiled).intensity
+
+
+def problem_state_parts(compiled: CompiledProblem) -> StateParts:
+    """The parts of the state intensity of a compiled problem."""
+    return state_parts(
         exec_seconds=compiled.exec_seconds,
         prefix_seconds=compiled.prefix_seconds,
         load_seconds=compiled.load_seconds,
@@ -39,7 +64,33 @@ def state_intensity(
     bandwidth: Floats,
     host_bandwidth: Floats,
 ) -> float:
-    """Σ (load + transfer + prefix prefill, all cold) / Σ execution, a ratio without unit.
+    """State intensity, a ratio without unit; the arguments are those of `state_parts`."""
+    return state_parts(
+        exec_seconds=exec_seconds,
+        prefix_seconds=prefix_seconds,
+        load_seconds=load_seconds,
+        model_of=model_of,
+        edge_parent=edge_parent,
+        edge_child=edge_child,
+        edge_bytes=edge_bytes,
+        bandwidth=bandwidth,
+        host_bandwidth=host_bandwidth,
+    ).intensity
+
+
+def state_parts(
+    *,
+    exec_seconds: Floats,
+    prefix_seconds: Floats,
+    load_seconds: Floats,
+    model_of: Ints,
+    edge_parent: Ints,
+    edge_child: Ints,
+    edge_bytes: Floats,
+    bandwidth: Floats,
+    host_bandwidth: Floats,
+) -> StateParts:
+    """The parts of Σ (load + transfer + prefix prefill, all cold) / Σ execution, seconds.
 
     Load, prefix and execution of a stage are means over its eligible devices; the transfer of an
     edge is the mean over the pairs of different places that may run its two ends (tools: the
@@ -59,15 +110,13 @@ def state_intensity(
     """
     eligible = np.isfinite(exec_seconds)
     execution = _mean_over(eligible, exec_seconds).sum()
-    if execution <= 0:
-        return float("nan")
     of_model = model_of >= 0
     load = _mean_over(eligible[of_model], load_seconds[model_of[of_model]]).sum()
     prefix = _mean_over(eligible, prefix_seconds).sum()
     places = np.column_stack([eligible, ~eligible.any(axis=1)])
     links = np.block([[bandwidth, host_bandwidth[:, None]], [host_bandwidth, np.inf]])
     transfer = transfer_means(places, edge_parent, edge_child, links) @ edge_bytes
-    return float((load + prefix + transfer) / execution)
+    return StateParts(float(load), float(transfer), float(prefix), float(execution))
 
 
 def transfer_means(
@@ -99,4 +148,11 @@ def _mean_over(eligible: Bools, seconds: Floats) -> Floats:
     return np.asarray(total / np.maximum(eligible.sum(axis=1), 1))
 
 
-__all__ = ["problem_state_intensity", "state_intensity", "transfer_means"]
+__all__ = [
+    "StateParts",
+    "problem_state_intensity",
+    "problem_state_parts",
+    "state_intensity",
+    "state_parts",
+    "transfer_means",
+]

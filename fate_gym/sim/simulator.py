@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -34,6 +36,17 @@ MAX_SEED = 2**63 - 1
 
 _ATTEMPTS = 4
 """Room in the log, in placements a stage, when devices fail. It grows with `Simulator.place`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A moment of a run (`Simulator.moment`)."""
+
+    seed: int
+    state: Buffer
+    shards: Array
+    evictions: Array
+    retentions: tuple[tuple[int, Retention], ...]
 
 
 class Simulator:
@@ -99,6 +112,28 @@ class Simulator:
         self._buffer[:] = state
         del self._retentions[int(self._state.head["retentions"][0]) :]
 
+    def moment(self) -> Moment:
+        """All that makes this moment of the run, its log included; for `resume`."""
+        head = self._state.head[0]
+        shards, evictions = int(head["shard_rows"]), int(head["eviction_rows"])
+        return Moment(
+            self.seed,
+            self.state,
+            self._log.shards[:shards].copy(),
+            self._log.evictions[:evictions].copy(),
+            tuple(self._retentions),
+        )
+
+    def resume(self, moment: Moment) -> None:
+        """Go to a moment of a run of the same problem, in this or another simulator."""
+        self.restore(moment.state)
+        self.seed = moment.seed
+        self._retentions = list(moment.retentions)
+        for array, rows in zip(self._log, (moment.shards, moment.evictions), strict=True):
+            if self._record and rows.size > array.size:
+                array.resize(rows.size, refcheck=False)
+            array[: rows.size] = rows[: array.size]
+
     def view(self) -> DecisionView:
         """What a policy sees now."""
         return DecisionView(self.compiled, self._state, self._buffer)
@@ -136,7 +171,7 @@ class Simulator:
             raise IllegalActionError(
                 f"stage {self.compiled.stage_ids[stage]}: no device {migrate_from} to migrate from"
             )
-        self._extend_log()
+        self.extend_log()
         self._devices[:k] = devices
         if counts is None:
             _split(self.compiled.buffer, stage, self._devices, k, self._counts)
@@ -172,14 +207,24 @@ class Simulator:
         Raises:
             IllegalActionError: no event lies ahead.
         """
-        self._extend_log()
+        self.extend_log()
         if not _wait(self.compiled.buffer, self._buffer, self._log):
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
 
-    def run(self, policy: Policy, *, seed: int | None = None) -> Trace:
-        """Play a whole run. ``seed`` (default: the simulator's) also seeds the policy."""
+    def run(
+        self, policy: Policy, *, seed: int | None = None, charge_planning: bool = False
+    ) -> Trace:
+        """Play a whole run.
+
+        Args:
+            policy: decides.
+            seed: of the run (default: the simulator's); also seeds the policy.
+            charge_planning: let the time that a decision takes on this machine pass in the
+                simulated world before its placements are made. The run is then no longer the same
+                every time.
+        """
         self.reset(self.seed if seed is None else seed)
         view = self.view()
         policy.reset(view, self.seed)
@@ -192,10 +237,24 @@ class Simulator:
                 continue
             start = perf_counter()
             decisions = policy.decide(view)
-            self._decision_seconds.append(perf_counter() - start)
-            if not self.apply(decisions):
+            seconds = perf_counter() - start
+            self._decision_seconds.append(seconds)
+            events = self._pass_time(seconds) if charge_planning else 0
+            if events:
+                # The world moved on meanwhile: what is still legal is done, then it is asked anew.
+                self._apply_what_is_legal(decisions)
+            elif not self.apply(decisions):
                 self.wait()
         return self.trace(policy.name, getattr(policy, "counters", {}))
+
+    def _pass_time(self, seconds: float) -> int:
+        """Let seconds pass with whatever happens in them; returns the number of instants."""
+        return int(_pass_time(self.compiled.buffer, self._buffer, self._log, seconds))
+
+    def _apply_what_is_legal(self, decisions: Sequence[Decision]) -> None:
+        for one in decisions:
+            with suppress(IllegalActionError):
+                self.apply([one])
 
     def apply(self, decisions: Sequence[Decision]) -> int:
         """Do what a policy has decided, in order; returns how many stages were placed."""
@@ -258,8 +317,11 @@ class Simulator:
             retentions=list(self._retentions),
         )
 
-    def _extend_log(self) -> None:
-        """Have room for what can be written until the next call: lost shards need rows too."""
+    def extend_log(self) -> None:
+        """Have room for what a placement or a wait can write: lost shards need rows too.
+
+        `place` and `wait` see to it; whoever lets compiled code play step by step calls it.
+        """
         if not self._record or self.compiled.problem.options.failures is None:
             return
         # Each tool starts once, and one placement is made at a time.
@@ -375,8 +437,21 @@ def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
 
 
 @compiled
+def _pass_time(problem: Buffer, state: Buffer, log: Log, seconds: float) -> int:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    until = st.head[0].now + seconds
+    instants = 0
+    while engine.next_event_time(p, st) <= until:
+        engine.advance(problem, state, log)
+        instants += 1
+    st.head[0].now = until
+    return instants
+
+
+@compiled
 def _split(problem: Buffer, s: int, devices: Array, k: int, counts: Array) -> None:
     split_queries(problem_view(problem), s, devices, k, counts)
 
 
-__all__ = ["Simulator"]
+__all__ = ["Moment", "Simulator"]

@@ -85,31 +85,33 @@ class Trace:
         )
 
     def to_chrome(self) -> dict[str, Any]:
-        """The run in Chrome's trace event format, for Perfetto; a row a device."""
+        """The run in Chrome's trace event format, for Perfetto; a row a device.
+
+        Tools that run at the same time stand in several rows of the host. Of a load and a
+        transfer, which start together, the shorter lies inside the longer, as viewers want it.
+        """
         events: list[dict[str, Any]] = []
-        names = [*self.device_ids, "host"]
-        for number, name in enumerate(names):
-            event = {"ph": "M", "name": "thread_name", "pid": 0, "tid": number}
-            events.append(event | {"args": {"name": name}})
+        host = len(self.device_ids)
+        lanes: list[int] = []
         for shard in self.shards:
-            tid = len(names) - 1 if shard["device"] == HOST else int(shard["device"])
+            tid = int(shard["device"])
+            if shard["device"] == HOST:
+                start, end = _nanoseconds(shard["start"]), _nanoseconds(shard["end"])
+                free = (i for i, until in enumerate(lanes) if until <= start)
+                lane = next(free, len(lanes))
+                lanes[lane : lane + 1] = [end]
+                tid = host + lane
             events.extend(self._slices(shard, tid))
         for outage in self.outages:
             # It may last beyond the run.
-            down, up = float(outage["down"]), min(float(outage["up"]), float(self.stage_end.max()))
-            if up > down:
-                events.append(
-                    {
-                        "ph": "X",
-                        "pid": 0,
-                        "tid": int(outage["device"]),
-                        "cat": "down",
-                        "name": "down",
-                        "ts": down * 1e6,
-                        "dur": (up - down) * 1e6,
-                    }
-                )
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
+            until = min(float(outage["up"]), float(self.stage_end.max()))
+            events.extend(_slice("down", "down", int(outage["device"]), outage["down"], until))
+        rows = [*self.device_ids, "host", *(f"host {i}" for i in range(2, len(lanes) + 1))]
+        names = [
+            {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": name}}
+            for number, name in enumerate(rows)
+        ]
+        return {"traceEvents": names + events, "displayTimeUnit": "ms"}
 
     def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
         workflow, stage = self.stage_ids[shard["stage"]]
@@ -127,27 +129,34 @@ class Trace:
             ("prefill", begin + moved, prefilled),
             ("decode", prefilled, float(shard["end"])),
         ]
-        if shard["lost"]:
-            until = float(shard["end"])
-            spans = [(kind, min(start, until), min(end, until)) for kind, start, end in spans]
+        if transfer > load:
+            spans[0], spans[1] = spans[1], spans[0]
         args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
         if shard["lost"]:
             args["lost"] = True
+        last = float(shard["end"])
         return [
-            {
-                "ph": "X",
-                "pid": 0,
-                "tid": tid,
-                "cat": kind,
-                "name": f"{stage} {kind}",
-                "ts": start * 1e6,
-                "dur": (end - start) * 1e6,
-                "args": args,
-            }
+            event | {"args": args}
             for kind, start, end in spans
-            if end > start
+            for event in _slice(kind, f"{stage} {kind}", tid, min(start, last), min(end, last))
         ]
 
     def write_chrome(self, path: str | Path) -> None:
         """Write `to_chrome` to a JSON file."""
         Path(path).write_text(json.dumps(self.to_chrome()), encoding="utf-8")
+
+
+def _nanoseconds(seconds: Any) -> int:
+    return round(float(seconds) * 1e9)
+
+
+def _slice(kind: str, name: str, tid: int, start: Any, end: Any) -> list[dict[str, Any]]:
+    """A complete event, unless it takes no time.
+
+    Its ends are whole nanoseconds: those of neighbours meet, and rounding lets none overlap.
+    """
+    first, last = _nanoseconds(start), _nanoseconds(end)
+    if last <= first:
+        return []
+    times = {"ts": first / 1e3, "dur": (last - first) / 1e3}
+    return [{"ph": "X", "pid": 0, "tid": tid, "cat": kind, "name": name} | times]

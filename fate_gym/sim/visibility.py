@@ -48,7 +48,7 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     """The view as it is for one who sees only the groups ``sees`` and what they imply.
 
     The rest is still well formed, but not true: no queue, nothing loaded, every cost a second.
-    Workflows that have not arrived are blotted out in any case.
+    Workflows that have not arrived and failures to come are blotted out in any case.
     """
     seen = expand(sees)
     compiled = copy.copy(view._compiled)
@@ -57,8 +57,18 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     compiled.buffer = view._compiled.buffer.copy()
     compiled.view = p = plain(problem_view)(compiled.buffer)
     problem = view._compiled.problem
-    facts: Any = SimpleNamespace(cluster=problem.cluster, gpu_facts=problem.gpu_facts)
-    compiled.problem = facts if "costs" in seen else None
+    facts: Any = None
+    if "costs" in seen:
+        facts = SimpleNamespace(
+            cluster=problem.cluster, gpu_facts=problem.gpu_facts, options=problem.options
+        )
+    if "dag" in seen and facts is not None:
+        now = view.now
+        facts.workflows = tuple(
+            w if w.arrival <= now else w.model_copy(update={"deadline": None})
+            for w in problem.workflows
+        )
+    compiled.problem = facts
     buffer = view._buffer.copy()
     st: StateView = plain(state_view)(buffer, p)
     _blot_state(p, st, seen)
@@ -75,11 +85,12 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["children_from"] = p.stages["children_to"] = 0
     p.workflows["arrival"][missing] = np.inf
+    p.outages["start"] = p.outages["end"] = np.inf
     if "progress" not in seen:
         p.workflows["arrival"][~missing] = 0.0
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
-    blank["kind"], blank["model"], blank["prefix"] = FIXED_STAGE, -1, -1
+    blank["kind"], blank["model"], blank["prefix"], blank["chooser"] = FIXED_STAGE, -1, -1, -1
     blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
@@ -93,9 +104,9 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["output_tokens"] = 0
         p.stages["tool_seconds"] = 0.0
-        for name in ("flops", "bandwidth"):
+        for name in set(p.devices.dtype.names or ()) - _NO_DEVICE_COST:
             p.devices[name] = 1.0
-        for name in ("active", "attention", "expert_share", "expert_miss"):
+        for name in set(p.models.dtype.names or ()) - _NO_MODEL_COST:
             p.models[name] = 0.0
     if "links" not in seen:
         p.link_bandwidth[:] = 1.0
@@ -110,11 +121,18 @@ def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         p.devices["memory"] = p.models["weight_bytes"] = p.models["kv"] = 0.0
 
 
+_NO_DEVICE_COST = {"node", "outages_from", "outages_to", "memory", "host_bandwidth"}
+_NO_MODEL_COST = {"weight_bytes", "kv"}
+"""Fields that are no profile of how fast something runs."""
+
+
 def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
     devices = st.devices
+    st.head["seed"] = 0  # of what is drawn later
     done = st.stages["status"] == DONE
     if "drains" not in seen:
-        devices["drains_at"] = devices["backlog"] = 0.0
+        devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
+        devices["backlog"] = 0.0
         placed = (st.stages["status"] > 1) & ~done
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.head[0]["now"]
@@ -128,7 +146,7 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         st.prefix_tokens[:] = 0
         st.prefix_there[:] = 0.0
     if "contexts" not in seen:
-        st.slots["kept"] = 0
+        st.slots["kept"] = np.minimum(st.slots["kept"], 0)  # negative: the device has failed
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
     if not seen & {"places", "contexts"}:
         st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0

@@ -6,6 +6,7 @@ from fate_gym.workloads.clusters import ClusterSpec, NodeSpec, build_cluster, lo
 from fate_gym.workloads.roles import assign_roles
 from fate_gym.workloads.suites import (
     AgenticSuite,
+    AlibabaSuite,
     FilesSuite,
     PrefixReuseSuite,
     StressSuite,
@@ -23,6 +24,7 @@ from fate_gym.workloads.wfformat import import_workflow, load_wfformat, topology
 
 __all__ = [
     "AgenticSuite",
+    "AlibabaSuite",
     "Arrivals",
     "ClusterSpec",
     "FilesSuite",

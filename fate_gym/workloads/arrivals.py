@@ -20,9 +20,11 @@ class Arrivals(Frozen):
 
     ``poisson`` and ``bursty`` need a rate, as exactly one of ``load`` and ``rate_per_s``.
     ``at_once`` has none. ``given`` takes ``times``, and as many workflows as it has times.
+    ``trace`` takes the times that the source recorded, their gaps stretched to a rate if one is
+    given.
     """
 
-    process: Literal["poisson", "bursty", "at_once", "given"] = "poisson"
+    process: Literal["poisson", "bursty", "at_once", "given", "trace"] = "poisson"
     load: PositiveFloat | None = Field(
         None,
         description="work that arrives / work that the cluster does; see fate_gym.workloads.load",
@@ -38,6 +40,8 @@ class Arrivals(Frozen):
         rates = (self.load is not None) + (self.rate_per_s is not None)
         if self.process in ("poisson", "bursty") and rates != 1:
             raise ValueError(f"{self.process} needs exactly one of load and rate_per_s")
+        if self.process == "trace" and rates > 1:
+            raise ValueError("trace takes one of load and rate_per_s at most")
         if self.process == "given":
             if not self.times:
                 raise ValueError("given needs times")

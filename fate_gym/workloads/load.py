@@ -8,6 +8,9 @@ sustains depends on the policy, the load factor does not.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
 from fate_gym.errors import InputError
@@ -37,7 +40,7 @@ def device_seconds(problem: Problem) -> list[float]:
     docs/execution-model.md, with all weights of a mixture read and all waves full.
     """
     gpu_of = {device.id: device.gpu for device in problem.cluster.devices}
-    hosts: dict[tuple[str | None, tuple[str, ...] | None], tuple[str, ...]] = {}
+    hosts: dict[tuple[str, tuple[str, ...] | None], list[tuple[_Rates, float]]] = {}
     totals = []
     for workflow in problem.workflows:
         inherited = dict.fromkeys((stage.id for stage in workflow.stages), 0)
@@ -50,40 +53,74 @@ def device_seconds(problem: Problem) -> list[float]:
             elif stage.model is not None:
                 key = (stage.model, stage.allowed_devices)
                 if key not in hosts:
-                    hosts[key] = tuple(problem.eligible_devices(workflow, stage))
-                model = problem.model_facts[stage.model]
-                gpus = [gpu_of[name] for name in hosts[key]]
-                total += sum(
-                    stage_seconds(stage, inherited[stage.id], model, problem.gpu_facts[gpu])
-                    for gpu in gpus
-                    if gpu is not None
-                ) / len(gpus)
+                    model = problem.model_facts[stage.model]
+                    names = [gpu_of[name] for name in problem.eligible_devices(workflow, stage)]
+                    hosts[key] = [
+                        (_Rates.of(model, problem.gpu_facts[gpu]), count / len(names))
+                        for gpu, count in Counter(names).items()
+                        if gpu is not None
+                    ]
+                tokens = inherited[stage.id]
+                total += sum(share * rates.seconds(stage, tokens) for rates, share in hosts[key])
         totals.append(total)
     return totals
 
 
 def stage_seconds(stage: Stage, inherited: int, model: Model, gpu: Gpu) -> float:
     """Seconds of prefill and decode of all queries of a stage on one GPU, nothing cached."""
-    facts = catalog.execution()
-    peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
-    flops, reading = gpu.mfu * peak, model.read_bytes / (gpu.mbu * memory_rate)
-    queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
-    tokens = prefix + queries * own
-    fixed, traffic = facts.layer_seconds(model), facts.traffic_bytes(model) / memory_rate
-    pairs = prefix**2 / 2 + queries * own * (prefix + own / 2)
-    products = model.layer_params * tokens + model.head_params * queries
-    prefill = max(2.0 * products * (1 + facts.mfu_ramp_tokens / max(1, tokens)) / flops, reading)
-    prefill += (
-        4.0 * model.layers * model.attention_width * pairs / (facts.attention_mfu(gpu) * peak)
-    )
-    prefill += tokens * traffic + fixed + facts.prefill_launch_s
-    room = gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes
-    context = (own + stage.output_tokens) * model.kv_bytes_per_token
-    room -= prefix * model.kv_bytes_per_token
-    batch = max(1, min(facts.max_batch, queries, int(room / context) if context else 10**9))
-    waves = -(-queries // batch)
-    params = model.layer_params + model.head_params
-    step = max(2.0 * params * (batch + facts.mfu_ramp_tokens) / flops, reading)
-    attended = batch * (prefix + own + stage.output_tokens / 2) * model.kv_bytes_per_token
-    step += attended / (facts.attention_mbu(gpu) * memory_rate) + batch * traffic + fixed
-    return prefill + waves * stage.output_tokens * step
+    return _Rates.of(model, gpu).seconds(stage, inherited)
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """What a model costs on a GPU: seconds a token, a pair of tokens, a read of the weights."""
+
+    layers_s: float  # products of a token with all layers
+    head_s: float  # product with the output projection
+    reading_s: float
+    pair_s: float  # attention of a token to one other, prefill
+    context_s: float  # the same, decode
+    traffic_s: float
+    fixed_s: float  # a prefill or a step
+    launch_s: float
+    ramp: float
+    room: float  # bytes beside the weights
+    kv: float
+    most: int
+
+    @classmethod
+    def of(cls, model: Model, gpu: Gpu) -> _Rates:
+        facts = catalog.execution()
+        peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
+        flops = gpu.mfu * peak
+        width = 4.0 * model.layers * model.attention_width
+        return cls(
+            layers_s=2.0 * model.layer_params / flops,
+            head_s=2.0 * model.head_params / flops,
+            reading_s=model.read_bytes / (gpu.mbu * memory_rate),
+            pair_s=width / (facts.attention_mfu(gpu) * peak),
+            context_s=model.kv_bytes_per_token / (facts.attention_mbu(gpu) * memory_rate),
+            traffic_s=facts.traffic_bytes(model) / memory_rate,
+            fixed_s=facts.layer_seconds(model),
+            launch_s=facts.prefill_launch_s,
+            ramp=facts.mfu_ramp_tokens,
+            room=gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes,
+            kv=model.kv_bytes_per_token,
+            most=facts.max_batch,
+        )
+
+    def seconds(self, stage: Stage, inherited: int) -> float:
+        queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
+        tokens = prefix + queries * own
+        products = self.layers_s * tokens + self.head_s * queries
+        prefill = max(products * (1 + self.ramp / max(1, tokens)), self.reading_s)
+        prefill += self.pair_s * (prefix**2 / 2 + queries * own * (prefix + own / 2))
+        prefill += tokens * self.traffic_s + self.fixed_s + self.launch_s
+        context = (own + stage.output_tokens) * self.kv
+        room = self.room - prefix * self.kv
+        batch = max(1, min(self.most, queries, int(room / context) if context else 10**9))
+        waves = -(-queries // batch)
+        step = max((self.layers_s + self.head_s) * (batch + self.ramp), self.reading_s)
+        step += batch * (prefix + own + stage.output_tokens / 2) * self.context_s
+        step += batch * self.traffic_s + self.fixed_s
+        return prefill + waves * stage.output_tokens * step

@@ -25,7 +25,7 @@ from fate_gym.errors import InputError, near_matches
 from fate_gym.problem import Cluster, Problem, Workflow
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads import wfcommons
+from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.config import parse, read_group
@@ -74,7 +74,7 @@ class _Suite(Frozen):
 
     @abstractmethod
     def workflows(self, seed: int) -> list[Workflow]:
-        """The workflows of a seed, named ``<instance>/s<seed>``, all arriving at 0."""
+        """The workflows of a seed, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
@@ -85,6 +85,9 @@ class _Suite(Frozen):
                 Problem.build(cluster, [workflow], id=workflow.id, options=options)
                 for workflow in workflows
             ]
+        if self.arrivals.process == "trace":
+            problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
+            return [_as_recorded(problem, self.arrivals)]
         generator = seeded(seed, self.name, "/arrivals")
         shuffled = [workflows[place] for place in generator.permutation(len(workflows))]
         problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}", options=options)
@@ -97,6 +100,28 @@ class _Suite(Frozen):
             for workflow, time in zip(shuffled, times, strict=False)
         )
         return [problem.model_copy(update={"workflows": arriving})]
+
+
+def _as_recorded(problem: Problem, arrivals: Arrivals) -> Problem:
+    """The stream from its first arrival, with the gaps stretched to the rate if one is given."""
+    times = np.array([workflow.arrival for workflow in problem.workflows])
+    times -= times.min()
+    span = float(times.max())
+    if span == 0.0:
+        raise InputError(
+            "the workflows have no arrival times of their own",
+            field="arrivals.process",
+            remedy="use poisson, bursty, at_once or given",
+        )
+    rate = arrivals.rate_per_s
+    if arrivals.load is not None:
+        rate = arrivals.load * capacity_per_s(problem)
+    stretch = 1.0 if rate is None else len(times) / (rate * span)
+    arriving = tuple(
+        workflow.model_copy(update={"arrival": time})
+        for workflow, time in zip(problem.workflows, (times * stretch).tolist(), strict=True)
+    )
+    return problem.model_copy(update={"workflows": arriving})
 
 
 class WfCommonsSuite(_Suite):
@@ -198,6 +223,51 @@ class StressSuite(_Suite):
         ]
 
 
+class AlibabaSuite(_Suite):
+    """Consecutive jobs of the Alibaba 2018 trace; the seed chooses where they begin."""
+
+    source: Literal["alibaba"]
+    split: Split = Field("all", description="split by application: jobs of the same typed DAG")
+    jobs: PositiveInt = Field(60, description="workflows of a seed")
+    min_stages: PositiveInt = 1
+    max_stages: PositiveInt | None = None
+    file: Name | None = Field(None, description="a trace; None: that of the extra `traces`")
+
+    @model_validator(mode="after")
+    def _times_count_in_streams(self) -> AlibabaSuite:
+        if self.max_stages is not None and self.max_stages < self.min_stages:
+            raise ValueError("max_stages is below min_stages")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        path = alibaba.trace_file() if self.file is None else Path(self.file)
+        chosen = [
+            job
+            for job in alibaba.read_jobs(path)
+            if self.min_stages <= len(job.tasks) <= (self.max_stages or len(job.tasks))
+            and self.split in ("all", job.split)
+        ]
+        if len(chosen) < self.jobs:
+            raise InputError(
+                f"{len(chosen)} jobs for {self.jobs} workflows",
+                field="jobs",
+                remedy="ask for fewer, or widen split or sizes",
+            )
+        if seed < 0:
+            raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
+        first = int(seeded(seed, self.name, "/jobs").integers(len(chosen) - self.jobs + 1))
+        window = chosen[first : first + self.jobs]
+        # Times count from the first: `alone`, every workflow arrives when its problem begins.
+        begin = window[0].arrival
+        workflows = [alibaba.job_workflow(job, seed) for job in window]
+        return [
+            workflow.model_copy(
+                update={"arrival": workflow.arrival - begin if self.mode == "stream" else 0.0}
+            )
+            for workflow in workflows
+        ]
+
+
 class FilesSuite(Frozen):
     """Files of the user: problems and WfFormat workflows, each a problem of its own.
 
@@ -265,6 +335,7 @@ _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
     "agentic": AgenticSuite,
     "prefix_reuse": PrefixReuseSuite,
     "stress": StressSuite,
+    "alibaba": AlibabaSuite,
     "files": FilesSuite,
 }
 
@@ -280,6 +351,7 @@ SuiteSpec: TypeAlias = Annotated[
     | Annotated[AgenticSuite, Tag("agentic")]
     | Annotated[PrefixReuseSuite, Tag("prefix_reuse")]
     | Annotated[StressSuite, Tag("stress")]
+    | Annotated[AlibabaSuite, Tag("alibaba")]
     | Annotated[FilesSuite, Tag("files")],
     Discriminator(_source),
 ]

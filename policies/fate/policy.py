@@ -4,11 +4,13 @@ At every event with ready stages and an idle device:
 
 1. candidates and their state-conditional costs (`frontier`), bounded shards included;
 2. horizon-aware scores (`scoring`);
-3. CP-SAT picks one placement for each stage of the frontier (`planner`);
-4. of the plan, what can start now is proposed: on each idle device its highest-ranked stage;
-5. guard (ours): the base list schedules (HEFT with state costs and with classical costs, planned
-   anew at every event) are played to the end of the known work, alone and behind the proposal;
-   what ends first decides. So without noise FATE is never behind the best of its bases.
+3. CP-SAT picks one placement for each stage of the frontier (`planner`), once for each weight of
+   the horizon;
+4. of a plan, what can start now is proposed: on each idle device its highest-ranked stage;
+5. guard (ours): list schedules (with state costs and with classical costs, with and without shards,
+   planned anew at every event) are played to the end of the known work when work arrives; the best
+   plan is kept (`workbench`). A proposal is taken if what follows it, by a list schedule or by the
+   plan that was kept, is better. So without noise FATE is never behind the best of its bases.
 """
 
 from __future__ import annotations
@@ -18,24 +20,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled
-from fate_gym.sim.engine import commit
-from fate_gym.sim.layout import NO_LOG, Buffer, Log, problem_view
+from fate_gym.sim.layout import NO_LOG
 from policies.base import Assignment, DecisionView
 from policies.fate.frontier import Frontier, score_frontier
+from policies.fate.model import Dimension
 from policies.fate.planner import FrontierProblem, Plan, solve
+from policies.fate.player import start_first
 from policies.fate.scoring import Weights
-from policies.list_core import (
-    STATE,
-    STRICT,
-    UPWARD_RANK,
-    Choices,
-    Rules,
-    decide_instant,
-    make_choices,
-    play,
-)
-from policies.list_scheduling import read_choices
+from policies.fate.workbench import Objective, Workbench, check_objective
 
 
 class Fate:
@@ -43,6 +35,7 @@ class Fate:
 
     Args:
         name: the policy's name in results.
+        objective: what the guard compares by (see `policies.fate.rollout.FateRollout`).
         residency, locality, prefix, reachability: weights of the four dimensions of state.
         horizon: weight of what descendants will cost (lambda of the paper); 0: no horizon.
         decay: weight of a descendant one edge further away.
@@ -51,8 +44,10 @@ class Fate:
         kept: candidates of a stage in the plan.
         max_shards: devices that may share a stage; 1: no shards.
         cp_sat: False takes each stage's best-scored candidate instead of solving (ablation).
-        guard: False takes every plan unchecked, with the first base only (ablation).
-        share: weight of the candidates' mean cost against the time at which all devices are done.
+        guard: False takes every plan unchecked (ablation).
+        shares: weights of the candidates' mean cost against the time at which all devices are
+            done; a plan is made with each.
+        ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
         limit: CP-SAT's deterministic time limit of one plan.
     """
 
@@ -60,6 +55,7 @@ class Fate:
         self,
         *,
         name: str = "fate",
+        objective: Objective = "slowdown",
         residency: float = 1.0,
         locality: float = 1.0,
         prefix: float = 1.0,
@@ -72,97 +68,97 @@ class Fate:
         max_shards: int = 4,
         cp_sat: bool = True,
         guard: bool = True,
-        share: float = 1.0,
+        shares: Sequence[float] = (1.0,),
+        ignore: Sequence[Dimension] = (),
         limit: float = 0.005,
     ) -> None:
         self.name = name
+        check_objective(objective, name)
+        self._objective = objective
+        self._ignore = tuple(ignore)
         self._weights = Weights(
-            float(residency),
-            float(locality),
-            float(prefix),
-            float(reachability),
+            0.0 if "residency" in ignore else float(residency),
+            0.0 if "locality" in ignore else float(locality),
+            0.0 if "prefix" in ignore else float(prefix),
+            0.0 if "reachability" in ignore else float(reachability),
             float(horizon),
             float(decay),
             int(depth),
         )
         self._window, self._kept, self._most = window, kept, max_shards
-        self._cp_sat, self._guard, self._share, self._limit = cp_sat, guard, share, limit
+        self._cp_sat, self._guard, self._limit = cp_sat, guard, limit
+        self._shares = tuple(float(share) for share in shares)
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
-        compiled_problem = view.compiled
-        stages, _, _, _, _, shards = compiled_problem.shape
-        self._shards = min(self._most, shards)
-        self._choices = make_choices(stages, shards)
-        bases = [Rules(UPWARD_RANK, STATE, 1, 1), Rules(UPWARD_RANK, STRICT, 1, 1)]
-        self._bases = bases if self._guard else bases[:1]
-        self._buffers = [np.zeros(compiled_problem.state_bytes, np.uint8) for _ in range(4)]
+        self._bench = Workbench(
+            view,
+            objective=self._objective,
+            max_shards=self._most,
+            ignore=self._ignore,
+            owner=self.name,
+        )
+        self._scratch = np.zeros(view.compiled.state_bytes, np.uint8)
+        self._instant = -1
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Plan the frontier; commit what starts now."""
-        if not view.any_idle:
+        if view.instant == self._instant or not view.any_idle:
             return []
-        problem = view.compiled.buffer
-        fork = view.fork(self._buffers[0])
-        end, base = self._best_base(problem, fork)
-        if not base:
-            return base
-        proposal = self._propose(problem, fork, base)
-        if proposal is None or _same(proposal, base):
-            self.counters["plans_equal_base"] += proposal is not None
-            return base
-        if self._guard and self._end_behind(problem, fork, proposal) >= end:
-            return base
-        self.counters["plans_taken"] += 1
-        return proposal
-
-    def _best_base(self, problem: Buffer, fork: Buffer) -> tuple[float, list[Assignment]]:
-        """When the known work ends with the best base, and what that base does now."""
-        rules, end = self._bases[0], np.inf
+        self._instant = view.instant
+        bench = self._bench
+        news = bench.look(view)
+        value = np.inf
         if self._guard:
-            end, number = self._play_bases(problem, fork)
-            rules = self._bases[number]
-        scratch = self._buffers[1]
-        scratch[:] = fork
-        noted = decide_instant(problem, scratch, NO_LOG, rules, self._choices)
-        return end, read_choices(self._choices, noted)
+            value = bench.renew(news)
+        else:
+            bench.begin_base()
+            bench.best[:] = bench.base
+        kept = bench.starting(view)
+        frontier = self._frontier()
+        seen = [_places(kept)]
+        for share in self._shares if frontier.stage.size > 0 else ():
+            proposal = self._propose(frontier, kept, share)
+            if proposal is None:
+                continue
+            if not self._guard:
+                return proposal or kept
+            if _places(proposal) in seen:
+                self.counters["plans_equal_base"] += 1
+                continue
+            seen.append(_places(proposal))
+            value = self._weigh(proposal, value)
+        return bench.starting(view)
 
-    def _play_bases(self, problem: Buffer, start: Buffer) -> tuple[float, int]:
-        """The earliest end over the bases, and the number of the base that reaches it."""
-        played, scratch = self._buffers[1:3]
-        ends = []
-        for rules in self._bases:
-            played[:] = start
-            ends.append(play(problem, played, NO_LOG, rules, self._choices, scratch))
-        number = int(np.argmin(ends))
-        return ends[number], number
-
-    def _propose(
-        self, problem: Buffer, fork: Buffer, base: list[Assignment]
-    ) -> list[Assignment] | None:
-        frontier = score_frontier(
-            problem,
-            fork,
-            self._buffers[1],
+    def _frontier(self) -> Frontier:
+        bench = self._bench
+        return score_frontier(
+            bench.problem,
+            bench.forks[0],
+            self._scratch,
             NO_LOG,
             self._weights,
             self._window,
             self._kept,
-            self._shards,
+            bench.shards,
         )
+
+    def _propose(
+        self, frontier: Frontier, kept: list[Assignment], share: float
+    ) -> list[Assignment] | None:
+        """What a plan starts now; None when the solver finds none."""
         self.counters["plans"] += 1
-        plan = self._plan(frontier, base)
+        plan = self._plan(frontier, kept, share)
         if plan.chosen is None:
             self.counters["solver_failures"] += 1
             return None
         return _starting_now(frontier, plan.chosen)
 
-    def _plan(self, frontier: Frontier, base: list[Assignment]) -> Plan:
-        hint = _hint(frontier, base)
+    def _plan(self, frontier: Frontier, kept: list[Assignment], share: float) -> Plan:
         if not self._cp_sat:
             firsts = np.searchsorted(frontier.stage, np.arange(frontier.stages.size))
             return Plan(firsts, optimal=True)
@@ -172,25 +168,46 @@ class Fate:
             busy=frontier.busy,
             devices=frontier.devices,
             free=frontier.free,
-            hint=hint,
+            hint=_hint(frontier, kept),
         )
-        return solve(frontier_problem, share=self._share, limit=self._limit)
+        return solve(frontier_problem, share=share, limit=self._limit)
 
-    def _end_behind(self, problem: Buffer, fork: Buffer, first: list[Assignment]) -> float:
-        """When the known work ends if the best base goes on after these assignments."""
-        choices = self._choices
-        for i, assignment in enumerate(first):
-            width = len(assignment.devices)
-            choices.stage[i] = assignment.stage
-            choices.width[i] = width
-            choices.devices[i, :width] = assignment.devices
-            # A single device takes all queries: `_commit_all` fills them in.
-            choices.counts[i, :width] = assignment.counts or -1
-        begun = self._buffers[3]
-        begun[:] = fork
-        _commit_all(problem, begun, NO_LOG, choices, len(first))
-        end, _ = self._play_bases(problem, begun)
-        return end
+    def _weigh(self, proposal: list[Assignment], value: float) -> float:
+        """Take a proposal if what follows it is better than the plan kept; returns the value."""
+        bench = self._bench
+        style = bench.begin_base()
+        taken = False
+        for plan, how in ((bench.base, style), (bench.best, bench.style)):
+            bench.trial[:] = plan
+            start_first(bench.problem, bench.trial, *_rows(proposal))
+            found = bench.value(bench.trial, value, how)
+            if found < value:
+                value, taken = found, True
+                bench.other[:] = bench.trial
+        if taken:
+            bench.best[:] = bench.other
+            self.counters["plans_taken"] += 1
+        return value
+
+
+def _rows(
+    proposal: list[Assignment],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Stages (N,), devices used (N,), devices (N, K) and queries (N, K); -1: by speed."""
+    most = max((len(a.devices) for a in proposal), default=1)
+    stages = np.array([a.stage for a in proposal], np.int64)
+    widths = np.array([len(a.devices) for a in proposal], np.int64)
+    devices = np.full((len(proposal), most), -1, np.int64)
+    counts = np.full((len(proposal), most), -1, np.int64)
+    for i, a in enumerate(proposal):
+        devices[i, : len(a.devices)] = a.devices
+        if a.counts is not None:
+            counts[i, : len(a.devices)] = a.counts
+    return stages, widths, devices, counts
+
+
+def _places(assignments: Sequence[Assignment]) -> set[tuple[int, tuple[int, ...]]]:
+    return {(a.stage, a.devices) for a in assignments}
 
 
 def _hint(frontier: Frontier, base: list[Assignment]) -> NDArray[np.int64]:
@@ -225,17 +242,3 @@ def _starting_now(frontier: Frontier, chosen: NDArray[np.int64]) -> list[Assignm
             # The stage waits for these devices: nobody of lower rank may take them.
             free[devices] = False
     return assignments
-
-
-def _same(a: list[Assignment], b: list[Assignment]) -> bool:
-    return {(x.stage, x.devices) for x in a} == {(x.stage, x.devices) for x in b}
-
-
-@compiled
-def _commit_all(problem: Buffer, state: Buffer, log: Log, choices: Choices, noted: int) -> None:
-    p = problem_view(problem)
-    for i in range(noted):
-        s = choices.stage[i]
-        if choices.width[i] == 1:
-            choices.counts[i, 0] = p.stages[s].queries
-        commit(problem, state, log, s, choices.devices[i], choices.counts[i], choices.width[i])

@@ -78,7 +78,7 @@ class Autellix(Routed):
     def route(self, view: DecisionView, stage: int) -> int:
         request = view.request(stage)
         eligible = view.eligible(stage)
-        fewest = least(self.load(view), eligible, ~view.resident(stage))
+        fewest = least(self.load(), eligible, ~view.resident(stage))
         if request.prefix_tokens + request.own_tokens <= self._short:
             return fewest
         pin = self._pins.setdefault((request.workflow, request.model), fewest)

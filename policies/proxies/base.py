@@ -70,15 +70,18 @@ class Routed(Ordered):
         self._turn: dict[int, int] = {}
         self._place: dict[int, int] = {}
         self._waiting = np.zeros(view.devices, np.int64)
+        self._started = self._waiting.copy()
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Route what is new, then start the first of the queue of each idle device."""
         if self._boosted:
             return super().decide(view)
         ready = view.ready
+        self._started = view.outstanding()
         self._meet(view, ready)
+        up = view.up
         for stage in ready:
-            if stage not in self._place or self._place[stage] not in view.eligible(stage):
+            if stage not in self._place or not up[self._place[stage]]:
                 self.send(view, stage, self.route(view, stage))
         self.rearrange(view, ready)
         first: dict[int, tuple[Any, int]] = {}
@@ -115,9 +118,9 @@ class Routed(Ordered):
         self._place[stage] = device
         self._waiting[device] += 1
 
-    def load(self, view: DecisionView) -> Any:
+    def load(self) -> Any:
         """(D,) stages that run or wait on each device, those in the policy's queues included."""
-        return view.outstanding() + self._waiting
+        return self._started + self._waiting
 
     # --- what a proxy fills in ---------------------------------------------------------------
 

@@ -196,6 +196,7 @@ def search(
                 last, used = m, st.resident[d, m]
         model[0, d] = last
     open_items = np.zeros((beam, count), np.bool_)
+    latest = np.empty(count, np.int64)
     key = np.empty(beam)
     source = np.empty(beam, np.int64)
     chosen = np.empty(beam, np.int64)
@@ -211,7 +212,11 @@ def search(
             break
         left = 0
         for d in range(number):
-            left += epoch > 0 or idle[d]
+            if epoch > 0 or idle[d]:
+                left += 1
+                for i in range(count):
+                    if cold[i, d] < np.inf:
+                        latest[i] = d
         for d in range(number):
             if epoch == 0 and not idle[d]:
                 continue
@@ -221,6 +226,7 @@ def search(
                 for other in range(number):
                     slowest = max(slowest, time[b, other])
                 available, able = 0, 0
+                only_here = False
                 for i in range(count):
                     if not open_items[b, i]:
                         continue
@@ -228,6 +234,7 @@ def search(
                     if cold[i, d] == np.inf:
                         continue
                     able += 1
+                    only_here = only_here or latest[i] == d
                     s = items[i]
                     m = p.stages[s].model
                     seconds = cold[i, d]
@@ -240,8 +247,8 @@ def search(
                     value = cost[b] + (1.0 - mu) * (seconds - best[i])
                     value += mu * (max(slowest, seconds) - slowest)
                     found = _keep(key, source, chosen, spent, found, value, b, i, seconds)
-                # A worker may stay idle if others are left for the stages, or cannot do better.
-                if able == 0 or available < left:
+                # A worker may stay idle if it has to, or if others are left for every stage.
+                if able == 0 or (available < left and not only_here):
                     found = _keep(key, source, chosen, spent, found, cost[b], b, -1, 0.0)
             left -= 1
             taken, place, took = taken[source[:found]], place[source[:found]], took[source[:found]]

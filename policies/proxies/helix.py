@@ -61,11 +61,11 @@ class Helix(OneAtATime):
 
     def _count(self, view: DecisionView, stage: int) -> bool:
         """Note a stage's work and its model's speeds; whether the model is new."""
-        clean = view.clean_seconds(stage)
-        able = clean < np.inf
-        work = float(clean[able].mean())
+        clean = np.maximum(view.clean_seconds(stage), 1e-9)
+        finite = clean[clean < np.inf]
+        work = float(finite.sum()) / finite.size
         model = view.request(stage).model
-        speed = np.where(able, work / np.maximum(clean, 1e-9), 0.0)
+        speed = work / clean  # 0 where it cannot run
         new = model not in self._work
         self._work[model] = self._work.get(model, 0.0) + work
         # A device that can run some stage of the model is one of the model's.
@@ -99,7 +99,7 @@ def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray
         demand: (M,) work of each model.
         speed: (M, D) work a second; 0 where the device cannot run the model.
     """
-    from scipy.optimize import linprog
+    from scipy.optimize import Bounds, LinearConstraint, milp
 
     models, devices = speed.shape
     share = models * devices  # variables: share of device d's time for model m; then the multiple
@@ -114,7 +114,12 @@ def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray
     for d in range(devices):
         carries[models + d, d:share:devices] = 1.0
     limits = np.r_[np.zeros(models), np.ones(devices)]
-    bounds = [(0.0, float(s > 0.0)) for s in speed.ravel()] + [(0.0, None)]
-    result = linprog(objective, A_ub=carries, b_ub=limits, bounds=bounds, method="highs")
+    most = np.r_[(speed.ravel() > 0.0).astype(float), np.inf]
+    # Without integer variables `milp` is `linprog` with less in front of the solver.
+    result = milp(
+        objective,
+        constraints=LinearConstraint(carries, -np.inf, limits),
+        bounds=Bounds(0.0, most),
+    )
     shares: NDArray[np.float64] = result.x[:share].reshape(models, devices)
     return shares * speed

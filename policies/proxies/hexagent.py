@@ -39,10 +39,13 @@ class Hexagent(Ordered):
         p = view.compiled.view
         workflow = view.compiled.workflow_of[ready]
         rank = p.stages["upward_rank"]
-        flows = p.workflows[workflow]
-        horizon = [
-            rank[first:last].max()
-            for first, last in zip(flows["stages_from"], flows["stages_to"], strict=True)
-        ]
-        elapsed = view.now - flows["arrival"]
-        return (elapsed + rank[ready]) / np.maximum(horizon, 1e-12)
+        flows, of = np.unique(workflow, return_inverse=True)
+        records = p.workflows[flows]
+        horizon = np.array(
+            [
+                rank[first:last].max()
+                for first, last in zip(records["stages_from"], records["stages_to"], strict=True)
+            ]
+        )
+        elapsed = view.now - records["arrival"]
+        return (elapsed[of] + rank[ready]) / np.maximum(horizon[of], 1e-12)

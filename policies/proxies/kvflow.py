@@ -84,4 +84,4 @@ class Kvflow(Routed):
 
     def route(self, view: DecisionView, stage: int) -> int:
         cached = view.cached_prefix_tokens(stage)
-        return least(-cached, view.eligible(stage), self.load(view))
+        return least(-cached, view.eligible(stage), self.load())

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.compiled import compiled
+from fate_gym.sim.layout import Array
 from policies.base import DecisionView, OneAtATime
 from policies.proxies.base import least
+
+MOST_SPLITS = 600
+"""Ways to take some devices of each kind, up to which they are enumerated."""
 
 
 class Murakkab(OneAtATime):
@@ -137,13 +142,81 @@ def fewest_replicas(
         price: (C,) of a device.
         counts: (C,) devices of each kind.
     """
+    penalty = 100.0 * float((price * counts).sum())
+    without = penalty * (1.0 + float(demand.sum()))
+    if np.prod(counts + 1.0) <= MOST_SPLITS:
+        return enumerate_replicas(demand, speed, price, counts, penalty, without)
+    return program_replicas(demand, speed, price, counts, penalty, without)
+
+
+@compiled
+def enumerate_replicas(
+    demand: Array, speed: Array, price: Array, counts: Array, penalty: float, without: float
+) -> Array:
+    """The program's optimum by dynamic programming over the devices that are left.
+
+    A state says how many devices of each kind later models may have, in mixed radix. Faster than
+    a solver by far while there are few states.
+    """
+    models, kinds = speed.shape
+    states = 1
+    for c in range(kinds):
+        states *= counts[c] + 1
+    digits = np.empty((states, kinds), np.int64)
+    for a in range(states):
+        rest = a
+        for c in range(kinds):
+            digits[a, c] = rest % (counts[c] + 1)
+            rest //= counts[c] + 1
+    cost = np.zeros((models + 1, states))
+    choice = np.zeros((models, states), np.int64)
+    own = np.empty(states)
+    for m in range(models - 1, -1, -1):
+        for b in range(states):
+            carried, able, own[b] = 0.0, False, 0.0
+            for c in range(kinds):
+                carried += speed[m, c] * digits[b, c]
+                own[b] += price[c] * digits[b, c]
+                able = able or (speed[m, c] > 0.0 and digits[b, c] > 0)
+                if speed[m, c] == 0.0 and digits[b, c] > 0:
+                    own[b] = np.inf
+            own[b] += penalty * max(0.0, demand[m] - carried)
+            if not able:
+                own[b] += without
+        for a in range(states):
+            cost[m, a] = np.inf
+            for b in range(a + 1):
+                if own[b] >= cost[m, a]:
+                    continue
+                within = True
+                for c in range(kinds):
+                    within = within and digits[b, c] <= digits[a, c]
+                # Within each other, digits do not borrow: the difference is the difference.
+                if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
+                    cost[m, a] = own[b] + cost[m + 1, a - b]
+                    choice[m, a] = b
+    replicas = np.zeros((models, kinds), np.int64)
+    left = states - 1
+    for m in range(models):
+        replicas[m] = digits[choice[m, left]]
+        left -= choice[m, left]
+    return replicas
+
+
+def program_replicas(
+    demand: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    price: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    penalty: float,
+    without: float,
+) -> NDArray[np.int64]:
+    """The program's optimum by HiGHS, to within 1 %."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     models, kinds = speed.shape
     number = models * kinds
-    penalty = 100.0 * float((price * counts).sum())
     # Variables: replicas, then demand not carried (M), then models without a replica (M).
-    without = penalty * (1.0 + demand.sum())
     objective = np.r_[np.tile(price, models), np.full(models, penalty), np.full(models, without)]
     rows = np.zeros((2 * models + kinds, number + 2 * models))
     for m in range(models):

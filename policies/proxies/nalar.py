@@ -55,11 +55,11 @@ class Nalar(Routed):
         request = view.request(stage)
         session = request.workflow, request.model
         eligible = view.eligible(stage)
-        load = self.load(view)
+        load = self.load()
         device = self._sessions.get(session, -1)
         if device not in eligible or load[device] >= self._limit:
             if self._finish:
-                device = least(view.end_estimates(stage) + self._queue_seconds(view), eligible)
+                device = least(view.end_estimates(stage) + self._queued, eligible)
             else:
                 device = least(load, eligible, ~view.resident(stage))
             self._sessions[session] = device
@@ -70,18 +70,19 @@ class Nalar(Routed):
         if view.now < self._next:
             return
         self._next = view.now + self._period
+        drains = view.drain_estimates()
         for stage in ready:
             here = self._place[stage]
             eligible = view.eligible(stage)
             if eligible.size == 1:
                 continue
-            queued = self._queue_seconds(view)
+            queued = self._queued.copy()
             # Its own time is no part of its wait.
             queued[here] -= view.clean_seconds(stage)[here]
             if self._finish:
                 cost = view.end_estimates(stage) + queued
             else:
-                cost = view.drain_estimates() + queued + self.move_seconds(view, stage, here)
+                cost = drains + queued + self.move_seconds(view, stage, here)
             there = least(cost, eligible)
             if cost[there] < cost[here]:
                 self.send(view, stage, there)
@@ -97,9 +98,17 @@ class Nalar(Routed):
         lost[able] = (cold[here] - prefill[here]) - (cold[able] - prefill[able])
         return np.maximum(0.0, transfer - transfer[here]) + np.maximum(0.0, lost)
 
-    def _queue_seconds(self, view: DecisionView) -> np.ndarray:
-        """(D,) clean seconds of the stages that wait in the policy's queues."""
-        seconds = np.zeros(view.devices)
+    def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
+        """Sum up the queues: (D,) clean seconds of the stages that wait in them."""
+        self._queued = np.zeros(view.devices)
         for stage, device in self._place.items():
-            seconds[device] += view.clean_seconds(stage)[device]
-        return seconds
+            self._queued[device] += view.clean_seconds(stage)[device]
+
+    def send(self, view: DecisionView, stage: int, device: int) -> None:
+        """Keep the sums."""
+        clean = view.clean_seconds(stage)
+        before = self._place.get(stage)
+        if before is not None:
+            self._queued[before] -= clean[before]
+        self._queued[device] += clean[device]
+        super().send(view, stage, device)

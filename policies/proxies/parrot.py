@@ -74,13 +74,13 @@ class Parrot(Ordered):
         assignments = []
         for stage in order:
             eligible = view.eligible(stage)
-            room = [d for d in eligible.tolist() if self._fits(used[d], sizes[stage])]
-            if not room:
+            room = eligible[self._fits(used[eligible], sizes[stage])]
+            if not room.size:
                 continue
             group = self.group(view, stage)
             device = together.get(group, -1)
             if device not in room:
-                device = self._engine(view, stage, np.array(room), used)
+                device = self._engine(view, stage, room, used)
             together[group] = device
             used[device] += sizes[stage]
             self._sent[device].append(sizes[stage])
@@ -111,10 +111,10 @@ class Parrot(Ordered):
                 used[device] = np.sum(sent, axis=0)
         return used
 
-    def _fits(self, used: np.ndarray, size: tuple[int, int]) -> bool:
-        if used[0] == 0:
-            return True
-        return bool(used[0] + size[0] <= self._tasks and used[1] + size[1] <= self._tokens)
+    def _fits(self, used: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(n,) whether engines with ``used`` (n, 2) queries and tokens take some more."""
+        most = np.array([self._tasks, self._tokens])
+        return (used[:, 0] == 0) | (used + np.array(size) <= most).all(axis=1)
 
     def _engine(self, view: DecisionView, stage: int, room: np.ndarray, used: np.ndarray) -> int:
         cached = view.cached_prefix_tokens(stage)

@@ -56,7 +56,15 @@ class Expected:
         self.limits = [self.problem.memory_limits[device.id] for device in self.devices]
         self.models = env.compiled.model_names
         self.ranks = [self.view.stage(s)["upward_rank"] for s in range(len(self.stages))]
-        self.eligible = [set(self.view.eligible(s).tolist()) for s in range(len(self.stages))]
+        # Those that are down count, too: they will be up again.
+        self.eligible = [
+            set(np.flatnonzero(np.isfinite(self.view.clean_seconds(s))).tolist())
+            for s in range(len(self.stages))
+        ]
+        self.up = self.view.up
+        self.failing = self.problem.options.failures is not None
+        state = env._simulator._state.stages
+        self.statuses, self.vanished = state["status"].tolist(), (state["note"] == 2).tolist()
         self.residents = self._residents()
         self.ends = [self.view.end_estimates(s) for s in env.window]
         self.turns = self.view.drain_estimates()
@@ -79,12 +87,18 @@ class Expected:
         for row in self.trace.evictions:
             if row["kind"] == EVICT_WEIGHTS:
                 evictions[int(row["shard"])].append((int(row["device"]), int(row["key"])))
+        failed = [(float(row["down"]), int(row["device"])) for row in self.trace.outages]
         for i, row in enumerate(self.trace.shards):
+            # What fails at this instant has failed before anybody decides.
+            while failed and failed[0][0] <= row["committed"]:
+                here[failed.pop(0)[1]] = False
             for device, model in evictions[i]:
                 here[device, model] = False
             stage = self.stages[row["stage"]][1]
             if stage.model is not None:
                 here[row["device"], self.models.index(stage.model)] = True
+        for _, device in failed:
+            here[device] = False
         return here
 
     def kv_bytes(self) -> NDArray[np.float64]:
@@ -110,7 +124,6 @@ class Expected:
             if stage.prefix_group is not None and stage.prefix_tokens:
                 key = d, keys.index((stage.model, stage.prefix_group))
                 prefix[key] = max(prefix[key], stage.prefix_tokens * kv)
-                self.shrunk = False
             kept = any(
                 edge.parent == stage.id
                 and edge.inherited_tokens > 0
@@ -188,6 +201,9 @@ class Expected:
             "result": half(sum(edge.bytes for edge in leaving), 256e6),
             "children_same_model": len(same) / max(1, len(children)),
             "prefix_peers": half(peers, 4),
+            "chooses": float(
+                any(one.after == stage.id for one in (*workflow.choices, *workflow.fan_outs))
+            ),
         }
         for m, name in enumerate(self.models):
             row[f"model[{m}]"] = float(stage.model == name)
@@ -200,14 +216,36 @@ class Expected:
         workflow, stage = self.stages[s]
         hosts = sorted(self.eligible[s])
         held = self.view.resident(s)[hosts].mean() if stage.model else 0.0
-        cached = self.view.cached_prefix_tokens(s)[hosts].max() if stage.prefix_tokens else 0
+        now = [d for d in hosts if self.up[d]]
+        cached = self.view.cached_prefix_tokens(s)[now].max() if stage.prefix_tokens else 0
         return self.static(s) | {
             "ready_for": seconds(self.now - self.trace.stage_ready[s]),
             "age": seconds(self.now - workflow.arrival, long=True),
             "resident": held,
             "prefix_cached": cached / max(1, stage.prefix_tokens),
             "best_end": seconds(self.ends[slot].min() - self.now),
+            "children_live": sum(self.lives(c) for c in self.children(s))
+            / max(1, len(self.children(s))),
         }
+
+    def lives(self, s: int) -> float:
+        """Probability that a stage lives: 1 or 0 once drawn, else along its choosers."""
+        workflow, stage = self.stages[s]
+        if self.vanished[s]:
+            return 0.0
+        for choice in workflow.choices:
+            for option in choice.options:
+                if stage.id in option.stages:
+                    return self.drawn(workflow, choice.after, option.probability)
+        for fan_out in workflow.fan_outs:
+            for i, replica in enumerate(fan_out.replicas):
+                if stage.id in replica:
+                    return self.drawn(workflow, fan_out.after, sum(fan_out.weights[i:]))
+        return 1.0
+
+    def drawn(self, workflow: Workflow, after: str, share: float) -> float:
+        chooser = self.number[workflow.id, after]
+        return 1.0 if self.statuses[chooser] == 3 else share * self.lives(chooser)
 
     def demand(self, d: int) -> float:
         window = self.env.window
@@ -231,7 +269,7 @@ class Expected:
         }
         hits = [
             self.view.cached_prefix_tokens(s)[d] / self.stages[s][1].prefix_tokens
-            if d in self.eligible[s]
+            if d in self.eligible[s] and self.up[d]
             else 0.0
             for s in self.env.window
             if self.stages[s][1].prefix_tokens
@@ -249,9 +287,13 @@ class Expected:
             "weights": weights,
             "kv": kv,
             "free": 1 - weights - kv if limit else 0.0,
+            "up": float(self.up[d]),
             "prefix_hits": float(np.mean(hits)) if hits else 0.0,
             "demand": self.demand(d),
         }
+        if self.failing:
+            # The log does not say what was cached by the shards of a stage that lost another.
+            del row["kv"], row["free"]
         for m in range(len(self.models)):
             row[f"resident[{m}]"] = float(self.residents[d, m])
         return row
@@ -290,6 +332,10 @@ class Expected:
                 or self.stages[c][1].model == stage.model
             )
         ]
+        row_evicted = {
+            "evicted_kv": max(kv for kv, _ in evicted),
+            "evicted_weights": max(weights for _, weights in evicted),
+        }
         queries = stage.queries
         held = sum(n for e, n in zip(devices, counts.tolist(), strict=True) if self.holds(e, stage))
         own = self.inherited(s)
@@ -308,15 +354,24 @@ class Expected:
             "resident": held / queries,
             "prefix_hit": float(counts @ rows["prefix_hit"])
             / (queries * max(1, stage.prefix_tokens)),
-            "context_hit": float(rows["context_hit"].sum()) / (queries * max(1, own)),
+            "context_hit": (float(rows["context_hit"].sum()) / queries + self.gone(s))
+            / max(1, own),
             "moved": half(rows["bytes_moved"].sum(), 256e6),
-            "evicted_kv": max(kv for kv, _ in evicted),
-            "evicted_weights": max(weights for _, weights in evicted),
+            **({} if self.failing else row_evicted),
             "children_fit": sum(d in self.eligible[c] for c in children) / max(1, len(children)),
             "children_resident": len(follow) / max(1, len(children)),
             "children_saved": seconds(self.saved(s, d)),
             "demand": max(self.demand(e) for e in devices),
         }
+
+    def gone(self, s: int) -> float:
+        """Tokens of one query that come from parents that vanished: they need no prefill."""
+        workflow, stage = self.stages[s]
+        return sum(
+            edge.inherited_tokens
+            for edge in workflow.parents[stage.id]
+            if self.vanished[self.number[workflow.id, edge.parent]]
+        )
 
     def holds(self, d: int, stage: Stage) -> bool:
         return stage.model is not None and bool(self.residents[d, self.models.index(stage.model)])
@@ -333,7 +388,7 @@ class Expected:
             other = self.stages[child][1]
             if edge.parent == stage.id and other.model == stage.model and d in self.eligible[child]:
                 fact = self.problem.gpu_facts[gpu or ""]
-                flops = 2 * self.fact(stage).active_params * other.queries * edge.inherited_tokens
+                flops = 2 * self.fact(stage).layer_params * other.queries * edge.inherited_tokens
                 total += flops / (fact.mfu * fact.tflops * 1e12)
         return total
 
@@ -367,12 +422,11 @@ class Expected:
         left = {w.id: sum((w.id, stage.id) not in ended for stage in w.stages) for w in arrived}
         total = sum(len(w.stages) for w in arrived)
         queues = self.turns - self.now
-        placed = set(self.trace.shards["stage"].tolist())
         work = sum(
             self.view.clean_seconds(self.number[w.id, stage.id]).min()
             for w in arrived
             for stage in w.stages
-            if stage.kind != "tool" and self.number[w.id, stage.id] not in placed
+            if stage.kind != "tool" and self.statuses[self.number[w.id, stage.id]] < 2
         )
         return {
             "now": seconds(self.now - min(w.arrival for w in self.problem.workflows), long=True),
@@ -388,21 +442,23 @@ class Expected:
             "work_left": seconds(work / len(self.devices), long=True),
             "uncertainty": half(self.problem.options.uncertainty, 0.5),
             "eager": float(self.problem.options.eager_transfers),
+            "length_uncertainty": half(self.problem.options.length_uncertainty, 0.5),
+            "failing": float(self.failing),
+            "up": float(self.up.mean()),
         }
 
     def done(self) -> set[tuple[str, str]]:
-        statuses = self.env._simulator._state.stages["status"]
-        return {key for key, s in self.number.items() if statuses[s] == 3}
+        return {key for key, s in self.number.items() if self.statuses[s] == 3}
 
     def node(self, s: int) -> Row:
-        status = int(self.env._simulator._state.stages["status"][s])
+        status = self.statuses[s]
         window = self.env.window
         slot = (window.index(s) + 1) / self.env.env_spec.options.window if s in window else 0.0
         names = ("waiting", "ready", "placed", "ended")
         return (
             self.static(s)
             | {name: float(status == i) for i, name in enumerate(names)}
-            | {"slot": slot}
+            | {"slot": slot, "lives": self.lives(s)}
         )
 
 
@@ -430,7 +486,9 @@ def assert_observation(env: WorkflowSchedulingEnv, observation: Observation) -> 
         assert_row(STAGES, models, row, expected.slot(slot), ("slot", slot))
     for d in range(len(expected.devices)):
         assert_row(DEVICES, models, observation["devices"][d], expected.device(d), ("device", d))
-    noisy_eager = env.compiled.view.head[0]["eager"] and expected.problem.options.uncertainty > 0
+    options = expected.problem.options
+    noisy = options.uncertainty > 0 or options.length_uncertainty > 0
+    noisy_eager = options.eager_transfers and noisy
     for action in range(env.env_spec.actions - 1):
         row = observation["candidates"][action]
         if not observation["action_mask"][action]:

@@ -109,7 +109,8 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.env.test_state import go_on
 from fate_gym.env import WorkflowSchedulingEnv
-env = WorkflowSchedulingEnv("smoke", uncertainty=0.2, arrivals={{"process": "poisson", "rate_per_s": 1.0}})
+arrivals = {{"process": "poisson", "rate_per_s": 1.0}}
+env = WorkflowSchedulingEnv("smoke", uncertainty=0.2, arrivals=arrivals)
 env.reset(seed=11)
 print(go_on(env, 5))
 """

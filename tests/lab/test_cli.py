@@ -90,6 +90,18 @@ def test_a_suite_is_described_and_drawn(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_description_fits_a_terminal_of_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["describe", "suite=agentic_alone"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "…" in line]
+    (all_of_them,) = [line.split() for line in lines if line.startswith(" all")]
+    assert len(all_of_them) == 12 and all_of_them[1] == "38"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,7 +12,9 @@ from fate_gym.lab import measure as measuring
 from fate_gym.lab import results
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.hydra_app import JobFailedError
-from fate_gym.lab.job import means, percentile, run_job
+from fate_gym.lab.job import means, percentile, representatives, run_job
+from fate_gym.lab.sweep import policy_labels
+from fate_gym.problem import Problem
 from tests.lab.conftest import job_config
 
 
@@ -82,7 +84,8 @@ def test_tracking_that_fails_costs_a_warning_only(
     monkeypatch.setattr(wandb, "init", init)
     config = job_config(tmp_path).model_copy(update={"tracking": TrackingConfig(mode="offline")})
     outcome = run_job(config)
-    assert outcome.warning == "W&B did not take smoke/heft/s0: CommError: no route"
+    assert outcome.warning is not None
+    assert outcome.warning.startswith("W&B did not take smoke/heft/s0: CommError: no route; ")
     assert results.read_result(config.run_directory) == outcome.result
 
 
@@ -90,7 +93,8 @@ def test_round_robin_against_itself_is_one(tmp_path: Path) -> None:
     outcome = run_job(job_config(tmp_path, policy="round_robin"))
     assert outcome.result.means["normalised"] == 1.0
     assert outcome.result.means["normalised_makespan"] == 1.0
-    assert list(results.read_schedules(outcome.directory)) == ["round_robin"]
+    kept = results.read_schedules(outcome.directory)
+    assert [list(schedules) for schedules in kept.values()] == [["round_robin"]] * 2
 
 
 def test_hash_changes_with_what_changes_results_and_nothing_else(tmp_path: Path) -> None:
@@ -109,6 +113,19 @@ def test_hash_changes_with_what_changes_results_and_nothing_else(tmp_path: Path)
     assert len(hashes) == len(others) + 1
 
 
+def test_time_to_decide_can_be_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = job_config(tmp_path, "eft")
+    charged = plain.model_copy(update={"charge_planning_time": True})
+    assert charged.hash != plain.hash
+    outcomes = [run_job(config) for config in (plain, charged)]
+    latencies = [one.result.means["latency"] for one in outcomes]
+    assert latencies[1] > latencies[0]
+    assert policy_labels([one.result for one in outcomes]) == [
+        "eft",
+        "eft (charge_planning_time=True)",
+    ]
+
+
 def test_means_leave_out_what_is_not_finite() -> None:
     rows = [dict.fromkeys(("normalised", "makespan"), 1.0) | _nothing() for _ in range(2)]
     rows[1]["makespan"] = 3.0
@@ -119,6 +136,15 @@ def _nothing() -> dict[str, float]:
     from fate_gym.lab.job import MEANS
 
     return {name: np.nan for name in MEANS if name not in ("normalised", "makespan")}
+
+
+def test_schedules_are_kept_of_small_medium_and_large_problems() -> None:
+    def sized(*counts: int) -> list[Problem]:
+        return [Problem.classical({f"s{i}": {"p": 1.0} for i in range(n)}, {}) for n in counts]
+
+    assert representatives(sized(9, 1, 5, 3, 7)) == [2, 3, 4, 0]
+    assert representatives(sized(4)) == [0]
+    assert representatives(sized(1001, 2)) == [1]
 
 
 def test_percentile_without_values() -> None:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from fate_gym.errors import InputError
 from fate_gym.lab import results
-from fate_gym.lab.report import FIGURES, compute_report, make_report
+from fate_gym.lab.job import run_job
+from fate_gym.lab.launch import SWEEP
+from fate_gym.lab.report import (
+    FIGURES,
+    commands,
+    compute_report,
+    curves_over,
+    draw_figures,
+    make_report,
+)
 from fate_gym.lab.results import JobResult, find_jobs
-from fate_gym.lab.sweep import policy_labels, suite_labels
-from tests.lab.conftest import Run, job_directory, run_script
+from fate_gym.lab.sweep import policy_labels, read_sweep, suite_labels
+from tests.lab.conftest import Run, job_config, job_directory, run_script
 
 COLUMNS = (
     "policy,n,norm_makespan,norm_makespan_lo,norm_makespan_hi,norm_p95,norm_p95_lo,norm_p95_hi,"
-    "gap_to_bound,win_rate,decision_ms_p50,decision_ms_p99,vs_strongest_pct,p_value"
+    "gap_to_bound,win_rate,decision_ms_p50,decision_ms_p99,vs_strongest_pct,p_value,"
+    "vs_strongest_lo,vs_strongest_hi,headroom_strict,headroom_boosted"
 )
 
 
@@ -47,27 +60,26 @@ def test_the_script_writes_tables_and_figures(grid: Path, rows: pd.DataFrame) ->
     assert summary["n"].to_dict() == {"heft": 4, "eft": 4, "round_robin": 4}
     assert summary["norm_makespan"].is_monotonic_increasing
     assert summary.loc["round_robin", "norm_makespan_hi"] == 1.0
-    for name in FIGURES:
-        assert (grid / name).read_bytes().startswith(b"\x89PNG")
+    # No experiment asks for an axis, and there is no FATE to gain over the strongest baseline.
+    drawn = [name for name in FIGURES if name not in ("axis", "intensity")]
+    for name in drawn:
+        assert (grid / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (grid / f"{name}.svg").read_text()
+    tex = (grid / "summary.tex").read_text()
+    assert tex.count(r" \\") == 4 and r"round\_robin & 4 &" in tex
     text = (grid / "report.md").read_text()
     assert "Real topology, modelled attributes" in text
-    assert "policy=eft,heft,round_robin seed=0,1" in text
+    assert "policy=round_robin,heft,eft 'seed=range(2)'" in text
     assert "Without a result" not in text
-    for name in FIGURES:
-        assert f"({name})" in text
+    for name in drawn:
+        assert f"({name}.png)" in text
 
 
 def test_the_command_in_the_report_makes_the_same_cells(grid: Path, tmp_path: Path) -> None:
     make_report(grid)
     text = (grid / "report.md").read_text()
-    command = next(line for line in text.splitlines() if "evaluate.py" in line).split()
-    done = run_script(
-        "evaluate.py",
-        *command[2:],
-        "tracking=none",
-        f"paths.runs={tmp_path}",
-        "hydra.verbose=false",
-    )
+    command = next(line for line in text.splitlines() if "evaluate.py" in line)
+    done = run_script("evaluate.py", *shlex.split(command)[2:], f"paths.runs={tmp_path}")
     assert done.stdout.count("done before") == 6, done.stderr
 
 
@@ -83,6 +95,47 @@ def test_strongest_baseline_wins_and_differences(sweep: Run, rows: pd.DataFrame)
         assert row.win_rate == pytest.approx(np.nan if against_itself else wins, nan_ok=True)
         assert row.vs_strongest_pct == pytest.approx(100 * (ours.mean() / theirs.mean() - 1))
         assert np.isnan(row.p_value) == against_itself
+
+
+def test_an_experiment_names_reference_axis_and_figures(grid: Path) -> None:
+    kept = yaml.safe_load((grid / SWEEP).read_text())
+    spec = {"reference": "heft", "axis": "seed", "figures": ["axis", "ecdf"], "title": "Mine"}
+    (grid / SWEEP).write_text(yaml.safe_dump(kept | {"report": spec}))
+    report = make_report(grid)
+    assert set(report.effects) == {"eft", "round_robin"}
+    means = report.sweep.rows.groupby(["policy", "seed"])["normalised"].mean()
+    assert report.curves["eft"][1.0].mean == pytest.approx(means["eft", 1])
+    text = (grid / "report.md").read_text()
+    assert text.startswith("# Mine\n") and "## Against heft" in text
+    assert re.findall(r"\((\w+)\.png\)", text) == ["axis", "ecdf"]
+    for field, value in {"axis": "nothing", "figures": ["ecfd"], "reference": "hef"}.items():
+        (grid / SWEEP).write_text(yaml.safe_dump({"report": {field: value}}))
+        with pytest.raises(InputError) as error:
+            draw_figures(compute_report(grid))
+        assert error.value.field == f"report.{field}"
+
+
+def test_variants_over_an_option_are_one_line(tmp_path: Path) -> None:
+    for shards in (1, 4):
+        config = job_config(tmp_path, "eft")
+        policy = config.policy.model_copy(
+            update={"params": config.policy.params | {"max_shards": shards}}
+        )
+        run_job(config.model_copy(update={"policy": policy}))
+    curves = curves_over(read_sweep(tmp_path / "default"), "policy.params.max_shards")
+    assert {name: list(curve) for name, curve in curves.items()} == {"eft": [1.0, 4.0]}
+
+
+def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> None:
+    train = Path(shutil.copytree(grid, tmp_path / "train"))
+    shutil.rmtree(train / "smoke" / "heft")
+    assert compute_report(grid).strongest == "heft"
+    chosen = compute_report(grid, baseline_from=train)
+    assert chosen.strongest == "eft"
+    assert f"--baseline-from {train}" in "\n".join(commands(chosen))
+    shutil.rmtree(grid / "smoke" / "eft")
+    with pytest.raises(InputError, match="eft is not in this sweep"):
+        compute_report(grid, baseline_from=train)
 
 
 def test_missing_and_failed_cells_are_listed(grid: Path) -> None:
@@ -133,7 +186,13 @@ def test_variants_get_labels_of_their_own(sweep: Run) -> None:
         return heft.model_copy(update=changes)
 
     boosted = variant(params=heft.params | {"boosted": True})
-    assert policy_labels([heft, boosted]) == ["heft (boosted=False)", "heft (boosted=True)"]
+    sharded = variant(params=heft.params | {"max_shards": 4})
+    # The one with the parameters of conf/policy has the plain name.
+    assert policy_labels([heft, boosted]) == ["heft", "heft (boosted=True)"]
+    assert policy_labels([sharded, boosted]) == [
+        "heft (boosted=False, max_shards=4)",
+        "heft (boosted=True, max_shards=1)",
+    ]
     assert policy_labels([heft, heft]) == ["heft", "heft"]
     assert suite_labels([heft, variant(cluster="other", suite_hash="ffff0000")]) == [
         "smoke@mixed_8",

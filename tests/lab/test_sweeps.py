@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from hydra import initialize_config_module
 
 from fate_gym.lab import evaluate
-from fate_gym.lab.launch import JOURNAL, SWEEP
+from fate_gym.lab.config import ReportConfig
+from fate_gym.lab.launch import JOURNAL, SWEEP, compose_sweep, job_configs, plan_sweep
 from fate_gym.lab.report import make_report
 from fate_gym.lab.results import find_jobs
 from tests.lab.conftest import ROOT, Run, command, environment, run_script
@@ -107,6 +110,22 @@ def test_a_dry_run_shows_the_jobs_and_leaves_nothing(
     assert evaluate.main(["suite=smoke", "policy=hefft", "--dry-run"]) == 2
     assert "did you mean 'heft'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "none"])
+def test_every_experiment_composes(name: str) -> None:
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose_sweep("config", [f"experiment={name}"], [])
+        plan = plan_sweep(config)
+        assert plan.jobs, "an experiment is a sweep"
+        ReportConfig.model_validate(plan.report)
+        # A few jobs from the first to the last: mistakes are in the values, not in their product.
+        chosen = plan.jobs[:: max(1, len(plan.jobs) // 6)] + plan.jobs[-1:]
+        for job in job_configs(config, replace(plan, jobs=chosen)):
+            assert evaluate.preview(job, []).split()[0] in ("new", "done", "failed", "unfinished")
 
 
 def test_a_sweep_keeps_its_command(sweep: Run) -> None:

@@ -344,3 +344,43 @@ def test_tools_and_fixed_stages_have_no_model_to_be_resident() -> None:
     view = Simulator(diamond()).view()
     assert not view.resident(0).any()
     assert not view.cached_prefix_tokens(0).any()
+
+
+def _ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A clock by which every decision takes the same time."""
+    ticks = iter(float(i) * seconds for i in range(10_000))
+    monkeypatch.setattr("fate_gym.sim.simulator.perf_counter", lambda: next(ticks))
+
+
+def test_charged_planning_passes_before_the_placements(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Problem.classical({s: {"p": 2.0} for s in "abc"}, {("a", "b"): 0.0, ("b", "c"): 0.0})
+    _ticking(monkeypatch, 0.25)
+    policy = Greedy()
+    trace = Simulator(chain).run(policy, charge_planning=True)
+    # Nothing else runs while the policy thinks: each of three decisions adds its quarter second.
+    assert trace.makespan == 3 * 2.0 + 3 * 0.25
+    assert policy.times == [0.0, 2.25, 4.5]
+    assert [float(start) for start in trace.shards["start"]] == [0.25, 2.5, 4.75]
+    _ticking(monkeypatch, 0.25)
+    assert Simulator(chain).run(Greedy()).makespan == 6.0
+
+
+def test_the_world_moves_on_while_a_policy_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _ticking(monkeypatch, 5.0)
+    trace = Simulator(diamond()).run(Greedy(), charge_planning=True)
+    # a: 5 to 7. Then b is decided until 12 and c until 17, by when b has ended: d waits for c.
+    assert [float(end) for end in trace.stage_end[:2]] == [7.0, 14.0]
+    assert trace.stage_ready[3] == trace.stage_end[:3].max()
+    assert trace.decision_seconds.tolist() == [5.0] * 4
+
+
+@given(problems(), st.floats(0.0, 3.0))
+@settings(max_examples=20)
+def test_any_charge_leaves_a_complete_run(problem: Problem, seconds: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _ticking(patch, seconds)
+        trace = Simulator(problem).run(Greedy(), charge_planning=True)
+    assert np.isfinite(trace.workflow_end).all()
+    for row in trace.shards:
+        if row["device"] >= 0:  # tools start by themselves
+            assert row["start"] >= trace.stage_ready[row["stage"]] + seconds - 1e-9

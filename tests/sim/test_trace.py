@@ -149,7 +149,7 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
             rows[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
             continue
         assert event["cat"] in KINDS
-        key = (event["args"]["workflow"], event["args"]["stage"], event["tid"])
+        key = (event["args"]["workflow"], event["args"]["stage"], min(host, event["tid"]))
         by_shard[key].append(event)
     busy = 0.0
     for shard in trace.shards:
@@ -177,6 +177,26 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
         for (_, before), (start, _) in itertools.pairwise(spans):
             assert start >= before - 1e-3
     assert busy == pytest.approx(float((trace.shards["end"] - trace.shards["start"]).sum()) * 1e6)
+
+
+@given(problems(), st.integers(0, 2**32))
+def test_chrome_slices_of_a_row_lie_behind_or_inside_one_another(
+    problem: Problem, seed: int
+) -> None:
+    """In whole nanoseconds, the outer one first: what viewers need to draw all of them."""
+    trace = Simulator(problem).run(make_policy("heft_sharded"), seed=seed)
+    rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in slices(trace):
+        ends = event["ts"] * 1e3, (event["ts"] + event["dur"]) * 1e3
+        assert ends == pytest.approx([round(ends[0]), round(ends[1])], abs=1e-3)
+        rows[event["tid"]].append((round(ends[0]), round(ends[1])))
+    for spans in rows.values():
+        around: list[int] = []
+        for start, end in sorted(spans, key=lambda span: span[0]):  # stable, as viewers do
+            while around and around[-1] <= start:
+                around.pop()
+            assert not around or end <= around[-1]
+            around.append(end)
 
 
 def test_chrome_file(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -170,3 +173,25 @@ def test_bad_files(tmp_path: Path, text: str, words: list[str]) -> None:
 def test_unknown_suite_has_near_matches() -> None:
     with pytest.raises(InputError, match="'real_dag'"):
         load_suite("real_dga")
+
+
+@pytest.mark.parametrize("name", ["stress", "prefix_reuse", "real_dag_stream"])
+def test_a_suite_is_the_same_in_every_process(name: str) -> None:
+    code = (
+        "import hashlib; from fate_gym.workloads import load_suite, load_cluster, build_suite;"
+        f"spec = load_suite({name!r});"
+        "p = build_suite(spec, load_cluster(spec.cluster), 3);"
+        "print(hashlib.sha256(repr(p).encode()).hexdigest())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            cwd=CONF.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(outputs) == 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fate_gym.lab.report import Report
+    from fate_gym.lab.results import Schedule
 
 _KEY = ["suite", "problem", "workflow", "seed"]
 _SHARDS = 30_000
@@ -177,7 +178,7 @@ def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def _gantts(report: Report) -> list[dict[str, Any]]:
-    """Schedules of one problem a suite, of its first seed: best policies first, while they fit."""
+    """Schedules of the first seed of each suite: best policies first, while they fit."""
     from fate_gym.lab.results import read_schedules
 
     sweep = report.sweep
@@ -187,32 +188,31 @@ def _gantts(report: Report) -> list[dict[str, Any]]:
         if cell["seed"] == result.seed:
             cell.setdefault(sweep.labels[job.directory], job)
     left = _SHARDS
-    found = []
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for (suite, _), cell in cells.items():
-        schedules: list[dict[str, Any]] = []
-        names: dict[str, dict[str, int]] = {"models": {}, "stages": {}}
-        problem, devices = "", []
         for name in (policy for policy in report.order if policy in cell):
-            schedule = read_schedules(cell[name].directory)[cell[name].policy]
-            if len(schedule.shards) > left:
-                continue
-            left -= len(schedule.shards)
-            problem, devices = schedule.problem, schedule.devices
-            schedules.append({"policy": name, **_schedule(schedule, names)})
-        if schedules:
-            found.append(
-                {
-                    "suite": suite,
-                    "problem": problem,
-                    "devices": devices,
-                    "schedules": schedules,
-                    **{kind: list(known) for kind, known in names.items()},
-                }
-            )
-    return found
+            for problem, schedules in read_schedules(cell[name].directory).items():
+                schedule = schedules[cell[name].policy]
+                if len(schedule.shards) > left:
+                    continue
+                left -= len(schedule.shards)
+                entry = found.setdefault(
+                    (suite, problem),
+                    {"devices": schedule.devices, "schedules": [], "models": {}, "stages": {}},
+                )
+                drawn = _schedule(schedule, entry["models"], entry["stages"])
+                entry["schedules"].append({"policy": name, **drawn})
+    gantts = [
+        {"suite": suite, "problem": problem}
+        | entry
+        | {kind: list(entry[kind]) for kind in ("models", "stages")}
+        for (suite, problem), entry in found.items()
+    ]
+    # First the one in which most happens: it says most.
+    return sorted(gantts, key=lambda one: -max(len(s["start"]) for s in one["schedules"]))
 
 
-def _schedule(schedule: Any, names: dict[str, dict[str, int]]) -> dict[str, Any]:
+def _schedule(schedule: Schedule, models: dict[str, int], stages: dict[str, int]) -> dict[str, Any]:
     device = {name: number for number, name in enumerate(schedule.devices)}
     columns: dict[str, list[Any]] = {
         name: [] for name in ("device", "model", "stage", "start", "load", "move", "fill", "end")
@@ -221,7 +221,6 @@ def _schedule(schedule: Any, names: dict[str, dict[str, int]]) -> dict[str, Any]
         if row["device"] not in device:
             continue  # a tool, on the host
         noise = row["noise"]
-        models, stages = names["models"], names["stages"]
         columns["device"].append(device[row["device"]])
         columns["model"].append(models.setdefault(row["model"], len(models)))
         columns["stage"].append(stages.setdefault(row["stage"], len(stages)))

@@ -114,7 +114,7 @@
         `<td class="num">${r.n}</td><td><span class="ci">${bar(r)}<span>${fix(r.norm_makespan)} ${isNum(r.norm_makespan_lo) ? `[${fix(r.norm_makespan_lo)}, ${fix(r.norm_makespan_hi)}]` : ""}</span></span></td>` +
         `<td class="num">${fix(r.norm_p95)}</td><td class="num">${fix(r.gap_to_bound, 2)}</td><td class="num">${isNum(r.win_rate) ? Math.round(100 * r.win_rate) + " %" : "–"}</td>` +
         `<td class="num ${clear ? (diff < 0 ? "good" : "bad") : ""}">${same ? "strongest" : `${signed(diff)} %${isNum(r.vs_strongest_lo) ? ` [${signed(r.vs_strongest_lo)}, ${signed(r.vs_strongest_hi)}]` : ""}`}</td>` +
-        `<td class="num">${isNum(r.p_value) ? sig(Number(r.p_value.toPrecision(2))) + stars(r.p_value) : "–"}</td><td class="num">${fix(r.decision_ms_p50, 2)} / ${fix(r.decision_ms_p99, 2)}</td></tr>` +
+        `<td class="num">${isNum(r.p_value) ? sig(Number(r.p_value.toPrecision(2))) + stars(r.p_value) : "–"}</td><td class="num">${sig(r.decision_ms_p50)} / ${sig(r.decision_ms_p99)}</td></tr>` +
         `<tr class="runs" id="runs-${p}" ${open ? "" : "hidden"}><td colspan="9"><ul class="runlist" aria-label="Runs of ${esc(names[p])}">${list}</ul></td></tr>`;
     }).join("");
     mark($("summary"), S.sort);
@@ -238,7 +238,7 @@
       const h = 300, L = 44, R = 14, T = 26, B = 40, xs = points.map((q) => q[0]).sort((u, v) => u - v), ys = points.map((q) => q[1]).sort((u, v) => u - v);
       const low = xs[0], high = xs[xs.length - 1], log = low > 0 && high / low > 4, x = scale(log ? low * 0.95 : low, (high || 1) * 1.03, L, w - R, log);
       const span = [Math.min(quantile(ys, 0.005), 0), Math.max(quantile(ys, 0.995), 0)], pad = 0.06 * (span[1] - span[0] || 1), y = scale(span[0] - pad, span[1] + pad, h - B, T);
-      let s = frame(w, h, L, R, T, B, x, y, "state intensity: (load + transfer + prefix prefill, cold) / execution", "gain, %") + `<line class="ref" x1="${L}" x2="${w - R}" y1="${y(0)}" y2="${y(0)}"/>`;
+      let s = frame(w, h, L, R, T, B, x, y, w > 480 ? "state intensity: (load + transfer + prefix prefill, cold) / execution" : "state intensity", "gain, %") + `<line class="ref" x1="${L}" x2="${w - R}" y1="${y(0)}" y2="${y(0)}"/>`;
       const every = Math.max(1, Math.ceil(points.length / 1500));
       points.forEach(([i, g, k], n) => { if (n % every === 0) s += `<circle cx="${x(i).toFixed(1)}" cy="${Math.min(h - B, Math.max(T, y(g))).toFixed(1)}" r="3.2" fill="${colour(a)}" fill-opacity=".45" ${tip(`${D.labels[K.label[k]]} s${K.seed[k]}\ngain ${signed(g)} %, intensity ${sig(i)}`)}/>`; });
       const sorted = [...points].sort((u, v) => u[0] - v[0]), size = Math.max(4, Math.ceil(sorted.length / 8)), line = [];
@@ -362,7 +362,7 @@
     }
     if (!only) { cards(box.rows); table(box.rows); workflows(box.keys); }
   }
-  const legend = (id) => (["ecdf", "profile"].includes(id) ? `<ul class="keys">${shown().map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
+  const legend = (id) => (["ecdf", "profile"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
   // ---------- workflows ----------
   function workflows(chosen) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
 from fate_gym.workloads import assign_roles, load_cluster, topologies
-from policies import make_policy
+from policies import make_policy, policy_specs
 from policies.fate import policy as fate_module
 from policies.fate.planner import FrontierProblem, Plan
+from policies.fate.policy import Fate
+from policies.fate.rollout import FateRollout
 from tests.strategies import problems
 
 BASES = ("heft", "heft_boosted")
@@ -21,9 +24,11 @@ BASES = ("heft", "heft_boosted")
 
 
 def alone(problem: Problem) -> Problem:
-    """The first workflow without noise: nothing that happens is unknown to the planner."""
-    options = problem.options.model_copy(update={"uncertainty": 0.0})
-    return problem.model_copy(update={"options": options, "workflows": problem.workflows[:1]})
+    """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
+    certain = {"uncertainty": 0.0, "length_uncertainty": 0.0, "failures": None}
+    options = problem.options.model_copy(update=certain)
+    workflow = problem.workflows[0].model_copy(update={"choices": (), "fan_outs": ()})
+    return problem.model_copy(update={"options": options, "workflows": (workflow,)})
 
 
 def run(problem: Problem, **params: Any) -> Trace:
@@ -47,7 +52,7 @@ def test_never_behind_its_bases(problem: Problem) -> None:
     simulator = Simulator(alone(problem))
     guarded = simulator.run(make_policy("fate")).makespan
     for base in BASES:
-        assert guarded <= simulator.run(make_policy(base)).makespan * (1 + 1e-12), base
+        assert guarded <= simulator.run(make_policy(base)).makespan * (1 + 1e-9), base
 
 
 @pytest.mark.parametrize("problem", REAL, ids=lambda problem: problem.workflows[0].id)
@@ -56,7 +61,7 @@ def test_never_behind_its_bases_on_real_graphs(problem: Problem) -> None:
     trace = simulator.run(make_policy("fate"))
     assert_valid(trace)
     for base in BASES:
-        assert trace.makespan <= simulator.run(make_policy(base)).makespan * (1 + 1e-12), base
+        assert trace.makespan <= simulator.run(make_policy(base)).makespan * (1 + 1e-9), base
 
 
 def test_plans_are_worth_something() -> None:
@@ -80,7 +85,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "no shards": {"max_shards": 1},
     "no weights": {"residency": 0.0, "locality": 0.0, "prefix": 0.0, "reachability": 0.0},
     "no time": {"limit": 0.0},
-    "no share": {"share": 0.0},
+    "no share": {"shares": [0.0]},
     "narrow": {"window": 1, "kept": 1},
 }
 
@@ -109,7 +114,7 @@ def test_parts_make_a_difference() -> None:
     full = schedules()
     for params in (
         {"guard": True}, {"cp_sat": False}, {"horizon": 0.0}, {"max_shards": 1}, {"window": 1},
-        {"residency": 0.0}, {"share": 0.0},
+        {"residency": 0.0}, {"shares": [0.0]},
     ):  # fmt: skip
         other = schedules(**params)
         assert not all(a.same_schedule(b) for a, b in zip(full, other, strict=True)), params
@@ -128,7 +133,7 @@ def test_without_a_plan_the_base_decides(monkeypatch: pytest.MonkeyPatch) -> Non
         assert trace.counters["plans"] == trace.counters["solver_failures"] > 0
         assert trace.counters["plans_taken"] == 0
         best = min(simulator.run(make_policy(base)).makespan for base in BASES)
-        assert trace.makespan <= best * (1 + 1e-12)
+        assert trace.makespan <= best * (1 + 1e-9)
 
 
 def test_counters_start_anew_with_each_run() -> None:
@@ -140,3 +145,37 @@ def test_counters_start_anew_with_each_run() -> None:
     assert first.counters["plans"] > 0
     # The trace keeps its own numbers.
     assert first.counters is not again.counters
+
+
+def test_defaults_are_those_of_the_files() -> None:
+    """An ablation names only what it leaves out: all else is as in the full planner's file."""
+    specs = policy_specs()
+    for name, factory in (("fate", Fate), ("fate_rollout", FateRollout)):
+        parameters = inspect.signature(factory).parameters
+        defaults = {
+            key: list(p.default) if isinstance(p.default, tuple) else p.default
+            for key, p in parameters.items()
+            if key != "name"
+        }
+        assert specs[name].params == defaults
+        for other, spec in specs.items():
+            if other.startswith(f"{name}_") and spec.target == specs[name].target:
+                assert spec.family == "fate"
+                assert len(spec.params) == 1, other
+
+
+@pytest.mark.parametrize("name", ["fate", "fate_rollout"])
+@pytest.mark.parametrize("dimension", ["residency", "locality", "prefix", "reachability"])
+def test_a_blind_planner_plans_otherwise(name: str, dimension: str) -> None:
+    """And what it plans is still legal."""
+    changed = False
+    for problem in REAL:
+        full = Simulator(problem).run(make_policy(name, **CHEAP[name]))
+        blind = Simulator(problem).run(make_policy(name, **CHEAP[name], ignore=[dimension]))
+        assert_valid(blind)
+        changed = changed or not full.same_schedule(blind)
+    # On these graphs all edges are small and some clusters can run everything everywhere.
+    assert changed or dimension in ("locality", "reachability")
+
+
+CHEAP: dict[str, dict[str, Any]] = {"fate": {}, "fate_rollout": {"first": 2_000, "steps": 300}}

@@ -13,7 +13,7 @@ from fate_gym.problem import Problem
 from fate_gym.sim import Simulator
 from policies.proxies.halo import Halo, even, search
 from policies.proxies.helix import Helix, max_flow
-from policies.proxies.murakkab import Murakkab, fewest_replicas
+from policies.proxies.murakkab import Murakkab, fewest_replicas, program_replicas
 from tests.policies.proxies.cases import call, fixed, problem
 
 # --- Halo -------------------------------------------------------------------------------------
@@ -197,7 +197,11 @@ def test_replicas_against_enumeration(models: int, kinds: int, seed: int) -> Non
         *[range(int(counts[c]) + 1) for _ in range(models) for c in range(kinds)]
     )
     best = min(cost(np.array(flat).reshape(models, kinds) * (speed > 0)) for flat in every)
-    assert cost(fewest_replicas(demand, speed, price, counts)) <= best * 1.011 + 1e-6
+    assert cost(fewest_replicas(demand, speed, price, counts)) == pytest.approx(best)
+    programmed = program_replicas(
+        demand, speed, price, counts, penalty, penalty * (1.0 + demand.sum())
+    )
+    assert cost(programmed) <= best * 1.011 + 1e-6
 
 
 def test_the_least_loaded_replica_by_what_was_sent() -> None:

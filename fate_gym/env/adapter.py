@@ -1,0 +1,137 @@
+"""Policies of the simulator as players of the environment."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, SupportsFloat
+
+import gymnasium
+
+from fate_gym.env.env import Observation, WorkflowSchedulingEnv
+from fate_gym.errors import IllegalActionError, InputError
+from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, Trace
+
+Outcome = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
+
+
+class PolicyAdapter:
+    """Plays any `fate_gym.sim.Policy` through the environment, with the simulator's trace.
+
+    A placement that is one of the actions becomes that action. Policies also place stages beyond
+    the window, split queries in ways of their own, use more devices than ``max_shards``, copy
+    prefixes or rank what is cached: then the environment is given the placement itself
+    (`WorkflowSchedulingEnv.place`), past all wrappers. Make the environment with a larger
+    ``window`` and ``max_shards`` to have more of them as actions, for example to learn from a
+    policy's choices.
+
+    Args:
+        policy: who decides.
+
+    Attributes:
+        actions: decisions of this episode that were actions.
+        direct: placements of this episode that were not.
+        retentions: how often the policy has ranked what is cached.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.actions = 0
+        self.direct = 0
+        self.retentions = 0
+        self._env: WorkflowSchedulingEnv | None = None
+        self._view: DecisionView | None = None
+        self._decided: deque[Decision] = deque()
+
+    def begin(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Get ready for the episode that ``env.reset`` has begun."""
+        own = _unwrap(env)
+        self.actions = self.direct = self.retentions = 0
+        self._decided.clear()
+        self._env, self._view = own, own.view()
+        self.policy.reset(self._view, own.noise_seed)
+
+    def decide(self) -> tuple[Assignment | None, list[Retention]]:
+        """What the policy does next: place or (None) wait, and what it then wants to be kept.
+
+        Ask once for each step. A policy that names several placements at once is asked again
+        when all are played.
+        """
+        if self._env is None or self._view is None:
+            raise InputError(
+                "no episode has begun",
+                source="PolicyAdapter",
+                remedy="call begin(env) after env.reset()",
+            )
+        if not self._decided:
+            self._decided.extend(self.policy.decide(self._view))
+            for retention in self._leading():
+                self._env.retain(retention)
+        if not self._decided:
+            return None, []
+        assignment = self._decided.popleft()
+        assert isinstance(assignment, Assignment)
+        return assignment, self._leading()
+
+    def _leading(self) -> list[Retention]:
+        """The retentions before the next assignment."""
+        found: list[Retention] = []
+        while self._decided and isinstance(self._decided[0], Retention):
+            found.append(self._decided.popleft())  # type: ignore[arg-type]
+        self.retentions += len(found)
+        return found
+
+    def step(self, env: gymnasium.Env[Any, Any]) -> Outcome:
+        """Play the policy's next decision; returns what ``env.step`` does.
+
+        Raises:
+            IllegalActionError: the policy waits where no event lies ahead, or places a stage
+                where the simulator does not allow it.
+        """
+        assignment, then = self.decide()
+        assert self._env is not None
+        action = None if then else self._env.action_of(assignment, exact=True)
+        if action is not None:
+            self.actions += 1
+            outcome: Outcome = env.step(action)
+            return outcome
+        if assignment is None:
+            raise IllegalActionError(
+                "waiting is illegal when no event lies ahead: place a ready stage"
+            )
+        self.direct += 1
+        return self._env.place(assignment, *then)
+
+    def play(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Trace:
+        """Play a whole episode.
+
+        Args:
+            env: the environment, wrapped or not, made with ``record=True``.
+            seed: of the reset.
+            options: of the reset.
+        """
+        env.reset(seed=seed, options=options)
+        self.begin(env)
+        own = _unwrap(env)
+        while not own.ended:
+            self.step(env)
+        return own.trace(self.policy.name)
+
+
+def _unwrap(env: gymnasium.Env[Any, Any]) -> WorkflowSchedulingEnv:
+    own = env.unwrapped
+    if not isinstance(own, WorkflowSchedulingEnv):
+        raise InputError(
+            f"a {type(own).__name__} cannot be played",
+            source="PolicyAdapter",
+            remedy="give a fate_gym environment, wrapped or not",
+        )
+    return own
+
+
+__all__ = ["PolicyAdapter"]

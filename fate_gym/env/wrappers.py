@@ -1,0 +1,188 @@
+"""Other looks at the same environment.
+
+Where Gymnasium has a wrapper it is the one to use: ``FilterObservation(env, ["candidates",
+"action_mask"])`` shows candidates alone (so does the argument ``observation=("candidates",)``),
+``NormalizeReward`` and ``NormalizeObservation`` keep running statistics, ``RecordVideo`` records.
+"""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat, cast
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+from fate_gym.env.env import Observation, Reference, WorkflowSchedulingEnv
+from fate_gym.env.spec import MASK
+from fate_gym.errors import InputError
+
+Env = gymnasium.Env[Observation, Any]
+
+
+class FlatObservation(
+    gymnasium.ObservationWrapper[NDArray[np.float32], Any, Observation], RecordConstructorArgs
+):
+    """All features in one vector, (n,) float32; the mask is in the info and in `action_masks`.
+
+    The groups follow one another in the order of the environment's keys, each row by row.
+    """
+
+    def __init__(self, env: Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        self._boxes = _features(env, "FlatObservation")
+        self.observation_space = cast("spaces.Space[NDArray[np.float32]]", _flat(self._boxes))
+
+    def observation(self, observation: Observation) -> NDArray[np.float32]:
+        return _concatenate(observation, self._boxes)
+
+
+class MaskedObservation(
+    gymnasium.ObservationWrapper[Observation, Any, Observation], RecordConstructorArgs
+):
+    """``{"action_mask", "observations"}``, both flat float32, as RLlib's masking module has it."""
+
+    def __init__(self, env: Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        self._boxes = _features(env, "MaskedObservation")
+        actions = env.action_space
+        assert isinstance(actions, spaces.Discrete)
+        mask = spaces.Box(0.0, 1.0, (int(actions.n),), np.float32)
+        parts: dict[str, Any] = {MASK: mask, "observations": _flat(self._boxes)}
+        self.observation_space = cast("spaces.Space[Observation]", spaces.Dict(parts))
+
+    def observation(self, observation: Observation) -> Observation:
+        return {
+            MASK: observation[MASK].astype(np.float32),
+            "observations": _concatenate(observation, self._boxes),
+        }
+
+
+class GraphObservation(
+    gymnasium.ObservationWrapper[dict[str, Any], Any, Observation], RecordConstructorArgs
+):
+    """The stages that have arrived as `gymnasium.spaces.GraphInstance` under the key ``graph``.
+
+    Takes the place of ``dag_nodes`` and ``dag_edges``; only what is there is in the graph. Nodes
+    keep the order of the problem, edges go from parent to child. The feature ``slot`` of a node
+    says where it stands in the window.
+    """
+
+    def __init__(self, env: Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        boxes = _dict_space(env, "GraphObservation")
+        if "dag_nodes" not in boxes.spaces:
+            raise InputError(
+                "the environment does not show the graph",
+                source="GraphObservation",
+                field="dag",
+                remedy="make the environment with dag=True",
+            )
+        nodes = boxes["dag_nodes"]
+        assert isinstance(nodes, spaces.Box)
+        kept = {key: box for key, box in boxes.items() if not key.startswith("dag_")}
+        row = spaces.Box(nodes.low[0], nodes.high[0], nodes.shape[1:], np.float32)
+        self.observation_space = spaces.Dict(kept | {"graph": spaces.Graph(row, None)})
+
+    def observation(self, observation: Observation) -> dict[str, Any]:
+        nodes, edges = observation["dag_nodes"], observation["dag_edges"]
+        here = nodes[:, 0] > 0
+        number = np.cumsum(here) - 1
+        links = number[edges[edges[:, 0] >= 0]]
+        graph = spaces.GraphInstance(nodes[here], None, links.astype(np.int32))
+        kept = {key: value for key, value in observation.items() if not key.startswith("dag_")}
+        return kept | {"graph": graph}
+
+
+class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Rewards in units of another policy's makespan on the same problem and noise.
+
+    With ``reward="makespan"`` an episode returns minus the normalised makespan, -1 when it is as
+    good as the reference. Illegal actions cost their penalty as it is.
+
+    Args:
+        env: the environment.
+        reference: function of (compiled problem, seed of the noise) to seconds; it is called once
+            an episode, so it should keep what it has computed.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], reference: Reference) -> None:
+        RecordConstructorArgs.__init__(self, reference=reference)
+        gymnasium.Wrapper.__init__(self, env)
+        self._reference = reference
+        self._factor = 1.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        result = self.env.reset(seed=seed, options=options)
+        own = _own(self.env, "ReferenceReward")
+        self._factor = own.reward_unit / self._reference(own.compiled, own.noise_seed)
+        return result
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if not info["invalid_action"]:
+            reward = float(reward) * self._factor
+        return observation, reward, terminated, truncated, info
+
+
+def _own(env: gymnasium.Env[Any, Any], wrapper: str) -> WorkflowSchedulingEnv:
+    own = env.unwrapped
+    if not isinstance(own, WorkflowSchedulingEnv):
+        raise InputError(
+            f"a {type(own).__name__} cannot be wrapped",
+            source=wrapper,
+            remedy="give a fate_gym environment",
+        )
+    return own
+
+
+def _dict_space(env: gymnasium.Env[Any, Any], wrapper: str) -> spaces.Dict:
+    space = env.observation_space
+    if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
+        raise InputError(
+            "the observation is not that of a fate_gym environment",
+            source=wrapper,
+            remedy="wrap the environment before others change its observations",
+        )
+    return space
+
+
+def _features(env: gymnasium.Env[Any, Any], wrapper: str) -> dict[str, spaces.Box]:
+    """The keys that are not the mask, in order."""
+    boxes: dict[str, spaces.Box] = {}
+    for key, box in _dict_space(env, wrapper).items():
+        if key == MASK:
+            continue
+        if not isinstance(box, spaces.Box) or box.dtype != np.float32:
+            raise InputError(
+                f"{key!r} has no place in a vector of features",
+                source=wrapper,
+                field="dag",
+                remedy="make the environment with dag=False",
+            )
+        boxes[key] = box
+    if not boxes:
+        raise InputError(
+            "there is nothing to show", source=wrapper, field="observation", remedy="show a group"
+        )
+    return boxes
+
+
+def _flat(boxes: dict[str, spaces.Box]) -> spaces.Box:
+    low = np.concatenate([box.low.reshape(-1) for box in boxes.values()])
+    high = np.concatenate([box.high.reshape(-1) for box in boxes.values()])
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def _concatenate(observation: Observation, boxes: dict[str, spaces.Box]) -> NDArray[np.float32]:
+    return np.concatenate([observation[key].reshape(-1) for key in boxes])
+
+
+__all__ = ["FlatObservation", "GraphObservation", "MaskedObservation", "ReferenceReward"]

@@ -1,0 +1,1 @@
+"""Trains agents in the environment (docs/learned.md). Needs the extra ``rl``."""

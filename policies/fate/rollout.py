@@ -1,0 +1,266 @@
+"""`fate_rollout` (ours): FATE's planner with a horizon that is simulated to the end.
+
+At every event with ready stages and an idle device:
+
+1. **Incumbent.** The best plan so far is kept from event to event and played again. When work
+   arrives, or durations turn out other than expected, list schedules with several orders
+   (ranks; first come first served, shortest remaining, slack and stretch over workflows) offer
+   plans too, with and without shards.
+2. **Candidates.** For the first kinds of ready stages the placements on idle devices that differ,
+   bounded shards, and waiting; each is valued by playing the base schedule behind it to the end of
+   the known work.
+3. **CP-SAT** picks the joint placement with the largest sum of gains among candidates that improve.
+4. **Guard.** The joint placement is played too. It is taken if it beats the best single candidate;
+   that is taken if it beats the incumbent. So without noise the run never ends later than any plan
+   that was ever valued, and in particular never later than the bases.
+5. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
+   shards, whole models to other devices, whole workflows earlier or later.
+
+What starts now by the best plan is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+
+from fate_gym.sim.layout import NO_LOG
+from policies.base import Assignment, DecisionView
+from policies.fate.choice import choose_candidates
+from policies.fate.model import Dimension
+from policies.fate.player import Style
+from policies.fate.search import (
+    fix_candidate,
+    improve,
+    list_candidates,
+    make_candidates,
+    tune,
+    value_candidates,
+)
+from policies.fate.workbench import Floats, Objective, Workbench, check_objective
+
+CHUNK = 1_000
+"""Work between two looks at the clock."""
+
+
+class FateRollout:
+    """The planner with simulated horizon.
+
+    Args:
+        name: the policy's name in results.
+        objective: what plans are compared by, over the known workflows: the last end
+            (``makespan``), mean ``latency``, mean ``slowdown`` (latency / critical path), the tail
+            of latencies (``p95``), or mean lateness behind the ``deadlines``.
+        kinds: kinds of ready stages that get candidates; 0: no candidates.
+        places: candidates of each on single devices.
+        max_shards: devices that may share a stage; 1: no shards.
+        cp_sat: False takes the best single candidate (ablation).
+        horizon: edges from the frontier that plays reach; None: to the end of what is known.
+        ignore: dimensions of state that the planner's model is blind to (ablation).
+        first: budget of a decision after an arrival: the work of all its plays together, in units
+            of `policies.fate.plans.DESK_HEAD` (about a microsecond each).
+        steps: the same of any other decision.
+        candidates_share, tune_share: of the budget; the rest is local search.
+        budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
+        samples: draws of durations and choices that a plan is valued on, besides what is expected.
+        limit: CP-SAT's deterministic time limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "fate_rollout",
+        objective: Objective = "slowdown",
+        kinds: int = 6,
+        places: int = 6,
+        max_shards: int = 4,
+        cp_sat: bool = True,
+        horizon: int | None = None,
+        ignore: Sequence[Dimension] = (),
+        first: int = 40_000,
+        steps: int = 6_000,
+        candidates_share: float = 0.25,
+        tune_share: float = 0.25,
+        budget_ms: float | None = None,
+        samples: int = 0,
+        limit: float = 0.005,
+    ) -> None:
+        self.name = name
+        check_objective(objective, name)
+        self._objective, self._most, self._horizon = objective, max_shards, horizon
+        self._ignore, self._samples = tuple(ignore), samples
+        self._kinds, self._places = kinds, places
+        self._cp_sat, self._limit = cp_sat, limit
+        self._first, self._steps, self._budget_ms = first, steps, budget_ms
+        self._candidates_share, self._tune_share = candidates_share, tune_share
+        self.counters: dict[str, float] = {}
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Make room for plans and start counting."""
+        self._bench = Workbench(
+            view,
+            objective=self._objective,
+            max_shards=self._most,
+            horizon=self._horizon,
+            samples=self._samples,
+            ignore=self._ignore,
+            owner=self.name,
+        )
+        shards = view.compiled.shape[5]
+        self._found = make_candidates(self._kinds * (self._places + shards) + 1, shards)
+        self._ready: list[int] = []
+        self._instant = -1
+        self.counters = dict.fromkeys(
+            (
+                "decisions",
+                "singles_better",
+                "plans",
+                "plans_taken",
+                "tunings_better",
+                "searches_better",
+                "solver_failures",
+            ),
+            0.0,
+        )
+
+    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+        """Look for a better plan; commit what starts now by the best."""
+        if view.instant == self._instant or not view.any_idle:
+            return []
+        self._instant = view.instant
+        started = perf_counter()
+        self.counters["decisions"] += 1
+        bench = self._bench
+        self._ready = view.ready
+        news = bench.look(view)
+        value = bench.renew(news)
+        budget = self._steps
+        if news:
+            # The list schedules are paid for, but leave some for the search.
+            budget = max(self._first - bench.work, self._first // 4)
+        value = self._tune(value, int(budget * self._tune_share))
+        value = self._candidates(value, int(budget * self._candidates_share))
+        rest = 1.0 - self._tune_share - self._candidates_share
+        self._search(value, int(budget * rest), started)
+        return bench.starting(view)
+
+    # --- the steps of a decision; each returns the value of the best plan -------------------
+
+    def _tune(self, value: float, budget: int) -> float:
+        """Change what the list schedule prefers."""
+        if budget <= 0:
+            return value
+        bench = self._bench
+        bench.begin_unshifted()
+        found = float(
+            tune(
+                bench.problem,
+                bench.forks,
+                bench.state,
+                NO_LOG,
+                bench.base,
+                bench.trial,
+                bench.best,
+                bench.desk,
+                bench.base_style,
+                value,
+                budget,
+                0.0,
+            )
+        )
+        self.counters["tunings_better"] += found < value
+        return found
+
+    def _candidates(self, value: float, budget: int) -> float:
+        """Put candidates of the frontier in front of the list schedule."""
+        if self._kinds == 0 or budget <= 0:
+            return value
+        bench, found = self._bench, self._found
+        style = bench.begin_base()
+        count = list_candidates(
+            bench.problem,
+            bench.forks[0],
+            bench.base,
+            self._kinds,
+            self._places,
+            bench.shards,
+            found,
+        )
+        best = value_candidates(
+            bench.problem,
+            bench.forks,
+            bench.state,
+            NO_LOG,
+            bench.base,
+            bench.trial,
+            bench.other,
+            bench.desk,
+            style,
+            found,
+            count,
+            value,
+            budget,
+        )
+        if best < 0:
+            return value
+        self.counters["singles_better"] += 1
+        single = float(found.value[best])
+        gains = value - found.value[:count]
+        if self._cp_sat and (gains > 0).sum() > 1:
+            joint = self._joint(gains, count, style, single)
+            if joint < single:
+                return joint
+        bench.best[:] = bench.other
+        return single
+
+    def _joint(self, gains: Floats, count: int, style: Style, bound: float) -> float:
+        """CP-SAT's joint placement, if it is better than ``bound``; else inf."""
+        bench, found = self._bench, self._found
+        rows = choose_candidates(found, gains, count, bench.stages, self._ready, self._limit)
+        if rows is None:
+            self.counters["solver_failures"] += 1
+            return np.inf
+        self.counters["plans"] += 1
+        if len(rows) < 2:
+            return np.inf
+        bench.trial[:] = bench.base
+        for row, stage in rows:
+            found.stage[row] = stage
+            fix_candidate(bench.problem, bench.forks[0], bench.trial, found, row)
+        joint = bench.value(bench.trial, bound, style)
+        if joint < bound:
+            bench.best[:] = bench.trial
+            self.counters["plans_taken"] += 1
+        return joint
+
+    def _search(self, value: float, budget: int, started: float) -> float:
+        """Change the best plan."""
+        found = value
+        if self._budget_ms is None:
+            if budget > 0:
+                found = self._improve(budget)
+        else:
+            while (perf_counter() - started) * 1e3 < self._budget_ms:
+                found = self._improve(CHUNK)
+        self.counters["searches_better"] += found < value
+        return found
+
+    def _improve(self, work: int) -> float:
+        bench = self._bench
+        return float(
+            improve(
+                bench.problem,
+                bench.forks,
+                bench.state,
+                bench.ended,
+                NO_LOG,
+                bench.best,
+                bench.trial,
+                bench.desk,
+                bench.style,
+                work,
+                0.0,
+            )
+        )

@@ -1,0 +1,176 @@
+"""From observations to scores of actions: the networks of checkpoints, ready to play."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.env.features import DEVICE_WIDTH, GLOBAL_WIDTH, STAGE_WIDTH
+from fate_gym.env.spec import MASK, EnvOptions, Limits
+from fate_gym.errors import InputError
+from policies.learned import pointer
+from policies.learned.checkpoint import Checkpoint
+
+Observation = Mapping[str, NDArray[Any]]
+
+
+class Agent(Protocol):
+    """What the policy asks: options of the environment, sizes if they are fixed, scores."""
+
+    options: EnvOptions
+    limits: Limits | None
+
+    def scores(self, observation: Observation) -> NDArray[np.float32]:
+        """(A,) of one observation, -inf for illegal actions; (B, A) of a batch."""
+        ...
+
+
+class PointerAgent:
+    """The pointer network, compiled; needs no torch.
+
+    Args:
+        options: of the environment.
+        weights: parameters by name.
+
+    Raises:
+        InputError: they are not those of a pointer network.
+    """
+
+    limits: Limits | None = None
+
+    def __init__(self, options: EnvOptions, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.options = options
+        try:
+            self._weights = pointer.read_weights(weights)
+        except (KeyError, IndexError, ValueError) as error:
+            raise _foreign(error) from None
+        _check_shapes(self._weights)
+
+    def scores(self, observation: Observation) -> NDArray[np.float32]:
+        if observation[MASK].ndim == 2:
+            lanes = range(observation[MASK].shape[0])
+            return np.stack([self._one({k: v[i] for k, v in observation.items()}) for i in lanes])
+        return self._one(observation)
+
+    def _one(self, observation: Observation) -> NDArray[np.float32]:
+        return pointer.scores(
+            self._weights,
+            observation["stages"],
+            observation["devices"],
+            observation["candidates"],
+            observation["globals"],
+            observation[MASK],
+        )
+
+
+class TorchAgent:
+    """Any of the networks, through torch.
+
+    Args:
+        options: of the environment.
+        network: a module of `policies.learned.networks`.
+        limits: sizes that the network is bound to.
+    """
+
+    def __init__(self, options: EnvOptions, network: Any, limits: Limits | None) -> None:
+        self.options, self.limits = options, limits
+        self._network = network
+
+    def scores(self, observation: Observation) -> NDArray[np.float32]:
+        import torch
+
+        alone = observation[MASK].ndim == 1
+        with torch.no_grad():
+            batch = {
+                key: torch.from_numpy(value[None] if alone else value)
+                for key, value in observation.items()
+            }
+            scores = self._network(batch)[0].numpy()
+        scores = np.where(batch[MASK].numpy() > 0, scores, np.float32(-np.inf))
+        return scores[0] if alone else scores
+
+
+def make_agent(checkpoint: Checkpoint) -> Agent:
+    """The agent of a checkpoint.
+
+    Raises:
+        InputError: the weights do not fit the network, or the network needs the extra ``rl``.
+    """
+    facts = checkpoint.facts
+    if facts.network.kind == "pointer":
+        return PointerAgent(facts.env, checkpoint.weights)
+    try:
+        import torch
+
+        from policies.learned.networks import make_network
+    except ImportError:
+        raise missing_rl(f"a network of kind {facts.network.kind!r}") from None
+
+    limits = None
+    if facts.network.kind == "mlp":
+        sizes = facts.sizes
+        limits = Limits(sizes.devices, sizes.models, sizes.stages, sizes.edges)
+    positions = facts.sizes.devices + 3 * (facts.env.max_shards - 1)
+    network = make_network(
+        facts.network.kind,
+        slots=facts.env.window,
+        devices=facts.sizes.devices,
+        actions=facts.env.window * positions + 1,
+        **facts.network.params,
+    )
+    try:
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.weights.items()})
+    except RuntimeError as error:
+        raise _foreign(error) from None
+    return TorchAgent(facts.env, network.eval(), limits)
+
+
+def missing_rl(what: str) -> InputError:
+    """The error for what needs torch, Stable-Baselines3 and sb3-contrib."""
+    return InputError(
+        f"{what} needs the packages of the extra 'rl', which are not installed",
+        remedy="pip install 'fate-gym[rl]'",
+    )
+
+
+def _foreign(error: Exception) -> InputError:
+    first = str(error).strip().splitlines()
+    return InputError(
+        f"the weights are not those of the network ({' '.join(first[:2])})",
+        source="checkpoint",
+        field="network",
+        remedy="copy weights.npz and checkpoint.json of one training",
+    )
+
+
+def _check_shapes(w: pointer.Weights) -> None:
+    """Compiled code does not check shapes: wrong ones must not reach it."""
+    hidden, rounds = w.score_w.size, w.own_w.shape[0]
+    square, stack = (hidden, hidden), (rounds, hidden, hidden)
+    wanted = {
+        "stage_w": (STAGE_WIDTH, hidden),
+        "device_w": (DEVICE_WIDTH, hidden),
+        "context_w": (GLOBAL_WIDTH + 2 * hidden, hidden),
+        "candidate_w": (pointer.CANDIDATE_INPUTS, hidden),
+        "from_stage": square,
+        "from_device": square,
+        "from_context": square,
+        "own_w": stack,
+        "own_b": (rounds, hidden),
+        "from_slot": stack,
+        "from_place": stack,
+        "from_all": stack,
+        "wait_w": (3 * hidden, hidden),
+        "score_b": (1,),
+        "wait_out_b": (1,),
+    }
+    for name, array in w._asdict().items():
+        shape = wanted.get(name, (hidden,))
+        if array.shape != shape:
+            raise _foreign(ValueError(f"{name} has the shape {array.shape}, not {shape}"))
+
+
+__all__ = ["Agent", "PointerAgent", "TorchAgent", "make_agent", "missing_rl"]

@@ -1,0 +1,252 @@
+"""Networks that score the candidates of an observation (torch).
+
+All of them take a batch of observations as tensors by key and return the scores of the actions
+``(B, S P + 1)`` and a summary ``(B, H)`` from which a value can be read. Of the rows only the
+features that every problem has are used: which of its models a stage uses means nothing in the
+next problem, and devices have no names either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fate_gym.env.features import (
+    CANDIDATE_LATER,
+    CANDIDATE_WIDTH,
+    DEVICE_WIDTH,
+    GLOBAL_WIDTH,
+    NODE_SLOT,
+    NODE_STATUS,
+    NODE_WIDTH,
+    STAGE_WIDTH,
+)
+from fate_gym.env.spec import MASK
+from policies.learned.fused import Combine, Pool
+from policies.learned.pointer import CANDIDATE_INPUTS, FINE
+
+Batch = dict[str, Tensor]
+Kind = Literal["pointer", "graph", "mlp"]
+
+_ENDED = NODE_STATUS + 3
+
+combine: Any = Combine.apply
+pool: Any = Pool.apply
+
+
+class PointerNetwork(nn.Module):
+    """Scores each legal candidate; equivariant to the order of slots and of devices.
+
+    A candidate is its own row joined with those of its stage, of its device (none for a split
+    placement) and with a summary of all. In each round it then sees the maximum over the
+    candidates of its slot, that over the candidates of its position (who else wants this device),
+    and the mean over all. The parameters do not depend on how many there are.
+
+    Args:
+        hidden: H.
+        rounds: R.
+    """
+
+    def __init__(self, hidden: int = 32, rounds: int = 2) -> None:
+        super().__init__()
+        self.hidden, self.rounds = hidden, rounds
+        self.stage_in = nn.Linear(STAGE_WIDTH, hidden)
+        self.device_in = nn.Linear(DEVICE_WIDTH, hidden)
+        self.context_in = nn.Linear(GLOBAL_WIDTH + 2 * hidden, hidden)
+        self.candidate_in = nn.Linear(CANDIDATE_INPUTS, hidden)
+        self.from_stage = nn.Linear(hidden, hidden, bias=False)
+        self.from_device = nn.Linear(hidden, hidden, bias=False)
+        self.from_context = nn.Linear(hidden, hidden, bias=False)
+        self.own = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(rounds))
+        self.from_slot, self.from_place, self.from_all = (
+            nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(rounds))
+            for _ in range(3)
+        )
+        self.score = nn.Linear(hidden, 1)
+        self.wait_in = nn.Linear(3 * hidden, hidden)
+        self.wait_out = nn.Linear(hidden, 1)
+        self.value_in = nn.Linear(3 * hidden, hidden)
+        for last in (self.score, self.wait_out):
+            nn.init.normal_(last.weight, std=0.01)
+            nn.init.zeros_(last.bias)
+
+    def encode_stages(self, batch: Batch) -> Tensor:
+        """(B, S, H) what is known of the stage of each slot."""
+        return self.stage_in(batch["stages"][..., :STAGE_WIDTH]).relu()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores (0 where the mask is 0) and summary."""
+        mask = batch[MASK] > 0.5
+        stages, devices = batch["stages"], batch["devices"]
+        size, slots = stages.shape[:2]
+        number = devices.shape[1]
+        actions = mask.shape[1] - 1
+        positions = actions // slots
+        lane, action = mask[:, :-1].nonzero(as_tuple=True)
+        row = lane * slots + action // positions
+        place = lane * positions + action % positions
+
+        stage = self.encode_stages(batch)
+        device = self.device_in(devices[..., :DEVICE_WIDTH]).relu()
+        known = [
+            batch["globals"][..., :GLOBAL_WIDTH],
+            _mean_of_present(stages, stage),
+            _mean_of_present(devices, device),
+        ]
+        around = self.context_in(torch.cat(known, dim=1)).relu()
+
+        inputs = _candidate_inputs(batch["candidates"][lane, action])
+        of_device = nn.functional.pad(self.from_device(device), (0, 0, 0, positions - number))
+        where = (lane, row, place)
+        z = combine(
+            self.candidate_in(inputs),
+            self.from_stage(stage).flatten(0, 1),
+            of_device.flatten(0, 1),
+            self.from_context(around),
+            *where,
+        )
+        count = mask[:, :-1].sum(1, keepdim=True).clamp(min=1)
+        sizes = (size, size * slots, size * positions)
+        for own, from_slot, from_place, from_all in zip(
+            self.own, self.from_slot, self.from_place, self.from_all, strict=True
+        ):
+            of_slot, of_place, total = pool(z, *where, sizes)
+            z = combine(
+                z + own(z),
+                from_slot(of_slot),
+                from_place(of_place),
+                from_all(total / count),
+                *where,
+            )
+        maximum, _, total = pool(z, lane, lane, place, (size, size, size * positions))
+        pooled = torch.cat([total / count, maximum, around], dim=1)
+        scores = z.new_zeros(size, actions + 1)
+        scores[lane, action] = self.score(z).squeeze(1)
+        scores[:, -1] = self.wait_out(self.wait_in(pooled).relu()).squeeze(1)
+        return scores, self.value_in(pooled).relu()
+
+
+class GraphNetwork(PointerNetwork):
+    """The pointer network with a graph encoder: stages know the unfinished work behind them.
+
+    Messages go from children to parents, ``depth`` edges far; what arrives at a stage of the
+    window joins its row. Needs the observation's ``dag`` keys.
+
+    Args:
+        hidden: H.
+        rounds: R.
+        depth: edges that a message travels.
+    """
+
+    def __init__(self, hidden: int = 32, rounds: int = 2, depth: int = 3) -> None:
+        super().__init__(hidden, rounds)
+        self.depth = depth
+        self.node_in = nn.Linear(NODE_WIDTH, hidden)
+        self.from_node = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth))
+        self.from_children = nn.ModuleList(
+            nn.Linear(2 * hidden, hidden, bias=False) for _ in range(depth)
+        )
+        self.node_to_stage = nn.Linear(hidden, hidden)
+
+    def encode_stages(self, batch: Batch) -> Tensor:
+        nodes = batch["dag_nodes"][..., :NODE_WIDTH]
+        size, rows = nodes.shape[:2]
+        slots = batch["stages"].shape[1]
+        wanted = (nodes[..., 0] > 0.5) & (nodes[..., _ENDED] < 0.5)
+        number = torch.cumsum(wanted.view(-1), 0) - 1  # of each wanted node in the compact list
+        lane, node = wanted.nonzero(as_tuple=True)
+        features = nodes[lane, node]
+        h = self.node_in(features).relu()
+        parent, child = batch["dag_edges"].long().unbind(-1)
+        base = torch.arange(size, device=nodes.device).unsqueeze(1) * rows
+        seen = parent >= 0
+        parent, child = (parent + base)[seen], (child + base)[seen]
+        alive = wanted.view(-1)[parent] & wanted.view(-1)[child]
+        parent, child = number[parent[alive]], number[child[alive]]
+        children = _total(h.new_ones(parent.shape[0], 1), parent, h.shape[0]).clamp(min=1)
+        for own, from_children in zip(self.from_node, self.from_children, strict=True):
+            below = h.index_select(0, child)
+            message = torch.cat(
+                [_total(below, parent, h.shape[0]) / children, _maximum(below, parent, h.shape[0])],
+                dim=1,
+            )
+            h = (h + own(h) + from_children(message)).relu()
+        slot = (features[:, NODE_SLOT] * slots).round().long() - 1
+        shown = slot >= 0
+        at = lane[shown] * slots + slot[shown]
+        found = h.new_zeros(size * slots, self.hidden).index_copy(
+            0, at, self.node_to_stage(h[shown])
+        )
+        return super().encode_stages(batch) + found.view(size, slots, self.hidden).relu()
+
+
+class FlatNetwork(nn.Module):
+    """The naive reference: a plain MLP over all rows side by side; sizes are fixed.
+
+    Args:
+        slots: S.
+        devices: D.
+        actions: S P + 1.
+        hidden: units of its two layers.
+    """
+
+    def __init__(self, slots: int, devices: int, actions: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.hidden = hidden
+        width = slots * STAGE_WIDTH + devices * DEVICE_WIDTH + GLOBAL_WIDTH
+        width += (actions - 1) * CANDIDATE_WIDTH
+        self.body = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+        )
+        self.score = nn.Linear(hidden, actions)
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores and summary."""
+        rows = [
+            batch["stages"][..., :STAGE_WIDTH],
+            batch["devices"][..., :DEVICE_WIDTH],
+            batch["candidates"][..., :CANDIDATE_WIDTH],
+            batch["globals"][..., :GLOBAL_WIDTH],
+        ]
+        summary = self.body(torch.cat([row.flatten(1) for row in rows], dim=1))
+        return self.score(summary), summary
+
+
+def make_network(
+    kind: Kind, *, slots: int, devices: int, actions: int, **params: Any
+) -> PointerNetwork | FlatNetwork:
+    """A network by kind; sizes matter to the plain MLP only."""
+    if kind == "mlp":
+        return FlatNetwork(slots, devices, actions, **params)
+    return GraphNetwork(**params) if kind == "graph" else PointerNetwork(**params)
+
+
+def _candidate_inputs(rows: Tensor) -> Tensor:
+    """The rows, and ``later`` at finer scales."""
+    later = rows[:, CANDIDATE_LATER : CANDIDATE_LATER + 1]
+    unscaled = later / (1.0 - later.abs()).clamp(min=1e-6)
+    fine = [unscaled / (unscaled.abs() + scale) for scale in FINE]
+    return torch.cat([rows[:, :CANDIDATE_WIDTH], *fine, (later <= 0.0).float()], dim=1)
+
+
+def _mean_of_present(rows: Tensor, encoded: Tensor) -> Tensor:
+    """(B, H) mean over the rows that there are; their first feature says so."""
+    present = (rows[..., :1] > 0.0).float()
+    return (encoded * present).sum(1) / present.sum(1).clamp(min=1.0)
+
+
+def _total(rows: Tensor, group: Tensor, groups: int) -> Tensor:
+    return rows.new_zeros(groups, rows.shape[1]).index_add(0, group, rows)
+
+
+def _maximum(rows: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Maximum of non-negative rows; 0 for an empty group."""
+    start = rows.new_zeros(groups, rows.shape[1])
+    return start.scatter_reduce(0, group.unsqueeze(1).expand_as(rows), rows, "amax")
+
+
+__all__ = ["FlatNetwork", "GraphNetwork", "Kind", "PointerNetwork", "make_network"]

@@ -1,0 +1,129 @@
+"""A trained agent as a policy: the same view, the same loop, the same report as all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.env.observer import Observer
+from fate_gym.env.spec import MASK
+from fate_gym.errors import InputError
+from fate_gym.sim import CompiledProblem
+from policies.base import Assignment, DecisionView
+from policies.learned.agent import Agent, make_agent
+from policies.learned.checkpoint import Checkpoint, load_checkpoint
+from policies.learned.teacher import RolloutTeacher
+
+
+class Learned:
+    """Plays what a checkpoint has learned: the action with the best score, one at a time.
+
+    The checkpoint carries the options of the environment that the agent was trained in, and the
+    observation is made by the environment's own code (`fate_gym.env.observer`).
+
+    Args:
+        name: the policy's name in results.
+        checkpoint: name of a shipped checkpoint, or a directory.
+        sample: draw actions with the probabilities of the scores instead of taking the best.
+        best_of: look at that many actions of best score: each is taken in a copy of the run that
+            HEFT (state costs) plays to the end, and the earliest end decides. 1: trust the score.
+
+    Raises:
+        InputError: no checkpoint, a damaged or foreign one, or the extra ``rl`` is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "learned",
+        checkpoint: str | Path,
+        sample: bool = False,
+        best_of: int = 1,
+    ) -> None:
+        loaded = load_checkpoint(checkpoint)
+        self._sample_allowed(loaded, sample)
+        if best_of < 1:
+            raise InputError(
+                f"best_of is {best_of}", field="params.best_of", remedy="give 1 or more"
+            )
+        self._setup(name, make_agent(loaded), sample, best_of)
+
+    @classmethod
+    def of_agent(cls, agent: Agent, *, name: str = "learned") -> Learned:
+        """A policy that plays an agent in memory, as while it is trained."""
+        policy = cls.__new__(cls)
+        policy._setup(name, agent, sample=False, best_of=1)
+        return policy
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Get ready for a run.
+
+        Raises:
+            InputError: the problem is larger than what the agent can look at.
+        """
+        self._observer = self._observer_of(view.compiled)
+        self._rng = np.random.default_rng(seed)
+        if self._best_of > 1:
+            self._teacher = RolloutTeacher(view.compiled)
+
+    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+        """The placement with the best score; nothing if that is to wait."""
+        observation = self._observer.observe(view)
+        scores = self._agent.scores(observation)
+        if self._sample:
+            noise = self._rng.gumbel(size=scores.size)
+            scores = scores + noise.astype(np.float32)
+        if self._best_of > 1:
+            action = self._best_by_rollout(view, scores, observation[MASK])
+        else:
+            action = int(scores.argmax())
+        assignment = self._observer.take(action)
+        return [] if assignment is None else [assignment]
+
+    def _setup(self, name: str, agent: Agent, sample: bool, best_of: int) -> None:
+        self.name = name
+        self._agent, self._sample, self._best_of = agent, sample, best_of
+        self._problem: CompiledProblem | None = None
+
+    def _observer_of(self, compiled: CompiledProblem) -> Observer:
+        """Static features of a problem are worked out once, however often it is played."""
+        if self._problem is not compiled:
+            try:
+                self._known = Observer(self._agent.options, compiled, self._agent.limits)
+            except InputError as error:
+                raise InputError(
+                    f"the agent cannot look at this problem: {error.fault}",
+                    source=f"policy '{self.name}'",
+                    item=error.item,
+                    field="checkpoint",
+                    remedy="use an agent with a pointer network, or train one on larger problems",
+                ) from None
+            self._problem = compiled
+        else:
+            self._known.reset()
+        return self._known
+
+    def _best_by_rollout(
+        self, view: DecisionView, scores: NDArray[np.float32], mask: NDArray[np.int8]
+    ) -> int:
+        order = np.argsort(-scores, kind="stable")[: self._best_of]
+        wanted = np.zeros_like(mask)
+        wanted[order] = mask[order]
+        values = self._teacher.values(view.fork(), self._observer.frame, wanted)
+        # Of equal ends the one that the agent prefers.
+        return int(order[values[order].argmin()])
+
+    @staticmethod
+    def _sample_allowed(checkpoint: Checkpoint, sample: bool) -> None:
+        if sample and checkpoint.facts.values == "q":
+            raise InputError(
+                "the scores of this agent are values, not probabilities",
+                field="params.sample",
+                remedy="leave params.sample out",
+            )
+
+
+__all__ = ["Learned"]

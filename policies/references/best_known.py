@@ -1,0 +1,144 @@
+"""`best_known`: the best schedule found offline, for the headroom that a policy leaves.
+
+With the whole problem known at the start (arrivals too), the planner of `fate_rollout` searches
+for a fixed budget and the plan is executed as it is. What was found is kept in ``best_known.json``
+by a digest of the compiled problem, costs included, with the command that found it; a change of the
+cost model makes every entry void by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from fate_gym.sim import CompiledProblem
+from fate_gym.sim.layout import NO_LOG
+from policies.base import Assignment, DecisionView
+from policies.fate.search import improve, tune
+from policies.fate.workbench import Objective, Workbench, check_objective
+
+HEATS = (0.01, 0.003, 0.0)
+"""Share by which a change may make a plan worse, at the start of each round."""
+
+
+class Entry(TypedDict):
+    """The best makespan known of one instance, seconds, and where it is from."""
+
+    problem: str
+    makespan: float
+    found_by: str
+    command: str
+
+
+class BestKnown:
+    """Searches at the start of the run, then executes. Only sensible without noise.
+
+    Args:
+        name: the policy's name in results.
+        objective: as for `policies.fate.rollout.FateRollout`.
+        max_shards: devices that may share a stage.
+        work: of all plays together (`policies.fate.plans.DESK_HEAD`).
+        rounds: searches; each begins with the best plan, with another random sequence.
+        seed: of the search.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "best_known",
+        objective: Objective = "makespan",
+        max_shards: int = 4,
+        work: int = 1_000_000,
+        rounds: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self.name = name
+        check_objective(objective, name)
+        self._objective, self._most = objective, max_shards
+        self._work, self._rounds, self._seed = work, max(1, rounds), seed
+        self.counters: dict[str, float] = {}
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Search for a plan of all that is known now."""
+        self._bench = bench = Workbench(
+            view, objective=self._objective, max_shards=self._most, owner=self.name
+        )
+        bench.notes.head["random"] += np.uint64(2 * self._seed)
+        self._instant = -1
+        self._planned = False
+        self.counters = {}
+
+    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+        """Execute the plan."""
+        if view.instant == self._instant or not view.any_idle:
+            return []
+        self._instant = view.instant
+        news = self._bench.look(view)
+        if news or not self._planned:
+            self._planned = True
+            self.counters["best_known_value"] = self._search()
+        return self._bench.starting(view)
+
+    def _search(self) -> float:
+        bench = self._bench
+        value = bench.renew(news=True)
+        share = self._work // (2 * self._rounds)
+        for number in range(self._rounds):
+            heat = HEATS[number % len(HEATS)]
+            bench.begin_unshifted()
+            value = float(
+                tune(
+                    bench.problem, bench.forks, bench.state, NO_LOG, bench.base, bench.trial,
+                    bench.best, bench.desk, bench.base_style, value, share, heat,
+                )
+            )  # fmt: skip
+            value = float(
+                improve(
+                    bench.problem, bench.forks, bench.state, bench.ended, NO_LOG, bench.best,
+                    bench.trial, bench.desk, bench.style, share, heat,
+                )
+            )  # fmt: skip
+        return value
+
+
+def problem_key(compiled: CompiledProblem) -> str:
+    """A digest of everything that decides a makespan: stages, cluster, costs."""
+    return hashlib.sha256(compiled.buffer.tobytes()).hexdigest()[:16]
+
+
+def load_best_known(path: Path | None = None) -> dict[str, Entry]:
+    """The entries kept, by `problem_key`; none if there is no file."""
+    source = path or files("policies.references").joinpath("best_known.json")
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    entries: dict[str, Entry] = json.loads(text)
+    return entries
+
+
+def headroom_captured(
+    policy: Mapping[str, float], strongest: Mapping[str, float], best: Mapping[str, float]
+) -> dict[str, float]:
+    """(strongest - policy) / (strongest - best) of each instance with at least 1 % of headroom.
+
+    Args:
+        policy: makespan by instance.
+        strongest: the same of the strongest baseline.
+        best: the best known; a policy or a baseline that is better counts as best known.
+    """
+    captured = {}
+    for name, value in policy.items():
+        if name not in strongest or name not in best:
+            continue
+        least = min(best[name], value, strongest[name])
+        room = strongest[name] - least
+        if room >= 0.01 * strongest[name]:
+            captured[name] = (strongest[name] - value) / room
+    return captured

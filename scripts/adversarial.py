@@ -1,0 +1,138 @@
+"""Searches for small problems on which one policy loses most to another.
+
+    python scripts/adversarial.py fate heft_boosted --steps 400 -o docs/examples/worst_fate.json
+
+Simulated annealing over problems, after PISA (Coleman & Krishnamachari, arXiv 2403.07120): change
+the lengths, models, prefixes or edges of a small problem, and keep what raises the ratio
+makespan(first policy) / makespan(second policy).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+
+from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow, dump_problem
+from fate_gym.sim import Simulator, compile_problem
+from policies import make_policy
+from policies.base import Policy
+
+MODELS = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
+CLUSTER = Cluster(
+    id="three-kinds",
+    devices=(
+        Device(id="h100", gpu="H100-SXM", node="a"),
+        Device(id="a100", gpu="A100-80", node="b"),
+        Device(id="l40s", gpu="L40S", node="c"),
+        Device(id="a10g", gpu="A10G", node="c"),
+    ),
+    network_gb_s=2.8,
+)
+
+
+def random_stage(rng: np.random.Generator, number: int) -> Stage:
+    """A stage with tokens as agents have them."""
+    group = int(rng.integers(0, 3))
+    return Stage(
+        id=f"s{number:02}",
+        model=MODELS[int(rng.integers(0, len(MODELS)))],
+        queries=int(rng.choice([1, 2, 4, 8])),
+        prefix_group=f"g{group}",
+        prefix_tokens=int(rng.integers(0, 4)) * 500,
+        prompt_tokens=int(rng.integers(1, 20)) * 100,
+        output_tokens=int(rng.integers(1, 12)) * 40,
+    )
+
+
+def random_problem(rng: np.random.Generator, stages: int) -> Problem:
+    """A random graph whose edges lead from lower to higher numbers."""
+    nodes = tuple(random_stage(rng, i) for i in range(stages))
+    edges = [
+        Edge(parent=nodes[int(rng.integers(0, j))].id, child=nodes[j].id, bytes=1e6)
+        for j in range(1, stages)
+        if rng.random() < 0.8
+    ]
+    return rebuild(nodes, edges)
+
+
+def rebuild(stages: tuple[Stage, ...], edges: list[Edge]) -> Problem:
+    """A problem of one workflow on the fixed cluster."""
+    workflow = Workflow(id="w", stages=stages, edges=tuple(edges))
+    return Problem.build(CLUSTER, [workflow], id="adversarial")
+
+
+def changed(problem: Problem, rng: np.random.Generator) -> Problem:
+    """One random change: a stage, the bytes of an edge, an edge more or less."""
+    (workflow,) = problem.workflows
+    stages, edges = list(workflow.stages), list(workflow.edges)
+    move = rng.random()
+    if move < 0.5:
+        number = int(rng.integers(0, len(stages)))
+        stages[number] = random_stage(rng, number)
+    elif move < 0.7 and edges:
+        number = int(rng.integers(0, len(edges)))
+        size = float(10.0 ** rng.uniform(4, 10))
+        edges[number] = edges[number].model_copy(update={"bytes": size})
+    elif move < 0.85 and edges:
+        del edges[int(rng.integers(0, len(edges)))]
+    else:
+        a, b = sorted(rng.choice(len(stages), size=2, replace=False).tolist())
+        pairs = {(edge.parent, edge.child) for edge in edges}
+        if (stages[a].id, stages[b].id) not in pairs:
+            edges.append(Edge(parent=stages[a].id, child=stages[b].id, bytes=1e6))
+    return rebuild(tuple(stages), edges)
+
+
+def ratio(problem: Problem, first: Policy, second: Policy) -> float:
+    """makespan(first) / makespan(second)."""
+    simulator = Simulator(compile_problem(problem), record=True)
+    return float(simulator.run(first).makespan / simulator.run(second).makespan)
+
+
+def search(
+    first: Policy, second: Policy, *, stages: int, steps: int, seed: int
+) -> tuple[Problem, float]:
+    """The problem with the largest ratio that annealing finds, and the ratio."""
+    rng = np.random.default_rng(seed)
+    current = random_problem(rng, stages)
+    value = ratio(current, first, second)
+    best, best_value = current, value
+    for step in range(steps):
+        heat = 0.05 * (1.0 - step / steps)
+        trial = changed(current, rng)
+        found = ratio(trial, first, second)
+        if found > value or rng.random() < math.exp((found - value) / max(heat, 1e-9)):
+            current, value = trial, found
+        if value > best_value:
+            best, best_value = current, value
+    return best, best_value
+
+
+def main() -> None:
+    """Search from several starts; write the worst problem."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("first", help="policy that is to lose")
+    parser.add_argument("second", help="policy that is to win")
+    parser.add_argument("--stages", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=300, help="of each start")
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="write the problem as JSON")
+    options = parser.parse_args()
+    first, second = make_policy(options.first), make_policy(options.second)
+    found = [
+        search(first, second, stages=options.stages, steps=options.steps, seed=options.seed + start)
+        for start in range(options.starts)
+    ]
+    problem, value = max(found, key=lambda pair: pair[1])
+    print(f"makespan({options.first}) / makespan({options.second}) = {value:.4f}")
+    if options.output is not None:
+        dump_problem(problem, options.output)
+        print(f"problem: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

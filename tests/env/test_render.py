@@ -1,0 +1,173 @@
+"""Pictures and texts of an episode: what they show, in every render mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.wrappers import RecordVideo
+
+import fate_gym
+from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.env.render import PHASES, TOOL, as_text, horizon_of, lanes, picture, spans, stays
+from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
+from tests.env.episodes import legal_action, play
+
+
+def two_devices() -> Problem:
+    """A load, a transfer, prefill and decode, a tool, and weights that push others out."""
+    devices = tuple(Device(id=f"d{i}", gpu="A10G", node=f"n{i}") for i in range(2))
+    shape: dict[str, Any] = {"queries": 2, "prompt_tokens": 4000, "output_tokens": 300}
+    stages = (
+        Stage(id="a", model="Llama-3.1-8B", **shape),
+        Stage(id="tool", tool_seconds=4.0),
+        Stage(id="b", model="Qwen2.5-7B", **shape),
+        Stage(id="c", model="Llama-3.1-8B", **shape),
+    )
+    edges = (
+        Edge(parent="a", child="tool", bytes=1e3),
+        Edge(parent="a", child="b", bytes=1e10),
+        Edge(parent="b", child="c", bytes=1e3),
+        Edge(parent="tool", child="c", bytes=1e3),
+    )
+    cluster = Cluster(id="two", devices=devices, network_gb_s=3.0)
+    return Problem.build(cluster, [Workflow(id="w", stages=stages, edges=edges)], id="pictured")
+
+
+def played(**arguments: Any) -> WorkflowSchedulingEnv:
+    """Stage a on device 0, then b on device 1, then c on device 1, where b's model must go."""
+    env = WorkflowSchedulingEnv(two_devices(), max_shards=1, **arguments)
+    env.reset(seed=0)
+    for device in (0, 1, 1):
+        env.step(device)
+    return env
+
+
+def colours(frame: np.ndarray) -> set[str]:
+    flat = frame.reshape(-1, 3)
+    return {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.unique(flat, axis=0).tolist()}
+
+
+def test_a_frame_tells_the_phases_apart() -> None:
+    env = played(render_mode="rgb_array")
+    assert env.ended
+    frame = env.render()
+    assert isinstance(frame, np.ndarray)
+    assert frame.dtype == np.uint8
+    assert frame.ndim == 3
+    assert {*PHASES.values(), TOOL} <= colours(frame)
+    # Without the legend, too: the upper part holds the bars alone.
+    bars = frame[: frame.shape[0] // 2]
+    assert {*PHASES.values()} <= colours(bars)
+    assert np.array_equal(frame, picture(env))
+    # Nothing has happened yet: no bar, the same size.
+    env.reset(seed=0)
+    empty = picture(env)
+    assert empty.shape == frame.shape
+    assert not {*PHASES.values()} & colours(empty[: empty.shape[0] // 2])
+
+
+def test_where_a_bar_lies() -> None:
+    """The decode of the last stage ends where the axis says the makespan is."""
+    env = played(render_mode="rgb_array")
+    frame = picture(env)
+    decode = np.array([int(PHASES["decode"][i : i + 2], 16) for i in (1, 3, 5)])
+    bars = frame[: frame.shape[0] // 2]
+    columns = np.flatnonzero((bars == decode).all(axis=2).any(axis=0))
+    horizon = horizon_of(env.time)
+    left, right = 92, frame.shape[1] - 14
+    expected = left + (right - left) * env.time / horizon
+    assert abs(columns.max() - expected) <= 3
+
+
+def test_phases_and_stays_are_those_of_the_trace() -> None:
+    env = played()
+    trace = env.trace()
+    parts = spans(trace.shards)
+    assert np.all(parts.start <= parts.begin)
+    assert np.all(parts.begin <= parts.prefilled)
+    tools = parts.rows["device"] < 0
+    assert np.allclose(parts.end[tools], parts.start[tools] + 4, atol=0.1)
+    model = env.compiled.view.stages["model"]
+    here = stays(trace, model, env.time)
+    names = [(s.device, trace.model_names[s.model]) for s in here]
+    assert sorted(names) == [(0, "Llama-3.1-8B"), (1, "Llama-3.1-8B"), (1, "Qwen2.5-7B")]
+    gone = next(s for s in here if trace.model_names[s.model] == "Qwen2.5-7B")
+    came = next(s for s in here if s.device == 1 and s is not gone)
+    # An A10G does not hold both: one leaves as the other comes.
+    assert gone.end == came.start
+    assert came.end == env.time
+    assert lanes(here).tolist() == [0, 0, 0]
+    assert sorted(lanes([gone._replace(end=gone.end + 1.0), came]).tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "horizon"),
+    [(0, 1), (0.8, 1), (1.2, 1.5), (17, 20), (31, 50), (76, 100), (100, 100)],
+)
+def test_horizon(seconds: float, horizon: float) -> None:
+    assert horizon_of(seconds) == pytest.approx(horizon)
+
+
+def test_text() -> None:
+    env = WorkflowSchedulingEnv(two_devices(), max_shards=1, render_mode="ansi")
+    env.reset(seed=0)
+    first = env.render()
+    assert isinstance(first, str)
+    assert "slot 0: w/a" in first
+    env.step(0)
+    text = env.render()
+    assert isinstance(text, str)
+    assert "pictured: " in text
+    line = next(line for line in text.splitlines() if line.lstrip().startswith("d0"))
+    assert {"L", "P", "D"} <= set(line.split("|")[1])
+    assert line.endswith("Llama-3.1-8B")
+    assert "slot 0: w/b" in text
+
+
+def test_window_without_a_display_is_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matplotlib.pyplot.get_backend", lambda: "agg")
+    env = WorkflowSchedulingEnv("smoke", render_mode="human")
+    env.reset(seed=0)
+    shown = capsys.readouterr().out
+    assert shown == as_text(env)
+    env.step(legal_action(env.action_masks(), np.random.default_rng(0)))
+    assert "slot" in capsys.readouterr().out
+    assert env.render() is None
+    env.close()
+
+
+def test_no_render_mode_warns() -> None:
+    env = played()
+    with pytest.warns(UserWarning, match="render mode"):
+        assert env.render() is None
+
+
+def test_record_video(tmp_path: Path) -> None:
+    env = gymnasium.make(fate_gym.ENV_ID, problem=two_devices(), render_mode="rgb_array")
+    video = RecordVideo(
+        env, str(tmp_path / "videos"), episode_trigger=lambda _: True, disable_logger=True
+    )
+    rng = np.random.default_rng(0)
+    _, info = video.reset(seed=0)
+    ended = False
+    while not ended:
+        _, _, ended, _, info = video.step(legal_action(info["action_mask"], rng))
+    video.close()
+    (film,) = tmp_path.rglob("*.mp4")
+    assert film.stat().st_size > 1000
+
+
+def test_many_devices_fit() -> None:
+    devices = {f"m{i}": 1.0 for i in range(120)}
+    env = WorkflowSchedulingEnv(
+        Problem.classical({"a": devices, "b": devices}, {("a", "b"): 1.0}), render_mode="rgb_array"
+    )
+    env.reset(seed=0)
+    play(env, np.random.default_rng(0))
+    assert env.render().shape[0] < 900

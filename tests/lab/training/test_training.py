@@ -1,0 +1,279 @@
+"""Real trainings, as small as they can be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sb3_contrib")
+
+from fate_gym.errors import InputError  # noqa: E402
+from fate_gym.lab.hydra_app import JobFailedError  # noqa: E402
+from fate_gym.lab.training import loop  # noqa: E402
+from fate_gym.lab.training.config import TrainConfig, parse_train_config  # noqa: E402
+from fate_gym.lab.training.problems import Exam, build_problems  # noqa: E402
+from fate_gym.lab.training.progress import read_progress, read_train_result  # noqa: E402
+from fate_gym.sim import CompiledProblem, Simulator, compile_problem  # noqa: E402
+from policies import make_policy  # noqa: E402
+from policies.learned.checkpoint import load_checkpoint  # noqa: E402
+from tests.policies.learned.problems import two_speeds  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+PPO = {
+    "algorithm": "ppo",
+    "steps": 3072,
+    "lanes": 8,
+    "rollout": 64,
+    "batch_size": 128,
+    "epochs": 4,
+    "learning_rate": 0.005,
+}
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> list[CompiledProblem]:
+    """Every set of problems is one: eight equal stages, one fast device and one slow."""
+    problems = [compile_problem(two_speeds(8))]
+    monkeypatch.setattr(loop, "build_problems", lambda *_, **__: problems)
+    return problems
+
+
+def config(runs: Path, seed: int = 0, **agent: Any) -> TrainConfig:
+    """A training on one curriculum that nobody looks at."""
+    some = {"suites": ["real_dag_train"], "seeds": {"first": 0, "count": 1}, "max_stages": 45}
+    given = {"name": "toy", "network": {"kind": "pointer", "hidden": 8, "rounds": 1}}
+    return parse_train_config(
+        {
+            "agent": given | agent,
+            "env": {"window": 3, "max_shards": 1},
+            "reward": {"kind": "shaped"},
+            "curriculum": {
+                "name": "toy",
+                "phases": [some | {"share": 1.0}, some | {"share": 1.0}],
+                "validation": some,
+                "test": some,
+            },
+            "validation": {"every": 1024, "patience": 9},
+            "seed": seed,
+            "test": True,
+            "tracking": {"mode": "none"},
+            "paths": {"runs": str(runs)},
+        }
+    )
+
+
+def hush(_: str) -> None:
+    """Nothing is said."""
+
+
+def random_mark(problems: list[CompiledProblem]) -> float:
+    exam = Exam(problems)
+    return float(np.mean([exam.marks(_seeded(seed)).mean() for seed in range(10)]))
+
+
+def _seeded(seed: int) -> Any:
+    policy = make_policy("random")
+    reset = policy.reset
+    policy.reset = lambda view, _: reset(view, seed)  # type: ignore[method-assign]
+    return policy
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {"learning": PPO},
+        {"learning": PPO, "network": {"kind": "graph", "hidden": 8, "rounds": 1, "depth": 2}},
+        {"learning": PPO, "network": {"kind": "mlp", "hidden": 32}},
+        {
+            "learning": {
+                "algorithm": "dqn",
+                "steps": 4096,
+                "lanes": 8,
+                "buffer_size": 4000,
+                "learning_starts": 200,
+                "batch_size": 128,
+                "gradient_steps": 8,
+                "learning_rate": 0.003,
+                "target_update_interval": 400,
+            }
+        },
+        {"imitation": {"states": 60, "rounds": 2, "epochs": 60, "batch_size": 32}},
+        {
+            "imitation": {
+                "teacher": "heft_boosted",
+                "states": 60,
+                "rounds": 2,
+                "epochs": 60,
+                "batch_size": 32,
+            }
+        },
+    ],
+    ids=["ppo", "graph", "mlp", "dqn", "rollout", "heft"],
+)
+def test_every_agent_learns_what_is_easy(
+    agent: dict[str, Any], toy: list[CompiledProblem], tmp_path: Path
+) -> None:
+    result, directory = loop.train(config(tmp_path, **agent), say=hush)
+    assert result.best < 0.9 * random_mark(toy)
+    assert result.test is not None
+    # The checkpoint is what the result says of it.
+    policy = make_policy("learned", checkpoint=str(directory / loop.BEST))
+    assert float(Exam(toy).marks(policy).mean()) == pytest.approx(result.best)
+    assert (directory / "gantt.png").stat().st_size > 1000
+
+
+def test_what_was_stopped_goes_on_as_if_nothing_had_happened(
+    toy: list[CompiledProblem], tmp_path: Path
+) -> None:
+    agent = {"learning": PPO, "imitation": {"states": 40, "rounds": 2, "epochs": 3}}
+    whole, there = loop.train(config(tmp_path / "whole", **agent), say=hush)
+    broken = config(tmp_path / "broken", **agent)
+    said: list[str] = []
+
+    def pull_the_plug(line: str) -> None:
+        said.append(line)
+        if len(said) in (4, 9):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(broken, say=pull_the_plug)
+        assert read_train_result(broken.directory) is None
+    result, here = loop.train(broken, say=hush)
+    assert (result.best, result.steps) == (whole.best, whole.steps)
+    for name in ("state/model.zip", "best/weights.npz"):
+        assert (there / name).exists()
+    ours, theirs = (load_checkpoint(place / loop.BEST).weights for place in (here, there))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    curves = [read_progress(place)[0].curve for place in (here, there)]
+    kept = [[(row["steps"], row["normalised"]) for row in curve] for curve in curves]
+    assert kept[0] == kept[1]
+    # And once it is done it is done.
+    said.clear()
+    again, _ = loop.train(broken, say=said.append)
+    assert again == result
+    assert "done before" in said[0]
+
+
+@pytest.mark.slow
+def test_killed_with_sigkill(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "scripts" / "train.py"), "agent=maskable_ppo",
+        "curriculum=demo", "agent.learning.steps=6144", "agent.learning.lanes=16",
+        "agent.learning.rollout=64", "agent.network.hidden=8", "validation.every=2048",
+        "tracking=none",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, f"paths.runs={tmp_path}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stdout is not None
+        for line in training.stdout:
+            if "4096 steps" in line:
+                break
+        training.send_signal(signal.SIGKILL)
+    assert training.returncode == -signal.SIGKILL
+    done = subprocess.run(
+        [*command, f"paths.runs={tmp_path}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert "goes on after" in done.stdout
+    (directory,) = (tmp_path / "train" / "demo" / "maskable_ppo").iterdir()
+    result = read_train_result(directory)
+    assert result is not None
+    assert result.steps == 6144
+
+
+def test_parameters_that_are_not_finite_stop_the_training(
+    toy: list[CompiledProblem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imitated = {"states": 40, "rounds": 1, "epochs": 2}
+    chosen = config(tmp_path, learning=PPO, imitation=imitated)
+    learn = loop.MaskablePPO.learn
+
+    def poisoned(model: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            next(model.policy.parameters())[0] = float("nan")
+        return learn(model, *args, **kwargs)
+
+    monkeypatch.setattr(loop.MaskablePPO, "learn", poisoned)
+    with pytest.raises(JobFailedError, match=r"not finite.*the best checkpoint before that"):
+        loop.train(chosen, say=hush)
+    assert "not finite" in (chosen.directory / "FAILED").read_text()
+    assert np.isfinite(load_checkpoint(chosen.directory / loop.BEST).weights["score.bias"]).all()
+    # Without the poison the same command goes on from the last state.
+    monkeypatch.setattr(loop.MaskablePPO, "learn", learn)
+    result, _ = loop.train(chosen, say=hush)
+    assert result.steps == PPO["steps"]
+    assert not (chosen.directory / "FAILED").exists()
+
+
+def test_patience_ends(toy: list[CompiledProblem], tmp_path: Path) -> None:
+    chosen = config(tmp_path, learning=PPO | {"steps": 100_000, "learning_rate": 1e-9})
+    chosen = chosen.model_copy(
+        update={"validation": chosen.validation.model_copy(update={"patience": 2})}
+    )
+    result, _ = loop.train(chosen, say=hush)
+    assert result.steps == 3 * 1024
+    assert result.stopped is not None
+
+
+def test_test_families_are_not_for_training(tmp_path: Path) -> None:
+    phase = config(tmp_path, learning=PPO).curriculum.phases[0]
+    for suite in ("real_dag_test", "real_dag", "agentic_test"):
+        with pytest.raises(InputError, match="kept for testing"):
+            build_problems(phase.model_copy(update={"suites": (suite,)}), train=True)
+    with pytest.raises(InputError, match="no problem is chosen"):
+        build_problems(phase.model_copy(update={"max_stages": 1}), train=True)
+    assert build_problems(phase, train=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"reward": {"kind": "fame"}}, "reward.kind"),
+        ({"env": {"windows": 3}}, None),
+        ({"validation": {"every": 0, "patience": 1}}, "validation.every"),
+        ({"curriculum": None}, None),
+        ({"agent": {"name": "x", "network": {}}}, "agent"),
+    ],
+)
+def test_bad_options(tmp_path: Path, change: dict[str, Any], field: str | None) -> None:
+    values = config(tmp_path, learning=PPO).model_dump(mode="json")
+    with pytest.raises(InputError) as raised:
+        parse_train_config(values | change)
+    assert raised.value.remedy
+    assert raised.value.field == field
+
+
+def test_a_damaged_state(toy: list[CompiledProblem], tmp_path: Path) -> None:
+    chosen = config(tmp_path, learning=PPO)
+    (chosen.directory / "state").mkdir(parents=True)
+    (chosen.directory / "state" / "progress.json").write_text('{"steps": "many"}')
+    with pytest.raises(InputError, match="not the progress of a training"):
+        loop.train(chosen, say=hush)
+
+
+def test_noise_of_a_validation_is_the_same_every_time(toy: list[CompiledProblem]) -> None:
+    exam = Exam(toy)
+    heft = make_policy("heft_boosted")
+    assert np.array_equal(exam.marks(heft), exam.marks(heft))
+    assert exam.marks(make_policy("round_robin"))[0] == pytest.approx(1.0)
+    assert Simulator(toy[0]).run(heft).makespan > 0

@@ -1,0 +1,168 @@
+"""`fate_rollout`: its promise, its parts, its objectives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fate_gym.errors import InputError
+from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
+from fate_gym.sim import Simulator, Trace, assert_valid
+from policies import make_policy
+from policies.fate import rollout as rollout_module
+from tests.policies.fate.test_policy import BASES, REAL, alone
+from tests.strategies import problems
+
+SMALL = {"first": 3_000, "steps": 600}
+"""A budget for tests; the promise holds for any."""
+
+
+def run(problem: Problem, **params: Any) -> Trace:
+    return Simulator(problem).run(make_policy("fate_rollout", **SMALL | params))
+
+
+@settings(max_examples=25)
+@given(problems(), st.sampled_from(["makespan", "latency", "slowdown"]))
+def test_never_behind_its_bases(problem: Problem, objective: str) -> None:
+    problem = alone(problem)
+    trace = run(problem, objective=objective)
+    assert_valid(trace)
+    for base in BASES:
+        limit = Simulator(problem).run(make_policy(base)).makespan
+        assert trace.makespan <= limit * (1 + 1e-9), base
+
+
+@pytest.mark.parametrize("budget", [0, 300, 3_000])
+def test_ahead_of_its_bases_on_real_graphs(budget: int) -> None:
+    """And with a budget on some of them really ahead."""
+    better = 0
+    for problem in REAL:
+        trace = run(problem, first=budget, steps=budget // 3)
+        assert_valid(trace)
+        best = min(Simulator(problem).run(make_policy(base)).makespan for base in BASES)
+        assert trace.makespan <= best * (1 + 1e-9)
+        better += trace.makespan < best * (1 - 1e-6)
+    assert better or budget == 0
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "no solver": {"cp_sat": False},
+    "no candidates": {"kinds": 0},
+    "no search": {"candidates_share": 1.0, "tune_share": 0.0},
+    "no budget": {"first": 0, "steps": 0},
+    "no shards": {"max_shards": 1},
+    "no horizon": {"horizon": 0},
+    "near horizon": {"horizon": 1},
+    "blind": {"ignore": ["residency", "locality", "prefix", "reachability"]},
+    "no solver time": {"limit": 0.0},
+    "wall clock": {"budget_ms": 2.0},
+    "samples": {"samples": 3},
+    "deadlines": {"objective": "deadlines"},
+    "tail": {"objective": "p95"},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@settings(max_examples=5)
+@given(problem=problems(), seed=st.integers(0, 2**32))
+def test_every_part_can_be_left_out(part: str, problem: Problem, seed: int) -> None:
+    simulator = Simulator(problem)
+    policy = make_policy("fate_rollout", **SMALL | PARTS[part])
+    trace = simulator.run(policy, seed=seed)
+    assert simulator.done
+    assert_valid(trace)
+    if part == "no shards":
+        assert (trace.shards["slot"] == 0).all()
+
+
+def test_without_a_solution_of_the_solver_the_best_single_candidate_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rollout_module, "choose_candidates", lambda *_: None)
+    failures = 0.0
+    for problem in REAL:
+        trace = run(problem, tune_share=0.0, candidates_share=1.0)
+        failures += trace.counters["solver_failures"]
+        assert trace.counters["plans_taken"] == 0
+        best = min(Simulator(problem).run(make_policy(base)).makespan for base in BASES)
+        assert trace.makespan <= best * (1 + 1e-9)
+    assert failures > 0
+
+
+def test_the_same_in_another_process() -> None:
+    code = (
+        "from tests.policies.fate.test_rollout import REAL, run\n"
+        "print(repr(run(REAL[1]).makespan), dict(run(REAL[1]).counters))"
+    )
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    trace = run(REAL[1])
+    assert output.strip() == f"{trace.makespan!r} {dict(trace.counters)}"
+
+
+# --- objectives -------------------------------------------------------------------------------
+
+
+def one_machine(*jobs: tuple[float, float | None]) -> Problem:
+    """Workflows of one stage on one machine, all at once: (seconds, deadline)."""
+    flows = [
+        Workflow(
+            id=f"w{i}",
+            stages=(Stage(id="s", seconds_on={"m": seconds}),),
+            deadline=deadline,
+        )
+        for i, (seconds, deadline) in enumerate(jobs)
+    ]
+    return Problem.build(Cluster(id="c", devices=(Device(id="m", node="n"),)), flows)
+
+
+def order(trace: Trace) -> list[int]:
+    return [int(trace.workflow_of[row["stage"]]) for row in trace.shards]
+
+
+def test_mean_latency_is_shortest_first() -> None:
+    """Smith's rule is optimal for the mean on one machine."""
+    jobs = one_machine((7.0, None), (2.0, None), (5.0, None), (1.0, None), (3.0, None))
+    assert order(run(jobs, objective="latency")) == [3, 1, 4, 2, 0]
+
+
+def test_mean_slowdown_is_shortest_first_too() -> None:
+    """Of (end - arrival) / seconds: by seconds squared."""
+    jobs = one_machine((7.0, None), (2.0, None), (5.0, None), (1.0, None), (3.0, None))
+    assert order(run(jobs, objective="slowdown")) == [3, 1, 4, 2, 0]
+
+
+def test_deadlines_are_kept_when_they_can_be() -> None:
+    """The earliest deadline first keeps them all; neither shortest first nor ranks do."""
+    jobs = one_machine((2.0, 20.0), (9.0, 9.5), (3.0, 13.0), (4.0, 17.0))
+    trace = run(jobs, objective="deadlines")
+    late = trace.latencies - np.array([20.0, 9.5, 13.0, 17.0])
+    assert (late <= 1e-9).all()
+    assert (run(jobs, objective="latency").latencies > [20.0, 9.5, 13.0, 17.0]).any()
+
+
+def test_the_tail_is_the_worst_latency_of_few() -> None:
+    """Two machines, four jobs: the longest latency is least when the longest job does not wait."""
+    seconds = (6.0, 2.0, 3.0, 3.0)
+    flows = [
+        Workflow(id=f"w{i}", stages=(Stage(id="s", seconds_on={"m0": time, "m1": time}),))
+        for i, time in enumerate(seconds)
+    ]
+    devices = tuple(Device(id=f"m{i}", node="n") for i in range(2))
+    problem = Problem.build(Cluster(id="c", devices=devices), flows)
+    trace = run(problem, objective="p95", max_shards=1)
+    assert trace.latencies.max() == pytest.approx(8.0)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InputError, match="did you mean 'makespan'"):
+        make_policy("fate_rollout", objective="makespn")
+    policy = make_policy("fate_rollout", ignore=["locallity"])
+    with pytest.raises(InputError, match="did you mean 'locality'"):
+        Simulator(REAL[0]).run(policy)

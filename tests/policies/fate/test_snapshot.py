@@ -1,0 +1,182 @@
+"""The planner as a library call: it meets the state that the snapshot says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fate_gym.errors import InputError
+from fate_gym.lab.cli import main
+from fate_gym.sim import Simulator
+from policies import fate, make_policy
+from policies.fate.snapshot import decide, read_snapshot
+
+EXAMPLE = Path("docs/examples/snapshot.json")
+
+
+def example() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    return data
+
+
+@pytest.mark.parametrize("policy", ["fate", "fate_rollout", "heft_boosted"])
+def test_the_example_has_a_plan(policy: str) -> None:
+    placements = fate.plan(EXAMPLE, policy=policy)
+    assert [(p.workflow, p.stage) for p in placements] == [("question", "read")]
+    assert sum(placements[0].devices.values()) == 8
+    assert placements[0].expected_end_s > 0
+    assert fate.plan(example(), policy=policy) == placements
+
+
+def test_a_snapshot_of_the_start_is_the_start_of_a_run() -> None:
+    data = example()
+    del data["state"]
+    problem, state, _ = read_snapshot(data)
+    policy = make_policy("fate_rollout")
+    simulator = Simulator(problem)
+    trace = simulator.run(policy)
+    first = {
+        (*trace.stage_ids[row["stage"]], trace.device_ids[row["device"]]): int(row["queries"])
+        for row in trace.shards
+        if row["committed"] == 0.0 and row["device"] >= 0
+    }
+    planned = {
+        (p.workflow, p.stage, device): queries
+        for p in decide(problem, state, make_policy("fate_rollout"))
+        for device, queries in p.devices.items()
+    }
+    assert planned == first
+
+
+def test_residency_prefixes_and_contexts_are_seen() -> None:
+    """The expected end of `answer` falls with each of them by what the model says it saves."""
+    data = example()
+    data["workflows"] = data["workflows"][:1]
+    queries = {"plan": 1, "read": 8}
+    finished = [
+        {"workflow": "question", "stage": name, "devices": {"l40s": n}}
+        for name, n in queries.items()
+    ] + [{"workflow": "question", "stage": "search"}]
+    for stage in data["workflows"][0]["stages"]:
+        stage["allowed_devices"] = None if "tool_seconds" in stage else ["l40s"]
+    planner = {"model": "Llama-3.1-8B", "group": "planner", "tokens": 1500}
+
+    def end(cached: bool, **held: Any) -> float:
+        state = {"finished": copy.deepcopy(finished), "devices": {"l40s": held}}
+        state["finished"][0]["cached"] = cached
+        (placement,) = fate.plan(data | {"state": state}, policy="heft_boosted")
+        assert placement.stage == "answer"
+        return placement.expected_end_s
+
+    cold = end(False)
+    warm = end(False, resident=["Llama-3.1-8B"])
+    hit = end(False, resident=["Llama-3.1-8B"], prefixes=[planner])
+    context = end(True, resident=["Llama-3.1-8B"], prefixes=[planner])
+    assert cold > warm > hit > context > 0
+    problem, _, _ = read_snapshot(data | {"state": {}})
+    compiled = Simulator(problem).compiled
+    model = compiled.model_names.index("Llama-3.1-8B")
+    device = compiled.device_ids.index("l40s")
+    assert cold - warm == pytest.approx(compiled.load_seconds[model, device])
+    assert warm - hit == pytest.approx(
+        compiled.prefix_seconds[compiled.stage_ids.index(("question", "answer")), device], rel=0.2
+    )
+
+
+def test_nothing_to_start_is_to_wait() -> None:
+    data = example()
+    data["state"]["running"].append(
+        {"workflow": "question", "stage": "read", "devices": {"h100": 8}, "ends_in_s": 1.0}
+    )
+    assert fate.plan(data) == []
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "unknown device": (
+        {"devices": {"l40": {}}}, "state.devices", "did you mean 'l40s'",
+    ),
+    "unknown model": (
+        {"devices": {"l40s": {"resident": ["Llama-3.1-8b"]}}},
+        "state.devices.resident", "did you mean 'Llama-3.1-8B'",
+    ),
+    "memory overfull": (
+        {"devices": {"a10g": {"resident": ["Llama-3.1-8B", "Qwen2.5-7B"]}}},
+        "state.devices", "GB of",
+    ),
+    "unknown stage": (
+        {"finished": [{"workflow": "question", "stage": "pln", "devices": {"l40s": 1}}]},
+        "state.finished", "did you mean 'question/plan'",
+    ),
+    "no host": (
+        {"running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l9": 1}, "ends_in_s": 1.0}
+        ]},
+        "state.running.devices", "unknown device 'l9'",
+    ),
+    "child before parent": (
+        {"finished": [{"workflow": "review", "stage": "judge", "devices": {"h100": 1}}]},
+        "state.finished", "parent 'draft' has not finished",
+    ),
+    "wrong queries": (
+        {"running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 3}, "ends_in_s": 1.0}
+        ]},
+        "state.running.devices", "3 queries on devices, the stage has 1",
+    ),
+    "twice": (
+        {"finished": [{"workflow": "question", "stage": "plan", "devices": {"l40s": 1}}] * 2},
+        "state.finished", "stands twice",
+    ),
+    "two at once": (
+        {"running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}, "ends_in_s": 1.0},
+            {"workflow": "question", "stage": "plan", "devices": {"l40s": 1}, "ends_in_s": 1.0},
+        ]},
+        "state.running", "runs two stages",
+    ),
+    "too large for the device": (
+        {"finished": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}},
+            {"workflow": "review", "stage": "judge", "devices": {"a10g": 1}},
+        ]},
+        "state.finished.devices", "cannot host it",
+    ),
+    "unknown workflow": ({"waited_s": {"reviews": 1.0}}, "state.waited_s", "did you mean 'review'"),
+    "negative time": ({"waited_s": {"review": -1.0}}, "state.waited_s.review", "greater than"),
+    "unknown field": ({"device": {}}, "state.device", "not permitted"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_impossible_snapshots(fault: str) -> None:
+    state, field, message = FAULTS[fault]
+    with pytest.raises(InputError, match=message) as raised:
+        fate.plan(example() | {"state": state})
+    assert raised.value.field == field
+    assert raised.value.source == "<snapshot>"
+    assert raised.value.remedy
+
+
+def test_a_stage_that_nothing_can_host() -> None:
+    data = example()
+    data["cluster"]["devices"] = data["cluster"]["devices"][2:]
+    with pytest.raises(InputError, match="judge"):
+        fate.plan(data | {"state": {}})
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", str(EXAMPLE)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(p["workflow"], p["stage"]) for p in found] == [("question", "read")]
+    assert main(["plan", str(EXAMPLE), "--policy", "heft_boosted"]) == 0
+    capsys.readouterr()
+    bad = tmp_path / "bad.json"
+    bad.write_text("{", encoding="utf-8")
+    assert main(["plan", str(bad)]) == 2
+    assert str(bad) in capsys.readouterr().err
+    assert np.isfinite(found[0]["expected_end_s"])

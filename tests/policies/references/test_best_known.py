@@ -1,0 +1,51 @@
+"""The offline search, what is kept of it, and headroom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fate_gym.sim import Simulator, assert_valid, compile_problem
+from policies import make_policy
+from policies.references.best_known import headroom_captured, load_best_known, problem_key
+from tests.policies.fate.test_policy import BASES, REAL
+
+
+def test_more_work_is_never_worse() -> None:
+    problem = REAL[1]
+    simulator = Simulator(problem)
+    last = min(simulator.run(make_policy(base)).makespan for base in BASES)
+    for work in (0, 20_000):
+        trace = simulator.run(make_policy("best_known", work=work, rounds=1))
+        assert_valid(trace)
+        assert trace.makespan <= last * (1 + 1e-9)
+        assert trace.makespan == pytest.approx(trace.counters["best_known_value"])
+        last = trace.makespan
+
+
+def test_the_key_is_of_the_content() -> None:
+    a, b = REAL[0], REAL[1]
+    assert problem_key(compile_problem(a)) == problem_key(compile_problem(a))
+    assert problem_key(compile_problem(a)) != problem_key(compile_problem(b))
+    slower = a.model_copy(update={"cluster": a.cluster.model_copy(update={"load_init_s": 9.0})})
+    assert problem_key(compile_problem(slower)) != problem_key(compile_problem(a))
+
+
+def test_entries_are_read_back(tmp_path: Path) -> None:
+    entry = {"problem": "p", "makespan": 2.0, "found_by": "best_known", "command": "…"}
+    file = tmp_path / "best.json"
+    file.write_text(json.dumps({"0123": entry}), encoding="utf-8")
+    assert load_best_known(file) == {"0123": entry}
+    assert load_best_known(tmp_path / "none.json") == {}
+
+
+def test_headroom() -> None:
+    strongest = {"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0}
+    policy = {"a": 9.0, "b": 10.0, "c": 8.0, "d": 9.99, "e": 1.0}
+    best = {"a": 8.0, "b": 9.95, "c": 9.0, "d": 8.0}
+    # b has less than 1 % of room; the policy itself is the best known of c; e has no baseline.
+    assert headroom_captured(policy, strongest, best) == pytest.approx(
+        {"a": 0.5, "c": 1.0, "d": 0.005}
+    )
