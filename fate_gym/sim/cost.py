@@ -233,7 +233,8 @@ def _eager_transfer(
                 moved += size
                 delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
                 there = max(there, end + delay)
-    return there - turn, moved
+    # A device that is down has no turn; what would come there is no reason to choose it.
+    return (there - turn if turn < np.inf else 0.0), moved
 
 
 @compiled
