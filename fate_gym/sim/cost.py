@@ -405,6 +405,8 @@ def strict_end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     turn = drain_estimate(p, st, d)
+    if turn == np.inf:
+        return np.inf  # down: there is no time from then on in which inputs could come
     transfer, _ = transfer_seconds(p, st, s, d, 1.0, turn)
     return turn + transfer + p.clean_seconds[s, d]
 

@@ -397,7 +397,9 @@ def _transfers(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
     st = state_view(state, p)
     for d in range(out.size):
         turn = cost.drain_estimate(p, st, d)
-        out[d], _ = cost.transfer_seconds(p, st, s, d, 1.0, turn)
+        out[d] = np.inf
+        if turn < np.inf:
+            out[d], _ = cost.transfer_seconds(p, st, s, d, 1.0, turn)
 
 
 @compiled

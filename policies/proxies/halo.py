@@ -336,7 +336,7 @@ def _seconds(
             cold[i, d] = warm[i, d] = p.clean_seconds[s, d]
             if warm[i, d] == np.inf:
                 continue
-            if boosted and st.stages[s].status == READY:
+            if boosted and st.stages[s].status == READY and st.devices[d].drains_at < np.inf:
                 transfer[i, d], _ = transfer_seconds(p, st, s, d, 1.0, st.head[0].now)
             if p.stages[s].kind == FIXED_STAGE or p.stages[s].prefix < 0:
                 continue

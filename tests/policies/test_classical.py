@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from fate_gym.errors import InputError
-from fate_gym.problem import Problem
+from fate_gym.problem import Failures, Outage, Problem
 from fate_gym.sim import Simulator, compile_problem
 from policies import make_policy
 from policies.list_tables import dynamic_levels
@@ -196,3 +196,15 @@ def test_without_insertion_stages_queue_up() -> None:
         for insertion in (True, False)
     }
     assert ends == {True: 15.0, False: 19.0}
+
+
+def test_strict_estimates_of_a_device_that_is_down() -> None:
+    """Its inputs would come when it is up again, which nobody knows: it ends never, not NaN."""
+    problem = Problem.classical({"a": {"p": 1.0}, "b": {"p": 1.0, "q": 5.0}}, {("a", "b"): 3.0})
+    outage = Outage(device="p", at=1.0, seconds=29.0)
+    options = problem.options.model_copy(update={"failures": Failures(outages=(outage,))})
+    simulator = Simulator(problem.model_copy(update={"options": options}))
+    for policy in ("heft", "heft_boosted", "lookahead_heft", "peft"):
+        trace = simulator.run(make_policy(policy))
+        # The input comes from p's host, or lies there still: q is the only one that runs.
+        assert trace.shards["device"].tolist() == [0, 1]
