@@ -68,7 +68,7 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,wandb]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,rl,tune,slurm,ray,wandb]'
 	@touch $@
 
 # Compiling once here spares parallel workers from each doing so.
