@@ -11,8 +11,9 @@ WARM_UP  := -m fate_gym.sim.warmup
 
 VENV      := .venv
 BIN       := $(VENV)/bin
+PIP       := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
-RL        := $(VENV)/.rl
+TOOLS     := $(VENV)/.tools
 COMPILED  := $(VENV)/.compiled
 SOURCES   := $(shell find fate_gym policies -name '*.py')
 
@@ -33,20 +34,20 @@ compare: $(COMPILED)  ## compare the policies on suite quick and write the repor
 report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
 	$(BIN)/python $(REPORT) $(RUN)
 
-readme: $(INSTALLED)  ## put the last comparison into README.md
+readme: $(TOOLS)  ## put the last comparison into README.md
 	$(BIN)/python scripts/update_readme.py
 
-bench: $(COMPILED)  ## measure the speed of simulator and planners
+bench: $(COMPILED) $(TOOLS)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)
 
-train-demo: $(COMPILED) $(RL)  ## train a small agent and compare it with planners
+train-demo: $(COMPILED) $(TOOLS)  ## train a small agent and compare it with planners
 	$(BIN)/python scripts/train.py agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
 	  validation.every=32768 name=demo test=true
 
-docs: $(INSTALLED)  ## build the documentation site into build/docs
+docs: $(TOOLS)  ## build the documentation site into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-test: lint $(COMPILED) $(RL) browser  ## everything that CI checks
+test: lint $(COMPILED) $(TOOLS) browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
 
 # Tests of the HTML report skip without a browser; CI runs as root and gets one.
@@ -55,13 +56,13 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-lint: $(INSTALLED)  ## formatting, style, types and import rules
+lint: $(TOOLS)  ## formatting, style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED)  ## rewrite the code in the project's format
+format: $(TOOLS)  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -71,14 +72,15 @@ clean:  ## remove caches and builds; .venv and runs/ stay
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(COMPILED)
 	find conf fate_gym policies scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What a comparison needs.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,tune,slurm,ray,traces,wandb]'
+	$(PIP) -e .
 	@touch $@
 
-# What training needs: torch, Stable-Baselines3, sb3-contrib.
-$(RL): $(INSTALLED)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[rl]'
+# What the project's own checks, benchmarks, documentation and trainings need on top.
+$(TOOLS): $(INSTALLED)
+	$(PIP) -e '.[bench,dev,docs,ray,rl,slurm,traces,tune,wandb]'
 	@touch $@
 
 # Compiling once here spares parallel workers from each doing so.

@@ -2,7 +2,8 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, saga, memory, start, decisions, comparison (some minutes; only when named).
+Sections: simulator, environment, workloads, saga, planners, memory, start, decisions; lab and
+comparison (some minutes) only when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.

@@ -63,6 +63,8 @@ class PolicyAdapter:
                 remedy="call begin(env) after env.reset()",
             )
         if not self._decided:
+            if not self._view.ready:
+                return None, []  # there is nothing to decide in the whole run
             self._decided.extend(self.policy.decide(self._view))
             for retention in self._leading():
                 self._env.retain(retention)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fate_gym.compiled import plain
 from fate_gym.env import play
+from fate_gym.env.docs import feature_tables
 from fate_gym.env.layout import FRAME_HEAD, FrameView, frame_view
 from fate_gym.env.observation import observe
 from fate_gym.env.source import Instance, ProblemSource, Source
@@ -74,7 +75,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
 
     The last action waits for the next event. The window holds the ready stages with the largest
     upward ranks; a stage beyond it moves up when others are placed. Nothing starves: waiting is
-    illegal when no event lies ahead.
+    illegal when no event lies ahead. (A run in which nothing is to be decided ends with the first
+    wait.)
 
     The mask of legal actions is the observation `action_mask`, `info["action_mask"]` (both int8,
     as `Discrete.sample(mask=...)` takes it) and `action_masks()` (bool). An illegal action
@@ -82,21 +84,26 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     raises `IllegalActionError`.
 
     ## Observation Space
-    A `Dict` of float32 boxes, all features in [0, 1]; rows beyond what there is are 0.
+    A `Dict` of float32 boxes, bounded by 0 and 1 (`later`: -1 and 1); rows beyond what there is
+    are 0.
 
     | key | shape | a row is |
     |---|---|---|
     | `stages` | (S, F) | a stage of the window |
     | `devices` | (D, F) | a device |
     | `candidates` | (S P, F) | a candidate placement, by action number |
-    | `globals` | (F,) | the run |
-    | `action_mask` | (S P + 1,) int8 | |
+    | `globals` | (F,) | the run: one row |
+    | `action_mask` | (S P + 1,) int8 | 1: the action is legal |
     | `dag_nodes` | (N, F) | with `dag`: a stage of an arrived workflow |
     | `dag_edges` | (E, 2) int32 | with `dag`: parent and child, rows of `dag_nodes`; -1: none |
 
-    Every feature with index, meaning, unit and scaling: docs/environment.md, made from
-    `fate_gym.env.features`. Durations are estimates; nothing of the noise, of running stages'
-    true ends or of workflows still to come is shown.
+    Durations are estimates: nothing of the noise, of running stages' true ends, of choices not
+    made yet, of failures to come or of workflows still to come is shown, but for the models of
+    the problem, which are told apart by number. M is ``max_models``. Scalings: a *flag* is 0 or
+    1; a *share* lies in [0, 1] by itself; *half at c* is ``x / (x + c)``; *signed, half at c* is
+    ``x / (|x| + c)``.
+
+    {features}
 
     ## Rewards
     In units of `reward_scale` seconds, by default an estimate of each problem's makespan.
@@ -105,7 +112,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     - `latency`: minus the time that workflows spent in the system, a mean over workflows.
       Return: minus the mean latency.
     - `shaped`: `makespan` with potential-based shaping (Ng, Harada and Russell 1999): minus the
-      growth of the estimated makespan. Return: minus (makespan - first estimate).
+      growth of the estimated makespan (`fate_gym.env.reward`). Return: minus (makespan - first
+      estimate).
 
     ## Starting State
     The first instant at which a stage is ready. `reset(seed=s)` draws the problem, if there are
@@ -143,7 +151,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | `strict` | False | illegal actions raise |
     | `time_scale` | 10.0 | seconds at which a time feature is 0.5 |
     | `uncertainty` | the problem's | sigma of the noise on durations |
-    | `arrivals` | the problem's | process to draw arrivals from, by the seed (see `Arrivals`) |
+    | `length_uncertainty` | the problem's | sigma of actual / estimated output tokens |
+    | `arrivals` | the problem's | `fate_gym.workloads.Arrivals`, or its fields: drawn by the seed |
     | `record` | True | keep what `trace()` needs |
     | `reference` | None | function of (compiled problem, seed) to a makespan |
     | `render_mode` | None | ansi, rgb_array, human |
@@ -601,5 +610,10 @@ def episode_metrics(
         metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
     return metrics
 
+
+if WorkflowSchedulingEnv.__doc__ is not None:  # python -OO strips docstrings
+    WorkflowSchedulingEnv.__doc__ = WorkflowSchedulingEnv.__doc__.replace(
+        "{features}", feature_tables().replace("\n", "\n    ")
+    )
 
 __all__ = ["EnvState", "Observation", "WorkflowSchedulingEnv", "choose_episode", "episode_metrics"]

@@ -129,7 +129,7 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
         with_prefix += p.stages[fr.window[slot]].prefix_tokens > 0
     for i in range(h.shown * h.positions, actions):
         mask[i] = 0
-    h.can_wait = h.ended == 0 and can_wait(p, st)
+    h.can_wait = h.ended == 0 and (can_wait(p, st) or st.head[0].ready == 0)
     mask[actions] = h.can_wait
     if h.candidates_at >= 0:
         width = h.positions * CANDIDATE_WIDTH

@@ -39,7 +39,7 @@ def begin(
 
 @compiled
 def enter(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buffer) -> None:
-    """Look at a run that stands at its first decision."""
+    """Look at a run that stands at its first decision, or at its end if there is none."""
     p = problem_view(problem)
     st = state_view(state, p)
     f = facts_view(facts, p)
@@ -47,7 +47,6 @@ def enter(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buf
     open_window(fr)
     survey(p, st, f, fr)
     start_paying(p, st, f, fr)
-    fr.head[0].ended = st.head[0].ready == 0
     fr.head[0].time = st.head[0].now
     observe(problem, facts, state, frame, out)
 
@@ -124,7 +123,8 @@ def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, a
     if h.ended or action > last:
         return False
     if action == last:
-        if not engine.advance(p.buffer, st.buffer, log):
+        # A run that has nothing to decide ends with the first wait.
+        if st.head[0].ready > 0 and not engine.advance(p.buffer, st.buffer, log):
             return False
         h.waits += 1
         return True

@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
 """Colours of the four phases of a shard, in the order in which they happen (Okabe & Ito 2008)."""
 TOOL = "#8c6d31"
+DOWN = "#4d4d4d"
 LETTERS = {"load": "L", "transfer": "T", "prefill": "P", "decode": "D"}
 """The same in text; a load and a transfer at the same time show as the longer of the two."""
 
@@ -71,13 +72,17 @@ def spans(rows: Array) -> Spans:
     # The noise of a tool is on its own seconds alone.
     moved = start + rows["transfer_s"] * np.where(rows["device"] == HOST, 1.0, noise)
     begin = np.maximum(loaded, moved)
-    return Spans(
-        rows, start, loaded, moved, begin, begin + rows["prefill_s"] * noise, rows["end"].copy()
+    prefilled = begin + rows["prefill_s"] * noise
+    # Shards that are lost end early.
+    end = rows["end"].copy()
+    loaded, moved, begin, prefilled = (
+        np.minimum(time, end) for time in (loaded, moved, begin, prefilled)
     )
+    return Spans(rows, start, loaded, moved, begin, prefilled, end)
 
 
 class Stay(NamedTuple):
-    """A model in the memory of a device, from the load until the eviction or the end."""
+    """A model in the memory of a device, from the load until it has to go."""
 
     device: int
     model: int
@@ -94,21 +99,35 @@ def stays(trace: Trace, models: Array, until: float) -> list[Stay]:
         until: seconds, end of what is still resident.
     """
     since: dict[tuple[int, int], float] = {}
-    found = []
+    found: list[Stay] = []
     evictions = trace.evictions[trace.evictions["kind"] == EVICT_WEIGHTS]
     gone: dict[int, list[Any]] = {}
     for row in evictions:
         gone.setdefault(int(row["shard"]), []).append(row)
+    failures = [(float(row["down"]), int(row["device"])) for row in trace.outages]
     for number, shard in enumerate(trace.shards):
         start = float(shard["start"])
+        # What fails at the instant of a placement has failed before it.
+        while failures and failures[0][0] <= shard["committed"]:
+            _fail(since, found, *failures.pop(0))
         for row in gone.get(number, ()):
             key = (int(row["device"]), int(row["key"]))
             found.append(Stay(*key, since.pop(key, start), start))
         model = int(models[shard["stage"]])
         if model >= 0:
             since.setdefault((int(shard["device"]), model), start)
+    for failure in failures:
+        _fail(since, found, *failure)
     found += [Stay(*key, start, max(start, until)) for key, start in since.items()]
     return found
+
+
+def _fail(since: dict[tuple[int, int], float], found: list[Stay], down: float, device: int) -> None:
+    """A device that fails loses all its models, those of shards to come as well."""
+    for key in [key for key in since if key[0] == device]:
+        start = since.pop(key)
+        if start < down:
+            found.append(Stay(*key, start, down))
 
 
 def lanes(here: list[Stay]) -> NDArray[np.int64]:
@@ -142,6 +161,7 @@ def as_text(env: WorkflowSchedulingEnv) -> str:
     trace, view_now = env.trace(), env.view()
     ended = int((trace.stage_end > 0).sum())
     horizon = horizon_of(max(env.time, float(trace.shards["end"].max(initial=0.0))))
+    up = view_now.up
     counts = f"{ended} of {len(trace.stage_ids)} stages ended, {len(view_now.ready)} ready"
     legend = "L load, T transfer, P prefill, D decode, small letters: yet to come"
     lines = [
@@ -157,7 +177,8 @@ def as_text(env: WorkflowSchedulingEnv) -> str:
     queues = view_now.drain_estimates() - env.time
     for d, name in enumerate(trace.device_ids):
         models = ", ".join(here.get(d, ())) or "-"
-        lines.append(f"{name:>{width}} |{timelines[d]}| queue {queues[d]:7.2f} s  {models}")
+        state = f"queue {queues[d]:7.2f} s" if up[d] else "down           "
+        lines.append(f"{name:>{width}} |{timelines[d]}| {state}  {models}")
     for slot, stage in enumerate(env.window):
         workflow, name = trace.stage_ids[stage]
         ends = view_now.end_estimates(stage)
@@ -282,6 +303,8 @@ class Chart:
 
         style: dict[str, Any] = {"frameon": False, "fontsize": 8, "handlelength": 1.2}
         phases = dict(PHASES) | ({"tool": TOOL} if self._has_tools else {})
+        if self.compiled.problem.options.failures is not None:
+            phases["down"] = DOWN
         figure.legend(
             handles=[Patch(color=colour, label=phase) for phase, colour in phases.items()],
             loc="lower left",
@@ -357,6 +380,10 @@ class Chart:
             upper = device + 0.13 + strip * lane
             colours = [self._colours[m] for m in model.tolist()]
             artists.append(_bars(start, end, upper, upper + strip, colours, edge=False))
+        if len(trace.outages):
+            down, up = trace.outages["down"], np.minimum(trace.outages["up"], horizon)
+            row = trace.outages["device"].astype(float)
+            artists.append(_bars(down, np.minimum(up, now), row - 0.42, row + 0.48, DOWN))
         rows = len(self._axes.get_yticks())
         artists.append(
             Rectangle((now, -0.5), horizon - now, rows, facecolor="white", alpha=0.55, zorder=4)

@@ -22,10 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fate_gym
-from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.env import PolicyAdapter, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
-from fate_gym.problem import Problem, load_problem
+from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow, load_problem
 from fate_gym.sim import assert_valid
+from policies import make_policy
 from tests.env.episodes import legal_action, play, same
 from tests.strategies import problems
 
@@ -239,6 +240,24 @@ def test_a_window_smaller_than_the_frontier() -> None:
         seen |= set(env.window)
         env.step(0)
     assert seen == set(range(9))
+
+
+def test_a_run_without_decisions_ends_with_the_first_step() -> None:
+    """Only tools: whatever the action, nothing crashes, and waiting ends it."""
+    tools = Workflow(id="w", stages=(Stage(id="a", tool_seconds=2.0),), arrival=1.0)
+    cluster = Cluster(id="c", devices=(Device(id="d", gpu="A10G"),))
+    problem = Problem.build(cluster, [tools])
+    single = WorkflowSchedulingEnv(problem, reward_scale=1.0)
+    for env in (single, fate_gym.make_vec(1, problem=problem, reward_scale=1.0)):
+        _, info = env.reset(seed=0)
+        mask = np.atleast_2d(info["action_mask"])[0]
+        assert np.flatnonzero(mask).tolist() == [mask.size - 1]
+        for action, reward, ended in ((0, -0.1, False), (mask.size - 1, -2.0, True)):
+            given = np.array([action]) if isinstance(env, gymnasium.vector.VectorEnv) else action
+            _, got, terminated, _, _ = env.step(given)
+            assert (np.asarray(got).item(), np.asarray(terminated).item()) == (reward, ended)
+    trace = PolicyAdapter(make_policy("heft")).play(WorkflowSchedulingEnv(problem))
+    assert trace.makespan == 2.0
 
 
 # --- bad input --------------------------------------------------------------------------------

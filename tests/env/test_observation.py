@@ -306,7 +306,7 @@ class Expected:
         counts = np.array(assignment.counts)
         stage = self.stages[s][1]
         simulator = Simulator(self.env.compiled, seed=self.env.noise_seed)
-        simulator.restore(self.env.state().state)
+        simulator.restore(self.env.state().moment.state)
         before = len(self.trace.shards)
         # A log of its own starts empty: it writes where the run's log goes on.
         simulator.place(s, devices, counts.tolist())
@@ -430,7 +430,7 @@ class Expected:
         )
         return {
             "now": seconds(self.now - min(w.arrival for w in self.problem.workflows), long=True),
-            "can_wait": float(self.view.can_wait),
+            "can_wait": float(self.view.can_wait or not ready),
             "shown": len(window) / self.env.env_spec.options.window,
             "hidden": half(len(ready) - len(window), 4),
             "workflows": half(sum(n > 0 for n in left.values()), 4),
@@ -438,7 +438,7 @@ class Expected:
             "done": 1 - sum(left.values()) / max(1, total),
             "mean_queue": seconds(queues.mean()),
             "longest_queue": seconds(queues.max()),
-            "path_left": seconds(max(self.ranks[s] for s in ready), long=True),
+            "path_left": seconds(max((self.ranks[s] for s in ready), default=0.0), long=True),
             "work_left": seconds(work / len(self.devices), long=True),
             "uncertainty": half(self.problem.options.uncertainty, 0.5),
             "eager": float(self.problem.options.eager_transfers),

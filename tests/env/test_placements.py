@@ -17,7 +17,7 @@ from tests.strategies import problems
 def assert_actions_are_candidates(env: WorkflowSchedulingEnv) -> None:
     """Every slot and position; the mask says which."""
     simulator = Simulator(env.compiled, seed=env.noise_seed)
-    simulator.restore(env.state().state)
+    simulator.restore(env.state().moment.state)
     ranks = env.compiled.view.stages["upward_rank"]
     ready = simulator.ready
     window = env.window
@@ -28,7 +28,8 @@ def assert_actions_are_candidates(env: WorkflowSchedulingEnv) -> None:
     if hidden:
         assert ranks[window].min() >= ranks[list(hidden)].max()
     mask = env.action_masks()
-    assert mask[-1] == simulator.view().can_wait
+    # Where there is nothing to place, waiting ends the episode.
+    assert mask[-1] == (simulator.view().can_wait or not ready)
     positions, shards = env.env_spec.positions, env.env_spec.options.max_shards
     most = env.compiled.shape[5]
     for slot in range(env.env_spec.options.window):
@@ -73,7 +74,7 @@ def test_after_direct_placements(problem: Problem, seed: int) -> None:
     while not env.ended:
         assert_actions_are_candidates(env)
         view = env.view()
-        if view.can_wait and rng.random() < 0.2:
+        if not view.ready or (view.can_wait and rng.random() < 0.2):
             env.step(int(env.action_space.n) - 1)
             continue
         stage = int(rng.choice(view.ready))

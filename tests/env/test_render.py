@@ -12,8 +12,30 @@ from gymnasium.wrappers import RecordVideo
 
 import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv
-from fate_gym.env.render import PHASES, TOOL, as_text, horizon_of, lanes, picture, spans, stays
-from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
+from fate_gym.env.features import DEVICES
+from fate_gym.env.render import (
+    DOWN,
+    PHASES,
+    TOOL,
+    as_text,
+    horizon_of,
+    lanes,
+    picture,
+    spans,
+    stays,
+)
+from fate_gym.problem import (
+    Cluster,
+    Device,
+    Edge,
+    Failures,
+    Options,
+    Outage,
+    Problem,
+    Stage,
+    Workflow,
+)
+from fate_gym.sim import assert_valid
 from tests.env.episodes import legal_action, play
 
 
@@ -102,6 +124,30 @@ def test_phases_and_stays_are_those_of_the_trace() -> None:
     assert came.end == env.time
     assert lanes(here).tolist() == [0, 0, 0]
     assert sorted(lanes([gone._replace(end=gone.end + 1.0), came]).tolist()) == [0, 1]
+
+
+def test_failures_show() -> None:
+    """A device that is down, what it had, and the shard that it lost."""
+    options = Options(failures=Failures(outages=(Outage(device="d0", at=2.0, seconds=3.0),)))
+    problem = two_devices().model_copy(update={"options": options})
+    env = WorkflowSchedulingEnv(problem, max_shards=1, render_mode="rgb_array")
+    env.reset(seed=0)
+    observation, *_ = env.step(0)
+    assert env.time == 2.0
+    up = DEVICES.index("up")
+    assert observation["devices"][:, up].tolist() == [0.0, 1.0]
+    assert not env.action_masks()[0]
+    trace = env.trace()
+    assert trace.shards["lost"].tolist() == [1]
+    (stay,) = stays(trace, env.compiled.view.stages["model"], env.time)
+    assert stay.end == 2.0
+    assert spans(trace.shards).prefilled.max() <= 2.0
+    assert "down" in as_text(env)
+    env.step(1)
+    while not env.ended:
+        env.step(1)
+    assert DOWN in colours(picture(env)[: picture(env).shape[0] // 2])
+    assert_valid(env.trace())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""What the environment's documentation says of features, made from `fate_gym.env.features`.
+
+    python -m fate_gym.env.docs
+
+brings docs/environment.md up to date: the part between its markers is the class's docstring. A
+test fails while the two differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, Group
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "environment.md"
+BEGIN = "<!-- begin: the docstring of WorkflowSchedulingEnv, by python -m fate_gym.env.docs -->"
+END = "<!-- end -->"
+
+
+def feature_tables() -> str:
+    """A table for each group: index, feature, meaning, unit, scaling, range."""
+    return "\n\n".join(_table(group) for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES))
+
+
+def _table(group: Group) -> str:
+    lines = [
+        f"`{group.key}`: {group.rows}.",
+        "",
+        "| index | feature | meaning | unit | scaling | range |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = [(str(i), feature) for i, feature in enumerate(group.features)]
+    first = len(group.features)
+    for i, feature in enumerate(group.per_model):
+        offset = f"{first}" if i == 0 else f"{first} + {i if i > 1 else ''}M"
+        rows.append((f"{offset} + m", feature._replace(name=f"{feature.name}[m]")))
+    for index, feature in rows:
+        low, high = f"{feature.low:g}", f"{feature.high:g}"
+        cells = (index, f"`{feature.name}`", feature.meaning, feature.unit, feature.scaling)
+        lines.append(f"| {' | '.join(cells)} | [{low}, {high}] |")
+    return "\n".join(lines)
+
+
+def docstring() -> str:
+    """The docstring of the environment, one heading deeper."""
+    from fate_gym.env.env import WorkflowSchedulingEnv
+
+    text = inspect.getdoc(WorkflowSchedulingEnv) or ""
+    return re.sub("^##", "###", text, flags=re.MULTILINE)
+
+
+def page(text: str) -> str:
+    """The page with its generated part brought up to date."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{docstring()}\n\n{END}{after}"
+
+
+def main() -> int:
+    """Write the page."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
