@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import pytest
-
-from fate_gym.compiled import cache_root
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, warmup
-from policies import make_policy, policy_names
+from policies import make_policy, policy_names, policy_specs
 
 
 def signatures() -> dict[str, int]:
@@ -27,9 +24,8 @@ def _dispatchers(module: Any) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in vars(module).items() if hasattr(value, "py_func")]
 
 
-def test_the_warm_up_leaves_nothing_to_compile(capsys: pytest.CaptureFixture[str]) -> None:
-    assert warmup.main() == 0
-    assert str(cache_root()) in capsys.readouterr().out
+def test_the_warm_up_leaves_nothing_to_compile() -> None:
+    warmup.play()
     compiled = signatures()
     assert sum(compiled.values()) > 10
     problems = [
@@ -41,6 +37,12 @@ def test_the_warm_up_leaves_nothing_to_compile(capsys: pytest.CaptureFixture[str
         for name in policy_names():
             simulator.run(make_policy(name))
     assert signatures() == compiled
+
+
+def test_its_parts_hold_every_policy_once() -> None:
+    families = [family for part in (warmup.SHARED, *warmup.PARTS) for family in part]
+    assert len(set(families)) == len(families)
+    assert {spec.family for spec in policy_specs().values()} <= set(families)
 
 
 def test_the_small_problem_has_every_kind_of_stage_that_runs_in_waves_or_on_the_host() -> None:
