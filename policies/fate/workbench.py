@@ -44,8 +44,12 @@ from policies.fate.search import (
 )
 from policies.list_core import STATE, STRICT, UPWARD_RANK, Rules, make_choices, play
 
-EXACT = (Rules(UPWARD_RANK, STATE, 1, 1), Rules(UPWARD_RANK, STRICT, 1, 1))
-"""The policies ``heft_boosted`` and ``heft``, to the last bit: no plan is behind these."""
+EXACT = (
+    Rules(UPWARD_RANK, STATE, 1, 1),
+    Rules(UPWARD_RANK, STRICT, 1, 1),
+    Rules(UPWARD_RANK, STATE, 1, 1, ahead=1),
+)
+"""The policies ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, to the last bit."""
 Floats = NDArray[np.float64]
 Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
 OBJECTIVES: dict[str, int] = {

@@ -19,7 +19,7 @@ from policies.fate.policy import Fate
 from policies.fate.rollout import FateRollout
 from tests.strategies import problems
 
-BASES = ("heft", "heft_boosted")
+BASES = ("heft", "heft_boosted", "lookahead_heft_boosted")
 """The list schedules that the guard falls back on."""
 
 
