@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def train_task(config: DictConfig) -> float:
     """The task that Hydra calls once a training. Returns its best validation (for sweepers)."""
+    from hydra.core.hydra_config import HydraConfig
+
     from policies.learned.agent import missing_rl
 
     checked = _checked(config)
@@ -27,7 +30,16 @@ def train_task(config: DictConfig) -> float:
     from fate_gym.lab.training.loop import BEST, train
 
     print(f"{checked.title}: {checked.directory}", flush=True)
-    result, directory = train(checked, say=lambda line: print(line, flush=True))
+    overrides = " ".join(
+        shlex.quote(override)
+        for override in HydraConfig.get().overrides.task
+        if not override.startswith(("paths", "tracking", "name="))
+    )
+    result, directory = train(
+        checked,
+        command=f"python scripts/train.py {overrides}",
+        say=lambda line: print(line, flush=True),
+    )
     test = ""
     if result.test is not None:
         test = f"; test {result.test['normalised']:.4f}"

@@ -26,6 +26,7 @@ from fate_gym.env import WorkflowSchedulingVectorEnv
 from fate_gym.env.spec import EnvOptions, Limits
 from fate_gym.lab import provenance, results
 from fate_gym.lab.hydra_app import JobFailedError
+from fate_gym.lab.training.card import write_card
 from fate_gym.lab.training.config import DqnConfig, PpoConfig, TrainConfig
 from fate_gym.lab.training.curves import Curves, learning_curves
 from fate_gym.lab.training.imitation import (
@@ -50,7 +51,7 @@ from fate_gym.lab.training.progress import (
 from fate_gym.metrics import bootstrap_ci
 from fate_gym.sim import CompiledProblem
 from policies.learned.agent import Agent, PointerAgent, TorchAgent
-from policies.learned.checkpoint import Sizes, load_checkpoint, save_checkpoint
+from policies.learned.checkpoint import Sizes, save_checkpoint
 from policies.learned.policy import Learned
 from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 
@@ -66,8 +67,13 @@ class NotFiniteError(Exception):
     """A parameter is not a finite number any more."""
 
 
-def train(config: TrainConfig, *, say: Say = print) -> tuple[TrainResult, Path]:
+def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[TrainResult, Path]:
     """Train, or go on, or find that all is done; returns the result and the directory.
+
+    Args:
+        config: what to do.
+        command: what the card says of how to do it again.
+        say: called with a line now and then.
 
     Raises:
         InputError: bad problems or options; nothing has been written.
@@ -79,7 +85,7 @@ def train(config: TrainConfig, *, say: Say = print) -> tuple[TrainResult, Path]:
         say(f"{config.title}: done before, {directory}")
         return done, directory
     torch.set_num_threads(1)
-    training = Training(config, say)
+    training = Training(config, say, command)
     results.prepare_directory(directory)
     resolved = config.model_dump(mode="json")
     results.write_text(directory / results.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
@@ -102,10 +108,11 @@ class Training:
     Args:
         config: what to do.
         say: called with a line now and then.
+        command: for the card.
     """
 
-    def __init__(self, config: TrainConfig, say: Say) -> None:
-        self._config, self._say = config, say
+    def __init__(self, config: TrainConfig, say: Say, command: str = "") -> None:
+        self._config, self._say, self._command = config, say, command
         self._directory = config.directory
         curriculum = config.curriculum
         self._phases = [build_problems(phase, train=True) for phase in curriculum.phases]
@@ -422,7 +429,7 @@ class Training:
             machine=provenance.machine(),
         )
         results.write_table(self._directory / "curve.parquet", progress.curve)
-        load_checkpoint(self._directory / BEST)
+        write_card(self._directory / BEST, config, result, self._command)
         results.write_text(self._directory / RESULT, result.model_dump_json(indent=1) + "\n")
         return result
 

@@ -128,6 +128,7 @@ def test_every_agent_learns_what_is_easy(
     policy = make_policy("learned", checkpoint=str(directory / loop.BEST))
     assert float(Exam(toy).marks(policy).mean()) == pytest.approx(result.best)
     assert (directory / "gantt.png").stat().st_size > 1000
+    assert f"{result.best:.4f}" in (directory / loop.BEST / "card.md").read_text()
 
 
 def test_what_was_stopped_goes_on_as_if_nothing_had_happened(

@@ -1,0 +1,89 @@
+"""The card of a trained checkpoint: what it is, how it was made, how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fate_gym.lab.results import write_text
+from fate_gym.lab.training.config import TrainConfig
+from fate_gym.lab.training.progress import TrainResult
+from policies.learned.checkpoint import CARD, load_checkpoint
+
+
+def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: str) -> None:
+    """Put a card beside the weights of a finished training.
+
+    Args:
+        folder: the checkpoint.
+        config: of the training.
+        result: of the training.
+        command: makes the same again.
+    """
+    facts = load_checkpoint(folder).facts
+    numbers = sum(array.size for array in load_checkpoint(folder).weights.values())
+    params = ", ".join(f"{name} {value}" for name, value in facts.network.params.items())
+    training = facts.training
+    curriculum = config.curriculum
+    lines = [
+        f"# {config.agent.name}, seed {config.seed}",
+        "",
+        f"A network of kind `{facts.network.kind}` with {numbers:,} parameters ({params}).",
+        f"Sees the environment with {_options(config)}.",
+        "",
+        "```bash",
+        command,
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    for i, phase in enumerate(curriculum.phases, 1):
+        lines.append(f"| trained on, {i} | {_problems(phase)}, {phase.share:g} of the steps |")
+    lines.append(f"| chosen on | {_problems(curriculum.validation)} |")
+    if config.agent.imitation is not None:
+        teacher = config.agent.imitation.teacher
+        lines.append(f"| imitated | {teacher}: {result.labelled_states:,} labelled states |")
+    if result.steps:
+        lines.append(
+            f"| steps | {result.steps:,}; the best checkpoint is of step {result.best_steps:,} |"
+        )
+    lines += [
+        f"| wall time | {result.seconds / 60:.0f} minutes, one thread, {result.machine} |",
+        f"| commit | {training.get('git_sha')} |",
+        f"| validation | {_result(result.validation)} |",
+    ]
+    if result.test is not None and curriculum.test is not None:
+        lines.append(f"| test | {_result(result.test)}, on {_problems(curriculum.test)} |")
+    lines += [
+        "",
+        "Results are mean times of workflows, divided by round robin's on the same problem;",
+        "below 1 is faster.",
+    ]
+    write_text(folder / CARD, "\n".join(lines) + "\n")
+
+
+def _options(config: TrainConfig) -> str:
+    options = config.options
+    return f"a window of {options.window} stages and up to {options.max_shards} devices a stage"
+
+
+def _problems(chosen: Any) -> str:
+    seeds = chosen.seeds
+    last = seeds.first + seeds.count - 1
+    text = f"{', '.join(chosen.suites)}, " + (
+        f"seed {seeds.first}" if seeds.count == 1 else f"seeds {seeds.first} to {last}"
+    )
+    if chosen.clusters:
+        text += f" on {', '.join(chosen.clusters)}"
+    return text + (f", up to {chosen.max_stages} stages" if chosen.max_stages else "")
+
+
+def _result(marks: dict[str, Any]) -> str:
+    text = f"{marks['normalised']:.4f}"
+    if marks["low"] is not None:
+        text += f" [{marks['low']:.4f}, {marks['high']:.4f}]"
+    return f"{text} over {marks['problems']} problems"
+
+
+__all__ = ["write_card"]
