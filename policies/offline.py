@@ -18,6 +18,7 @@ from policies.list_tables import (
     paths_through,
     upward_ranks,
 )
+from policies.plan_queues import PlanQueues
 
 Method = Literal["heft", "cpop", "peft"]
 
@@ -48,32 +49,15 @@ class OfflineScheduler:
         """Forget the plans."""
         p = view.compiled.view
         self._planned = np.zeros(p.workflows.size, np.bool_)
-        self._queues: list[list[int]] = [[] for _ in range(p.devices.size)]
-        self._placed: dict[int, int] = {}
+        self._queues = PlanQueues(p.devices.size)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place the ready stages whose turn in the plan it is."""
         workflow_of = view.compiled.workflow_of
-        ready = view.ready
-        for stage in ready:
+        for stage in view.ready:
             if not self._planned[workflow_of[stage]]:
                 self._plan(view, int(workflow_of[stage]))
-        waiting = set(ready)
-        for stage in ready:
-            if stage in self._placed:
-                # Its device failed while it ran or waited: it goes first once that is repaired.
-                self._queues[self._placed.pop(stage)].append(stage)
-        assignments = []
-        for device, queue in enumerate(self._queues):
-            while queue and view.vanished(queue[-1]):
-                queue.pop()
-            while queue and queue[-1] in waiting and view.up[device]:
-                stage = queue.pop()
-                self._placed[stage] = device
-                assignments.append(Assignment(stage, (device,)))
-                while queue and view.vanished(queue[-1]):
-                    queue.pop()
-        return assignments
+        return self._queues.due(view)
 
     def _plan(self, view: DecisionView, workflow: int) -> None:
         plan = plan_workflow(
@@ -92,14 +76,13 @@ class OfflineScheduler:
         own = slice(first, int(record["stages_to"]))
         # A stage of no length stands before the one that starts at the same time.
         order = np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))
-        mine: list[list[int]] = [[] for _ in self._queues]
+        mine: list[list[int]] = [[] for _ in range(view.devices)]
         devices = plan.device[own][order]
         for stage, device in zip((first + order).tolist(), devices.tolist(), strict=True):
             if device >= 0:
                 mine[device].append(stage)
-        for queue, new in zip(self._queues, mine, strict=True):
-            # Kept in reverse: the next stage is the last element. New work goes behind old.
-            queue[:0] = new[::-1]
+        for device, stages in enumerate(mine):
+            self._queues.append(device, stages)
 
 
 def method_tables(

@@ -348,3 +348,15 @@ def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
     return Problem.build(
         cluster, flows, id=f"random-{kind}", options=draw(options(cluster)), models=[TINY_MOE]
     )
+
+
+def certain(problem: Problem) -> Problem:
+    """The problem without noise, failures, choices and fan-outs: estimates are what happens."""
+    options = problem.options.model_copy(
+        update={"uncertainty": 0.0, "length_uncertainty": 0.0, "failures": None}
+    )
+    workflows = tuple(
+        workflow.model_copy(update={"choices": (), "fan_outs": ()})
+        for workflow in problem.workflows
+    )
+    return problem.model_copy(update={"options": options, "workflows": workflows})

@@ -50,11 +50,11 @@ def blocks(page: Path) -> list[Block]:
 
 
 def smaller(code: str) -> str:
-    """The same commands on the smallest suite, with two seeds."""
+    """The same commands on the smallest suite, with one seed."""
     code = re.sub(r"suite=(?!files)[\w]+", "suite=smoke", code)
     code = re.sub(r"experiment=\w+(?!.*suite=)", r"\g<0> suite=smoke", code)
     code = re.sub(r"(runs/\w+)/(?:quick|real_dag\w*)/", r"\1/smoke/", code)
-    return re.sub(r"range\(\d+\)", "range(2)", code)
+    return re.sub(r"range\(\d+\)", "range(1)", code)
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ class GraphObservation(
     """The stages that have arrived as `gymnasium.spaces.GraphInstance` under the key ``graph``.
 
     Takes the place of ``dag_nodes`` and ``dag_edges``; only what is there is in the graph. Nodes
-    keep the order of the problem, edges go from parent to child. The feature ``slot`` of a node
-    says where it stands in the window.
+    keep the order of the problem, edges go from parent to child and weigh 1 (the space knows no
+    edges without features). The feature ``slot`` of a node says where it stands in the window.
     """
 
     def __init__(self, env: Env) -> None:
@@ -87,14 +87,16 @@ class GraphObservation(
         assert isinstance(nodes, spaces.Box)
         kept = {key: box for key, box in boxes.items() if not key.startswith("dag_")}
         row = spaces.Box(nodes.low[0], nodes.high[0], nodes.shape[1:], np.float32)
-        self.observation_space = spaces.Dict(kept | {"graph": spaces.Graph(row, None)})
+        weight = spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.observation_space = spaces.Dict(kept | {"graph": spaces.Graph(row, weight)})
 
     def observation(self, observation: Observation) -> dict[str, Any]:
         nodes, edges = observation["dag_nodes"], observation["dag_edges"]
         here = nodes[:, 0] > 0
         number = np.cumsum(here) - 1
         links = number[edges[edges[:, 0] >= 0]]
-        graph = spaces.GraphInstance(nodes[here], None, links.astype(np.int32))
+        weights = np.ones((len(links), 1), np.float32)
+        graph = spaces.GraphInstance(nodes[here], weights, links.astype(np.int32))
         kept = {key: value for key, value in observation.items() if not key.startswith("dag_")}
         return kept | {"graph": graph}
 

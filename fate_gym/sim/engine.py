@@ -271,9 +271,20 @@ def _release_children(p: ProblemView, st: StateView, log: Log, s: int) -> None:
     for i in range(p.stages[s].children_from, p.stages[s].children_to):
         child = p.edges[p.out_edges[i]].child
         st.stages[child].missing -= 1
-        # A child that has vanished is done already.
-        if st.stages[child].missing == 0 and st.stages[child].status == WAITING:
+        if _awaits_nothing(p, st, child):
             _become_ready(p, st, log, child)
+
+
+@inlined
+def _awaits_nothing(p: ProblemView, st: StateView, s: int) -> bool:
+    """Whether stage ``s`` lives, its parents are done, and so is what decides on it.
+
+    All parents may have vanished before its own chooser has run. One that has vanished is done.
+    """
+    stage = st.stages[s]
+    chooser = p.stages[s].chooser
+    decided = chooser < 0 or st.stages[chooser].status == DONE
+    return stage.missing == 0 and stage.status == WAITING and decided
 
 
 @compiled
@@ -306,6 +317,8 @@ def _choose(problem: Buffer, state: Buffer, log: Log, s: int) -> None:
             head.known_left -= 1
             gone[count] = v
             count += 1
+        elif stage.chooser == s and _awaits_nothing(p, st, v):
+            _become_ready(p, st, log, v)
     for i in range(count):
         _release_children(p, st, log, gone[i])
 
@@ -447,8 +460,7 @@ def _repair(p: ProblemView, st: StateView, d: int) -> None:
     """The device is up, and empty. Stages that had no host are ready."""
     st.devices[d].drains_at = st.head[0].now
     for s in range(p.stages.size):
-        stage = st.stages[s]
-        if stage.status == WAITING and stage.missing == 0 and p.clean_seconds[s, d] < np.inf:
+        if p.clean_seconds[s, d] < np.inf and _awaits_nothing(p, st, s):
             _enlist(st, s)
 
 

@@ -395,6 +395,8 @@ class _Replay:
         self.events.sort()
         self.vanished_by: dict[int, int] = {}
         """The chooser that did live, of each stage that vanished."""
+        self.chooser: dict[int, int] = {}
+        """The stage at whose end it is drawn whether a stage lives."""
 
     # reporting
 
@@ -510,8 +512,13 @@ class _Replay:
     def ready(self, node: _Node) -> float:
         if node.number in self.again:
             return self.again[node.number]
-        ends = (self.done[self.decider(parent.stage)].end for parent in node.parents)
+        ends = (self.done[self.decider(before)].end for before in self.awaited(node))
         return max(self.world.problem.workflows[node.workflow].arrival, *ends, 0.0)
+
+    def awaited(self, node: _Node) -> list[int]:
+        """What has to be done before a stage is ready: its parents, and what decides on it."""
+        own = [self.chooser[node.number]] if node.number in self.chooser else []
+        return [parent.stage for parent in node.parents] + own
 
     def decider(self, stage: int) -> int:
         """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""
@@ -519,7 +526,7 @@ class _Replay:
 
     def place(self, node: _Node, rows: list[tuple[int, Any]]) -> None:
         """Check a placement, run its shards and note the end of the stage."""
-        missing = [p.stage for p in node.parents if self.decider(p.stage) not in self.done]
+        missing = [s for s in self.awaited(node) if self.decider(s) not in self.done]
         if missing:
             names = ", ".join(self.world.nodes[parent].name for parent in missing)
             self.stop(f"{node.name}: committed before its parents ran: {names}")
@@ -606,7 +613,7 @@ class _Replay:
             if not (0 <= device < len(names) and up_again.get(device, -1.0) < down < up):
                 self.stop(f"outages: device {device} from {down!r} to {up!r} cannot be")
             up_again[device] = up
-        if self.outages != sorted(self.outages):
+        if self.outages != sorted(self.outages, key=lambda outage: (outage[0], outage[2])):
             self.stop("outages: not in the order of their failures")
         if failures is None:
             if self.outages:
@@ -639,7 +646,8 @@ class _Replay:
                     for stage in replica:
                         waiting.append((number[w, stage], number[w, fan_out.after], low, math.inf))
                     low += weight
-        choosers = {chooser for _, chooser, _, _ in waiting}
+        self.chooser = {child: chooser for child, chooser, _, _ in waiting}
+        choosers = set(self.chooser.values())
         # A chooser may itself have been drawn: whoever depends on one that is settled comes next.
         unsettled = {stage for stage, _, _, _ in waiting}
         while waiting:

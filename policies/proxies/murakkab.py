@@ -105,7 +105,8 @@ class Murakkab(OneAtATime):
         kinds, kind_of = np.unique(np.vstack([price, speed]).T, axis=0, return_inverse=True)
         counts = np.bincount(kind_of.ravel())
         demand = np.array([self._demand[model] for model in models]) * self._headroom
-        replicas = fewest_replicas(demand, kinds[:, 1:].T, kinds[:, 0], counts)
+        rates, prices = (np.ascontiguousarray(a) for a in (kinds[:, 1:].T, kinds[:, 0]))
+        replicas = fewest_replicas(demand, rates, prices, counts)
         free = [np.flatnonzero(kind_of.ravel() == kind).tolist() for kind in range(counts.size)]
         hosts: dict[int, list[int]] = {}
         for stay in (True, False):

@@ -29,6 +29,7 @@ from fate_gym.sim import CompiledProblem
 from fate_gym.sim.cost import prefill_seconds
 from fate_gym.sim.layout import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, Buffer, problem_view
 from policies.base import Assignment, DecisionView
+from policies.plan_queues import PlanQueues
 
 TICK = 1e-4
 """Seconds of one unit of time in the model."""
@@ -85,13 +86,12 @@ class OracleCpSat:
                 remedy=f"the oracle is for problems of at most {self._most_stages} stages",
             )
         found = solve_whole(arrays, limit=self._limit)
-        self._queues: list[list[int]] = [[] for _ in range(arrays.shape[1])]
+        self._queues = PlanQueues(arrays.shape[1])
         place = {int(s): i for i, s in enumerate(arrays.view.topological)}
-        # Of stages without length, parents first; the next of a queue is its last element.
-        order = sorted(range(stages), key=lambda s: (-found.start[s], -place[s]))
-        for stage in order:
-            if found.device[stage] >= 0:
-                self._queues[found.device[stage]].append(stage)
+        # Of stages without length, parents first.
+        order = sorted(range(stages), key=lambda s: (found.start[s], place[s]))
+        for device in range(arrays.shape[1]):
+            self._queues.append(device, [s for s in order if found.device[s] == device])
         self._planned = found.makespan < np.inf
         self.counters = {
             "oracle_bound": found.bound,
@@ -101,15 +101,14 @@ class OracleCpSat:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place the ready stages whose turn it is on their devices."""
-        if not self._planned:
-            stage = view.ready[0]
-            return [Assignment(stage, (int(view.end_estimates(stage).argmin()),))]
-        waiting = set(view.ready)
-        assignments = []
-        for device, queue in enumerate(self._queues):
-            while queue and queue[-1] in waiting:
-                assignments.append(Assignment(queue.pop(), (device,)))
-        return assignments
+        if self._planned:
+            return self._queues.due(view)
+        ends = {stage: view.end_estimates(stage) for stage in view.ready}
+        return [
+            Assignment(stage, (int(end.argmin()),))
+            for stage, end in ends.items()
+            if end.min() < np.inf
+        ][:1]
 
 
 def solve_whole(arrays: CompiledProblem, *, limit: float) -> Oracle:

@@ -24,6 +24,7 @@ from fate_gym.sim import (
     assert_valid,
 )
 from policies import make_policy, policy_names
+from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems
 
 SEEDS = st.integers(0, 2**32)
@@ -39,9 +40,10 @@ def test_every_policys_trace(
     """Also with a window smaller than the frontier and fewer shards than the policy uses."""
     problem = data.draw(problems(kind))
     simulator = Simulator(problem)
-    expected = simulator.run(make_policy(name), seed=seed)
+    params = SMALL.get(name, {})
+    expected = simulator.run(make_policy(name, **params), seed=seed)
     env = WorkflowSchedulingEnv(simulator.compiled.problem, window=window, max_shards=shards)
-    adapter = PolicyAdapter(make_policy(name))
+    adapter = PolicyAdapter(make_policy(name, **params))
     trace = adapter.play(env, seed=seed)
     assert trace.same_schedule(expected)
     assert trace.policy == expected.policy

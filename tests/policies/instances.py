@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Assignment, DecisionView, Trace
+
+SMALL: dict[str, dict[str, Any]] = {
+    "best_known": {"work": 20_000, "rounds": 1},
+    "oracle_cpsat": {"limit": 0.1},
+}
+"""Budgets of the references that are enough for small problems."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
-from fate_gym.problem import Cluster, Problem
+from fate_gym.problem import Cluster, Failures, Problem
 from fate_gym.sim import Policy, Simulator, Trace, assert_valid, compile_problem
 from policies import build_policy, make_policy, policy_names, policy_specs
 from policies.list_scheduling import ListScheduler, Order
+from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems
 
 SEEDS = st.integers(0, 2**32)
@@ -29,7 +30,7 @@ def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, s
     """Complete, valid, the same again by the same object after another run, and by a new one."""
     problem = data.draw(problems(kind))
     other = data.draw(problems(kind, most=5))
-    policy = make_policy(name)
+    policy = make_policy(name, **SMALL.get(name, {}))
     assert isinstance(policy, Policy)
     assert policy.name == name
     simulator = Simulator(problem)
@@ -41,7 +42,8 @@ def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, s
     again = simulator.run(policy, seed=seed)
     assert first.same_schedule(again)
     assert _counted(first) == _counted(again)
-    assert first.same_schedule(Simulator(problem).run(make_policy(name), seed=seed))
+    fresh = make_policy(name, **SMALL.get(name, {}))
+    assert first.same_schedule(Simulator(problem).run(fresh, seed=seed))
 
 
 def _counted(trace: Trace) -> dict[str, float]:
@@ -67,8 +69,13 @@ def test_one_device_is_enough(name: str, problem: Problem) -> None:
         )
         for workflow in problem.workflows
     ]
-    alone = Problem.build(cluster, workflows, options=problem.options, models=problem.models)
-    assert_valid(Simulator(alone).run(make_policy(name)))
+    options = problem.options
+    if options.failures and options.failures.outages:
+        outages = tuple(o for o in options.failures.outages if o.device == largest.id)
+        failures = Failures(outages=outages) if outages else None
+        options = options.model_copy(update={"failures": failures})
+    alone = Problem.build(cluster, workflows, options=options, models=problem.models)
+    assert_valid(Simulator(alone).run(make_policy(name, **SMALL.get(name, {}))))
 
 
 def test_only_the_random_policies_heed_their_seed() -> None:

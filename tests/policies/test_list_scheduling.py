@@ -16,7 +16,7 @@ from policies import make_policy
 from policies.list_core import NO_PENALTY
 from policies.list_scheduling import ListScheduler, Order
 from policies.offline import OfflinePlan, OfflineScheduler, plan_workflow
-from tests.strategies import problems
+from tests.strategies import certain, problems
 
 ORDERS: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")
 
@@ -25,12 +25,6 @@ def scheduler(
     order: Order, *, boosted: bool = True, lazy: bool = False, shards: int = 1
 ) -> ListScheduler:
     return ListScheduler(name="it", order=order, boosted=boosted, lazy=lazy, max_shards=shards)
-
-
-def certain(problem: Problem) -> Problem:
-    """The problem without noise: estimates are what happens."""
-    options = problem.options.model_copy(update={"uncertainty": 0.0})
-    return problem.model_copy(update={"options": options})
 
 
 class Checked:

@@ -164,6 +164,29 @@ def test_with_a_chooser_vanishes_what_depends_on_it() -> None:
         assert np.isnan(run.draws[1]) == run.stage_vanished[1]
 
 
+def test_no_stage_is_ready_before_it_is_decided_whether_it_lives() -> None:
+    """Its only parent vanishes early, by another choice; its own is open until `late` ends."""
+    stages = [fixed("early"), fixed("late", 5.0), fixed("between"), fixed("last")]
+    edges = [("early", "between"), ("late", "between"), ("between", "last")]
+    choices = [
+        Choice(
+            after="early",
+            options=[Branch(probability=1 - 1e-9), Branch(probability=1e-9, stages=["between"])],
+        ),
+        Choice(after="late", options=[Branch(probability=1.0, stages=["last"])]),
+    ]
+    simulator = Simulator(build(stages, edges, choices=choices))
+    simulator.place(0, (0,))
+    simulator.place(1, (1,))
+    simulator.wait()
+    assert simulator.ready == [3]
+    simulator.place(3, (0,))
+    trace = simulator.trace()
+    assert trace.stage_ready[3] == 5.0
+    finish(simulator)
+    assert_valid(simulator.trace())
+
+
 def test_a_vanished_parent_passes_nothing_on() -> None:
     """No bytes, no prefill of inherited tokens; the tokens are no cache hit either."""
     shape: dict[str, Any] = {"model": "Phi-3-mini", "prompt_tokens": 100, "output_tokens": 5}
