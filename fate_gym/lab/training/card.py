@@ -20,8 +20,9 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
         result: of the training.
         command: makes the same again.
     """
-    facts = load_checkpoint(folder).facts
-    numbers = sum(array.size for array in load_checkpoint(folder).weights.values())
+    checkpoint = load_checkpoint(folder)
+    facts = checkpoint.facts
+    numbers = sum(array.size for array in checkpoint.weights.values())
     params = ", ".join(f"{name} {value}" for name, value in facts.network.params.items())
     training = facts.training
     curriculum = config.curriculum

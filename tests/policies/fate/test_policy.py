@@ -17,7 +17,7 @@ from policies.fate import policy as fate_module
 from policies.fate.planner import FrontierProblem, Plan
 from policies.fate.policy import Fate
 from policies.fate.rollout import FateRollout
-from tests.strategies import problems
+from tests.strategies import certain, problems
 
 BASES = ("heft", "heft_boosted", "lookahead_heft_boosted")
 """The list schedules that the guard falls back on."""
@@ -25,10 +25,8 @@ BASES = ("heft", "heft_boosted", "lookahead_heft_boosted")
 
 def alone(problem: Problem) -> Problem:
     """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
-    certain = {"uncertainty": 0.0, "length_uncertainty": 0.0, "failures": None}
-    options = problem.options.model_copy(update=certain)
-    workflow = problem.workflows[0].model_copy(update={"choices": (), "fan_outs": ()})
-    return problem.model_copy(update={"options": options, "workflows": (workflow,)})
+    known = certain(problem)
+    return known.model_copy(update={"workflows": known.workflows[:1]})
 
 
 def run(problem: Problem, **params: Any) -> Trace:
