@@ -1,6 +1,6 @@
 """Search the free parameters of the baselines on a training split, all with one budget.
 
-    python scripts/tune_baselines.py [--trials 8] [--suite real_dag_train] [POLICY ...]
+    python scripts/tune_baselines.py [--trials 16] [--suite real_dag_train] [POLICY ...]
 
 Each policy gets its own search of the same number of trials (Optuna's TPE, the same seed; needs
 the extra `tune`) over what its source leaves open; published parameters are not searched. Prints
@@ -61,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = [*SPACES, *(f"{name}_boosted" for name in BOOSTED)]
     parser.add_argument("policy", nargs="*", help="default: all that have something to search")
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--suite", default="real_dag_train")
     parser.add_argument("--runs", default="runs/tune")
     options = parser.parse_args()

@@ -10,7 +10,8 @@ At every event with ready stages and an idle device:
 5. guard (ours): list schedules (with state costs and with classical costs, with and without shards,
    planned anew at every event) are played to the end of the known work when work arrives; the best
    plan is kept (`workbench`). A proposal is taken if what follows it, by a list schedule or by the
-   plan that was kept, is better. So without noise FATE is never behind the best of its bases.
+   plan that was kept, is better; if not, each of its placements is tried alone. So without noise
+   FATE is never behind the best of its bases.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Fate:
         guard: bool = True,
         shares: Sequence[float] = (1.0,),
         ignore: Sequence[Dimension] = (),
-        limit: float = 0.005,
+        limit: float = 0.002,
     ) -> None:
         self.name = name
         check_objective(objective, name)
@@ -131,7 +132,7 @@ class Fate:
                 self.counters["plans_equal_base"] += 1
                 continue
             seen.append(_places(proposal))
-            value = self._weigh(proposal, value)
+            value = self._consider(proposal, kept, value)
         return bench.starting(view)
 
     def _frontier(self) -> Frontier:
@@ -171,6 +172,17 @@ class Fate:
             hint=_hint(frontier, kept),
         )
         return solve(frontier_problem, share=share, limit=self._limit)
+
+    def _consider(self, proposal: list[Assignment], kept: list[Assignment], value: float) -> float:
+        """Take a proposal if it is better, else those of its placements that are; the value."""
+        found = self._weigh(proposal, value)
+        if found < value or len(proposal) == 1:
+            return found
+        same = _places(kept)
+        for assignment in proposal:
+            if not _places([assignment]) <= same:
+                found = self._weigh([assignment], found)
+        return found
 
     def _weigh(self, proposal: list[Assignment], value: float) -> float:
         """Take a proposal if what follows it is better than the plan kept; returns the value."""

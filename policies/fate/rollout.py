@@ -207,11 +207,13 @@ class FateRollout:
             return value
         self.counters["singles_better"] += 1
         single = float(found.value[best])
-        gains = value - found.value[:count]
-        if self._cp_sat and (gains > 0).sum() > 1:
-            joint = self._joint(gains, count, style, single)
-            if joint < single:
-                return joint
+        # Gains are differences: there are none on an incumbent that never ends.
+        if self._cp_sat and np.isfinite(value):
+            gains = value - found.value[:count]
+            if (gains > 0).sum() > 1:
+                joint = self._joint(gains, count, style, single)
+                if joint < single:
+                    return joint
         bench.best[:] = bench.other
         return single
 

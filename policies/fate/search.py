@@ -26,7 +26,7 @@ from fate_gym.sim.layout import (
     state_view,
 )
 from policies.fate.plans import DeskView, PlanView, desk_view, plan_view
-from policies.fate.player import EQUAL, MAKESPAN, Style, hosts, play
+from policies.fate.player import EQUAL, MAKESPAN, Style, hosts, play, release
 
 RANK, FCFS, REMAINING, SLACK, STRETCH = 0, 1, 2, 3, 4
 """Orders of the list schedules that plans begin with."""
@@ -88,12 +88,22 @@ def value_of(
     style: Style,
     bound: float,
 ) -> float:
-    """The mean objective of a plan over the forks, (N, bytes); completes it on the first."""
+    """The mean objective of a plan over the forks, (N, bytes); completes it on the first.
+
+    Its times are those of the first fork. On the others, whose events come at other times, only
+    its devices and turns hold; one that starts nothing now waits for each fork's next event.
+    """
     p = problem_view(problem)
     wk = desk_view(desk, p)
     total, second = 0.0, 0.0
     count = forks.shape[0]
+    waits = False
     for i in range(count):
+        if i == 1:
+            waits = _starts_nothing(problem, forks[0], plan_)
+            release(problem, plan_)
+        if waits:
+            _wait(problem, forks[i], plan_)
         state[:] = forks[i]
         value = play(problem, state, log, plan_, desk, style, bound * count - total)
         if value == np.inf:
@@ -102,6 +112,30 @@ def value_of(
         second += wk.head[0].second
     wk.head[0].second = second
     return total / count
+
+
+@compiled
+def _starts_nothing(problem: Buffer, state: Buffer, plan_: Buffer) -> bool:
+    p = problem_view(problem)
+    st = state_view(state, p)
+    plan = plan_view(plan_, p)
+    for i in range(st.head[0].ready):
+        if plan.stages[st.ready[i]].not_before <= st.head[0].now:
+            return False
+    return True
+
+
+@compiled
+def _wait(problem: Buffer, state: Buffer, plan_: Buffer) -> None:
+    """No ready stage starts before the next event, if one lies ahead."""
+    p = problem_view(problem)
+    st = state_view(state, p)
+    plan = plan_view(plan_, p)
+    time = next_event_time(p, st)
+    if time == np.inf:
+        return
+    for i in range(st.head[0].ready):
+        plan.stages[st.ready[i]].not_before = time
 
 
 # --- candidates of the frontier --------------------------------------------------------------
@@ -260,13 +294,10 @@ def value_candidates(
 def fix_candidate(problem: Buffer, state: Buffer, plan_: Buffer, found: Candidates, c: int) -> None:
     """Put a candidate in front of a plan."""
     p = problem_view(problem)
-    st = state_view(state, p)
     plan = plan_view(plan_, p)
     width = found.width[c]
     if width == 0:
-        time = next_event_time(p, st)
-        for i in range(st.head[0].ready):
-            plan.stages[st.ready[i]].not_before = time
+        _wait(problem, state, plan_)
         return
     s = found.stage[c]
     plan.stages[s].width = width
