@@ -34,8 +34,8 @@ compare: $(COMPILED)  ## compare the policies on suite quick and write the repor
 report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
 	$(BIN)/python $(REPORT) $(RUN)
 
-readme: $(TOOLS)  ## put the last comparison into README.md
-	$(BIN)/python scripts/update_readme.py
+readme: $(TOOLS)  ## put finished runs into README.md and docs
+	$(BIN)/python scripts/update_docs.py
 
 bench: $(COMPILED) $(TOOLS)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)

@@ -316,6 +316,9 @@ def markdown(report: Report, figures: Sequence[str]) -> str:
     if several:
         for suite, rows in report.suites.items():
             lines += [f"## {suite}", "", *_summary_lines(rows), ""]
+        lines += ["## By suite", "", *_by_suite_lines(report), ""]
+    if any(not isnan(row.headroom_strict) for row in report.summary):
+        lines += ["## Headroom captured", "", *_headroom_lines(report), ""]
     if report.effects:
         lines += [f"## Against {report.spec.reference}", "", *_effect_lines(report), ""]
     for name in figures:
@@ -401,6 +404,42 @@ def _summary_lines(rows: Sequence[PolicySummary]) -> list[str]:
             f"{row.decision_ms_p50:.2f} / {row.decision_ms_p99:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _by_suite_lines(report: Report) -> list[str]:
+    """Means of every policy on every suite, and who is the strongest baseline there."""
+    suites = list(report.suites)
+    means = {suite: {row.policy: row for row in report.suites[suite]} for suite in report.suites}
+    lines = [f"| policy | {' | '.join(suites)} |", "|---" + "|--:" * len(suites) + "|"]
+    for name in report.order:
+        cells = []
+        for suite in suites:
+            row = means[suite].get(name)
+            text = "–"
+            if row is not None:
+                text = interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi)
+            cells.append(f"**{text}**" if name == _strongest_on(report, suite) else text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "Bold: the strongest baseline of a suite."]
+
+
+def _strongest_on(report: Report, suite: str) -> str | None:
+    sweep = report.sweep
+    rows = sweep.rows[sweep.rows["suite"] == suite]
+    return choose_baselines(mean_order(rows), sweep.families, sweep.boosted).strongest
+
+
+def _headroom_lines(report: Report) -> list[str]:
+    baselines = report.baselines
+    lines = [
+        f"| policy | from {baselines.strict} (strict) | from {baselines.boosted} (boosted) |",
+        "|---|--:|--:|",
+    ]
+    for row in report.summary:
+        if not isnan(row.headroom_strict) and row.headroom_strict > 0.0:
+            cells = [number(row.headroom_strict, ".0%"), number(row.headroom_boosted, ".0%")]
+            lines.append(f"| {row.policy} | {' | '.join(cells)} |")
     return lines
 
 

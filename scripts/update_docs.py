@@ -1,0 +1,108 @@
+"""Puts tables and figures of finished runs into README and documentation: ``make readme``.
+
+A table stands between ``<!-- begin runs/NAME: HEADING -->`` and ``<!-- end runs/NAME: HEADING -->``
+(without a heading: the first table) and is renewed from ``runs/NAME/report.md``; tables without a
+run on this machine stay as they are. `FIGURES` says which pictures go into docs/images.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from fate_gym.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/results.md", "docs/learned.md")
+SECTION = re.compile(
+    r"<!-- begin (runs/[\w/]+)(: [^\n]+)? -->\n.*?<!-- end \1(?:: [^\n]+)? -->", flags=re.DOTALL
+)
+CHROMIUM = Path("/usr/bin/chromium")
+FIGURES = {
+    "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
+    "runs/headline": {"ecdf.png": "headline_ecdf.png", "intensity.png": "headline_intensity.png"},
+    "runs/ablation": {"forest.png": "ablation_forest.png"},
+    "runs/sensitivity": {"axis.png": "sensitivity_devices.png"},
+    "runs/sensitivity_depth": {"axis.png": "sensitivity_depth.png"},
+    "runs/sensitivity_window": {"axis.png": "sensitivity_window.png"},
+    "runs/sensitivity_max_shards": {"axis.png": "sensitivity_max_shards.png"},
+    "runs/sensitivity_steps": {"axis.png": "sensitivity_steps.png"},
+    "runs/prefix_reuse": {"axis.png": "prefix_reuse_share.png"},
+    "runs/curves": {"curves.png": "learning_curves.png"},
+}
+
+
+def table(report: str, heading: str | None) -> str:
+    """A table of a report, the commands that made it, and on what.
+
+    Raises:
+        InputError: the report has no such heading.
+    """
+    lines = report.splitlines()
+    start = 0
+    if heading is not None:
+        if f"## {heading}" not in lines:
+            known = ", ".join(line[3:] for line in lines if line.startswith("## "))
+            raise InputError(f"no heading {heading!r} in the report", remedy=f"one of {known}")
+        start = lines.index(f"## {heading}")
+    first = next(i for i in range(start, len(lines)) if lines[i].startswith("|"))
+    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
+    made_with = [
+        line.removeprefix("- ") for line in lines if line.startswith(("- machine:", "- commit:"))
+    ]
+    return "\n".join([*lines[first:last], "", f"Made on {'; '.join(made_with)}."])
+
+
+def renewed(section: re.Match[str]) -> str:
+    """The section with the table of its run, or as it was."""
+    run, heading = section[1], section[2] or ""
+    report = ROOT / run / "report.md"
+    if not report.exists():
+        return section[0]
+    text = table(report.read_text(encoding="utf-8"), heading.removeprefix(": ") or None)
+    return f"<!-- begin {run}{heading} -->\n{text}\n<!-- end {run}{heading} -->"
+
+
+def copy_figures() -> None:
+    """Pictures of the runs that are on this machine."""
+    for run, names in FIGURES.items():
+        for source, target in names.items():
+            if (ROOT / run / source).exists():
+                shutil.copy(ROOT / run / source, ROOT / "docs" / "images" / target)
+
+
+def picture(page: Path, target: Path) -> None:
+    """A picture of the upper part of an HTML report, where there is a browser to take it."""
+    if not CHROMIUM.exists():
+        print(f"{target.name} stays as it is: needs {CHROMIUM}", file=sys.stderr)
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1140})
+        tab.goto(page.resolve().as_uri())
+        tab.screenshot(path=target)
+        browser.close()
+
+
+def main() -> int:
+    """Renew every table and figure; returns the exit code."""
+    if not (ROOT / "runs").exists():
+        error = InputError("no runs", source=ROOT / "runs", remedy="run `make compare` first")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name in PAGES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        path.write_text(SECTION.sub(renewed, text), encoding="utf-8")
+    copy_figures()
+    page = ROOT / "runs" / "quick" / "report.html"
+    if page.exists():
+        picture(page, ROOT / "docs" / "images" / "report.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
