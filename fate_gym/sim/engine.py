@@ -338,8 +338,20 @@ def _shard_end(p: ProblemView, st: StateView, log: Log, s: int, k: int) -> None:
     slot = st.slots[s, k]
     dev = st.devices[slot.device]
     dev.backlog -= slot.busy
-    dev.queue_head = slot.next
-    if slot.next < 0:
+    shards = p.head[0].max_shards
+    number = s * shards + k
+    ahead = dev.queue_head
+    if ahead == number or ahead < 0:  # no queue: a state with parts blotted out
+        dev.queue_head = slot.next
+    else:
+        # One that takes no time can be over before those ahead of it, of the same moment.
+        while ahead >= 0 and st.slots[ahead // shards, ahead % shards].next != number:
+            ahead = st.slots[ahead // shards, ahead % shards].next
+        if ahead >= 0:
+            st.slots[ahead // shards, ahead % shards].next = slot.next
+        if dev.queue_tail == number:
+            dev.queue_tail = ahead
+    if dev.queue_head < 0:
         dev.queue_tail = -1
         dev.backlog = 0.0
     if st.stages[s].note == LOSING:

@@ -594,7 +594,12 @@ class _Replay:
             if done not in self.losing:
                 del self.done[done.node.number]
                 self.losing.append(done)
-            left = [other.end for other in done.shards.values() if not other.lost]
+            # By the trace's own ends: at the last of them the stage may be placed again.
+            left = [
+                other.end if other.row["lost"] else float(other.row["end"])
+                for other in done.shards.values()
+                if not other.lost
+            ]
             done.barrier = max(down, *left, down)
 
     def _check_survivor(self, shard: _Shard) -> None:

@@ -243,3 +243,19 @@ def test_a_group_without_prefix_tokens_does_not_protect_the_groups_prefix() -> N
     trace = simulator.trace()
     assert trace.evictions["kind"].tolist() == [0]
     assert_valid(trace)
+
+
+def test_shards_that_take_no_time_leave_the_queue_in_any_order() -> None:
+    """The later one first: the events of an instant go by the number of the stage."""
+    seconds = {"a": {"m": 0.0}, "b": {"m": 0.0}, "c": {"m": 5.0}, "d": {"n": 1.0}}
+    simulator = Simulator(Problem.classical(seconds, {("a", "d"): 0.0}))
+    for stage in (1, 0, 2):
+        simulator.place(stage, (0,))
+    assert simulator.view().outstanding().tolist() == [3, 0]
+    simulator.wait()
+    assert (simulator.now, simulator.ready) == (0.0, [3])
+    assert simulator.view().outstanding().tolist() == [1, 0]
+    simulator.place(3, (1,))
+    simulator.wait()
+    assert simulator.done
+    assert simulator.view().idle().all()
