@@ -64,7 +64,11 @@ def score_frontier(
     kept: int,
     shards: int,
 ) -> Frontier:
-    """Candidates of the ``window`` highest-ranked ready stages, the ``kept`` best of each."""
+    """Candidates of the ``window`` highest-ranked ready stages, the ``kept`` best of each.
+
+    A stage whose descendants have no host that is up costs infinity everywhere: it has no
+    candidate, and is left out.
+    """
     p = problem_view(problem)
     st = state_view(state, p)
     number = p.devices.size
@@ -99,9 +103,10 @@ def score_frontier(
     need, scarce = future_demand(p, st)
     heirs = np.zeros(MOST_DESCENDANTS, np.int64)
     distance = np.zeros(MOST_DESCENDANTS, np.int64)
-    total = 0
+    found, total = 0, 0
     for i in range(stages.size):
         s = stages[i]
+        before = total
         heir_count = descendants(p, s, weights.depth, heirs, distance)
         generate(p, st, s, shards, widths, devices, counts)
         for j in range(positions):
@@ -117,7 +122,7 @@ def score_frontier(
         for j in order[:kept]:
             if key[j] == np.inf:
                 break
-            out.stage[total] = i
+            out.stage[total] = found
             out.width[total] = widths[j]
             out.devices[total, : widths[j]] = devices[j, : widths[j]]
             out.counts[total, : widths[j]] = counts[j, : widths[j]]
@@ -125,8 +130,11 @@ def score_frontier(
             out.later[total] = later[j]
             out.busy[total] = busy[j]
             total += 1
+        if total > before:
+            stages[found] = s
+            found += 1
     return Frontier(
-        stages,
+        stages[:found],
         out.stage[:total],
         out.width[:total],
         out.devices[:total],

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fate_gym.problem import Problem
+from fate_gym.problem import (
+    Cluster,
+    Device,
+    Edge,
+    Failures,
+    Options,
+    Outage,
+    Problem,
+    Stage,
+    Workflow,
+)
 from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
 from fate_gym.workloads import assign_roles, load_cluster, topologies
 from policies import make_policy, policy_specs
@@ -177,3 +187,22 @@ def test_a_blind_planner_plans_otherwise(name: str, dimension: str) -> None:
 
 
 CHEAP: dict[str, dict[str, Any]] = {"fate": {}, "fate_rollout": {"first": 2_000, "steps": 300}}
+
+
+@pytest.mark.parametrize("queries", [1, 400])
+def test_a_stage_whose_child_has_no_host_is_left_out_of_the_plan(queries: int) -> None:
+    """The first or the last of the frontier: what it costs later is not known."""
+    shape: dict[str, Any] = {"model": "Phi-3-mini", "output_tokens": 20}
+    stages = (
+        Stage(id="root", prompt_tokens=10, allowed_devices=("d0",), **shape),
+        Stage(id="a", prompt_tokens=1000, allowed_devices=("d0",), **shape),
+        Stage(id="b", prompt_tokens=10, allowed_devices=("d1",), **shape),
+        Stage(id="c", prompt_tokens=1000, allowed_devices=("d0",), queries=queries, **shape),
+    )
+    edges = tuple(Edge(parent=x, child=y) for x, y in (("root", "a"), ("a", "b"), ("root", "c")))
+    problem = Problem.build(
+        Cluster(id="two", devices=(Device(id="d0", gpu="L40S"), Device(id="d1", gpu="L40S"))),
+        [Workflow(id="w", stages=stages, edges=edges)],
+        options=Options(failures=Failures(outages=(Outage(device="d1", at=0.5, seconds=900.0),))),
+    )
+    assert_valid(run(problem, guard=False))
