@@ -143,7 +143,8 @@ def _look_ahead(p: ProblemView, st: StateView, s: int, rule: int, ends: Array, f
             run[i, q] = p.clean_seconds[c, q]
             if run[i, q] == np.inf:
                 continue
-            others[i, q], _ = transfer_seconds(p, st, c, q, 1.0, now)
+            when = drain_estimate(p, st, q) if p.head[0].contention else now
+            others[i, q], _ = transfer_seconds(p, st, c, q, 1.0, when)
             own[i, q] = run[i, q]
             if rule == STATE and p.stages[c].kind != FIXED_STAGE:
                 run[i, q], own[i, q] = _child_seconds(p, st, s, c, q, edge.inherited_tokens)

@@ -296,10 +296,11 @@ def failures(draw: st.DrawFn, cluster: Cluster) -> Failures:
 
 def options(cluster: Cluster) -> st.SearchStrategy[Options]:
     """Options of execution; half of them without uncertainty, most without failures."""
+    ways = ({}, {"eager_transfers": True}, {"contention": True})
     return st.builds(
-        Options,
+        lambda transfers, **rest: Options(**transfers, **rest),
+        transfers=st.sampled_from(ways),
         max_shards=st.integers(1, 4),
-        eager_transfers=st.booleans(),
         uncertainty=st.sampled_from([0.0, 0.0, 0.2, 1.0]),
         length_uncertainty=st.sampled_from([0.0, 0.0, 0.5]),
         failures=st.none() | st.none() | failures(cluster),

@@ -216,9 +216,11 @@ def _look_at_devices(p: ProblemView, st: StateView, f: FactsView, fr: FrameView)
         fr.hits[d] = 0.0
         fr.demand[d] = 0.0
         seen, dev = fr.seen[d], st.devices[d]
-        # What is left of an eager transfer shrinks while the stage waits for its turn.
+        # What is left of an eager transfer shrinks while the stage waits for its turn; with
+        # contention what is booked anywhere may be in the way.
         fr.changed[d] = (
             p.head[0].eager != 0
+            or p.head[0].contention != 0
             or seen.drains_at != dev.drains_at
             or seen.weight_bytes != dev.weight_bytes
             or seen.kv_bytes != dev.kv_bytes

@@ -13,7 +13,9 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -25,6 +27,9 @@ from fate_gym.problem.faults import from_pydantic
 from fate_gym.problem.workflow import Frozen, Name, Stage, Workflow, topological_order
 
 SCHEMA_VERSION = 1
+
+MOST_CONTENDED_NODES = 62
+"""The nodes that a transfer comes from are bits of one integer."""
 
 
 class Outage(Frozen):
@@ -74,6 +79,11 @@ class Options(Frozen):
         "and without contention (the model of classical DAG scheduling); otherwise they are "
         "fetched when the child's turn on its device comes",
     )
+    contention: bool = Field(
+        False,
+        description="transfers between nodes share the nodes' network interfaces: one at a time "
+        "into each node, and one out of it; otherwise they run side by side",
+    )
     uncertainty: NonNegativeFloat = Field(
         0.0, le=2.0, description="sigma of the lognormal noise on actual durations"
     )
@@ -81,6 +91,14 @@ class Options(Frozen):
         0.0, le=2.0, description="sigma of the lognormal factor on actual output tokens"
     )
     failures: Failures | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_contention(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Hashes of problems stand in results: those made before there was contention stay valid.
+        values: dict[str, Any] = handler(self)
+        if not self.contention:
+            values.pop("contention", None)
+        return values
 
 
 class Problem(Frozen):
@@ -248,6 +266,7 @@ def check(problem: Problem) -> None:
     _unique((model.name for model in problem.models), "model", None, field="models")
     _check_cluster(problem)
     _check_outages(problem)
+    _check_contention(problem)
     _unique((workflow.id for workflow in problem.workflows), "workflow", None)
     for workflow in problem.workflows:
         _check_graph(workflow)
@@ -362,6 +381,27 @@ def _check_outages(problem: Problem) -> None:
                 remedy="merge outages that overlap or touch",
             )
         up_again[outage.device] = outage.at + outage.seconds
+
+
+def _check_contention(problem: Problem) -> None:
+    options = problem.options
+    if not options.contention:
+        return
+    if options.eager_transfers:
+        raise InputError(
+            "contention together with eager_transfers: eager transfers run side by side",
+            item="options",
+            field="contention",
+            remedy="set eager_transfers or contention to false",
+        )
+    nodes = len({device.node for device in problem.cluster.devices})
+    if nodes > MOST_CONTENDED_NODES:
+        raise InputError(
+            f"contention on {nodes} nodes, of which it knows at most {MOST_CONTENDED_NODES}",
+            item="options",
+            field="contention",
+            remedy="set contention to false, or use a cluster with fewer nodes",
+        )
 
 
 def _check_choices(workflow: Workflow) -> None:

@@ -74,7 +74,7 @@ class CompiledProblem:
     @property
     def state_bytes(self) -> int:
         """Size of one state."""
-        return state_bytes(*self.shape)
+        return state_bytes(*self.shape, contention=bool(self.view.head[0]["contention"]))
 
     @property
     def exec_seconds(self) -> Floats:
@@ -166,6 +166,7 @@ def _fill(compiled: CompiledProblem) -> Buffer:
     head["nodes"] = len(nodes)
     head["max_shards"] = min(problem.options.max_shards, len(cluster.devices))
     head["eager"] = problem.options.eager_transfers
+    head["contention"] = problem.options.contention
     head["max_batch"] = constants.max_batch
     head["uncertainty"] = problem.options.uncertainty
     head["length_uncertainty"] = problem.options.length_uncertainty

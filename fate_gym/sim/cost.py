@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.compiled import compiled, inlined
+from fate_gym.sim.contention import shared_fetch
 from fate_gym.sim.layout import (
     FIXED_STAGE,
     TOOL_STAGE,
@@ -156,11 +157,28 @@ def transfer_seconds(
 ) -> tuple[float, float]:
     """Seconds and bytes to bring the parents' outputs for ``share`` of the queries to ``d``.
 
-    ``turn`` matters only with eager transfers: then the result is what is left of them.
+    ``turn`` matters in two cases only. With eager transfers the result is what is left of them;
+    with contention it includes the wait for the network, by what is booked.
     """
-    stage = p.stages[s]
     if p.head[0].eager:
         return _eager_transfer(p, st, s, d, share, turn)
+    seconds, moved = add_link_seconds(p, st, s, d, share)
+    if seconds > 0.0:
+        if p.head[0].contention:
+            seconds, _, _, _ = shared_fetch(p.buffer, st.buffer, d, turn)
+        st.link_seconds[:] = 0.0
+    return seconds, moved
+
+
+@inlined
+def add_link_seconds(
+    p: ProblemView, st: StateView, s: int, d: int, share: float
+) -> tuple[float, float]:
+    """Add what the parents send over each link into ``d`` to ``link_seconds``.
+
+    Returns the most seconds of a link, and the bytes. The caller sets ``link_seconds`` to 0.
+    """
+    stage = p.stages[s]
     seconds = 0.0
     moved = 0.0
     host = st.link_seconds.size - 1
@@ -195,8 +213,6 @@ def transfer_seconds(
                 p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
             )
             seconds = max(seconds, st.link_seconds[link])
-    if seconds > 0.0:
-        st.link_seconds[:] = 0.0
     return seconds, moved
 
 
@@ -282,13 +298,25 @@ def drain_estimate(p: ProblemView, st: StateView, d: int) -> float:
 
 
 @inlined
+def prefix_estimate(p: ProblemView, st: StateView, s: int, source: int) -> float:
+    """When ``source`` is expected to have the prefix of stage ``s``, not before now.
+
+    With noise nobody knows when a shard that computes it will end: the whole queue counts.
+    """
+    there = max(st.head[0].now, st.prefix_there[source, p.stages[s].prefix])
+    if st.head[0].noisy and there > st.head[0].now:
+        there = drain_estimate(p, st, source)
+    return there
+
+
+@inlined
 def shard_cost(
     p: ProblemView, st: StateView, s: int, d: int, n: int, turn: float
 ) -> tuple[float, float, float, float, float]:
     """Estimated (load, transfer, prefill, decode, bytes moved) of ``n`` queries of ``s`` on ``d``.
 
-    ``turn`` is the time at which the device's queue has drained. The state is the one that the
-    device will be in then.
+    ``turn`` is the time at which the device's queue has drained: with contention, as it is
+    expected. The state is the one that the device will be in then.
     """
     stage = p.stages[s]
     transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
@@ -329,8 +357,8 @@ def migrated_cost(
     size = copied * p.models[stage.model].kv
     seconds = p.link_latency[source, d] + size / p.link_bandwidth[source, d]
     there = max(st.head[0].now, st.prefix_there[source, stage.prefix])
-    if expected and st.head[0].noisy and there > st.head[0].now:
-        there = drain_estimate(p, st, source)
+    if expected:
+        there = prefix_estimate(p, st, s, source)
     turn = max(turn, there)
     if p.head[0].eager:
         transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
@@ -338,9 +366,12 @@ def migrated_cost(
     else:
         # The prefix shares its link with what comes from the parents.
         st.link_seconds[p.link[source, d]] = seconds
-        transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
-        st.link_seconds[:] = 0.0
+        transfer, moved = add_link_seconds(p, st, s, d, n / stage.queries)
         transfer = max(transfer, seconds)
+        if p.head[0].contention:
+            planned = max(drain_estimate(p, st, d), prefix_estimate(p, st, s, source))
+            transfer, _, _, _ = shared_fetch(problem, state, d, planned)
+        st.link_seconds[:] = 0.0
     context_hit = context_hit_tokens(p, st, s, d)
     prefill = prefill_seconds(p, s, d, n, here + copied, context_hit)
     return copied, turn, transfer, prefill, moved + size
@@ -387,7 +418,11 @@ def split_queries(p: ProblemView, s: int, devices: Array, k: int, counts: Array)
 def placement_end(
     p: ProblemView, st: StateView, s: int, devices: Array, counts: Array, k: int
 ) -> float:
-    """Estimated end of stage ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries."""
+    """Estimated end of stage ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries.
+
+    With contention the shards do not see what the others of the placement will book: the end may
+    be later.
+    """
     if k == 1:
         return end_estimate(p, st, s, devices[0])
     end = 0.0
@@ -412,6 +447,7 @@ def strict_end_estimate(p: ProblemView, st: StateView, s: int, d: int) -> float:
 
 
 __all__ = [
+    "add_link_seconds",
     "batch_limit",
     "context_hit_tokens",
     "decode_seconds",
@@ -421,6 +457,7 @@ __all__ = [
     "migrated_cost",
     "placement_end",
     "prefill_seconds",
+    "prefix_estimate",
     "prefix_hit_tokens",
     "shard_cost",
     "split_queries",

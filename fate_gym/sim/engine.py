@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from fate_gym.compiled import compiled, inlined
+from fate_gym.sim.contention import shared_fetch
 from fate_gym.sim.cost import (
+    add_link_seconds,
     batch_limit,
     context_hit_tokens,
     decode_seconds,
+    drain_estimate,
     migrated_cost,
+    prefix_estimate,
     prefix_hit_tokens,
     shard_cost,
     tool_transfer_seconds,
@@ -657,7 +661,9 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     stage = p.stages[s]
     dev = st.devices[d]
     turn = max(head.now, dev.drains_at)
-    load, transfer, prefill, decode, moved = shard_cost(p, st, s, d, n, turn)
+    # The network is booked for when a turn is expected: bookings must not tell of noise to come.
+    planned = drain_estimate(p, st, d) if p.head[0].contention else turn
+    load, transfer, prefill, decode, moved = shard_cost(p, st, s, d, n, planned)
     copied = 0.0
     source = head.sender - 1
     if source >= 0:
@@ -689,6 +695,8 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
     slot.next = -1
     slot.start = turn
     slot.busy = busy
+    if p.head[0].contention:
+        _book(p.buffer, st.buffer, s, k, planned, copied)
     if stage.kind != FIXED_STAGE:
         _occupy(p, st, log, s, k, d, batch, end)
     if head.shard_rows < log.shards.size:
@@ -726,6 +734,29 @@ def _commit_shard(p: ProblemView, st: StateView, log: Log, s: int, k: int, d: in
         st.slots[dev.queue_tail // shards, dev.queue_tail % shards].next = number
     dev.queue_tail = number
     return end
+
+
+@compiled
+def _book(problem: Buffer, state: Buffer, s: int, k: int, planned: float, copied: float) -> None:
+    """Book the network for the shard in slot ``k`` of stage ``s``, at its planned turn or later.
+
+    The shard is not in its device's queue yet. ``copied`` tokens come from the head's sender.
+    """
+    p = problem_view(problem)
+    st = state_view(state, p)
+    slot = st.slots[s, k]
+    d = int(slot.device)
+    if copied > 0.0:
+        source = st.head[0].sender - 1
+        size = copied * p.models[p.stages[s].model].kv
+        st.link_seconds[p.link[source, d]] = (
+            p.link_latency[source, d] + size / p.link_bandwidth[source, d]
+        )
+        planned = max(planned, prefix_estimate(p, st, s, source))
+    add_link_seconds(p, st, s, d, slot.queries / p.stages[s].queries)
+    fetch = st.fetches[s, k]
+    _, fetch.start, fetch.end, fetch.senders = shared_fetch(problem, state, d, planned)
+    st.link_seconds[:] = 0.0
 
 
 @inlined

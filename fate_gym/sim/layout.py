@@ -6,7 +6,7 @@ batch of environments is a matrix of buffers. `problem_view` and `state_view` cu
 named arrays; the same functions serve compiled code and Python (through ``py_func``).
 
 Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, N nodes,
-K = ``max_shards``. Units: seconds, bytes, bytes/s, tokens.
+K = ``max_shards``, F = S with contention, else 0. Units: seconds, bytes, bytes/s, tokens.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ PROBLEM_HEAD = _record(
     edges="i8",
     nodes="i8",
     max_shards="i8",
-    eager="i8",  # transfers start when the parent ends
+    eager="i4",  # transfers start when the parent ends
+    contention="i4",  # transfers between nodes share the nodes' network interfaces
     max_batch="i8",  # queries in one wave, at most
     choosers="i8",  # stages at whose end it is drawn which others live
     failing="i8",  # 1 if devices fail
@@ -290,6 +291,11 @@ SLOT = _record(
     start="f8",  # its turn
     busy="f8",  # estimated seconds from its turn to its end
 )
+FETCH = _record(
+    start="f8",  # when the network interfaces are booked
+    end="f8",
+    senders="i8",  # bits: the nodes that send; 0: nothing comes over the network
+)
 EVENT = _record(time="f8", id="i8")  # id = stage x (K + 1) + slot; slot K: the stage's end
 
 
@@ -309,10 +315,11 @@ class StateView(NamedTuple):
     newer: Array
     events: Array  # (S x (K + 1),) binary heap
     link_seconds: Array  # (D + N + 1,) scratch: always zero between calls
+    fetches: Array  # (F, K) FETCH of the shards; counts while the shard is in a queue
     buffer: Array  # all of the above
 
 
-def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
+def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int, *, contention: bool) -> int:
     """Size of a state buffer."""
     return int(
         STATE_HEAD.itemsize
@@ -327,6 +334,7 @@ def state_bytes(s: int, d: int, m: int, q: int, n: int, k: int) -> int:
         + 2 * 4 * (-(-(d * q + s * k) // 2) * 2)
         + s * (k + 1) * EVENT.itemsize
         + 8 * (d + n + 1)
+        + (s * k * FETCH.itemsize if contention else 0)
     )
 
 
@@ -366,6 +374,8 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
     events = table(buffer, o, s * (k + 1), EVENT)
     o += s * (k + 1) * EVENT_BYTES
     link_seconds = table(buffer, o, d + h["nodes"] + 1, np.float64)
+    o += (d + h["nodes"] + 1) * 8
+    fetches = matrix(buffer, o, s * h["contention"], k, FETCH)
     return StateView(
         head,
         devices,
@@ -380,6 +390,7 @@ def state_view(buffer: Buffer, p: ProblemView) -> StateView:
         newer,
         events,
         link_seconds,
+        fetches,
         table(buffer, 0, buffer.size, np.uint8),
     )
 

@@ -27,6 +27,9 @@ PREFIX, CONTEXT, WEIGHTS = 0, 1, 2
 HOST = -1
 """Device number of a tool stage."""
 
+GRAZE = 1e-9
+"""Seconds by which two fetches may overlap."""
+
 
 class TraceLike(Protocol):
     """The attributes of `fate_gym.sim.Trace` that the validator reads.
@@ -330,6 +333,21 @@ class _Flow:
         return self.latency + self.bytes / self.bandwidth
 
 
+@dataclass(frozen=True)
+class _Fetch:
+    """What a shard has booked of the network: into one node, out of others."""
+
+    receiver: str
+    senders: frozenset[str]
+    start: float
+    end: float
+
+    def meets(self, other: _Fetch) -> bool:
+        """Whether the two want an interface in the same direction at the same time."""
+        shared = self.receiver == other.receiver or bool(self.senders & other.senders)
+        return shared and min(self.end - other.start, other.end - self.start) > GRAZE
+
+
 @dataclass(eq=False)
 class _Shard:
     """A shard that was placed: its row, its turn, and its end if its device does not fail."""
@@ -338,6 +356,9 @@ class _Shard:
     turn: float
     end: float
     lost: bool = False
+    busy: float = 0.0
+    """Estimated seconds from its turn to its end."""
+    fetch: _Fetch | None = None
 
 
 @dataclass(eq=False)
@@ -390,6 +411,8 @@ class _Replay:
         self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
         self.next_outage = 0
         self.up_at = [0.0] * len(world.machines)
+        self.placed: list[list[_Shard]] = [[] for _ in world.machines]
+        """The shards of each device in the order of their commits."""
         for down, up, _ in self.outages:
             self.events += [down, up]
         self.events.sort()
@@ -757,7 +780,7 @@ class _Replay:
         where, now = self.at(row), float(row["committed"])
         device, n = int(row["device"]), int(row["queries"])
         machine, memory = self.world.machines[device], self.memories[device]
-        turn = max(now, memory.drains)
+        turn, planned = max(now, memory.drains), self._expected_turn(device, now)
         noise = self._noise(where, row)
         flows = self._flows(node, device, n)
         hits = self._hits(node, memory)
@@ -765,7 +788,12 @@ class _Replay:
         if source != -1:
             turn, hits, copy = self._copy(where, node, hits, turn, now, source, device)
             flows.append(copy)
-        transfer = self._transfer(flows, turn)
+            late = copy.since > now and not _close(copy.since, now)
+            noisy = self._noisy and late
+            planned = max(planned, self._expected_turn(source, now) if noisy else copy.since)
+        transfer, fetch = self._transfer(flows, turn), None
+        if self.world.problem.options.contention:
+            transfer, fetch = self._through_network(flows, machine.node, planned, now)
         self.differ(where, "copied", hits.copied, row["copied"])
         if node.stage.seconds_on is not None:
             seconds = node.stage.seconds_on[machine.name]
@@ -773,7 +801,9 @@ class _Replay:
             self._length(where, row, exact=True)
             self._compare(where, row, flows, transfer, start=turn, decode=seconds)
             memory.drains = end
-            return _Shard(row, turn, end)
+            shard = _Shard(row, turn, end, busy=transfer + seconds, fetch=fetch)
+            self.placed[device].append(shard)
+            return shard
         assert node.model is not None and node.stage.model is not None
         model = self.world.models.index(node.stage.model)
         load = 0.0
@@ -796,7 +826,10 @@ class _Replay:
         self.differ(where, "context_new", rest, row["context_new"], scale=whole)
         self._remember(node, model, n, index, device, hits, end)
         memory.drains = end
-        return _Shard(row, turn, end)
+        busy = max(load, transfer) + prefill + decode
+        shard = _Shard(row, turn, end, busy=busy, fetch=fetch)
+        self.placed[device].append(shard)
+        return shard
 
     def _compare(
         self,
@@ -815,8 +848,10 @@ class _Replay:
 
         A shard without a model meets no cache.
         """
-        # An eager transfer is what is left of a moment after `start`: rounding goes with both.
-        scale = start if self.world.problem.options.eager_transfers else 0.0
+        # An eager transfer is what is left of a moment after `start`, and one that waits for the
+        # network begins at another moment: rounding goes with both.
+        options = self.world.problem.options
+        scale = start if options.eager_transfers or options.contention else 0.0
         self.differ(where, "load_s", load, row["load_s"])
         self.differ(where, "transfer_s", transfer, row["transfer_s"], scale=scale)
         self.differ(where, "prefill_s", prefill, row["prefill_s"])
@@ -903,6 +938,45 @@ class _Replay:
         for flow in flows:
             links[flow.link] = links.get(flow.link, 0.0) + flow.seconds
         return max(links.values(), default=0.0)
+
+    @property
+    def _noisy(self) -> bool:
+        options = self.world.problem.options
+        return options.uncertainty > 0 or options.length_uncertainty > 0
+
+    def _queue(self, device: int, now: float) -> list[_Shard]:
+        """The shards that run or wait on a device, by the ends that the trace gives."""
+        return [shard for shard in self.placed[device] if float(shard.row["end"]) > now]
+
+    def _expected_turn(self, device: int, now: float) -> float:
+        """When the queue of a device drains, as far as it is known."""
+        if not self._noisy:
+            return max(now, self.memories[device].drains)
+        queue = self._queue(device, now)
+        if not queue:
+            return now
+        running = max(now, queue[0].turn + queue[0].busy)
+        return running + math.fsum(shard.busy for shard in queue[1:])
+
+    def _through_network(
+        self, flows: list[_Flow], receiver: str, planned: float, now: float
+    ) -> tuple[float, _Fetch | None]:
+        """Seconds from the planned turn until everything is there, and what is booked for it."""
+        # What takes no time (a fraction of a byte) passes between two others.
+        network = [flow for flow in flows if flow.link[0] == "node" and flow.seconds > 0]
+        aside = self._transfer([flow for flow in flows if flow.link[0] != "node"], planned)
+        if not network:
+            return aside, None
+        length = math.fsum(flow.seconds for flow in network)
+        senders = frozenset(flow.link[1] for flow in network)
+        machines = range(len(self.placed))
+        shards = [shard for device in machines for shard in self._queue(device, now)]
+        booked = [shard.fetch for shard in shards if shard.fetch]
+        # At the turn or where another fetch ends: the first that meets nobody.
+        moments = {planned} | {fetch.end for fetch in booked if fetch.end > planned}
+        fetches = (_Fetch(receiver, senders, t, t + length) for t in sorted(moments))
+        fetch = next(one for one in fetches if not any(one.meets(other) for other in booked))
+        return max(aside, fetch.start - planned + length), fetch
 
     def _copy(
         self, where: str, node: _Node, hits: _Hits, turn: float, now: float, source: int, to: int

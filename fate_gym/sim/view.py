@@ -273,7 +273,11 @@ class DecisionView:
 
     @reads("places", "links")
     def transfer_seconds(self, stage: int) -> Floats:
-        """(D,) to bring the stage's inputs to each device, from the time its queue has drained."""
+        """(D,) to bring the stage's inputs to each device, from the time its queue has drained.
+
+        With contention the wait for the network is part of it: who sees the links sees what is
+        booked on them.
+        """
         _transfers(self._compiled.buffer, self._buffer, stage, self._matrix)
         return self._matrix.copy()
 

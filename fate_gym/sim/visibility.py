@@ -136,7 +136,10 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         placed = (st.stages["status"] > 1) & ~done
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.head[0]["now"]
-    if "queues" not in seen:
+    if "links" not in seen:
+        st.fetches["senders"] = 0
+    if "queues" not in seen and not (st.fetches.size and "links" in seen):
+        # With contention the links show who is under way, and when.
         devices["queue_head"] = devices["queue_tail"] = -1
     if "residency" not in seen:
         st.resident[:] = 0

@@ -22,7 +22,7 @@ from pydantic import (
 from fate_gym.catalog.agentic import Template, agentic_templates
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, near_matches
-from fate_gym.problem import Cluster, Problem, Workflow
+from fate_gym.problem import Cluster, Options, Problem, Workflow
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads import alibaba, wfcommons
@@ -53,6 +53,7 @@ class _Suite(Frozen):
     )
     arrivals: Arrivals | None = Field(None, description="of a stream")
     uncertain: Uncertain | None = Field(None, description="what shows only as a run goes on")
+    contention: bool = Field(False, description="transfers share the nodes' network interfaces")
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
@@ -62,10 +63,18 @@ class _Suite(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_absent_arrivals(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Hashes of configurations name run directories: those made before streams stay valid.
+        # Hashes of configurations name run directories: those made before a field stay valid.
         values: dict[str, Any] = handler(self)
         absent = {name for name in ("arrivals", "uncertain") if getattr(self, name) is None}
+        if not self.contention:
+            absent.add("contention")
         return {name: value for name, value in values.items() if name not in absent}
+
+    @property
+    def options(self) -> Options:
+        """The options of each problem."""
+        options = self.uncertain.options() if self.uncertain else Options()
+        return options.model_copy(update={"contention": self.contention})
 
     @property
     def branches(self) -> bool:
@@ -79,7 +88,7 @@ class _Suite(Frozen):
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
         workflows = self.workflows(seed)
-        options = self.uncertain.options() if self.uncertain else None
+        options = self.options
         if self.arrivals is None:
             return [
                 Problem.build(cluster, [workflow], id=workflow.id, options=options)

@@ -2,7 +2,7 @@
 
 The engine of the simulator does what happens; this module decides. Costs are those of
 `fate_gym.sim.cost`; the seconds of a ready stage on a device are looked up again only after
-something was placed on that device.
+something was placed on that device (always, where transfers depend on more than the device).
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _look_up(problem: Buffer, state: Buffer, desk: Buffer, s: int, d: int, turn:
 def _cost(p: ProblemView, st: StateView, wk: DeskView, desk: Buffer, s: int, d: int) -> float:
     """Seconds that ``s`` would keep ``d`` busy from its turn on; cached but for the load."""
     stage = p.stages[s]
-    if wk.tag[s, d] != wk.devices[d].version or p.head[0].eager:
+    dated = p.head[0].eager or p.head[0].contention
+    if wk.tag[s, d] != wk.devices[d].version or dated:
         _look_up(p.buffer, st.buffer, desk, s, d, wk.devices[d].turn)
     load = 0.0
     missing = stage.model >= 0 and st.resident[d, stage.model] == 0

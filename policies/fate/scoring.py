@@ -140,7 +140,10 @@ def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weigh
             load = weights.residency * p.load_seconds[stage.model, d]
         transfer = 0.0
         if weights.locality > 0.0:
-            seconds, _ = transfer_seconds(p, st, u, d, 1.0, when)
+            turn = when
+            if p.head[0].contention:
+                turn = max(when, drain_estimate(p, st, d))
+            seconds, _ = transfer_seconds(p, st, u, d, 1.0, turn)
             transfer = weights.locality * seconds
         run = p.clean_seconds[u, d]
         if weights.prefix > 0.0:

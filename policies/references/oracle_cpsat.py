@@ -8,9 +8,10 @@ Decided are the device of every stage and the sequence on every device. The mode
   a stage of a model which does not fit beside it; transfers over each link, beside the load;
 * arrivals, tools, queues, and eager transfers, as in docs/execution-model.md.
 
-Left out, and always in favour of the model: evictions other than those between neighbours, and
-rounding (times are rounded down). So, for runs without shards and without noise, the solver's bound
-is a lower bound on what any policy can reach, and the executed schedule an upper one:
+Left out, and always in favour of the model: evictions other than those between neighbours, with
+contention the wait for the fetches of others, and rounding (times are rounded down). So, for runs
+without shards and without noise, the solver's bound is a lower bound on what any policy can reach,
+and the executed schedule an upper one:
 ``gap = executed / bound - 1``. Shards are not modelled; with ``max_shards`` above 1 a policy may
 beat the bound by sharing stages.
 """
@@ -264,6 +265,8 @@ class _Model:
                             )
                         )
                         link = int(self.p.link[other, d])
+                        if self.p.head[0]["contention"]:
+                            link = min(link, self.devices)  # all nodes through one interface
                         links.setdefault(link, []).append((self.on[parent, other], time, parent))
             for terms in links.values():
                 self._arrive(s, terms, self.turn[s] + run, self.end[s], [here])

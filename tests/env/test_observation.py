@@ -495,8 +495,10 @@ def assert_observation(env: WorkflowSchedulingEnv, observation: Observation) -> 
             assert not row.any()
             continue
         wanted = expected.candidate(action)
-        if noisy_eager:
-            # The log's transfer counts from the actual turn, the estimate from the expected one.
+        shared = options.contention and wanted["devices"] > 1 / env.env_spec.options.max_shards
+        if noisy_eager or shared:
+            # The log's transfer counts from the actual turn, the estimate from the expected one;
+            # shards of one placement wait for one another, which the estimate does not see.
             for name in ("transfer", "end", "later", "occupied"):
                 del wanted[name]
         assert_row(CANDIDATES, models, row, wanted, ("action", action))
