@@ -54,7 +54,7 @@ class BestKnown:
         name: str = "best_known",
         objective: Objective = "makespan",
         max_shards: int = 4,
-        work: int = 1_000_000,
+        work: int = 4_000_000,
         rounds: int = 3,
         seed: int = 0,
     ) -> None:
