@@ -203,6 +203,13 @@ CANDIDATES = Group(
             "signed, half at time_scale",
             -1.0,
         ),
+        Feature(
+            "behind",
+            "later, if the stages in the slots before went first, each to where it ends earliest",
+            "s",
+            "signed, half at time_scale",
+            -1.0,
+        ),
         _seconds("occupied", "device time that it takes, summed"),
         _share("speed", "best seconds of the stage / its seconds on the slowest device used"),
         _share("resident", "queries that find the model loaded / queries"),
@@ -301,6 +308,7 @@ CANDIDATE_PREFILL = CANDIDATES.index("prefill")
 CANDIDATE_DECODE = CANDIDATES.index("decode")
 CANDIDATE_END = CANDIDATES.index("end")
 CANDIDATE_LATER = CANDIDATES.index("later")
+CANDIDATE_BEHIND = CANDIDATES.index("behind")
 CANDIDATE_OCCUPIED = CANDIDATES.index("occupied")
 CANDIDATE_SPEED = CANDIDATES.index("speed")
 CANDIDATE_RESIDENT = CANDIDATES.index("resident")

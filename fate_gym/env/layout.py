@@ -198,6 +198,7 @@ class FrameView(NamedTuple):
     deal: Array  # (K,) scratch
     turn: Array  # (D,) when the queue is expected to be empty
     turn_feature: Array  # (D,)
+    planned: Array  # (D,) scratch: the turn behind the stages of larger rank
     changed: Array  # (D,) whether costs have changed since the last look
     demand: Array  # (D,)
     hits: Array  # (D,) scratch
@@ -214,7 +215,7 @@ def frame_bytes(slots: int, positions: int, shards: int, s: int, d: int, w: int)
     """Size of a frame buffer."""
     actions = slots * positions
     teams = slots * 3 * (shards - 1)
-    words = 4 * slots + actions + 3 * teams * shards + 3 * shards + 8 * d + 2 * w
+    words = 4 * slots + actions + 3 * teams * shards + 3 * shards + 9 * d + 2 * w
     records = s * STAGE_FRAME_BYTES + d * SEEN_BYTES + slots * d * PART_BYTES
     rows = (4 * actions * CANDIDATE_WIDTH + 7) // 8 * 8
     return FRAME_HEAD_BYTES + 8 * words + records + rows
@@ -262,6 +263,8 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
     o += d * 8
     turn_feature = table(buffer, o, d, np.float64)
     o += d * 8
+    planned = table(buffer, o, d, np.float64)
+    o += d * 8
     changed = table(buffer, o, d, np.int64)
     o += d * 8
     demand = table(buffer, o, d, np.float64)
@@ -297,6 +300,7 @@ def frame_view(buffer: Buffer, p: ProblemView) -> FrameView:
         deal,
         turn,
         turn_feature,
+        planned,
         changed,
         demand,
         hits,

@@ -11,6 +11,7 @@ import numpy as np
 
 from fate_gym.compiled import compiled, inlined
 from fate_gym.env.features import (
+    CANDIDATE_BEHIND,
     CANDIDATE_CHILDREN_FIT,
     CANDIDATE_CHILDREN_RESIDENT,
     CANDIDATE_CHILDREN_SAVED,
@@ -127,6 +128,7 @@ def observe(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: B
         for i in range(h.positions):
             mask[slot * h.positions + i] = fr.widths[base + i] > 0
         with_prefix += p.stages[fr.window[slot]].prefix_tokens > 0
+    _plan_ahead(p, fr)
     for i in range(h.shown * h.positions, actions):
         mask[i] = 0
     h.can_wait = h.ended == 0 and (can_wait(p, st) or st.head[0].ready == 0)
@@ -363,6 +365,45 @@ def _split(
             row[CANDIDATE_END] = saturate(end - now, h.time_scale)
             row[CANDIDATE_LATER] = later / (abs(later) + h.time_scale)
             row[CANDIDATE_DEMAND] = demand
+
+
+@inlined
+def _plan_ahead(p: ProblemView, fr: FrameView) -> None:
+    """How much later than its best end each placement is, behind the stages of larger rank.
+
+    Each of these is taken to go to the device on which it ends earliest then, as HEFT would have
+    it: what an idle device is worth to a stage depends on who else wants it.
+    """
+    h = fr.head[0]
+    for d in range(p.devices.size):
+        fr.planned[d] = fr.turn[d]
+    for slot in range(h.shown):
+        line = fr.lines[slot]
+        base = line * h.positions
+        best, where = np.inf, -1
+        for d in range(p.devices.size):
+            if fr.widths[base + d] > 0:
+                part = fr.parts[line, d]
+                busy = max(part.load, part.transfer) + part.prefill + part.decode
+                fr.ends[d] = fr.planned[d] + busy
+                if fr.ends[d] < best:
+                    best, where = fr.ends[d], d
+        for i in range(h.positions):
+            width = fr.widths[base + i]
+            if width == 0:
+                continue
+            end = 0.0
+            if i < h.devices:
+                end = fr.ends[i]
+            else:
+                number = line * 3 * (h.shards - 1) + i - h.devices
+                for k in range(width):
+                    end = max(end, fr.planned[fr.members[number, k]] + fr.busy[number, k])
+                end += (width - 1) * p.head[0].gather_s
+            behind = end - best
+            fr.rows[base + i, CANDIDATE_BEHIND] = behind / (abs(behind) + h.time_scale)
+        if where >= 0:
+            fr.planned[where] = best
 
 
 @inlined

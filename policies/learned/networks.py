@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from fate_gym.env.features import (
-    CANDIDATE_LATER,
     CANDIDATE_WIDTH,
     DEVICE_WIDTH,
     GLOBAL_WIDTH,
@@ -25,7 +24,7 @@ from fate_gym.env.features import (
 )
 from fate_gym.env.spec import MASK
 from policies.learned.fused import Combine, Pool
-from policies.learned.pointer import CANDIDATE_INPUTS, FINE
+from policies.learned.pointer import CANDIDATE_INPUTS, CLOSE, FINE
 
 Batch = dict[str, Tensor]
 Kind = Literal["pointer", "graph", "mlp"]
@@ -226,11 +225,14 @@ def make_network(
 
 
 def _candidate_inputs(rows: Tensor) -> Tensor:
-    """The rows, and ``later`` at finer scales."""
-    later = rows[:, CANDIDATE_LATER : CANDIDATE_LATER + 1]
-    unscaled = later / (1.0 - later.abs()).clamp(min=1e-6)
-    fine = [unscaled / (unscaled.abs() + scale) for scale in FINE]
-    return torch.cat([rows[:, :CANDIDATE_WIDTH], *fine, (later <= 0.0).float()], dim=1)
+    """The rows, and seconds behind the earliest end at finer scales."""
+    parts = [rows[:, :CANDIDATE_WIDTH]]
+    for column in CLOSE:
+        later = rows[:, column : column + 1]
+        unscaled = later / (1.0 - later.abs()).clamp(min=1e-6)
+        parts += [unscaled / (unscaled.abs() + scale) for scale in FINE]
+        parts.append((later <= 0.0).float())
+    return torch.cat(parts, dim=1)
 
 
 def _mean_of_present(rows: Tensor, encoded: Tensor) -> Tensor:

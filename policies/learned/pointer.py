@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fate_gym.compiled import compiled, inlined
 from fate_gym.env.features import (
+    CANDIDATE_BEHIND,
     CANDIDATE_LATER,
     CANDIDATE_WIDTH,
     DEVICE_WIDTH,
@@ -23,8 +24,9 @@ from fate_gym.env.features import (
 Floats = NDArray[np.float32]
 
 FINE = (0.1, 0.01)
-"""``later`` is shown again at these parts of its scale: small differences decide."""
-CANDIDATE_INPUTS = CANDIDATE_WIDTH + len(FINE) + 1
+"""`CLOSE` are shown again at these parts of their scale: small differences decide."""
+CLOSE = (CANDIDATE_LATER, CANDIDATE_BEHIND)
+CANDIDATE_INPUTS = CANDIDATE_WIDTH + len(CLOSE) * (len(FINE) + 1)
 
 
 class Weights(NamedTuple):
@@ -172,11 +174,13 @@ def scores(
         a = legal[i]
         for c in range(CANDIDATE_WIDTH):
             inputs[i, c] = candidates[a, c]
-        later = candidates[a, CANDIDATE_LATER]
-        unscaled = later / max(np.float32(1e-6), np.float32(1.0) - abs(later))
-        inputs[i, CANDIDATE_WIDTH] = unscaled / (abs(unscaled) + np.float32(FINE[0]))
-        inputs[i, CANDIDATE_WIDTH + 1] = unscaled / (abs(unscaled) + np.float32(FINE[1]))
-        inputs[i, CANDIDATE_WIDTH + 2] = later <= 0.0
+        for n in range(len(CLOSE)):
+            later = candidates[a, CLOSE[n]]
+            unscaled = later / max(np.float32(1e-6), np.float32(1.0) - abs(later))
+            at = CANDIDATE_WIDTH + n * (len(FINE) + 1)
+            inputs[i, at] = unscaled / (abs(unscaled) + np.float32(FINE[0]))
+            inputs[i, at + 1] = unscaled / (abs(unscaled) + np.float32(FINE[1]))
+            inputs[i, at + 2] = later <= 0.0
     z = inputs @ w.candidate_w
     of_stage = stage @ w.from_stage
     of_device = device @ w.from_device

@@ -321,6 +321,8 @@ class Expected:
         best = clean[np.isfinite(clean)].min()
         children = self.children(s)
         later = end - first
+        planned, soonest = self.planned()[self.env.window.index(s)]
+        behind = float((planned[devices] + busy).max()) + gather - soonest
         evicted = [self.evicted(s, d, int(n)) for d, n in zip(devices, counts, strict=True)]
         d = devices[0]
         follow = [
@@ -349,6 +351,7 @@ class Expected:
             "decode": seconds(rows["decode_s"].max()),
             "end": seconds(end - self.now),
             "later": later / (abs(later) + SCALE),
+            "behind": behind / (abs(behind) + SCALE),
             "occupied": seconds(busy.sum()),
             "speed": min((best / clean[e] if clean[e] > 0 else 1.0) for e in devices),
             "resident": held / queries,
@@ -363,6 +366,18 @@ class Expected:
             "children_saved": seconds(self.saved(s, d)),
             "demand": max(self.demand(e) for e in devices),
         }
+
+    def planned(self) -> list[tuple[NDArray[np.float64], float]]:
+        """Of each slot: the devices' turns behind the stages in the slots before, and its end."""
+        turns = self.turns.copy()
+        of_slot = []
+        for ends in self.ends:
+            up = np.isfinite(ends)
+            then = np.full(len(turns), np.inf)
+            then[up] = turns[up] + (ends[up] - self.turns[up])
+            of_slot.append((turns.copy(), float(then.min())))
+            turns[then.argmin()] = then.min()
+        return of_slot
 
     def gone(self, s: int) -> float:
         """Tokens of one query that come from parents that vanished: they need no prefill."""
@@ -499,7 +514,7 @@ def assert_observation(env: WorkflowSchedulingEnv, observation: Observation) -> 
         if noisy_eager or shared:
             # The log's transfer counts from the actual turn, the estimate from the expected one;
             # shards of one placement wait for one another, which the estimate does not see.
-            for name in ("transfer", "end", "later", "occupied"):
+            for name in ("transfer", "end", "later", "behind", "occupied"):
                 del wanted[name]
         assert_row(CANDIDATES, models, row, wanted, ("action", action))
     assert_row(GLOBALS, models, observation["globals"], expected.run(), "globals")
