@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from fate_gym.errors import InputError, near_matches
 from fate_gym.lab import results
 from fate_gym.lab.config import ReportConfig
+from fate_gym.lab.job import total_counters
 from fate_gym.lab.launch import SWEEP, read_remembered
 from fate_gym.lab.results import Job, JobResult, Schedule
 from fate_gym.lab.summary import (
@@ -319,6 +320,9 @@ def markdown(report: Report, figures: Sequence[str]) -> str:
         lines += ["## By suite", "", *_by_suite_lines(report), ""]
     if any(not isnan(row.headroom_strict) for row in report.summary):
         lines += ["## Headroom captured", "", *_headroom_lines(report), ""]
+    counters = _counter_lines(sweep)
+    if counters:
+        lines += ["## Counters", "", *counters, ""]
     if report.effects:
         lines += [f"## Against {report.spec.reference}", "", *_effect_lines(report), ""]
     for name in figures:
@@ -441,6 +445,19 @@ def _headroom_lines(report: Report) -> list[str]:
             cells = [number(row.headroom_strict, ".0%"), number(row.headroom_boosted, ".0%")]
             lines.append(f"| {row.policy} | {' | '.join(cells)} |")
     return lines
+
+
+def _counter_lines(sweep: Sweep) -> list[str]:
+    """What policies count, summed over their jobs."""
+    of_policy: dict[str, list[dict[str, float]]] = {}
+    for job, result in sweep.finished:
+        if result.counters:
+            of_policy.setdefault(sweep.labels[job.directory], []).append(result.counters)
+    lines = [
+        f"| {name} | {', '.join(f'{key} {value:,.0f}' for key, value in totals.items())} |"
+        for name, totals in ((n, total_counters(found)) for n, found in of_policy.items())
+    ]
+    return ["| policy | counters, over all problems |", "|---|---|", *lines] if lines else []
 
 
 def _effect_lines(report: Report) -> list[str]:

@@ -30,7 +30,10 @@ _RUN_DIRECTORY = re.compile(r"s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
 
 
 class JobResult(BaseModel):
-    """The summary of a finished job; the content of ``result.json``. Times in seconds."""
+    """The summary of a finished job; the content of ``result.json``. Times in seconds.
+
+    ``counters`` are those that the policy keeps, summed over the problems.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,6 +52,7 @@ class JobResult(BaseModel):
     problems: int
     workflows: int
     means: dict[str, float]
+    counters: dict[str, float] = {}
     decision_ms_p50: float
     decision_ms_p99: float
     seconds: dict[str, float]
