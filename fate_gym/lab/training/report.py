@@ -1,8 +1,8 @@
 """Learning curves of many trainings: ``python -m fate_gym.lab.training.report DIRECTORY``.
 
-Reads the curves of every training below a directory and writes ``curves.csv`` and ``curves.png``
-beside them: the interquartile mean over seeds with a 95 % bootstrap interval, as Agarwal et al.
-2021 recommend for few runs.
+Reads the curves of every training below a directory and writes ``curves.csv``, ``curves.png`` and
+``report.md`` beside them: the interquartile mean over seeds with a 95 % bootstrap interval, as
+Agarwal et al. 2021 recommend for few runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap, trim_mean
 
 from fate_gym.errors import InputError
+from fate_gym.lab.provenance import git_sha, machine
 from fate_gym.lab.results import write_text
 from fate_gym.lab.training.progress import RESULT, Progress, read_progress, read_train_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CSV, PNG = "curves.csv", "curves.png"
+CSV, PNG, TABLE = "curves.csv", "curves.png", "report.md"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ def curves_csv(curves: Sequence[Curve]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def curves_table(curves: Sequence[Curve]) -> str:
+    """What each agent's best checkpoints reach in validation, and what a training takes."""
+    lines = [
+        "| curriculum | agent | seeds | steps | best validation, IQM [95 % CI] | minutes each |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for curve in sorted(curves, key=lambda c: (c.curriculum, float(iqm(c.best)))):
+        low, high = interval(curve.best)
+        lines.append(
+            f"| {curve.curriculum} | {curve.agent} | {curve.best.size} | {curve.steps.max():,} "
+            f"| {float(iqm(curve.best)):.3f} [{low:.3f}, {high:.3f}] "
+            f"| {curve.seconds.mean() / 60.0:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def curves_figure(curves: Sequence[Curve]) -> Figure:
     """Marks against steps, one line an agent; a point where a training has no steps."""
     from matplotlib.figure import Figure
@@ -154,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     write_text(root / CSV, curves_csv(curves))
+    made = [f"- {line}" for line in (f"machine: {machine()}", f"commit: {git_sha() or 'unknown'}")]
+    write_text(root / TABLE, "\n".join([curves_table(curves), *made, ""]))
     curves_figure(curves).savefig(root / PNG, dpi=110)
     for curve in curves:
         low, high = interval(curve.best)
