@@ -240,12 +240,13 @@ def draw_figures(report: Report) -> dict[str, Figure]:
     if report.strongest in table and report.strongest != best:
         ratio = (table[best] / table[report.strongest]).dropna()
         keyed = sweep.rows.drop_duplicates(list(table.index.names)).set_index(table.index.names)
-        figures["intensity"] = plots.intensity_figure(
-            keyed["state_intensity"][ratio.index].to_numpy(),
-            100.0 * (1.0 - ratio.to_numpy()),
-            policy=best,
-            against=str(report.strongest),
-        )
+        if not ratio.empty:  # an unfinished sweep may hold no workflow that both have played
+            figures["intensity"] = plots.intensity_figure(
+                keyed["state_intensity"][ratio.index].to_numpy(),
+                100.0 * (1.0 - ratio.to_numpy()),
+                policy=best,
+                against=str(report.strongest),
+            )
     if report.curves:
         assert report.spec.axis is not None
         lines = [name for name in order if name in report.curves]

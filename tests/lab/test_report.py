@@ -27,6 +27,7 @@ from fate_gym.lab.report import (
 )
 from fate_gym.lab.results import JobResult, find_jobs
 from fate_gym.lab.sweep import policy_labels, read_sweep, suite_labels
+from fate_gym.workloads import load_cluster
 from tests.lab.conftest import Run, job_config, job_directory, run_script
 
 COLUMNS = (
@@ -136,6 +137,38 @@ def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> No
     shutil.rmtree(grid / "smoke" / "eft")
     with pytest.raises(InputError, match="eft is not in this sweep"):
         compute_report(grid, baseline_from=train)
+
+
+def test_suites_side_by_side_headroom_and_counters(grid: Path, tmp_path: Path) -> None:
+    for name, params in (("round_robin", {}), ("heft", {}), ("best_known", {"work": 2000})):
+        config = job_config(tmp_path, name)
+        policy = config.policy.model_copy(update={"params": config.policy.params | params})
+        # The same workflows on other devices: another suite to the report.
+        run_job(config.model_copy(update={"policy": policy, "cluster": load_cluster("mixed_12")}))
+    (suite,) = (tmp_path / "default").iterdir()
+    for policy_directory in suite.iterdir():
+        shutil.copytree(policy_directory, grid / suite.name / policy_directory.name,
+                        dirs_exist_ok=True)  # fmt: skip
+    for job in grid.glob("smoke/heft/*/result.json"):
+        facts = json.loads(job.read_text()) | {"counters": {"plans": 3.0, "taken": 1.0}}
+        job.write_text(json.dumps(facts))
+    report = make_report(grid)
+    text = (grid / "report.md").read_text()
+    table = text.split("## By suite")[1].split("##")[0]
+    rows = {
+        line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:]
+        for line in table.splitlines()
+        if line.startswith("| ")
+    }
+    assert rows["policy"] == list(report.suites) == ["smoke@mixed_12", "smoke@mixed_8"]
+    strongest = next(row for row in report.suites["smoke@mixed_8"] if row.policy == "heft")
+    assert rows["heft"][1].startswith(f"**{strongest.norm_makespan:.3f}")
+    assert rows["heft"][0].startswith("**")
+    assert rows["eft"][0] == "–"
+    assert not rows["eft"][1].startswith("**")
+    best = next(row for row in report.summary if row.policy == "best_known")
+    assert f"| best_known | {best.headroom_strict:.0%} |" in text.split("## Headroom captured")[1]
+    assert "| heft | plans 9, taken 3 |" in text.split("## Counters")[1]
 
 
 def test_missing_and_failed_cells_are_listed(grid: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from policies.fate.planner import FrontierProblem, Plan, solve
+from policies.fate.planner import LAST_WEIGHT, FrontierProblem, Plan, descend, solve
 
 ENOUGH = 10.0
 
@@ -60,6 +60,33 @@ def test_the_plan_is_the_best_of_all(seed: int, share: float) -> None:
     assert plan.chosen is not None
     assert problem.stage[plan.chosen].tolist() == list(range(len(plan.chosen)))
     assert objective(problem, plan.chosen, share) == pytest.approx(best(problem, share), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_descent_ends_where_no_single_change_is_better(seed: int) -> None:
+    """And returns the objective of where it ends, in milliseconds x `LAST_WEIGHT`."""
+    problem = random_problem(seed, stages=6)
+    firsts = np.searchsorted(problem.stage, np.arange(7))
+    costs = np.rint(problem.cost / 6 * 1000 * LAST_WEIGHT).astype(np.int64)
+    busy, free = (np.rint(x * 1000).astype(np.int64) for x in (problem.busy, problem.free))
+    used = np.unique(problem.devices[problem.devices >= 0])
+
+    def value(chosen: np.ndarray) -> int:
+        load = free.copy()
+        for row in chosen:
+            for device, time in zip(problem.devices[row], busy[row], strict=True):
+                if device >= 0:
+                    load[device] += time
+        return int(costs[chosen].sum() + LAST_WEIGHT * load[used].max())
+
+    chosen = problem.hint.copy()
+    found = descend(chosen, firsts, costs, problem.devices, busy, free)
+    assert found == value(chosen) <= value(problem.hint)
+    for stage in range(6):
+        for row in range(firsts[stage], firsts[stage + 1]):
+            other = chosen.copy()
+            other[stage] = row
+            assert value(other) >= found
 
 
 def test_the_same_problem_gives_the_same_plan() -> None:

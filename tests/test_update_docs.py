@@ -1,0 +1,92 @@
+"""Tables of finished runs find their way into README and documentation."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fate_gym.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+REPORT = """# Title
+
+## All suites
+
+| policy | n |
+|---|--:|
+| heft | 4 |
+
+## By suite
+
+| policy | smoke |
+|---|--:|
+| heft | 0.5 |
+
+## Made with
+
+- machine: a machine
+- commit: abc
+"""
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script, on a project of its own."""
+    path = ROOT / "scripts" / "update_docs.py"
+    spec = importlib.util.spec_from_file_location("update_docs", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "update_docs", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "report.md").write_text(REPORT)
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    for page in module.PAGES:
+        (tmp_path / page).write_text("nothing\n")
+    return module
+
+
+def section(run: str, text: str) -> str:
+    return f"<!-- begin {run} -->\n{text}<!-- end {run} -->\n"
+
+
+def test_tables_are_renewed_and_others_stay(script: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "results.md"
+    page.write_text(
+        "before\n"
+        + section("runs/mine", "old\n")
+        + section("runs/mine: By suite", "")
+        + section("runs/gone", "kept\n")
+        + "after\n"
+    )
+    assert script.main() == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    first, second, third = text.split("<!-- end ")[:3]
+    assert "| heft | 4 |" in first and "old" not in first
+    assert "| heft | 0.5 |" in second and "| heft | 4 |" not in second
+    assert "Made on machine: a machine; commit: abc." in second
+    assert "kept" in third
+    assert script.main() == 0
+    assert page.read_text() == text, "a second run changes nothing"
+
+
+def test_an_unknown_heading_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(section("runs/mine: By hand", ""))
+    with pytest.raises(InputError, match=r"no heading 'By hand'.*All suites, By suite"):
+        script.main()
+
+
+def test_every_figure_that_pages_show_is_there() -> None:
+    for page in ("README.md", "docs/results.md", "docs/learned.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for line in text.splitlines():
+            if line.startswith("!["):
+                target = line.split("](")[1].rstrip(")")
+                assert ((ROOT / page).parent / target).exists(), (page, target)
