@@ -133,6 +133,8 @@ class Fate:
                 continue
             seen.append(_places(proposal))
             value = self._consider(proposal, kept, value)
+        if self._guard:
+            bench.settle(value)
         return bench.starting(view)
 
     def _frontier(self) -> Frontier:

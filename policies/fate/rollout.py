@@ -143,7 +143,7 @@ class FateRollout:
         value = self._tune(value, int(budget * self._tune_share))
         value = self._candidates(value, int(budget * self._candidates_share))
         rest = 1.0 - self._tune_share - self._candidates_share
-        self._search(value, int(budget * rest), started)
+        bench.settle(self._search(value, int(budget * rest), started))
         return bench.starting(view)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------

@@ -21,7 +21,7 @@ from fate_gym.problem import (
     Workflow,
 )
 from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
-from fate_gym.workloads import assign_roles, load_cluster, topologies
+from fate_gym.workloads import assign_roles, build_suite, load_cluster, load_suite, topologies
 from policies import make_policy, policy_specs
 from policies.fate import policy as fate_module
 from policies.fate.planner import FrontierProblem, Plan
@@ -206,3 +206,38 @@ def test_a_stage_whose_child_has_no_host_is_left_out_of_the_plan(queries: int) -
         options=Options(failures=Failures(outages=(Outage(device="d1", at=0.5, seconds=900.0),))),
     )
     assert_valid(run(problem, guard=False))
+
+
+@pytest.mark.parametrize("name", ["fate", "fate_rollout"])
+def test_stages_are_shared_only_where_durations_are_certain(name: str) -> None:
+    stage = Stage(id="s", model="Phi-3-mini", queries=64, prompt_tokens=2000, output_tokens=400)
+    flows = [Workflow(id="w", stages=(stage,))]
+
+    def shards(**options: Any) -> int:
+        problem = Problem.build(load_cluster("homogeneous_8"), flows, options=Options(**options))
+        trace = Simulator(problem).run(make_policy(name))
+        assert_valid(trace)
+        return len(trace.shards)
+
+    assert shards() > 1
+    assert shards(uncertainty=0.3) == 1
+    assert shards(length_uncertainty=0.3) == 1
+    assert shards(failures=Failures(mtbf_s=1e6, mttr_s=60.0)) == 1
+
+
+def test_under_uncertainty_a_plan_has_to_gain_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one that nothing reaches, both planners play the list schedule, made anew each time."""
+    spec = load_suite("smoke")
+    seen = []
+    for margin in (1.0, 0.0):
+        monkeypatch.setattr("policies.fate.workbench.MARGIN", margin)
+        for problem in build_suite(spec, load_cluster(spec.cluster), 0):
+            options = problem.options.model_copy(update={"uncertainty": 0.3})
+            simulator = Simulator(problem.model_copy(update={"options": options}))
+            one, other = (
+                simulator.run(make_policy(name), seed=1).makespan
+                for name in ("fate", "fate_rollout")
+            )
+            seen.append(one == other)
+    assert seen[: len(seen) // 2] == [True] * (len(seen) // 2)
+    assert not all(seen)
