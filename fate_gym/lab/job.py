@@ -213,11 +213,12 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name, in the order in which names first appear."""
+    """Sums by name of the finite values, in the order in which names first appear."""
     totals: dict[str, float] = {}
     for one in counters:
         for name, value in one.items():
-            totals[name] = totals.get(name, 0.0) + value
+            if math.isfinite(value):
+                totals[name] = totals.get(name, 0.0) + value
     return totals
 
 

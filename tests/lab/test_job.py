@@ -138,6 +138,11 @@ def _nothing() -> dict[str, float]:
     return {name: np.nan for name in MEANS if name not in ("normalised", "makespan")}
 
 
+def test_counters_are_summed_and_leave_out_what_is_not_finite() -> None:
+    counters = [{"plans": 1.0, "bound": 2.5}, {"plans": 2.0, "bound": float("nan")}, {}]
+    assert total_counters(counters) == {"plans": 3.0, "bound": 2.5}
+
+
 def test_schedules_are_kept_of_small_medium_and_large_problems() -> None:
     def sized(*counts: int) -> list[Problem]:
         return [Problem.classical({f"s{i}": {"p": 1.0} for i in range(n)}, {}) for n in counts]
