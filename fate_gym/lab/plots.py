@@ -354,6 +354,9 @@ def axis_figure(
     values = np.array(sorted({x for curve in curves.values() for x in curve}))
     if values.min() > 0 and values.max() / values.min() > 10:
         axes.set_xscale("log")
+    # The values that were played, and no others.
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
     axes.set_xlabel(axis)
     axes.set_ylabel("mean makespan / round robin's, 95 % CI")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

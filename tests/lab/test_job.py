@@ -12,7 +12,7 @@ from fate_gym.lab import measure as measuring
 from fate_gym.lab import results
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.hydra_app import JobFailedError
-from fate_gym.lab.job import means, percentile, representatives, run_job
+from fate_gym.lab.job import means, percentile, representatives, run_job, total_counters
 from fate_gym.lab.sweep import policy_labels
 from fate_gym.problem import Problem
 from tests.lab.conftest import job_config
