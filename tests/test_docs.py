@@ -23,6 +23,7 @@ BLOCK = re.compile(
     r"^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
+LANGUAGES = ("bash", "python")
 PROGRAMS = {
     "python": '"{python}" "$@"',
     "fate-gym": '"{python}" -m fate_gym.lab.cli "$@"',
@@ -99,10 +100,11 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
 def test_leaving_code_out_is_rare_and_has_a_reason() -> None:
     left_out = [block for page in PAGES for block in blocks(page) if block.word == "not run"]
     assert all(len(block.what) > 10 for block in left_out)
-    runnable = [
-        block for page in PAGES for block in blocks(page) if block.language in ("bash", "python")
-    ]
-    assert len(left_out) <= len(runnable) // 3
+    # The commands behind published results take long by nature; their experiments are composed in
+    # tests of the lab.
+    pages = [page for page in PAGES if page.stem != "results"]
+    code = [block for page in pages for block in blocks(page) if block.language in LANGUAGES]
+    assert sum(block.word == "not run" for block in code) <= len(code) // 3
 
 
 @pytest.mark.slow
