@@ -27,6 +27,7 @@ FIGURES = {
     "runs/sensitivity_max_shards": {"axis.png": "sensitivity_max_shards.png"},
     "runs/sensitivity_steps": {"axis.png": "sensitivity_steps.png"},
     "runs/learned_clusters": {"axis.png": "learned_clusters.png"},
+    "runs/curves": {"curves.png": "learning_curves.png"},
 }
 
 
