@@ -32,7 +32,7 @@ FIGURES = {
 
 
 def table(report: str, heading: str | None) -> str:
-    """A table of a report, the commands that made it, and on what.
+    """A table of a report, and the machines and commits that it was made on.
 
     Raises:
         InputError: the report has no such heading.

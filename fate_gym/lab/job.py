@@ -157,7 +157,7 @@ def _run(
         problems=len(problems),
         workflows=len(rows),
         means=means(rows),
-        counters=total_counters([m.trace.counters for m in measurements]),
+        counters=results.total_counters([m.trace.counters for m in measurements]),
         decision_ms_p50=percentile(decisions, 50),
         decision_ms_p99=percentile(decisions, 99),
         seconds={
@@ -210,16 +210,6 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if values:
             found[column] = sum(values) / len(values)
     return found
-
-
-def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name of the finite values, in the order in which names first appear."""
-    totals: dict[str, float] = {}
-    for one in counters:
-        for name, value in one.items():
-            if math.isfinite(value):
-                totals[name] = totals.get(name, 0.0) + value
-    return totals
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from fate_gym.errors import InputError, near_matches
 from fate_gym.lab import results
 from fate_gym.lab.config import ReportConfig
-from fate_gym.lab.job import total_counters
 from fate_gym.lab.launch import SWEEP, read_remembered
-from fate_gym.lab.results import Job, JobResult, Schedule
+from fate_gym.lab.results import Job, JobResult, Schedule, total_counters
 from fate_gym.lab.summary import (
     SUMMARY_COLUMNS,
     Baselines,
@@ -414,25 +413,23 @@ def _summary_lines(rows: Sequence[PolicySummary]) -> list[str]:
 
 def _by_suite_lines(report: Report) -> list[str]:
     """Means of every policy on every suite, and who is the strongest baseline there."""
-    suites = list(report.suites)
-    means = {suite: {row.policy: row for row in report.suites[suite]} for suite in report.suites}
-    lines = [f"| policy | {' | '.join(suites)} |", "|---" + "|--:" * len(suites) + "|"]
+    columns = []
+    for rows in report.suites.values():
+        cells = {
+            row.policy: interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi)
+            for row in rows
+        }
+        # The rows of a suite are in the order of their means.
+        strongest = choose_baselines(
+            list(cells), report.sweep.families, report.sweep.boosted
+        ).strongest
+        if strongest is not None:
+            cells[strongest] = f"**{cells[strongest]}**"
+        columns.append(cells)
+    lines = [f"| policy | {' | '.join(report.suites)} |", "|---" + "|--:" * len(columns) + "|"]
     for name in report.order:
-        cells = []
-        for suite in suites:
-            row = means[suite].get(name)
-            text = "–"
-            if row is not None:
-                text = interval_text(row.norm_makespan, row.norm_makespan_lo, row.norm_makespan_hi)
-            cells.append(f"**{text}**" if name == _strongest_on(report, suite) else text)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells.get(name, '–') for cells in columns)} |")
     return [*lines, "", "Bold: the strongest baseline of a suite."]
-
-
-def _strongest_on(report: Report, suite: str) -> str | None:
-    sweep = report.sweep
-    rows = sweep.rows[sweep.rows["suite"] == suite]
-    return choose_baselines(mean_order(rows), sweep.families, sweep.boosted).strongest
 
 
 def _headroom_lines(report: Report) -> list[str]:

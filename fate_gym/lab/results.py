@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -65,6 +66,16 @@ class JobResult(BaseModel):
     def title(self) -> str:
         """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
         return f"{self.suite}/{self.policy}/s{self.seed}"
+
+
+def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name of the finite values, in the order in which names first appear."""
+    totals: dict[str, float] = {}
+    for one in counters:
+        for name, value in one.items():
+            if math.isfinite(value):
+                totals[name] = totals.get(name, 0.0) + value
+    return totals
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,13 @@ def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> P
     return found
 
 
-def job_config(runs: Path, policy: str = "heft", seed: int = 0) -> EvaluateConfig:
-    """A job on suite smoke without tracking."""
+def job_config(runs: Path, policy: str = "heft", seed: int = 0, **params: object) -> EvaluateConfig:
+    """A job on suite smoke without tracking; ``params`` change those of the policy's file."""
+    spec = policy_specs()[policy]
     return parse_config(
         {
             "suite": load_suite("smoke").model_dump(),
-            "policy": policy_specs()[policy].model_dump(),
+            "policy": spec.model_dump() | {"params": spec.params | params},
             "seed": seed,
             "tracking": {"mode": "none"},
             "paths": {"runs": str(runs)},

@@ -12,7 +12,7 @@ from fate_gym.lab import measure as measuring
 from fate_gym.lab import results
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.hydra_app import JobFailedError
-from fate_gym.lab.job import means, percentile, representatives, run_job, total_counters
+from fate_gym.lab.job import means, percentile, representatives, run_job
 from fate_gym.lab.sweep import policy_labels
 from fate_gym.problem import Problem
 from tests.lab.conftest import job_config
@@ -140,7 +140,7 @@ def _nothing() -> dict[str, float]:
 
 def test_counters_are_summed_and_leave_out_what_is_not_finite() -> None:
     counters = [{"plans": 1.0, "bound": 2.5}, {"plans": 2.0, "bound": float("nan")}, {}]
-    assert total_counters(counters) == {"plans": 3.0, "bound": 2.5}
+    assert results.total_counters(counters) == {"plans": 3.0, "bound": 2.5}
 
 
 def test_schedules_are_kept_of_small_medium_and_large_problems() -> None:

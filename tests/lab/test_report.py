@@ -118,11 +118,7 @@ def test_an_experiment_names_reference_axis_and_figures(grid: Path) -> None:
 
 def test_variants_over_an_option_are_one_line(tmp_path: Path) -> None:
     for shards in (1, 4):
-        config = job_config(tmp_path, "eft")
-        policy = config.policy.model_copy(
-            update={"params": config.policy.params | {"max_shards": shards}}
-        )
-        run_job(config.model_copy(update={"policy": policy}))
+        run_job(job_config(tmp_path, "eft", max_shards=shards))
     curves = curves_over(read_sweep(tmp_path / "default"), "policy.params.max_shards")
     assert {name: list(curve) for name, curve in curves.items()} == {"eft": [1.0, 4.0]}
 
@@ -141,10 +137,9 @@ def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> No
 
 def test_suites_side_by_side_headroom_and_counters(grid: Path, tmp_path: Path) -> None:
     for name, params in (("round_robin", {}), ("heft", {}), ("best_known", {"work": 2000})):
-        config = job_config(tmp_path, name)
-        policy = config.policy.model_copy(update={"params": config.policy.params | params})
+        config = job_config(tmp_path, name, **params)
         # The same workflows on other devices: another suite to the report.
-        run_job(config.model_copy(update={"policy": policy, "cluster": load_cluster("mixed_12")}))
+        run_job(config.model_copy(update={"cluster": load_cluster("mixed_12")}))
     (suite,) = (tmp_path / "default").iterdir()
     for policy_directory in suite.iterdir():
         shutil.copytree(policy_directory, grid / suite.name / policy_directory.name,
