@@ -100,6 +100,8 @@ def score_frontier(
         if st.devices[d].queue_head >= 0:
             # A shard that takes longer than expected still holds its device.
             out.free[d] = max(out.free[d], OVERDUE_S)
+    scratch[:] = state
+    after = state_view(scratch, p)
     need, scarce = future_demand(p, st)
     heirs = np.zeros(MOST_DESCENDANTS, np.int64)
     distance = np.zeros(MOST_DESCENDANTS, np.int64)
@@ -113,7 +115,7 @@ def score_frontier(
             key[j] = np.inf
             if widths[j] > 0:
                 end[j], later[j] = score_placement(
-                    p, st, scratch, log, s, devices[j], counts[j], widths[j],
+                    p, st, after, log, s, devices[j], counts[j], widths[j],
                     heirs, distance, heir_count, need, scarce, weights, busy[j],
                 )  # fmt: skip
                 end[j] -= now

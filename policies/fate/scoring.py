@@ -27,15 +27,8 @@ from fate_gym.sim.cost import (
     transfer_seconds,
 )
 from fate_gym.sim.engine import reserve
-from fate_gym.sim.layout import (
-    MODEL_STAGE,
-    PLACED,
-    Array,
-    Log,
-    ProblemView,
-    StateView,
-    state_view,
-)
+from fate_gym.sim.layout import MODEL_STAGE, PLACED, Array, Log, ProblemView, StateView
+from fate_gym.sim.scratch import restore
 
 MOST_DESCENDANTS = 24
 """Kinds of descendants of one stage that are looked at; the nearest first."""
@@ -163,7 +156,7 @@ def best_cost(p: ProblemView, st: StateView, u: int, when: float, weights: Weigh
 def score_placement(
     p: ProblemView,
     st: StateView,
-    scratch: Array,
+    after: StateView,
     log: Log,
     s: int,
     devices: Array,
@@ -177,10 +170,11 @@ def score_placement(
     weights: Weights,
     busy: Array,
 ) -> tuple[float, float]:
-    """(end of ``s``, what the placement costs later), seconds; fills ``busy`` (K,) per device."""
+    """(end of ``s``, what the placement costs later), seconds; fills ``busy`` (K,) per device.
+
+    ``after`` is a copy of ``st``, and is one again at the end.
+    """
     now = st.head[0].now
-    scratch[:] = st.buffer
-    after = state_view(scratch, p)
     stage = p.stages[s]
     later = 0.0
     restricted = True
@@ -195,9 +189,31 @@ def score_placement(
     if not restricted:
         for i in range(width):
             later += weights.reachability * scarce[devices[i]] * busy[i]
-    end = reserve(p.buffer, scratch, log, s, devices, counts, width)
-    if stage.model < 0:
-        return end, later
+    end = reserve(p.buffer, after.buffer, log, s, devices, counts, width)
+    if stage.model >= 0:
+        later += _consequences(
+            p, st, after, devices, width, heirs, distance, heir_count, need, weights, max(now, end)
+        )
+    restore(p, st, after, s, devices, width)
+    return end, later
+
+
+@inlined
+def _consequences(
+    p: ProblemView,
+    st: StateView,
+    after: StateView,
+    devices: Array,
+    width: int,
+    heirs: Array,
+    distance: Array,
+    heir_count: int,
+    need: Array,
+    weights: Weights,
+    when: float,
+) -> float:
+    """Regret of evicted weights, and what the descendants cost from ``when`` on, in ``after``."""
+    later = 0.0
     for i in range(width):
         d = devices[i]
         for m in range(p.models.size):
@@ -208,6 +224,6 @@ def score_placement(
                 later += weights.residency * p.load_seconds[m, d] / (1.0 + holders)
     if weights.horizon > 0.0:
         for i in range(heir_count):
-            gain = best_cost(p, after, heirs[i], max(now, end), weights)
+            gain = best_cost(p, after, heirs[i], when, weights)
             later += weights.horizon * weights.decay ** distance[i] * gain
-    return end, later
+    return later
