@@ -15,6 +15,8 @@ from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_prob
 from policies.registry import make_policy
 
 REFERENCE = "round_robin"
+WARM_UP_DECISIONS = 64
+"""Of a policy, before it is timed. A stream has thousands: all of them would double its job."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ def measure(
 
 
 def warm_up(problem: Problem, policy: Policy) -> None:
-    """Play a problem once and forget it, so that decision times are free of compilation."""
-    Simulator(problem, record=False).run(policy)
+    """Play a problem's first decisions and forget them: later ones are timed without compilation."""
+    simulator = Simulator(problem, record=False)
+    view = simulator.view()
+    policy.reset(view, 0)
+    for _ in range(WARM_UP_DECISIONS):
+        if simulator.done:
+            break
+        if not simulator.ready or not simulator.apply(policy.decide(view)):
+            simulator.wait()
 
 
 def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dict[str, Any]]:

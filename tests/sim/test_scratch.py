@@ -25,7 +25,7 @@ def _restore(
 
 
 @settings(max_examples=80)
-@given(problems(), st.integers(0, 12), st.integers(0, 2**32))
+@given(problems() | problems("pressure", most=20), st.integers(0, 20), st.integers(0, 2**32))
 def test_a_scratch_state_is_the_state_again(problem: Problem, steps: int, seed: int) -> None:
     simulator = Simulator(problem, seed=seed)
     buffer, shards = simulator.compiled.buffer, simulator.compiled.shape[-1]
