@@ -58,7 +58,7 @@ def measure(
 
 
 def warm_up(problem: Problem, policy: Policy) -> None:
-    """Play a problem's first decisions and forget them: later ones are timed without compilation."""
+    """Play a problem's first decisions and forget them, so that compilation is not timed."""
     simulator = Simulator(problem, record=False)
     view = simulator.view()
     policy.reset(view, 0)
