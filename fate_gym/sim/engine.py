@@ -131,9 +131,15 @@ def _pop(st: StateView) -> int:
 
 @inlined
 def noise_factor(p: ProblemView, st: StateView, s: int, d: int) -> float:
-    """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64)."""
+    """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64).
+
+    In a sampled fork from (seed, stage): plans that differ in devices then meet the same luck, and
+    comparing them takes far fewer samples.
+    """
     if not st.head[0].noisy:
         return 1.0
+    if st.head[0].origin == SAMPLED:
+        d = HOST
     x = np.uint64(st.head[0].seed) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64(s + 1) * np.uint64(0xD1B54A32D192ED03)
     x += np.uint64(d + 2) * np.uint64(0x8CB92BA72F3D8DD7)

@@ -14,6 +14,7 @@ import numpy as np
 from fate_gym.compiled import compiled, inlined
 from fate_gym.sim.cost import (
     context_hit_tokens,
+    drain_estimate,
     prefill_seconds,
     prefix_hit_tokens,
     shard_cost,
@@ -212,7 +213,8 @@ def dispatch(
     idle = 0
     for d in range(p.devices.size):
         device = wk.devices[d]
-        device.turn = max(now, st.devices[d].drains_at)
+        # In a sampled future, too, nobody knows yet when a running shard will end.
+        device.turn = drain_estimate(p, st, d)
         device.planned = -1
         device.free = st.devices[d].queue_head < 0 and st.devices[d].drains_at < np.inf
         idle += device.free
@@ -271,7 +273,7 @@ def dispatch(
             device = wk.devices[d]
             idle -= device.free
             device.free = 0
-            device.turn = st.devices[d].drains_at
+            device.turn = drain_estimate(p, st, d)
             wk.head[0].version += 1
             device.version = wk.head[0].version
         bound = end + wk.stages[s].tail

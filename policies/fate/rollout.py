@@ -64,7 +64,9 @@ class FateRollout:
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
-        samples: draws of durations and choices that a plan is valued on, besides what is expected.
+        samples: under uncertainty, drawn futures that candidates are valued on instead of the
+            expected one: in each the list schedule decides anew behind them. Budgets count for each
+            future; there is no tuning and no local search. 0: the expected future.
         limit: CP-SAT's deterministic time limit.
     """
 
@@ -140,6 +142,10 @@ class FateRollout:
         if news:
             # The list schedules are paid for, but leave some for the search.
             budget = max(self._first - bench.work, self._first // 4)
+        if bench.sampled:
+            # A plan made for one future is no plan for the others.
+            bench.settle(self._candidates(value, budget * self._samples))
+            return bench.starting(view)
         value = self._tune(value, int(budget * self._tune_share))
         value = self._candidates(value, int(budget * self._candidates_share))
         rest = 1.0 - self._tune_share - self._candidates_share

@@ -88,29 +88,31 @@ def value_of(
     style: Style,
     bound: float,
 ) -> float:
-    """The mean objective of a plan over the forks, (N, bytes); completes it on the first.
+    """The objective of a plan, played on the expected fork, which completes it.
 
-    Its times are those of the first fork. On the others, whose events come at other times, only
-    its devices and turns hold; one that starts nothing now waits for each fork's next event.
+    With more forks, ``forks[1:]`` (N, bytes), whose futures are drawn: their mean. There stages
+    without devices choose in each future anew, by what is known in it then, and the plan is left
+    as it is: what is valued is the list schedule as a policy, behind the placements that the plan
+    fixes (rollout; Bertsekas & Castanon 1999, doi 10.1023/A:1009634810396).
     """
-    p = problem_view(problem)
-    wk = desk_view(desk, p)
-    total, second = 0.0, 0.0
-    count = forks.shape[0]
-    waits = False
-    for i in range(count):
-        if i == 1:
-            waits = _starts_nothing(problem, forks[0], plan_)
-            release(problem, plan_)
+    count = forks.shape[0] - 1
+    if count == 0:
+        state[:] = forks[0]
+        return play(problem, state, log, plan_, desk, style, bound)
+    waits = _starts_nothing(problem, forks[0], plan_)
+    copy = np.empty_like(plan_)
+    total = 0.0
+    for i in range(1, count + 1):
+        copy[:] = plan_
+        # Times of the plan are those of the expected fork, whose events come at others.
+        release(problem, copy)
         if waits:
-            _wait(problem, forks[i], plan_)
+            _wait(problem, forks[i], copy)
         state[:] = forks[i]
-        value = play(problem, state, log, plan_, desk, style, bound * count - total)
+        value = play(problem, state, log, copy, desk, style, bound * count - total)
         if value == np.inf:
             return value
         total += value
-        second += wk.head[0].second
-    wk.head[0].second = second
     return total / count
 
 
@@ -197,8 +199,7 @@ def list_candidates(
         s = st.ready[order[i]]
         new = True
         for j in range(taken):
-            a, b = p.stages[seen[j]], p.stages[s]
-            new = new and not (a.model == b.model and a.prefix == b.prefix)
+            new = new and not _of_a_kind(p, seen[j], s)
         if not new:
             continue
         seen[taken] = s
@@ -247,6 +248,18 @@ def list_candidates(
         found.width[count] = 0
         count += 1
     return count
+
+
+@inlined
+def _of_a_kind(p: ProblemView, a: int, b: int) -> bool:
+    """The same model and prefix; of stages without a model, the same seconds everywhere."""
+    if p.stages[a].model != p.stages[b].model or p.stages[a].prefix != p.stages[b].prefix:
+        return False
+    if p.stages[a].model < 0:
+        for d in range(p.devices.size):
+            if p.clean_seconds[a, d] != p.clean_seconds[b, d]:
+                return False
+    return True
 
 
 @compiled

@@ -93,7 +93,8 @@ class Workbench:
         objective: what plans are compared by (see `policies.fate.rollout.FateRollout`).
         max_shards: devices that may share a stage.
         horizon: edges from the frontier that plays reach; None: all.
-        samples: forks with drawn durations and choices to value a plan on besides the expected one.
+        samples: forks with drawn durations and choices to value plans on, instead of on the
+            expected one; for problems that have something to draw.
         ignore: dimensions of state that the planner's model is blind to.
         owner: the policy's name, for messages.
     """
@@ -133,6 +134,7 @@ class Workbench:
         self._choices_ahead = bool(p.head[0]["choosers"])
         self._uncertain = risky or self._choices_ahead
         extra = samples if drawn or self._choices_ahead else 0
+        self.sampled = extra > 0
         self.forks = np.zeros((1 + extra, size), np.uint8)
         self.state, self.ended = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         self.best, self.base, self.trial, self.other = (np.zeros(room, np.uint8) for _ in range(4))
@@ -231,11 +233,31 @@ class Workbench:
 
         Under uncertainty of list schedules alone.
         """
+        if self.sampled:
+            return self._begin_sampled(news)
         if self._uncertain:
             return self._begin_anew(news)
         value = np.inf if self._fresh else self.value(self.best)
         self._fresh = False
         return self.offer_bases(value) if news else value
+
+    def _begin_sampled(self, news: bool) -> float:
+        """The best of the list schedules as policies: nothing is fixed, whatever is drawn."""
+        value = np.inf
+        for order in self._orders if news else (self.base_of.order,):
+            base = Base(order, 0, False)
+            self._begin(self.trial, base)
+            found = self.value(self.trial, value)
+            if found < value:
+                value, self.base_of = found, base
+                self.best[:] = self.trial
+        self._anew[:], self._anew_value = self.best, value
+        return value
+
+    @property
+    def _orders(self) -> tuple[int, ...]:
+        """Orders of list schedules worth a try; of one workflow alone only ranks are."""
+        return (RANK,) if self._known.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
 
     def _begin_anew(self, news: bool) -> float:
         base = self.base_of
@@ -271,8 +293,7 @@ class Workbench:
         """Let list schedules offer plans; returns the value of the best plan."""
         for rules in EXACT:
             value = self._offer(rules, value)
-        orders = (RANK,) if self._known.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
-        for order in orders:
+        for order in self._orders:
             for strict, shared in ((0, False), (0, True), (1, False)):
                 if shared and self.shards == 1:
                     continue

@@ -12,10 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
-from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
+from fate_gym.problem import (
+    Branch,
+    Choice,
+    Cluster,
+    Device,
+    Edge,
+    Options,
+    Problem,
+    Stage,
+    Workflow,
+)
 from fate_gym.sim import Simulator, Trace, assert_valid
 from policies import make_policy
 from policies.fate import rollout as rollout_module
+from policies.fate.workbench import Workbench
 from tests.policies.fate.test_policy import BASES, REAL, alone
 from tests.strategies import problems
 
@@ -104,6 +115,61 @@ def test_the_same_in_another_process() -> None:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     trace = run(REAL[1])
     assert output.strip() == f"{trace.makespan!r} {dict(trace.counters)}"
+
+
+def likely_small() -> Problem:
+    """After a second it is drawn whether ``big`` follows, which can run on ``f`` only.
+
+    Expected is that it does not: then ``x`` is best on ``f`` (10 s, 12 s on ``g``). But in 0.45 of
+    all runs it does, and waits for ``x``: 0.55 x 10 + 0.45 x 30 = 19 s; with ``x`` on ``g`` it is
+    0.55 x 12 + 0.45 x 21 = 16.05 s.
+    """
+    devices = ("f", "g", "h")
+    stages = [
+        Stage(id="x", seconds_on={"f": 10.0, "g": 12.0}),
+        Stage(id="chooser", seconds_on={"h": 1.0}),
+        Stage(id="big", seconds_on={"f": 20.0}),
+    ]
+    options = [Branch(probability=0.45, stages=["big"]), Branch(probability=0.55)]
+    workflow = Workflow(
+        id="w",
+        stages=stages,
+        edges=[Edge(parent="chooser", child="big")],
+        choices=[Choice(after="chooser", options=options)],
+    )
+    cluster = Cluster(id="three", devices=[Device(id=name, node=name) for name in devices])
+    return Problem.build(cluster, [workflow])
+
+
+def test_samples_see_what_the_expected_future_does_not() -> None:
+    problem = likely_small()
+    places = {}
+    for samples in (0, 64):
+        trace = run(problem, samples=samples)
+        assert_valid(trace)
+        x = trace.shards[trace.shards["stage"] == 0]
+        places[samples] = int(x["device"][0])
+    assert places == {0: 0, 64: 1}
+
+
+def test_a_sampled_play_does_not_know_when_a_running_shard_ends() -> None:
+    """Expected is that ``y`` ends on ``g`` at 10.9 and behind ``x`` on ``f`` at 11: it goes to g.
+
+    A play that knew when ``x`` will end would wait for ``f`` in most futures, and gain a quarter.
+    """
+    stages = [
+        Stage(id="x", seconds_on={"f": 10.0}),
+        Stage(id="y", seconds_on={"f": 1.0, "g": 10.9}),
+    ]
+    cluster = Cluster(id="two", devices=[Device(id=name, node=name) for name in ("f", "g")])
+    workflow = Workflow(id="w", stages=stages)
+    problem = Problem.build(cluster, [workflow], options=Options(uncertainty=1.0))
+    view = Simulator(problem).view()
+    bench = Workbench(view, objective="makespan", max_shards=1, samples=500)
+    bench.look(view)
+    noise = np.random.default_rng(0).lognormal(-0.5, 1.0, (2, 100_000))
+    exact = np.maximum(10.0 * noise[0], 10.9 * noise[1]).mean()
+    assert bench.renew(news=True) == pytest.approx(exact, rel=0.12)
 
 
 # --- objectives -------------------------------------------------------------------------------
