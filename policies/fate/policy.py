@@ -69,9 +69,9 @@ class Fate:
         max_shards: int = 4,
         cp_sat: bool = True,
         guard: bool = True,
-        shares: Sequence[float] = (1.0,),
+        shares: Sequence[float] = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
-        limit: float = 0.002,
+        limit: float = 0.0005,
     ) -> None:
         self.name = name
         check_objective(objective, name)

@@ -48,14 +48,34 @@ from policies.fate.search import (
     shift_keys,
     value_of,
 )
-from policies.list_core import STATE, STRICT, UPWARD_RANK, Rules, make_choices, play
+from policies.list_core import (
+    DYNAMIC_LEVEL,
+    MAX_MIN,
+    STATE,
+    STRICT,
+    SUFFERAGE,
+    UPWARD_RANK,
+    Rules,
+    make_choices,
+    play,
+)
+from policies.list_tables import dynamic_levels
 
-EXACT = (
+EXACT: tuple[Rules, ...] = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
     Rules(UPWARD_RANK, STATE, 1, 1, ahead=1),
 )
 """The policies ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, to the last bit."""
+RENEWED: tuple[Rules, ...] = (
+    Rules(DYNAMIC_LEVEL, STATE, 1, 1),
+    Rules(MAX_MIN, STATE, 1, 1),
+    Rules(SUFFERAGE, STATE, 1, 1),
+)
+"""For a workflow alone also ``dls_boosted``, ``max_min_boosted`` and a lazy ``sufferage_boosted``.
+
+They see which stages read the same prefix, as ranks do not: chosen on suite prefix_reuse, seed 100
+(its results are of other seeds)."""
 Floats = NDArray[np.float64]
 Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
 OBJECTIVES: dict[str, int] = {
@@ -144,6 +164,10 @@ class Workbench:
         self._plan = plain(plan_view)(self.best, p)
         self._log = make_log(stages, shards)
         self._choices = make_choices(stages, shards)
+        self._lists, self._levels = EXACT, np.zeros(stages)
+        if p.workflows.size == 1:
+            self._lists += RENEWED
+            dynamic_levels(self.problem, 0, self._levels)
         self._arrivals = p.workflows["arrival"].copy()
         self._deadlines, self._priorities = due_dates(view)
         self._floors = floor_seconds(view)
@@ -291,7 +315,7 @@ class Workbench:
 
     def offer_bases(self, value: float) -> float:
         """Let list schedules offer plans; returns the value of the best plan."""
-        for rules in EXACT:
+        for rules in self._lists:
             value = self._offer(rules, value)
         for order in self._orders:
             for strict, shared in ((0, False), (0, True), (1, False)):
@@ -315,6 +339,8 @@ class Workbench:
         head = self.state[: STATE_HEAD.itemsize].view(STATE_HEAD)[0]
         # A log of its own, from its first row on.
         head["shard_rows"] = 0
+        if rules.order == DYNAMIC_LEVEL:
+            rules = rules._replace(priority=self._levels)
         play(self.problem, self.state, self._log, rules, self._choices, self.ended)
         rows = min(int(head["shard_rows"]), self._log.shards.size)
         self.trial[:] = self.best

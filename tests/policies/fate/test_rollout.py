@@ -27,7 +27,7 @@ from fate_gym.sim import Simulator, Trace, assert_valid
 from policies import make_policy
 from policies.fate import rollout as rollout_module
 from policies.fate.workbench import Workbench
-from tests.policies.fate.test_policy import BASES, REAL, alone
+from tests.policies.fate.test_policy import BASES, REAL, RENEWED, alone
 from tests.strategies import problems
 
 SMALL = {"first": 3_000, "steps": 600}
@@ -44,7 +44,7 @@ def test_never_behind_its_bases(problem: Problem, objective: str) -> None:
     problem = alone(problem)
     trace = run(problem, objective=objective)
     assert_valid(trace)
-    for base in BASES:
+    for base in BASES + RENEWED:
         limit = Simulator(problem).run(make_policy(base)).makespan
         assert trace.makespan <= limit * (1 + 1e-9), base
 
