@@ -1,10 +1,11 @@
 """Searches for small problems on which one policy loses most to another.
 
-    python scripts/adversarial.py fate heft_boosted --steps 400 -o docs/examples/worst_fate.json
+    python scripts/adversarial.py fate peft_boosted -o docs/examples/adversarial/loses_to_peft.json
+    python scripts/adversarial.py fate heft --workflows 2 -o worst.json
 
 Simulated annealing over problems, after PISA (Coleman & Krishnamachari, arXiv 2403.07120): change
-the lengths, models, prefixes or edges of a small problem, and keep what raises the ratio
-makespan(first policy) / makespan(second policy).
+the lengths, models, prefixes, edges or arrivals of a small problem, and keep what raises the ratio
+of mean latencies (of one workflow: of makespans), first policy / second policy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fate_gym.metrics.outcome import workflow_outcomes
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow, dump_problem
 from fate_gym.sim import Simulator, compile_problem
 from policies import make_policy
@@ -31,6 +33,8 @@ CLUSTER = Cluster(
     ),
     network_gb_s=2.8,
 )
+LATEST = 10.0
+"""Seconds: the latest arrival."""
 
 
 def random_stage(rng: np.random.Generator, number: int) -> Stage:
@@ -47,29 +51,33 @@ def random_stage(rng: np.random.Generator, number: int) -> Stage:
     )
 
 
-def random_problem(rng: np.random.Generator, stages: int) -> Problem:
-    """A random graph whose edges lead from lower to higher numbers."""
+def random_workflow(rng: np.random.Generator, number: int, stages: int) -> Workflow:
+    """A random graph whose edges lead from lower to higher numbers; later ones arrive later."""
     nodes = tuple(random_stage(rng, i) for i in range(stages))
     edges = [
         Edge(parent=nodes[int(rng.integers(0, j))].id, child=nodes[j].id, bytes=1e6)
         for j in range(1, stages)
         if rng.random() < 0.8
     ]
-    return rebuild(nodes, edges)
+    arrival = float(rng.uniform(0.0, LATEST)) if number else 0.0
+    return Workflow(id=f"w{number}", stages=nodes, edges=tuple(edges), arrival=arrival)
 
 
-def rebuild(stages: tuple[Stage, ...], edges: list[Edge]) -> Problem:
-    """A problem of one workflow on the fixed cluster."""
-    workflow = Workflow(id="w", stages=stages, edges=tuple(edges))
-    return Problem.build(CLUSTER, [workflow], id="adversarial")
+def build(workflows: list[Workflow]) -> Problem:
+    """A problem on the fixed cluster."""
+    return Problem.build(CLUSTER, workflows, id="adversarial")
 
 
 def changed(problem: Problem, rng: np.random.Generator) -> Problem:
-    """One random change: a stage, the bytes of an edge, an edge more or less."""
-    (workflow,) = problem.workflows
-    stages, edges = list(workflow.stages), list(workflow.edges)
+    """One random change of one workflow: a stage, an edge more, less or heavier, the arrival."""
+    workflows = list(problem.workflows)
+    chosen = int(rng.integers(0, len(workflows)))
+    workflow = workflows[chosen]
+    stages, edges, arrival = list(workflow.stages), list(workflow.edges), workflow.arrival
     move = rng.random()
-    if move < 0.5:
+    if chosen > 0 and move < 0.2:
+        arrival = float(rng.uniform(0.0, LATEST))
+    elif move < 0.5:
         number = int(rng.integers(0, len(stages)))
         stages[number] = random_stage(rng, number)
     elif move < 0.7 and edges:
@@ -83,21 +91,28 @@ def changed(problem: Problem, rng: np.random.Generator) -> Problem:
         pairs = {(edge.parent, edge.child) for edge in edges}
         if (stages[a].id, stages[b].id) not in pairs:
             edges.append(Edge(parent=stages[a].id, child=stages[b].id, bytes=1e6))
-    return rebuild(tuple(stages), edges)
+    workflows[chosen] = workflow.model_copy(
+        update={"stages": tuple(stages), "edges": tuple(edges), "arrival": arrival}
+    )
+    return build(workflows)
 
 
 def ratio(problem: Problem, first: Policy, second: Policy) -> float:
-    """makespan(first) / makespan(second)."""
-    simulator = Simulator(compile_problem(problem), record=True)
-    return float(simulator.run(first).makespan / simulator.run(second).makespan)
+    """Mean latency of the first policy / that of the second."""
+    simulator = Simulator(compile_problem(problem))
+    means = []
+    for policy in (first, second):
+        outcomes = workflow_outcomes(simulator.run(policy))
+        means.append(float(np.mean([outcome["latency"] for outcome in outcomes])))
+    return means[0] / means[1]
 
 
 def search(
-    first: Policy, second: Policy, *, stages: int, steps: int, seed: int
+    first: Policy, second: Policy, *, workflows: int, stages: int, steps: int, seed: int
 ) -> tuple[Problem, float]:
     """The problem with the largest ratio that annealing finds, and the ratio."""
     rng = np.random.default_rng(seed)
-    current = random_problem(rng, stages)
+    current = build([random_workflow(rng, i, stages // workflows) for i in range(workflows)])
     value = ratio(current, first, second)
     best, best_value = current, value
     for step in range(steps):
@@ -116,19 +131,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("first", help="policy that is to lose")
     parser.add_argument("second", help="policy that is to win")
-    parser.add_argument("--stages", type=int, default=12)
+    parser.add_argument("--workflows", type=int, default=1, help="all but the first arrive later")
+    parser.add_argument("--stages", type=int, default=12, help="of all workflows together")
     parser.add_argument("--steps", type=int, default=300, help="of each start")
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="write the problem as JSON")
     options = parser.parse_args()
+    if options.stages < 2 * options.workflows:
+        parser.error("--stages: needs at least two a workflow")
     first, second = make_policy(options.first), make_policy(options.second)
     found = [
-        search(first, second, stages=options.stages, steps=options.steps, seed=options.seed + start)
+        search(
+            first,
+            second,
+            workflows=options.workflows,
+            stages=options.stages,
+            steps=options.steps,
+            seed=options.seed + start,
+        )
         for start in range(options.starts)
     ]
     problem, value = max(found, key=lambda pair: pair[1])
-    print(f"makespan({options.first}) / makespan({options.second}) = {value:.4f}")
+    print(f"latency({options.first}) / latency({options.second}) = {value:.4f}")
     if options.output is not None:
         dump_problem(problem, options.output)
         print(f"problem: {options.output}")

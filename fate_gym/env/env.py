@@ -73,10 +73,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | D + (K - 1) + k - 2 | the k holders of the stage's model that finish first |
     | D + 2 (K - 1) + k - 2 | the k devices of one node that finish first |
 
-    The last action waits for the next event. The window holds the ready stages with the largest
-    upward ranks; a stage beyond it moves up when others are placed. Nothing starves: waiting is
-    illegal when no event lies ahead. (A run in which nothing is to be decided ends with the first
-    wait.)
+    The last action waits for the next event. The window holds the ready stages with the
+    earliest latest start, at which their workflow would take twice as long as alone: inside a
+    workflow those of largest upward rank. A stage beyond it moves up when others are placed.
+    Nothing starves: waiting is illegal when no event lies ahead. (A run in which nothing is to be
+    decided ends with the first wait.)
 
     The mask of legal actions is the observation `action_mask`, `info["action_mask"]` (both int8,
     as `Discrete.sample(mask=...)` takes it) and `action_masks()` (bool). An illegal action

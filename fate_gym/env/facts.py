@@ -39,6 +39,18 @@ from fate_gym.sim.layout import (
 Floats = NDArray[np.float64]
 
 
+def _window_order(p: ProblemView) -> NDArray[np.int64]:
+    """(S,) stages by the latest start with which their workflow takes twice as long as alone.
+
+    Inside a workflow that is the order of upward ranks. Over workflows ranks alone would let a long
+    one that has just arrived fill the window.
+    """
+    ranks, flows = p.stages["upward_rank"], p.workflows
+    alone = np.maximum.reduceat(ranks, flows["stages_from"])
+    latest = (flows["arrival"] + 2.0 * alone)[p.stages["workflow"]] - ranks
+    return p.by_rank[np.argsort(latest[p.by_rank], kind="stable")]
+
+
 def problem_facts(compiled: CompiledProblem, models: int, time_scale: float) -> Buffer:
     """The facts buffer of a problem (`fate_gym.env.layout`).
 
@@ -55,7 +67,7 @@ def problem_facts(compiled: CompiledProblem, models: int, time_scale: float) -> 
     eligible = np.isfinite(p.clean_seconds)
     best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
     facts.stages["best"] = best
-    facts.stages["position"][p.by_rank] = np.arange(s)
+    facts.stages["position"][_window_order(p)] = np.arange(s)
     facts.stages["eligible"] = eligible.sum(axis=1)
     with np.errstate(invalid="ignore"):
         facts.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)

@@ -134,7 +134,7 @@ _STATIC_STAGE = (
 
 STAGES = Group(
     "stages",
-    "one ready stage, in the order of the window: largest upward rank first",
+    "one ready stage, in the order of the window",
     (
         _flag("present", "the slot holds a stage; otherwise the row is 0"),
         *_STATIC_STAGE,

@@ -37,7 +37,7 @@ STAGE_FACTS = _record(
     best="f8",  # clean seconds on the fastest device, or seconds of the tool
     path="f8",  # best seconds of the longest way from its start to the end of the workflow
     context="f8",  # KV bytes of one query beyond the prefix
-    position="i8",  # in the order of upward ranks
+    position="i8",  # in the order of the window, see `facts`
     eligible="i8",  # devices that can run it
 )
 PAIR = _record(

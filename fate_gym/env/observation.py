@@ -170,7 +170,7 @@ def open_window(fr: FrameView) -> None:
 
 @inlined
 def _select_window(st: StateView, f: FactsView, fr: FrameView) -> None:
-    """Show the ready stages with the largest upward ranks, in order; each has a line."""
+    """Show the first ready stages in the order of `facts`; each has a line."""
     h = fr.head[0]
     slots = h.slots
     shown = 0
@@ -629,7 +629,9 @@ def _write_globals(
         total += queue
         longest = max(longest, queue)
     left = st.head[0].known_left
-    path = p.stages[fr.window[0]].upward_rank if shown > 0 else 0.0
+    path = 0.0
+    for i in range(st.head[0].ready):
+        path = max(path, p.stages[st.ready[i]].upward_rank)
     row[GLOBAL_NOW] = saturate(now - f.head[0].first_arrival, LONG * h.time_scale)
     row[GLOBAL_CAN_WAIT] = h.can_wait
     row[GLOBAL_SHOWN] = shown / h.slots

@@ -102,10 +102,15 @@ class Expected:
         return here
 
     def kv_bytes(self) -> NDArray[np.float64]:
-        """(D,) cached prefixes and contexts, from the log."""
+        """(D,) cached prefixes and contexts, from the log; where it does not say, from the state.
+
+        A prefix that a stage shares with one that needs more of it shrinks if nothing else is left
+        to evict, without a row.
+        """
         prefix: dict[tuple[int, int], float] = defaultdict(float)
         contexts: dict[int, float] = defaultdict(float)
         evicted = defaultdict(list)
+        unclear: set[int] = set()
         for row in self.trace.evictions:
             evicted[int(row["shard"])].append(row)
         keys = self.env.compiled.prefix_keys
@@ -123,6 +128,9 @@ class Expected:
             kv = model.kv_bytes_per_token
             if stage.prefix_group is not None and stage.prefix_tokens:
                 key = d, keys.index((stage.model, stage.prefix_group))
+                others = sum(size for other, size in prefix.items() if other[0] == d) - prefix[key]
+                if prefix[key] > stage.prefix_tokens * kv and others + contexts[d] <= 0.0:
+                    unclear.add(d)
                 prefix[key] = max(prefix[key], stage.prefix_tokens * kv)
             kept = any(
                 edge.parent == stage.id
@@ -138,6 +146,8 @@ class Expected:
             totals[d] += size
         for d, size in contexts.items():
             totals[d] += size
+        for d in unclear:
+            totals[d] = self.env._simulator._state.devices["kv_bytes"][d]
         return totals
 
     def context(self, s: int) -> float:

@@ -14,19 +14,30 @@ from tests.sim.test_candidates import candidates
 from tests.strategies import problems
 
 
+def latest_starts(env: WorkflowSchedulingEnv) -> np.ndarray:
+    """(S,) when each stage has to start for its workflow to take twice as long as alone."""
+    view = Simulator(env.compiled).view()
+    latest = []
+    for workflow in env.compiled.problem.workflows:
+        numbers = [env.compiled.stage_ids.index((workflow.id, s.id)) for s in workflow.stages]
+        ranks = [view.stage(number)["upward_rank"] for number in numbers]
+        latest += [workflow.arrival + 2.0 * max(ranks) - rank for rank in ranks]
+    return np.array(latest)
+
+
 def assert_actions_are_candidates(env: WorkflowSchedulingEnv) -> None:
     """Every slot and position; the mask says which."""
     simulator = Simulator(env.compiled, seed=env.noise_seed)
     simulator.restore(env.state().moment.state)
-    ranks = env.compiled.view.stages["upward_rank"]
+    latest = latest_starts(env)
     ready = simulator.ready
     window = env.window
     assert len(window) == min(len(ready), env.env_spec.options.window)
     assert set(window) <= set(ready)
-    assert np.all(np.diff(ranks[window]) <= 0)
+    assert np.all(np.diff(latest[window]) >= 0)
     hidden = set(ready).difference(window)
     if hidden:
-        assert ranks[window].min() >= ranks[list(hidden)].max()
+        assert latest[window].max() <= latest[list(hidden)].min()
     mask = env.action_masks()
     # Where there is nothing to place, waiting ends the episode.
     assert mask[-1] == (simulator.view().can_wait or not ready)
