@@ -20,12 +20,13 @@ SECTION = re.compile(
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
-    "runs/headline": {"ecdf.png": "headline_ecdf.png"},
+    "runs/headline": {"ecdf.png": "headline_ecdf.png", "intensity.png": "headline_intensity.png"},
     "runs/sensitivity": {"axis.png": "sensitivity_devices.png"},
     "runs/sensitivity_depth": {"axis.png": "sensitivity_depth.png"},
     "runs/sensitivity_window": {"axis.png": "sensitivity_window.png"},
     "runs/sensitivity_max_shards": {"axis.png": "sensitivity_max_shards.png"},
     "runs/sensitivity_steps": {"axis.png": "sensitivity_steps.png"},
+    "runs/sensitivity_memory": {"axis.png": "sensitivity_memory.png"},
     "runs/learned_clusters": {"axis.png": "learned_clusters.png"},
     "runs/curves": {"curves.png": "learning_curves.png"},
 }

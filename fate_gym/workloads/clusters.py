@@ -34,6 +34,9 @@ class ClusterSpec(Frozen):
     network_latency_s: NonNegativeFloat = 0.00003
     load_gb_s: PositiveFloat | None = Field(None, description="None: host memory over PCIe")
     load_init_s: NonNegativeFloat | None = Field(None, description="None: the catalogue's")
+    memory_utilisation: float | None = Field(
+        None, gt=0, le=1, description="share that weights and caches may use; None: the catalogue's"
+    )
 
 
 def build_cluster(spec: ClusterSpec) -> Cluster:
@@ -74,6 +77,7 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
         network_latency_s=spec.network_latency_s,
         load_gb_s=spec.load_gb_s,
         load_init_s=spec.load_init_s,
+        memory_utilisation=spec.memory_utilisation,
     )
 
 

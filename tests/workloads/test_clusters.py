@@ -55,7 +55,9 @@ def test_sizes_of_the_shipped_clusters() -> None:
     assert gpus["mixed_8"] == {"H100-SXM": 2, "A100-80": 2, "L40S": 2, "A10G": 2}
     assert gpus["mixed_12"] == {"H100-SXM": 2, "A100-80": 2, "L40S": 4, "A10G": 4}
     assert (nodes["mixed_8"], nodes["mixed_12"], nodes["mixed_32"]) == (3, 4, 8)
+    assert gpus["mixed_4"].total() == len(gpus["mixed_4"]) == 4
     assert gpus["mixed_32"].total() == 32
+    assert gpus["mixed_64"] == {gpu: 2 * count for gpu, count in gpus["mixed_32"].items()}
     assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
 
 
