@@ -97,7 +97,7 @@ def read_sweep(root: Path) -> Sweep:
     suites = suite_labels([result for _, result in done])
     frames, decisions = [], []
     for (job, _), policy, suite in zip(done, policies, suites, strict=True):
-        table = job.table(results.WORKFLOWS)
+        table = by_draw(job.table(results.WORKFLOWS))
         frames.append(table.assign(policy=policy, suite=suite, job=str(job.directory)))
         decisions.append(job.table(results.DECISIONS).assign(policy=policy, suite=suite))
     return Sweep(
@@ -111,6 +111,17 @@ def read_sweep(root: Path) -> Sweep:
         ),
         labels={job.directory: policy for (job, _), policy in zip(done, policies, strict=True)},
     )
+
+
+def by_draw(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose ``instance`` says what was drawn independently, as intervals and tests need it.
+
+    A workflow alone is drawn by its graph: seeds change its attributes, not its shape. Workflows of
+    a stream share arrivals and queues, which every seed draws anew: the stream is the draw.
+    """
+    streams = rows["workflows"] > 1
+    named = rows["instance"] + "/s" + rows["seed"].astype(str)
+    return rows.assign(instance=rows["instance"].where(~streams, named))
 
 
 def _check_workloads(root: Path, done: Sequence[tuple[Job, JobResult]]) -> None:

@@ -26,7 +26,7 @@ from fate_gym.lab.report import (
     make_report,
 )
 from fate_gym.lab.results import JobResult, find_jobs
-from fate_gym.lab.sweep import policy_labels, read_sweep, suite_labels
+from fate_gym.lab.sweep import by_draw, policy_labels, read_sweep, suite_labels
 from fate_gym.workloads import load_cluster
 from tests.lab.conftest import Run, job_config, job_directory, run_script
 
@@ -46,6 +46,14 @@ def grid(sweep: Run, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def rows(sweep: Run) -> pd.DataFrame:
     return pd.concat(pd.read_parquet(p) for p in sweep.root.glob("*/*/*/workflows.parquet"))
+
+
+def test_a_stream_is_one_draw_and_a_graph_is_one() -> None:
+    """Intervals of streams draw seeds; those of workflows alone draw graphs, whatever the seed."""
+    rows = pd.DataFrame(
+        {"instance": ["a", "a", "s", "s"], "seed": [0, 1, 0, 1], "workflows": [1, 1, 9, 9]}
+    )
+    assert by_draw(rows)["instance"].tolist() == ["a", "a", "s/s0", "s/s1"]
 
 
 def test_the_script_writes_tables_and_figures(grid: Path, rows: pd.DataFrame) -> None:
