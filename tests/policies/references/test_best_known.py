@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.sim import Simulator, assert_valid, compile_problem
+from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
 from policies.references.best_known import headroom_captured, load_best_known, problem_key
 from tests.policies.fate.test_policy import BASES, REAL
@@ -49,3 +52,16 @@ def test_headroom() -> None:
     assert headroom_captured(policy, strongest, best) == pytest.approx(
         {"a": 0.5, "c": 1.0, "d": 0.005}
     )
+
+
+def test_what_is_kept_is_possible_and_better_than_list_scheduling() -> None:
+    """By name: digests are of floats, whose last bits may differ between machines."""
+    kept: dict[str, float] = {}
+    for entry in load_best_known().values():
+        kept[entry["problem"]] = min(entry["makespan"], kept.get(entry["problem"], np.inf))
+    spec = load_suite("real_dag_test")
+    for problem in build_suite(spec, load_cluster(spec.cluster), 0):
+        compiled = compile_problem(problem)
+        heft = Simulator(compiled).run(make_policy("heft_boosted")).makespan
+        assert kept[problem.id] <= heft * (1 + 1e-6)
+        assert kept[problem.id] >= problem_bounds(compiled).makespan * (1 - 1e-6)
