@@ -378,7 +378,8 @@ def legend(report: Report) -> str:
         "Norm. makespan: time from arrival to end / round robin's on the same workflow, cluster "
         "and seed; mean over workflows, with a 95 % bootstrap interval that draws whole "
         "instances (graphs, or streams). P95: 95th percentile of that ratio over workflows; in a "
-        f"stream, the ratio of the 95th percentiles of latency. Gap: latency / lower bound. {against}"
+        "stream, the ratio of the 95th percentiles of latency. Gap: latency / lower bound. "
+        f"{against}"
     )
 
 
