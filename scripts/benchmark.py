@@ -2,8 +2,8 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, environment, workloads, saga, planners, memory, start, decisions; lab and
-comparison (some minutes) only when named.
+Sections: simulator, environment, workloads, saga, planners, memory, start, decisions; lab,
+comparison and training (some minutes; the last needs the extra rl) only when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.
@@ -543,6 +543,23 @@ def lab_figures() -> None:
         report("  size of report.html", f"{size:.1f} MB", "goal < 8 MB")
 
 
+def training_figures() -> None:
+    """Environment and learning together, with the pointer network: a training on each core."""
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["agent=maskable_ppo", "curriculum=real_dag", f"seed=range({cores})"]
+        options += ["agent.learning.steps=65536", "validation.every=65536", "tracking=none"]
+        command = [sys.executable, "scripts/train.py", "-m", *options, f"paths.runs={folder}"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        done = [json.loads(path.read_text()) for path in Path(folder).rglob("training.json")]
+    total = sum(training["steps"] / training["seconds"] for training in done)
+    report(
+        f"training of {len(done)} agents at once, validation included",
+        f"{total:,.0f} steps/s",
+        "goal > 3,000 on two cores",
+    )
+
+
 def large_sweep(source: Path, target: Path) -> int:
     """Result files of 20 policies, 10 seeds and 50 workflows, from a small sweep: the rows."""
     (job, *_) = (job for job in find_jobs(source) if job.policy == "heft")
@@ -581,13 +598,15 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "decisions": decision_times,
     "lab": lab_figures,
     "comparison": comparison,
+    "training": training_figures,
 }
+ON_DEMAND = ("lab", "comparison", "training")
 
 
 def main() -> None:
     """Print all figures, or those of the sections named on the command line."""
     print(f"python {sys.version.split()[0]}, numpy {np.__version__}; best of several repetitions")
-    for name in sys.argv[1:] or [name for name in SECTIONS if name not in ("lab", "comparison")]:
+    for name in sys.argv[1:] or [name for name in SECTIONS if name not in ON_DEMAND]:
         SECTIONS[name]()
 
 
