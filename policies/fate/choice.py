@@ -26,6 +26,7 @@ def choose_candidates(
     gains: NDArray[np.float64],
     count: int,
     stages: Array,
+    seconds: Array,
     ready: Sequence[int],
     limit: float,
 ) -> list[tuple[int, int]] | None:
@@ -36,21 +37,22 @@ def choose_candidates(
         gains: (C,) what each row gains over the incumbent; rows of no gain are left out.
         count: rows that are filled.
         stages: (S,) the problem's stage records.
+        seconds: (S, D) clean seconds; inf: the device cannot run the stage.
         ready: ready stages, by turn.
         limit: deterministic time.
     """
     rows = [row for row in range(count) if gains[row] > 0 and found.width[row] > 0]
     if not rows:
         return []
-    waiting: dict[tuple[int, int], list[int]] = {}
+    waiting: dict[Kind, list[int]] = {}
     for stage in ready:
-        waiting.setdefault(kind_of(stages, stage), []).append(stage)
+        waiting.setdefault(kind_of(stages, seconds, stage), []).append(stage)
     model = cp_model.CpModel()
     chosen = {row: model.new_bool_var("") for row in rows}
-    of_kind: dict[tuple[int, int], list[int]] = {}
+    of_kind: dict[Kind, list[int]] = {}
     on_device: dict[int, list[int]] = {}
     for row in rows:
-        of_kind.setdefault(kind_of(stages, int(found.stage[row])), []).append(row)
+        of_kind.setdefault(kind_of(stages, seconds, int(found.stage[row])), []).append(row)
         for device in found.devices[row, : found.width[row]].tolist():
             on_device.setdefault(device, []).append(row)
     for kind, members in of_kind.items():
@@ -78,11 +80,22 @@ def choose_candidates(
         return None
     picked = []
     for row in rows:
-        if solver.boolean_value(chosen[row]):
-            picked.append((row, waiting[kind_of(stages, int(found.stage[row]))].pop(0)))
+        if not solver.boolean_value(chosen[row]):
+            continue
+        devices = found.devices[row, : found.width[row]]
+        same = waiting[kind_of(stages, seconds, int(found.stage[row]))]
+        # Stages of a kind may differ in what they need: not each fits where another does.
+        fitting = [stage for stage in same if np.isfinite(seconds[stage, devices]).all()]
+        if fitting:
+            same.remove(fitting[0])
+            picked.append((row, fitting[0]))
     return picked
 
 
-def kind_of(stages: Array, stage: int) -> tuple[int, int]:
-    """Model and prefix of a stage: stages of one kind have the same candidates."""
-    return int(stages["model"][stage]), int(stages["prefix"][stage])
+Kind = tuple[int, int | bytes]
+
+
+def kind_of(stages: Array, seconds: Array, stage: int) -> Kind:
+    """Model and prefix of a stage, or its seconds if it has no model: the same candidates."""
+    model = int(stages["model"][stage])
+    return model, seconds[stage].tobytes() if model < 0 else int(stages["prefix"][stage])

@@ -235,12 +235,13 @@ def dispatch(
         if row.not_before > now:
             continue
         if width > 0:
-            up = True
+            able = True
             for k in range(width):
-                device = wk.devices[plan.devices[s, k]]
+                d = plan.devices[s, k]
+                device = wk.devices[d]
                 starts = starts or device.free != 0
-                up = up and device.turn < np.inf
-            if not starts or not up:
+                able = able and device.turn < np.inf and hosts(p, s, d)
+            if not starts or not able:
                 continue
         else:
             width, end = _choose(p, st, wk, desk, style, s)

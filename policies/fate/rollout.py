@@ -226,7 +226,9 @@ class FateRollout:
     def _joint(self, gains: Floats, count: int, style: Style, bound: float) -> float:
         """CP-SAT's joint placement, if it is better than ``bound``; else inf."""
         bench, found = self._bench, self._found
-        rows = choose_candidates(found, gains, count, bench.stages, self._ready, self._limit)
+        rows = choose_candidates(
+            found, gains, count, bench.stages, bench.seconds, self._ready, self._limit
+        )
         if rows is None:
             self.counters["solver_failures"] += 1
             return np.inf

@@ -137,6 +137,7 @@ class Workbench:
         blind = "reachability" in ignore
         self._reach = plain(problem_view)(self.problem) if blind else None
         self.stages = p.stages
+        self.seconds = plain(problem_view)(self.problem).clean_seconds
         options = compiled.problem.options
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
