@@ -19,6 +19,8 @@ from policies.fate.search import Candidates
 
 RESOLUTION = 1e6
 """The largest gain, in the model's integers."""
+Kind = tuple[int, int | bytes]
+"""What stages with the same candidates have in common, see `kind_of`."""
 
 
 def choose_candidates(
@@ -49,10 +51,11 @@ def choose_candidates(
         waiting.setdefault(kind_of(stages, seconds, stage), []).append(stage)
     model = cp_model.CpModel()
     chosen = {row: model.new_bool_var("") for row in rows}
+    kinds = {row: kind_of(stages, seconds, int(found.stage[row])) for row in rows}
     of_kind: dict[Kind, list[int]] = {}
     on_device: dict[int, list[int]] = {}
     for row in rows:
-        of_kind.setdefault(kind_of(stages, seconds, int(found.stage[row])), []).append(row)
+        of_kind.setdefault(kinds[row], []).append(row)
         for device in found.devices[row, : found.width[row]].tolist():
             on_device.setdefault(device, []).append(row)
     for kind, members in of_kind.items():
@@ -83,7 +86,7 @@ def choose_candidates(
         if not solver.boolean_value(chosen[row]):
             continue
         devices = found.devices[row, : found.width[row]]
-        same = waiting[kind_of(stages, seconds, int(found.stage[row]))]
+        same = waiting[kinds[row]]
         # Stages of a kind may differ in what they need: not each fits where another does.
         fitting = [stage for stage in same if np.isfinite(seconds[stage, devices]).all()]
         if fitting:
@@ -92,10 +95,10 @@ def choose_candidates(
     return picked
 
 
-Kind = tuple[int, int | bytes]
-
-
 def kind_of(stages: Array, seconds: Array, stage: int) -> Kind:
-    """Model and prefix of a stage, or its seconds if it has no model: the same candidates."""
+    """Model and prefix of a stage, or its seconds if it has no model.
+
+    The kinds of which `policies.fate.search.list_candidates` takes one stage each.
+    """
     model = int(stages["model"][stage])
     return model, seconds[stage].tobytes() if model < 0 else int(stages["prefix"][stage])

@@ -134,10 +134,9 @@ class Workbench:
         stages, devices, _, _, _, shards = compiled.shape
         p = compiled.view
         self.problem: Buffer = neutralised(compiled, ignore)
-        blind = "reachability" in ignore
-        self._reach = plain(problem_view)(self.problem) if blind else None
-        self.stages = p.stages
-        self.seconds = plain(problem_view)(self.problem).clean_seconds
+        model = plain(problem_view)(self.problem)
+        self._reach = model if "reachability" in ignore else None
+        self.stages, self.seconds = p.stages, model.clean_seconds
         options = compiled.problem.options
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
@@ -155,7 +154,6 @@ class Workbench:
         self._choices_ahead = bool(p.head[0]["choosers"])
         self._uncertain = risky or self._choices_ahead
         extra = samples if drawn or self._choices_ahead else 0
-        self.sampled = extra > 0
         self.forks = np.zeros((1 + extra, size), np.uint8)
         self.state, self.ended = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         self.best, self.base, self.trial, self.other = (np.zeros(room, np.uint8) for _ in range(4))
@@ -185,6 +183,11 @@ class Workbench:
         self.notes.stages["kind"] = of_stage.reshape(-1)
         self.notes.head["kinds"] = kinds.shape[1]
         clear_biases(self.problem, self.desk, self.shards)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether plans are valued on drawn futures."""
+        return len(self.forks) > 1
 
     @property
     def work(self) -> int:
