@@ -5,14 +5,13 @@ from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
 from fate_gym.sim.simulator import Simulator
 from fate_gym.sim.trace import Trace
 from fate_gym.sim.validator import assert_valid, validate
-from fate_gym.sim.view import DecisionView, Estimate
+from fate_gym.sim.view import DecisionView
 
 __all__ = [
     "Assignment",
     "CompiledProblem",
     "Decision",
     "DecisionView",
-    "Estimate",
     "Policy",
     "Retention",
     "Simulator",

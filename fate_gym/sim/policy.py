@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
 from fate_gym.sim.view import DecisionView
+
+if TYPE_CHECKING:
+    from fate_gym.sim.simulator import Simulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +70,20 @@ class Policy(Protocol):
         The decisions take effect in order, then the policy is asked again while stages are
         ready. An answer without an assignment means: wait for the next event.
         """
+        ...
+
+
+@runtime_checkable
+class CountingPolicy(Policy, Protocol):
+    """A policy that counts what it does; the counters stand in the trace and in results."""
+
+    counters: dict[str, float]
+
+
+@runtime_checkable
+class PlayingPolicy(Policy, Protocol):
+    """A policy that can also play the rest of a run in one compiled call."""
+
+    def play(self, simulator: Simulator) -> float:
+        """Play from the live state to the end, as `Simulator.run` would; returns the last end."""
         ...

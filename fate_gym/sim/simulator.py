@@ -9,26 +9,28 @@ from time import perf_counter
 
 import numpy as np
 
-from fate_gym.compiled import compiled, plain
 from fate_gym.errors import FateGymError, IllegalActionError
-from fate_gym.problem import Problem
-from fate_gym.sim import engine
-from fate_gym.sim.compile import CompiledProblem, compile_problem, new_state
-from fate_gym.sim.cost import split_queries
-from fate_gym.sim.layout import (
+from fate_gym.kernel.advance import pass_time, start, wait
+from fate_gym.kernel.commit import NOBODY, commit
+from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.draws import outage
+from fate_gym.kernel.lookups import draws_made
+from fate_gym.kernel.memory import rank_cached
+from fate_gym.kernel.schema import (
     DONE,
     LIVE,
     READY,
+    NO_LOG,
     VANISHED,
-    Array,
-    Buffer,
-    Log,
-    StateView,
-    make_log,
-    problem_view,
-    state_view,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+    new_log,
+    new_state,
 )
-from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
+from fate_gym.problem import Problem
+from fate_gym.sim.compile import CompiledProblem, compile_problem
+from fate_gym.sim.policy import Assignment, CountingPolicy, Decision, Policy, Retention
 from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
@@ -43,9 +45,8 @@ class Moment:
     """A moment of a run (`Simulator.moment`)."""
 
     seed: int
-    state: Buffer
-    shards: Array
-    evictions: Array
+    state: StateArrays
+    log: LogArrays
     retentions: tuple[tuple[int, Retention], ...]
 
 
@@ -57,18 +58,23 @@ class Simulator:
         seed: of noise, lengths, choices and failures (common random numbers: every policy meets
             the same).
         record: keep the rows of a `Trace`; without, only times can be asked for.
+
+    Attributes:
+        compiled: the problem.
+        state: the live state, which only the kernel may change.
+        log: the rows so far; counted in ``state``.
+        seed: of the run.
     """
 
     def __init__(
         self, problem: Problem | CompiledProblem, *, seed: int = 0, record: bool = True
     ) -> None:
         self.compiled = compile_problem(problem)
-        self._buffer = new_state(self.compiled)
-        self._state: StateView = plain(state_view)(self._buffer, self.compiled.view)
+        self.state = new_state(self.compiled.arrays)
         stages, _, _, _, _, shards = self.compiled.shape
         self._record = record
         attempts = _ATTEMPTS if self.compiled.problem.options.failures else 1
-        self._log = make_log(stages if record else 0, shards, attempts)
+        self.log = new_log(stages * shards * attempts if record else 0)
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
@@ -80,15 +86,14 @@ class Simulator:
         if not 0 <= seed <= MAX_SEED:
             raise IllegalActionError(f"seed {seed} is not within 0 and {MAX_SEED}")
         self.seed = seed
-        self._buffer[:] = 0
         self._decision_seconds = []
         self._retentions = []
-        _reset(self.compiled.buffer, self._buffer, self._log, seed)
+        start(self.compiled.arrays, self.state, self.log, seed)
 
     @property
     def now(self) -> float:
         """Simulated seconds."""
-        return float(self._state.head[0]["now"])
+        return self.state.now
 
     @property
     def ready(self) -> list[int]:
@@ -98,54 +103,39 @@ class Simulator:
     @property
     def done(self) -> bool:
         """Whether every stage of every workflow has ended."""
-        return bool((self._state.stages["status"] == DONE).all())
+        return bool((self.state.stages["status"] == DONE).all())
 
-    @property
-    def state(self) -> Buffer:
-        """A copy of the state buffer; `restore` takes it back."""
-        return self._buffer.copy()
-
-    def restore(self, state: Buffer) -> None:
-        """Go to a state taken from a simulator of the same compiled problem."""
-        if state.shape != self._buffer.shape:
+    def restore(self, state: StateArrays) -> None:
+        """Go to a copy of the state of a simulator of the same compiled problem."""
+        if state.buffer.shape != self.state.buffer.shape:
             raise IllegalActionError("the state belongs to another problem")
-        self._buffer[:] = state
-        del self._retentions[int(self._state.head["retentions"][0]) :]
+        self.state.buffer[:] = state.buffer
+        del self._retentions[self.state.retentions :]
 
     def moment(self) -> Moment:
         """All that makes this moment of the run, its log included; for `resume`."""
-        head = self._state.head[0]
-        shards, evictions = int(head["shard_rows"]), int(head["eviction_rows"])
-        return Moment(
-            self.seed,
-            self.state,
-            self._log.shards[:shards].copy(),
-            self._log.evictions[:evictions].copy(),
-            tuple(self._retentions),
-        )
+        log = new_log(self.state.shard_rows, self.state.eviction_rows) if self._record else NO_LOG
+        _copy_rows(self.log, log)
+        return Moment(self.seed, self.state.copy(), log, tuple(self._retentions))
 
     def resume(self, moment: Moment) -> None:
         """Go to a moment of a run of the same problem, in this or another simulator."""
         self.restore(moment.state)
         self.seed = moment.seed
         self._retentions = list(moment.retentions)
-        for array, rows in zip(self._log, (moment.shards, moment.evictions), strict=True):
-            if self._record and rows.size > array.size:
-                array.resize(rows.size, refcheck=False)
-            array[: rows.size] = rows[: array.size]
+        if self._record:
+            self._reserve_rows(moment.log.shards.size, moment.log.evictions.size)
+            _copy_rows(moment.log, self.log)
 
     def view(self) -> DecisionView:
         """What a policy sees now."""
-        return DecisionView(self.compiled, self._state, self._buffer)
+        return DecisionView(self.compiled, self.state)
 
     def copy(self) -> Simulator:
         """An independent simulator in the same state."""
         other = Simulator(self.compiled, seed=self.seed, record=self._record)
-        other._buffer[:] = self._buffer
-        for copied, own in zip(other._log, self._log, strict=True):
-            if copied.size != own.size:
-                copied.resize(own.size, refcheck=False)
-            copied[:] = own
+        other.state.buffer[:] = self.state.buffer
+        other.log = self.log.copy()
         other._decision_seconds = list(self._decision_seconds)
         other._retentions = list(self._retentions)
         return other
@@ -174,19 +164,12 @@ class Simulator:
         self.extend_log()
         self._devices[:k] = devices
         if counts is None:
-            _split(self.compiled.buffer, stage, self._devices, k, self._counts)
+            split_queries(self.compiled.arrays, stage, self._devices, k, self._counts)
         else:
             self._counts[:k] = counts
-        engine.commit_from(
-            self.compiled.buffer,
-            self._buffer,
-            self._log,
-            stage,
-            self._devices,
-            self._counts,
-            k,
-            -1 if migrate_from is None else migrate_from,
-        )
+        source = NOBODY if migrate_from is None else migrate_from
+        p, st, log = self.compiled.arrays, self.state, self.log
+        commit(p, st, log, stage, self._devices, self._counts, k, source)
 
     def retain(self, retention: Retention) -> None:
         """Evict by these values from here on, instead of by LRU or by an earlier retention.
@@ -195,9 +178,8 @@ class Simulator:
             IllegalActionError: an array has the wrong shape or a value that is not a number.
         """
         values = _values(self.compiled, retention)
-        self._state.keep[:] = values
-        self._state.head["retentions"] += 1
-        rows = int(self._state.head["shard_rows"][0])
+        rank_cached(self.state, values)
+        rows = self.state.shard_rows
         copied = [None if a is None else np.array(a) for a in _arrays(retention)]
         self._retentions.append((rows, Retention(*copied)))
 
@@ -208,7 +190,7 @@ class Simulator:
             IllegalActionError: no event lies ahead.
         """
         self.extend_log()
-        if not _wait(self.compiled.buffer, self._buffer, self._log):
+        if not wait(self.compiled.arrays, self.state, self.log):
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
@@ -228,9 +210,8 @@ class Simulator:
         self.reset(self.seed if seed is None else seed)
         view = self.view()
         policy.reset(view, self.seed)
-        head = self._state.head
         while True:
-            if head["ready"][0] == 0:
+            if self.state.ready_count == 0:
                 if self.done:
                     break
                 self.wait()
@@ -245,11 +226,12 @@ class Simulator:
                 self._apply_what_is_legal(decisions)
             elif not self.apply(decisions):
                 self.wait()
-        return self.trace(policy.name, getattr(policy, "counters", {}))
+        counters = policy.counters if isinstance(policy, CountingPolicy) else {}
+        return self.trace(policy.name, counters)
 
     def _pass_time(self, seconds: float) -> int:
         """Let seconds pass with whatever happens in them; returns the number of instants."""
-        return int(_pass_time(self.compiled.buffer, self._buffer, self._log, seconds))
+        return pass_time(self.compiled.arrays, self.state, self.log, seconds)
 
     def _apply_what_is_legal(self, decisions: Sequence[Decision]) -> None:
         for one in decisions:
@@ -267,33 +249,30 @@ class Simulator:
                 self.retain(one)
         return placed
 
-    def play(self, schedule: Callable[[Buffer, Buffer, Log], float]) -> float:
+    def play(self, schedule: Callable[[ProblemArrays, StateArrays, LogArrays], float]) -> float:
         """Let compiled code play the rest of the run; returns the last end.
 
         Args:
-            schedule: called with the problem's buffer, the live state's buffer and the log. Each
-                commit it makes must be legal: nothing checks.
+            schedule: called with the problem, the live state and the log. Each commit it makes
+                must be legal: nothing checks.
         """
-        return schedule(self.compiled.buffer, self._buffer, self._log)
+        return schedule(self.compiled.arrays, self.state, self.log)
 
     def trace(self, policy: str = "", counters: dict[str, float] | None = None) -> Trace:
         """What has happened so far; complete when `done`."""
         compiled = self.compiled
-        head = self._state.head[0]
-        shards = min(int(head["shard_rows"]), self._log.shards.size)
-        evictions = min(int(head["eviction_rows"]), self._log.evictions.size)
+        shards, evictions = self.state.shard_rows, self.state.eviction_rows
         if self._record and (
-            head["shard_rows"] > self._log.shards.size
-            or head["eviction_rows"] > self._log.evictions.size
+            shards > self.log.shards.size or evictions > self.log.evictions.size
         ):
             raise FateGymError(
                 "so many shards were lost that the log of the run is not complete: play it with "
                 "Simulator.run, whose log grows"
             )
-        ends = self._state.stages["end"].copy()
+        ends = self.state.stages["end"].copy()
         draws = np.full(ends.size, np.nan)
-        _draws(compiled.buffer, self._buffer, draws)
-        firsts = compiled.view.workflows["stages_from"]
+        draws_made(compiled.arrays, self.state, draws)
+        firsts = compiled.arrays.workflows["stages_from"]
         return Trace(
             problem=compiled.problem,
             policy=policy,
@@ -302,14 +281,14 @@ class Simulator:
             device_ids=compiled.device_ids,
             model_names=compiled.model_names,
             prefix_keys=compiled.prefix_keys,
-            shards=self._log.shards[:shards].copy(),
-            evictions=self._log.evictions[:evictions].copy(),
-            stage_ready=self._state.stages["ready_at"].copy(),
+            shards=self.log.shards[:shards].copy(),
+            evictions=self.log.evictions[:evictions].copy(),
+            stage_ready=self.state.stages["ready_at"].copy(),
             stage_end=ends,
-            workflow_arrival=compiled.view.workflows["arrival"].copy(),
+            workflow_arrival=compiled.arrays.workflows["arrival"].copy(),
             workflow_end=np.maximum.reduceat(ends, firsts),
             workflow_of=compiled.workflow_of.copy(),
-            stage_vanished=self._state.stages["note"] == VANISHED,
+            stage_vanished=self.state.stages["note"] == VANISHED,
             draws=draws,
             outages=self._outages(),
             decision_seconds=np.array(self._decision_seconds),
@@ -320,36 +299,42 @@ class Simulator:
     def extend_log(self) -> None:
         """Have room for what a placement or a wait can write: lost shards need rows too.
 
-        `place` and `wait` see to it; whoever lets compiled code play step by step calls it.
+        `place` and `wait` see to it; whoever lets compiled code play step by step calls it, and
+        takes `log` anew: it may be another one.
         """
         if not self._record or self.compiled.problem.options.failures is None:
             return
         # Each tool starts once, and one placement is made at a time.
         stages, _, _, _, _, shards = self.compiled.shape
-        rows = int(self._state.head["shard_rows"][0]) + stages + shards
-        if rows > self._log.shards.size:
-            # In place, so that whoever writes to the log goes on with the same arrays.
-            for array in self._log:
-                array.resize(2 * array.size, refcheck=False)
+        rows = self.state.shard_rows + stages + shards
+        if rows > self.log.shards.size:
+            self._reserve_rows(2 * self.log.shards.size, 2 * self.log.evictions.size)
+
+    def _reserve_rows(self, shards: int, evictions: int) -> None:
+        if shards > self.log.shards.size or evictions > self.log.evictions.size:
+            longer = new_log(
+                max(shards, self.log.shards.size), max(evictions, self.log.evictions.size)
+            )
+            _copy_rows(self.log, longer)
+            self.log = longer
 
     def _outages(self) -> Array:
         """(O,) the failures so far: device, down, up."""
         failures = self.compiled.problem.options.failures
         devices = len(self.compiled.device_ids)
         rows: list[tuple[int, float, float]] = []
-        if failures is not None and self._state.head["origin"][0] == LIVE:
-            times = np.zeros(2)
+        if failures is not None and self.state.origin == LIVE:
             for d in range(devices):
-                for number in range(-(-int(self._state.devices["changes"][d]) // 2)):
-                    _outage(self.compiled.buffer, self._buffer, d, number, times)
-                    rows.append((d, times[0], times[1]))
+                for number in range(-(-int(self.state.devices["changes"][d]) // 2)):
+                    down, up = outage(self.compiled.arrays, self.state, d, number)
+                    rows.append((d, down, up))
         rows.sort(key=lambda row: (row[1], row[0]))
         return np.array(rows, OUTAGE_ROW)
 
     def _check(self, stage: int, devices: Sequence[int], counts: Sequence[int] | None) -> int:
-        view = self.compiled.view
+        p = self.compiled.arrays
         k = len(devices)
-        if not 0 <= stage < view.stages.size or self._state.stages["status"][stage] != READY:
+        if not 0 <= stage < p.stages.size or self.state.stages["status"][stage] != READY:
             raise IllegalActionError(f"stage {stage} is not ready")
         name = self.compiled.stage_ids[stage]
         if not 1 <= k <= self._devices.size:
@@ -358,13 +343,13 @@ class Simulator:
             )
         if len(set(devices)) < k:
             raise IllegalActionError(f"stage {name}: a device stands twice in {list(devices)}")
-        clean = view.clean_seconds[stage]
+        clean = p.clean_seconds[stage]
         for d in devices:
             if not 0 <= d < clean.size or clean[d] == np.inf:
                 raise IllegalActionError(f"stage {name}: device {d} cannot host it")
-            if self._state.devices["drains_at"][d] == np.inf:
+            if self.state.devices["drains_at"][d] == np.inf:
                 raise IllegalActionError(f"stage {name}: device {d} is down")
-        queries = int(view.stages["queries"][stage])
+        queries = int(p.stages["queries"][stage])
         if k > queries:
             raise IllegalActionError(f"stage {name}: {k} devices for {queries} queries")
         if counts is not None and (len(counts) != k or min(counts) < 1 or sum(counts) != queries):
@@ -373,6 +358,14 @@ class Simulator:
                 f"that sum to {queries}"
             )
         return k
+
+
+def _copy_rows(source: LogArrays, target: LogArrays) -> None:
+    """As many rows as both have room for."""
+    for name in ("shards", "evictions"):
+        rows, room = getattr(source, name), getattr(target, name)
+        count = min(rows.size, room.size)
+        room[:count] = rows[:count]
 
 
 def _arrays(retention: Retention) -> tuple[Array | None, Array | None, Array | None]:
@@ -402,56 +395,3 @@ def _values(compiled: CompiledProblem, retention: Retention) -> Array:
             np.broadcast_to(on_models, (devices, models)).ravel(),
         ]
     )
-
-
-@compiled
-def _reset(problem: Buffer, state: Buffer, log: Log, seed: int) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    engine.reset(p, st, seed)
-    engine.to_decision(p, st, log)
-
-
-@compiled
-def _draws(problem: Buffer, state: Buffer, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    for s in range(p.stages.size):
-        made = st.stages[s].status == DONE and st.stages[s].note != VANISHED
-        if p.stages[s].chooses and made:
-            out[s] = engine.choice_draw(p, st, s)
-
-
-@compiled
-def _outage(problem: Buffer, state: Buffer, d: int, number: int, out: Array) -> None:
-    p = problem_view(problem)
-    engine.outage(p, state_view(state, p), d, number, out)
-
-
-@compiled
-def _wait(problem: Buffer, state: Buffer, log: Log) -> bool:
-    moved = engine.advance(problem, state, log)
-    p = problem_view(problem)
-    engine.to_decision(p, state_view(state, p), log)
-    return moved
-
-
-@compiled
-def _pass_time(problem: Buffer, state: Buffer, log: Log, seconds: float) -> int:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    until = st.head[0].now + seconds
-    instants = 0
-    while engine.next_event_time(p, st) <= until:
-        engine.advance(problem, state, log)
-        instants += 1
-    st.head[0].now = until
-    return instants
-
-
-@compiled
-def _split(problem: Buffer, s: int, devices: Array, k: int, counts: Array) -> None:
-    split_queries(problem_view(problem), s, devices, k, counts)
-
-
-__all__ = ["Moment", "Simulator"]

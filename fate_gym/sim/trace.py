@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.kernel.schema import HOST
 from fate_gym.problem import Problem
-from fate_gym.sim.layout import HOST
+from fate_gym.sim.phases import phases
 from fate_gym.sim.policy import Retention
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,9 @@ class Trace:
 
     Attributes:
         problem: what was run; ``policy`` and ``seed``: how.
-        shards: (R,) `fate_gym.sim.layout.SHARD_ROW` in commit order; load to decode are the
+        shards: (R,) `fate_gym.kernel.schema.ShardRow` in commit order; load to decode are the
             estimates, ``end`` is what came out. A ``lost`` shard ends when its device fails.
-        evictions: (X,) `fate_gym.sim.layout.EVICTION_ROW`, in order.
+        evictions: (X,) `fate_gym.kernel.schema.EvictionRow`, in order.
         stage_ready, stage_end: (S,). Of a stage that lost a shard: of its last placement. A stage
             that vanished: when that was drawn.
         workflow_arrival, workflow_end: (W,).
@@ -115,30 +116,22 @@ class Trace:
 
     def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
         workflow, stage = self.stage_ids[shard["stage"]]
-        noise = float(shard["noise"])
-        begin = float(shard["start"])
-        load = float(shard["load_s"]) * noise
-        # The noise of a tool is on its own seconds alone.
-        transfer = float(shard["transfer_s"]) * (1.0 if shard["device"] == HOST else noise)
-        moved = max(load, transfer)
-        # Decoding takes what is left, whatever the actual length.
-        prefilled = begin + moved + float(shard["prefill_s"]) * noise
+        start, loaded, moved, begin, prefilled, end = phases(shard, shard["device"] == HOST)
         spans = [
-            ("load", begin, begin + load),
-            ("transfer", begin, begin + transfer),
-            ("prefill", begin + moved, prefilled),
-            ("decode", prefilled, float(shard["end"])),
+            ("load", start, loaded),
+            ("transfer", start, moved),
+            ("prefill", begin, prefilled),
+            ("decode", prefilled, end),
         ]
-        if transfer > load:
+        if moved > loaded:
             spans[0], spans[1] = spans[1], spans[0]
         args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
         if shard["lost"]:
             args["lost"] = True
-        last = float(shard["end"])
         return [
             event | {"args": args}
-            for kind, start, end in spans
-            for event in _slice(kind, f"{stage} {kind}", tid, min(start, last), min(end, last))
+            for kind, first, last in spans
+            for event in _slice(kind, f"{stage} {kind}", tid, first, last)
         ]
 
     def write_chrome(self, path: str | Path) -> None:

@@ -7,40 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled
-from fate_gym.sim import cost, engine
+from fate_gym.kernel import lookups
+from fate_gym.kernel.cost import Cost, end_estimates
+from fate_gym.kernel.fork import fork, fork_sampled
+from fate_gym.kernel.schema import DONE, TOOL_STAGE, VANISHED, StateArrays
 from fate_gym.sim.groups import ARRAYS, reads
-from fate_gym.sim.layout import (
-    DONE,
-    TOOL_STAGE,
-    VANISHED,
-    Array,
-    Buffer,
-    ProblemView,
-    StateView,
-    problem_view,
-    state_view,
-)
 
 if TYPE_CHECKING:
     from fate_gym.sim.compile import CompiledProblem
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-class Estimate(NamedTuple):
-    """The parts of what a stage is expected to cost on one device, seconds."""
-
-    turn: float
-    load: float
-    transfer: float
-    prefill: float
-    decode: float
-
-    @property
-    def end(self) -> float:
-        return self.turn + max(self.load, self.transfer) + self.prefill + self.decode
 
 
 class Request(NamedTuple):
@@ -70,12 +47,18 @@ class DecisionView:
     they will be when its queue has drained: just what the next shard placed on it will meet.
     """
 
-    def __init__(self, compiled: CompiledProblem, state: StateView, buffer: Buffer) -> None:
+    def __init__(self, compiled: CompiledProblem, state: StateArrays) -> None:
         self._compiled = compiled
-        self._problem: ProblemView = compiled.view
+        self._problem = compiled.arrays
         self._state = state
-        self._buffer = buffer
-        self._matrix = np.empty(compiled.view.devices.size)
+        self._numbers = np.empty(self._problem.devices.size)
+        self._counts = np.empty(self._problem.devices.size, np.int64)
+
+    @property
+    @reads(ARRAYS)
+    def state(self) -> StateArrays:
+        """The live state, for compiled code: a policy reads it and never writes to it."""
+        return self._state
 
     @property
     @reads(ARRAYS)
@@ -91,12 +74,12 @@ class DecisionView:
     @property
     def now(self) -> float:
         """Simulated seconds."""
-        return float(self._state.head[0]["now"])
+        return self._state.now
 
     @property
     def instant(self) -> int:
         """Counts the instants with events so far; two of them may have the same time."""
-        return int(self._state.head[0]["instants"])
+        return self._state.instants
 
     @property
     @reads("queues")
@@ -108,22 +91,21 @@ class DecisionView:
     @property
     def ready(self) -> list[int]:
         """Ready stages by (time they became ready, number)."""
-        count = int(self._state.head[0]["ready"])
-        return self._state.ready[:count].tolist()
+        return self._state.ready[: self._state.ready_count].tolist()
 
     @property
     def arrived(self) -> list[int]:
         """Workflows that have arrived, in order of arrival."""
-        return self._problem.arrivals[: int(self._state.head[0]["next_arrival"])].tolist()
+        return self._problem.arrivals[: self._state.next_arrival].tolist()
 
     @property
     def can_wait(self) -> bool:
         """Whether an event lies ahead (failures, which nobody foresees, apart)."""
-        return bool(_can_wait(self._compiled.buffer, self._buffer))
+        return lookups.event_ahead(self._problem, self._state)
 
     @reads(ARRAYS)
     def stage(self, stage: int) -> dict[str, Any]:
-        """The static record of a stage (fields: `fate_gym.sim.layout.STAGE`)."""
+        """The static record of a stage (fields: `fate_gym.kernel.schema.Stage`)."""
         record = self._problem.stages[stage]
         return {name: record[name].item() for name in record.dtype.names}
 
@@ -148,24 +130,24 @@ class DecisionView:
 
         Of a device that is down: when its repair is expected.
         """
-        _drains(self._compiled.buffer, self._buffer, self._matrix)
-        repaired = self.now + float(self._problem.head["mttr_s"][0])
-        return np.where(self._matrix < np.inf, self._matrix, repaired)
+        lookups.drain_estimates(self._problem, self._state, self._numbers)
+        repaired = self.now + self._problem.mttr_s
+        return np.where(self._numbers < np.inf, self._numbers, repaired)
 
     @reads("estimates")
     def end_estimates(self, stage: int) -> Floats:
         """(D,) EFT*: expected end of the whole stage on each device; inf where it cannot run."""
-        _ends(self._compiled.buffer, self._buffer, stage, self._matrix)
-        return self._matrix.copy()
+        end_estimates(self._problem, self._state, stage, self._numbers)
+        return self._numbers.copy()
 
     @reads("estimates")
-    def estimate(self, stage: int, device: int, migrate_from: int | None = None) -> Estimate:
+    def estimate(self, stage: int, device: int, migrate_from: int | None = None) -> Cost:
         """The parts of the cost of the whole stage on one device.
 
         With ``migrate_from`` that device first sends what it caches of the stage's prefix.
         """
         source = -1 if migrate_from is None else migrate_from
-        return Estimate(*_parts(self._compiled.buffer, self._buffer, stage, device, source))
+        return lookups.whole_estimate(self._problem, self._state, stage, device, source)
 
     @reads("residency")
     def resident(self, stage: int) -> NDArray[np.bool_]:
@@ -214,8 +196,8 @@ class DecisionView:
     @reads("queues")
     def outstanding(self) -> Integers:
         """(D,) shards that run or wait on each device."""
-        _outstanding(self._compiled.buffer, self._buffer, self._matrix)
-        return self._matrix.astype(np.int64)
+        lookups.outstanding(self._problem, self._state, self._counts)
+        return self._counts.copy()
 
     @reads("memory")
     def free_bytes(self) -> Floats:
@@ -227,8 +209,8 @@ class DecisionView:
     @reads("contexts")
     def cached_context_tokens(self, stage: int) -> Floats:
         """(D,) inherited tokens of one query that each device caches, a mean over the queries."""
-        _contexts(self._compiled.buffer, self._buffer, stage, self._matrix)
-        return self._matrix.copy()
+        lookups.context_hits(self._problem, self._state, stage, self._numbers)
+        return self._numbers.copy()
 
     @reads("memory", "residency")
     def missing_bytes(self, stage: int) -> Floats:
@@ -253,8 +235,8 @@ class DecisionView:
 
         Zero for a stage without a model.
         """
-        _prefills(self._compiled.buffer, stage, cached, self._matrix)
-        return self._matrix.copy()
+        lookups.prefills(self._problem, stage, cached, self._numbers)
+        return self._numbers.copy()
 
     @reads("costs")
     def usd_per_hour(self) -> Floats:
@@ -268,8 +250,8 @@ class DecisionView:
     @reads("places")
     def local_bytes(self, stage: int) -> Floats:
         """(D,) bytes of the stage's inputs that lie on each device."""
-        _local(self._compiled.buffer, self._buffer, stage, self._matrix)
-        return self._matrix.copy()
+        lookups.local_bytes(self._problem, self._state, stage, self._numbers)
+        return self._numbers.copy()
 
     @reads("places", "links")
     def transfer_seconds(self, stage: int) -> Floats:
@@ -278,8 +260,8 @@ class DecisionView:
         With contention the wait for the network is part of it: who sees the links sees what is
         booked on them.
         """
-        _transfers(self._compiled.buffer, self._buffer, stage, self._matrix)
-        return self._matrix.copy()
+        lookups.transfers(self._problem, self._state, stage, self._numbers)
+        return self._numbers.copy()
 
     @reads("links")
     def prefix_transfer_seconds(self, stage: int, source: int, tokens: Integers) -> Floats:
@@ -317,130 +299,18 @@ class DecisionView:
         return bool(self._state.stages["note"][stage] == VANISHED)
 
     @reads(ARRAYS)
-    def fork(self, out: Buffer | None = None, *, seed: int | None = None) -> Buffer:
+    def fork(self, out: StateArrays | None = None, *, seed: int | None = None) -> StateArrays:
         """A state of one's own to play forward: estimates for durations, no future arrivals.
 
         Choices that are not made yet take the likely outcome; no device fails, and one that is
         down is repaired after the mean time from now. With ``seed`` durations, lengths and
-        choices are drawn by it instead: for rollouts over samples.
+        choices are drawn by it instead: for rollouts over samples. ``out`` is written to if it is
+        given.
         """
         if out is None:
-            out = self._buffer.copy()
-        else:
-            out[:] = self._buffer
+            out = self._state.copy()
         if seed is None:
-            _fork(self._compiled.buffer, self._buffer, out)
+            fork(self._problem, self._state, out)
         else:
-            engine.fork_sampled(self._compiled.buffer, self._buffer, out, seed)
+            fork_sampled(self._problem, self._state, out, seed)
         return out
-
-
-@compiled
-def _can_wait(problem: Buffer, state: Buffer) -> bool:
-    p = problem_view(problem)
-    return engine.can_wait(p, state_view(state, p))
-
-
-@compiled
-def _outstanding(problem: Buffer, state: Buffer, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    shards = p.head[0].max_shards
-    for d in range(out.size):
-        count = 0
-        number = st.devices[d].queue_head
-        while number >= 0:
-            count += 1
-            number = st.slots[number // shards, number % shards].next
-        out[d] = count
-
-
-@compiled
-def _prefills(problem: Buffer, s: int, cached: Array, out: Array) -> None:
-    p = problem_view(problem)
-    n = int(p.stages[s].queries)
-    for d in range(out.size):
-        if p.clean_seconds[s, d] == np.inf:
-            out[d] = np.inf
-        elif p.stages[s].model < 0:
-            out[d] = 0.0
-        else:
-            hit = float(min(cached[d], p.stages[s].prefix_tokens))
-            out[d] = cost.prefill_seconds(p, s, d, n, hit, 0.0)
-
-
-@compiled
-def _local(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    out[:] = 0.0
-    for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
-        edge = p.edges[e]
-        parent = p.stages[edge.parent]
-        if parent.kind == TOOL_STAGE:
-            continue
-        for k in range(st.stages[edge.parent].shards):
-            slot = st.slots[edge.parent, k]
-            if slot.kept < 0:
-                # The device has failed since; what it had put out is on its host.
-                continue
-            out[slot.device] += edge.bytes * slot.queries / parent.queries
-
-
-@compiled
-def _contexts(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    for d in range(out.size):
-        out[d] = cost.context_hit_tokens(p, st, s, d)
-
-
-@compiled
-def _transfers(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    for d in range(out.size):
-        turn = cost.drain_estimate(p, st, d)
-        out[d] = np.inf
-        if turn < np.inf:
-            out[d], _ = cost.transfer_seconds(p, st, s, d, 1.0, turn)
-
-
-@compiled
-def _drains(problem: Buffer, state: Buffer, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    for d in range(out.size):
-        out[d] = cost.drain_estimate(p, st, d)
-
-
-@compiled
-def _ends(problem: Buffer, state: Buffer, s: int, out: Array) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    for d in range(out.size):
-        out[d] = cost.end_estimate(p, st, s, d)
-
-
-@compiled
-def _parts(
-    problem: Buffer, state: Buffer, s: int, d: int, source: int
-) -> tuple[float, float, float, float, float]:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    turn = cost.drain_estimate(p, st, d)
-    n = int(p.stages[s].queries)
-    load, transfer, prefill, decode, _ = cost.shard_cost(p, st, s, d, n, turn)
-    if source >= 0:
-        copied, later, fetch, rest, _ = cost.migrated_cost(
-            problem, state, s, d, n, turn, source, True
-        )
-        if copied > 0.0:
-            turn, transfer, prefill = later, fetch, rest
-    return turn, load, transfer, prefill, decode
-
-
-@compiled
-def _fork(problem: Buffer, state: Buffer, out: Buffer) -> None:
-    p = problem_view(problem)
-    engine.fork(p, state_view(state, p), state_view(out, p))

@@ -15,18 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.compiled import plain
-from fate_gym.sim.groups import expand
-from fate_gym.sim.layout import (
+from fate_gym.kernel.schema import (
     DONE,
     FIXED_STAGE,
     TOOL_STAGE,
     WAITING,
-    ProblemView,
-    StateView,
-    problem_view,
-    state_view,
+    ProblemArrays,
+    StateArrays,
 )
+from fate_gym.sim.groups import expand
 from fate_gym.sim.view import DecisionView
 
 
@@ -52,10 +49,9 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     """
     seen = expand(sees)
     compiled = copy.copy(view._compiled)
-    for name in ("exec_floor_seconds", "prefix_seconds"):
+    for name in ("floor_seconds", "prefix_seconds"):
         compiled.__dict__.pop(name, None)
-    compiled.buffer = view._compiled.buffer.copy()
-    compiled.view = p = plain(problem_view)(compiled.buffer)
+    compiled.arrays = p = view._compiled.arrays.copy()
     problem = view._compiled.problem
     facts: Any = None
     if "costs" in seen:
@@ -69,15 +65,14 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
             for w in problem.workflows
         )
     compiled.problem = facts
-    buffer = view._buffer.copy()
-    st: StateView = plain(state_view)(buffer, p)
+    st = view._state.copy()
     _blot_state(p, st, seen)
     _blot_problem(p, st, seen)
-    return DecisionView(compiled, st, buffer)
+    return DecisionView(compiled, st)
 
 
-def _blot_problem(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
-    now = st.head[0]["now"]
+def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
+    now = st.now
     missing = p.workflows["arrival"] > now
     hidden = missing[p.stages["workflow"]]
     if "dag" not in seen:
@@ -126,16 +121,16 @@ _NO_MODEL_COST = {"weight_bytes", "kv"}
 """Fields that are no profile of how fast something runs."""
 
 
-def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
+def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
     devices = st.devices
-    st.head["seed"] = 0  # of what is drawn later
+    st.seed = 0  # of what is drawn later
     done = st.stages["status"] == DONE
     if "drains" not in seen:
         devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
         devices["backlog"] = 0.0
         placed = (st.stages["status"] > 1) & ~done
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
-        st.events["time"] = st.head[0]["now"]
+        st.events["time"] = st.now
     if "links" not in seen:
         st.fetches["senders"] = 0
     if "queues" not in seen and not (st.fetches.size and "links" in seen):
@@ -149,7 +144,7 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         st.prefix_tokens[:] = 0
         st.prefix_there[:] = 0.0
     if "contexts" not in seen:
-        st.slots["kept"] = np.minimum(st.slots["kept"], 0)  # negative: the device has failed
+        st.slots["kept"] = 0
     _relink(p, st, "prefixes" in seen, "contexts" in seen)
     if not seen & {"places", "contexts"}:
         st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
@@ -159,12 +154,12 @@ def _blot_state(p: ProblemView, st: StateView, seen: frozenset[str]) -> None:
         # The end is when the output left: it shows through the links.
         st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
-        st.head["last_end"] = 0.0
+        st.last_end = 0.0
 
 
-def _relink(p: ProblemView, st: StateView, prefixes: bool, contexts: bool) -> None:
+def _relink(p: ProblemArrays, st: StateArrays, prefixes: bool, contexts: bool) -> None:
     """Take the entries that are blotted out from the devices' lists of KV entries."""
-    first = p.devices.size * int(p.head[0]["prefixes"])
+    first = p.devices.size * p.prefix_model.size
     for device in st.devices:
         entries, entry = [], int(device["oldest"])
         while entry >= 0:

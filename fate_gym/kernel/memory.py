@@ -1,25 +1,31 @@
 """What lies in a device's memory: weights, cached prefixes, cached contexts; who has to go.
 
-KV entries of a device form a list by time of use (``older``/``newer``), so that touching and
-evicting take constant time. An entry's number is ``d x Q + q`` for a prefix and
-``D x Q + stage x K + slot`` for the contexts of a shard.
+KV entries of a device (`fate_gym.kernel.numbers`) form a list by time of use (``older``,
+``newer``), so that touching and evicting take constant time.
 """
 
 from __future__ import annotations
 
-from fate_gym.compiled import compiled, inlined
-from fate_gym.sim.layout import (
+from fate_gym.jit import Floats, inlined, kernel
+from fate_gym.kernel.numbers import (
+    context_entry,
+    first_context_entry,
+    prefix_entry,
+    slot_of,
+    weights_rank,
+)
+from fate_gym.kernel.schema import (
     EVICT_CONTEXT,
     EVICT_PREFIX,
     EVICT_WEIGHTS,
-    Log,
-    ProblemView,
-    StateView,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
 )
 
 
 @inlined
-def _unlink(st: StateView, d: int, entry: int) -> None:
+def _unlink(st: StateArrays, d: int, entry: int) -> None:
     older, newer = st.older[entry], st.newer[entry]
     if older >= 0:
         st.newer[older] = newer
@@ -32,7 +38,7 @@ def _unlink(st: StateView, d: int, entry: int) -> None:
 
 
 @inlined
-def _append(st: StateView, d: int, entry: int) -> None:
+def _append(st: StateArrays, d: int, entry: int) -> None:
     newest = st.devices[d].newest
     st.older[entry] = newest
     st.newer[entry] = -1
@@ -44,11 +50,9 @@ def _append(st: StateView, d: int, entry: int) -> None:
 
 
 @inlined
-def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
+def touch_contexts(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
     """Mark as used the parents' contexts that stage ``s`` finds on device ``d``."""
     stage = p.stages[s]
-    shards = p.head[0].max_shards
-    first = p.head[0].devices * p.head[0].prefixes
     for e in range(stage.parents_from, stage.parents_to):
         edge = p.edges[e]
         if not edge.same_model or edge.inherited_tokens == 0:
@@ -56,13 +60,13 @@ def touch_contexts(p: ProblemView, st: StateView, s: int, d: int) -> None:
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
             if slot.device == d and slot.kept > 0:
-                entry = first + edge.parent * shards + k
+                entry = context_entry(p, edge.parent, k)
                 _unlink(st, d, entry)
                 _append(st, d, entry)
 
 
 @inlined
-def grow_prefix(p: ProblemView, st: StateView, s: int, d: int, end: float) -> int:
+def grow_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int, end: float) -> int:
     """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without.
 
     ``end`` is when the shard that computes what is missing ends.
@@ -71,7 +75,7 @@ def grow_prefix(p: ProblemView, st: StateView, s: int, d: int, end: float) -> in
     kv = p.models[stage.model].kv
     if stage.prefix_tokens == 0 or kv <= 0.0:
         return -1
-    entry = d * p.head[0].prefixes + stage.prefix
+    entry = prefix_entry(p, d, stage.prefix)
     cached = st.prefix_tokens[d, stage.prefix]
     if cached > 0:
         _unlink(st, d, entry)
@@ -84,39 +88,36 @@ def grow_prefix(p: ProblemView, st: StateView, s: int, d: int, end: float) -> in
 
 
 @inlined
-def touch_prefix(p: ProblemView, st: StateView, s: int, d: int) -> None:
+def touch_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
     """Mark as used the prefix of stage ``s`` that device ``d`` caches."""
-    entry = d * p.head[0].prefixes + p.stages[s].prefix
+    entry = prefix_entry(p, d, p.stages[s].prefix)
     _unlink(st, d, entry)
     _append(st, d, entry)
 
 
 @inlined
-def _record(st: StateView, log: Log, d: int, kind: int, key: int, size: float) -> None:
-    head = st.head[0]
-    if head.eviction_rows < log.evictions.size:
-        row = log.evictions[head.eviction_rows]
-        row.shard = head.shard_rows
+def _record(st: StateArrays, log: LogArrays, d: int, kind: int, key: int, size: float) -> None:
+    if st.eviction_rows < log.evictions.size:
+        row = log.evictions[st.eviction_rows]
+        row.shard = st.shard_rows - 1  # its own row is written
         row.device = d
         row.kind = kind
         row.key = key
         row.bytes = size
-    head.eviction_rows += 1
+    st.eviction_rows += 1
 
 
-@compiled
-def _drop(p: ProblemView, st: StateView, log: Log, d: int, entry: int) -> None:
-    prefixes = p.head[0].prefixes
-    first = p.head[0].devices * prefixes
+@kernel
+def _drop(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int, entry: int) -> None:
+    first = first_context_entry(p)
     if entry < first:
-        q = entry - d * prefixes
+        q = entry - prefix_entry(p, d, 0)
         size = st.prefix_tokens[d, q] * p.models[p.prefix_model[q]].kv
         st.prefix_tokens[d, q] = 0
         _record(st, log, d, EVICT_PREFIX, q, size)
     else:
-        shards = p.head[0].max_shards
-        s = (entry - first) // shards
-        slot = st.slots[s, (entry - first) % shards]
+        s, k = slot_of(p, entry - first)
+        slot = st.slots[s, k]
         size = slot.kept * context_bytes(p, s)
         slot.kept = 0
         _record(st, log, d, EVICT_CONTEXT, s, size)
@@ -125,16 +126,16 @@ def _drop(p: ProblemView, st: StateView, log: Log, d: int, entry: int) -> None:
 
 
 @inlined
-def context_bytes(p: ProblemView, s: int) -> float:
+def context_bytes(p: ProblemArrays, s: int) -> float:
     """KV bytes of one query of stage ``s`` beyond its shared prefix."""
     stage = p.stages[s]
     tokens = stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens
     return tokens * p.models[stage.model].kv
 
 
-@compiled
+@kernel
 def make_room(
-    p: ProblemView, st: StateView, log: Log, s: int, d: int, own_prefix: int, need: float
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, d: int, own_prefix: int, need: float
 ) -> None:
     """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights.
 
@@ -144,7 +145,7 @@ def make_room(
     """
     dev = st.devices[d]
     limit = p.devices[d].memory
-    if st.head[0].retentions > 0:
+    if st.retentions > 0:
         _drop_by_rank(p, st, log, d, own_prefix, need)
     entry = dev.oldest
     while entry >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
@@ -153,20 +154,8 @@ def make_room(
             _drop(p, st, log, d, entry)
         entry = newer
     model = p.stages[s].model
-    first = p.head[0].devices * p.head[0].prefixes + p.stages.size * p.head[0].max_shards
-    first += d * p.models.size
     while dev.weight_bytes + dev.kv_bytes + need > limit:
-        victim = -1
-        for m in range(p.models.size):
-            used = st.resident[d, m]
-            if m == model or used == 0:
-                continue
-            if (
-                victim < 0
-                or st.keep[first + m] < st.keep[first + victim]
-                or (st.keep[first + m] == st.keep[first + victim] and used < st.resident[d, victim])
-            ):
-                victim = m
+        victim = _idle_weights(p, st, d, model)
         if victim < 0:
             break
         st.resident[d, victim] = 0
@@ -179,9 +168,26 @@ def make_room(
         st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
 
 
-@compiled
+@inlined
+def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
+    """The resident model that goes first, apart from ``model``; -1 if there is none."""
+    first = weights_rank(p, d, 0)
+    victim = -1
+    for m in range(p.models.size):
+        used = st.resident[d, m]
+        if m == model or used == 0:
+            continue
+        if victim >= 0:
+            rank, lowest = st.keep[first + m], st.keep[first + victim]
+            if rank > lowest or (rank == lowest and used >= st.resident[d, victim]):
+                continue
+        victim = m
+    return victim
+
+
+@kernel
 def _drop_by_rank(
-    p: ProblemView, st: StateView, log: Log, d: int, own_prefix: int, need: float
+    p: ProblemArrays, st: StateArrays, log: LogArrays, d: int, own_prefix: int, need: float
 ) -> None:
     """Drop KV entries until ``need`` bytes fit or none is left: lowest rank first, then LRU."""
     dev = st.devices[d]
@@ -198,16 +204,16 @@ def _drop_by_rank(
 
 
 @inlined
-def release_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
+def release_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     """Drop the contexts of slot ``k`` of stage ``s``, which runs again. No eviction."""
     slot = st.slots[s, k]
-    _unlink(st, slot.device, p.head[0].devices * p.head[0].prefixes + s * p.head[0].max_shards + k)
+    _unlink(st, slot.device, context_entry(p, s, k))
     st.devices[slot.device].kv_bytes -= slot.kept * context_bytes(p, s)
 
 
 @inlined
-def forget(p: ProblemView, st: StateView, d: int) -> None:
-    """Empty the memory of a device that has failed; slots are the caller's business."""
+def forget(p: ProblemArrays, st: StateArrays, d: int) -> None:
+    """Empty the memory of a device that has failed, but for what slots say of it."""
     dev = st.devices[d]
     dev.weight_bytes = 0.0
     dev.kv_bytes = 0.0
@@ -220,9 +226,17 @@ def forget(p: ProblemView, st: StateView, d: int) -> None:
 
 
 @inlined
-def keep_context(p: ProblemView, st: StateView, s: int, k: int) -> None:
+def keep_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     """Keep the contexts of slot ``k`` of stage ``s`` as a KV entry (``slot.kept`` queries)."""
     slot = st.slots[s, k]
-    entry = p.head[0].devices * p.head[0].prefixes + s * p.head[0].max_shards + k
+    entry = context_entry(p, s, k)
     st.devices[slot.device].kv_bytes += slot.kept * context_bytes(p, s)
     _append(st, slot.device, entry)
+
+
+@kernel
+def rank_cached(st: StateArrays, values: Floats) -> None:
+    """Evict by these values of the entries of ``keep`` from here on."""
+    for i in range(values.size):
+        st.keep[i] = values[i]
+    st.retentions += 1

@@ -1,13 +1,13 @@
-"""Ranks of a DAG, on arrays: the same numbers for policies and for observations."""
+"""Ranks of a DAG: the same numbers for policies and for observations."""
 
 from __future__ import annotations
 
-from fate_gym.compiled import compiled
-from fate_gym.sim.layout import ProblemView
+from fate_gym.jit import kernel
+from fate_gym.kernel.schema import ProblemArrays
 
 
-@compiled
-def upward_ranks(p: ProblemView) -> None:
+@kernel
+def upward_ranks(p: ProblemArrays) -> None:
     """Fill ``upward_rank``: w(i) + max over children of (c(i, j) + rank(j)).
 
     Mean clean seconds and mean transfer seconds. Source: Topcuoglu et al. 2002, eq. 8.
@@ -22,8 +22,8 @@ def upward_ranks(p: ProblemView) -> None:
         stage.upward_rank = stage.mean_seconds + best
 
 
-@compiled
-def downward_ranks(p: ProblemView) -> None:
+@kernel
+def downward_ranks(p: ProblemArrays) -> None:
     """Fill ``downward_rank``: max over parents of (rank(i) + w(i) + c(i, j)).
 
     Source: Topcuoglu et al. 2002, eq. 9.

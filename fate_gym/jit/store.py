@@ -1,0 +1,115 @@
+"""Where machine code is kept: one file for each function, named after all that it depends on.
+
+A file is read only if its checksum holds; one that is cut or of another version of numba is the
+same as none. Files appear whole or not at all, so any number of processes may share a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llvmlite
+import numba
+from numba.core import config
+from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
+from numba.core.serialize import dumps
+import pickle
+
+if TYPE_CHECKING:
+    from fate_gym.jit.function import KernelFunction
+
+_CHECKSUM = 32
+
+
+def default_directory() -> Path:
+    """``$FATE_GYM_CACHE``, else ``fate-gym`` in the user's cache directory."""
+    base = os.environ.get("FATE_GYM_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fate-gym"
+
+
+@cache
+def platform_digest() -> str:
+    """Python, numba, LLVM and its settings, the CPU, and this package."""
+    digest = hashlib.sha256()
+    digest.update(repr(sys.version_info[:3]).encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__}".encode())
+    digest.update(repr(cpu_target.target_context.codegen().magic_tuple()).encode())
+    digest.update(repr((config.OPT, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _context() -> Any:
+    """numba's context, with its run-time library in place, as its own cache has it."""
+    cpu_target.target_context.refresh()
+    return cpu_target.target_context
+
+
+class Store:
+    """A directory of compiled functions.
+
+    Where it cannot be written, what is compiled is kept in a directory that lasts as long as the
+    process.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = default_directory() if directory is None else directory
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self, function: KernelFunction) -> Path:
+        """The file of a function."""
+        return self.directory / f"{function.name}-{function.digest}.bin"
+
+    def has(self, function: KernelFunction) -> bool:
+        return self.path(function).exists()
+
+    def read(self, function: KernelFunction) -> CompileResult | None:
+        """What is kept of a function; None if nothing, or nothing that can be used."""
+        try:
+            data = self.path(function).read_bytes()
+            if hashlib.sha256(data[_CHECKSUM:]).digest() != data[:_CHECKSUM]:
+                return None
+            parts: Any = pickle.loads(data[_CHECKSUM:])
+            return CompileResult._rebuild(_context(), *parts)
+        except (OSError, pickle.PickleError, EOFError):
+            return None
+
+    def write(self, function: KernelFunction, result: CompileResult) -> bool:
+        """Keep a compiled function; False if that cannot be done."""
+        data = dumps(result._reduce())
+        path = self.path(function)
+        handle, name = -1, ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            os.replace(name, path)
+        except OSError:
+            if name:
+                with suppress(OSError):
+                    os.unlink(name)
+            return False
+        return True
+
+    def make_writable(self) -> None:
+        """Move to a directory of the process's own if this one cannot be written."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.directory) as probe:
+                probe.write(b"\0" * 4096)
+        except OSError:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fate-gym-")
+            self.directory = Path(self._temporary.name)

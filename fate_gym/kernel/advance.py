@@ -1,0 +1,221 @@
+"""Time passes: `advance` goes to the next instant and applies its events, in a fixed order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import clear_block, inlined, kernel
+from fate_gym.kernel.draws import change_after, choice_draw
+from fate_gym.kernel.events import pop
+from fate_gym.kernel.failure import change_devices, end_of_survivor
+from fate_gym.kernel.numbers import event_of, slot_number
+from fate_gym.kernel.ready import awaits_nothing, become_ready
+from fate_gym.kernel.schema import (
+    DONE,
+    LOSING,
+    VANISHED,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
+
+
+@kernel
+def reset(p: ProblemArrays, st: StateArrays, seed: int) -> None:
+    """The state before time 0; `to_decision` leads to the first decision."""
+    clear_block(st)
+    st.seed = seed
+    noisy = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
+    st.noisy = 1 if noisy else 0
+    st.next_change = np.inf
+    for d in range(p.devices.size):
+        st.devices[d].oldest = -1
+        st.devices[d].newest = -1
+        st.devices[d].queue_head = -1
+        st.devices[d].queue_tail = -1
+        if p.failing:
+            st.devices[d].changes_at = change_after(p, st, d, 0, 0.0)
+            st.next_change = min(st.next_change, st.devices[d].changes_at)
+    for s in range(p.stages.size):
+        # The arrival of the workflow counts as one more parent.
+        st.stages[s].missing = p.stages[s].parents_to - p.stages[s].parents_from + 1
+
+
+@inlined
+def _finish(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
+    stage = st.stages[s]
+    stage.status = DONE
+    stage.end = st.now
+    st.last_end = st.now
+    st.known_left -= 1
+    if p.stages[s].chooses:
+        _choose(p, st, log, s)
+    _release_children(p, st, log, s)
+
+
+@inlined
+def _release_children(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
+    for i in range(p.stages[s].children_from, p.stages[s].children_to):
+        child = p.edges[p.out_edges[i]].child
+        st.stages[child].missing -= 1
+        if awaits_nothing(p, st, child):
+            become_ready(p, st, log, child)
+
+
+@kernel
+def _choose(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
+    """Draw which of the stages that depend on chooser ``s`` live; the others vanish.
+
+    With a chooser that vanishes vanish those that depend on it.
+    """
+    draw = choice_draw(p, st, s)
+    workflow = p.workflows[p.stages[s].workflow]
+    gone = np.empty(workflow.stages_to - workflow.stages_from, np.int64)
+    count = 0
+    for i in range(workflow.stages_from, workflow.stages_to):
+        # Parents first: whoever depends on a chooser comes behind it.
+        v = p.topological[i]
+        stage = p.stages[v]
+        if stage.chooser < 0:
+            continue
+        drawn = stage.chooser == s and not stage.lives_from <= draw < stage.lives_to
+        if drawn or st.stages[stage.chooser].note == VANISHED:
+            if st.stages[v].note == VANISHED:
+                continue
+            st.stages[v].note = VANISHED
+            st.stages[v].status = DONE
+            st.stages[v].ready_at = st.now
+            st.stages[v].end = st.now
+            st.known_left -= 1
+            gone[count] = v
+            count += 1
+        elif stage.chooser == s and awaits_nothing(p, st, v):
+            become_ready(p, st, log, v)
+    for i in range(count):
+        _release_children(p, st, log, gone[i])
+
+
+@inlined
+def _arrive(p: ProblemArrays, st: StateArrays, log: LogArrays, w: int) -> None:
+    workflow = p.workflows[w]
+    st.known_left += workflow.stages_to - workflow.stages_from
+    for s in range(workflow.stages_from, workflow.stages_to):
+        st.stages[s].missing -= 1
+        if st.stages[s].missing == 0:
+            become_ready(p, st, log, s)
+
+
+@inlined
+def _shard_end(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    slot = st.slots[s, k]
+    dev = st.devices[slot.device]
+    dev.backlog -= slot.busy
+    shards = p.max_shards
+    number = slot_number(p, s, k)
+    ahead = dev.queue_head
+    if ahead == number or ahead < 0:  # no queue: a state with parts blotted out
+        dev.queue_head = slot.next
+    else:
+        # One that takes no time can be over before those ahead of it, of the same moment.
+        while ahead >= 0 and st.slots[ahead // shards, ahead % shards].next != number:
+            ahead = st.slots[ahead // shards, ahead % shards].next
+        if ahead >= 0:
+            st.slots[ahead // shards, ahead % shards].next = slot.next
+        if dev.queue_tail == number:
+            dev.queue_tail = ahead
+    if dev.queue_head < 0:
+        dev.queue_tail = -1
+        dev.backlog = 0.0
+    if st.stages[s].note == LOSING:
+        end_of_survivor(p, st, log, s)
+    elif st.stages[s].shards == 1:
+        _finish(p, st, log, s)
+
+
+@inlined
+def next_event_time(p: ProblemArrays, st: StateArrays) -> float:
+    """The time of the next event, inf without one. Nobody may foresee a failure: `can_wait`."""
+    time = st.next_change
+    if st.event_count > 0:
+        time = min(time, st.events[0].time)
+    if st.next_arrival < p.arrivals.size:
+        time = min(time, p.workflows[p.arrivals[st.next_arrival]].arrival)
+    return time
+
+
+@inlined
+def can_wait(p: ProblemArrays, st: StateArrays) -> bool:
+    """Whether an event lies ahead that is worth waiting for: failures are not."""
+    if st.event_count > 0 or st.next_arrival < p.arrivals.size:
+        return True
+    return bool(p.failing) and st.known_left > 0 and _any_down(p, st)
+
+
+@inlined
+def _any_down(p: ProblemArrays, st: StateArrays) -> bool:
+    down = 0
+    for d in range(p.devices.size):
+        down += st.devices[d].drains_at == np.inf
+    return down > 0
+
+
+@kernel
+def advance(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
+    """Go to the next instant with an event, apply all its events. False: none lies ahead."""
+    if not can_wait(p, st):
+        return False
+    time = next_event_time(p, st)
+    st.now = time
+    st.instants += 1
+    while next_event_time(p, st) <= time:
+        while st.next_arrival < p.arrivals.size:
+            w = p.arrivals[st.next_arrival]
+            if p.workflows[w].arrival > time:
+                break
+            st.next_arrival += 1
+            _arrive(p, st, log, w)
+        while st.event_count > 0 and st.events[0].time <= time:
+            s, k = event_of(p, pop(st))
+            if k == p.max_shards:
+                _finish(p, st, log, s)
+            else:
+                _shard_end(p, st, log, s, k)
+        if st.next_change <= time:
+            change_devices(p, st, log)
+    return True
+
+
+@inlined
+def to_decision(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
+    """Advance until a stage is ready. False: everything known is done or under way for good."""
+    while st.ready_count == 0:
+        if not advance(p, st, log):
+            return False
+    return True
+
+
+@kernel
+def start(p: ProblemArrays, st: StateArrays, log: LogArrays, seed: int) -> None:
+    """Begin a run: time 0, advanced to the first decision."""
+    reset(p, st, seed)
+    to_decision(p, st, log)
+
+
+@kernel
+def wait(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
+    """Go to the next event at which a stage is ready, or to the end. False: no event lies ahead."""
+    moved = advance(p, st, log)
+    to_decision(p, st, log)
+    return moved
+
+
+@kernel
+def pass_time(p: ProblemArrays, st: StateArrays, log: LogArrays, seconds: float) -> int:
+    """Let time pass with whatever happens in it; returns the number of instants with events."""
+    until = st.now + seconds
+    instants = 0
+    while next_event_time(p, st) <= until:
+        advance(p, st, log)
+        instants += 1
+    st.now = until
+    return instants

@@ -1,0 +1,269 @@
+"""Placements take effect: shards join queues, take memory, and are logged."""
+
+from __future__ import annotations
+
+from fate_gym.jit import Ints, inlined, kernel
+from fate_gym.kernel.cost import (
+    context_hit_tokens,
+    cost_of,
+    drain_estimate,
+    migrated_cost,
+    prefix_estimate,
+    prefix_hit_tokens,
+    shard_cost,
+    vanished_tokens,
+)
+from fate_gym.kernel.draws import length_factor, noise_factor
+from fate_gym.kernel.events import push
+from fate_gym.kernel.log import log_shard
+from fate_gym.kernel.memory import (
+    context_bytes,
+    grow_prefix,
+    keep_context,
+    make_room,
+    touch_contexts,
+    touch_prefix,
+)
+from fate_gym.kernel.numbers import (
+    context_entry,
+    first_context_entry,
+    prefix_entry,
+    shard_end_event,
+    slot_number,
+    slot_of,
+    stage_end_event,
+)
+from fate_gym.kernel.ready import take_from_ready
+from fate_gym.kernel.schema import (
+    FIXED_STAGE,
+    PLACED,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
+from fate_gym.kernel.transfer import add_link_seconds, clear_links, shared_fetch
+
+NOBODY = -1
+"""In place of a device that sends a prefix."""
+
+
+@kernel
+def commit(
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    s: int,
+    devices: Ints,
+    counts: Ints,
+    k: int,
+    source: int,
+) -> float:
+    """Place ready stage ``s`` on ``devices[:k]`` with ``counts[:k]`` queries.
+
+    Device ``source`` first sends what it caches of the stage's prefix; `NOBODY`: none does. The
+    caller has checked that the placement is legal. Returns the stage's actual end.
+    """
+    take_from_ready(st, s)
+    st.stages[s].status = PLACED
+    st.stages[s].shards = k
+    end = 0.0
+    for i in range(k):
+        shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i], source)
+        end = max(end, shard_end)
+        push(st, shard_end, shard_end_event(p, s, i))
+    if k > 1:
+        end += (k - 1) * p.gather_s
+        push(st, end, stage_end_event(p, s))
+    return end
+
+
+@kernel
+def reserve(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, devices: Ints, counts: Ints, k: int
+) -> float:
+    """Occupy the devices as `commit` does, but leave ready list and events alone.
+
+    For scratch states that plan one instant and never advance. Returns the stage's end.
+    """
+    end = 0.0
+    for i in range(k):
+        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], NOBODY))
+    end += (k - 1) * p.gather_s
+    # For what its children would have to fetch, and when.
+    st.stages[s].shards = k
+    st.stages[s].end = end
+    return end
+
+
+@kernel
+def _commit_shard(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, source: int
+) -> float:
+    dev = st.devices[d]
+    turn = max(st.now, dev.drains_at)
+    # The network is booked for when a turn is expected: bookings must not tell of noise to come.
+    planned = drain_estimate(p, st, d) if p.contention else turn
+    cost = shard_cost(p, st, s, d, n, planned)
+    cost = cost_of(
+        turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0
+    )
+    if source >= 0:
+        cost = migrated_cost(p, st, s, d, n, cost, source)
+        if cost.copied > 0.0:
+            touch_prefix(p, st, s, source)
+    busy = cost.busy
+    noise = noise_factor(p, st, s, d)
+    length = length_factor(p, st, s)
+    end = cost.turn + (busy + (length - 1.0) * cost.decode) * noise
+    slot = st.slots[s, k]
+    slot.device = d
+    slot.queries = n
+    slot.kept = 0
+    slot.on_host = 0
+    slot.next = -1
+    slot.start = cost.turn
+    slot.busy = busy
+    row = log_shard(st, log, s, k, d, cost)
+    if row >= 0:
+        log.shards[row].queries = n
+        log.shards[row].noise = noise
+        log.shards[row].length = length
+        log.shards[row].end = end
+        if cost.copied > 0.0:
+            log.shards[row].source = source
+        _log_hits(p, st, log, row)
+    if p.contention:
+        _book(p, st, s, k, planned, cost.copied, source)
+    if p.stages[s].kind != FIXED_STAGE:
+        _occupy(p, st, log, s, k, end)
+    dev.drains_at = end
+    dev.backlog += busy
+    _enqueue(p, st, s, k)
+    return end
+
+
+@inlined
+def _log_hits(p: ProblemArrays, st: StateArrays, log: LogArrays, number: int) -> None:
+    """What the shard of a row finds in the caches of its device, and in how many waves it runs."""
+    row = log.shards[number]
+    s, d, n = row.stage, row.device, row.queries
+    stage = p.stages[s]
+    if stage.kind == FIXED_STAGE:
+        return
+    batch = min(n, p.batch[s, d])
+    row.waves = (n + batch - 1) // batch
+    context_hit = context_hit_tokens(p, st, s, d)
+    row.prefix_hit = prefix_hit_tokens(p, st, s, d) + row.copied
+    row.prefix_new = stage.prefix_tokens - row.prefix_hit
+    row.context_new = n * (stage.inherited_tokens - context_hit)
+    row.context_hit = n * (context_hit - vanished_tokens(p, st, s))
+
+
+@inlined
+def _enqueue(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
+    dev = st.devices[st.slots[s, k].device]
+    number = slot_number(p, s, k)
+    if dev.queue_tail < 0:
+        dev.queue_head = number
+    else:
+        before, i = slot_of(p, dev.queue_tail)
+        st.slots[before, i].next = number
+    dev.queue_tail = number
+
+
+@kernel
+def _book(
+    p: ProblemArrays, st: StateArrays, s: int, k: int, planned: float, copied: float, source: int
+) -> None:
+    """Book the network for the shard in slot ``k`` of stage ``s``, at its planned turn or later.
+
+    The shard is not in its device's queue yet. ``copied`` tokens come from ``source``.
+    """
+    slot = st.slots[s, k]
+    d = slot.device
+    if copied > 0.0:
+        size = copied * p.models[p.stages[s].model].kv
+        st.link_seconds[p.link[source, d]] = (
+            p.link_latency[source, d] + size / p.link_bandwidth[source, d]
+        )
+        planned = max(planned, prefix_estimate(p, st, s, source))
+    add_link_seconds(p, st, s, d, slot.queries / p.stages[s].queries)
+    fetch = st.fetches[s, k]
+    _, fetch.start, fetch.end, fetch.senders = shared_fetch(p, st, d, planned)
+    clear_links(st)
+
+
+@inlined
+def _occupy(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, end: float
+) -> None:
+    """What the shard does to the device's memory, in the order of docs/execution-model.md."""
+    stage = p.stages[s]
+    slot = st.slots[s, k]
+    d = slot.device
+    dev = st.devices[d]
+    batch = min(slot.queries, p.batch[s, d])
+    touch_contexts(p, st, s, d)
+    own_prefix = grow_prefix(p, st, s, d, end)
+    working = batch * context_bytes(p, s)
+    missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
+    if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
+        make_room(p, st, log, s, d, own_prefix, missing + working)
+    dev.weight_bytes += missing
+    if stage.keeps_context and p.models[stage.model].kv > 0.0:
+        slot.kept = batch
+        keep_context(p, st, s, k)
+    st.clock += 1
+    st.resident[d, stage.model] = st.clock
+
+
+@kernel
+def take_back(
+    p: ProblemArrays, st: StateArrays, scratch: StateArrays, s: int, devices: Ints, k: int
+) -> None:
+    """Make ``scratch`` the state ``st`` again, after ``reserve`` of ``s`` on ``devices[:k]``.
+
+    To the last bit, if it was before. Nothing else may have been reserved in between. A planner
+    that tries hundreds of placements of one instant would else copy the whole state for each; a
+    placement changes its own stage and what lies on its devices, no more.
+    """
+    _take_back_scalars(st, scratch)
+    scratch.stages[s] = st.stages[s]
+    first = first_context_entry(p)
+    for i in range(k):
+        d = devices[i]
+        scratch.devices[d] = st.devices[d]
+        scratch.slots[s, i] = st.slots[s, i]
+        if st.devices[d].queue_tail >= 0:
+            before, j = slot_of(p, st.devices[d].queue_tail)
+            scratch.slots[before, j].next = -1
+        if p.contention:
+            scratch.fetches[s, i] = st.fetches[s, i]
+        for m in range(p.models.size):
+            scratch.resident[d, m] = st.resident[d, m]
+        for q in range(p.prefix_model.size):
+            scratch.prefix_tokens[d, q] = st.prefix_tokens[d, q]
+            scratch.prefix_there[d, q] = st.prefix_there[d, q]
+        _relink(st, scratch, context_entry(p, s, i))
+        if p.stages[s].prefix >= 0:
+            _relink(st, scratch, prefix_entry(p, d, p.stages[s].prefix))
+        entry = st.devices[d].oldest
+        while entry >= 0:
+            _relink(st, scratch, entry)
+            if entry >= first:
+                owner, j = slot_of(p, entry - first)
+                scratch.slots[owner, j].kept = st.slots[owner, j].kept
+            entry = st.newer[entry]
+
+
+@inlined
+def _take_back_scalars(st: StateArrays, scratch: StateArrays) -> None:
+    scratch.clock = st.clock
+    scratch.shard_rows = st.shard_rows
+    scratch.eviction_rows = st.eviction_rows
+
+
+@inlined
+def _relink(st: StateArrays, scratch: StateArrays, entry: int) -> None:
+    scratch.older[entry] = st.older[entry]
+    scratch.newer[entry] = st.newer[entry]

@@ -1,0 +1,103 @@
+"""What is drawn: noise, lengths, choices, failures. Each from the seed and its own number alone.
+
+So runs with one seed meet the same luck, whatever a policy does (SplitMix64; Steele et al. 2014,
+doi 10.1145/2714064.2660195).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.schema import (
+    EXPECTED,
+    HOST,
+    MODEL_STAGE,
+    SAMPLED,
+    ProblemArrays,
+    StateArrays,
+)
+
+
+@inlined
+def noise_factor(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
+    """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64).
+
+    In a sampled fork from (seed, stage): plans that differ in devices then meet the same luck, and
+    comparing them takes far fewer samples.
+    """
+    if not st.noisy:
+        return 1.0
+    if st.origin == SAMPLED:
+        d = HOST
+    x = np.uint64(st.seed) * np.uint64(0x9E3779B97F4A7C15)
+    x += np.uint64(s + 1) * np.uint64(0xD1B54A32D192ED03)
+    x += np.uint64(d + 2) * np.uint64(0x8CB92BA72F3D8DD7)
+    return _lognormal(x, p.uncertainty)
+
+
+@inlined
+def length_factor(p: ProblemArrays, st: StateArrays, s: int) -> float:
+    """Actual / estimated output tokens of stage ``s``: like noise, from (seed, stage) alone."""
+    sigma = p.length_uncertainty
+    if not st.noisy or sigma == 0.0 or p.stages[s].kind != MODEL_STAGE:
+        return 1.0
+    return _lognormal(_key(st, s, 0x2545F4914F6CDD1D), sigma)
+
+
+@inlined
+def choice_draw(p: ProblemArrays, st: StateArrays, s: int) -> float:
+    """The draw in [0, 1) of chooser ``s``, from (seed, stage) alone; a forecast: the likely one."""
+    if st.origin == EXPECTED:
+        return p.stages[s].likely
+    return _uniform(_key(st, s, 0x9FB21C651E98DF25))
+
+
+@inlined
+def _key(st: StateArrays, number: int, purpose: np.uint64) -> np.uint64:
+    x = np.uint64(st.seed) * np.uint64(0x9E3779B97F4A7C15)
+    x += np.uint64(number + 1) * np.uint64(0xD1B54A32D192ED03)
+    return x ^ purpose
+
+
+@inlined
+def _lognormal(x: np.uint64, sigma: float) -> float:
+    """With mean 1."""
+    z = np.sqrt(-2.0 * np.log(_uniform(x))) * np.cos(
+        2.0 * np.pi * _uniform(x ^ np.uint64(0x5851F42D4C957F2D))
+    )
+    return np.exp(sigma * z - 0.5 * sigma * sigma)
+
+
+@inlined
+def _uniform(x: np.uint64) -> float:
+    x += np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return (np.float64(x >> np.uint64(11)) + 0.5) / 9007199254740992.0
+
+
+@inlined
+def change_after(p: ProblemArrays, st: StateArrays, d: int, changes: int, time: float) -> float:
+    """When device ``d`` fails or is repaired next, after ``changes`` changes, at ``time``."""
+    down = changes % 2 == 1
+    if p.outages.size > 0:
+        number = p.devices[d].outages_from + changes // 2
+        if number >= p.devices[d].outages_to:
+            return np.inf
+        return p.outages[number].end if down else p.outages[number].start
+    if changes >= 2 * p.most_failures:
+        return np.inf
+    x = _key(st, d, 0xD6E8FEB86659FD93) + np.uint64(changes) * np.uint64(0xA0761D6478BD642F)
+    mean = p.mttr_s if down else p.mtbf_s
+    return time - mean * np.log(_uniform(x))
+
+
+@kernel
+def outage(p: ProblemArrays, st: StateArrays, d: int, number: int) -> tuple[float, float]:
+    """When device ``d`` goes down for the ``number``-th time (from 0), and when it is up again."""
+    down, up = 0.0, 0.0
+    for changes in range(2 * number + 2):
+        down, up = up, change_after(p, st, d, changes, up)
+    return down, up

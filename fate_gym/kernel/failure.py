@@ -1,0 +1,131 @@
+"""Devices fail and are repaired."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.draws import change_after
+from fate_gym.kernel.events import push
+from fate_gym.kernel.log import log_loss
+from fate_gym.kernel.memory import forget, release_context
+from fate_gym.kernel.numbers import event_of, slot_of
+from fate_gym.kernel.ready import (
+    awaits_nothing,
+    become_ready,
+    enlist,
+    has_host,
+    take_from_ready,
+)
+from fate_gym.kernel.schema import (
+    LIVE,
+    LOSING,
+    WAITING,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
+
+
+@kernel
+def change_devices(p: ProblemArrays, st: StateArrays, log: LogArrays) -> None:
+    """Failures and repairs of this instant."""
+    for d in range(p.devices.size):
+        dev = st.devices[d]
+        while dev.changes_at <= st.now:
+            dev.changes += 1
+            if dev.changes % 2 == 1:
+                _fail(p, st, log, d)
+            else:
+                _repair(p, st, d)
+            if dev.changes % 2 == 0 and st.origin != LIVE:
+                dev.changes_at = np.inf
+            else:
+                dev.changes_at = change_after(p, st, d, dev.changes, dev.changes_at)
+    st.next_change = np.inf
+    for d in range(p.devices.size):
+        st.next_change = min(st.next_change, st.devices[d].changes_at)
+
+
+@inlined
+def _repair(p: ProblemArrays, st: StateArrays, d: int) -> None:
+    """The device is up, and empty. Stages that had no host are ready."""
+    st.devices[d].drains_at = st.now
+    for s in range(p.stages.size):
+        if p.clean_seconds[s, d] < np.inf and awaits_nothing(p, st, s):
+            enlist(st, s)
+
+
+@kernel
+def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
+    """The device loses weights, caches and its queue.
+
+    What it has put out stays on its host. A stage that loses a shard is ready again once its
+    other shards have ended.
+    """
+    dev = st.devices[d]
+    number = dev.queue_head
+    while number >= 0:
+        s, k = slot_of(p, number)
+        # A mark that the events of this shard are void.
+        st.slots[s, k].device = -1
+        st.slots[s, k].kept = 0
+        st.stages[s].note = LOSING
+        log_loss(st, log, s, k)
+        number = st.slots[s, k].next
+    for s in range(p.stages.size):
+        for k in range(st.stages[s].shards):
+            if st.slots[s, k].device == d:
+                st.slots[s, k].kept = 0
+                st.slots[s, k].on_host = 1
+    forget(p, st, d)
+    _drop_void_events(p, st)
+    number = dev.queue_head
+    while number >= 0:
+        s, k = slot_of(p, number)
+        number = st.slots[s, k].next
+        # A stage has one shard on a device: nobody is asked twice.
+        end_of_survivor(p, st, log, s)
+    dev.queue_head = -1
+    dev.queue_tail = -1
+    dev.backlog = 0.0
+    dev.drains_at = np.inf
+    i = 0
+    while i < st.ready_count:
+        s = st.ready[i]
+        if has_host(p, st, s):
+            i += 1
+        else:
+            take_from_ready(st, s)
+            st.stages[s].status = WAITING
+
+
+@inlined
+def _drop_void_events(p: ProblemArrays, st: StateArrays) -> None:
+    """Take away the ends of lost shards, and of the stages that they belong to."""
+    count = st.event_count
+    st.event_count = 0
+    for i in range(count):
+        time, event = st.events[i].time, st.events[i].id
+        s, k = event_of(p, event)
+        void = st.slots[s, k].device < 0 if k < p.max_shards else st.stages[s].note == LOSING
+        if not void:
+            push(st, time, event)
+
+
+@kernel
+def end_of_survivor(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
+    """A stage that has lost a shard is ready again if none of its other shards is under way."""
+    for i in range(st.event_count):
+        owner, _ = event_of(p, st.events[i].id)
+        if owner == s:
+            return
+    for k in range(st.stages[s].shards):
+        if st.slots[s, k].kept > 0:
+            release_context(p, st, s, k)
+        st.slots[s, k].kept = 0
+        st.slots[s, k].on_host = 0
+    st.stages[s].shards = 0
+    st.stages[s].note = 0
+    st.stages[s].status = WAITING
+    become_ready(p, st, log, s)

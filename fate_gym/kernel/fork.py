@@ -1,0 +1,126 @@
+"""Forks: states of one's own to play forward, without knowledge of the future."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.kernel.cost import decode_seconds
+from fate_gym.kernel.draws import length_factor, noise_factor
+from fate_gym.kernel.events import push
+from fate_gym.kernel.numbers import event_of, slot_of
+from fate_gym.kernel.schema import (
+    EXPECTED,
+    HOST,
+    MODEL_STAGE,
+    SAMPLED,
+    TOOL_STAGE,
+    ProblemArrays,
+    StateArrays,
+)
+
+
+@kernel
+def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
+    """Make ``out`` the state that a planner may play forward from ``st``.
+
+    Workflows that have not arrived stay unknown, and durations are the estimates: what noise
+    will do to running shards is replaced by what is expected of them. Choices that are not made
+    yet take their likely outcome, no device fails, and one that is down is repaired after the
+    mean time from now.
+    """
+    copy_block(out, st)
+    out.next_arrival = p.arrivals.size
+    out.origin = EXPECTED
+    if p.failing or out.noisy:
+        _replace_the_future(p, st, out)
+        out.noisy = 0
+
+
+@kernel
+def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int) -> None:
+    """Like `fork`, but noise, lengths and choices that are not known yet are drawn by ``seed``.
+
+    A running shard that should have ended by its draw ends at once.
+    """
+    copy_block(out, st)
+    out.next_arrival = p.arrivals.size
+    out.origin = SAMPLED
+    out.seed = seed
+    _replace_the_future(p, st, out)
+
+
+@kernel
+def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
+    """Of ``out``, which is forked from ``st``: ends of shards, events, failures and repairs."""
+    if p.failing:
+        out.next_change = np.inf
+        for d in range(p.devices.size):
+            down = out.devices[d].drains_at == np.inf
+            out.devices[d].changes_at = out.now + p.mttr_s if down else np.inf
+            out.next_change = min(out.next_change, out.devices[d].changes_at)
+    if not out.noisy:
+        return
+    for d in range(p.devices.size):
+        if out.devices[d].drains_at < np.inf:
+            _expect_queue(p, out, d)
+    count = out.event_count
+    out.event_count = 0
+    for i in range(count):
+        _expect_event(p, st, out, st.events[i].time, st.events[i].id)
+
+
+@inlined
+def _expect_queue(p: ProblemArrays, out: StateArrays, d: int) -> None:
+    """Let the shards of a queue end when they are expected to, or as they are drawn."""
+    time = out.now
+    number = out.devices[d].queue_head
+    first = True
+    while number >= 0:
+        s, k = slot_of(p, number)
+        slot = out.slots[s, k]
+        busy = slot.busy
+        if out.origin == SAMPLED:
+            busy = _drawn_seconds(p, out, s, k)
+        time = max(out.now, slot.start + busy) if first else time + busy
+        slot.start = time - slot.busy
+        first = False
+        number = slot.next
+    out.devices[d].drains_at = time
+
+
+@inlined
+def _drawn_seconds(p: ProblemArrays, st: StateArrays, s: int, k: int) -> float:
+    """What the shard in slot ``k`` of stage ``s`` takes by the state's seed."""
+    slot = st.slots[s, k]
+    seconds = slot.busy
+    if p.stages[s].kind == MODEL_STAGE:
+        decode = decode_seconds(p, s, int(slot.device), int(slot.queries))
+        seconds += (length_factor(p, st, s) - 1.0) * decode
+    return seconds * noise_factor(p, st, s, int(slot.device))
+
+
+@inlined
+def _expect_event(
+    p: ProblemArrays, st: StateArrays, out: StateArrays, time: float, event: int
+) -> None:
+    s, k = event_of(p, event)
+    if k < p.max_shards:
+        slot = out.slots[s, k]
+        q = p.stages[s].prefix
+        expected = slot.start + slot.busy
+        # The noise of a running shard also shows in when its prefix can be copied.
+        if q >= 0 and st.prefix_there[slot.device, q] == time:
+            out.prefix_there[slot.device, q] = expected
+        time = expected
+    elif p.stages[s].kind == TOOL_STAGE:
+        seconds = p.stages[s].tool_seconds
+        if out.origin == SAMPLED:
+            seconds *= noise_factor(p, out, s, HOST)
+        time = max(out.now, st.stages[s].ready_at + seconds)
+    else:
+        time = out.now
+        for i in range(st.stages[s].shards):
+            time = max(time, out.slots[s, i].start + out.slots[s, i].busy)
+        time += (st.stages[s].shards - 1) * p.gather_s
+    push(out, time, event)

@@ -1,0 +1,65 @@
+"""How slots and events are numbered. S stages, K = ``max_shards``.
+
+Slot number: s K + k. Event number: s (K + 1) + k, where k = K is the end of the stage itself.
+KV entries: d Q + q for the prefix q on device d, then D Q + slot number for a shard's contexts.
+"""
+
+from __future__ import annotations
+
+from fate_gym.jit import inlined
+from fate_gym.kernel.schema import ProblemArrays
+
+
+@inlined
+def slot_number(p: ProblemArrays, s: int, k: int) -> int:
+    """The number of shard ``k`` of stage ``s``."""
+    return s * p.max_shards + k
+
+
+@inlined
+def slot_of(p: ProblemArrays, number: int) -> tuple[int, int]:
+    """Stage and shard of a slot number."""
+    return number // p.max_shards, number % p.max_shards
+
+
+@inlined
+def shard_end_event(p: ProblemArrays, s: int, k: int) -> int:
+    """The event that shard ``k`` of stage ``s`` ends."""
+    return s * (p.max_shards + 1) + k
+
+
+@inlined
+def stage_end_event(p: ProblemArrays, s: int) -> int:
+    """The event that stage ``s`` ends."""
+    return s * (p.max_shards + 1) + p.max_shards
+
+
+@inlined
+def event_of(p: ProblemArrays, event: int) -> tuple[int, int]:
+    """Stage and shard of an event; shard K: the stage itself ends."""
+    return event // (p.max_shards + 1), event % (p.max_shards + 1)
+
+
+@inlined
+def prefix_entry(p: ProblemArrays, d: int, q: int) -> int:
+    """The KV entry of prefix ``q`` on device ``d``."""
+    return d * p.prefix_model.size + q
+
+
+@inlined
+def context_entry(p: ProblemArrays, s: int, k: int) -> int:
+    """The KV entry of the contexts that shard ``k`` of stage ``s`` has left."""
+    return p.devices.size * p.prefix_model.size + slot_number(p, s, k)
+
+
+@inlined
+def first_context_entry(p: ProblemArrays) -> int:
+    """The first KV entry that is not a prefix."""
+    return p.devices.size * p.prefix_model.size
+
+
+@inlined
+def weights_rank(p: ProblemArrays, d: int, m: int) -> int:
+    """Where ``state.keep`` ranks the weights of model ``m`` on device ``d``."""
+    entries = first_context_entry(p) + p.stages.size * p.max_shards
+    return entries + d * p.models.size + m

@@ -1,0 +1,313 @@
+"""What the compiled simulator works on: every field of problem, state and log, once.
+
+Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, O outages,
+K = ``max_shards``, F = S with contention, else 0. Units: seconds, bytes, bytes/s, tokens.
+`fate_gym.jit.block` makes sizes, numpy views and compiled access out of these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fate_gym.jit import Block, Row, column, scalar, table
+
+MODEL_STAGE, FIXED_STAGE, TOOL_STAGE = 0, 1, 2
+WAITING, READY, PLACED, DONE = 0, 1, 2, 3
+LOSING, VANISHED = 1, 2
+"""What a stage may be besides: a shard of its placement was lost; its branch was not taken."""
+LIVE, EXPECTED, SAMPLED = 0, 1, 2
+"""Where a state comes from: the run itself, or a fork of it."""
+EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
+HOST = -1
+"""In place of a device: what tools run on."""
+
+
+# --- the problem ---------------------------------------------------------------------------
+
+
+class Stage(Row):
+    """A stage of a workflow."""
+
+    workflow: int = column("i4", "its workflow")
+    kind: int = column("i4", "MODEL_STAGE, FIXED_STAGE or TOOL_STAGE")
+    model: int = column("i4", "-1 without a model")
+    queries: int = column("i4", "in the batch")
+    prefix: int = column("i4", "prefix key, -1 without")
+    prefix_tokens: int = column("i4", "shared by all queries")
+    prompt_tokens: int = column("i4", "of each query, beyond prefix and inherited context")
+    output_tokens: int = column("i4", "of each query, estimated")
+    inherited_tokens: int = column("i4", "of each query, summed over the edges in")
+    keeps_context: int = column("i4", "1 if a child with the same model inherits")
+    parents_from: int = column("i4", "edges[parents_from:parents_to] lead here")
+    parents_to: int = column("i4", "see parents_from")
+    children_from: int = column("i4", "out_edges[children_from:children_to] lead away")
+    children_to: int = column("i4", "see children_from")
+    chooser: int = column("i4", "the stage at whose end it is drawn whether this one lives, or -1")
+    chooses: int = column("i4", "1 if this is the chooser of others")
+    lives_from: float = column("f8", "it lives if the chooser's draw is in [lives_from, lives_to)")
+    lives_to: float = column("f8", "see lives_from")
+    likely: float = column("f8", "of a chooser: a draw with the most likely outcome")
+    tool_seconds: float = column("f8", "of a tool, estimated", "s")
+    mean_seconds: float = column("f8", "clean seconds, mean over eligible devices", "s")
+    upward_rank: float = column("f8", "Topcuoglu et al. 2002, eq. 8", "s")
+    downward_rank: float = column("f8", "eq. 9", "s")
+
+
+class Edge(Row):
+    """An edge between two stages."""
+
+    parent: int = column("i4", "stage")
+    child: int = column("i4", "stage")
+    inherited_tokens: int = column("i4", "context that each query of the child takes over")
+    same_model: int = column("i4", "1 if parent and child have one model")
+    bytes: float = column("f8", "output that moves", "bytes")
+    mean_seconds: float = column("f8", "transfer between two devices, mean over pairs", "s")
+
+
+class Device(Row):
+    """A GPU, or a machine of a classical instance."""
+
+    node: int = column("i4", "its node")
+    outages_from: int = column("i4", "outages[outages_from:outages_to] are this device's")
+    outages_to: int = column("i4", "see outages_from")
+    memory: float = column("f8", "limit of weights + KV", "bytes")
+    flops: float = column("f8", "mfu x peak", "FLOP/s")
+    bandwidth: float = column("f8", "mbu x memory bandwidth", "bytes/s")
+    attention_flops: float = column("f8", "attention's mfu x peak", "FLOP/s")
+    attention_bandwidth: float = column("f8", "attention's mbu x memory bandwidth", "bytes/s")
+    memory_rate: float = column("f8", "memory bandwidth", "bytes/s")
+    host_bandwidth: float = column("f8", "to and from its host", "bytes/s")
+
+
+class Model(Row):
+    """A language model."""
+
+    active: float = column("f8", "parameters that every token is multiplied with")
+    head: float = column("f8", "parameters of the output projection")
+    weight_bytes: float = column("f8", "of all weights", "bytes")
+    read_bytes: float = column("f8", "weights that a step reads", "bytes")
+    kv: float = column("f8", "KV cache of a token", "bytes")
+    attention: float = column("f8", "4 x layers x heads x dim", "FLOP per token and token")
+    traffic: float = column("f8", "of a token between the GEMMs", "bytes")
+    layers_s: float = column("f8", "fixed time of a step", "s")
+    expert_bytes: float = column("f8", "weights that lie in experts", "bytes")
+    expert_miss: float = column("f8", "1 - k/E")
+
+
+class Outage(Row):
+    """A given failure of a device."""
+
+    start: float = column("f8", "down from", "s")
+    end: float = column("f8", "up again", "s")
+
+
+class Workflow(Row):
+    """A workflow: stages[stages_from:stages_to]."""
+
+    arrival: float = column("f8", "when it is known", "s")
+    stages_from: int = column("i4", "its first stage")
+    stages_to: int = column("i4", "behind its last stage")
+
+
+class ProblemArrays(Block):
+    """A compiled problem. Constant during a run."""
+
+    nodes: int = scalar("i8", "nodes of the cluster")
+    max_shards: int = scalar("i8", "devices that may share a stage")
+    eager: int = scalar("i4", "1: transfers start when the parent ends")
+    contention: int = scalar("i4", "1: transfers between nodes share the network interfaces")
+    max_batch: int = scalar("i8", "queries in one wave, at most")
+    choosers: int = scalar("i8", "stages at whose end it is drawn which others live")
+    failing: int = scalar("i8", "1 if devices fail: as in `outages`, or drawn if there are none")
+    most_failures: int = scalar("i8", "of a device, where they are drawn")
+    uncertainty: float = scalar("f8", "sigma of the lognormal noise")
+    length_uncertainty: float = scalar("f8", "sigma of actual / estimated output tokens")
+    mtbf_s: float = scalar("f8", "mean time between a repair and the next failure", "s")
+    mttr_s: float = scalar("f8", "mean time of a repair", "s")
+    gather_s: float = scalar("f8", "for each shard beyond the first", "s")
+    ramp_tokens: float = scalar("f8", "MFU(T) = mfu x T / (T + ramp)", "tokens")
+    launch_s: float = scalar("f8", "of a prefill", "s")
+
+    stages: Any = table(Stage, "S", text="stages, workflow by workflow")
+    edges: Any = table(Edge, "E", text="edges, by child")
+    out_edges: Any = table("i8", "E", text="edge numbers, by parent")
+    devices: Any = table(Device, "D", text="devices")
+    models: Any = table(Model, "M", text="models that occur")
+    workflows: Any = table(Workflow, "W", text="workflows")
+    outages: Any = table(Outage, "O", text="given failures, by device and start")
+    arrivals: Any = table("i8", "W", text="workflow numbers, by arrival")
+    topological: Any = table("i8", "S", text="stage numbers, parents first")
+    by_rank: Any = table("i8", "S", text="stage numbers, largest upward rank first")
+    prefix_model: Any = table("i8", "Q", text="model of a prefix key")
+    batch: Any = table("i8", "S", "D", text="queries in one wave when all else is evicted")
+    clean_seconds: Any = table(
+        "f8", "S", "D", unit="s", text="prefill + decode, nothing cached; inf: not eligible"
+    )
+    decode_seconds: Any = table("f8", "S", "D", unit="s", text="decode of all queries")
+    load_seconds: Any = table("f8", "M", "D", unit="s", text="load of the weights")
+    link_bandwidth: Any = table("f8", "D", "D", unit="bytes/s", text="from row to column")
+    link_latency: Any = table("f8", "D", "D", unit="s", text="from row to column")
+    link: Any = table("i8", "D", "D", text="number of the link into the column's device")
+
+
+# --- the state -----------------------------------------------------------------------------
+
+
+class DeviceState(Row):
+    """A device. Residency and caches are as they will be when its queue has drained."""
+
+    drains_at: float = column("f8", "when the queue is empty; inf: the device is down", "s")
+    backlog: float = column("f8", "estimated busy time of the queue, the running shard's too", "s")
+    weight_bytes: float = column("f8", "resident", "bytes")
+    kv_bytes: float = column("f8", "cached", "bytes")
+    oldest: int = column("i4", "least recently used KV entry, -1 without")
+    newest: int = column("i4", "most recently used KV entry")
+    queue_head: int = column("i4", "the running shard's slot number, -1: idle")
+    queue_tail: int = column("i4", "the last slot number of the queue")
+    changes: int = column("i4", "failures and repairs so far; odd: down")
+    changes_at: float = column("f8", "when the next one is", "s")
+
+
+class StageState(Row):
+    """A stage."""
+
+    status: int = column("i4", "WAITING, READY, PLACED or DONE")
+    missing: int = column("i4", "parents (and arrival) still to come")
+    shards: int = column("i4", "devices of its placement")
+    note: int = column("i4", "0, LOSING or VANISHED")
+    ready_at: float = column("f8", "since when it is ready", "s")
+    end: float = column("f8", "once it is done", "s")
+
+
+class Slot(Row):
+    """A shard: part k of stage s lies in slots[s, k]."""
+
+    device: int = column("i4", "its device; -1: lost")
+    queries: int = column("i4", "its share of the batch")
+    kept: int = column("i4", "queries whose context is cached on the device")
+    on_host: int = column("i4", "1: the device has failed since, the output is on its host")
+    next: int = column("i4", "the slot number behind this one in the device's queue")
+    start: float = column("f8", "its turn", "s")
+    busy: float = column("f8", "estimated, from its turn to its end", "s")
+
+
+class Fetch(Row):
+    """What a queued shard has booked on the network."""
+
+    start: float = column("f8", "when the network interfaces are booked", "s")
+    end: float = column("f8", "until when", "s")
+    senders: int = column("i8", "bits: the nodes that send; 0: nothing comes over the network")
+
+
+class Event(Row):
+    """An end of a shard or a stage, see `fate_gym.kernel.numbers`."""
+
+    time: float = column("f8", "when", "s")
+    id: int = column("i8", "which")
+
+
+class StateArrays(Block):
+    """A moment of a run, or of a fork of it. Only the kernel writes to it."""
+
+    now: float = scalar("f8", "simulated time", "s")
+    last_end: float = scalar("f8", "latest end of a stage so far", "s")
+    ready_count: int = scalar("i8", "length of the ready list")
+    event_count: int = scalar("i8", "length of the event heap")
+    next_arrival: int = scalar("i8", "position in problem.arrivals")
+    known_left: int = scalar("i8", "unfinished stages of arrived workflows")
+    clock: int = scalar("i8", "counts uses of models; the order of use")
+    instants: int = scalar("i8", "counts the instants with events")
+    shard_rows: int = scalar("i8", "rows written to the log")
+    eviction_rows: int = scalar("i8", "rows written to the log")
+    seed: int = scalar("i8", "of the noise, of choices and of failures")
+    origin: int = scalar("i8", "LIVE, EXPECTED or SAMPLED")
+    noisy: int = scalar("i8", "0: durations are the estimates")
+    retentions: int = scalar("i8", "times that a policy has ranked what is cached; 0: LRU")
+    next_change: float = scalar("f8", "when the next device fails or is repaired, or inf", "s")
+
+    devices: Any = table(DeviceState, "D", text="devices")
+    stages: Any = table(StageState, "S", text="stages")
+    slots: Any = table(Slot, "S", "K", text="shards")
+    resident: Any = table("i8", "D", "M", text="0: absent, else the time of last use on `clock`")
+    prefix_tokens: Any = table("i4", "D", "Q", text="cached tokens of a prefix")
+    prefix_there: Any = table("f8", "D", "Q", unit="s", text="when the last of them is there")
+    keep: Any = table("f8", "KEEP", text="value of KV entries, then of D x M models: lowest goes")
+    ready: Any = table("i4", "S", text="stage numbers; the first `ready_count` count")
+    older: Any = table("i4", "KV", text="neighbour in the device's list of KV entries by use")
+    newer: Any = table("i4", "KV", text="the other neighbour")
+    events: Any = table(Event, "EVENTS", text="binary heap of `event_count` events")
+    link_seconds: Any = table("f8", "LINKS", unit="s", text="scratch: zero between calls")
+    fetches: Any = table(Fetch, "F", "K", text="of the shards; counts while one is in a queue")
+
+
+def new_state(p: ProblemArrays) -> StateArrays:
+    """A state of zeros for a problem."""
+    s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefix_model.size, p.max_shards
+    entries = d * q + s * k
+    return StateArrays.allocate(
+        S=s,
+        D=d,
+        M=m,
+        Q=q,
+        K=k,
+        F=s * p.contention,
+        KV=entries,
+        KEEP=entries + d * m,
+        EVENTS=s * (k + 1),
+        LINKS=d + p.nodes + 1,
+    )
+
+
+# --- the log -------------------------------------------------------------------------------
+
+
+class ShardRow(Row):
+    """A shard that was committed. Parts of its cost are estimates; ``end`` is what came out."""
+
+    stage: int = column("i4", "stage number")
+    slot: int = column("i4", "its number within the placement")
+    device: int = column("i4", "HOST for tools")
+    queries: int = column("i4", "its share of the batch")
+    waves: int = column("i4", "batches that its memory needs")
+    lost: int = column("i4", "1: the device failed before it ended")
+    source: int = column("i4", "device that a prefix was copied from, -1: none was")
+    committed: float = column("f8", "when it was placed", "s")
+    start: float = column("f8", "its turn", "s")
+    load_s: float = column("f8", "of the weights", "s")
+    transfer_s: float = column("f8", "of the inputs, beside the load", "s")
+    prefill_s: float = column("f8", "after both", "s")
+    decode_s: float = column("f8", "after the prefill", "s")
+    noise: float = column("f8", "factor on the duration")
+    length: float = column("f8", "actual / estimated output tokens")
+    end: float = column("f8", "its actual end", "s")
+    prefix_hit: float = column("f8", "prefix tokens that were cached", "tokens")
+    prefix_new: float = column("f8", "prefix tokens that were computed", "tokens")
+    context_hit: float = column("f8", "inherited tokens of all queries that were cached", "tokens")
+    context_new: float = column("f8", "inherited tokens of all queries, computed", "tokens")
+    copied: float = column("f8", "prefix tokens copied from `source`; part of prefix_hit", "tokens")
+    bytes_moved: float = column("f8", "from other devices and hosts", "bytes")
+
+
+class EvictionRow(Row):
+    """Something that had to go for a shard."""
+
+    shard: int = column("i4", "row of the shard")
+    device: int = column("i4", "where")
+    kind: int = column("i4", "EVICT_PREFIX, EVICT_CONTEXT or EVICT_WEIGHTS")
+    key: int = column("i4", "prefix key, stage or model")
+    bytes: float = column("f8", "what it took", "bytes")
+
+
+class LogArrays(Block):
+    """What happened, row by row; the state counts the rows. No rows: nothing is recorded."""
+
+    shards: Any = table(ShardRow, "R", text="in the order of commits")
+    evictions: Any = table(EvictionRow, "X", text="in order")
+
+
+def new_log(shards: int, evictions: int | None = None) -> LogArrays:
+    """A log with room for some rows: a shard adds at most three entries that can be evicted."""
+    return LogArrays.allocate(R=shards, X=3 * shards if evictions is None else evictions)
+
+
+NO_LOG = new_log(0)

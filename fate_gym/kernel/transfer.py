@@ -1,0 +1,248 @@
+"""How long what a shard needs takes to come: outputs of its parents, and a prefix.
+
+With contention the fetches share the network interfaces of the nodes: each carries one fetch at a
+time in each direction, and a fetch takes the first gap that is wide enough (Sinnen and Sousa,
+"Communication contention in task scheduling", IEEE TPDS 16(6), 2005). What is booked are the
+fetches of the shards in the devices' queues, so nothing has to be taken back when a shard ends or
+is lost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.schema import TOOL_STAGE, VANISHED, ProblemArrays, StateArrays
+
+GRAZE = 1e-9
+"""Seconds by which fetches may overlap: rounding must not decide whether a gap is wide enough."""
+
+
+@inlined
+def clear_links(st: StateArrays) -> None:
+    """Let the scratch be zero again."""
+    for i in range(st.link_seconds.size):
+        st.link_seconds[i] = 0.0
+
+
+@inlined
+def transfer_seconds(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, share: float, turn: float
+) -> tuple[float, float]:
+    """Seconds and bytes to bring the parents' outputs for ``share`` of the queries to ``d``.
+
+    ``turn`` matters in two cases only. With eager transfers the result is what is left of them;
+    with contention it includes the wait for the network, by what is booked.
+    """
+    if p.stages[s].parents_from == p.stages[s].parents_to:
+        return 0.0, 0.0
+    return _transfer_seconds(p, st, s, d, share, turn)
+
+
+@kernel
+def _transfer_seconds(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, share: float, turn: float
+) -> tuple[float, float]:
+    if p.eager:
+        return _eager_transfer(p, st, s, d, share, turn)
+    seconds, moved = add_link_seconds(p, st, s, d, share)
+    if seconds > 0.0:
+        if p.contention:
+            seconds, _, _, _ = shared_fetch(p, st, d, turn)
+        clear_links(st)
+    return seconds, moved
+
+
+@inlined
+def prefix_and_parents_seconds(
+    p: ProblemArrays,
+    st: StateArrays,
+    s: int,
+    d: int,
+    share: float,
+    source: int,
+    seconds: float,
+    turn: float,
+    there: float,
+    planned: float,
+) -> tuple[float, float]:
+    """Like `transfer_seconds`, with a prefix that device ``source`` sends in ``seconds``.
+
+    The prefix is ``there`` at the source at that time; with contention the network is booked for
+    ``planned``. The bytes are those of the parents' outputs.
+    """
+    if p.eager:
+        transfer, moved = transfer_seconds(p, st, s, d, share, turn)
+        return max(transfer, there + seconds - turn), moved
+    # The prefix shares its link with what comes from the parents.
+    st.link_seconds[p.link[source, d]] = seconds
+    transfer, moved = add_link_seconds(p, st, s, d, share)
+    transfer = max(transfer, seconds)
+    if p.contention:
+        transfer, _, _, _ = shared_fetch(p, st, d, planned)
+    clear_links(st)
+    return transfer, moved
+
+
+@kernel
+def add_link_seconds(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, share: float
+) -> tuple[float, float]:
+    """Add what the parents send over each link into ``d`` to ``link_seconds``.
+
+    Returns the most seconds of a link, and the bytes. The caller sets ``link_seconds`` to 0.
+    """
+    stage = p.stages[s]
+    seconds = 0.0
+    moved = 0.0
+    host = st.link_seconds.size - 1
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if edge.bytes <= 0.0:
+            continue
+        parent = p.stages[edge.parent]
+        if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
+            size = edge.bytes * share
+            moved += size
+            st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            seconds = max(seconds, st.link_seconds[host])
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.device == d and not slot.on_host:
+                continue
+            size = edge.bytes * share * slot.queries / parent.queries
+            moved += size
+            if slot.device == d:
+                # The device has failed since: what it had put out comes back from the host.
+                link = host
+                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            else:
+                link = p.link[slot.device, d]
+                delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+            st.link_seconds[link] += delay
+            seconds = max(seconds, st.link_seconds[link])
+    return seconds, moved
+
+
+@kernel
+def _eager_transfer(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, share: float, turn: float
+) -> tuple[float, float]:
+    stage = p.stages[s]
+    if turn == np.inf:
+        return 0.0, 0.0  # the device is down; the rest of `turn` would not be a number
+    there = turn
+    moved = 0.0
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        if edge.bytes <= 0.0:
+            continue
+        end = st.stages[edge.parent].end
+        parent = p.stages[edge.parent]
+        if parent.kind == TOOL_STAGE:
+            if st.stages[edge.parent].note == VANISHED:
+                continue
+            size = edge.bytes * share
+            moved += size
+            there = max(there, end + p.link_latency[d, d] + size / p.devices[d].host_bandwidth)
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.device == d and not slot.on_host:
+                continue
+            size = edge.bytes * share * slot.queries / parent.queries
+            moved += size
+            if slot.device == d:
+                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            else:
+                delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+            there = max(there, end + delay)
+    return there - turn, moved
+
+
+@kernel
+def tool_transfer_seconds(p: ProblemArrays, st: StateArrays, s: int) -> tuple[float, float]:
+    """Seconds and bytes to bring the parents' outputs of a tool stage to the host."""
+    stage = p.stages[s]
+    seconds = 0.0
+    moved = 0.0
+    for e in range(stage.parents_from, stage.parents_to):
+        edge = p.edges[e]
+        parent = p.stages[edge.parent]
+        if edge.bytes <= 0.0 or parent.kind == TOOL_STAGE:
+            continue
+        for k in range(st.stages[edge.parent].shards):
+            slot = st.slots[edge.parent, k]
+            if slot.on_host:
+                continue
+            d = slot.device
+            size = edge.bytes * slot.queries / parent.queries
+            moved += size
+            delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            if p.eager:
+                seconds = max(seconds, st.stages[edge.parent].end + delay - st.now)
+            else:
+                st.link_seconds[d] += delay
+                seconds = max(seconds, st.link_seconds[d])
+    if seconds > 0.0:
+        clear_links(st)
+    return seconds, moved
+
+
+@kernel
+def shared_fetch(
+    p: ProblemArrays, st: StateArrays, d: int, turn: float
+) -> tuple[float, float, float, int]:
+    """When what is in ``link_seconds`` gets to device ``d``, from ``turn`` on.
+
+    Returns the seconds from ``turn`` until all is there, start and end of the fetch (what comes
+    over the network, one sending node after the other), and the sending nodes as bits.
+    """
+    links = p.devices.size  # numbers from here on: from other nodes, then from the host
+    length = 0.0
+    senders = 0
+    for node in range(p.nodes):
+        if st.link_seconds[links + node] > 0.0:
+            length += st.link_seconds[links + node]
+            senders |= 1 << node
+    aside = st.link_seconds[st.link_seconds.size - 1]
+    for link in range(links):
+        aside = max(aside, st.link_seconds[link])
+    if senders == 0 or turn == np.inf:
+        # A device that is down has no turn; a wait there is no reason to choose it.
+        return max(aside, length), turn, turn + length, senders
+    start = turn
+    while True:
+        # Nothing can start before all that is in the way now has ended.
+        clear = _clear_from(p, st, p.devices[d].node, senders, start, length)
+        if clear == start:
+            break
+        start = clear
+    return max(aside, (start - turn) + length), start, start + length, senders
+
+
+@inlined
+def _clear_from(
+    p: ProblemArrays, st: StateArrays, receiver: int, senders: int, start: float, length: float
+) -> float:
+    """The end of what is booked and in the way of a fetch; ``start`` if nothing is."""
+    shards = p.max_shards
+    clear = start
+    for e in range(p.devices.size):
+        number = st.devices[e].queue_head
+        while number >= 0:
+            s, k = number // shards, number % shards
+            fetch = st.fetches[s, k]
+            meets = p.devices[e].node == receiver or (fetch.senders & senders) != 0
+            if (
+                meets
+                and fetch.senders != 0
+                and fetch.end - start > GRAZE
+                and start + length - fetch.start > GRAZE
+            ):
+                clear = max(clear, fetch.end)
+            number = st.slots[s, k].next
+    return clear

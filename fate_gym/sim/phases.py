@@ -1,0 +1,49 @@
+"""The phases of a shard: load and transfer begin together, then prefill, then decode."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Phases(NamedTuple):
+    """When the phases of R shards begin and end, seconds. All are (R,).
+
+    Attributes:
+        start: of load and transfer.
+        loaded: end of the load.
+        moved: end of the transfer.
+        begin: of the prefill, when both are done.
+        prefilled: end of the prefill.
+        end: of the decode, which takes what is left, whatever the actual length.
+    """
+
+    start: Floats
+    loaded: Floats
+    moved: Floats
+    begin: Floats
+    prefilled: Floats
+    end: Floats
+
+
+def phases(rows: Any, on_host: Any) -> Phases:
+    """The phases of shards, stretched by their noise; those of lost shards end early.
+
+    Args:
+        rows: columns of `fate_gym.kernel.schema.ShardRow`, by name.
+        on_host: (R,) which shards are tools: their noise is on their own seconds alone.
+    """
+    noise, start, end = (np.asarray(rows[name], np.float64) for name in ("noise", "start", "end"))
+    loaded = start + rows["load_s"] * noise
+    moved = start + rows["transfer_s"] * np.where(on_host, 1.0, noise)
+    begin = np.maximum(loaded, moved)
+    prefilled = begin + rows["prefill_s"] * noise
+    early = (np.minimum(time, end) for time in (start, loaded, moved, begin, prefilled))
+    return Phases(*early, end)
+
+
+__all__ = ["Phases", "phases"]
