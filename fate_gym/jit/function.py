@@ -270,9 +270,7 @@ def _lower(function: KernelFunction) -> None:
         if llvm.address_of_symbol(function.symbol) is None:
             # The caller is only compiled, in a process that will not run it.
             llvm.add_symbol(function.symbol, _NOWHERE)
-        status, result = convention.call_function(
-            builder, target, sig.return_type, sig.args, args
-        )
+        status, result = convention.call_function(builder, target, sig.return_type, sig.args, args)
         with cgutils.if_unlikely(builder, status.is_error):
             convention.return_status_propagate(builder, status)
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,7 +22,6 @@ from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
-import pickle
 
 if TYPE_CHECKING:
     from fate_gym.jit.function import KernelFunction
@@ -52,7 +52,7 @@ def platform_digest() -> str:
 
 @cache
 def _context() -> Any:
-    """numba's context, with its run-time library in place, as its own cache has it."""
+    """Numba's context, with its run-time library in place, as its own cache has it."""
     cpu_target.target_context.refresh()
     return cpu_target.target_context
 
@@ -90,17 +90,14 @@ class Store:
         """Keep a compiled function; False if that cannot be done."""
         data = dumps(result._reduce())
         path = self.path(function)
-        handle, name = -1, ""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(data).digest() + data)
-            os.replace(name, path)
+            part.write_bytes(hashlib.sha256(data).digest() + data)
+            part.replace(path)
         except OSError:
-            if name:
-                with suppress(OSError):
-                    os.unlink(name)
+            with suppress(OSError):
+                part.unlink()
             return False
         return True
 

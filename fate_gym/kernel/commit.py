@@ -104,9 +104,7 @@ def _commit_shard(
     # The network is booked for when a turn is expected: bookings must not tell of noise to come.
     planned = drain_estimate(p, st, d) if p.contention else turn
     cost = shard_cost(p, st, s, d, n, planned)
-    cost = cost_of(
-        turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0
-    )
+    cost = cost_of(turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0)
     if source >= 0:
         cost = migrated_cost(p, st, s, d, n, cost, source)
         if cost.copied > 0.0:
@@ -194,9 +192,7 @@ def _book(
 
 
 @inlined
-def _occupy(
-    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, end: float
-) -> None:
+def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, end: float) -> None:
     """What the shard does to the device's memory, in the order of docs/execution-model.md."""
     stage = p.stages[s]
     slot = st.slots[s, k]

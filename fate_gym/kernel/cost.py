@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+
 from fate_gym.jit import Floats, Ints, inlined, kernel
 from fate_gym.kernel.schema import (
     FIXED_STAGE,
@@ -85,9 +86,7 @@ def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
 
 
 @inlined
-def step_seconds(
-    p: ProblemArrays, stage: Stage, device: Device, model: Model, batch: int
-) -> float:
+def step_seconds(p: ProblemArrays, stage: Stage, device: Device, model: Model, batch: int) -> float:
     """Seconds of one decode step of ``batch`` queries."""
     context = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
     context = context + 0.5 * stage.output_tokens

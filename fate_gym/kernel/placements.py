@@ -103,10 +103,10 @@ def _known(out: Placements, at: int, k: int, groups: int, group: int) -> bool:
 @inlined
 def same_team(a: Ints, b: Ints, k: int) -> bool:
     """Whether two teams of ``k`` devices are the same, in the same order."""
+    same = True
     for i in range(k):
-        if a[i] != b[i]:
-            return False
-    return True
+        same = same and a[i] == b[i]
+    return same
 
 
 @inlined

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.errors import FateGymError, IllegalActionError
 from fate_gym.kernel.advance import pass_time, start, wait
@@ -19,8 +21,8 @@ from fate_gym.kernel.memory import rank_cached
 from fate_gym.kernel.schema import (
     DONE,
     LIVE,
-    READY,
     NO_LOG,
+    READY,
     VANISHED,
     LogArrays,
     ProblemArrays,
@@ -34,6 +36,7 @@ from fate_gym.sim.policy import Assignment, CountingPolicy, Decision, Policy, Re
 from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
+Floats = NDArray[np.float64]
 MAX_SEED = 2**63 - 1
 
 _ATTEMPTS = 4
@@ -262,9 +265,7 @@ class Simulator:
         """What has happened so far; complete when `done`."""
         compiled = self.compiled
         shards, evictions = self.state.shard_rows, self.state.eviction_rows
-        if self._record and (
-            shards > self.log.shards.size or evictions > self.log.evictions.size
-        ):
+        if self._record and (shards > self.log.shards.size or evictions > self.log.evictions.size):
             raise FateGymError(
                 "so many shards were lost that the log of the run is not complete: play it with "
                 "Simulator.run, whose log grows"
@@ -318,7 +319,7 @@ class Simulator:
             _copy_rows(self.log, longer)
             self.log = longer
 
-    def _outages(self) -> Array:
+    def _outages(self) -> NDArray[Any]:
         """(O,) the failures so far: device, down, up."""
         failures = self.compiled.problem.options.failures
         devices = len(self.compiled.device_ids)
@@ -368,11 +369,11 @@ def _copy_rows(source: LogArrays, target: LogArrays) -> None:
         room[:count] = rows[:count]
 
 
-def _arrays(retention: Retention) -> tuple[Array | None, Array | None, Array | None]:
+def _arrays(retention: Retention) -> tuple[NDArray[Any] | None, ...]:
     return retention.prefixes, retention.contexts, retention.models
 
 
-def _values(compiled: CompiledProblem, retention: Retention) -> Array:
+def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
     """The state's ``keep``. Raises `IllegalActionError` for arrays that do not fit."""
     stages, devices, models, prefixes, _, shards = compiled.shape
     names = ("prefixes", "contexts", "models")
@@ -393,5 +394,6 @@ def _values(compiled: CompiledProblem, retention: Retention) -> Array:
             np.broadcast_to(on_prefixes, (devices, prefixes)).ravel(),
             np.repeat(np.broadcast_to(on_contexts, stages), shards),
             np.broadcast_to(on_models, (devices, models)).ravel(),
-        ]
+        ],
+        dtype=np.float64,
     )

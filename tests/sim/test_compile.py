@@ -50,7 +50,7 @@ def link(problem: Problem, a: Device, b: Device) -> tuple[float, float]:
 
 @given(problems())
 def test_links(problem: Problem) -> None:
-    view = compile_problem(problem).view
+    view = compile_problem(problem).arrays
     devices = problem.cluster.devices
     for i, a in enumerate(devices):
         assert view.devices["host_bandwidth"][i] == pytest.approx(pcie(problem, a) * GB)
@@ -64,7 +64,7 @@ def test_links(problem: Problem) -> None:
 @given(problems())
 def test_who_shares_a_link(problem: Problem) -> None:
     """Into a device: one link from each device of its node, one from each other node."""
-    view = compile_problem(problem).view
+    view = compile_problem(problem).arrays
     devices = problem.cluster.devices
     own = {frozenset((link.a, link.b)) for link in problem.cluster.links}
     for j, into in enumerate(devices):
@@ -104,7 +104,7 @@ def test_numbers_are_in_the_order_of_the_file(problem: Problem) -> None:
         model = compiled.model_of[number]
         assert (compiled.model_names[model] if model >= 0 else None) == stage.model
         assert compiled.tool_seconds[number] == (stage.tool_seconds or 0.0)
-        key = compiled.view.stages["prefix"][number]
+        key = compiled.arrays.stages["prefix"][number]
         if stage.model is None or stage.prefix_group is None:
             assert key == -1
         else:
@@ -126,13 +126,13 @@ def test_finite_costs_mean_eligible(problem: Problem) -> None:
     rows = iter(range(len(compiled.stage_ids)))
     for workflow in problem.workflows:
         for stage, row in zip(workflow.stages, rows, strict=False):
-            finite = np.isfinite(compiled.exec_seconds[row])
+            finite = np.isfinite(compiled.clean_seconds[row])
             hosts = [compiled.device_ids[d] for d in np.flatnonzero(finite)]
             assert hosts == problem.eligible_devices(workflow, stage)
             for d in np.flatnonzero(finite):
                 if stage.seconds_on is not None:
                     assert (
-                        compiled.exec_seconds[row, d] == (stage.seconds_on[compiled.device_ids[d]])
+                        compiled.clean_seconds[row, d] == (stage.seconds_on[compiled.device_ids[d]])
                     )
 
 
@@ -154,7 +154,7 @@ class PlainRanks:
         ]
         self._mean: dict[str, float] = {}
         for stage in workflow.stages:
-            row = compiled.exec_seconds[compiled.stage_ids.index((workflow.id, stage.id))]
+            row = compiled.clean_seconds[compiled.stage_ids.index((workflow.id, stage.id))]
             hosts = row[np.isfinite(row)]
             self._mean[stage.id] = float(hosts.mean()) if hosts.size else stage.tool_seconds or 0.0
 
@@ -176,14 +176,14 @@ def test_ranks(problem: Problem) -> None:
         plain = PlainRanks(compiled, workflow)
         for stage in workflow.stages:
             number = compiled.stage_ids.index((workflow.id, stage.id))
-            record = compiled.view.stages[number]
+            record = compiled.arrays.stages[number]
             assert record["upward_rank"] == pytest.approx(plain.upward(stage.id), rel=1e-9)
             assert record["downward_rank"] == pytest.approx(plain.downward(stage.id), rel=1e-9)
 
 
 @given(problems())
 def test_orders_of_stages(problem: Problem) -> None:
-    view = compile_problem(problem).view
+    view = compile_problem(problem).arrays
     position = np.empty(view.topological.size, np.int64)
     position[view.topological] = np.arange(view.topological.size)
     assert (position[view.edges["parent"]] < position[view.edges["child"]]).all()
@@ -198,14 +198,14 @@ def test_orders_of_stages(problem: Problem) -> None:
 def test_floors_are_below_what_happens(problem: Problem, seed: int) -> None:
     """No shard is faster for a query than the floor of the whole stage for one of its queries."""
     compiled = compile_problem(problem)
-    floor = compiled.exec_floor_seconds
-    assert (floor <= compiled.exec_seconds * (1 + 1e-12)).all()
+    floor = compiled.floor_seconds
+    assert (floor <= compiled.clean_seconds * (1 + 1e-12)).all()
     saved = compiled.prefix_seconds
     assert (saved >= 0).all()
     trace = Simulator(compiled).run(make_policy("prefix_affinity"), seed=seed)
     for row in trace.shards:
         if row["device"] >= 0:
             spent = row["prefill_s"] + row["decode_s"]
-            whole = compiled.view.stages["queries"][row["stage"]]
+            whole = compiled.arrays.stages["queries"][row["stage"]]
             bound = floor[row["stage"], row["device"]] * row["queries"] / whole
             assert spent >= bound * (1 - 1e-9)

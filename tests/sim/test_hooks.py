@@ -86,7 +86,7 @@ def test_a_retention_belongs_to_the_state() -> None:
     simulator = Simulator(three_prefixes())
     for stage in range(3):
         simulator.place(stage, (0,))
-    before = simulator.state
+    before = simulator.state.copy()
     simulator.retain(Retention(prefixes=np.array([2, 1, 3, 0])))
     other, fork = simulator.copy(), simulator.view().fork()
     for one in (simulator, other):
@@ -114,10 +114,10 @@ def test_a_retention_belongs_to_the_state() -> None:
 )
 def test_values_that_do_not_fit(retention: Retention) -> None:
     simulator = Simulator(three_prefixes())
-    before = simulator.state
+    before = simulator.state.copy()
     with pytest.raises(IllegalActionError, match="retention"):
         simulator.retain(retention)
-    assert np.array_equal(simulator.state, before)
+    assert np.array_equal(simulator.state.buffer, before.buffer)
 
 
 # --- migration ---------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ def test_a_copied_prefix_is_a_hit_that_takes_the_link(eager: bool) -> None:
         2000,
         0,
     )
-    kv = float(simulator.compiled.view.models["kv"][0])
-    latency = float(simulator.compiled.view.link_latency[0, 1])
+    kv = float(simulator.compiled.arrays.models["kv"][0])
+    latency = float(simulator.compiled.arrays.link_latency[0, 1])
     both = [latency + 4e9 / 1e11, latency + 2000 * kv / 1e11]
     # Over one link one after the other; eager transfers run side by side.
     assert row["transfer_s"] == pytest.approx(max(both) if eager else sum(both))

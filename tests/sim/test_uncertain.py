@@ -30,7 +30,7 @@ from fate_gym.problem import (
 )
 from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
 from policies import make_policy
-from tests.sim.test_engine import Anything
+from tests.kernel.test_engine import Anything
 from tests.strategies import problems
 
 TWO = Cluster(id="two", devices=(Device(id="p"), Device(id="q")), network_latency_s=0.0)
@@ -373,7 +373,7 @@ def test_outputs_outlive_their_device_on_its_host() -> None:
     assert simulator.view().local_bytes(1).tolist() == [0.0, 0.0]
     simulator.wait()
     estimate = simulator.view().estimate(1, 0)
-    view = simulator.compiled.view
+    view = simulator.compiled.arrays
     host = view.link_latency[0, 0] + 1e9 / view.devices["host_bandwidth"][0]
     assert estimate.transfer == pytest.approx(host)
     simulator.place(1, (0,))

@@ -6,11 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fate_gym.compiled import compiled
+from fate_gym.kernel.placements import candidate_count, generate, new_placements
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, assert_valid
-from fate_gym.sim.candidates import candidate_count, generate
-from fate_gym.sim.layout import Array, Buffer, problem_view, state_view
 from tests.sim.test_simulator import split
 from tests.strategies import certain, problems
 
@@ -18,30 +16,18 @@ Placement = tuple[tuple[int, ...], tuple[int, ...]]
 """Devices and counts."""
 
 
-@compiled
-def _generate(
-    problem: Buffer,
-    state: Buffer,
-    s: int,
-    shards: int,
-    widths: Array,
-    devices: Array,
-    counts: Array,
-) -> None:
-    p = problem_view(problem)
-    generate(p, state_view(state, p), s, shards, widths, devices, counts)
-
-
 def candidates(simulator: Simulator, stage: int, shards: int) -> list[Placement | None]:
     """By position; None: no candidate."""
-    positions = candidate_count(len(simulator.compiled.device_ids), shards)
+    devices = len(simulator.compiled.device_ids)
+    found = new_placements(candidate_count(devices, shards), shards, devices)
     # Not zero at first: what is left over from another stage must not show.
-    widths = np.full(positions, 9)
-    devices, counts = np.full((2, positions, shards), 9)
-    _generate(simulator.compiled.buffer, simulator.state, stage, shards, widths, devices, counts)
+    found.rows["width"] = found.devices[:] = found.counts[:] = 9
+    generate(simulator.compiled.arrays, simulator.state, stage, shards, found)
+    assert found.count == found.rows.size
+    assert (found.rows["stage"] == stage).all()
     return [
-        (tuple(devices[i, :k].tolist()), tuple(counts[i, :k].tolist())) if k else None
-        for i, k in enumerate(widths.tolist())
+        (tuple(found.devices[i, :k].tolist()), tuple(found.counts[i, :k].tolist())) if k else None
+        for i, k in enumerate(found.rows["width"].tolist())
     ]
 
 

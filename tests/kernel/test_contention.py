@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fate_gym.catalog import GB
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.errors import InputError
+from fate_gym.kernel.schema import ProblemArrays
 from fate_gym.problem import (
     Cluster,
     Device,
@@ -34,11 +35,10 @@ from fate_gym.problem import (
 )
 from fate_gym.problem.problem import MOST_CONTENDED_NODES
 from fate_gym.sim import Assignment, Simulator, Trace, assert_valid, compile_problem
-from fate_gym.sim.layout import PROBLEM_HEAD
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from fate_gym.workloads.suites import parse_suite
 from policies import make_policy
-from tests.sim.test_engine import Anything
+from tests.kernel.test_engine import Anything
 from tests.strategies import problems
 
 Placement = tuple[str, str]
@@ -257,7 +257,7 @@ def test_copied_prefixes_take_turns_and_share_the_fetch_with_other_inputs() -> N
     simulator = Simulator(served())
     simulator.place(0, (0,))
     simulator.wait()
-    kv = float(simulator.compiled.view.models["kv"][0])
+    kv = float(simulator.compiled.arrays.models["kv"][0])
     copy = 2000 * kv / 1e9
     simulator.place(2, (1,), migrate_from=0)
     expected = simulator.view().estimate(3, 2, migrate_from=0)
@@ -342,9 +342,9 @@ def test_what_is_estimated_is_what_is_committed(problem: Problem, seed: int) -> 
             continue
         stage = simulator.ready[0]
         device = int(rng.choice(simulator.view().eligible(stage)))
-        before = simulator.state
+        before = simulator.state.copy()
         expected = simulator.view().estimate(stage, device)
-        assert np.array_equal(simulator.state, before)
+        assert np.array_equal(simulator.state.buffer, before.buffer)
         simulator.place(stage, (device,))
         assert simulator.trace().shards[-1]["transfer_s"] == expected.transfer
     assert_valid(simulator.trace())
@@ -409,8 +409,9 @@ def test_off_costs_no_memory_and_leaves_the_problem_as_it_was() -> None:
     on = compile_problem(problem({"a": 1, "b": 1}, {("a", "b"): 1.0}))
     without = compile_problem(off(on.problem))
     assert on.state_bytes > without.state_bytes
-    differ = np.flatnonzero(on.buffer != without.buffer)
-    assert differ.tolist() == [PROBLEM_HEAD.fields["contention"][1]]  # type: ignore[index]
+    differ = np.flatnonzero(on.arrays.buffer != without.arrays.buffer)
+    at = ProblemArrays.head.fields["contention"][1]  # type: ignore[index]
+    assert differ.tolist() == [ProblemArrays.head_at + at]
 
 
 def test_a_suite_can_switch_it_on() -> None:
