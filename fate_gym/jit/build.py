@@ -52,8 +52,12 @@ def build(functions: list[KernelFunction], *, quiet: bool = False) -> int:
 
 
 def missing(functions: list[KernelFunction]) -> list[KernelFunction]:
-    """Those that are not in the store; what is defined in a script stays in its process."""
-    return [one for one in functions if one.__module__ != "__main__" and not STORE.has(one)]
+    """Those that are not in the store, as far as another process can import them."""
+    return [one for one in functions if _importable(one) and not STORE.has(one)]
+
+
+def _importable(function: KernelFunction) -> bool:
+    return function.__module__ != "__main__" and "<locals>" not in function.name
 
 
 def _closure(function: KernelFunction) -> list[KernelFunction]:

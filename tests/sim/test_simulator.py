@@ -152,7 +152,7 @@ def test_a_kept_state_is_a_copy() -> None:
     before = kept.copy()
     simulator.place(0, (0,))
     assert np.array_equal(kept.buffer, before.buffer)
-    kept[:] = 255
+    kept.buffer[:] = 255
     assert simulator.now == 0.0
 
 

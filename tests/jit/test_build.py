@@ -1,0 +1,136 @@
+"""The store of compiled code, with many processes, damaged files and no room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fate_gym.jit import build
+from fate_gym.jit.store import Store, default_directory
+from tests.jit.modules import HEADER, load
+
+KERNELS = "\n".join(
+    f"@kernel\ndef f{i}(x: float) -> float:\n    return "
+    + (f"f{i - 1}(x) + {float(i)}\n" if i else "x\n")
+    for i in range(8)
+)
+TOP = sum(range(8)) + 1.0
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> list[str]:
+    """A command that calls eight kernels and prints what comes out."""
+    (tmp_path / "jit_script.py").write_text(HEADER + KERNELS, encoding="utf-8")
+    return [sys.executable, "-c", "from jit_script import f7; print(f7(1.0))"]
+
+
+def _environment(tmp_path: Path, store: Path) -> dict[str, str]:
+    home = Path(__file__).resolve().parents[2]
+    return os.environ | {"PYTHONPATH": f"{tmp_path}:{home}", "FATE_GYM_CACHE": str(store)}
+
+
+def _run(script: list[str], environment: dict[str, str]) -> tuple[str, str]:
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr
+
+
+def test_what_is_compiled_once_is_found_again(tmp_path: Path, script: list[str]) -> None:
+    environment = _environment(tmp_path, tmp_path / "store")
+    out, said = _run(script, environment)
+    assert float(out) == TOP
+    # One line: what, how long, that it is only once, and where it is kept.
+    assert said.count("\n") == 1
+    assert said.startswith("fate-gym: compiling 8 functions for this CPU, about ")
+    assert f"only once, they are kept in {tmp_path / 'store'}" in said
+    assert _run(script, environment) == (out, "")
+
+
+def test_many_processes_start_on_an_empty_store(tmp_path: Path, script: list[str]) -> None:
+    environment = _environment(tmp_path, tmp_path / "store")
+    started = [
+        subprocess.Popen(
+            script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    results = [process.communicate() for process in started]
+    assert [float(out) for out, _ in results] == [TOP] * 6
+    assert sum("compiling" in said for _, said in results) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 4096])
+def test_a_damaged_file_is_compiled_anew(tmp_path: Path, script: list[str], damage: bytes) -> None:
+    environment = _environment(tmp_path, tmp_path / "store")
+    _run(script, environment)
+    for path in (tmp_path / "store").glob("jit_script.f*.bin"):
+        path.write_bytes(damage)
+    assert float(_run(script, environment)[0]) == TOP
+    assert _run(script, environment) == (str(TOP), "")
+
+
+def test_a_file_that_is_cut_is_none(tmp_path: Path) -> None:
+    module = load(tmp_path, "@kernel\ndef f(x: float) -> float:\n    return x\n")
+    store = Store(tmp_path)
+    assert store.read(module.f) is None
+    assert store.write(module.f, module.f.compile())
+    assert store.read(module.f) is not None
+    data = store.path(module.f).read_bytes()
+    for size in (0, 31, 32, len(data) // 2, len(data) - 1):
+        store.path(module.f).write_bytes(data[:size])
+        assert store.read(module.f) is None
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("where", ["/proc/none", "/dev/full"])
+def test_a_store_that_cannot_be_written_lasts_as_long_as_the_process(
+    tmp_path: Path, script: list[str], where: str
+) -> None:
+    out, said = _run(script, _environment(tmp_path, Path(where)))
+    assert float(out) == TOP
+    assert "compiling 8 functions" in said
+
+
+def test_a_store_that_is_full_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load(tmp_path, "@kernel\ndef f(x: float) -> float:\n    return x\n")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert not Store(tmp_path / "store").write(module.f, module.f.compile())
+    assert module.f(2.0) == 2.0
+
+
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "own"))
+    assert default_directory() == tmp_path / "own"
+    monkeypatch.delenv("FATE_GYM_CACHE")
+    assert default_directory() == tmp_path / "xdg" / "fate-gym"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert default_directory() == tmp_path / ".cache" / "fate-gym"
+
+
+def test_only_what_can_be_imported_is_compiled_elsewhere(tmp_path: Path) -> None:
+    module = load(tmp_path, "def make():\n    @kernel\n    def inner(x: float) -> float:\n"
+                  "        return x\n    return inner\n")  # fmt: skip
+    inner = module.make()
+    assert build.missing([inner]) == []
+    assert inner(3.0) == 3.0
+
+
+def test_an_error_of_a_kernel_reaches_the_caller(tmp_path: Path) -> None:
+    text = KERNELS + "\n@kernel\ndef bad(x: float) -> float:\n    return f7(x) + x.nothing\n"
+    (tmp_path / "jit_script.py").write_text(HEADER + text, encoding="utf-8")
+    command = [sys.executable, "-c", "from jit_script import bad; bad(1.0)"]
+    environment = _environment(tmp_path, tmp_path / "store")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Unknown attribute 'nothing'" in done.stderr
