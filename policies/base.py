@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fate_gym.kernel.placements import Placements
 from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention
 
-__all__ = ["Assignment", "Decision", "DecisionView", "OneAtATime", "Policy", "Retention"]
+__all__ = [
+    "Assignment",
+    "Decision",
+    "DecisionView",
+    "OneAtATime",
+    "Policy",
+    "Retention",
+    "assignments",
+]
 
 
 class OneAtATime:
@@ -29,3 +38,14 @@ class OneAtATime:
     def choose(self, view: DecisionView, stage: int) -> int:
         """The device for one ready stage."""
         raise NotImplementedError
+
+
+def assignments(placements: Placements, count: int) -> list[Assignment]:
+    """The first ``count`` rows of a table of placements."""
+    found = []
+    for i in range(count):
+        width = int(placements.rows["width"][i])
+        devices = tuple(placements.devices[i, :width].tolist())
+        counts = tuple(placements.counts[i, :width].tolist()) if width > 1 else None
+        found.append(Assignment(int(placements.rows["stage"][i]), devices, counts))
+    return found

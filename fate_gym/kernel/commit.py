@@ -95,6 +95,15 @@ def reserve(
     return end
 
 
+@inlined
+def set_drain(st: StateArrays, d: int, time: float) -> None:
+    """Let the queue of device ``d`` drain at a time that a planner assumes.
+
+    For scratch states that plan one instant; the shards of the queue stay as they are.
+    """
+    st.devices[d].drains_at = time
+
+
 @kernel
 def _commit_shard(
     p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, source: int

@@ -1,0 +1,110 @@
+"""The core of list scheduling: decide one instant, play a whole run."""
+
+from __future__ import annotations
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.advance import advance, to_decision
+from fate_gym.kernel.commit import NOBODY, commit, reserve, set_drain
+from fate_gym.kernel.cost import strict_end_estimate
+from fate_gym.kernel.fork import fork
+from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
+from policies.list_scheduling.devices import best_placement, compared_ends
+from policies.list_scheduling.orders import line_up, next_in, renew
+from policies.list_scheduling.rules import MIN_MIN, STATE, STRICT, Rules
+
+
+@kernel
+def decide_instant(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, rules: Rules, choices: Placements
+) -> int:
+    """Place ready stages in a state and note the choices, one row for each.
+
+    The state is a scratch one when lazy or strict: then it is not what commits make of it.
+
+    Returns the number of choices that count: all placed stages, or with ``lazy`` those that start
+    at once (stages that are planned for later still keep others from taking their device).
+    """
+    choices.count = 0
+    idle = 0
+    for d in range(p.devices.size):
+        idle += st.devices[d].queue_head < 0
+    if rules.lazy and idle == 0:
+        return 0
+    line = line_up(p, st, rules)
+    for turn in range(line.stages.size):
+        if rules.lazy and idle == 0:
+            break
+        i, row = next_in(line, turn), choices.count
+        s, devices = line.stages[i], choices.devices[row]
+        if rules.order < MIN_MIN:
+            compared_ends(p, st, s, rules, choices.ends)
+        else:
+            for d in range(p.devices.size):
+                choices.ends[d] = line.ends[i, d]
+        best_placement(p, st, s, rules.shards, choices, row)
+        width = choices.rows[row].width
+        starting = 0
+        for k in range(width):
+            # Not by the estimate: a shard that takes longer than expected still holds its device.
+            starting += st.devices[devices[k]].queue_head < 0
+        idle -= starting
+        _occupy(p, st, log, rules, choices, row)
+        renew(p, st, rules, line, devices, width)
+        if starting == width or not rules.lazy:
+            choices.count += 1
+    return choices.count
+
+
+@inlined
+def _occupy(
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    rules: Rules,
+    choices: Placements,
+    row: int,
+) -> None:
+    """Place a choice in the state in which an instant is planned."""
+    s, width = choices.rows[row].stage, choices.rows[row].width
+    devices, counts = choices.devices[row], choices.counts[row]
+    # Who does not see residency and caches does not see what they do to the queue either.
+    unseeing = rules.rule == STRICT and width == 1
+    end = strict_end_estimate(p, st, s, devices[0]) if unseeing else 0.0
+    if rules.lazy:
+        reserve(p, st, log, s, devices, counts, width)
+    else:
+        commit(p, st, log, s, devices, counts, width, NOBODY)
+    if unseeing:
+        set_drain(st, devices[0], end)
+
+
+@kernel
+def play(
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    rules: Rules,
+    choices: Placements,
+    scratch: StateArrays,
+    no_log: LogArrays,
+) -> float:
+    """Play a state to the end of what is known; returns the last end, seconds.
+
+    The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
+    rules. ``scratch`` is another state of the problem, ``no_log`` a log without rows.
+    """
+    while to_decision(p, st, log):
+        if not rules.lazy and rules.rule == STATE and not st.noisy:
+            decide_instant(p, st, log, rules, choices)
+            continue
+        # Decide on what is expected and commit; a lazy scheduler then waits for the next event.
+        fork(p, st, scratch)
+        for i in range(decide_instant(p, scratch, no_log, rules, choices)):
+            devices, counts = choices.devices[i], choices.counts[i]
+            commit(
+                p, st, log, choices.rows[i].stage, devices, counts, choices.rows[i].width, NOBODY
+            )
+        if rules.lazy:
+            advance(p, st, log)
+    return st.last_end

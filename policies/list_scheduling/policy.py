@@ -1,0 +1,206 @@
+"""List schedulers as policies: EFT, Min-Min, HEFT, PEFT and kin are instances of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.kernel.placements import new_placements
+from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
+from fate_gym.sim import Simulator
+from policies.base import Assignment, DecisionView, assignments
+from policies.list_scheduling.play import decide_instant, play
+from policies.list_scheduling.rules import (
+    DYNAMIC_LEVEL,
+    FCFS,
+    FDWS,
+    MAX_MIN,
+    MIN_MIN,
+    NO_PENALTY,
+    NO_PRIORITY,
+    PRIORITY,
+    RANK_HYBD,
+    STATE,
+    STRICT,
+    SUFFERAGE,
+    UPWARD_RANK,
+    Rules,
+)
+from policies.list_scheduling.tables import (
+    critical_path_device,
+    dynamic_levels,
+    mean_optimistic_costs,
+    optimistic_costs,
+    paths_through,
+)
+
+Order = Literal[
+    "fcfs",
+    "upward_rank",
+    "path_through",
+    "optimistic_cost",
+    "min_min",
+    "max_min",
+    "sufferage",
+    "dynamic_level",
+    "fdws",
+    "rank_hybd",
+]
+Device = Literal["earliest_finish", "critical_path", "optimistic_cost", "look_ahead"]
+_ORDERS: dict[str, int] = {
+    "fcfs": FCFS,
+    "upward_rank": UPWARD_RANK,
+    "path_through": PRIORITY,
+    "optimistic_cost": PRIORITY,
+    "min_min": MIN_MIN,
+    "max_min": MAX_MIN,
+    "sufferage": SUFFERAGE,
+    "dynamic_level": DYNAMIC_LEVEL,
+    "fdws": FDWS,
+    "rank_hybd": RANK_HYBD,
+}
+_PRIORITIES: dict[str, Callable[..., None]] = {
+    "path_through": paths_through,
+    "optimistic_cost": mean_optimistic_costs,
+    "dynamic_level": dynamic_levels,
+}
+_PENALTIES: dict[str, Callable[..., None]] = {
+    "critical_path": critical_path_device,
+    "optimistic_cost": optimistic_costs,
+}
+_DEVICES = ("earliest_finish", "look_ahead", *_PENALTIES)
+
+
+class InstantPlanner:
+    """Decides an instant of a run by `Rules`, in a fork of its state.
+
+    Args:
+        p: the problem.
+        rules: tables included; ``shards`` is bounded by the problem's.
+
+    Attributes:
+        rules: as given, with that bound.
+    """
+
+    def __init__(self, p: ProblemArrays, rules: Rules) -> None:
+        self.rules = rules._replace(shards=min(rules.shards, p.max_shards))
+        self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
+        self._scratch = new_state(p)
+        self._planned_at = -1
+
+    def decide(self, view: DecisionView) -> list[Assignment]:
+        """What the rules commit now; a lazy scheduler is done with an instant after one answer."""
+        if self.rules.lazy and self._planned_at == view.instant:
+            return []
+        self._planned_at = view.instant
+        scratch = view.fork(self._scratch)
+        p = view.compiled.arrays
+        return assignments(
+            self._choices, decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
+        )
+
+    def play(self, p: ProblemArrays, st: StateArrays, log: LogArrays) -> float:
+        """Play a state to the end; returns the last end, seconds."""
+        return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG)
+
+
+class ListScheduler:
+    """Orders the ready stages; each takes the device where it ends first, or a variant of that.
+
+    Args:
+        name: the policy's name in results.
+        order: of the ready stages, renewed at each event: ``fcfs`` (time ready), ``upward_rank``
+            (HEFT; Topcuoglu, Hariri & Wu 2002), ``path_through`` (CPOP; the same), ``fdws``
+            (Arabnejad, Barbosa & Suter 2014), ``rank_hybd`` (Yu & Shi 2008), ``optimistic_cost``
+            (PEFT; Arabnejad & Barbosa 2014); or renewed after each choice: ``min_min`` (Ibarra &
+            Kim 1977), ``max_min``, ``sufferage`` (Maheswaran et al. 1999), ``dynamic_level`` (DLS;
+            Sih & Lee 1993).
+        device: ``earliest_finish``; ``critical_path`` (CPOP: the critical path on one device);
+            ``optimistic_cost`` (PEFT: finish + optimistic cost of what comes after);
+            ``look_ahead`` (Bittencourt, Sakellariou & Madeira 2010: the children's finish).
+        boosted: the finish is estimated in the state (residency, prefixes, contexts). Otherwise
+            the classical way: queue + transfer + clean cost.
+        lazy: one plan an event, of which only what starts at once is committed.
+        max_shards: devices that may share a stage; 1 is classical list scheduling.
+
+    Raises:
+        InputError: an order or rule for the device that there is not, or that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        order: Order,
+        device: Device = "earliest_finish",
+        boosted: bool = True,
+        lazy: bool = False,
+        max_shards: int = 1,
+    ) -> None:
+        known: tuple[tuple[str, str, Any], ...] = (
+            ("order", order, _ORDERS),
+            ("device", device, _DEVICES),
+        )
+        for field, value, names in known:
+            if value not in names:
+                raise InputError(
+                    f"unknown {field} {value!r}",
+                    item=f"policy '{name}'",
+                    field=f"params.{field}",
+                    remedy=near_matches(value, names),
+                )
+        if device != "earliest_finish" and (max_shards > 1 or _ORDERS[order] >= MIN_MIN):
+            raise InputError(
+                f"device {device!r} goes with neither shards nor order {order!r}",
+                item=f"policy '{name}'",
+                field="params.device",
+                remedy="use device earliest_finish, or max_shards 1 and an order that is a list",
+            )
+        self.name = name
+        self._priority, self._penalty = _PRIORITIES.get(order), _PENALTIES.get(device)
+        self._rules = Rules(
+            order=_ORDERS[order],
+            rule=STATE if boosted else STRICT,
+            lazy=int(lazy),
+            shards=max_shards,
+            ahead=int(device == "look_ahead"),
+        )
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Make room for plans."""
+        self._begin(view.compiled.arrays)
+
+    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+        """Place all ready stages, or those that start at once."""
+        self._look_up(view.compiled.arrays, view.arrived)
+        return self._planner.decide(view)
+
+    def play(self, simulator: Simulator) -> float:
+        """Play the simulator's whole run in compiled code; returns the last end, seconds.
+
+        The schedule is the one that `Simulator.run` gives, without the round trips to Python.
+        """
+        p = simulator.compiled.arrays
+        self._begin(p)
+        self._look_up(p, p.arrivals.tolist())
+        return self._planner.play(p, simulator.state, simulator.log)
+
+    def _begin(self, p: ProblemArrays) -> None:
+        shape = p.clean_seconds.shape
+        priority = np.zeros(shape[0]) if self._priority else NO_PRIORITY
+        penalty = np.zeros(shape) if self._penalty else NO_PENALTY
+        self._planner = InstantPlanner(p, self._rules._replace(priority=priority, penalty=penalty))
+        self._known = 0
+
+    def _look_up(self, p: ProblemArrays, arrived: Sequence[int]) -> None:
+        """Fill the tables for the workflows that are new."""
+        rules = self._planner.rules
+        for workflow in arrived[self._known :]:
+            if self._priority:
+                self._priority(p, workflow, rules.priority)
+            if self._penalty:
+                self._penalty(p, workflow, rules.penalty)
+        self._known = len(arrived)

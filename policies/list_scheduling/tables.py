@@ -1,0 +1,171 @@
+"""What classical list schedulers look up: priorities of stages, penalties of devices.
+
+Each function fills the rows of one workflow in ``priority`` (S,) or ``penalty`` (S, D), which are
+zero before, from clean seconds and mean transfers alone: static, made once when the workflow
+arrives. Tools, which run on the host, count with their seconds and no choice of device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import FloatMatrix, Floats, inlined, kernel
+from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
+
+OFF_PATH_S = 1e12
+"""Penalty of a device that CPOP does not want: larger than any finish."""
+
+
+@kernel
+def upward_ranks(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+    """HEFT's priority. Source: Topcuoglu, Hariri & Wu 2002, eq. 8 (doi 10.1109/71.993206)."""
+    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
+        priority[s] = p.stages[s].upward_rank
+
+
+@kernel
+def paths_through(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+    """CPOP's priority: upward + downward rank, the longest path through a stage.
+
+    Source: Topcuoglu, Hariri & Wu 2002, section 4.2.
+    """
+    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
+        priority[s] = p.stages[s].upward_rank + p.stages[s].downward_rank
+
+
+@kernel
+def critical_path_device(p: ProblemArrays, workflow: int, penalty: FloatMatrix) -> None:
+    """CPOP's rule: stages of the critical path go to the device that runs the whole path fastest.
+
+    The device is the one that can host most of the path and, among those, runs it in the least
+    time; a stage that it cannot host goes where it ends first. ``penalty`` is 0 or `OFF_PATH_S`.
+    Source: as `paths_through`.
+    """
+    best, most, least = -1, -1, np.inf
+    for d in range(p.devices.size):
+        hosted, seconds = 0, 0.0
+        s = _path_start(p, workflow)
+        while s >= 0:
+            if p.clean_seconds[s, d] < np.inf:
+                hosted += 1
+                seconds += p.clean_seconds[s, d]
+            s = _path_next(p, s)
+        if hosted > most or (hosted == most and seconds < least):
+            best, most, least = d, hosted, seconds
+    s = _path_start(p, workflow)
+    while s >= 0:
+        for d in range(p.devices.size):
+            if d != best and p.clean_seconds[s, best] < np.inf:
+                penalty[s, d] = OFF_PATH_S
+        s = _path_next(p, s)
+
+
+@inlined
+def _path_start(p: ProblemArrays, workflow: int) -> int:
+    """The entry stage of a workflow that the longest path goes through."""
+    longest, entry = -1.0, -1
+    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
+        stage = p.stages[s]
+        through = stage.upward_rank + stage.downward_rank
+        if stage.parents_from == stage.parents_to and through > longest:
+            longest, entry = through, s
+    return entry
+
+
+@inlined
+def _path_next(p: ProblemArrays, s: int) -> int:
+    """The child of stage ``s`` on the longest path to an exit, -1 without."""
+    longest, child = -1.0, -1
+    for j in range(p.stages[s].children_from, p.stages[s].children_to):
+        edge = p.edges[p.out_edges[j]]
+        through = edge.mean_seconds + p.stages[edge.child].upward_rank
+        if through > longest:
+            longest, child = through, int(edge.child)
+    return child
+
+
+@kernel
+def optimistic_costs(p: ProblemArrays, workflow: int, penalty: FloatMatrix) -> None:
+    """PEFT's optimistic cost table.
+
+    OCT(i, p) = max over children j of min over devices q of OCT(j, q) + w(j, q) + [p != q] c(i, j).
+    Source: Arabnejad & Barbosa 2014, eq. 6 (doi 10.1109/TPDS.2013.57).
+    """
+    number = p.devices.size
+    first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
+    for i in range(last - 1, first - 1, -1):
+        s = p.topological[i]
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            edge = p.edges[p.out_edges[j]]
+            c = edge.child
+            if p.stages[c].kind == TOOL_STAGE:
+                here = p.stages[c].tool_seconds + edge.mean_seconds + penalty[c, 0]
+                for d in range(number):
+                    penalty[s, d] = max(penalty[s, d], here)
+                continue
+            elsewhere = np.inf
+            for q in range(number):
+                elsewhere = min(elsewhere, penalty[c, q] + p.clean_seconds[c, q])
+            elsewhere += edge.mean_seconds
+            for d in range(number):
+                here = elsewhere
+                if p.stages[s].kind != TOOL_STAGE:
+                    here = min(here, penalty[c, d] + p.clean_seconds[c, d])
+                penalty[s, d] = max(penalty[s, d], here)
+
+
+@kernel
+def mean_optimistic_costs(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+    """PEFT's priority: the mean of a stage's optimistic costs over its devices.
+
+    Source: Arabnejad & Barbosa 2014, eq. 7.
+    """
+    costs = np.zeros(p.clean_seconds.shape)
+    optimistic_costs(p, workflow, costs)
+    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
+        total, hosts = 0.0, 0
+        for d in range(p.devices.size):
+            if p.stages[s].kind == TOOL_STAGE or p.clean_seconds[s, d] < np.inf:
+                total += costs[s, d]
+                hosts += 1
+        priority[s] = total / hosts
+
+
+@kernel
+def dynamic_levels(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+    """DLS's part of the dynamic level that does not depend on the device.
+
+    DL(i, p) = SL(i) - max(data ready, available) + (w*(i) - w(i, p)), with w* the median over
+    devices and SL the longest path of medians to an exit without transfers. Start + w is the
+    finish, so DL = (SL + w*) - finish; ``priority`` is what stands in brackets.
+
+    Source: Sih & Lee 1993, section III (doi 10.1109/71.207593).
+    """
+    first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
+    level, row = np.zeros(last - first), np.empty(p.devices.size)
+    for i in range(last - 1, first - 1, -1):
+        s = p.topological[i]
+        behind = 0.0
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            behind = max(behind, level[p.edges[p.out_edges[j]].child - first])
+        median = _median_seconds(p, s, row)
+        level[s - first] = median + behind
+        priority[s] = level[s - first] + median
+
+
+@inlined
+def _median_seconds(p: ProblemArrays, s: int, row: Floats) -> float:
+    """Median clean seconds of stage ``s`` over its devices. ``row`` (D,) is scratch."""
+    if p.stages[s].kind == TOOL_STAGE:
+        return float(p.stages[s].tool_seconds)
+    hosts = 0
+    for d in range(p.devices.size):
+        seconds = p.clean_seconds[s, d]
+        if seconds < np.inf:
+            i = hosts
+            while i > 0 and row[i - 1] > seconds:
+                row[i] = row[i - 1]
+                i -= 1
+            row[i] = seconds
+            hosts += 1
+    return float((row[(hosts - 1) // 2] + row[hosts // 2]) / 2.0)
