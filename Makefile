@@ -7,27 +7,24 @@ RUN     ?= runs/quick
 EVALUATE := scripts/evaluate.py experiment=main suite=quick name=quick
 REPORT   := scripts/report.py
 BENCH    := scripts/benchmark.py
-WARM_UP  := -m fate_gym.sim.warmup
 
 VENV      := .venv
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 TOOLS     := $(VENV)/.tools
-COMPILED  := $(VENV)/.compiled
-SOURCES   := $(shell find fate_gym policies -name '*.py')
 
 # One thread a process: sweeps and tests run one process a core.
 export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench train-demo docs test browser lint format warm clean
+.PHONY: help compare report readme bench train-demo docs test browser lint format compiled clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-compare: $(COMPILED)  ## compare the policies on suite quick and write the report
+compare: $(INSTALLED)  ## compare the policies on suite quick and write the report
 	$(BIN)/python $(EVALUATE)
 	$(BIN)/python $(REPORT) runs/quick
 
@@ -37,17 +34,17 @@ report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
 readme: $(TOOLS)  ## put finished runs into README.md and docs
 	$(BIN)/python scripts/update_docs.py
 
-bench: $(COMPILED) $(TOOLS)  ## measure the speed of simulator and planners
+bench: $(TOOLS)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)
 
-train-demo: $(COMPILED) $(TOOLS)  ## train a small agent and compare it with planners
+train-demo: $(TOOLS)  ## train a small agent and compare it with planners
 	$(BIN)/python scripts/train.py agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
 	  validation.every=32768 name=demo test=true
 
 docs: $(TOOLS)  ## build the documentation site into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-test: lint $(COMPILED) $(TOOLS) browser  ## everything that CI checks
+test: lint compiled browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
 
 # Tests of the HTML report skip without a browser; CI runs as root and gets one.
@@ -66,10 +63,11 @@ format: $(TOOLS)  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-warm: $(COMPILED)  ## compile the numba functions if a source changed
+compiled: $(TOOLS)  ## compile every kernel that has changed, ahead of its first use
+	$(BIN)/python -m fate_gym.jit fate_gym policies
 
 clean:  ## remove caches and builds; .venv and runs/ stay
-	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(COMPILED)
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find conf fate_gym policies scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What a comparison needs.
@@ -81,9 +79,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 # What the project's own checks, benchmarks, documentation and trainings need on top.
 $(TOOLS): $(INSTALLED)
 	$(PIP) -e '.[bench,dev,docs,ray,rl,slurm,traces,tune,wandb]'
-	@touch $@
-
-# Compiling once here spares parallel workers from each doing so.
-$(COMPILED): $(INSTALLED) $(SOURCES)
-	$(BIN)/python $(WARM_UP)
 	@touch $@

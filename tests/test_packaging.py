@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -13,8 +12,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-
-from fate_gym.compiled import cache_root
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,27 +47,6 @@ def _link(one: Distribution, site: Path) -> None:
             target.symlink_to(source)
 
 
-def _share_compiled_code(site: Path, cache: Path) -> None:
-    """Show the checkout's compiled code to the installed files, which are the same.
-
-    numba finds it by the directory of a source file and the file's time stamp.
-    """
-    for package in ("fate_gym", "policies"):
-        for file in (site / package).rglob("*.py"):
-            stamp = (ROOT / file.relative_to(site)).stat()
-            os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    folders = {file.parent for p in ("fate_gym", "policies") for file in (site / p).rglob("*.py")}
-    for folder in folders:
-        names = [
-            f"{place.name}_{hashlib.sha1(str(place).encode()).hexdigest()}"
-            for place in (ROOT / folder.relative_to(site), folder)
-        ]
-        for code in cache_root().glob(f"*/{names[0]}"):
-            target = cache / "fate-gym" / code.parent.name / names[1]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(code)
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -104,7 +80,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
     assert "hydra-core" in found and "optuna" not in found and "pytest" not in found
     for one in found.values():
         _link(one, site)
-    _share_compiled_code(site, tmp_path / "cache")
+    # Compiled code is kept by content: what the checkout has compiled serves the installed files.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     program = home / "bin" / "fate-gym"
 
@@ -112,7 +88,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
         done = subprocess.run(
             [str(program), *arguments],
             cwd=tmp_path,
-            env=environment | {"FATE_GYM_CACHE": str(tmp_path / "cache")},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,

@@ -78,7 +78,7 @@ def _padded(size: int) -> int:
 def _record(fields: dict[str, Field]) -> np.dtype[Any]:
     """Aligned, a multiple of 8 bytes long: whatever follows is aligned too."""
     aligned = np.dtype([(name, field.dtype) for name, field in fields.items()], align=True)
-    where = aligned.fields or {}
+    where: Any = aligned.fields or {}
     return np.dtype(
         {
             "names": list(fields),
@@ -239,7 +239,8 @@ class _BlockAttributes(AttributeTemplate):
 
 
 def _scalar_address(context: Any, builder: Any, typ: BlockType, value: Any, name: str) -> Any:
-    at = typ.block.head_at + (typ.block.head.fields or {})[name][1]
+    offsets: Any = typ.block.head.fields
+    at = typ.block.head_at + offsets[name][1]
     place = builder.gep(value, [ir.Constant(ir.IntType(64), at)])
     kind = context.get_value_type(_field_type(typ.block.fields[name]))
     return builder.bitcast(place, kind.as_pointer())

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from fate_gym.jit.store import Store
 
@@ -121,7 +121,7 @@ def _serve(queue: Iterator[str]) -> None:
         process.stdin.close()
 
 
-def _ask(name: str, to: TextIO, answers: TextIO) -> bool:
+def _ask(name: str, to: IO[str], answers: IO[str]) -> bool:
     try:
         to.write(f"{name}\n")
         to.flush()

@@ -88,8 +88,8 @@ def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
 @inlined
 def step_seconds(p: ProblemArrays, stage: Stage, device: Device, model: Model, batch: int) -> float:
     """Seconds of one decode step of ``batch`` queries."""
-    context = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
-    context = context + 0.5 * stage.output_tokens
+    prompt = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
+    context = prompt + 0.5 * stage.output_tokens
     linear = 2.0 * (model.active + model.head) * (batch + p.ramp_tokens) / device.flops
     linear = max(linear, _weights_seconds(device, model, float(batch)))
     attention = batch * context * model.kv / device.attention_bandwidth

@@ -18,6 +18,11 @@ from fate_gym.kernel.schema import (
     StateArrays,
 )
 
+_LENGTH = np.uint64(0x2545F4914F6CDD1D)
+_CHOICE = np.uint64(0x9FB21C651E98DF25)
+_FAILURE = np.uint64(0xD6E8FEB86659FD93)
+"""Purposes of a draw: what has one number is drawn apart."""
+
 
 @inlined
 def noise_factor(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
@@ -42,7 +47,7 @@ def length_factor(p: ProblemArrays, st: StateArrays, s: int) -> float:
     sigma = p.length_uncertainty
     if not st.noisy or sigma == 0.0 or p.stages[s].kind != MODEL_STAGE:
         return 1.0
-    return _lognormal(_key(st, s, 0x2545F4914F6CDD1D), sigma)
+    return _lognormal(_key(st, s, _LENGTH), sigma)
 
 
 @inlined
@@ -50,7 +55,7 @@ def choice_draw(p: ProblemArrays, st: StateArrays, s: int) -> float:
     """The draw in [0, 1) of chooser ``s``, from (seed, stage) alone; a forecast: the likely one."""
     if st.origin == EXPECTED:
         return p.stages[s].likely
-    return _uniform(_key(st, s, 0x9FB21C651E98DF25))
+    return _uniform(_key(st, s, _CHOICE))
 
 
 @inlined
@@ -89,7 +94,7 @@ def change_after(p: ProblemArrays, st: StateArrays, d: int, changes: int, time: 
         return p.outages[number].end if down else p.outages[number].start
     if changes >= 2 * p.most_failures:
         return np.inf
-    x = _key(st, d, 0xD6E8FEB86659FD93) + np.uint64(changes) * np.uint64(0xA0761D6478BD642F)
+    x = _key(st, d, _FAILURE) + np.uint64(changes) * np.uint64(0xA0761D6478BD642F)
     mean = p.mttr_s if down else p.mtbf_s
     return time - mean * np.log(_uniform(x))
 

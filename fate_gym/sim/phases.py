@@ -42,8 +42,8 @@ def phases(rows: Any, on_host: Any) -> Phases:
     moved = start + rows["transfer_s"] * np.where(on_host, 1.0, noise)
     begin = np.maximum(loaded, moved)
     prefilled = begin + rows["prefill_s"] * noise
-    early = (np.minimum(time, end) for time in (start, loaded, moved, begin, prefilled))
-    return Phases(*early, end)
+    times = Phases(start, loaded, moved, begin, prefilled, end)
+    return Phases(*(np.minimum(time, end) for time in times))
 
 
 __all__ = ["Phases", "phases"]

@@ -176,7 +176,9 @@ def test_chrome_slices_fill_each_shard_and_do_not_overlap(problem: Problem, seed
         spans.sort()
         for (_, before), (start, _) in itertools.pairwise(spans):
             assert start >= before - 1e-3
-    assert busy == pytest.approx(float((trace.shards["end"] - trace.shards["start"]).sum()) * 1e6)
+    # Slices are whole nanoseconds: one that is shorter is left out.
+    seconds = float((trace.shards["end"] - trace.shards["start"]).sum())
+    assert busy == pytest.approx(seconds * 1e6, abs=1e-3 * trace.shards.size)
 
 
 @given(problems(), st.integers(0, 2**32))
