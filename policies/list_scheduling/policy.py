@@ -91,16 +91,16 @@ class InstantPlanner:
         self._scratch = new_state(p)
         self._planned_at = -1
 
+    def done(self, view: DecisionView) -> bool:
+        """Whether all is decided for this instant: a lazy scheduler is asked once an event."""
+        return bool(self.rules.lazy) and self._planned_at == view.instant
+
     def decide(self, view: DecisionView) -> list[Assignment]:
-        """What the rules commit now; a lazy scheduler is done with an instant after one answer."""
-        if self.rules.lazy and self._planned_at == view.instant:
-            return []
+        """What the rules commit now."""
         self._planned_at = view.instant
-        scratch = view.fork(self._scratch)
-        p = view.compiled.arrays
-        return assignments(
-            self._choices, decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
-        )
+        scratch, p = view.fork(self._scratch), view.compiled.arrays
+        count = decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
+        return assignments(self._choices, count)
 
     def play(self, p: ProblemArrays, st: StateArrays, log: LogArrays) -> float:
         """Play a state to the end; returns the last end, seconds."""
@@ -175,6 +175,8 @@ class ListScheduler:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place all ready stages, or those that start at once."""
+        if self._planner.done(view):
+            return []
         self._look_up(view.compiled.arrays, view.arrived)
         return self._planner.decide(view)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.sim.layout import NO_LOG, Buffer
 from policies.base import Assignment, Decision, DecisionView
-from policies.list_core import PRIORITY, STATE, Rules, decide_instant, make_choices
-from policies.list_scheduling import read_choices
+from policies.list_scheduling.policy import InstantPlanner
+from policies.list_scheduling.rules import PRIORITY, STATE, Rules
 
 
 class Ordered:
@@ -25,31 +24,21 @@ class Ordered:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans."""
-        stages, _, _, _, _, shards = view.compiled.shape
-        self._choices = make_choices(stages, shards)
-        self._rules = Rules(PRIORITY, STATE, 1, 1, 0, np.zeros(stages))
-        self._scratch: Buffer | None = None
-        self._planned_at = -1
+        p = view.compiled.arrays
+        rules = Rules(PRIORITY, STATE, lazy=1, shards=1, priority=np.zeros(p.stages.size))
+        self._planner = InstantPlanner(p, rules)
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Plan once an event; commit what starts at once."""
-        if self._planned_at == view.instant:
+        if self._planner.done(view):
             return []
-        self._planned_at = view.instant
-        return self.in_order(view, self.order(view))
+        order = self.order(view)
+        self._planner.rules.priority[order] = -np.arange(len(order))
+        return self._planner.decide(view)
 
     def order(self, view: DecisionView) -> Sequence[int]:
         """The ready stages, the first to choose in front."""
         raise NotImplementedError
-
-    def in_order(self, view: DecisionView, order: Sequence[int]) -> list[Assignment]:
-        """What starts at once when the stages choose in this order."""
-        self._rules.priority[np.asarray(order, np.int64)] = -np.arange(len(order))
-        self._scratch = view.fork(self._scratch)
-        noted = decide_instant(
-            view.compiled.buffer, self._scratch, NO_LOG, self._rules, self._choices
-        )
-        return read_choices(self._choices, noted)
 
 
 class Routed(Ordered):

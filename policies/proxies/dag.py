@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled
-from fate_gym.sim.layout import DONE, PLACED, READY, Array, Buffer, problem_view, state_view
+from fate_gym.jit import Ints, kernel
+from fate_gym.kernel.schema import DONE, PLACED, READY, ProblemArrays, StateArrays
+from policies.base import DecisionView
 
 FAR = 1 << 30
 
 
-@compiled
-def hops_left(problem: Buffer, workflow: int, hops: Array) -> None:
-    """Fill ``hops`` (S,): stages on the longest chain from a stage to an exit, itself included."""
-    p = problem_view(problem)
+class HopsLeft:
+    """Stages on the longest chain from a stage to an exit, itself included.
+
+    Args:
+        view: of the start of a run.
+
+    Attributes:
+        counts: (S,) of the stages of workflows that have arrived; 0 of the others.
+    """
+
+    def __init__(self, view: DecisionView) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(view.compiled.arrays.stages.size, np.int64)
+        self._known = 0
+
+    def update(self, view: DecisionView) -> None:
+        """Count for the workflows that are new."""
+        arrived = view.arrived
+        for workflow in arrived[self._known :]:
+            count_hops(view.compiled.arrays, workflow, self.counts)
+        self._known = len(arrived)
+
+
+@kernel
+def count_hops(p: ProblemArrays, workflow: int, hops: Ints) -> None:
+    """Fill the ``hops`` (S,) of one workflow."""
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     for i in range(last - 1, first - 1, -1):
         s = p.topological[i]
@@ -23,9 +46,9 @@ def hops_left(problem: Buffer, workflow: int, hops: Array) -> None:
         hops[s] = longest + 1
 
 
-@compiled
+@kernel
 def steps_to_execution(
-    problem: Buffer, state: Buffer, workflow: int, prefix_steps: Array, context_steps: Array
+    p: ProblemArrays, st: StateArrays, workflow: int, prefix_steps: Ints, context_steps: Ints
 ) -> None:
     """How many steps lie between now and the next use of what is cached, for one workflow.
 
@@ -34,17 +57,16 @@ def steps_to_execution(
     near as the most urgent of them.
 
     Args:
-        problem: the problem's buffer.
-        state: the state's buffer.
+        p: the problem.
+        st: the state.
         workflow: its number.
         prefix_steps: (Q,) lowered to the steps to the nearest unplaced stage with the prefix.
         context_steps: (S,) set to the steps to the nearest unplaced child, ``FAR`` without.
     """
-    p = problem_view(problem)
-    st = state_view(state, p)
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     steps = np.zeros(last - first, np.int64)
-    context_steps[first:last] = FAR
+    for s in range(first, last):
+        context_steps[s] = FAR
     for i in range(first, last):
         s = p.topological[i]
         status = st.stages[s].status

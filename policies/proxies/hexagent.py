@@ -36,7 +36,7 @@ class Hexagent(Ordered):
 
     def risk(self, view: DecisionView, ready: np.ndarray) -> np.ndarray:
         """(n,) risk of ready stages."""
-        p = view.compiled.view
+        p = view.compiled.arrays
         workflow = view.compiled.workflow_of[ready]
         rank = p.stages["upward_rank"]
         flows, of = np.unique(workflow, return_inverse=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.sim.layout import Buffer
 from policies.base import Decision, DecisionView, Retention
 from policies.proxies.base import Routed, least
 from policies.proxies.dag import FAR, steps_to_execution
@@ -46,7 +45,6 @@ class Kvflow(Routed):
         stages, _, _, prefixes, _, _ = view.compiled.shape
         self._prefix_steps = np.zeros(prefixes, np.int64)
         self._context_steps = np.zeros(stages, np.int64)
-        self._state: Buffer | None = None
         self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
@@ -59,17 +57,11 @@ class Kvflow(Routed):
 
     def retention(self, view: DecisionView) -> Retention:
         """Prefixes above contexts; within both, the fewer steps away the more worth."""
-        self._state = view.fork(self._state)
+        p, st = view.compiled.arrays, view.state
         self._prefix_steps[:] = FAR
         self._context_steps[:] = FAR
         for workflow in view.arrived:
-            steps_to_execution(
-                view.compiled.buffer,
-                self._state,
-                workflow,
-                self._prefix_steps,
-                self._context_steps,
-            )
+            steps_to_execution(p, st, workflow, self._prefix_steps, self._context_steps)
         return Retention(
             prefixes=2.0 * FAR - self._prefix_steps, contexts=-1.0 - self._context_steps
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled
-from fate_gym.sim.layout import Array
+from fate_gym.jit import FloatMatrix, Floats, IntMatrix, Ints, inlined, kernel
 from policies.base import DecisionView, OneAtATime
 from policies.proxies.base import least
 
@@ -150,25 +149,18 @@ def fewest_replicas(
     return program_replicas(demand, speed, price, counts, penalty, without)
 
 
-@compiled
+@kernel
 def enumerate_replicas(
-    demand: Array, speed: Array, price: Array, counts: Array, penalty: float, without: float
-) -> Array:
+    demand: Floats, speed: FloatMatrix, price: Floats, counts: Ints, penalty: float, without: float
+) -> IntMatrix:
     """The program's optimum by dynamic programming over the devices that are left.
 
     A state says how many devices of each kind later models may have, in mixed radix. Faster than
     a solver by far while there are few states.
     """
     models, kinds = speed.shape
-    states = 1
-    for c in range(kinds):
-        states *= counts[c] + 1
-    digits = np.empty((states, kinds), np.int64)
-    for a in range(states):
-        rest = a
-        for c in range(kinds):
-            digits[a, c] = rest % (counts[c] + 1)
-            rest //= counts[c] + 1
+    digits = _digits(counts)
+    states = digits.shape[0]
     cost = np.zeros((models + 1, states))
     choice = np.zeros((models, states), np.int64)
     own = np.empty(states)
@@ -196,12 +188,28 @@ def enumerate_replicas(
                 if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
                     cost[m, a] = own[b] + cost[m + 1, a - b]
                     choice[m, a] = b
-    replicas = np.zeros((models, kinds), np.int64)
+    replicas = np.empty((models, kinds), np.int64)
     left = states - 1
     for m in range(models):
-        replicas[m] = digits[choice[m, left]]
+        for c in range(kinds):
+            replicas[m, c] = digits[choice[m, left], c]
         left -= choice[m, left]
     return replicas
+
+
+@inlined
+def _digits(counts: Ints) -> IntMatrix:
+    """(states, C) every way to take 0..counts[c] devices of each kind, in mixed radix."""
+    states = 1
+    for c in range(counts.size):
+        states *= counts[c] + 1
+    digits = np.empty((states, counts.size), np.int64)
+    for a in range(states):
+        rest = a
+        for c in range(counts.size):
+            digits[a, c] = rest % (counts[c] + 1)
+            rest //= counts[c] + 1
+    return digits
 
 
 def program_replicas(

@@ -9,7 +9,7 @@ import numpy as np
 
 from policies.base import Assignment, Decision, DecisionView
 from policies.proxies.base import Ordered, least
-from policies.proxies.dag import hops_left
+from policies.proxies.dag import HopsLeft
 
 
 class Parrot(Ordered):
@@ -50,18 +50,14 @@ class Parrot(Ordered):
     def reset(self, view: DecisionView, seed: int) -> None:
         """Empty the engines."""
         super().reset(view, seed)
-        self._hops = np.zeros(view.compiled.shape[0], np.int64)
-        self._known = 0
+        self._hops = HopsLeft(view)
         # (queries, tokens) of what was sent to each engine and may still be there.
         self._sent: list[deque[tuple[int, int]]] = [deque() for _ in range(view.devices)]
 
     def order(self, view: DecisionView) -> Sequence[int]:
         """The ready stages, the longest chain left first; ties by time ready."""
-        arrived = view.arrived
-        for workflow in arrived[self._known :]:
-            hops_left(view.compiled.buffer, workflow, self._hops)
-        self._known = len(arrived)
-        return sorted(view.ready, key=lambda stage: -int(self._hops[stage]))
+        self._hops.update(view)
+        return sorted(view.ready, key=lambda stage: -int(self._hops.counts[stage]))
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Fill the engines in order."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from policies.base import Assignment, Decision, DecisionView
 from policies.proxies.base import Ordered, least
-from policies.proxies.dag import hops_left
+from policies.proxies.dag import HopsLeft
 
 
 class Pythia(Ordered):
@@ -38,15 +36,11 @@ class Pythia(Ordered):
     def reset(self, view: DecisionView, seed: int) -> None:
         """Forget the distances."""
         super().reset(view, seed)
-        self._hops = np.zeros(view.compiled.shape[0], np.int64)
-        self._known = 0
+        self._hops = HopsLeft(view)
 
     def order(self, view: DecisionView) -> Sequence[int]:
         """The ready stages by falling priority; ties by time ready."""
-        arrived = view.arrived
-        for workflow in arrived[self._known :]:
-            hops_left(view.compiled.buffer, workflow, self._hops)
-        self._known = len(arrived)
+        self._hops.update(view)
         ready = view.ready
         busy = {view.request(stage).model for stage in ready}
         priority = {stage: self.priority(view, stage, busy) for stage in ready}
@@ -54,11 +48,11 @@ class Pythia(Ordered):
 
     def priority(self, view: DecisionView, stage: int, busy: set[int]) -> float:
         """``busy``: the models that ready stages need."""
-        p = view.compiled.view
+        p = view.compiled.arrays
         s = p.stages[stage]
         children = p.edges["child"][p.out_edges[s["children_from"] : s["children_to"]]]
         wanted = {int(model) for model in p.stages["model"][children]} - busy - {-1}
-        return float(1.0 / self._hops[stage] + self._bonus * len(wanted))
+        return float(1.0 / self._hops.counts[stage] + self._bonus * len(wanted))
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Give idle devices to the stages in order."""

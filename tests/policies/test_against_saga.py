@@ -1,6 +1,6 @@
 """List schedulers against SAGA's (anrg-saga): other people's code, the same makespans.
 
-SAGA 2 has no PEFT; `test_published` and `test_list_tables` hold ours to the paper.
+SAGA 2 has no PEFT; `test_published` and `test_classical` hold ours to the paper.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import pytest
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, compile_problem
-from policies.list_core import NO_PENALTY
-from policies.list_scheduling import ListScheduler, Order
-from policies.offline import plan_workflow
+from policies.list_scheduling.rules import NO_PENALTY
+from policies.list_scheduling.policy import ListScheduler, Order
+from policies.list_scheduling.offline import plan_workflow
 from tests.policies.instances import plain_ranks
 
 saga: Any = pytest.importorskip("saga")
@@ -73,7 +73,7 @@ def test_heft(seed: int) -> None:
     pairs = machines * (machines + 1) / 2
     slowness = sum(1 / rate for rate in instance.links.values()) / pairs
     plan = plan_workflow(
-        compile_problem(instance.problem).buffer,
+        compile_problem(instance.problem).arrays,
         0,
         plain_ranks(instance.problem, slowness),
         NO_PENALTY,
@@ -92,13 +92,13 @@ def test_cpop(seed: int) -> None:
     priority = np.array([ranks[stage.id] for stage in instance.problem.workflows[0].stages])
     compiled = compile_problem(instance.problem)
     entries = np.flatnonzero(
-        compiled.view.stages["parents_from"] == compiled.view.stages["parents_to"]
+        compiled.arrays.stages["parents_from"] == compiled.arrays.stages["parents_to"]
     )
     path = np.isclose(priority, priority[entries].max())
-    penalty = np.where(path[:, None], 1e9, np.zeros(compiled.exec_seconds.shape))
-    penalty[path, compiled.exec_seconds[path].sum(axis=0).argmin()] = 0.0
+    penalty = np.where(path[:, None], 1e9, np.zeros(compiled.clean_seconds.shape))
+    penalty[path, compiled.clean_seconds[path].sum(axis=0).argmin()] = 0.0
     plan = plan_workflow(
-        compiled.buffer,
+        compiled.arrays,
         0,
         priority,
         penalty,

@@ -12,8 +12,8 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Failures, Outage, Problem
 from fate_gym.sim import Simulator, compile_problem
 from policies import make_policy
-from policies.list_tables import dynamic_levels
-from policies.offline import Method, method_tables, plan_workflow
+from policies.list_scheduling.tables import dynamic_levels
+from policies.list_scheduling.offline import Method, method_tables, plan_workflow
 from tests.strategies import problems
 
 
@@ -62,7 +62,7 @@ def test_dynamic_levels() -> None:
         )
     )
     priority = np.zeros(2)
-    dynamic_levels(problem.buffer, 0, priority)
+    dynamic_levels(problem.arrays, 0, priority)
     # Level plus median, from which the finish is taken.
     assert priority.tolist() == [8.0 + 2.0, 6.0 + 6.0]
 
@@ -80,7 +80,7 @@ def test_cpop_keeps_the_critical_path_on_one_machine() -> None:
     seconds = {"x": {"a": 2.0, "b": 4.0}, "y": {"a": 1.0, "b": 1.0}, "z": {"a": 10.0, "b": 6.0}}
     problem = Problem.classical(seconds, {("x", "z"): 1.0, ("x", "y"): 0.0})
     compiled = compile_problem(problem)
-    _, penalty = method_tables(compiled.buffer, compiled.exec_seconds, 0, "cpop")
+    _, penalty = method_tables(compiled.arrays, 0, "cpop")
     assert (penalty > 0).tolist() == [[True, False], [False, False], [True, False]]
     rows = Simulator(problem).run(make_policy("cpop")).shards
     assert dict(zip(rows["stage"].tolist(), rows["device"].tolist(), strict=True))[0] == 1
@@ -92,7 +92,7 @@ def test_cpop_path_without_a_common_machine() -> None:
     seconds = {"x": {"a": 5.0}, "z": {"b": 4.0}}
     problem = Problem.classical(seconds, {("x", "z"): 1.0})
     compiled = compile_problem(problem)
-    _, penalty = method_tables(compiled.buffer, compiled.exec_seconds, 0, "cpop")
+    _, penalty = method_tables(compiled.arrays, 0, "cpop")
     assert (penalty > 0).tolist() == [[False, False], [True, False]]
     assert Simulator(problem).run(make_policy("cpop")).makespan == 10.0
 
@@ -178,9 +178,9 @@ def test_unknown_order() -> None:
 def test_offline_plans_are_carried_out(method: Method, problem: Problem) -> None:
     """What is planned with insertion happens to the second."""
     compiled = compile_problem(problem)
-    tables = method_tables(compiled.buffer, compiled.exec_seconds, 0, method)
+    tables = method_tables(compiled.arrays, 0, method)
     available = np.zeros(len(compiled.device_ids))
-    plan = plan_workflow(compiled.buffer, 0, *tables, available=available, now=0.0)
+    plan = plan_workflow(compiled.arrays, 0, *tables, available=available, now=0.0)
     trace = Simulator(compiled).run(make_policy(f"{method}_offline"))
     assert trace.stage_end == pytest.approx(plan.end, rel=1e-9, abs=1e-9)
 

@@ -14,7 +14,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Failures, Problem
 from fate_gym.sim import Policy, Simulator, Trace, assert_valid, compile_problem
 from policies import build_policy, make_policy, policy_names, policy_specs
-from policies.list_scheduling import ListScheduler, Order
+from policies.list_scheduling.policy import ListScheduler, Order
 from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems
 
@@ -191,7 +191,7 @@ def test_a_policy_of_ones_own() -> None:
 def _spec(**change: Any) -> dict[str, Any]:
     return {
         "name": "x",
-        "target": "policies.list_scheduling:ListScheduler",
+        "target": "policies.list_scheduling.policy:ListScheduler",
         "family": "list scheduling",
         "source": "this test",
         "params": {"order": "fcfs"},

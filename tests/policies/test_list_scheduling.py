@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, compile_problem
 from policies import make_policy
-from policies.list_core import NO_PENALTY
-from policies.list_scheduling import ListScheduler, Order
-from policies.offline import OfflinePlan, OfflineScheduler, plan_workflow
+from policies.list_scheduling.rules import NO_PENALTY
+from policies.list_scheduling.policy import ListScheduler, Order
+from policies.list_scheduling.offline import OfflinePlan, OfflineScheduler, plan_workflow
 from tests.strategies import certain, problems
 
 ORDERS: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")
@@ -58,7 +58,7 @@ class Checked:
             return view.ready[0]
         if self._order == "min_min":
             return min(view.ready, key=lambda stage: float(ends[stage].min()))
-        rank = view.compiled.view.stages["upward_rank"]
+        rank = view.compiled.arrays.stages["upward_rank"]
         return min(view.ready, key=lambda stage: (-rank[stage], stage))
 
 
@@ -249,7 +249,7 @@ def test_a_choice_with_shards_is_never_later_than_the_best_device(problem: Probl
     first = policy.decide(simulator.view())[0]
     alone = simulator.view().end_estimates(first.stage)
     simulator.place(first.stage, first.devices, first.counts)
-    while simulator.compiled.view.stages["kind"][first.stage] == 0:
+    while simulator.compiled.arrays.stages["kind"][first.stage] == 0:
         end = simulator.trace().stage_end[first.stage]
         if end > 0.0 or simulator.done:
             break
@@ -277,8 +277,8 @@ def gap() -> Problem:
 
 
 def heft_plan(compiled: CompiledProblem, available: np.ndarray, now: float) -> OfflinePlan:
-    ranks = compiled.view.stages["upward_rank"].copy()
-    return plan_workflow(compiled.buffer, 0, ranks, NO_PENALTY, available=available, now=now)
+    ranks = compiled.arrays.stages["upward_rank"].copy()
+    return plan_workflow(compiled.arrays, 0, ranks, NO_PENALTY, available=available, now=now)
 
 
 def test_insertion_uses_gaps() -> None:

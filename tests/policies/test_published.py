@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from fate_gym.problem import Problem, Workflow
 from fate_gym.sim import Simulator, assert_valid, compile_problem
 from policies import make_policy
-from policies.offline import method_tables
+from policies.list_scheduling.offline import method_tables
 from tests.policies.instances import ARABNEJAD, TOPCUOGLU, Gantt, Published, Replay, gantt
 from tests.strategies import problems
 
@@ -38,7 +38,7 @@ PEFT: Gantt = [
 
 def test_ranks_of_topcuoglu() -> None:
     """The table of ranks in section 4 of the paper."""
-    stages = compile_problem(TOPCUOGLU.problem).view.stages
+    stages = compile_problem(TOPCUOGLU.problem).arrays.stages
     assert stages["upward_rank"] == pytest.approx(
         [108.0, 77.0, 80.0, 80.0, 69.0, 63.333, 42.667, 35.667, 44.333, 14.667], abs=5e-4
     )
@@ -74,7 +74,7 @@ def test_published_schedules(policy: str, example: Published, chart: Gantt) -> N
 def test_optimistic_costs_of_arabnejad() -> None:
     """By hand from equations 6 and 7."""
     problem = compile_problem(ARABNEJAD.problem)
-    ranks, table = method_tables(problem.buffer, problem.exec_seconds, 0, "peft")
+    ranks, table = method_tables(problem.arrays, 0, "peft")
     assert table.tolist() == [
         [64, 68, 86], [42, 39, 42], [27, 41, 43], [42, 39, 50], [28, 37, 28],
         [42, 39, 44], [13, 16, 22], [13, 16, 33], [13, 16, 20], [0, 0, 0],

@@ -160,7 +160,7 @@ SPIES = {
         for d in range(view.devices)
     ],
     "dag": lambda view, stage: (
-        np.arange(view.devices) * (-1.0) ** view.compiled.view.stages["children_to"][stage]
+        np.arange(view.devices) * (-1.0) ** view.compiled.arrays.stages["children_to"][stage]
     ),
 }
 
@@ -184,7 +184,7 @@ def test_nobody_sees_what_has_not_arrived() -> None:
     spy = Spy(
         lambda view, _: (
             np.arange(view.devices)
-            * (-1.0) ** (view.compiled.view.workflows["arrival"] < 1e9).sum()
+            * (-1.0) ** (view.compiled.arrays.workflows["arrival"] < 1e9).sum()
         )
     )
     open_eyed = simulator.run(spy)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator
-from policies.proxies.halo import Halo, even, search
+from policies.proxies.halo import Halo, even
+from policies.proxies.halo_search import Beam
 from policies.proxies.helix import Helix, max_flow
 from policies.proxies.murakkab import Murakkab, fewest_replicas, program_replicas
 from tests.policies.proxies.cases import call, fixed, problem
@@ -24,17 +25,10 @@ def first_epoch(
 ) -> dict[int, int]:
     """Devices of the stages that the search starts now."""
     view = simulator.view()
-    stages, devices, _ = search(
-        view.compiled.buffer,
-        view.fork(),
-        np.asarray(view.arrived, np.int64),
-        view.idle(),
-        beam,
-        mu,
-        epochs,
-        64,
-        False,
+    search = Beam(
+        view.compiled.arrays, beam=beam, mu=mu, epochs=epochs, window=64, boosted=False
     )
+    stages, devices, _ = search.match(view, view.idle())
     return {int(s): int(d) for s, d in zip(stages, devices, strict=True)}
 
 
