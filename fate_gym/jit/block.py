@@ -11,6 +11,7 @@ returned to Python, and the caller keeps the block alive.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -23,6 +24,7 @@ from numba.core.datamodel import models, register_default
 from numba.core.errors import TypingError
 from numba.core.imputils import (
     lower_builtin,
+    lower_cast,
     lower_constant,
     lower_getattr_generic,
     lower_setattr_generic,
@@ -30,7 +32,7 @@ from numba.core.imputils import (
 from numba.core.typing import signature
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, intrinsic, typeof_impl, unbox
-from numba.np.arrayobj import populate_array
+from numba.np.arrayobj import _getitem_array_generic, populate_array, setitem_array
 from numpy.typing import NDArray
 
 Buffer = NDArray[np.uint8]
@@ -222,9 +224,54 @@ def _unbox_block(_typ: BlockType, value: Any, c: Any) -> NativeValue:
     return NativeValue(address, is_error=failed)
 
 
+class _TableType(types.Array):
+    """The type of a table: an array whose indices are never negative."""
+
+    def __init__(self, dtype: Any, ndim: int) -> None:
+        super().__init__(dtype, ndim, "C", name=f"table({dtype}, {ndim}d)")
+
+
+register_default(_TableType)(models.ArrayModel)
+
+
+@lower_cast(_TableType, types.Array)
+def _as_array(_context: Any, _builder: Any, _from: Any, _to: Any, value: Any) -> Any:
+    return value
+
+
+def _unsigned(index: Any) -> Any:
+    """The index type without a sign: then numba generates no wrap-around."""
+    return types.uintp if isinstance(index, types.Integer) else types.UniTuple(types.uintp, 2)
+
+
+def _get_item(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    array_type, index_type = sig.args
+    unsigned = _unsigned(index_type)
+    index = context.cast(builder, args[1], index_type, unsigned)
+    one = isinstance(index_type, types.Integer)
+    indices = (index,) if one else cgutils.unpack_tuple(builder, index)
+    kinds = (types.uintp,) * len(indices)
+    array = context.make_array(array_type)(context, builder, args[0])
+    result = sig.return_type
+    return _getitem_array_generic(context, builder, result, array_type, array, kinds, indices)
+
+
+def _set_item(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    array_type, index_type, value_type = sig.args
+    unsigned = _unsigned(index_type)
+    index = context.cast(builder, args[1], index_type, unsigned)
+    plain = signature(sig.return_type, array_type, unsigned, value_type)
+    return setitem_array(context, builder, plain, (args[0], index, args[2]))
+
+
+for _index in (types.Integer, types.BaseTuple):
+    lower_builtin(operator.getitem, _TableType, _index)(_get_item)
+    lower_builtin(operator.setitem, _TableType, _index, types.Any)(_set_item)
+
+
 def _field_type(field: Field) -> Any:
     dtype = from_dtype(field.dtype)
-    return dtype if field.scalar else types.Array(dtype, len(field.shape), "C")
+    return dtype if field.scalar else _TableType(dtype, len(field.shape))
 
 
 @infer_getattr

@@ -229,6 +229,11 @@ def shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: 
     ``turn`` is the time at which the device's queue has drained: with contention, as it is
     expected. The state is the one that the device will be in then.
     """
+    return _shard_cost(p, st, s, d, n, turn)
+
+
+@inlined
+def _shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: float) -> Cost:
     stage = p.stages[s]
     transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
     if stage.kind == FIXED_STAGE:
@@ -307,7 +312,7 @@ def _migrated(
 @kernel
 def whole_cost(p: ProblemArrays, st: StateArrays, s: int, d: int) -> Cost:
     """The estimated cost of all queries of ``s`` on ``d``, from its expected turn on."""
-    return shard_cost(p, st, s, d, p.stages[s].queries, drain_estimate(p, st, d))
+    return _shard_cost(p, st, s, d, p.stages[s].queries, drain_estimate(p, st, d))
 
 
 @inlined

@@ -39,7 +39,7 @@ def transfer_seconds(
     return _transfer_seconds(p, st, s, d, share, turn)
 
 
-@kernel
+@inlined
 def _transfer_seconds(
     p: ProblemArrays, st: StateArrays, s: int, d: int, share: float, turn: float
 ) -> tuple[float, float]:
@@ -84,7 +84,7 @@ def prefix_and_parents_seconds(
     return transfer, moved
 
 
-@kernel
+@inlined
 def add_link_seconds(
     p: ProblemArrays, st: StateArrays, s: int, d: int, share: float
 ) -> tuple[float, float]:

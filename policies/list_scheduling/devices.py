@@ -22,7 +22,7 @@ from fate_gym.kernel.transfer import transfer_seconds
 from policies.list_scheduling.rules import STATE, STRICT, Rules
 
 
-@kernel
+@inlined
 def end_on(p: ProblemArrays, st: StateArrays, s: int, d: int, rule: int) -> float:
     """The finish of stage ``s`` on device ``d`` by the rule, seconds; inf: it cannot run there."""
     if rule == STRICT:
