@@ -1,0 +1,1 @@
+"""What runs compiled: the execution model on arrays (docs/kernel.md)."""

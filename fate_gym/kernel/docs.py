@@ -1,0 +1,75 @@
+"""The tables of docs/kernel.md, made from the schema: ``python -m fate_gym.kernel.docs``.
+
+A test fails while the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fate_gym.jit import Block, Row
+from fate_gym.kernel import placements, schema
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kernel.md"
+BEGIN = "<!-- begin: the schema, by python -m fate_gym.kernel.docs -->"
+END = "<!-- end -->"
+SHOWN: tuple[type[Block] | type[Row], ...] = (
+    schema.ProblemArrays,
+    schema.Stage,
+    schema.Edge,
+    schema.Device,
+    schema.Model,
+    schema.Workflow,
+    schema.Outage,
+    schema.StateArrays,
+    schema.DeviceState,
+    schema.StageState,
+    schema.Slot,
+    schema.Fetch,
+    schema.Event,
+    schema.LogArrays,
+    schema.ShardRow,
+    schema.EvictionRow,
+    placements.Placements,
+    placements.Placement,
+)
+
+
+def generated() -> str:
+    """A table for each block and each kind of record: field, type, shape, unit, meaning."""
+    return "\n\n".join(_table(owner) for owner in SHOWN)
+
+
+def _table(owner: type[Block] | type[Row]) -> str:
+    lines = [
+        f"### {owner.__name__}",
+        "",
+        (owner.__doc__ or "").partition("\n")[0],
+        "",
+        "| field | type | shape | unit | |",
+        "|---|---|---|---|---|",
+    ]
+    named = {row.dtype: row.__name__ for row in SHOWN if issubclass(row, Row)}
+    for name, field in owner.fields.items():
+        kind = named.get(field.dtype, field.dtype.name)
+        shape = f"({', '.join(map(str, field.shape))})" if field.shape else ""
+        lines.append(f"| `{name}` | {kind} | {shape} | {field.unit} | {field.text} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with its generated part brought up to date."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{generated()}\n\n{END}{after}"
+
+
+def main() -> int:
+    """Write the page."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
