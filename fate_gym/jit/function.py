@@ -58,7 +58,6 @@ class KernelFunction:
         function: what was decorated.
         name: module and name.
         inline: merged into its callers.
-        entry: the compiled function as Python calls it, without checks of its arguments.
     """
 
     def __init__(self, function: Callable[..., Any], *, inline: bool) -> None:
@@ -110,8 +109,10 @@ class KernelFunction:
 
     @cached_property
     def entry(self) -> Callable[..., Any]:
+        """The compiled function as Python calls it, without checks of its arguments."""
         build.prepare(self)
-        return cast(Callable[..., Any], self.load().entry_point)
+        code = self.compile(called_from_python=True) if self.inline else self.load()
+        return cast(Callable[..., Any], code.entry_point)
 
     @cached_property
     def _arrays(self) -> list[tuple[int, np.dtype[Any], int]]:
@@ -139,9 +140,16 @@ class KernelFunction:
             llvm.add_symbol(self.symbol, address)
         return result
 
-    def compile(self) -> CompileResult:
+    def compile(self, *, called_from_python: bool = False) -> CompileResult:
         """Compile it, whatever the store has. What it calls need not be compiled."""
-        decorate = numba.njit(self.signature, error_model="numpy", forceinline=self.inline)
+        bare = self.inline and not called_from_python
+        decorate = numba.njit(
+            self.signature,
+            error_model="numpy",
+            forceinline=self.inline,
+            no_cfunc_wrapper=True,
+            no_cpython_wrapper=bare,
+        )
         dispatcher = decorate(self.function)
         return cast(CompileResult, dispatcher.overloads[self.signature.args])
 
