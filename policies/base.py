@@ -42,10 +42,10 @@ class OneAtATime:
 
 def assignments(placements: Placements, count: int) -> list[Assignment]:
     """The first ``count`` rows of a table of placements."""
-    found = []
-    for i in range(count):
-        width = int(placements.rows["width"][i])
-        devices = tuple(placements.devices[i, :width].tolist())
-        counts = tuple(placements.counts[i, :width].tolist()) if width > 1 else None
-        found.append(Assignment(int(placements.rows["stage"][i]), devices, counts))
-    return found
+    rows = placements.rows[:count]
+    stages, widths = rows["stage"].tolist(), rows["width"].tolist()
+    devices, counts = placements.devices[:count].tolist(), placements.counts[:count].tolist()
+    return [
+        Assignment(stages[i], tuple(devices[i][:k]), tuple(counts[i][:k]) if k > 1 else None)
+        for i, k in enumerate(widths)
+    ]

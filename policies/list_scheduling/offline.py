@@ -11,26 +11,17 @@ from numpy.typing import NDArray
 from fate_gym.jit import Block, FloatMatrix, Floats, Ints, inlined, kernel, scalar, table
 from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
 from policies.base import Assignment, DecisionView
+from policies.list_scheduling import tables
 from policies.list_scheduling.plan_queues import PlanQueues
 from policies.list_scheduling.rules import NO_PENALTY
-from policies.list_scheduling.tables import (
-    critical_path_device,
-    mean_optimistic_costs,
-    optimistic_costs,
-    paths_through,
-    upward_ranks,
-)
 
 Method = Literal["heft", "cpop", "peft"]
-_PRIORITIES: dict[Method, Callable[..., None]] = {
-    "heft": upward_ranks,
-    "cpop": paths_through,
-    "peft": mean_optimistic_costs,
+_TABLES: dict[Method, tuple[Callable[..., None], Callable[..., None] | None]] = {
+    "heft": (tables.upward_ranks, None),
+    "cpop": (tables.paths_through, tables.critical_path_device),
+    "peft": (tables.mean_optimistic_costs, tables.optimistic_costs),
 }
-_PENALTIES: dict[Method, Callable[..., None]] = {
-    "cpop": critical_path_device,
-    "peft": optimistic_costs,
-}
+"""Priorities and penalties of the methods."""
 
 
 class OfflineScheduler:
@@ -78,7 +69,7 @@ class OfflineScheduler:
             now=view.now,
             insertion=self._insertion,
         )
-        own = np.flatnonzero(p.stages["workflow"] == workflow)
+        own = np.arange(p.stages.size)[tables.stages_of(p, workflow)]
         # A stage of no length stands before the one that starts at the same time.
         order = own[np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))]
         for device in range(view.devices):
@@ -89,12 +80,12 @@ def method_tables(
     p: ProblemArrays, workflow: int, method: Method
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(S,) priorities and (S, D) or empty penalties of a method, for one workflow."""
-    priority = np.zeros(p.stages.size)
-    _PRIORITIES[method](p, workflow, priority)
-    if method not in _PENALTIES:
-        return priority, NO_PENALTY
-    penalty = np.zeros(p.clean_seconds.shape)
-    _PENALTIES[method](p, workflow, penalty)
+    fill_priority, fill_penalty = _TABLES[method]
+    priority, penalty = np.zeros(p.stages.size), NO_PENALTY
+    fill_priority(p, workflow, priority)
+    if fill_penalty is not None:
+        penalty = np.zeros(p.clean_seconds.shape)
+        fill_penalty(p, workflow, penalty)
     return priority, penalty
 
 
@@ -244,62 +235,29 @@ def _insert(lines: Timelines, d: int, position: int, start: float, end: float) -
     lines.used[d] += 1
 
 
-# --- the order of planning ---------------------------------------------------------------------
-
-
 @kernel
 def _sequence(p: ProblemArrays, workflow: int, priority: Floats) -> Ints:
     """The stages in the order of planning: always the ready one of highest priority."""
     first = p.workflows[workflow].stages_from
     n = p.workflows[workflow].stages_to - first
-    falling = np.empty(n)
+    falling, missing = np.empty(n), np.empty(n, np.int64)
     for i in range(n):
-        falling[i] = -priority[p.topological[first + i]]
+        s = p.topological[first + i]
+        falling[i] = -priority[s]
+        missing[s - first] = p.stages[s].parents_to - p.stages[s].parents_from
     # Topological order first, then a stable sort: equal priorities keep parents in front.
     ranked = np.argsort(falling, kind="mergesort")
-    place, missing = np.empty(n, np.int64), np.empty(n, np.int64)
-    heap = np.empty(n, np.int64)  # places in `ranked` of the ready stages
-    count = 0
-    for i in range(n):
-        s = p.topological[first + ranked[i]]
-        place[s - first] = i
-        missing[s - first] = p.stages[s].parents_to - p.stages[s].parents_from
-        if missing[s - first] == 0:
-            heap[count] = i  # rising places are a heap already
-            count += 1
     stages = np.empty(n, np.int64)
+    front = 0  # all before it are planned
     for i in range(n):
-        s = p.topological[first + ranked[heap[0]]]
-        count -= 1
-        _sift_down(heap, count, heap[count])
+        while missing[p.topological[first + ranked[front]] - first] < 0:
+            front += 1
+        place = front
+        while missing[p.topological[first + ranked[place]] - first] != 0:
+            place += 1
+        s = p.topological[first + ranked[place]]
+        missing[s - first] = -1
         stages[i] = s
         for j in range(p.stages[s].children_from, p.stages[s].children_to):
-            child = p.edges[p.out_edges[j]].child - first
-            missing[child] -= 1
-            if missing[child] == 0:
-                _sift_up(heap, count, place[child])
-                count += 1
+            missing[p.edges[p.out_edges[j]].child - first] -= 1
     return stages
-
-
-@inlined
-def _sift_down(heap: Ints, count: int, value: int) -> None:
-    i = 0
-    while 2 * i + 1 < count:
-        below = 2 * i + 1
-        if below + 1 < count and heap[below + 1] < heap[below]:
-            below += 1
-        if heap[below] >= value:
-            break
-        heap[i] = heap[below]
-        i = below
-    heap[i] = value
-
-
-@inlined
-def _sift_up(heap: Ints, count: int, value: int) -> None:
-    i = count
-    while i > 0 and heap[(i - 1) // 2] > value:
-        heap[i] = heap[(i - 1) // 2]
-        i = (i - 1) // 2
-    heap[i] = value

@@ -12,30 +12,9 @@ from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import Simulator
 from policies.base import Assignment, DecisionView, assignments
+from policies.list_scheduling import rules, tables
 from policies.list_scheduling.play import decide_instant, play
-from policies.list_scheduling.rules import (
-    DYNAMIC_LEVEL,
-    FCFS,
-    FDWS,
-    MAX_MIN,
-    MIN_MIN,
-    NO_PENALTY,
-    NO_PRIORITY,
-    PRIORITY,
-    RANK_HYBD,
-    STATE,
-    STRICT,
-    SUFFERAGE,
-    UPWARD_RANK,
-    Rules,
-)
-from policies.list_scheduling.tables import (
-    critical_path_device,
-    dynamic_levels,
-    mean_optimistic_costs,
-    optimistic_costs,
-    paths_through,
-)
+from policies.list_scheduling.rules import Rules
 
 Order = Literal[
     "fcfs",
@@ -51,25 +30,25 @@ Order = Literal[
 ]
 Device = Literal["earliest_finish", "critical_path", "optimistic_cost", "look_ahead"]
 _ORDERS: dict[str, int] = {
-    "fcfs": FCFS,
-    "upward_rank": UPWARD_RANK,
-    "path_through": PRIORITY,
-    "optimistic_cost": PRIORITY,
-    "min_min": MIN_MIN,
-    "max_min": MAX_MIN,
-    "sufferage": SUFFERAGE,
-    "dynamic_level": DYNAMIC_LEVEL,
-    "fdws": FDWS,
-    "rank_hybd": RANK_HYBD,
+    "fcfs": rules.FCFS,
+    "upward_rank": rules.UPWARD_RANK,
+    "path_through": rules.PRIORITY,
+    "optimistic_cost": rules.PRIORITY,
+    "min_min": rules.MIN_MIN,
+    "max_min": rules.MAX_MIN,
+    "sufferage": rules.SUFFERAGE,
+    "dynamic_level": rules.DYNAMIC_LEVEL,
+    "fdws": rules.FDWS,
+    "rank_hybd": rules.RANK_HYBD,
 }
 _PRIORITIES: dict[str, Callable[..., None]] = {
-    "path_through": paths_through,
-    "optimistic_cost": mean_optimistic_costs,
-    "dynamic_level": dynamic_levels,
+    "path_through": tables.paths_through,
+    "optimistic_cost": tables.mean_optimistic_costs,
+    "dynamic_level": tables.dynamic_levels,
 }
 _PENALTIES: dict[str, Callable[..., None]] = {
-    "critical_path": critical_path_device,
-    "optimistic_cost": optimistic_costs,
+    "critical_path": tables.critical_path_device,
+    "optimistic_cost": tables.optimistic_costs,
 }
 _DEVICES = ("earliest_finish", "look_ahead", *_PENALTIES)
 
@@ -79,14 +58,14 @@ class InstantPlanner:
 
     Args:
         p: the problem.
-        rules: tables included; ``shards`` is bounded by the problem's.
+        given: the rules, tables included.
 
     Attributes:
-        rules: as given, with that bound.
+        rules: as given, with as many shards as the problem allows.
     """
 
-    def __init__(self, p: ProblemArrays, rules: Rules) -> None:
-        self.rules = rules._replace(shards=min(rules.shards, p.max_shards))
+    def __init__(self, p: ProblemArrays, given: Rules) -> None:
+        self.rules = given._replace(shards=min(given.shards, p.max_shards))
         self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
         self._scratch = new_state(p)
         self._planned_at = -1
@@ -98,7 +77,7 @@ class InstantPlanner:
     def decide(self, view: DecisionView) -> list[Assignment]:
         """What the rules commit now."""
         self._planned_at = view.instant
-        scratch, p = view.fork(self._scratch), view.compiled.arrays
+        p, scratch = view.compiled.arrays, view.fork(self._scratch)
         count = decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
         return assignments(self._choices, count)
 
@@ -152,7 +131,7 @@ class ListScheduler:
                     field=f"params.{field}",
                     remedy=near_matches(value, names),
                 )
-        if device != "earliest_finish" and (max_shards > 1 or _ORDERS[order] >= MIN_MIN):
+        if device != "earliest_finish" and (max_shards > 1 or _ORDERS[order] >= rules.MIN_MIN):
             raise InputError(
                 f"device {device!r} goes with neither shards nor order {order!r}",
                 item=f"policy '{name}'",
@@ -163,7 +142,7 @@ class ListScheduler:
         self._priority, self._penalty = _PRIORITIES.get(order), _PENALTIES.get(device)
         self._rules = Rules(
             order=_ORDERS[order],
-            rule=STATE if boosted else STRICT,
+            rule=rules.STATE if boosted else rules.STRICT,
             lazy=int(lazy),
             shards=max_shards,
             ahead=int(device == "look_ahead"),
@@ -192,17 +171,17 @@ class ListScheduler:
 
     def _begin(self, p: ProblemArrays) -> None:
         shape = p.clean_seconds.shape
-        priority = np.zeros(shape[0]) if self._priority else NO_PRIORITY
-        penalty = np.zeros(shape) if self._penalty else NO_PENALTY
+        priority = np.zeros(shape[0]) if self._priority else rules.NO_PRIORITY
+        penalty = np.zeros(shape) if self._penalty else rules.NO_PENALTY
         self._planner = InstantPlanner(p, self._rules._replace(priority=priority, penalty=penalty))
         self._known = 0
 
     def _look_up(self, p: ProblemArrays, arrived: Sequence[int]) -> None:
         """Fill the tables for the workflows that are new."""
-        rules = self._planner.rules
+        made = self._planner.rules
         for workflow in arrived[self._known :]:
             if self._priority:
-                self._priority(p, workflow, rules.priority)
+                self._priority(p, workflow, made.priority)
             if self._penalty:
-                self._penalty(p, workflow, rules.penalty)
+                self._penalty(p, workflow, made.penalty)
         self._known = len(arrived)

@@ -8,80 +8,66 @@ arrives. Tools, which run on the host, count with their seconds and no choice of
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.jit import FloatMatrix, Floats, inlined, kernel
 from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
 
+Table = NDArray[np.float64]
 OFF_PATH_S = 1e12
 """Penalty of a device that CPOP does not want: larger than any finish."""
 
 
-@kernel
-def upward_ranks(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+def stages_of(p: ProblemArrays, workflow: int) -> slice:
+    """The stage numbers of a workflow."""
+    return slice(p.workflows["stages_from"][workflow], p.workflows["stages_to"][workflow])
+
+
+def upward_ranks(p: ProblemArrays, workflow: int, priority: Table) -> None:
     """HEFT's priority. Source: Topcuoglu, Hariri & Wu 2002, eq. 8 (doi 10.1109/71.993206)."""
-    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
-        priority[s] = p.stages[s].upward_rank
+    own = stages_of(p, workflow)
+    priority[own] = p.stages["upward_rank"][own]
 
 
-@kernel
-def paths_through(p: ProblemArrays, workflow: int, priority: Floats) -> None:
+def paths_through(p: ProblemArrays, workflow: int, priority: Table) -> None:
     """CPOP's priority: upward + downward rank, the longest path through a stage.
 
     Source: Topcuoglu, Hariri & Wu 2002, section 4.2.
     """
-    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
-        priority[s] = p.stages[s].upward_rank + p.stages[s].downward_rank
+    own = stages_of(p, workflow)
+    priority[own] = p.stages["upward_rank"][own] + p.stages["downward_rank"][own]
 
 
-@kernel
-def critical_path_device(p: ProblemArrays, workflow: int, penalty: FloatMatrix) -> None:
+def critical_path_device(p: ProblemArrays, workflow: int, penalty: Table) -> None:
     """CPOP's rule: stages of the critical path go to the device that runs the whole path fastest.
 
     The device is the one that can host most of the path and, among those, runs it in the least
     time; a stage that it cannot host goes where it ends first. ``penalty`` is 0 or `OFF_PATH_S`.
     Source: as `paths_through`.
     """
-    best, most, least = -1, -1, np.inf
-    for d in range(p.devices.size):
-        hosted, seconds = 0, 0.0
-        s = _path_start(p, workflow)
-        while s >= 0:
-            if p.clean_seconds[s, d] < np.inf:
-                hosted += 1
-                seconds += p.clean_seconds[s, d]
-            s = _path_next(p, s)
-        if hosted > most or (hosted == most and seconds < least):
-            best, most, least = d, hosted, seconds
-    s = _path_start(p, workflow)
-    while s >= 0:
-        for d in range(p.devices.size):
-            if d != best and p.clean_seconds[s, best] < np.inf:
-                penalty[s, d] = OFF_PATH_S
-        s = _path_next(p, s)
+    path = critical_path(p, workflow)
+    clean = p.clean_seconds[path]
+    hosted = clean < np.inf
+    seconds = np.where(hosted, clean, 0.0).sum(axis=0)
+    best = np.lexsort((seconds, -hosted.sum(axis=0)))[0]
+    bound = path[hosted[:, best]]
+    penalty[bound] = OFF_PATH_S
+    penalty[bound, best] = 0.0
 
 
-@inlined
-def _path_start(p: ProblemArrays, workflow: int) -> int:
-    """The entry stage of a workflow that the longest path goes through."""
-    longest, entry = -1.0, -1
-    for s in range(p.workflows[workflow].stages_from, p.workflows[workflow].stages_to):
-        stage = p.stages[s]
-        through = stage.upward_rank + stage.downward_rank
-        if stage.parents_from == stage.parents_to and through > longest:
-            longest, entry = through, s
-    return entry
-
-
-@inlined
-def _path_next(p: ProblemArrays, s: int) -> int:
-    """The child of stage ``s`` on the longest path to an exit, -1 without."""
-    longest, child = -1.0, -1
-    for j in range(p.stages[s].children_from, p.stages[s].children_to):
-        edge = p.edges[p.out_edges[j]]
-        through = edge.mean_seconds + p.stages[edge.child].upward_rank
-        if through > longest:
-            longest, child = through, int(edge.child)
-    return child
+def critical_path(p: ProblemArrays, workflow: int) -> NDArray[np.int64]:
+    """(n,) the stages of the longest path through a workflow, from an entry to an exit."""
+    own = p.stages[stages_of(p, workflow)]
+    through = own["upward_rank"] + own["downward_rank"]
+    through[own["parents_from"] < own["parents_to"]] = -np.inf
+    path = [int(p.workflows["stages_from"][workflow] + through.argmax())]
+    while True:
+        last = p.stages[path[-1]]
+        edges = p.edges[p.out_edges[last["children_from"] : last["children_to"]]]
+        if edges.size == 0:
+            return np.array(path)
+        lengths = edges["mean_seconds"] + p.stages["upward_rank"][edges["child"]]
+        path.append(int(edges["child"][lengths.argmax()]))
 
 
 @kernel

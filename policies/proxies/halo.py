@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Assignment, DecisionView
-from policies.proxies.halo_search import Beam
+from policies.proxies.halo_search import new_search, search
 
 
 class Halo:
@@ -52,23 +51,21 @@ class Halo:
         boosted: bool = False,
     ) -> None:
         self.name = name
-        self._split = split
-        self._make_beam = partial(
-            Beam, beam=beam, mu=mu, epochs=epochs, window=window, boosted=boosted
-        )
+        self._beam, self._mu, self._epochs, self._window = beam, mu, epochs, window
+        self._split, self._boosted = split, boosted
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for the search."""
-        p = view.compiled.arrays
-        self._beam = self._make_beam(p)
-        self._shards = p.max_shards
+        self._search, self._plans = new_search(view.compiled.arrays, self._beam, self._window)
+        self._search.mu, self._search.epochs = self._mu, self._epochs
+        self._search.boosted = int(self._boosted)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Match stages to the devices that are idle."""
         if not view.any_idle:
             return []
         idle = view.idle()
-        stages, devices, seconds = self._beam.match(view, idle)
+        stages, devices, seconds = self.match(view, idle)
         placements = {
             int(stage): [int(device)] for stage, device in zip(stages, devices, strict=True)
         }
@@ -79,6 +76,19 @@ class Halo:
             Assignment(stage, tuple(used), even(view.request(stage).queries, len(used)))
             for stage, used in placements.items()
         ]
+
+    def match(
+        self, view: DecisionView, idle: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """The first epoch of the best plan: (n,) stages, their devices, and their seconds.
+
+        ``idle`` (D,) are the devices of that epoch; later ones have all.
+        """
+        p, room = view.compiled.arrays, self._search
+        arrived = np.asarray(view.arrived, np.int64)
+        plan = self._plans[search(p, view.state, arrived, np.flatnonzero(idle), room)]
+        first = np.flatnonzero(plan.place[: room.count] >= 0)
+        return room.stages[first], plan.place[first], plan.took[first]
 
     def _share(
         self,
@@ -100,7 +110,7 @@ class Halo:
             load = np.where(view.resident(stage), 0.0, view.load_seconds(stage))
             used = placements[stage]
             for device in [d for d in left if clean[d] < np.inf]:
-                if len(used) >= min(self._shards, queries):
+                if len(used) >= min(view.compiled.arrays.max_shards, queries):
                     break
                 wider = [*used, device]
                 # The first device is in the search's estimate; the others load and run their share.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fate_gym.jit import Block, Ints, Row, column, copy_block, inlined, kernel, scalar, table
 from fate_gym.kernel.cost import prefill_seconds, prefix_hit_tokens
@@ -19,7 +18,6 @@ from fate_gym.kernel.schema import (
     StateArrays,
 )
 from fate_gym.kernel.transfer import transfer_seconds
-from policies.base import DecisionView
 
 UNUSED = -2
 
@@ -68,43 +66,16 @@ class Search(Block):
     beams: Any = table("i8", 2, "B", text="addresses of partial plans: this beam and the next")
 
 
-class Beam:
-    """Room for searches of one problem.
+def new_search(p: ProblemArrays, beam: int, window: int) -> tuple[Search, list[PartialPlan]]:
+    """Room for searches of one problem: ``beam`` plans of ``window`` stages.
 
-    Args:
-        p: the problem.
-        beam: partial plans that are kept.
-        mu: weight of the slowest worker.
-        epochs: that are searched.
-        window: stages that are looked at.
-        boosted: all resident models and the transfers of inputs count as well.
+    Returns it with both generations of plans, which have to be kept as long.
     """
-
-    def __init__(
-        self, p: ProblemArrays, *, beam: int, mu: float, epochs: int, window: int, boosted: bool
-    ) -> None:
-        devices = p.devices.size
-        self._search = Search.allocate(N=window, D=devices, B=beam)
-        self._search.mu, self._search.epochs, self._search.boosted = mu, epochs, int(boosted)
-        self._plans = np.tile(PartialPlan.allocate(N=window, D=devices).buffer, (2 * beam, 1))
-        places = np.arange(2 * beam) * self._plans.strides[0]
-        self._search.beams[:] = (self._plans.ctypes.data + places).reshape(2, beam)
-
-    def match(
-        self, view: DecisionView, idle: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """The first epoch of the best plan: (n,) stages, their devices, and their seconds.
-
-        Args:
-            view: of the instant.
-            idle: (D,) devices of the first epoch; later epochs have all.
-        """
-        workflows = np.asarray(view.arrived, np.int64)
-        p, st, sr = view.compiled.arrays, view.state, self._search
-        winner = search(p, st, workflows, np.flatnonzero(idle), sr)
-        plan = PartialPlan(self._plans[winner])
-        first = np.flatnonzero(plan.place[: sr.count] >= 0)
-        return sr.stages[first], plan.place[first], plan.took[first]
+    devices = p.devices.size
+    room = Search.allocate(N=window, D=devices, B=beam)
+    plans = [PartialPlan.allocate(N=window, D=devices) for _ in range(2 * beam)]
+    room.beams[:] = np.array([plan.address for plan in plans]).reshape(2, beam)
+    return room, plans
 
 
 @kernel

@@ -24,13 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fate_gym.compiled import compiled
 from fate_gym.errors import InputError
-from fate_gym.sim import CompiledProblem
-from fate_gym.sim.cost import prefill_seconds
-from fate_gym.sim.layout import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, Buffer, problem_view
+from fate_gym.kernel.cost import prefill_seconds
+from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
 from policies.base import Assignment, DecisionView
-from policies.plan_queues import PlanQueues
+from policies.list_scheduling.plan_queues import PlanQueues
 
 TICK = 1e-4
 """Seconds of one unit of time in the model."""
@@ -77,8 +75,8 @@ class OracleCpSat:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Solve."""
-        arrays = view.compiled
-        stages = arrays.shape[0]
+        p = view.compiled.arrays
+        stages = p.stages.size
         if stages > self._most_stages:
             raise InputError(
                 f"the problem has {stages} stages",
@@ -86,12 +84,12 @@ class OracleCpSat:
                 field="params.most_stages",
                 remedy=f"the oracle is for problems of at most {self._most_stages} stages",
             )
-        found = solve_whole(arrays, limit=self._limit)
-        self._queues = PlanQueues(arrays.shape[1])
-        place = {int(s): i for i, s in enumerate(arrays.view.topological)}
+        found = solve_whole(p, limit=self._limit)
+        self._queues = PlanQueues(view.devices)
+        place = {int(s): i for i, s in enumerate(p.topological)}
         # Of stages without length, parents first.
         order = sorted(range(stages), key=lambda s: (found.start[s], place[s]))
-        for device in range(arrays.shape[1]):
+        for device in range(view.devices):
             self._queues.append(device, [s for s in order if found.device[s] == device])
         self._planned = found.makespan < np.inf
         self.counters = {
@@ -112,17 +110,17 @@ class OracleCpSat:
         ][:1]
 
 
-def solve_whole(arrays: CompiledProblem, *, limit: float) -> Oracle:
+def solve_whole(p: ProblemArrays, *, limit: float) -> Oracle:
     """Solve a whole problem; ``limit`` is deterministic time."""
     from ortools.sat.python import cp_model
 
-    model = _Model(arrays)
+    model = _Model(p)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = limit
     status = solver.solve(model.model)
-    stages = arrays.shape[0]
+    stages = p.stages.size
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         bound = max(0.0, float(solver.best_objective_bound) - model.zero) * TICK
         return Oracle("UNKNOWN", [-1] * stages, [0.0] * stages, np.inf, bound)
@@ -144,10 +142,10 @@ def solve_whole(arrays: CompiledProblem, *, limit: float) -> Oracle:
 class _Model:
     """The CP-SAT model. ``on[s, d]``: stage s runs on device d; ``turn[s]``, ``end[s]``: ticks."""
 
-    def __init__(self, arrays: CompiledProblem) -> None:
+    def __init__(self, p: ProblemArrays) -> None:
         from ortools.sat.python import cp_model
 
-        self.p: Any = arrays.view
+        self.p = p
         self.model = cp_model.CpModel()
         self.on: dict[tuple[int, int], Any] = {}
         self.turn: dict[int, Any] = {}
@@ -215,7 +213,7 @@ class _Model:
         self, s: int, terms: list[tuple[Any, int, int]], base: Any, reached: Any, under: list[Any]
     ) -> None:
         """``reached`` >= ``base`` + the transfers of one link, or those that left early."""
-        if self.p.head[0]["eager"]:
+        if self.p.eager:
             for chosen, time, parent in terms:
                 rest = base - self.turn[s]
                 self.model.add(reached >= self.end[parent] + time + rest).only_enforce_if(
@@ -265,7 +263,7 @@ class _Model:
                             )
                         )
                         link = int(self.p.link[other, d])
-                        if self.p.head[0]["contention"]:
+                        if self.p.contention:
                             link = min(link, self.devices)  # all nodes through one interface
                         links.setdefault(link, []).append((self.on[parent, other], time, parent))
             for terms in links.values():
@@ -300,6 +298,7 @@ class _Model:
             time = _ticks(float(self.p.clean_seconds[s, d]))
             self.model.add(run >= time).only_enforce_if(here)
             return
+        queries = int(stage["queries"])
         donors: dict[int, list[Any]] = {0: []}
         if stage["prefix"] >= 0 and stage["prefix_tokens"] > 0:
             for u in range(self.p.stages.size):
@@ -325,7 +324,7 @@ class _Model:
                 case = self.model.new_bool_var("")
                 literals.append(case)
                 context = self._context(s, hits, parents)
-                prefill = prefill_of(self.p.buffer, s, d, float(tokens), context)
+                prefill = prefill_seconds(self.p, s, d, queries, float(tokens), context)
                 time = _ticks(float(prefill + self.p.decode_seconds[s, d]))
                 self.model.add(run >= time).only_enforce_if(case)
                 if tokens > 0:
@@ -384,14 +383,7 @@ class _Model:
         return bool(weights <= self.p.devices[d]["memory"])
 
 
-@compiled
-def prefill_of(problem: Buffer, s: int, d: int, prefix: float, context: float) -> float:
-    """Seconds to prefill stage ``s`` on ``d`` with so many tokens cached."""
-    p = problem_view(problem)
-    return prefill_seconds(p, s, d, int(p.stages[s].queries), prefix, context)
-
-
-def _slowest_host(p: Any) -> float:
+def _slowest_host(p: ProblemArrays) -> float:
     bandwidth = p.devices["host_bandwidth"]
     positive = bandwidth[bandwidth > 0]
     return float(positive.min()) if positive.size else np.inf

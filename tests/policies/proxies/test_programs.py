@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator
 from policies.proxies.halo import Halo, even
-from policies.proxies.halo_search import Beam
 from policies.proxies.helix import Helix, max_flow
 from policies.proxies.murakkab import Murakkab, fewest_replicas, program_replicas
 from tests.policies.proxies.cases import call, fixed, problem
@@ -25,10 +24,9 @@ def first_epoch(
 ) -> dict[int, int]:
     """Devices of the stages that the search starts now."""
     view = simulator.view()
-    search = Beam(
-        view.compiled.arrays, beam=beam, mu=mu, epochs=epochs, window=64, boosted=False
-    )
-    stages, devices, _ = search.match(view, view.idle())
+    policy = Halo(beam=beam, mu=mu, epochs=epochs, window=64)
+    policy.reset(view, 0)
+    stages, devices, _ = policy.match(view, view.idle())
     return {int(s): int(d) for s, d in zip(stages, devices, strict=True)}
 
 

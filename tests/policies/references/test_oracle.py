@@ -29,7 +29,7 @@ def exhaustive(problem: Problem) -> float:
     simulator = Simulator(problem)
     compiled = simulator.compiled
     stages = [s for s in range(len(compiled.stage_ids)) if compiled.tool_seconds[s] == 0]
-    stages = [s for s in stages if (compiled.exec_seconds[s] < float("inf")).any()]
+    stages = [s for s in stages if (compiled.clean_seconds[s] < float("inf")).any()]
     hosts = [simulator.view().eligible(s).tolist() for s in stages]
     best = float("inf")
     for order in permutations(range(len(stages))):
