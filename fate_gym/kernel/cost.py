@@ -298,12 +298,14 @@ def _migrated(
         return cost
     size = copied * p.models[stage.model].kv
     turn = max(cost.turn, there)
-    planned = max(drain_estimate(p, st, d), prefix_estimate(p, st, s, source))
     seconds = p.link_latency[source, d] + size / p.link_bandwidth[source, d]
     share = n / stage.queries
-    transfer, moved = prefix_and_parents_seconds(
-        p, st, s, d, share, source, seconds, turn, there, planned
-    )
+    if p.eager:
+        transfer, moved = transfer_seconds(p, st, s, d, share, turn)
+        transfer = max(transfer, there + seconds - turn)
+    else:
+        planned = max(drain_estimate(p, st, d), prefix_estimate(p, st, s, source))
+        transfer, moved = prefix_and_parents_seconds(p, st, s, d, share, source, seconds, planned)
     context_hit = context_hit_tokens(p, st, s, d)
     prefill = prefill_seconds(p, s, d, n, here + copied, context_hit)
     return cost_of(turn, cost.load, transfer, prefill, cost.decode, moved + size, copied)

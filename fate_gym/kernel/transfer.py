@@ -62,18 +62,12 @@ def prefix_and_parents_seconds(
     share: float,
     source: int,
     seconds: float,
-    turn: float,
-    there: float,
     planned: float,
 ) -> tuple[float, float]:
-    """Like `transfer_seconds`, with a prefix that device ``source`` sends in ``seconds``.
+    """Like `transfer_seconds`, not eager, with a prefix that ``source`` sends in ``seconds``.
 
-    The prefix is ``there`` at the source at that time; with contention the network is booked for
-    ``planned``. The bytes are those of the parents' outputs.
+    With contention the network is booked for ``planned``. The bytes are those of the parents.
     """
-    if p.eager:
-        transfer, moved = transfer_seconds(p, st, s, d, share, turn)
-        return max(transfer, there + seconds - turn), moved
     # The prefix shares its link with what comes from the parents.
     st.link_seconds[p.link[source, d]] = seconds
     transfer, moved = add_link_seconds(p, st, s, d, share)
