@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -102,11 +102,8 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
             field="target",
             remedy="write package.module:Class, and install the extra that it needs",
         ) from None
-    known = [
-        parameter.name
-        for parameter in inspect.signature(factory).parameters.values()
-        if parameter.name != "name"
-    ]
+    takes = inspect.signature(factory).parameters
+    known = [name for name in takes if name != "name"]
     for name in parsed.params:
         if name not in known:
             raise InputError(
@@ -115,10 +112,8 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
                 field=f"params.{name}",
                 remedy=near_matches(name, known) if known else "the policy takes no parameters",
             )
-    accepts_name = "name" in inspect.signature(factory).parameters
-    params = parsed.params | ({"name": parsed.name} if accepts_name else {})
-    policy: Policy = factory(**params)
-    return policy
+    params = parsed.params | ({"name": parsed.name} if "name" in takes else {})
+    return cast(Policy, factory(**params))
 
 
 def _load(text: str, source: str) -> Any:
