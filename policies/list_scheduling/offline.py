@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def method_tables(
 
 
 class OfflinePlan(Block):
-    """A whole schedule. Stages of other workflows have no device, start at inf and end at 0."""
+    """A whole schedule of N stages. Those of other workflows have no device and start at inf."""
 
     insertion: int = scalar("i8", "1: into the first gap that fits; 0: behind all others")
     now: float = scalar("f8", "the plan starts here", "s")
@@ -99,6 +99,10 @@ class OfflinePlan(Block):
     start: Any = table("f8", "S", text="planned", unit="s")
     end: Any = table("f8", "S", text="planned", unit="s")
     sequence: Any = table("i8", "S", text="position in the order of planning; breaks ties of start")
+    missing: Any = table("i8", "S", text="parents that are not planned yet; -1: it is planned")
+    used: Any = table("i8", "D", text="stages planned on a device")
+    starts: Any = table("f8", "D", "N", text="starts of those, in order", unit="s")
+    ends: Any = table("f8", "D", "N", text="ends of those, in order", unit="s")
 
 
 def plan_workflow(
@@ -122,63 +126,69 @@ def plan_workflow(
         now: the plan starts here, seconds.
         insertion: into the first gap that fits; False: behind all others.
     """
-    plan = OfflinePlan.allocate(S=priority.size)
+    # Topological order first, then a stable sort: equal priorities keep parents in front.
+    own = p.topological[tables.stages_of(p, workflow)]
+    ranked = own[np.argsort(-priority[own], kind="stable")]
+    plan = OfflinePlan.allocate(S=priority.size, D=available.size, N=ranked.size)
     plan.insertion, plan.now = int(insertion), now
     plan.device[:] = -1
     plan.start[:] = np.inf
-    plan_stages(p, workflow, priority, penalty, available, plan)
+    plan_stages(p, ranked, penalty, available, plan)
     return plan
-
-
-class Timelines(NamedTuple):
-    """What is planned on each device, by start. n stages of the workflow.
-
-    Attributes:
-        used: (D,) stages so far.
-        starts: (D, n) seconds.
-        ends: (D, n) seconds.
-    """
-
-    used: Ints
-    starts: FloatMatrix
-    ends: FloatMatrix
 
 
 @kernel
 def plan_stages(
-    p: ProblemArrays,
-    workflow: int,
-    priority: Floats,
-    penalty: FloatMatrix,
-    available: Floats,
-    plan: OfflinePlan,
+    p: ProblemArrays, ranked: Ints, penalty: FloatMatrix, available: Floats, plan: OfflinePlan
 ) -> None:
-    """Fill the plan of one workflow (`plan_workflow`)."""
-    stages = _sequence(p, workflow, priority)
-    shape = (p.devices.size, stages.size)
-    lines = Timelines(np.zeros(p.devices.size, np.int64), np.empty(shape), np.empty(shape))
-    for i in range(stages.size):
-        s = stages[i]
+    """Plan the stages of a workflow: always the first of ``ranked`` whose parents are planned."""
+    for i in range(ranked.size):
+        s = ranked[i]
+        plan.missing[s] = p.stages[s].parents_to - p.stages[s].parents_from
+    front = 0  # all before it are planned
+    for i in range(ranked.size):
+        while plan.missing[ranked[front]] < 0:
+            front += 1
+        place = front
+        while plan.missing[ranked[place]] != 0:
+            place += 1
+        s = ranked[place]
         plan.sequence[s] = i
         if p.stages[s].kind == TOOL_STAGE:
             plan.start[s] = _data_ready(p, plan, s, -1)
             plan.end[s] = plan.start[s] + p.stages[s].tool_seconds
+        else:
+            _place(p, plan, penalty, available, s)
+        plan.missing[s] = -1
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            plan.missing[p.edges[p.out_edges[j]].child] -= 1
+
+
+@inlined
+def _place(
+    p: ProblemArrays, plan: OfflinePlan, penalty: FloatMatrix, available: Floats, s: int
+) -> None:
+    """Plan stage ``s`` on the device with the earliest finish, penalty included."""
+    best, start, device, position = np.inf, np.inf, -1, 0
+    for d in range(p.devices.size):
+        seconds = p.clean_seconds[s, d]
+        if seconds == np.inf:
             continue
-        best, start, device, position = np.inf, np.inf, -1, 0
-        for d in range(p.devices.size):
-            seconds = p.clean_seconds[s, d]
-            if seconds == np.inf:
-                continue
-            ready = max(_data_ready(p, plan, s, d), available[d])
-            begin, gap = _first_gap(lines, d, ready, seconds, plan.insertion)
-            compared = begin + seconds
-            if penalty.size > 0:
-                compared += penalty[s, d]
-            if compared < best:
-                best, start, device, position = compared, begin, d, gap
-        plan.device[s], plan.start[s] = device, start
-        plan.end[s] = start + p.clean_seconds[s, device]
-        _insert(lines, device, position, start, plan.end[s])
+        ready = max(_data_ready(p, plan, s, d), available[d])
+        begin, gap = _first_gap(plan, d, ready, seconds)
+        compared = begin + seconds
+        if penalty.size > 0:
+            compared += penalty[s, d]
+        if compared < best:
+            best, start, device, position = compared, begin, d, gap
+    plan.device[s], plan.start[s] = device, start
+    plan.end[s] = start + p.clean_seconds[s, device]
+    for j in range(plan.used[device], position, -1):
+        plan.starts[device, j] = plan.starts[device, j - 1]
+        plan.ends[device, j] = plan.ends[device, j - 1]
+    plan.starts[device, position] = start
+    plan.ends[device, position] = plan.end[s]
+    plan.used[device] += 1
 
 
 @kernel
@@ -202,62 +212,22 @@ def _data_ready(p: ProblemArrays, plan: OfflinePlan, s: int, d: int) -> float:
 
 
 @inlined
-def _first_gap(
-    lines: Timelines, d: int, ready: float, seconds: float, insertion: int
-) -> tuple[float, int]:
+def _first_gap(plan: OfflinePlan, d: int, ready: float, seconds: float) -> tuple[float, int]:
     """The earliest start not before ``ready`` that leaves ``seconds`` free, and its position."""
-    used = lines.used[d]
-    if not insertion:
-        return max(ready, lines.ends[d, used - 1]) if used > 0 else ready, used
+    used = plan.used[d]
+    if not plan.insertion:
+        return max(ready, plan.ends[d, used - 1]) if used > 0 else ready, used
     # Gaps that end before `ready` are of no use: begin with the first block that ends behind it.
     low, high = 0, used
     while low < high:
         middle = (low + high) // 2
-        if lines.ends[d, middle] <= ready:
+        if plan.ends[d, middle] <= ready:
             low = middle + 1
         else:
             high = middle
     begin = ready
     for i in range(low, used):
-        if begin + seconds <= lines.starts[d, i]:
+        if begin + seconds <= plan.starts[d, i]:
             return begin, i
-        begin = max(begin, lines.ends[d, i])
+        begin = max(begin, plan.ends[d, i])
     return begin, used
-
-
-@inlined
-def _insert(lines: Timelines, d: int, position: int, start: float, end: float) -> None:
-    for j in range(lines.used[d], position, -1):
-        lines.starts[d, j] = lines.starts[d, j - 1]
-        lines.ends[d, j] = lines.ends[d, j - 1]
-    lines.starts[d, position] = start
-    lines.ends[d, position] = end
-    lines.used[d] += 1
-
-
-@kernel
-def _sequence(p: ProblemArrays, workflow: int, priority: Floats) -> Ints:
-    """The stages in the order of planning: always the ready one of highest priority."""
-    first = p.workflows[workflow].stages_from
-    n = p.workflows[workflow].stages_to - first
-    falling, missing = np.empty(n), np.empty(n, np.int64)
-    for i in range(n):
-        s = p.topological[first + i]
-        falling[i] = -priority[s]
-        missing[s - first] = p.stages[s].parents_to - p.stages[s].parents_from
-    # Topological order first, then a stable sort: equal priorities keep parents in front.
-    ranked = np.argsort(falling, kind="mergesort")
-    stages = np.empty(n, np.int64)
-    front = 0  # all before it are planned
-    for i in range(n):
-        while missing[p.topological[first + ranked[front]] - first] < 0:
-            front += 1
-        place = front
-        while missing[p.topological[first + ranked[place]] - first] != 0:
-            place += 1
-        s = p.topological[first + ranked[place]]
-        missing[s - first] = -1
-        stages[i] = s
-        for j in range(p.stages[s].children_from, p.stages[s].children_to):
-            missing[p.edges[p.out_edges[j]].child - first] -= 1
-    return stages

@@ -142,7 +142,7 @@ def _rank_hybd(p: ProblemArrays, by_rank: Ints) -> Ints:
 def _fdws(p: ProblemArrays, st: StateArrays, by_rank: Ints) -> Ints:
     """Rounds: of each workflow its best-ranked ready stage; the workflow nearest its end first.
 
-    Workflows are compared by 1/(share of stages left) x 1/(critical path).
+    Workflows are compared by 1/(share of stages left) x 1/(critical path). ``by_rank`` is used up.
     """
     left, path = np.zeros(p.workflows.size), np.zeros(p.workflows.size)
     for i in range(by_rank.size):
@@ -152,17 +152,17 @@ def _fdws(p: ProblemArrays, st: StateArrays, by_rank: Ints) -> Ints:
                 left[w] += st.stages[s].status < PLACED
                 path[w] = max(path[w], p.stages[s].upward_rank)
     stages, key = np.empty(by_rank.size, np.int64), np.empty(by_rank.size)
-    taken = np.zeros(by_rank.size, np.bool_)
     round_of = np.zeros(p.workflows.size, np.int64)  # the last that the workflow took part in
     done, number = 0, 0
     while done < by_rank.size:
         number += 1
         begin = done
         for i in range(by_rank.size):
+            if by_rank[i] < 0:
+                continue  # taken
             w = p.stages[by_rank[i]].workflow
-            if taken[i] or round_of[w] == number:
+            if round_of[w] == number:
                 continue
-            taken[i] = True
             round_of[w] = number
             urgency = left[w] / (p.workflows[w].stages_to - p.workflows[w].stages_from) * path[w]
             left[w] -= 1.0
@@ -171,5 +171,6 @@ def _fdws(p: ProblemArrays, st: StateArrays, by_rank: Ints) -> Ints:
                 stages[j], key[j] = stages[j - 1], key[j - 1]
                 j -= 1
             stages[j], key[j] = by_rank[i], urgency
+            by_rank[i] = -1
             done += 1
     return stages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.jit import FloatMatrix, Floats, IntMatrix, Ints, inlined, kernel
+from fate_gym.jit import FloatMatrix, Floats, IntMatrix, kernel
 from policies.base import DecisionView, OneAtATime
 from policies.proxies.base import least
 
@@ -149,21 +149,47 @@ def fewest_replicas(
     return program_replicas(demand, speed, price, counts, penalty, without)
 
 
-@kernel
 def enumerate_replicas(
-    demand: Floats, speed: FloatMatrix, price: Floats, counts: Ints, penalty: float, without: float
-) -> IntMatrix:
+    demand: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    price: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    penalty: float,
+    without: float,
+) -> NDArray[np.int64]:
     """The program's optimum by dynamic programming over the devices that are left.
 
     A state says how many devices of each kind later models may have, in mixed radix. Faster than
     a solver by far while there are few states.
     """
-    models, kinds = speed.shape
-    digits = _digits(counts)
-    states = digits.shape[0]
-    cost = np.zeros((models + 1, states))
-    choice = np.zeros((models, states), np.int64)
-    own = np.empty(states)
+    states = np.arange(np.prod(counts + 1))
+    digits = np.stack(np.unravel_index(states, tuple(counts + 1), order="F"), axis=1)
+    choice = np.zeros((demand.size, states.size), np.int64)
+    choose_states(demand, speed, price, np.ascontiguousarray(digits), penalty, without, choice)
+    replicas, left = np.zeros(speed.shape, np.int64), states[-1]
+    for m in range(demand.size):
+        replicas[m] = digits[choice[m, left]]
+        left -= choice[m, left]
+    return replicas
+
+
+@kernel
+def choose_states(
+    demand: Floats,
+    speed: FloatMatrix,
+    price: Floats,
+    digits: IntMatrix,
+    penalty: float,
+    without: float,
+    choice: IntMatrix,
+) -> None:
+    """Fill ``choice`` (M, states): which state's devices a model gets of those that are left.
+
+    ``digits`` (states, C) are the devices of each kind.
+    """
+    models, states = choice.shape
+    kinds = price.size
+    cost, own = np.zeros((models + 1, states)), np.empty(states)
     for m in range(models - 1, -1, -1):
         for b in range(states):
             carried, able, own[b] = 0.0, False, 0.0
@@ -188,28 +214,6 @@ def enumerate_replicas(
                 if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
                     cost[m, a] = own[b] + cost[m + 1, a - b]
                     choice[m, a] = b
-    replicas = np.empty((models, kinds), np.int64)
-    left = states - 1
-    for m in range(models):
-        for c in range(kinds):
-            replicas[m, c] = digits[choice[m, left], c]
-        left -= choice[m, left]
-    return replicas
-
-
-@inlined
-def _digits(counts: Ints) -> IntMatrix:
-    """(states, C) every way to take 0..counts[c] devices of each kind, in mixed radix."""
-    states = 1
-    for c in range(counts.size):
-        states *= counts[c] + 1
-    digits = np.empty((states, counts.size), np.int64)
-    for a in range(states):
-        rest = a
-        for c in range(counts.size):
-            digits[a, c] = rest % (counts[c] + 1)
-            rest //= counts[c] + 1
-    return digits
 
 
 def program_replicas(
