@@ -1,5 +1,5 @@
-"""The FATE planner, one module for each of its parts; `plan` is the planner as a library call."""
+"""FATE, as published (`paper`) and ours (`rollout`); `plan` is the planner as a library call."""
 
-from policies.fate.snapshot import Placement, plan
+from policies.fate.snapshot import PlannedStage, plan
 
-__all__ = ["Placement", "plan"]
+__all__ = ["PlannedStage", "plan"]

@@ -15,13 +15,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-
 from fate_gym.sim import CompiledProblem
-from fate_gym.sim.layout import NO_LOG
 from policies.base import Assignment, DecisionView
-from policies.fate.search import improve, tune
-from policies.fate.workbench import Objective, Workbench, check_objective
+from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.rollout.incumbent import Incumbent
 
 HEATS = (0.01, 0.003, 0.0)
 """Share by which a change may make a plan worse, at the start of each round."""
@@ -41,9 +38,9 @@ class BestKnown:
 
     Args:
         name: the policy's name in results.
-        objective: as for `policies.fate.rollout.FateRollout`.
+        objective: as for `policies.fate.rollout.policy.FateRollout`.
         max_shards: devices that may share a stage.
-        work: of all plays together (`policies.fate.plans.DESK_HEAD`).
+        work: of all plays together (`policies.fate.plans.schema.Workspace`).
         rounds: searches; each begins with the best plan, with another random sequence.
         seed: of the search.
     """
@@ -66,10 +63,8 @@ class BestKnown:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Search for a plan of all that is known now."""
-        self._bench = bench = Workbench(
-            view, objective=self._objective, max_shards=self._most, owner=self.name
-        )
-        bench.notes.head["random"] += np.uint64(2 * self._seed)
+        self._incumbent = Incumbent(view, objective=self._objective, max_shards=self._most)
+        self._incumbent.context.work.random += 2 * self._seed
         self._instant = -1
         self._planned = False
         self.counters = {}
@@ -79,37 +74,26 @@ class BestKnown:
         if view.instant == self._instant or not view.any_idle:
             return []
         self._instant = view.instant
-        news = self._bench.look(view)
-        if news or not self._planned:
+        arrived = self._incumbent.update(view)
+        if arrived or not self._planned:
             self._planned = True
             self.counters["best_known_value"] = self._search()
-        return self._bench.starting(view)
+        return self._incumbent.starting(view)
 
     def _search(self) -> float:
-        bench = self._bench
-        value = bench.renew(news=True)
+        incumbent = self._incumbent
+        value = incumbent.revalue(arrived=True)
         share = self._work // (2 * self._rounds)
         for number in range(self._rounds):
             heat = HEATS[number % len(HEATS)]
-            bench.begin_unshifted()
-            value = float(
-                tune(
-                    bench.problem, bench.forks, bench.state, NO_LOG, bench.base, bench.trial,
-                    bench.best, bench.desk, bench.base_style, value, share, heat,
-                )
-            )  # fmt: skip
-            value = float(
-                improve(
-                    bench.problem, bench.forks, bench.state, bench.ended, NO_LOG, bench.best,
-                    bench.trial, bench.desk, bench.style, share, heat,
-                )
-            )  # fmt: skip
+            incumbent.tune(value, share, heat)
+            value = incumbent.improve(share, heat)
         return value
 
 
 def problem_key(compiled: CompiledProblem) -> str:
     """A digest of everything that decides a makespan: stages, cluster, costs."""
-    return hashlib.sha256(compiled.buffer.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(compiled.arrays.buffer.tobytes()).hexdigest()[:16]
 
 
 def load_best_known(path: Path | None = None) -> dict[str, Entry]:

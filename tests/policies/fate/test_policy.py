@@ -23,10 +23,10 @@ from fate_gym.problem import (
 from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
 from fate_gym.workloads import assign_roles, build_suite, load_cluster, load_suite, topologies
 from policies import make_policy, policy_specs
-from policies.fate import policy as fate_module
-from policies.fate.planner import FrontierProblem, Plan
-from policies.fate.policy import Fate
-from policies.fate.rollout import FateRollout
+from policies.fate.paper import policy as fate_module
+from policies.fate.paper.policy import Fate
+from policies.fate.paper.solver import Choice
+from policies.fate.rollout.policy import FateRollout
 from tests.strategies import certain, problems
 
 BASES = ("heft", "heft_boosted", "lookahead_heft_boosted")
@@ -133,10 +133,10 @@ def test_parts_make_a_difference() -> None:
 def test_without_a_plan_the_base_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """A solver that finds nothing is counted, and costs nothing but its time."""
 
-    def nothing(problem: FrontierProblem, *, share: float, limit: float) -> Plan:
-        return Plan(None, optimal=False)
+    def nothing(*_: Any, **__: Any) -> Choice:
+        return Choice(None, optimal=False)
 
-    monkeypatch.setattr(fate_module, "solve", nothing)
+    monkeypatch.setattr(fate_module, "choose_placements", nothing)
     for problem in REAL[:2]:
         simulator = Simulator(problem)
         trace = simulator.run(make_policy("fate"))
@@ -232,7 +232,7 @@ def test_under_uncertainty_a_plan_has_to_gain_a_margin(monkeypatch: pytest.Monke
     spec = load_suite("smoke")
     seen = []
     for margin in (1.0, 0.0):
-        monkeypatch.setattr("policies.fate.workbench.MARGIN", margin)
+        monkeypatch.setattr("policies.fate.rollout.incumbent.MARGIN", margin)
         for problem in build_suite(spec, load_cluster(spec.cluster), 0):
             options = problem.options.model_copy(update={"uncertainty": 0.3})
             simulator = Simulator(problem.model_copy(update={"options": options}))

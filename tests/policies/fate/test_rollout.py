@@ -25,8 +25,8 @@ from fate_gym.problem import (
 )
 from fate_gym.sim import Simulator, Trace, assert_valid
 from policies import make_policy
-from policies.fate import rollout as rollout_module
-from policies.fate.workbench import Workbench
+from policies.fate.rollout import policy as rollout_module
+from policies.fate.rollout.incumbent import Incumbent
 from tests.policies.fate.test_policy import BASES, REAL, RENEWED, alone
 from tests.strategies import problems
 
@@ -165,11 +165,11 @@ def test_a_sampled_play_does_not_know_when_a_running_shard_ends() -> None:
     workflow = Workflow(id="w", stages=stages)
     problem = Problem.build(cluster, [workflow], options=Options(uncertainty=1.0))
     view = Simulator(problem).view()
-    bench = Workbench(view, objective="makespan", max_shards=1, samples=500)
-    bench.look(view)
+    incumbent = Incumbent(view, objective="makespan", max_shards=1, samples=500)
+    incumbent.update(view)
     noise = np.random.default_rng(0).lognormal(-0.5, 1.0, (2, 100_000))
     exact = np.maximum(10.0 * noise[0], 10.9 * noise[1]).mean()
-    assert bench.renew(news=True) == pytest.approx(exact, rel=0.12)
+    assert incumbent.revalue(arrived=True) == pytest.approx(exact, rel=0.12)
 
 
 # --- objectives -------------------------------------------------------------------------------

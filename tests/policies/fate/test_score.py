@@ -10,9 +10,8 @@ import pytest
 
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator
-from fate_gym.sim.layout import NO_LOG
-from policies.fate.frontier import score_frontier
-from policies.fate.scoring import Weights
+from policies.fate.paper.candidates import find_candidates, new_frontier
+from policies.fate.paper.score import Weights
 
 NONE = Weights(
     residency=0.0, locality=0.0, prefix=0.0, reachability=0.0, horizon=0.0, decay=0.5, depth=2
@@ -61,23 +60,15 @@ def scores(
     simulator: Simulator, weights: Weights, *, kept: int = 99, window: int = 12, shards: int = 1
 ) -> dict[tuple[int, tuple[int, ...]], tuple[float, float]]:
     """(end, later) of each placement of each ready stage: {(stage, devices): ...}."""
-    frontier = score_frontier(
-        simulator.compiled.buffer,
-        simulator.view().fork(),
-        np.zeros(simulator.compiled.state_bytes, np.uint8),
-        NO_LOG,
-        weights,
-        window,
-        kept,
-        shards,
-    )
+    compiled = simulator.compiled
+    frontier = new_frontier(compiled.arrays, simulator.view().fork(), window * kept)
+    find_candidates(frontier, weights, window, kept, shards)
     found = {}
-    for row, width in enumerate(frontier.width):
-        placement = (
-            int(frontier.stages[frontier.stage[row]]),
-            tuple(frontier.devices[row, :width].tolist()),
-        )
-        found[placement] = float(frontier.end[row]), float(frontier.later[row])
+    for row in range(frontier.kept.count):
+        placement = frontier.kept.rows[row]
+        devices = tuple(frontier.kept.devices[row, : placement["width"]].tolist())
+        end = float(placement["end"]) - simulator.now
+        found[int(placement["stage"]), devices] = end, float(placement["later"])
     return found
 
 
@@ -101,7 +92,7 @@ def test_the_end_is_the_estimate() -> None:
 
 def test_descendants_count_less_with_distance() -> None:
     simulator = chain(("A100-80",), stage("a"), stage("b", QWEN), stage("c", output_tokens=90))
-    clean = simulator.compiled.exec_seconds[:, 0]
+    clean = simulator.compiled.clean_seconds[:, 0]
     near = weights(horizon=1.0, depth=1)
     far = weights(horizon=1.0, depth=2)
     assert later(simulator, near) == pytest.approx(clean[1] / 2)
@@ -112,7 +103,7 @@ def test_descendants_count_less_with_distance() -> None:
 
 def test_residency_is_the_loading_of_descendants() -> None:
     simulator = chain(("A100-80",), stage("a"), stage("b", QWEN), stage("c"))
-    clean = simulator.compiled.exec_seconds[:, 0]
+    clean = simulator.compiled.clean_seconds[:, 0]
     load = simulator.compiled.load_seconds[simulator.compiled.model_names.index(QWEN), 0]
     # The model of c is the one that a leaves there.
     with_loads = weights(horizon=1.0, residency=1.0)
@@ -137,8 +128,8 @@ def test_residency_counts_only_what_is_not_resident(holder: int, loads: int) -> 
 def test_locality_is_the_transfer_to_descendants() -> None:
     child = stage("b", allowed_devices=("d1",))
     simulator = chain(("A100-80", "A100-80"), stage("a"), child, bytes=2e9)
-    clean = simulator.compiled.exec_seconds[1, 1]
-    moved = simulator.compiled.view.link_latency[0, 1] + 2e9 / 1e9
+    clean = simulator.compiled.clean_seconds[1, 1]
+    moved = simulator.compiled.arrays.link_latency[0, 1] + 2e9 / 1e9
     seen = weights(horizon=1.0, locality=1.0)
     unseen = weights(horizon=1.0)
     assert later(simulator, seen, 0) == pytest.approx((clean + moved) / 2)
@@ -149,7 +140,7 @@ def test_locality_is_the_transfer_to_descendants() -> None:
 def test_prefix_is_what_descendants_find_cached() -> None:
     shared = {"prefix_group": "g", "prefix_tokens": 4000}
     simulator = chain(("A100-80",), stage("a", **shared), stage("b", **shared))
-    clean = simulator.compiled.exec_seconds[1, 0]
+    clean = simulator.compiled.clean_seconds[1, 0]
     saved = simulator.compiled.prefix_seconds[1, 0]
     assert saved > 0
     assert later(simulator, weights(horizon=1.0, prefix=1.0)) == pytest.approx((clean - saved) / 2)
@@ -203,7 +194,7 @@ def test_reachability_prices_the_device_that_others_need() -> None:
     small, large = stage("a"), stage("b", LARGE)
     workflow = Workflow(id="w", stages=(small, large))
     simulator = Simulator(Problem.build(cluster("A100-80", "A10G", "A10G"), [workflow]))
-    assert np.isfinite(simulator.compiled.exec_seconds[1]).tolist() == [True, False, False]
+    assert np.isfinite(simulator.compiled.clean_seconds[1]).tolist() == [True, False, False]
     found = scores(simulator, weights(reachability=1.0))
     assert found[0, (0,)][1] > 0.0
     assert found[0, (1,)][1] == found[0, (2,)][1] == 0.0

@@ -6,14 +6,15 @@ At every event with ready stages and an idle device:
    arrives, or durations turn out other than expected, list schedules with several orders
    (ranks; first come first served, shortest remaining, slack and stretch over workflows) offer
    plans too, with and without shards.
-2. **Candidates.** For the first kinds of ready stages the placements on idle devices that differ,
+2. **Tuning.** What a list schedule prefers is changed at random and kept where that helps.
+3. **Candidates.** For the first kinds of ready stages the placements on idle devices that differ,
    bounded shards, and waiting; each is valued by playing the base schedule behind it to the end of
    the known work.
-3. **CP-SAT** picks the joint placement with the largest sum of gains among candidates that improve.
-4. **Guard.** The joint placement is played too. It is taken if it beats the best single candidate;
+4. **CP-SAT** picks the joint placement with the largest sum of gains among candidates that improve.
+5. **Guard.** The joint placement is played too. It is taken if it beats the best single candidate;
    that is taken if it beats the incumbent. So without noise the run never ends later than any plan
    that was ever valued, and in particular never later than the bases.
-5. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
+6. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
    shards, whole models to other devices, whole workflows earlier or later.
 
 What starts now by the best plan is committed.
@@ -25,24 +26,24 @@ from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fate_gym.sim.layout import NO_LOG
+from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView
-from policies.fate.choice import choose_candidates
-from policies.fate.model import Dimension
-from policies.fate.player import Style
-from policies.fate.search import (
-    fix_candidate,
-    improve,
-    list_candidates,
-    make_candidates,
-    tune,
-    value_candidates,
-)
-from policies.fate.workbench import Floats, Objective, Workbench, check_objective
+from policies.fate.blinding import Dimension
+from policies.fate.plans.edit import put_first
+from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.plans.schema import Style
+from policies.fate.rollout.candidates import list_candidates, value_candidates
+from policies.fate.rollout.incumbent import Incumbent
+from policies.fate.rollout.joint_choice import choose_candidates
 
 CHUNK = 1_000
 """Work between two looks at the clock."""
+COUNTERS = (
+    "decisions", "singles_better", "plans", "plans_taken", "tunings_better", "searches_better",
+    "solver_failures",
+)  # fmt: skip
 
 
 class FateRollout:
@@ -58,9 +59,9 @@ class FateRollout:
         max_shards: devices that may share a stage; 1: no shards.
         cp_sat: False takes the best single candidate (ablation).
         horizon: edges from the frontier that plays reach; None: to the end of what is known.
-        ignore: dimensions of state that the planner's model is blind to (ablation).
+        ignore: dimensions of state that the planner's picture is blind to (ablation).
         first: budget of a decision after an arrival: the work of all its plays together, in units
-            of `policies.fate.plans.DESK_HEAD` (about a microsecond each).
+            of `policies.fate.plans.schema.Workspace` (about a microsecond each).
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
@@ -101,31 +102,19 @@ class FateRollout:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
-        self._bench = Workbench(
+        self._incumbent = Incumbent(
             view,
             objective=self._objective,
             max_shards=self._most,
             horizon=self._horizon,
             samples=self._samples,
             ignore=self._ignore,
-            owner=self.name,
         )
-        shards = view.compiled.shape[5]
-        self._found = make_candidates(self._kinds * (self._places + shards) + 1, shards)
-        self._ready: list[int] = []
+        p = view.compiled.arrays
+        rows = self._kinds * (self._places + p.max_shards) + 1
+        self._found = new_placements(rows, p.max_shards, p.devices.size)
         self._instant = -1
-        self.counters = dict.fromkeys(
-            (
-                "decisions",
-                "singles_better",
-                "plans",
-                "plans_taken",
-                "tunings_better",
-                "searches_better",
-                "solver_failures",
-            ),
-            0.0,
-        )
+        self.counters = dict.fromkeys(COUNTERS, 0.0)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Look for a better plan; commit what starts now by the best."""
@@ -134,23 +123,23 @@ class FateRollout:
         self._instant = view.instant
         started = perf_counter()
         self.counters["decisions"] += 1
-        bench = self._bench
-        self._ready = view.ready
-        news = bench.look(view)
-        value = bench.renew(news)
+        incumbent = self._incumbent
+        arrived = incumbent.update(view)
+        value = incumbent.revalue(arrived)
         budget = self._steps
-        if news:
+        if arrived:
             # The list schedules are paid for, but leave some for the search.
-            budget = max(self._first - bench.work, self._first // 4)
-        if bench.sampled:
+            budget = max(self._first - incumbent.work, self._first // 4)
+        if incumbent.sampled:
             # A plan made for one future is no plan for the others.
-            bench.settle(self._candidates(value, budget * self._samples))
-            return bench.starting(view)
-        value = self._tune(value, int(budget * self._tune_share))
-        value = self._candidates(value, int(budget * self._candidates_share))
-        rest = 1.0 - self._tune_share - self._candidates_share
-        bench.settle(self._search(value, int(budget * rest), started))
-        return bench.starting(view)
+            value = self._candidates(view, value, budget * self._samples)
+        else:
+            value = self._tune(value, int(budget * self._tune_share))
+            value = self._candidates(view, value, int(budget * self._candidates_share))
+            rest = 1.0 - self._tune_share - self._candidates_share
+            value = self._search(value, int(budget * rest), started)
+        incumbent.margin(value)
+        return incumbent.starting(view)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------
 
@@ -158,90 +147,52 @@ class FateRollout:
         """Change what the list schedule prefers."""
         if budget <= 0:
             return value
-        bench = self._bench
-        bench.begin_unshifted()
-        found = float(
-            tune(
-                bench.problem,
-                bench.forks,
-                bench.state,
-                NO_LOG,
-                bench.base,
-                bench.trial,
-                bench.best,
-                bench.desk,
-                bench.base_style,
-                value,
-                budget,
-                0.0,
-            )
-        )
+        found = self._incumbent.tune(value, budget)
         self.counters["tunings_better"] += found < value
         return found
 
-    def _candidates(self, value: float, budget: int) -> float:
+    def _candidates(self, view: DecisionView, value: float, budget: int) -> float:
         """Put candidates of the frontier in front of the list schedule."""
         if self._kinds == 0 or budget <= 0:
             return value
-        bench, found = self._bench, self._found
-        style = bench.begin_base()
-        count = list_candidates(
-            bench.problem,
-            bench.forks[0],
-            bench.base,
-            self._kinds,
-            self._places,
-            bench.shards,
-            found,
-        )
-        best = value_candidates(
-            bench.problem,
-            bench.forks,
-            bench.state,
-            NO_LOG,
-            bench.base,
-            bench.trial,
-            bench.other,
-            bench.desk,
-            style,
-            found,
-            count,
-            value,
-            budget,
-        )
+        c, found = self._incumbent.context, self._found
+        style = self._incumbent.write_base()
+        list_candidates(c, self._kinds, self._places, style.shards, found)
+        best = value_candidates(c, style, found, value, budget)
         if best < 0:
             return value
         self.counters["singles_better"] += 1
-        single = float(found.value[best])
+        values = found.rows["value"][: found.count]
+        single = float(values[best])
         # Gains are differences: there are none on an incumbent that never ends.
         if self._cp_sat and np.isfinite(value):
-            gains = value - found.value[:count]
+            gains = value - values
             if (gains > 0).sum() > 1:
-                joint = self._joint(gains, count, style, single)
+                joint = self._joint(view, gains, style, single)
                 if joint < single:
                     return joint
-        bench.best[:] = bench.other
+        self._incumbent.take(c.found)
         return single
 
-    def _joint(self, gains: Floats, count: int, style: Style, bound: float) -> float:
+    def _joint(
+        self, view: DecisionView, gains: NDArray[np.float64], style: Style, bound: float
+    ) -> float:
         """CP-SAT's joint placement, if it is better than ``bound``; else inf."""
-        bench, found = self._bench, self._found
-        rows = choose_candidates(
-            found, gains, count, bench.stages, bench.seconds, self._ready, self._limit
-        )
+        c, found = self._incumbent.context, self._found
+        rows = choose_candidates(view.compiled.arrays, found, gains, view.ready, self._limit)
         if rows is None:
             self.counters["solver_failures"] += 1
             return np.inf
         self.counters["plans"] += 1
         if len(rows) < 2:
             return np.inf
-        bench.trial[:] = bench.base
+        c.draft.buffer[:] = c.base.buffer
         for row, stage in rows:
-            found.stage[row] = stage
-            fix_candidate(bench.problem, bench.forks[0], bench.trial, found, row)
-        joint = bench.value(bench.trial, bound, style)
+            found.rows["stage"][row] = stage
+            put_first(c.draft, found, row, row)
+        joint = self._incumbent.value(c.draft, bound, style)
         if joint < bound:
-            bench.best[:] = bench.trial
+            self._incumbent.take(c.played)
             self.counters["plans_taken"] += 1
         return joint
 
@@ -250,27 +201,9 @@ class FateRollout:
         found = value
         if self._budget_ms is None:
             if budget > 0:
-                found = self._improve(budget)
+                found = self._incumbent.improve(budget)
         else:
             while (perf_counter() - started) * 1e3 < self._budget_ms:
-                found = self._improve(CHUNK)
+                found = self._incumbent.improve(CHUNK)
         self.counters["searches_better"] += found < value
         return found
-
-    def _improve(self, work: int) -> float:
-        bench = self._bench
-        return float(
-            improve(
-                bench.problem,
-                bench.forks,
-                bench.state,
-                bench.ended,
-                NO_LOG,
-                bench.best,
-                bench.trial,
-                bench.desk,
-                bench.style,
-                work,
-                0.0,
-            )
-        )

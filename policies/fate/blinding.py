@@ -1,0 +1,73 @@
+"""The planner's own picture of a problem, blind to chosen dimensions of state (ablation).
+
+What happens is not changed: only the planner's plays run on the picture. The arrays keep their
+shapes, so states of the run and of the picture are the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.jit import kernel
+from fate_gym.kernel.cost import batch_limit
+from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays
+
+Dimension = Literal["residency", "locality", "prefix", "reachability"]
+DIMENSIONS: tuple[str, ...] = get_args(Dimension)
+
+
+def blinded(arrays: ProblemArrays, ignore: Sequence[Dimension]) -> ProblemArrays:
+    """A problem in which some dimensions of state make no difference; with none, the problem.
+
+    ``residency``: models load in no time. ``locality``: edges carry no bytes. ``prefix``: no
+    stage shares a prefix with another (its tokens belong to its own prompts). ``reachability``:
+    every device can run every stage in the mean time of those that can.
+
+    Raises:
+        InputError: for a name that is none of these.
+    """
+    for name in ignore:
+        if name not in DIMENSIONS:
+            raise InputError(
+                f"unknown dimension {name!r}",
+                field="params.ignore",
+                remedy=near_matches(name, DIMENSIONS),
+            )
+    if not ignore:
+        return arrays
+    p = arrays.copy()
+    if "residency" in ignore:
+        p.load_seconds[:] = 0.0
+    if "locality" in ignore:
+        p.edges["bytes"] = 0.0
+    if "prefix" in ignore:
+        p.stages["prompt_tokens"] += p.stages["prefix_tokens"] // np.maximum(1, p.stages["queries"])
+        p.stages["prefix_tokens"] = 0
+        p.stages["prefix"] = -1
+    if "reachability" in ignore:
+        for table in (p.clean_seconds, p.decode_seconds):
+            finite = np.isfinite(p.clean_seconds)
+            mean = np.where(finite, table, 0.0).sum(axis=1) / np.maximum(1, finite.sum(axis=1))
+            table[:] = np.where(finite, table, mean[:, None])
+    _find_batches(p)
+    return p
+
+
+@kernel
+def _find_batches(p: ProblemArrays) -> None:
+    """Waves depend on prefixes, and are to be known wherever the picture lets a stage run."""
+    for s in range(p.stages.size):
+        if p.stages[s].kind == MODEL_STAGE:
+            for d in range(p.devices.size):
+                p.batch[s, d] = batch_limit(p, s, d)
+
+
+def show_hosts(p: ProblemArrays, arrays: ProblemArrays, stages: Sequence[int]) -> None:
+    """Let a picture that is blind to reachability know where some stages can run."""
+    for stage in stages:
+        p.clean_seconds[stage] = arrays.clean_seconds[stage]
+        p.decode_seconds[stage] = arrays.decode_seconds[stage]

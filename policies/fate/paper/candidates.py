@@ -1,0 +1,99 @@
+"""Parts 1 and 4 of FATE: the frontier's candidates, with their state-conditional costs.
+
+The ready stages with the largest upward rank (the window) get every candidate placement of the
+common generator, bounded shards included; each is scored, and the best of each stage are kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.placements import candidate_count, generate, new_placements
+from fate_gym.kernel.schema import NO_LOG, READY, ProblemArrays, StateArrays, new_state
+from policies.fate.paper.score import (
+    MOST_DESCENDANTS,
+    Frontier,
+    Outlook,
+    Weights,
+    find_demand,
+    find_descendants,
+    score,
+)
+
+OVERDUE_S = 0.001
+"""Seconds that an overdue shard is expected to go on."""
+
+
+def new_frontier(p: ProblemArrays, start: StateArrays, rows: int) -> Frontier:
+    """Room for ``rows`` candidates of what is ready in ``start``."""
+    devices, shards = p.devices.size, p.max_shards
+    generated = new_placements(candidate_count(devices, shards), shards, devices)
+    outlook = Outlook.allocate(D=devices, M=p.models.size, H=MOST_DESCENDANTS)
+    kept = new_placements(rows, shards)
+    return Frontier(p, start, new_state(p), NO_LOG, generated, kept, outlook)
+
+
+@kernel
+def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shards: int) -> None:
+    """Fill ``f.kept`` with the ``kept`` best of each of the ``window`` highest-ranked ready stages.
+
+    Stages come by rank, placements by value, which is the seconds from now to the end plus what
+    they cost later; devices that are not used are -1. A stage whose descendants have no host that
+    is up costs infinity everywhere: it has no candidate, and is left out.
+    """
+    p, st = f.problem, f.start
+    _find_free(f)
+    find_demand(p, st, f.outlook)
+    copy_block(f.after, st)
+    f.kept.count = 0
+    left = min(window, st.ready_count)
+    for i in range(p.by_rank.size):
+        if left == 0:
+            break
+        s = p.by_rank[i]
+        if st.stages[s].status != READY:
+            continue
+        left -= 1
+        find_descendants(p, s, weights.depth, f.outlook)
+        generate(p, st, s, shards, f.generated)
+        for row in range(f.generated.count):
+            if f.generated.rows[row].width > 0:
+                score(f, weights, row)
+            else:
+                f.generated.rows[row].value = np.inf
+        for _ in range(kept):
+            if not _keep_best(f):
+                break
+
+
+@inlined
+def _find_free(f: Frontier) -> None:
+    for d in range(f.problem.devices.size):
+        free = drain_estimate(f.problem, f.start, d) - f.start.now
+        if f.start.devices[d].queue_head >= 0:
+            # A shard that takes longer than expected still holds its device.
+            free = max(free, OVERDUE_S)
+        f.outlook.free[d] = free
+
+
+@inlined
+def _keep_best(f: Frontier) -> bool:
+    """Move the best of the generated placements to those that are kept. False: none is left."""
+    given, kept = f.generated, f.kept
+    best = 0
+    for row in range(1, given.count):
+        if given.rows[row].value < given.rows[best].value:
+            best = row
+    if given.rows[best].value == np.inf:
+        return False
+    kept.rows[kept.count] = given.rows[best]
+    for k in range(f.problem.max_shards):
+        used = k < given.rows[best].width
+        kept.devices[kept.count, k] = given.devices[best, k] if used else -1
+        kept.counts[kept.count, k] = given.counts[best, k] if used else 0
+        kept.busy[kept.count, k] = given.busy[best, k] if used else 0.0
+    kept.count += 1
+    given.rows[best].value = np.inf
+    return True

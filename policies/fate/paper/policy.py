@@ -1,0 +1,206 @@
+"""FATE: frontier-aware planning with CP-SAT (Huang et al., arXiv 2605.07238), with a guard.
+
+At every event with ready stages and an idle device:
+
+1. candidates and their state-conditional costs (`candidates`), bounded shards included;
+2. horizon-aware scores (`score`);
+3. CP-SAT picks one placement for each stage of the frontier (`solver`), once for each weight of
+   the horizon;
+4. of a plan, what can start now is proposed: on each idle device its highest-ranked stage;
+5. guard (ours): list schedules (with state costs and with classical costs, with and without shards,
+   planned anew at every event) are played to the end of the known work when work arrives; the best
+   plan is kept (`policies.fate.rollout.incumbent`). A proposal is taken if what follows it, by a
+   list schedule or by the plan that was kept, is better; if not, each of its placements is tried
+   alone. So without noise FATE is never behind the best of its bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.kernel.placements import new_placements
+from policies.base import Assignment, DecisionView, assignments
+from policies.fate.blinding import Dimension
+from policies.fate.paper.candidates import find_candidates, new_frontier
+from policies.fate.paper.score import Weights
+from policies.fate.paper.solver import Choice, choose_placements, first_rows
+from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.rollout.incumbent import Incumbent
+
+
+class Fate:
+    """The FATE planner. Every term of the score is a weight; 0 switches it off.
+
+    Args:
+        name: the policy's name in results.
+        objective: what the guard compares by (see `policies.fate.rollout.policy.FateRollout`).
+        residency, locality, prefix, reachability: weights of the four dimensions of state.
+        horizon: weight of what descendants will cost (lambda of the paper); 0: no horizon.
+        decay: weight of a descendant one edge further away.
+        depth: edges that the horizon reaches.
+        window: ready stages in one plan, by upward rank.
+        kept: candidates of a stage in the plan.
+        max_shards: devices that may share a stage; 1: no shards.
+        cp_sat: False takes each stage's best-scored candidate instead of solving (ablation).
+        guard: False takes every plan unchecked (ablation).
+        shares: weights of the candidates' mean cost against the time at which all devices are
+            done; a plan is made with each.
+        ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
+        limit: CP-SAT's deterministic time limit of one plan.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "fate",
+        objective: Objective = "slowdown",
+        residency: float = 1.0,
+        locality: float = 1.0,
+        prefix: float = 1.0,
+        reachability: float = 1.0,
+        horizon: float = 1.0,
+        decay: float = 0.5,
+        depth: int = 2,
+        window: int = 8,
+        kept: int = 6,
+        max_shards: int = 4,
+        cp_sat: bool = True,
+        guard: bool = True,
+        shares: Sequence[float] = (0.5, 2.0),
+        ignore: Sequence[Dimension] = (),
+        limit: float = 0.0005,
+    ) -> None:
+        self.name = name
+        check_objective(objective, name)
+        self._objective = objective
+        self._ignore = tuple(ignore)
+        self._weights = Weights(
+            0.0 if "residency" in ignore else float(residency),
+            0.0 if "locality" in ignore else float(locality),
+            0.0 if "prefix" in ignore else float(prefix),
+            0.0 if "reachability" in ignore else float(reachability),
+            float(horizon),
+            float(decay),
+            int(depth),
+        )
+        self._window, self._kept, self._most = window, kept, max_shards
+        self._cp_sat, self._guard, self._limit = cp_sat, guard, limit
+        self._shares = tuple(float(share) for share in shares)
+        self.counters: dict[str, float] = {}
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Make room for plans and start counting."""
+        self._incumbent = Incumbent(
+            view, objective=self._objective, max_shards=self._most, ignore=self._ignore
+        )
+        c = self._incumbent.context
+        self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
+        self._proposal = new_placements(self._window, c.problem.max_shards)
+        self._instant = -1
+        self.counters = dict.fromkeys(
+            ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
+        )
+
+    def decide(self, view: DecisionView) -> Sequence[Assignment]:
+        """Plan the frontier; commit what starts now."""
+        if view.instant == self._instant or not view.any_idle:
+            return []
+        self._instant = view.instant
+        incumbent = self._incumbent
+        arrived = incumbent.update(view)
+        value = np.inf
+        if self._guard:
+            value = incumbent.revalue(arrived)
+        else:
+            incumbent.take_base()
+        kept = incumbent.starting(view)
+        find_candidates(
+            self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
+        )
+        seen = [_places(kept)]
+        for share in self._shares if self._frontier.kept.count > 0 else ():
+            proposal = self._propose(kept, share)
+            if proposal is None:
+                continue
+            if not self._guard:
+                return proposal or kept
+            if _places(proposal) in seen:
+                self.counters["plans_equal_base"] += 1
+                continue
+            seen.append(_places(proposal))
+            value = self._consider(proposal, kept, value)
+        if self._guard:
+            incumbent.margin(value)
+        return incumbent.starting(view)
+
+    def _propose(self, kept: list[Assignment], share: float) -> list[Assignment] | None:
+        """What a plan starts now; None when the solver finds none."""
+        self.counters["plans"] += 1
+        chosen = self._choose(kept, share).rows
+        if chosen is None:
+            self.counters["solver_failures"] += 1
+            return None
+        return self._starting_now(chosen)
+
+    def _choose(self, kept: list[Assignment], share: float) -> Choice:
+        """A placement for each stage of the frontier."""
+        candidates = self._frontier.kept
+        if not self._cp_sat:
+            return Choice(first_rows(candidates)[:-1], optimal=True)
+        free = self._frontier.outlook.free
+        return choose_placements(candidates, free, self._hint(kept), share=share, limit=self._limit)
+
+    def _hint(self, kept: list[Assignment]) -> NDArray[np.int64]:
+        """For each stage the candidate that is in the plan kept, else the best-scored."""
+        candidates = self._frontier.kept
+        firsts = first_rows(candidates)
+        hint = firsts[:-1].copy()
+        wanted = {assignment.stage: assignment.devices for assignment in kept}
+        for position, first in enumerate(hint.tolist()):
+            devices = wanted.get(int(candidates.rows["stage"][first]))
+            if devices is None:
+                continue
+            for row in range(first, firsts[position + 1]):
+                width = candidates.rows["width"][row]
+                if tuple(candidates.devices[row, :width].tolist()) == devices:
+                    hint[position] = row
+        return hint
+
+    def _starting_now(self, chosen: NDArray[np.int64]) -> list[Assignment]:
+        """The chosen placements that can start: idle devices go to the highest-ranked stage."""
+        candidates, proposal = self._frontier.kept, self._proposal
+        free = self._frontier.outlook.free <= 0.0
+        count = 0
+        for row in chosen.tolist():
+            devices = candidates.devices[row, : candidates.rows["width"][row]]
+            if free[devices].all():
+                proposal.rows[count] = candidates.rows[row]
+                proposal.devices[count] = candidates.devices[row]
+                proposal.counts[count] = candidates.counts[row]
+                count += 1
+            # If it waits for these devices, nobody of lower rank may take them.
+            free[devices] = False
+        return assignments(proposal, count)
+
+    def _consider(self, proposal: list[Assignment], kept: list[Assignment], value: float) -> float:
+        """Take a proposal if it is better, else those of its placements that are; the value."""
+        found = self._take_if_better(range(len(proposal)), value)
+        if found < value or len(proposal) == 1:
+            return found
+        same = _places(kept)
+        for row, assignment in enumerate(proposal):
+            if not _places([assignment]) <= same:
+                found = self._take_if_better([row], found)
+        return found
+
+    def _take_if_better(self, rows: Sequence[int], value: float) -> float:
+        found = self._incumbent.consider(self._proposal, rows, value)
+        self.counters["plans_taken"] += found < value
+        return found
+
+
+def _places(placed: Sequence[Assignment]) -> set[tuple[int, tuple[int, ...]]]:
+    return {(assignment.stage, assignment.devices) for assignment in placed}

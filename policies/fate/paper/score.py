@@ -1,0 +1,225 @@
+"""Part 2 of FATE: what a placement leaves behind for the stages that come later.
+
+score(v, S) = immediate cost
+            + horizon x sum over descendants u of decay^distance x (best cost of u after v -> S)
+            + regret of the weights that v -> S evicts and that are needed again
+            + price of a scarce device for a stage that could run elsewhere
+
+after FATE (Huang et al., arXiv 2605.07238). Each of the four dimensions of state has a weight:
+residency (loads of descendants, regret), locality (transfers to them), prefix reuse (what they
+find cached), reachability (the price). "Best cost after" is exact in the model: the placement is
+committed to a scratch state and the descendant's cheapest device is looked up there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fate_gym.jit import Block, inlined, kernel, scalar, table
+from fate_gym.kernel.commit import reserve, take_back
+from fate_gym.kernel.cost import (
+    context_hit_tokens,
+    drain_estimate,
+    prefill_seconds,
+    prefix_hit_tokens,
+    shard_cost,
+)
+from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import (
+    MODEL_STAGE,
+    PLACED,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
+from fate_gym.kernel.transfer import transfer_seconds
+from policies.fate.kinds import interchangeable
+
+MOST_DESCENDANTS = 24
+"""Kinds of descendants of one stage that are looked at; the nearest first."""
+
+
+class Weights(NamedTuple):
+    """Weights of the score; 0 switches a term off. ``depth`` is the horizon in edges."""
+
+    residency: float
+    locality: float
+    prefix: float
+    reachability: float
+    horizon: float
+    decay: float
+    depth: int
+
+
+class Outlook(Block):
+    """What lies ahead. D devices, M models, H descendants."""
+
+    descendant_count: int = scalar("i8", "of the stage at hand")
+    free: Any = table("f8", "D", unit="s", text="from now until the device is free")
+    need: Any = table("i8", "M", text="known stages still to be placed, by model")
+    scarce: Any = table("f8", "D", text="share of work that few devices can do, 0..1")
+    descendants: Any = table("i8", "H", text="of the stage at hand, nearest first")
+    distances: Any = table("i8", "H", text="edges to them")
+
+
+class Frontier(NamedTuple):
+    """What candidates are scored on.
+
+    Attributes:
+        problem: as the planner sees it.
+        start: the run as it stands.
+        after: scratch; a copy of ``start`` between calls.
+        log: without rows.
+        generated: the placements of the stage at hand.
+        kept: the best of all stages.
+        outlook: what lies ahead.
+    """
+
+    problem: ProblemArrays
+    start: StateArrays
+    after: StateArrays
+    log: LogArrays
+    generated: Placements
+    kept: Placements
+    outlook: Outlook
+
+
+@kernel
+def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
+    """Fill which models are needed, and which devices are scarce."""
+    need, scarce = outlook.need, outlook.scarce
+    for m in range(need.size):
+        need[m] = 0
+    for d in range(scarce.size):
+        scarce[d] = 0.0
+    total = 0.0
+    for s in range(p.stages.size):
+        stage = p.stages[s]
+        # Stages of workflows that have not arrived still miss their arrival.
+        known = p.workflows[stage.workflow].arrival <= st.now
+        if st.stages[s].status >= PLACED or not known or stage.model < 0:
+            continue
+        need[stage.model] += 1
+        total += stage.mean_seconds
+        hosts = 0
+        for d in range(scarce.size):
+            hosts += p.clean_seconds[s, d] < np.inf
+        if 2 * hosts <= scarce.size:
+            for d in range(scarce.size):
+                if p.clean_seconds[s, d] < np.inf:
+                    scarce[d] += stage.mean_seconds / hosts
+    if total > 0.0:
+        for d in range(scarce.size):
+            scarce[d] = min(1.0, scarce[d] * scarce.size / total)
+
+
+@kernel
+def find_descendants(p: ProblemArrays, s: int, depth: int, outlook: Outlook) -> None:
+    """Fill the nearest descendants of ``s`` that have a model, one of each kind and distance."""
+    outlook.descendant_count = 0
+    begin, end = -1, 0
+    for step in range(1, depth + 1):
+        for i in range(begin, end):
+            parent = s if i < 0 else outlook.descendants[i]
+            for j in range(p.stages[parent].children_from, p.stages[parent].children_to):
+                child = p.edges[p.out_edges[j]].child
+                if p.stages[child].kind == MODEL_STAGE and not _known(p, outlook, child, step):
+                    outlook.descendants[outlook.descendant_count] = child
+                    outlook.distances[outlook.descendant_count] = step
+                    outlook.descendant_count += 1
+                    if outlook.descendant_count == MOST_DESCENDANTS:
+                        return
+        begin, end = max(end, 0), outlook.descendant_count
+
+
+@inlined
+def _known(p: ProblemArrays, outlook: Outlook, child: int, step: int) -> bool:
+    for i in range(outlook.descendant_count):
+        found = outlook.descendants[i]
+        if found == child:
+            return True
+        if outlook.distances[i] == step and interchangeable(p, found, child):
+            return True
+    return False
+
+
+@kernel
+def score(f: Frontier, weights: Weights, row: int) -> None:
+    """Fill a generated placement: its end, what it costs later, its value, busy seconds."""
+    p, st, after, given = f.problem, f.start, f.after, f.generated
+    placement, devices, counts = given.rows[row], given.devices[row], given.counts[row]
+    s, width = placement.stage, placement.width
+    for i in range(width):
+        turn = drain_estimate(p, st, devices[i])
+        given.busy[row, i] = shard_cost(p, st, s, devices[i], counts[i], turn).busy
+    later = 0.0
+    if not _is_restricted(p, f.outlook, s):
+        for i in range(width):
+            scarce = f.outlook.scarce[devices[i]]
+            later += weights.reachability * scarce * given.busy[row, i]
+    end = reserve(p, after, f.log, s, devices, counts, width)
+    if p.stages[s].model >= 0:
+        later += _consequences(f, weights, row, max(st.now, end))
+    take_back(p, st, after, s, devices, width)
+    placement.end = end
+    placement.later = later
+    placement.value = (end - st.now) + later
+
+
+@inlined
+def _is_restricted(p: ProblemArrays, outlook: Outlook, s: int) -> bool:
+    """Whether stage ``s`` can run on scarce devices only."""
+    for d in range(p.devices.size):
+        if outlook.scarce[d] == 0.0 and p.clean_seconds[s, d] < np.inf:
+            return False
+    return True
+
+
+@inlined
+def _consequences(f: Frontier, weights: Weights, row: int, when: float) -> float:
+    """Regret of evicted weights, and what the descendants cost from ``when`` on, in ``f.after``."""
+    p, st, after, outlook = f.problem, f.start, f.after, f.outlook
+    later = 0.0
+    for i in range(f.generated.rows[row].width):
+        d = f.generated.devices[row, i]
+        for m in range(p.models.size):
+            if outlook.need[m] > 0 and st.resident[d, m] > 0 and after.resident[d, m] == 0:
+                holders = 0
+                for other in range(p.devices.size):
+                    holders += after.resident[other, m] > 0
+                later += weights.residency * p.load_seconds[m, d] / (1.0 + holders)
+    if weights.horizon > 0.0:
+        for i in range(outlook.descendant_count):
+            cost = _best_cost(p, after, outlook.descendants[i], when, weights)
+            later += weights.horizon * weights.decay ** outlook.distances[i] * cost
+    return later
+
+
+@inlined
+def _best_cost(p: ProblemArrays, st: StateArrays, u: int, when: float, weights: Weights) -> float:
+    """Seconds from ``when`` to the end of ``u`` on its best device, as far as it is known."""
+    best = np.inf
+    stage = p.stages[u]
+    for d in range(p.devices.size):
+        if p.clean_seconds[u, d] == np.inf:
+            continue
+        drain = drain_estimate(p, st, d)
+        load = 0.0
+        if st.resident[d, stage.model] == 0:
+            load = weights.residency * p.load_seconds[stage.model, d]
+        transfer = 0.0
+        if weights.locality > 0.0:
+            turn = max(when, drain) if p.contention else when
+            transfer, _ = transfer_seconds(p, st, u, d, 1.0, turn)
+            transfer *= weights.locality
+        run = p.clean_seconds[u, d]
+        if weights.prefix > 0.0:
+            prefix = prefix_hit_tokens(p, st, u, d)
+            context = context_hit_tokens(p, st, u, d)
+            if prefix > 0.0 or context > 0.0:
+                prefill = prefill_seconds(p, u, d, stage.queries, prefix, context)
+                run -= weights.prefix * (run - (p.decode_seconds[u, d] + prefill))
+        best = min(best, max(0.0, drain - when) + max(load, transfer) + run)
+    return best

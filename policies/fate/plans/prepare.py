@@ -1,0 +1,58 @@
+"""What the plays of one event have in common."""
+
+from __future__ import annotations
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.numbers import event_of
+from fate_gym.kernel.schema import DONE, PLACED, ProblemArrays, StateArrays
+from policies.fate.plans.schema import Workspace
+
+
+@kernel
+def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace, horizon: int) -> None:
+    """Fill tails and depths of stages, and which workflows are known and when they end at least.
+
+    Args:
+        p: the problem.
+        st: the state that plays start from.
+        ws: filled; knows the floors.
+        horizon: edges that are played; with 0 tails count for nothing.
+    """
+    _find_tails(p, ws, horizon)
+    _find_depths(p, st, ws)
+    for w in range(p.workflows.size):
+        workflow = ws.workflows[w]
+        workflow.settled = 0.0
+        workflow.known = 2 if p.workflows[w].arrival <= st.now else 0
+        for s in range(p.workflows[w].stages_from, p.workflows[w].stages_to):
+            if st.stages[s].status == DONE:
+                workflow.settled = max(workflow.settled, st.stages[s].end + ws.stages[s].tail)
+            elif workflow.known > 0:
+                workflow.known = 1
+    for i in range(st.event_count):
+        s, _ = event_of(p, st.events[i].id)
+        workflow = ws.workflows[p.stages[s].workflow]
+        workflow.settled = max(workflow.settled, st.events[i].time + ws.stages[s].tail)
+
+
+@inlined
+def _find_tails(p: ProblemArrays, ws: Workspace, horizon: int) -> None:
+    for i in range(p.topological.size - 1, -1, -1):
+        s = p.topological[i]
+        tail = 0.0
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            child = p.edges[p.out_edges[j]].child
+            tail = max(tail, ws.stages[child].floor + ws.stages[child].tail)
+        ws.stages[s].tail = 0.0 if horizon == 0 else tail
+
+
+@inlined
+def _find_depths(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
+    for i in range(p.topological.size):
+        s = p.topological[i]
+        depth = 0
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            parent = p.edges[e].parent
+            if st.stages[parent].status < PLACED:
+                depth = max(depth, ws.stages[parent].depth + 1)
+        ws.stages[s].depth = depth

@@ -1,0 +1,190 @@
+"""What a plan is, and what plays and searches keep beside it: every field once.
+
+Shapes: S stages, D devices, W workflows, K = ``max_shards``, N kinds of stages
+(`policies.fate.kinds`), F forks with drawn futures.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.jit import Block, Row, column, scalar, table
+from fate_gym.kernel.placements import Placements, new_placements
+from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
+
+Integers = NDArray[np.int64]
+FIRST_RANDOM = 0x9E3779B97F4A7C15
+
+
+class PlannedStage(Row):
+    """When a stage runs."""
+
+    key: float = column("f8", "order of the ready stages: smallest first")
+    not_before: float = column("f8", "does not start before this time", "s")
+    width: int = column("i8", "devices planned; 0: the stage chooses when its turn comes")
+
+
+class Plan(Block):
+    """Where every stage runs and in what order."""
+
+    stages: Any = table(PlannedStage, "S", text="stages")
+    devices: Any = table("i8", "S", "K", text="device numbers")
+    counts: Any = table("i8", "S", "K", text="queries of each device")
+
+
+class KindBias(Row):
+    """What a biased list schedule makes of a kind of stage."""
+
+    shift: float = column("f8", "added to the keys")
+    spread: int = column("i8", "devices that a stage chooses, at most")
+
+
+class Biases(Block):
+    """What a list schedule prefers (`policies.fate.rollout.tuning`)."""
+
+    kinds: Any = table(KindBias, "N", text="kinds of stages")
+    seconds: Any = table("f8", "N", "D", unit="s", text="added to an end when a stage chooses")
+    shifts: Any = table("f8", "W", text="added to the keys of a workflow's stages")
+
+
+class DeviceTurn(Row):
+    """A device at the instant that is planned."""
+
+    turn: float = column("f8", "when it is expected to be free, with what is planned", "s")
+    brings: int = column("i8", "the model that a stage planned at this instant brings, -1")
+    free: int = column("i8", "1: idle, and no stage is planned on it")
+    version: int = column("i8", "of its memory: changes with every placement")
+
+
+class StageFacts(Row):
+    """What plays want to know of a stage."""
+
+    floor: float = column("f8", "it takes at least that long, however it is placed", "s")
+    tail: float = column("f8", "at least that long from its end to its workflow's", "s")
+    depth: int = column("i8", "edges from the frontier")
+    kind: int = column("i8", "number of its kind")
+
+
+class WorkflowValue(Row):
+    """What a workflow counts in the objective."""
+
+    known: int = column("i8", "0: has not arrived, 1: under way, 2: has ended")
+    weight: float = column("f8", "in the objective; 0: does not count")
+    origin: float = column("f8", "what its end is counted from", "s")
+    alone: float = column("f8", "it takes that long without any other", "s")
+    settled: float = column("f8", "no end before this, whatever is decided", "s")
+    end: float = column("f8", "the same in the running play", "s")
+
+
+class Seconds(Row):
+    """The cost of a stage on a device, but for the load; of one version of the device."""
+
+    transfer: float = column("f8", "of its inputs", "s")
+    run: float = column("f8", "prefill + decode", "s")
+    version: int = column("i8", "of the device when they were looked up")
+
+
+class Workspace(Block):
+    """The tables of plays and searches."""
+
+    work: int = scalar(
+        "i8", "of all plays: 1 for a stage placed, 1 for each 8 devices compared for one"
+    )
+    version: int = scalar("i8", "counts changes of any device in any play")
+    placed: int = scalar("i8", "stages placed in the running play")
+    wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
+    second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
+    random: Any = scalar("u8", "state of the random numbers")
+    movable_count: int = scalar("i8", "length of `movable`")
+    path_length: int = scalar("i8", "length of `path`")
+
+    devices: Any = table(DeviceTurn, "D", text="devices")
+    stages: Any = table(StageFacts, "S", text="stages")
+    workflows: Any = table(WorkflowValue, "W", text="workflows")
+    cached: Any = table(Seconds, "S", "D", text="costs, looked up once for a version of a device")
+    futures: Any = table("i8", "F", text="addresses of forks with drawn futures")
+    order: Any = table("i8", "S", text="the ready stages by key")
+    started: Any = table("i8", "S", text="what the last dispatch has placed")
+    firsts: Any = table("i8", "S", text="scratch: a ready stage of each kind")
+    movable: Any = table("i8", "S", text="stages whose plan a search may change")
+    path: Any = table("i8", "S", text="those of them that decide the objective")
+    late: Any = table("f8", "W", text="scratch: by how much workflows are late, worst first")
+
+
+class Style(NamedTuple):
+    """How a plan is played, and how it is valued.
+
+    Attributes:
+        objective: one of `policies.fate.plans.objective`.
+        shards: devices that may share a stage which chooses for itself, at most.
+        strict: 1: such a stage does not see residency and caches.
+        biased: 1: it keeps to the `Biases`.
+        horizon: edges from the frontier that are played, -1: all.
+    """
+
+    objective: int
+    shards: int
+    strict: int
+    biased: int
+    horizon: int
+
+
+class Context(NamedTuple):
+    """What plays and searches work on. Everything but ``problem`` and ``log`` is written to.
+
+    Attributes:
+        problem: as the planner sees it.
+        start: the run as it stands, to be played on as expected; plays begin with a copy of it.
+        state: what is played.
+        ended: the end of the play that a search goes on from.
+        log: without rows.
+        best: the best plan so far.
+        base: a list schedule in which nothing has been chosen yet.
+        draft: the plan that is being tried.
+        found: the best that a search has found, or the one that it goes on from.
+        played: what the last play made of its plan.
+        biases: of list schedules.
+        kept: those to go back to.
+        choice: room for one placement.
+        work: everything else.
+    """
+
+    problem: ProblemArrays
+    start: StateArrays
+    state: StateArrays
+    ended: StateArrays
+    log: LogArrays
+    best: Plan
+    base: Plan
+    draft: Plan
+    found: Plan
+    played: Plan
+    biases: Biases
+    kept: Biases
+    choice: Placements
+    work: Workspace
+
+
+def new_context(p: ProblemArrays, kinds: Integers, futures: int) -> Context:
+    """Room for the plays of one run.
+
+    Args:
+        p: the problem as the planner sees it.
+        kinds: (S,) the number of each stage's kind.
+        futures: number of drawn futures.
+    """
+    stages, devices, workflows = p.stages.size, p.devices.size, p.workflows.size
+    work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures)
+    work.random = FIRST_RANDOM
+    work.stages["kind"] = kinds
+    biases = Biases.allocate(N=int(kinds.max()) + 1, D=devices, W=workflows)
+    start, state, ended = (new_state(p) for _ in range(3))
+    best, base, draft, found, played = (Plan.allocate(S=stages, K=p.max_shards) for _ in range(5))
+    choice = new_placements(1, p.max_shards, devices)
+    return Context(
+        p, start, state, ended, NO_LOG, best, base, draft, found, played, biases, biases.copy(),
+        choice, work,
+    )  # fmt: skip

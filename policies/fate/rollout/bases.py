@@ -1,0 +1,84 @@
+"""The list schedules that plans begin with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fate_gym.jit import copy_block, kernel
+from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import LogArrays, ProblemArrays
+from policies.fate.plans.edit import follow_log, unplan
+from policies.fate.plans.schema import Context, Plan
+from policies.fate.rollout.orders import order_stages
+from policies.list_scheduling.play import play
+from policies.list_scheduling.rules import (
+    DYNAMIC_LEVEL,
+    MAX_MIN,
+    STATE,
+    STRICT,
+    SUFFERAGE,
+    UPWARD_RANK,
+    Rules,
+)
+from policies.list_scheduling.tables import dynamic_levels
+
+
+class Base(NamedTuple):
+    """A list schedule: an order, whether it sees the state, and devices that share a stage."""
+
+    order: int
+    strict: int
+    shards: int
+
+
+EXACT: tuple[Rules, ...] = (
+    Rules(UPWARD_RANK, STATE, 1, 1),
+    Rules(UPWARD_RANK, STRICT, 1, 1),
+    Rules(UPWARD_RANK, STATE, 1, 1, ahead=1),
+)
+"""The policies ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, to the last bit."""
+RENEWED: tuple[Rules, ...] = (
+    Rules(DYNAMIC_LEVEL, STATE, 1, 1),
+    Rules(MAX_MIN, STATE, 1, 1),
+    Rules(SUFFERAGE, STATE, 1, 1),
+)
+"""For a workflow alone also ``dls_boosted``, ``max_min_boosted`` and a lazy ``sufferage_boosted``.
+
+They see which stages read the same prefix, as ranks do not: chosen on suite prefix_reuse, seed 100
+(its results are of other seeds)."""
+
+
+def policies_of(p: ProblemArrays) -> tuple[Rules, ...]:
+    """The rules of the list schedulers whose plans are offered as they are."""
+    if p.workflows.size > 1:
+        return EXACT
+    levels = np.zeros(p.stages.size)
+    dynamic_levels(p, 0, levels)
+    return EXACT + tuple(
+        rules._replace(priority=levels) if rules.order == DYNAMIC_LEVEL else rules
+        for rules in RENEWED
+    )
+
+
+@kernel
+def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays) -> None:
+    """Let ``c.draft`` be the plan of a list scheduler, for all that is not placed.
+
+    ``log`` has room for the rows of the run so far and of what is left; its content is lost.
+    """
+    copy_block(c.state, c.start)
+    first = c.state.shard_rows
+    play(c.problem, c.state, log, rules, choices, c.ended, c.log)
+    copy_block(c.draft, c.best)
+    unplan(c.start, c.draft)
+    follow_log(log, first, min(c.state.shard_rows, log.shards.size), c.draft)
+
+
+@kernel
+def plan_by_order(c: Context, order: int, plan: Plan) -> None:
+    """Let ``plan`` be a list schedule: an order, and all that is not placed chooses."""
+    copy_block(plan, c.best)
+    unplan(c.start, plan)
+    order_stages(c.problem, c.start, c.work, plan, order)

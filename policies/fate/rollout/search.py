@@ -1,0 +1,157 @@
+"""Local search: a complete plan is changed as long as that helps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.kernel.schema import PLACED, TOOL_STAGE, ProblemArrays, StateArrays
+from policies.fate.plans.objective import EQUAL, MAKESPAN
+from policies.fate.plans.schema import Context, Style, Workspace
+from policies.fate.rollout.draws import pick, slack, uniform
+from policies.fate.rollout.moves import change
+from policies.fate.rollout.valuing import value_of
+
+SAME_PATH = 24
+"""Changes that are tried before the path that decides the objective is looked up again."""
+TWO_MOVES = 0.25
+"""How often a change is two moves."""
+
+
+@kernel
+def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
+    """Change ``c.best``, in which every known stage is planned; returns the value it comes to.
+
+    Changes that leave the value as it is are kept when stages end earlier on the whole. With
+    ``heat`` a change may make the plan worse by that share at first.
+
+    Args:
+        c: the context; ``found`` is the plan that the search goes on from.
+        style: how plans are played.
+        most_work: of all plays together, see `Workspace`.
+        heat: share; 0: only improvements.
+    """
+    ws = c.work
+    start = ws.work
+    value = value_of(c, c.best, style, np.inf)
+    copy_block(c.best, c.played)
+    copy_block(c.ended, c.state)
+    _find_movable(c)
+    if ws.movable_count == 0 or value == np.inf:
+        return value
+    second = ws.second
+    copy_block(c.found, c.best)
+    current, current_second = value, second
+    since, tries = 0, 0
+    shards = min(style.shards, c.problem.max_shards)
+    while ws.work - start < most_work and tries < most_work:
+        if since % SAME_PATH == 0:
+            _find_path(c.problem, c.start, c.ended, ws, style.objective)
+        since += 1
+        tries += 1
+        copy_block(c.draft, c.found)
+        change(c.problem, c.draft, ws, shards)
+        if uniform(ws) < TWO_MOVES:
+            change(c.problem, c.draft, ws, shards)
+        worse = slack(ws, heat, (ws.work - start) / most_work)
+        bound = current * (1.0 + worse + EQUAL) if current >= 0.0 else current + EQUAL
+        found = value_of(c, c.draft, style, bound)
+        better = found < current - EQUAL * abs(current)
+        if found > bound or not (better or worse > 0.0 or ws.second < current_second):
+            continue
+        copy_block(c.found, c.played)
+        copy_block(c.ended, c.state)
+        current, current_second, since = found, ws.second, 0
+        if found < value - EQUAL * abs(value) or (found <= value and current_second < second):
+            value, second = found, current_second
+            copy_block(c.best, c.played)
+    return value
+
+
+@inlined
+def _find_movable(c: Context) -> None:
+    """The known stages that are planned and not placed, into ``movable``."""
+    p, st, ws = c.problem, c.start, c.work
+    ws.movable_count = 0
+    for s in range(p.stages.size):
+        if (
+            c.best.stages[s].width > 0
+            and st.stages[s].status < PLACED
+            and p.stages[s].kind != TOOL_STAGE
+            and p.workflows[p.stages[s].workflow].arrival <= st.now
+        ):
+            ws.movable[ws.movable_count] = s
+            ws.movable_count += 1
+
+
+@kernel
+def _find_path(
+    p: ProblemArrays, start: StateArrays, st: StateArrays, ws: Workspace, objective: int
+) -> None:
+    """Movable stages that decide when the last one ends, by walking back from it, into ``path``.
+
+    The last one of all, or of a workflow at random unless the objective is the makespan. What
+    holds a stage up is the stage before it on its device, or else its last parent.
+
+    Args:
+        p: the problem.
+        start: the state that plays start from.
+        st: the end of a play.
+        ws: has ``movable``.
+        objective: what plans are compared by.
+    """
+    ws.path_length = 0
+    s = _last_stage(p, st, ws, objective)
+    while s >= 0 and start.stages[s].status < PLACED and ws.path_length < ws.movable_count:
+        turn, device = st.stages[s].ready_at, -1
+        if p.stages[s].kind != TOOL_STAGE:
+            ws.path[ws.path_length] = s
+            ws.path_length += 1
+            latest = -1.0
+            for k in range(st.stages[s].shards):
+                slot = st.slots[s, k]
+                if slot.start + slot.busy > latest:
+                    latest = slot.start + slot.busy
+                    turn, device = slot.start, slot.device
+        if device >= 0 and turn > st.stages[s].ready_at + 1e-9:
+            s = _stage_before(st, ws, s, device, turn)
+        else:
+            s = _last_parent(p, st, s)
+
+
+@inlined
+def _last_stage(p: ProblemArrays, st: StateArrays, ws: Workspace, objective: int) -> int:
+    workflow = -1
+    if objective != MAKESPAN:
+        workflow = p.stages[ws.movable[pick(ws, ws.movable_count)]].workflow
+    last, end = -1, -1.0
+    for i in range(ws.movable_count):
+        s = ws.movable[i]
+        if (workflow < 0 or p.stages[s].workflow == workflow) and st.stages[s].end > end:
+            last, end = s, st.stages[s].end
+    return last
+
+
+@inlined
+def _stage_before(st: StateArrays, ws: Workspace, s: int, device: int, turn: float) -> int:
+    """The movable stage that ends on a device when the turn of ``s`` comes, -1 without."""
+    before = -1
+    for i in range(ws.movable_count):
+        u = ws.movable[i]
+        if u == s:
+            continue
+        for k in range(st.stages[u].shards):
+            slot = st.slots[u, k]
+            if slot.device == device and abs(slot.start + slot.busy - turn) < 1e-6:
+                before = u
+    return before
+
+
+@inlined
+def _last_parent(p: ProblemArrays, st: StateArrays, s: int) -> int:
+    last, end = -1, -1.0
+    for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+        parent = p.edges[e].parent
+        if st.stages[parent].end > end:
+            last, end = parent, st.stages[parent].end
+    return last

@@ -1,0 +1,123 @@
+"""Biased list schedules: what a list schedule prefers is changed as long as that helps.
+
+Every move changes the preferences of one kind of stage, of one device or of one workflow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.kernel.schema import PLACED, TOOL_STAGE
+from policies.fate.plans.objective import EQUAL
+from policies.fate.plans.schema import Biases, Context, Style
+from policies.fate.rollout.draws import Weights, draw_move, pick, slack, uniform
+from policies.fate.rollout.orders import shift_keys
+from policies.fate.rollout.valuing import value_of
+
+AVOID, LEAN, RESERVE, CLEAR_DEVICE, CLEAR_KIND, SHIFT, SPREAD = range(7)
+WEIGHTS: Weights = (30, 15, 15, 10, 5, 15, 10)
+"""Per cent: how often each of the moves above is made."""
+
+
+@kernel
+def tune(c: Context, style: Style, value: float, most_work: int, heat: float) -> float:
+    """Change ``c.biases`` as long as the list schedule ``c.base`` gets better.
+
+    Returns the value of ``c.best``, which becomes what the best schedule came to if that is less
+    than ``value``, the value of ``c.best`` at the start. With ``heat`` a change may make the
+    schedule worse by that share at first.
+    """
+    p, ws = c.problem, c.work
+    scale, span = _find_scale(c)
+    if ws.movable_count == 0:
+        return value
+    shards = min(style.shards, p.max_shards)
+    start = ws.work
+    copy_block(c.draft, c.base)
+    shift_keys(p, c.start, ws, c.biases, c.base, c.draft)
+    current = value_of(c, c.draft, style, np.inf)
+    second = ws.second
+    if current < value:
+        value = current
+        copy_block(c.best, c.played)
+    copy_block(c.kept, c.biases)
+    while ws.work - start < most_work:
+        for _ in range(1 + int(3.0 * uniform(ws) * uniform(ws))):
+            _change(c, scale, span, ws.movable[pick(ws, ws.movable_count)], shards)
+        shift_keys(p, c.start, ws, c.biases, c.base, c.draft)
+        worse = slack(ws, heat, (ws.work - start) / most_work)
+        bound = current * (1.0 + worse + EQUAL) if current > 0.0 else current + EQUAL
+        found = value_of(c, c.draft, style, bound)
+        better = found < current - EQUAL * abs(current)
+        if found <= bound and (better or worse > 0.0 or ws.second <= second):
+            current, second = found, ws.second
+            copy_block(c.kept, c.biases)
+            if found < value:
+                value = found
+                copy_block(c.best, c.played)
+        else:
+            copy_block(c.biases, c.kept)
+    return value
+
+
+@inlined
+def _find_scale(c: Context) -> tuple[float, float]:
+    """Fill ``movable`` with the known stages to be placed: their mean seconds, half of their keys.
+
+    What biases and shifts are measured by.
+    """
+    p, st, ws = c.problem, c.start, c.work
+    count = 0
+    low, high, scale = np.inf, -np.inf, 0.0
+    for s in range(p.stages.size):
+        known = p.workflows[p.stages[s].workflow].arrival <= st.now
+        if known and st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
+            ws.movable[count] = s
+            count += 1
+            key = c.base.stages[s].key
+            low, high = min(low, key), max(high, key)
+            scale += p.stages[s].mean_seconds
+    ws.movable_count = count
+    return scale / max(1, count), 0.5 * (high - low) + 1e-9
+
+
+@kernel
+def _change(c: Context, scale: float, span: float, s: int, shards: int) -> None:
+    """One random move, for the kind or the workflow of stage ``s``.
+
+    Biases are at most a few times ``scale``, shifts at most ``span``.
+    """
+    ws, biases = c.work, c.biases
+    kind = ws.stages[s].kind
+    d = pick(ws, c.problem.devices.size)
+    move = draw_move(ws, WEIGHTS)
+    if move == AVOID:
+        avoided = biases.seconds[kind, d] > 0.0
+        biases.seconds[kind, d] = 0.0 if avoided else scale * 4.0 * uniform(ws)
+    elif move == LEAN:
+        biases.seconds[kind, d] = scale * (2.0 * uniform(ws) - 1.0)
+    elif move == RESERVE:
+        _reserve(biases, kind, d, scale)
+    elif move == CLEAR_DEVICE:
+        for k in range(biases.kinds.size):
+            biases.seconds[k, d] = 0.0
+    elif move == CLEAR_KIND:
+        for other in range(c.problem.devices.size):
+            biases.seconds[kind, other] = 0.0
+    elif move == SHIFT or shards < 2:
+        if c.problem.workflows.size > 1 and uniform(ws) < 0.6:
+            biases.shifts[c.problem.stages[s].workflow] += span * (2.0 * uniform(ws) - 1.0)
+        else:
+            biases.kinds[kind].shift += span * (2.0 * uniform(ws) - 1.0)
+    else:
+        biases.kinds[kind].spread = 1 + pick(ws, shards)
+
+
+@inlined
+def _reserve(biases: Biases, kind: int, d: int, scale: float) -> None:
+    """A device for one kind alone."""
+    for k in range(biases.kinds.size):
+        if k != kind:
+            biases.seconds[k, d] += scale
+    biases.seconds[kind, d] = 0.0
