@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from fate_gym.jit import Block, FloatMatrix, Floats, Ints, inlined, kernel, scalar, table
 from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
 from policies.base import Assignment, DecisionView
-from policies.list_scheduling import tables
 from policies.list_scheduling.plan_queues import PlanQueues
 from policies.list_scheduling.rules import NO_PENALTY
+from policies.list_scheduling.tables import PENALTIES, PRIORITIES, stages_of
 
 Method = Literal["heft", "cpop", "peft"]
-_TABLES: dict[Method, tuple[Callable[..., None], Callable[..., None] | None]] = {
-    "heft": (tables.upward_ranks, None),
-    "cpop": (tables.paths_through, tables.critical_path_device),
-    "peft": (tables.mean_optimistic_costs, tables.optimistic_costs),
+_TABLES: dict[Method, tuple[str, str]] = {
+    "heft": ("upward_rank", "earliest_finish"),
+    "cpop": ("path_through", "critical_path"),
+    "peft": ("optimistic_cost", "optimistic_cost"),
 }
-"""Priorities and penalties of the methods."""
+"""Order and rule for the device of each method."""
 
 
 class OfflineScheduler:
@@ -69,7 +69,7 @@ class OfflineScheduler:
             now=view.now,
             insertion=self._insertion,
         )
-        own = np.arange(p.stages.size)[tables.stages_of(p, workflow)]
+        own = np.arange(p.stages.size)[stages_of(p, workflow)]
         # A stage of no length stands before the one that starts at the same time.
         order = own[np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))]
         for device in range(view.devices):
@@ -80,12 +80,12 @@ def method_tables(
     p: ProblemArrays, workflow: int, method: Method
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(S,) priorities and (S, D) or empty penalties of a method, for one workflow."""
-    fill_priority, fill_penalty = _TABLES[method]
+    order, device = _TABLES[method]
     priority, penalty = np.zeros(p.stages.size), NO_PENALTY
-    fill_priority(p, workflow, priority)
-    if fill_penalty is not None:
+    PRIORITIES[order](p, workflow, priority)
+    if device in PENALTIES:
         penalty = np.zeros(p.clean_seconds.shape)
-        fill_penalty(p, workflow, penalty)
+        PENALTIES[device](p, workflow, penalty)
     return priority, penalty
 
 
@@ -127,7 +127,7 @@ def plan_workflow(
         insertion: into the first gap that fits; False: behind all others.
     """
     # Topological order first, then a stable sort: equal priorities keep parents in front.
-    own = p.topological[tables.stages_of(p, workflow)]
+    own = p.topological[stages_of(p, workflow)]
     ranked = own[np.argsort(-priority[own], kind="stable")]
     plan = OfflinePlan.allocate(S=priority.size, D=available.size, N=ranked.size)
     plan.insertion, plan.now = int(insertion), now

@@ -58,12 +58,7 @@ def decide_instant(
 
 @inlined
 def _occupy(
-    p: ProblemArrays,
-    st: StateArrays,
-    log: LogArrays,
-    rules: Rules,
-    choices: Placements,
-    row: int,
+    p: ProblemArrays, st: StateArrays, log: LogArrays, rules: Rules, choices: Placements, row: int
 ) -> None:
     """Place a choice in the state in which an instant is planned."""
     s, width = choices.rows[row].stage, choices.rows[row].width

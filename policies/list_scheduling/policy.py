@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,10 @@ from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import Simulator
 from policies.base import Assignment, DecisionView, assignments
-from policies.list_scheduling import rules, tables
+from policies.list_scheduling import rules
 from policies.list_scheduling.play import decide_instant, play
 from policies.list_scheduling.rules import Rules
+from policies.list_scheduling.tables import PENALTIES, PRIORITIES
 
 Order = Literal[
     "fcfs",
@@ -41,16 +42,7 @@ _ORDERS: dict[str, int] = {
     "fdws": rules.FDWS,
     "rank_hybd": rules.RANK_HYBD,
 }
-_PRIORITIES: dict[str, Callable[..., None]] = {
-    "path_through": tables.paths_through,
-    "optimistic_cost": tables.mean_optimistic_costs,
-    "dynamic_level": tables.dynamic_levels,
-}
-_PENALTIES: dict[str, Callable[..., None]] = {
-    "critical_path": tables.critical_path_device,
-    "optimistic_cost": tables.optimistic_costs,
-}
-_DEVICES = ("earliest_finish", "look_ahead", *_PENALTIES)
+_DEVICES = ("earliest_finish", "look_ahead", *PENALTIES)
 
 
 class InstantPlanner:
@@ -139,7 +131,9 @@ class ListScheduler:
                 remedy="use device earliest_finish, or max_shards 1 and an order that is a list",
             )
         self.name = name
-        self._priority, self._penalty = _PRIORITIES.get(order), _PENALTIES.get(device)
+        self._priority, self._penalty = None, PENALTIES.get(device)
+        if _ORDERS[order] in (rules.PRIORITY, rules.DYNAMIC_LEVEL):
+            self._priority = PRIORITIES[order]
         self._rules = Rules(
             order=_ORDERS[order],
             rule=rules.STATE if boosted else rules.STRICT,

@@ -7,6 +7,8 @@ arrives. Tools, which run on the host, count with their seconds and no choice of
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -155,3 +157,16 @@ def _median_seconds(p: ProblemArrays, s: int, row: Floats) -> float:
             row[i] = seconds
             hosts += 1
     return float((row[(hosts - 1) // 2] + row[hosts // 2]) / 2.0)
+
+
+PRIORITIES: dict[str, Callable[..., None]] = {
+    "upward_rank": upward_ranks,
+    "path_through": paths_through,
+    "optimistic_cost": mean_optimistic_costs,
+    "dynamic_level": dynamic_levels,
+}
+PENALTIES: dict[str, Callable[..., None]] = {
+    "critical_path": critical_path_device,
+    "optimistic_cost": optimistic_costs,
+}
+"""What fills the tables, by the names of orders and of rules for the device."""

@@ -117,9 +117,7 @@ def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray
     most = np.r_[(speed.ravel() > 0.0).astype(float), np.inf]
     # Without integer variables `milp` is `linprog` with less in front of the solver.
     result = milp(
-        objective,
-        constraints=LinearConstraint(carries, -np.inf, limits),
-        bounds=Bounds(0.0, most),
+        objective, constraints=LinearConstraint(carries, -np.inf, limits), bounds=Bounds(0.0, most)
     )
     shares: NDArray[np.float64] = result.x[:share].reshape(models, devices)
     return shares * speed

@@ -63,12 +63,7 @@ class Mooncake:
         return [Assignment(stage, (device,), None, holder if fetch[device] else None)]
 
     def first_token(
-        self,
-        view: DecisionView,
-        stage: int,
-        own: np.ndarray,
-        holder: int,
-        fetch: np.ndarray,
+        self, view: DecisionView, stage: int, own: np.ndarray, holder: int, fetch: np.ndarray
     ) -> np.ndarray:
         """(D,) when prefill would end. ``fetch`` (D,): where the prefix comes from ``holder``."""
         best = int(own[holder])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.jit import FloatMatrix, Floats, IntMatrix, kernel
+from fate_gym.jit import FloatMatrix, Floats, IntMatrix, Ints, inlined, kernel
 from policies.base import DecisionView, OneAtATime
 from policies.proxies.base import least
 
@@ -105,7 +107,7 @@ class Murakkab(OneAtATime):
         counts = np.bincount(kind_of.ravel())
         demand = np.array([self._demand[model] for model in models]) * self._headroom
         rates, prices = (np.ascontiguousarray(a) for a in (kinds[:, 1:].T, kinds[:, 0]))
-        replicas = fewest_replicas(demand, rates, prices, counts)
+        replicas = fewest_replicas(replica_program(demand, rates, prices, counts))
         free = [np.flatnonzero(kind_of.ravel() == kind).tolist() for kind in range(counts.size)]
         hosts: dict[int, list[int]] = {}
         for stay in (True, False):
@@ -123,92 +125,80 @@ class Murakkab(OneAtATime):
         self._hosts = {model: np.array(mine, np.int64) for model, mine in hosts.items()}
 
 
-def fewest_replicas(
-    demand: NDArray[np.float64],
-    speed: NDArray[np.float64],
-    price: NDArray[np.float64],
-    counts: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """(M, C) replicas of each model on each kind of device, by an integer program.
+class Program(NamedTuple):
+    """What replicas to buy, for M models on C kinds of device, as an integer program.
 
         minimise   price of the replicas
                    + penalties for demand not carried and, larger, for models without any
         subject to replicas of a model carry its demand, and one is there at least
                    no more replicas of a kind than devices
 
-    Args:
+    Attributes:
         demand: (M,) work a second.
         speed: (M, C) work a second of a replica; 0: the kind cannot run the model.
         price: (C,) of a device.
         counts: (C,) devices of each kind.
+        penalty: for a unit of demand that is not carried.
+        without: for a model without a replica.
     """
+
+    demand: Floats
+    speed: FloatMatrix
+    price: Floats
+    counts: Ints
+    penalty: float
+    without: float
+
+
+def replica_program(demand: Floats, speed: FloatMatrix, price: Floats, counts: Ints) -> Program:
+    """The program of these numbers, with penalties that no price outweighs."""
     penalty = 100.0 * float((price * counts).sum())
-    without = penalty * (1.0 + float(demand.sum()))
-    if np.prod(counts + 1.0) <= MOST_SPLITS:
-        return enumerate_replicas(demand, speed, price, counts, penalty, without)
-    return program_replicas(demand, speed, price, counts, penalty, without)
+    return Program(demand, speed, price, counts, penalty, penalty * (1.0 + float(demand.sum())))
 
 
-def enumerate_replicas(
-    demand: NDArray[np.float64],
-    speed: NDArray[np.float64],
-    price: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    penalty: float,
-    without: float,
-) -> NDArray[np.int64]:
-    """The program's optimum by dynamic programming over the devices that are left.
+def fewest_replicas(program: Program) -> IntMatrix:
+    """(M, C) replicas of each model on each kind of device."""
+    if np.prod(program.counts + 1.0) <= MOST_SPLITS:
+        return enumerate_replicas(program)
+    return solve_replicas(program)
+
+
+def enumerate_replicas(program: Program) -> IntMatrix:
+    """The optimum by dynamic programming over the devices that are left.
 
     A state says how many devices of each kind later models may have, in mixed radix. Faster than
     a solver by far while there are few states.
     """
-    states = np.arange(np.prod(counts + 1))
-    digits = np.stack(np.unravel_index(states, tuple(counts + 1), order="F"), axis=1)
-    choice = np.zeros((demand.size, states.size), np.int64)
-    choose_states(demand, speed, price, np.ascontiguousarray(digits), penalty, without, choice)
-    replicas, left = np.zeros(speed.shape, np.int64), states[-1]
-    for m in range(demand.size):
+    sizes = program.counts + 1
+    states = np.arange(np.prod(sizes))
+    digits = np.stack(np.unravel_index(states, tuple(sizes), order="F"), axis=1)
+    choice = np.zeros((program.demand.size, states.size), np.int64)
+    choose_states(program, np.ascontiguousarray(digits), choice)
+    replicas, left = np.zeros(program.speed.shape, np.int64), states[-1]
+    for m in range(program.demand.size):
         replicas[m] = digits[choice[m, left]]
         left -= choice[m, left]
     return replicas
 
 
 @kernel
-def choose_states(
-    demand: Floats,
-    speed: FloatMatrix,
-    price: Floats,
-    digits: IntMatrix,
-    penalty: float,
-    without: float,
-    choice: IntMatrix,
-) -> None:
+def choose_states(program: Program, digits: IntMatrix, choice: IntMatrix) -> None:
     """Fill ``choice`` (M, states): which state's devices a model gets of those that are left.
 
     ``digits`` (states, C) are the devices of each kind.
     """
     models, states = choice.shape
-    kinds = price.size
     cost, own = np.zeros((models + 1, states)), np.empty(states)
     for m in range(models - 1, -1, -1):
         for b in range(states):
-            carried, able, own[b] = 0.0, False, 0.0
-            for c in range(kinds):
-                carried += speed[m, c] * digits[b, c]
-                own[b] += price[c] * digits[b, c]
-                able = able or (speed[m, c] > 0.0 and digits[b, c] > 0)
-                if speed[m, c] == 0.0 and digits[b, c] > 0:
-                    own[b] = np.inf
-            own[b] += penalty * max(0.0, demand[m] - carried)
-            if not able:
-                own[b] += without
+            own[b] = _replicas_cost(program, m, digits[b])
         for a in range(states):
             cost[m, a] = np.inf
             for b in range(a + 1):
                 if own[b] >= cost[m, a]:
                     continue
                 within = True
-                for c in range(kinds):
+                for c in range(digits.shape[1]):
                     within = within and digits[b, c] <= digits[a, c]
                 # Within each other, digits do not borrow: the difference is the difference.
                 if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
@@ -216,17 +206,25 @@ def choose_states(
                     choice[m, a] = b
 
 
-def program_replicas(
-    demand: NDArray[np.float64],
-    speed: NDArray[np.float64],
-    price: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    penalty: float,
-    without: float,
-) -> NDArray[np.int64]:
-    """The program's optimum by HiGHS, to within 1 %."""
+@inlined
+def _replicas_cost(program: Program, m: int, replicas: Ints) -> float:
+    """Price and penalties of one model's replicas; inf: a kind that cannot run it."""
+    cost, carried, able = 0.0, 0.0, False
+    for c in range(replicas.size):
+        carried += program.speed[m, c] * replicas[c]
+        cost += program.price[c] * replicas[c]
+        able = able or (program.speed[m, c] > 0.0 and replicas[c] > 0)
+        if program.speed[m, c] == 0.0 and replicas[c] > 0:
+            cost = np.inf
+    cost += program.penalty * max(0.0, program.demand[m] - carried)
+    return cost if able else cost + program.without
+
+
+def solve_replicas(program: Program) -> IntMatrix:
+    """The optimum by HiGHS, to within 1 %."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
+    demand, speed, price, counts, penalty, without = program
     models, kinds = speed.shape
     number = models * kinds
     # Variables: replicas, then demand not carried (M), then models without a replica (M).

@@ -35,12 +35,7 @@ class Nalar(Routed):
     """
 
     def __init__(
-        self,
-        *,
-        name: str = "nalar",
-        limit: int = 4,
-        period: float = 10.0,
-        boosted: bool = False,
+        self, *, name: str = "nalar", limit: int = 4, period: float = 10.0, boosted: bool = False
     ) -> None:
         super().__init__(name=name)
         self._limit, self._period, self._finish = limit, period, boosted

@@ -98,12 +98,7 @@ def test_cpop(seed: int) -> None:
     penalty = np.where(path[:, None], 1e9, np.zeros(compiled.clean_seconds.shape))
     penalty[path, compiled.clean_seconds[path].sum(axis=0).argmin()] = 0.0
     plan = plan_workflow(
-        compiled.arrays,
-        0,
-        priority,
-        penalty,
-        available=np.zeros(penalty.shape[1]),
-        now=0.0,
+        compiled.arrays, 0, priority, penalty, available=np.zeros(penalty.shape[1]), now=0.0
     )
     theirs = cpop.CpopScheduler().schedule(instance.network, instance.graph)
     assert plan.end.max() == pytest.approx(theirs.makespan, rel=1e-9)

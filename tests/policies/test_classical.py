@@ -111,11 +111,7 @@ def test_lookahead_lets_children_compete() -> None:
     x on c (2.5 s): y on b until 2.5 + 1 + 3 = 6.5, z on c until 7.5. HEFT sees x alone.
     """
     problem = Problem.classical(
-        {
-            "x": {"a": 1.0, "c": 2.5},
-            "y": {"b": 3.0, "c": 5.0},
-            "z": {"b": 3.0, "c": 5.0},
-        },
+        {"x": {"a": 1.0, "c": 2.5}, "y": {"b": 3.0, "c": 5.0}, "z": {"b": 3.0, "c": 5.0}},
         {("x", "y"): 4.0, ("x", "z"): 4.0},
         link_bytes_s={("a", "b"): 1.0, ("a", "c"): 1.0, ("c", "b"): 4.0},
     )

@@ -153,10 +153,7 @@ def test_unknown_policy() -> None:
 def test_unknown_parameter() -> None:
     with pytest.raises(InputError, match="did you mean 'max_shards'") as raised:
         make_policy("heft_sharded", max_shard=2)
-    assert (raised.value.item, raised.value.field) == (
-        "policy 'heft_sharded'",
-        "params.max_shard",
-    )
+    assert (raised.value.item, raised.value.field) == ("policy 'heft_sharded'", "params.max_shard")
     with pytest.raises(InputError, match="takes no parameters"):
         make_policy("round_robin", turn=1)
     # The name is the registry's business.

@@ -84,11 +84,7 @@ def test_orders_differ() -> None:
         for order in ORDERS
     }
     # The tail becomes ready behind the committed queue.
-    assert orders == {
-        "fcfs": [0, 1, 2, 3],
-        "upward_rank": [1, 0, 2, 3],
-        "min_min": [2, 1, 0, 3],
-    }
+    assert orders == {"fcfs": [0, 1, 2, 3], "upward_rank": [1, 0, 2, 3], "min_min": [2, 1, 0, 3]}
 
 
 def two_models() -> tuple[Cluster, Stage]:
@@ -161,12 +157,7 @@ def test_lazy_waits_for_the_better_device_and_eager_queues() -> None:
 def test_lazy_changes_its_mind() -> None:
     """What was only planned gives way to a stage of higher rank that turns up."""
     problem = Problem.classical(
-        {
-            "running": {"m": 5.0},
-            "low": {"m": 1.0},
-            "host": {"n": 2.0},
-            "high": {"m": 9.0},
-        },
+        {"running": {"m": 5.0}, "low": {"m": 1.0}, "host": {"n": 2.0}, "high": {"m": 9.0}},
         {("host", "high"): 0.0},
     )
     order: dict[bool, list[int]] = {}

@@ -13,7 +13,7 @@ from fate_gym.problem import Problem
 from fate_gym.sim import Simulator
 from policies.proxies.halo import Halo, even
 from policies.proxies.helix import Helix, max_flow
-from policies.proxies.murakkab import Murakkab, fewest_replicas, program_replicas
+from policies.proxies.murakkab import Murakkab, fewest_replicas, replica_program, solve_replicas
 from tests.policies.proxies.cases import call, fixed, problem
 
 # --- Halo -------------------------------------------------------------------------------------
@@ -155,15 +155,16 @@ def test_a_stage_that_no_flow_serves_runs_where_it_can() -> None:
 def test_the_cheapest_replicas_that_carry_the_demand() -> None:
     """A demand of 3: three slow ones cost 3; with two slow ones a fast and a slow one, 4."""
     demand, speed, price = np.array([3.0]), np.array([[2.0, 1.0]]), np.array([3.0, 1.0])
-    assert fewest_replicas(demand, speed, price, np.array([1, 3])).tolist() == [[0, 3]]
-    assert fewest_replicas(demand, speed, price, np.array([1, 2])).tolist() == [[1, 1]]
+    for counts, replicas in (([1, 3], [[0, 3]]), ([1, 2], [[1, 1]])):
+        program = replica_program(demand, speed, price, np.array(counts))
+        assert fewest_replicas(program).tolist() == replicas
 
 
 def test_every_model_has_a_replica_and_no_device_two() -> None:
-    replicas = fewest_replicas(
+    program = replica_program(
         np.array([0.0, 5.0]), np.array([[1.0], [1.0]]), np.array([1.0]), np.array([3])
     )
-    assert replicas.tolist() == [[1], [2]]
+    assert fewest_replicas(program).tolist() == [[1], [2]]
 
 
 @settings(max_examples=25)
@@ -189,11 +190,9 @@ def test_replicas_against_enumeration(models: int, kinds: int, seed: int) -> Non
         *[range(int(counts[c]) + 1) for _ in range(models) for c in range(kinds)]
     )
     best = min(cost(np.array(flat).reshape(models, kinds) * (speed > 0)) for flat in every)
-    assert cost(fewest_replicas(demand, speed, price, counts)) == pytest.approx(best)
-    programmed = program_replicas(
-        demand, speed, price, counts, penalty, penalty * (1.0 + demand.sum())
-    )
-    assert cost(programmed) <= best * 1.011 + 1e-6
+    program = replica_program(demand, speed, price, counts)
+    assert cost(fewest_replicas(program)) == pytest.approx(best)
+    assert cost(solve_replicas(program)) <= best * 1.011 + 1e-6
 
 
 def test_the_least_loaded_replica_by_what_was_sent() -> None:
