@@ -15,6 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+
+from fate_gym.kernel.schema import ProblemArrays
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
 from policies.fate.plans.objective import Objective, check_objective
@@ -92,8 +95,19 @@ class BestKnown:
 
 
 def problem_key(compiled: CompiledProblem) -> str:
-    """A digest of everything that decides a makespan: stages, cluster, costs."""
-    return hashlib.sha256(compiled.arrays.buffer.tobytes()).hexdigest()[:16]
+    """A digest of everything that decides a makespan: stages, cluster, costs.
+
+    Of the values by name: it stays when they lie elsewhere, or a field is added that is zero here.
+    """
+    digest = hashlib.sha256()
+    for name in ProblemArrays.fields:
+        values = np.asarray(getattr(compiled.arrays, name))
+        for column in values.dtype.names or ("",):
+            numbers = values[column] if column else values
+            if numbers.any():
+                digest.update(f"{name}.{column}".encode())
+                digest.update(numbers.astype(np.float64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_best_known(path: Path | None = None) -> dict[str, Entry]:
