@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from fate_gym.compiled import compiled
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, assert_valid
+from fate_gym.sim import Simulator
 from fate_gym.sim.candidates import candidate_count, generate
 from fate_gym.sim.layout import Array, Buffer, problem_view, state_view
+from fate_gym.validator import assert_valid
 from tests.sim.test_simulator import split
 from tests.strategies import certain, problems
 

@@ -28,7 +28,8 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
-from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
+from fate_gym.sim import Simulator, Trace, compile_problem
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from tests.sim.test_engine import Anything
 from tests.strategies import problems

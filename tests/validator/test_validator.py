@@ -20,7 +20,7 @@ from fate_gym import catalog
 from fate_gym.catalog import Execution, Gpu, Model
 from fate_gym.problem import Cluster, Device, Edge, Link, Options, Problem, Stage, Workflow
 from fate_gym.sim.trace import OUTAGE_ROW
-from fate_gym.sim.validator import assert_valid, validate
+from fate_gym.validator import assert_valid, validate
 
 SHARD_FIELDS = [
     ("stage", "i4"), ("slot", "i4"), ("device", "i4"), ("queries", "i4"), ("waves", "i4"),
