@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import check_known
 
 T = TypeVar("T")
 
@@ -220,7 +220,5 @@ def model(name: str) -> Model:
 
 
 def _named(known: dict[str, T], name: str, kind: str) -> T:
-    try:
-        return known[name]
-    except KeyError:
-        raise InputError(f"unknown {kind} {name!r}", remedy=near_matches(name, known)) from None
+    check_known(f"unknown {kind}", name, known)
+    return known[name]

@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-import numpy as np
-
 from fate_gym.catalog.agentic import Link, Step, Template
 from fate_gym.catalog.roles import ModelCall, Span
-from fate_gym.errors import InputError
 from fate_gym.problem import Workflow
 from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
 from fate_gym.workloads.topology import Topology
@@ -41,19 +38,13 @@ def build_template(
     Raises:
         InputError: if the seed is negative.
     """
-    if seed < 0:
-        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     name = f"{template.name}/{tenant}/{run}"
     at_batch, *at_chances = seeded(seed, name, "/run").random(1 + len(template.chances))
-    chosen = {
-        chance
-        for (chance, share), at in zip(template.chances.items(), at_chances, strict=True)
-        if at < share
-    }
+    occurs = dict(zip(template.chances, at_chances, strict=True))
     steps = {
         key: step
         for key, step in template.steps.items()
-        if branches or step.when is None or step.when in chosen
+        if branches or step.when is None or occurs[step.when] < template.chances[step.when]
     }
     topology = _expand(template, name, steps, _counts(steps, seed, name, most=branches))
     deployment = _deploy(template, seed, tenant)
@@ -105,8 +96,7 @@ def _expand(
         for before, link in step.after.items():
             if before in last:
                 edges += _join(last[before], heads, link)
-    array = np.array(sorted(edges, key=lambda edge: (edge[1], edge[0])), dtype=np.int32)
-    return Topology(template.family, name, tuple(types), array.reshape(-1, 2))
+    return Topology.of(template.family, name, types, edges)
 
 
 def _join(parents: list[int], children: list[int], link: Link) -> Iterator[tuple[int, int]]:

@@ -43,9 +43,6 @@ def device_seconds(problem: Problem) -> list[float]:
     hosts: dict[tuple[str, tuple[str, ...] | None], list[tuple[_Rates, float]]] = {}
     totals = []
     for workflow in problem.workflows:
-        inherited = dict.fromkeys((stage.id for stage in workflow.stages), 0)
-        for edge in workflow.edges:
-            inherited[edge.child] += edge.inherited_tokens
         total = 0.0
         for stage in workflow.stages:
             if stage.seconds_on is not None:
@@ -60,15 +57,10 @@ def device_seconds(problem: Problem) -> list[float]:
                         for gpu, count in Counter(names).items()
                         if gpu is not None
                     ]
-                tokens = inherited[stage.id]
+                tokens = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
                 total += sum(share * rates.seconds(stage, tokens) for rates, share in hosts[key])
         totals.append(total)
     return totals
-
-
-def stage_seconds(stage: Stage, inherited: int, model: Model, gpu: Gpu) -> float:
-    """Seconds of prefill and decode of all queries of a stage on one GPU, nothing cached."""
-    return _Rates.of(model, gpu).seconds(stage, inherited)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,6 @@ def assign_roles(
     Raises:
         InputError: if the seed is negative.
     """
-    if seed < 0:
-        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     return build_workflow(
         topology,
         draw_uses(topology, seed),
@@ -324,7 +322,13 @@ def _stages(
 
 
 def seeded(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on the seed and the names alone, in every process."""
+    """A generator that depends on the seed and the names alone, in every process.
+
+    Raises:
+        InputError: if the seed is negative.
+    """
+    if seed < 0:
+        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
