@@ -102,19 +102,26 @@ def build_workflow(
     """
     draws = _draw_lengths(topology, uses, seed)
     inherited, payload = _draw_edges(topology, uses, draws, role_rules())
-    ids = topology.task_ids
     return Workflow(
         id=workflow_id,
         stages=_stages(topology, uses, draws, inherited, application),
-        edges=tuple(
-            Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
-            for (parent, child), size, tokens in zip(
-                topology.edges.tolist(), payload.tolist(), inherited.tolist(), strict=True
-            )
-        ),
+        edges=edges_of(topology, payload.tolist(), inherited.tolist()),
         arrival=arrival,
         tenant=tenant,
         family=topology.family,
+    )
+
+
+def edges_of(
+    topology: Topology, sizes: Sequence[float], inherited_tokens: Sequence[int]
+) -> tuple[Edge, ...]:
+    """The topology's edges with their bytes and inherited tokens."""
+    ids = topology.task_ids
+    return tuple(
+        Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
+        for (parent, child), size, tokens in zip(
+            topology.edges.tolist(), sizes, inherited_tokens, strict=True
+        )
     )
 
 
