@@ -1,7 +1,13 @@
 """What a run was worth: outcomes, mechanism, lower bounds, state intensity, statistics."""
 
-from fate_gym.metrics.bounds import LowerBounds, lower_bounds, problem_bounds, work_bound
-from fate_gym.metrics.intensity import problem_state_intensity, state_intensity
+from fate_gym.metrics.bounds import (
+    BoundInputs,
+    LowerBounds,
+    lower_bounds,
+    problem_bounds,
+    work_bound,
+)
+from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.metrics.mechanism import (
     busy_seconds,
     mechanism_metrics,
@@ -26,6 +32,7 @@ from fate_gym.metrics.statistics import (
 )
 
 __all__ = [
+    "BoundInputs",
     "Interval",
     "LowerBounds",
     "WorkflowOutcome",
@@ -43,7 +50,6 @@ __all__ = [
     "problem_state_intensity",
     "regretted_evictions",
     "scarce_occupancy",
-    "state_intensity",
     "wilcoxon_signed_rank",
     "win_rate",
     "work_bound",

@@ -185,13 +185,3 @@ def _rate(hit: Floats, missed: Floats) -> float:
 
 def _ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole > 0 else float("nan")
-
-
-__all__ = [
-    "SCARCE_SHARE",
-    "busy_seconds",
-    "mechanism_metrics",
-    "regretted_evictions",
-    "scarce_occupancy",
-    "transfer_wait_seconds",
-]

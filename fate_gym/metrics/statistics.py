@@ -191,12 +191,10 @@ def _cluster_sums(data: Floats, clusters: Sequence[Hashable] | None) -> tuple[Fl
             field="clusters",
             remedy="give one label a value",
         )
-    number: dict[Hashable, int] = {}
-    group = np.array([number.setdefault(label, len(number)) for label in clusters])
-    sums, sizes = np.zeros(len(number)), np.zeros(len(number))
-    np.add.at(sums, group, data)
-    np.add.at(sizes, group, 1.0)
-    return sums, sizes
+    number = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
+    group = [number[label] for label in clusters]
+    sums: Floats = np.bincount(group, weights=data).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64)
 
 
 def _resampled_means(
@@ -235,15 +233,3 @@ def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
 
 def _tied(a: Floats, b: Floats, tolerance: float) -> Bools:
     return np.asarray(np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b)))
-
-
-__all__ = [
-    "Interval",
-    "bootstrap_ci",
-    "ecdf",
-    "holm",
-    "paired_difference_ci",
-    "performance_profile",
-    "wilcoxon_signed_rank",
-    "win_rate",
-]
