@@ -8,6 +8,7 @@ prefixes; a run fixes the counts that vary, the batch and the lengths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 
 from fate_gym.catalog.agentic import Link, Step, Template
@@ -113,19 +114,13 @@ def _deploy(template: Template, seed: int, tenant: str) -> dict[str, TypeUse]:
     """Model and system prompt of each role, the same in all runs of a tenant."""
     uses: dict[str, TypeUse] = {}
     for name, part in template.roles.items():
-        if not isinstance(part, ModelCall):
+        if isinstance(part, ModelCall):
+            at_model, at_prefix = seeded(seed, template.name, tenant, name).random(2)
+            uses[name] = TypeUse.of(part, pick(part.models, at_model), 1, at_prefix, group=name)
+        else:
             uses[name] = TypeUse(part)
-            continue
-        at_model, at_prefix = seeded(seed, template.name, tenant, name).random(2)
-        uses[name] = TypeUse(
-            part,
-            pick(part.models, at_model),
-            prefix_tokens=whole(part.prefix, at_prefix) if part.prefix else 0,
-            group=name,
-        )
     return uses
 
 
 def _use(step: Step, deployed: TypeUse, batch: int) -> TypeUse:
-    queries = step.queries * batch if deployed.model is not None else 1
-    return TypeUse(deployed.part, deployed.model, queries, deployed.prefix_tokens, deployed.group)
+    return replace(deployed, queries=step.queries * batch if deployed.model is not None else 1)

@@ -50,6 +50,12 @@ class TypeUse:
     prefix_tokens: int = 0
     group: str = ""
 
+    @classmethod
+    def of(cls, part: ModelCall, model: str, queries: int, at_prefix: float, group: str) -> TypeUse:
+        """A model call with the prefix length at the share ``at_prefix`` of its span."""
+        prefix = whole(part.prefix, at_prefix) if part.prefix else 0
+        return cls(part, model, queries, prefix, group)
+
 
 def assign_roles(
     topology: Topology,
@@ -158,25 +164,17 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
         candidates = {
             role.name: models
             for role in roles().values()
-            if (models := _small_models(role, rules) if wide else role.models)
+            if (models := _models(role, rules.wide_params_b if wide else math.inf))
         }
         place = places[number]
         role = roles()[pick({key: roles()[key].positions[place] for key in candidates}, at_role)]
         # A type's parents come before it in `type_names` unless levels overlap.
         before = [uses[parent] for parent in parents[number] if parent < number]
         weights = _model_weights(candidates[role.name], uses, before, rules)
-        uses.append(
-            TypeUse(
-                role,
-                pick(weights, at_model),
-                min(
-                    whole(role.queries, at_queries),
-                    max(1, rules.queries_per_type // counts[number]),
-                ),
-                whole(role.prefix, at_prefix) if role.prefix else 0,
-                group=f"{name}/{role.name}",
-            )
-        )
+        most = max(1, rules.queries_per_type // counts[number])
+        queries = min(whole(role.queries, at_queries), most)
+        model = pick(weights, at_model)
+        uses.append(TypeUse.of(role, model, queries, at_prefix, f"{name}/{role.name}"))
     return tuple(uses)
 
 
@@ -204,12 +202,10 @@ def _draw_tools(
     return drawn
 
 
-def _small_models(role: Role, rules: Rules) -> dict[str, float]:
-    return {
-        model: weight
-        for model, weight in role.models.items()
-        if catalog.model(model).params_b <= rules.wide_params_b
-    }
+def _models(role: Role, most_params_b: float) -> dict[str, float]:
+    """The models of a role that are small enough, with their weights."""
+    sizes = catalog.models()
+    return {m: w for m, w in role.models.items() if sizes[m].params_b <= most_params_b}
 
 
 def _model_weights(
@@ -300,18 +296,11 @@ def _stages(
     prompt = np.clip(draws.prompt, 1, np.maximum(room, 1))
     groups = [f"{application}/{use.group}" if use.prefix_tokens else None for use in uses]
     stages = []
-    for name, number, own, output, seconds in zip(
-        topology.task_ids,
-        kind.tolist(),
-        prompt.tolist(),
-        draws.output.tolist(),
-        draws.seconds.tolist(),
-        strict=True,
-    ):
+    for i, (name, number) in enumerate(zip(topology.task_ids, kind.tolist(), strict=True)):
         use = uses[number]
         label = f"{topology.type_names[number]}/{use.part.name}"
         if use.model is None:
-            stages.append(Stage(id=name, label=label, tool_seconds=seconds))
+            stages.append(Stage(id=name, label=label, tool_seconds=float(draws.seconds[i])))
             continue
         stages.append(
             Stage(
@@ -321,8 +310,8 @@ def _stages(
                 queries=use.queries,
                 prefix_group=groups[number],
                 prefix_tokens=use.prefix_tokens,
-                prompt_tokens=own,
-                output_tokens=output,
+                prompt_tokens=int(prompt[i]),
+                output_tokens=int(draws.output[i]),
             )
         )
     return tuple(stages)

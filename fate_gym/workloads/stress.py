@@ -119,10 +119,5 @@ def build_shape(shape: str, size: int, seed: int) -> Workflow:
 def _use(role: Role, count: int, fixed: Mapping[str, str], seed: int, shape: str) -> TypeUse:
     at_model, at_queries, at_prefix = seeded(seed, shape, role.name).random(3)
     most = max(1, role_rules().queries_per_type // count)
-    return TypeUse(
-        role,
-        fixed.get(role.name) or pick(role.models, at_model),
-        min(whole(role.queries, at_queries), most),
-        whole(role.prefix, at_prefix) if role.prefix else 0,
-        role.name,
-    )
+    model = fixed.get(role.name) or pick(role.models, at_model)
+    return TypeUse.of(role, model, min(whole(role.queries, at_queries), most), at_prefix, role.name)

@@ -173,13 +173,9 @@ def apply_sidecar(
                 Stage(
                     id=task,
                     label=kind,
-                    model=row.model,
-                    queries=row.queries,
                     prefix_group=f"{prefix}/{kind}" if row.prefix_tokens else None,
-                    prefix_tokens=row.prefix_tokens,
-                    prompt_tokens=row.prompt_tokens,
-                    output_tokens=row.output_tokens,
                     tool_seconds=seconds if row.tool_seconds == "runtime" else row.tool_seconds,
+                    **row.model_dump(exclude={"inherited_tokens", "tool_seconds"}),
                 )
             )
         except ValidationError as error:
