@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from fate_gym.catalog import Gpu, Model
-from fate_gym.metrics import (
+from fate_gym.metrics import bounds
+from fate_gym.metrics.bounds import (
     BoundInputs,
     LowerBounds,
-    bounds,
     lower_bounds,
     problem_bounds,
     work_bound,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fate_gym.catalog import GB
-from fate_gym.metrics import problem_state_intensity
+from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import compile_problem
 

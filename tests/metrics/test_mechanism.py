@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fate_gym.catalog import Gpu, Model
-from fate_gym.metrics import (
+from fate_gym.metrics.mechanism import (
     busy_seconds,
     mechanism_metrics,
     regretted_evictions,

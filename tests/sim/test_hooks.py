@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fate_gym.errors import IllegalActionError
-from fate_gym.metrics import mechanism_metrics
+from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Retention, Simulator
 from fate_gym.validator import assert_valid

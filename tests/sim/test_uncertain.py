@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
-from fate_gym.metrics import mechanism_metrics, problem_bounds
+from fate_gym.metrics.bounds import problem_bounds
+from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.problem import (
     Branch,
     Choice,
