@@ -2,7 +2,7 @@
 
 Both bounds rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
 ``N`` queries of stage ``v`` keeps device ``d`` busy for at least ``n / N · f(v, d)``, whatever is
-cached. Prefill and decode of all ``N`` queries at once have not got this property: where memory
+cached. Prefill and decode of all ``N`` queries at once do not have this property: where memory
 limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, and two
 shards of them need not. With ``m = min(N, b)`` the property holds for
 

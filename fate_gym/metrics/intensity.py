@@ -63,7 +63,7 @@ def problem_state_parts(compiled: CompiledProblem) -> StateParts:
 def _transfer_means(
     places: Bools, edge_parent: Ints, edge_child: Ints, bandwidth: Floats
 ) -> Floats:
-    """(E,) mean seconds a byte over the pairs of different places that may run an edge's ends.
+    """(E,) mean seconds per byte over the pairs of different places that may run an edge's ends.
 
     ``places`` is (S, P): where each stage may run; ``bandwidth`` is (P, P), bytes/s. 0 for an
     edge of which one place must run both ends.

@@ -40,7 +40,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         * ``stages_vanished``, ``lost_shards`` (counts), ``lost_seconds``: time on devices of the
           lost shards; ``device_failures`` (count), until the end;
         * ``shards_per_stage``: mean over the stages that run on devices;
-        * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock a call),
+        * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock per call),
           ``planning_seconds`` (their sum);
         * ``policy_<name>``: each counter of the policy itself.
     """
@@ -48,6 +48,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     lost = trace.shards["lost"] != 0
     shards = trace.shards[~lost]
     on_device = shards[shards["device"] >= 0]
+    noise = on_device["noise"]
     busy = busy_seconds(trace)
     regretted = regretted_evictions(trace, compiled)
     usd_per_hour, watts = _rates(problem)
@@ -55,14 +56,14 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     p50, p99 = np.percentile(decision_ms, [50, 99]) if len(decision_ms) else (np.nan, np.nan)
     metrics = {
         "model_loads": np.count_nonzero(on_device["load_s"] > 0),
-        "load_seconds": (on_device["load_s"] * on_device["noise"]).sum(),
+        "load_seconds": (on_device["load_s"] * noise).sum(),
         "prefix_hit_rate": _rate(on_device["prefix_hit"], on_device["prefix_new"]),
         "context_hit_rate": _rate(on_device["context_hit"], on_device["context_new"]),
         "copied_prefix_tokens": shards["copied"].sum(),
         "bytes_moved": shards["bytes_moved"].sum(),
         "transfer_wait_seconds": transfer_wait_seconds(shards),
-        "prefill_seconds": (on_device["prefill_s"] * on_device["noise"]).sum(),
-        "decode_seconds": (on_device["decode_s"] * on_device["length"] * on_device["noise"]).sum(),
+        "prefill_seconds": (on_device["prefill_s"] * noise).sum(),
+        "decode_seconds": (on_device["decode_s"] * on_device["length"] * noise).sum(),
         "device_utilisation": _ratio(busy.sum(), trace.makespan * len(busy)),
         "evictions": len(trace.evictions),
         "regretted_evictions": np.count_nonzero(regretted),
@@ -170,10 +171,7 @@ def _last_rows(device: Ints, key: Ints, row: Ints) -> dict[tuple[int, int], int]
 
 def _rates(problem: Problem) -> tuple[Floats, Floats]:
     """(D,) $/h and (D,) W; 0 for a device without a GPU."""
-    gpus = [
-        problem.gpu_facts[device.gpu] if device.gpu is not None else None
-        for device in problem.cluster.devices
-    ]
+    gpus = [problem.gpu_facts.get(device.gpu or "") for device in problem.cluster.devices]
     usd = np.array([gpu.usd_per_hour if gpu else 0.0 for gpu in gpus])
     watts = np.array([gpu.watts if gpu else 0.0 for gpu in gpus])
     return usd, watts

@@ -39,7 +39,7 @@ def bootstrap_ci(
     with several seeds are not independent, so reports give the graph as the cluster.
 
     Args:
-        values: (n,) finite values, one a workflow.
+        values: (n,) finite values, one per workflow.
         seed: of the resampling; the same seed gives the same interval.
         resamples: number of bootstrap samples.
         level: confidence level.
@@ -168,7 +168,7 @@ def performance_profile(costs: ArrayLike) -> tuple[Floats, Floats]:
     """
     matrix = np.asarray(costs, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
-        raise InputError("needs a row a problem and a column a solver", field="costs")
+        raise InputError("needs one row per problem and one column per solver", field="costs")
     matrix = np.where(np.isfinite(matrix), matrix, np.inf)
     if (matrix < 0).any():
         raise InputError("a cost is negative", field="costs")
@@ -189,7 +189,7 @@ def _cluster_sums(data: Floats, clusters: Sequence[Hashable] | None) -> tuple[Fl
         raise InputError(
             f"{len(clusters)} labels for {len(data)} values",
             field="clusters",
-            remedy="give one label a value",
+            remedy="give one label per value",
         )
     number = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
     group = [number[label] for label in clusters]

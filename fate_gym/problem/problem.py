@@ -315,7 +315,7 @@ def _check_graph(workflow: Workflow) -> None:
     twice = first_repeated((edge.parent, edge.child) for edge in workflow.edges)
     if twice:
         raise InputError(
-            f"edge {twice[0]!r} -> {twice[1]!r} stands twice",
+            f"edge {twice[0]!r} -> {twice[1]!r} is listed twice",
             item=item,
             field="edges",
             remedy="merge the two into one edge with the sum of their bytes",

@@ -2,7 +2,7 @@
 
 The PyPI package ``spar`` (MIT; the optional extra ``traces``) ships one hour of the batch trace
 as ``spar/data/samples/sample_tasks.csv``; the data are for research and study. A row is a task:
-seconds of arrival, job, task, duration, CPU, memory, instances. The name of a task tells its kind
+seconds of arrival, job, task, duration, CPU, memory, instances. The name of a task gives its kind
 (M map, R reduce, J join), its number, and the numbers of its parents: ``J25_16_18``. The package
 is found, but never imported. Source: Alibaba Open Cluster Trace Program, cluster-trace-v2018.
 """

@@ -17,7 +17,7 @@ from fate_gym.problem import Problem, Stage
 
 
 def capacity_per_s(problem: Problem) -> float:
-    """Workflows a second that are a load of 1 on the problem's cluster.
+    """Workflows per second that are a load of 1 on the problem's cluster.
 
     Raises:
         InputError: if no stage takes time on a device, as when all are tools.

@@ -157,7 +157,7 @@ class WfCommonsSuite(_Suite, _Sized):
     split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
     per_family: PositiveInt | None = Field(
-        None, description="topologies a family, evenly spread over the order by size; None: all"
+        None, description="topologies per family, evenly spread over the order by size; None: all"
     )
     instances: tuple[Name, ...] | None = Field(
         None, description="exactly these topologies; split, families and sizes do not apply then"
@@ -288,7 +288,7 @@ class FilesSuite(Frozen):
             raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
         problems = [self._problem(file, cluster, seed) for file in self.files]
         ids = [problem.id for problem in problems]
-        # Results are told apart by the problem: ids that occur twice give way to the paths.
+        # Results are told apart by the problem: ids that occur twice are replaced by the paths.
         return [
             problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
             for file, problem in zip(self.files, problems, strict=True)

@@ -131,13 +131,13 @@ def topology_from_graph(
         kind = attributes.get(type_attribute)
         kind = _type_of(key) if kind is None else _text(str(kind), f"node {key!r}", type_attribute)
         tasks.append(_Task(key, kind, f"node {key!r}"))
-    # Multigraphs give a key besides; their repeated edges are told below.
+    # Multigraphs give a key besides; their repeated edges are reported below.
     by_id = _by_id(tasks)
     for parent, child in ((str(parent), str(child)) for parent, child, *_ in graph.edges):
         check_known("unknown task", child, by_id, field="edges")
         if parent in by_id[child].parents:
             raise InputError(
-                f"the edge from {parent!r} stands twice", item=f"node {child!r}", field="edges",
+                f"the edge from {parent!r} is listed twice", item=f"node {child!r}", field="edges",
                 remedy="give each edge once",
             )  # fmt: skip
         by_id[child].parents.append(parent)
@@ -404,7 +404,7 @@ class _Object:
         twice = first_repeated(names)
         if twice is not None:
             raise InputError(
-                f"{twice!r} stands twice",
+                f"{twice!r} is listed twice",
                 item=self.item,
                 field=self.at(key),
                 remedy="keep one of the two",
