@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 import fate_gym
 from fate_gym.compiled import compiled
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
-from fate_gym.lab.results import SHARDS, WORKFLOWS, find_jobs, write_result
+from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
+from fate_gym.lab.jobs.find import find_jobs
+from fate_gym.lab.jobs.result import write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import (
@@ -574,7 +576,7 @@ def large_sweep(source: Path, target: Path) -> int:
             noise = np.random.default_rng([policy, seed]).lognormal(0.01 * policy, 0.1, len(tiled))
             name = "round_robin" if policy == 19 else f"policy_{policy}"
             rows = tiled.assign(policy=name, seed=seed, latency=tiled["latency"] * noise)
-            rows["normalised"] = rows["latency"] / rows["rr_latency"]
+            rows["latency_ratio"] = rows["latency"] / rows["rr_latency"]
             folder = target / job.suite / name / f"s{seed}-{policy * 10 + seed:08x}"
             shutil.copytree(job.directory, folder, ignore=shutil.ignore_patterns("wandb"))
             rows.to_parquet(folder / WORKFLOWS)

@@ -1,0 +1,65 @@
+"""``python scripts/evaluate.py``: one job, or a sweep of jobs, through Hydra."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fate_gym.lab.jobs.config import parse_config
+from fate_gym.lab.jobs.directory import job_state
+from fate_gym.lab.jobs.run import run_job
+from fate_gym.lab.jobs.show import job_line, print_job
+from fate_gym.lab.sweep.compose import plain
+from fate_gym.lab.sweep.hydra_main import run_hydra
+from fate_gym.lab.sweep.journal import add_entry
+
+
+def evaluate(config: DictConfig) -> float:
+    """The task that Hydra calls once a job. Returns the mean latency ratio (for sweepers)."""
+    hydra = HydraConfig.get()
+    # --config-dir: a user's own suites may name the user's own clusters.
+    own = [
+        source.path
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" and source.schema == "file"
+    ]
+    alone = hydra.mode == RunMode.RUN
+    checked = parse_config(plain(config), extra_dirs=own)
+    outcome = run_job(checked, overrides=list(hydra.overrides.task), progress=alone)
+    if outcome.skipped:
+        line = f"{outcome.result.title}: done before, {outcome.directory}"
+    else:
+        line = job_line(outcome.result)
+    if not alone:
+        warning = f"\nwarning: {outcome.warning}" if outcome.warning else ""
+        add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line + warning)
+    elif outcome.skipped:
+        print(line, flush=True)
+    else:
+        print_job(outcome.result)
+        print(f"results: {outcome.directory}", flush=True)
+        if outcome.warning:
+            print(f"warning: {outcome.warning}", file=sys.stderr, flush=True)
+    return outcome.result.means["latency_ratio"]
+
+
+def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
+    """A line about a job: whether it would run, its title, and its directory."""
+    checked = parse_config(plain(config), extra_dirs=extra_dirs)
+    state = job_state(checked.run_directory)
+    return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run with a command line (default: this process's); returns the exit code."""
+    return run_hydra(
+        evaluate,
+        sys.argv[1:] if arguments is None else arguments,
+        config_name="config",
+        preview=preview,
+    )
