@@ -44,7 +44,7 @@ def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
     inflow = Inflow(
         max(now, memory.drains), find_hits(state, node, memory), _flows(state, node, row)
     )
-    if row["source"] != HOST:
+    if row["source"] != -1:
         planned = max(planned, _copy_prefix(state, node, row, inflow))
     if state.world.problem.options.contention:
         _book(state, inflow, state.world.machines[device].node, planned, now)

@@ -15,8 +15,8 @@ from fate_gym.validator.failures import check_outages, check_survivors, pass_tim
 from fate_gym.validator.legality import check_moment, check_split
 from fate_gym.validator.shards import run_shard, run_tool
 from fate_gym.validator.state import Placement, Row, State, StopError
-from fate_gym.validator.totals import check_evictions, check_totals, check_turns, numbering_faults
-from fate_gym.validator.world import Node, World
+from fate_gym.validator.totals import check_evictions, check_numbering, check_totals, check_turns
+from fate_gym.validator.world import Node
 
 if TYPE_CHECKING:
     from fate_gym.sim.trace import Trace
@@ -31,11 +31,10 @@ def validate(trace: Trace) -> list[str]:
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
     the stage) ends the replay, after it was reported.
     """
-    world = World.of(trace.problem)
-    faults = numbering_faults(world, trace)
-    if faults:
-        return faults
-    state = State(world, trace)
+    state = State(trace)
+    check_numbering(state)
+    if state.faults:
+        return state.faults
     names = trace.shards.dtype.names or ()
     rows: list[Row] = [
         {"index": index} | dict(zip(names, values, strict=True))

@@ -12,7 +12,7 @@ from fate_gym.validator import memory
 from fate_gym.validator.costs import Costs
 from fate_gym.validator.network import Inflow, inflow_of_shard, inflow_of_tool
 from fate_gym.validator.state import Row, Shard, State
-from fate_gym.validator.world import HOST, Node
+from fate_gym.validator.world import Node
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Work:
 def run_tool(state: State, node: Node, row: Row) -> Shard:
     """Check a tool run."""
     inflow = inflow_of_tool(state, node, row)
-    state.faults.differ(state.at(row), "source", HOST, row["source"])
+    state.faults.differ(state.at(row), "source", -1, row["source"])
     seconds = node.stage.tool_seconds or 0.0
     noise, _ = _drawn(state, node, row)
     _compare(state, node, row, inflow, Work(decode=seconds))

@@ -150,9 +150,9 @@ class Placement:
 class State:
     """The replay so far."""
 
-    def __init__(self, world: World, trace: Trace) -> None:
-        self.world = world
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.world = world = World.of(trace.problem)
         self.faults = Faults()
         self.memories = [Memory() for _ in world.machines]
         self.placed: list[list[Shard]] = [[] for _ in world.machines]

@@ -6,17 +6,15 @@ Re-implements the numbering and the ends of stages ("Time") of docs/execution-mo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fate_gym.validator.state import Row, State, close
-from fate_gym.validator.world import HOST, World
-
-if TYPE_CHECKING:
-    from fate_gym.sim.trace import Trace
+from fate_gym.validator.world import HOST
 
 
-def numbering_faults(world: World, trace: Trace) -> list[str]:
-    """Faults of the numbering and of the lengths of the arrays."""
+def check_numbering(state: State) -> None:
+    """Compare the numbering and the lengths of the arrays."""
+    world, trace, faults = state.world, state.trace, state.faults
     workflows = world.problem.workflows
     expected: dict[str, list[Any]] = {
         "stage_ids": [
@@ -28,7 +26,6 @@ def numbering_faults(world: World, trace: Trace) -> list[str]:
         "workflow_of": [node.workflow for node in world.nodes],
         "workflow_arrival": [workflow.arrival for workflow in workflows],
     }
-    faults: list[str] = []
     for name, want in expected.items():
         got = [tuple(x) if isinstance(x, list) else x for x in getattr(trace, name)]
         if got != want:
@@ -41,7 +38,6 @@ def numbering_faults(world: World, trace: Trace) -> list[str]:
         found = len(getattr(trace, name))
         if found != length:
             faults.append(f"trace: {name}: expected {length} values, got {found}")
-    return faults
 
 
 def check_evictions(state: State) -> None:
