@@ -17,11 +17,10 @@ class JobFailedError(FateGymError):
 
     def __init__(self, message: str, sweep: Path) -> None:
         super().__init__(message, sweep)
-        self.message = message
         self.sweep = sweep
 
     def __str__(self) -> str:
-        return self.message
+        return str(self.args[0])
 
 
 def unwritable(

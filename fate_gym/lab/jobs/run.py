@@ -25,10 +25,12 @@ from fate_gym.lab.jobs.result import JobResult, read_result, total_counters, wri
 from fate_gym.lab.jobs.schedules import representatives
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.lab.tracking.job import track
+from fate_gym.problem import Problem
+from fate_gym.workloads import build_suite
+from policies.registry import build_policy
 
 if TYPE_CHECKING:
     from fate_gym.lab.jobs.measure import Measurement
-    from fate_gym.problem import Problem
 
 
 MEANS = (
@@ -98,9 +100,6 @@ def run_job(
 
 
 def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:
-    # Compiled code and solvers are loaded here: a job that is done already needs none of them.
-    from fate_gym.workloads import build_suite
-
     start = perf_counter()
     problems = build_suite(config.suite, config.cluster, config.seed)
     measurements, warm = _play(config, problems, progress)
@@ -148,8 +147,8 @@ def _play(
     config: EvaluateConfig, problems: Sequence[Problem], progress: bool
 ) -> tuple[list[Measurement], float]:
     """Play every problem; also the time at which everything was compiled."""
+    # Solvers are loaded here: a job that is done already needs none of them.
     from fate_gym.lab.jobs.measure import measure, warm_up
-    from policies.registry import build_policy
 
     policy = build_policy(config.policy.model_dump())
     warm_up(min(problems, key=lambda problem: problem.stage_count), policy)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from fate_gym.errors import InputError
-from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.versus import Versus, corrected, versus
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep, read_sweep
 from fate_gym.lab.tables import number, print_table
@@ -117,23 +115,22 @@ def _workloads(sweep: Sweep) -> dict[tuple[str, int], str]:
 
 
 def _differences(before: Sweep, after: Sweep) -> list[str]:
-    packages = sorted({name for _, result in before.finished for name in result.versions})
-    asked: dict[str, Callable[[JobResult], str]] = {
-        "commit": lambda result: result.git_sha or "unknown",
-        "machine": lambda result: result.machine,
-    } | {name: partial(_version, name) for name in packages}
-    lines = []
-    for what, value in asked.items():
-        one, other = (
-            sorted({value(result) for _, result in sweep.finished}) for sweep in (before, after)
-        )
-        if one != other:
-            lines.append(f"{what}: {', '.join(one)} → {', '.join(other)}")
-    return lines
+    one, other = _made_with(before), _made_with(after)
+    return [
+        f"{what}: {', '.join(sorted(one[what]))} → {', '.join(sorted(other[what]))}"
+        for what in [*one, *other.keys() - one.keys()]
+        if one[what] != other[what]
+    ]
 
 
-def _version(package: str, result: JobResult) -> str:
-    return result.versions.get(package, "none")
+def _made_with(sweep: Sweep) -> defaultdict[str, set[str]]:
+    """Commits, machines and versions of packages; ``none`` for a package that was not there."""
+    found: defaultdict[str, set[str]] = defaultdict(lambda: {"none"})
+    for _, result in sweep.finished:
+        facts = {"commit": result.git_sha or "unknown", "machine": result.machine}
+        for what, value in (facts | result.versions).items():
+            found.setdefault(what, set()).add(value)
+    return found
 
 
 def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:

@@ -9,10 +9,11 @@ from fate_gym.lab.report.origin import commands
 from fate_gym.lab.report.summary import PolicySummary
 from fate_gym.lab.tables import markdown_table, number, print_table
 
+_RATIO = "latency / RoundRobin [95 % CI]"
 _CELLS: dict[str, Callable[[PolicySummary], str]] = {
     "policy": lambda row: row.policy,
     "n": lambda row: str(row.n),
-    "latency / RoundRobin [95 % CI]": lambda row: row.latency_ratio.text(),
+    _RATIO: lambda row: row.latency_ratio.text(),
     "P95": lambda row: number(row.latency_ratio_p95.value, ".3f"),
     "P95 [95 % CI]": lambda row: row.latency_ratio_p95.text(),
     "gap": lambda row: number(row.gap_to_bound, ".2f"),
@@ -23,24 +24,8 @@ _CELLS: dict[str, Callable[[PolicySummary], str]] = {
     "decision ms P50 / P99": lambda row: f"{row.decision_ms_p50:.2f} / {row.decision_ms_p99:.2f}",
 }
 _MARKDOWN = [head for head in _CELLS if head not in ("P95", "vs strongest")]
-_LATEX = [
-    "policy",
-    "n",
-    "latency / RoundRobin [95 % CI]",
-    "P95",
-    "gap",
-    "vs strongest",
-    "p",
-]
-_TERMINAL = [
-    "policy",
-    "latency / RoundRobin [95 % CI]",
-    "P95",
-    "wins",
-    "gap",
-    "decision ms P50 / P99",
-    "n",
-]
+_LATEX = ["policy", "n", _RATIO, "P95", "gap", "vs strongest", "p"]
+_TERMINAL = ["policy", _RATIO, "P95", "wins", "gap", "decision ms P50 / P99", "n"]
 
 
 def markdown_summary(rows: Sequence[PolicySummary]) -> list[str]:

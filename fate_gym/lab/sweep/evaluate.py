@@ -10,17 +10,29 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fate_gym.lab.jobs.config import parse_config
 from fate_gym.lab.jobs.directory import job_state
-from fate_gym.lab.jobs.run import run_job
-from fate_gym.lab.jobs.show import job_line, print_job
+from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.compose import plain
 from fate_gym.lab.sweep.hydra_main import run_hydra
-from fate_gym.lab.sweep.journal import add_entry
+from fate_gym.lab.sweep.progress import add_entry
+from fate_gym.lab.tables import print_table
+
+_SHOWN = {
+    "makespan": ("makespan, s", ".2f"),
+    "latency_ratio": ("latency / RoundRobin", ".3f"),
+    "gap_to_bound": ("latency / lower bound", ".2f"),
+    "model_loads": ("model loads", ".1f"),
+    "prefix_hit_rate": ("prefix hit rate", ".1%"),
+    "device_utilisation": ("device utilisation", ".1%"),
+}
 
 
 def evaluate(config: DictConfig) -> float:
     """The task that Hydra calls once a job. Returns the mean latency ratio (for sweepers)."""
+    # Here, so that --help starts without the workloads.
+    from fate_gym.lab.jobs.config import parse_config
+    from fate_gym.lab.jobs.run import run_job
+
     hydra = HydraConfig.get()
     # --config-dir: a user's own suites may name the user's own clusters.
     own = [
@@ -34,22 +46,44 @@ def evaluate(config: DictConfig) -> float:
     if outcome.skipped:
         line = f"{outcome.result.title}: done before, {outcome.directory}"
     else:
-        line = job_line(outcome.result)
+        line = _job_line(outcome.result)
     if not alone:
         warning = f"\nwarning: {outcome.warning}" if outcome.warning else ""
         add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line + warning)
     elif outcome.skipped:
         print(line, flush=True)
     else:
-        print_job(outcome.result)
+        _print_job(outcome.result)
         print(f"results: {outcome.directory}", flush=True)
         if outcome.warning:
             print(f"warning: {outcome.warning}", file=sys.stderr, flush=True)
     return outcome.result.means["latency_ratio"]
 
 
+def _job_line(result: JobResult) -> str:
+    """A finished job in one line."""
+    return (
+        f"{result.title}: latency / RoundRobin {result.means['latency_ratio']:.3f} over "
+        f"{result.workflows} workflows, {result.seconds['total']:.1f} s"
+    )
+
+
+def _print_job(result: JobResult) -> None:
+    """A table of one job's means."""
+    rows = [
+        (title, f"{result.means[column]:{form}}")
+        for column, (title, form) in _SHOWN.items()
+        if column in result.means
+    ]
+    decisions = f"{result.decision_ms_p50:.2f} / {result.decision_ms_p99:.2f}"
+    rows += [("decision P50 / P99, ms", decisions), ("workflows", str(result.workflows))]
+    print_table(("mean over workflows", "value"), rows, title=f"{result.title} on {result.cluster}")
+
+
 def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
     """A line about a job: whether it would run, its title, and its directory."""
+    from fate_gym.lab.jobs.config import parse_config
+
     checked = parse_config(plain(config), extra_dirs=extra_dirs)
     state = job_state(checked.run_directory)
     return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"

@@ -26,10 +26,9 @@ from fate_gym.lab.jobs.directory import failures_since
 from fate_gym.lab.sweep.arguments import command_line, runs_jobs, split, wants_sweep
 from fate_gym.lab.sweep.command import save_command
 from fate_gym.lab.sweep.compose import CONFIG_MODULE, compose_sweep, hydra_ready
-from fate_gym.lab.sweep.journal import add_entry
 from fate_gym.lab.sweep.mistakes import explain
 from fate_gym.lab.sweep.plan import Plan, job_configs, plan_sweep
-from fate_gym.lab.sweep.progress import following
+from fate_gym.lab.sweep.progress import add_entry, following
 
 DRY_RUN = "--dry-run"
 

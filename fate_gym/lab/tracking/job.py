@@ -11,14 +11,7 @@ from typing import Any
 
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.errors import first_line
-from fate_gym.lab.jobs.directory import (
-    CHROME_TRACE,
-    CONFIG,
-    RESULT,
-    SHARDS,
-    WORKFLOWS,
-    read_config,
-)
+from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.jobs.schedules import first_schedules
@@ -92,7 +85,7 @@ def _end_service() -> None:
 def _log(tracking: TrackingConfig, result: JobResult, directory: Path) -> None:
     import wandb
 
-    resolved = read_config(directory)
+    resolved = files.read_config(directory)
     try:
         run = start_run(
             tracking,
@@ -124,7 +117,7 @@ def _fill(run: Any, result: JobResult, directory: Path, *, gantt: bool) -> None:
     run.define_metric("workflow", hidden=True)
     run.define_metric("*", step_metric="workflow")
     run.define_metric(_METRIC, step_metric="workflow", summary="mean")
-    rows = pq.read_table(directory / WORKFLOWS)
+    rows = pq.read_table(directory / files.WORKFLOWS)
     for number, row in enumerate(rows.select([_METRIC, "makespan"]).to_pylist()):
         run.log({"workflow": number} | row)
     figures = result.model_dump(include={"decision_ms_p50", "decision_ms_p99", "seconds"})
@@ -138,7 +131,7 @@ def _fill(run: Any, result: JobResult, directory: Path, *, gantt: bool) -> None:
         extra["gantt"] = wandb.Image(_gantt(directory))
     run.log(extra)
     artifact = wandb.Artifact(run_id(result), type="results")
-    for file in (RESULT, WORKFLOWS, CONFIG, SHARDS, CHROME_TRACE):
+    for file in (files.RESULT, files.WORKFLOWS, files.CONFIG, files.SHARDS, files.CHROME_TRACE):
         if (directory / file).exists():
             artifact.add_file(str(directory / file))
     run.log_artifact(artifact)

@@ -49,33 +49,31 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
         )
     (name,) = names
 
+    def section(name: str, *shown: Any, is_open: bool = False) -> Any:
+        return spaces.Section(name=name, panels=list(shown), is_open=is_open)
+
     def bars(metric: str, title: str) -> Any:
         return panels.BarPlot(metrics=[metric], title=title, groupby_aggfunc="mean")
 
+    intensity = panels.ScatterPlot(
+        x=panels.SummaryMetric("state_intensity"),
+        y=panels.SummaryMetric("latency_ratio"),
+        title="against state intensity",
+    )
+    results = (
+        bars("latency_ratio", "latency / RoundRobin"),
+        bars("gap_to_bound", "latency / lower bound"),
+        bars("decision_ms_p99", "decision, ms P99"),
+        intensity,
+    )
     return spaces.Workspace(
         entity=entity,
         project=project,
         name=f"{name} by policy",
         sections=[
-            spaces.Section(
-                name="Results",
-                is_open=True,
-                panels=[
-                    bars("latency_ratio", "latency / RoundRobin"),
-                    bars("gap_to_bound", "latency / lower bound"),
-                    bars("decision_ms_p99", "decision, ms P99"),
-                    panels.ScatterPlot(
-                        x=panels.SummaryMetric("state_intensity"),
-                        y=panels.SummaryMetric("latency_ratio"),
-                        title="against state intensity",
-                    ),
-                ],
-            ),
-            spaces.Section(name="Mechanism", panels=[bars(metric, metric) for metric in MECHANISM]),
-            spaces.Section(
-                name="Schedules",
-                panels=[panels.MediaBrowser(media_keys=["gantt"], title="Gantt")],
-            ),
+            section("Results", *results, is_open=True),
+            section("Mechanism", *(bars(metric, metric) for metric in MECHANISM)),
+            section("Schedules", panels.MediaBrowser(media_keys=["gantt"], title="Gantt")),
         ],
         runset_settings=spaces.RunsetSettings(
             filters=[spaces.Metric("Group") == name],

@@ -25,6 +25,15 @@ from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 MODEL = "model.zip"
 BUFFER = "buffer.pkl"
 
+_OURS = ("algorithm", "steps", "lanes", "final_rate", "exploration_fraction", "exploration_final")
+_NAMES = {
+    "rollout": "n_steps",
+    "epochs": "n_epochs",
+    "entropy": "ent_coef",
+    "value_weight": "vf_coef",
+}
+"""What Stable-Baselines3 calls our options, where the names differ. `_OURS` are not for it."""
+
 
 class NotFiniteError(Exception):
     """A parameter is not a finite number any more."""
@@ -162,34 +171,10 @@ def make_model(config: TrainConfig, env: Lanes) -> Any:
     if learning is None:
         return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
     common["gamma"] = config.reward.discount
-    given = learning.model_dump()
+    given = {_NAMES.get(name, name): value for name, value in learning if name not in _OURS}
     if isinstance(learning, DqnConfig):
-        return MaskedDQN(CandidateQPolicy, env, **{n: given[n] for n in _DQN}, **common)
-    return MaskablePPO(CandidatePolicy, env, **{_PPO[n]: given[n] for n in _PPO}, **common)
-
-
-_DQN = (
-    "learning_rate",
-    "buffer_size",
-    "learning_starts",
-    "batch_size",
-    "train_freq",
-    "gradient_steps",
-    "target_update_interval",
-)
-_PPO = {
-    "learning_rate": "learning_rate",
-    "rollout": "n_steps",
-    "batch_size": "batch_size",
-    "epochs": "n_epochs",
-    "gae_lambda": "gae_lambda",
-    "clip_range": "clip_range",
-    "entropy": "ent_coef",
-    "value_weight": "vf_coef",
-    "max_grad_norm": "max_grad_norm",
-    "target_kl": "target_kl",
-}
-"""Our names of the learners' arguments, and theirs."""
+        return MaskedDQN(CandidateQPolicy, env, **given, **common)
+    return MaskablePPO(CandidatePolicy, env, **given, **common)
 
 
 class _Watch(BaseCallback):

@@ -22,20 +22,12 @@ from fate_gym.lab import provenance
 from fate_gym.lab.errors import JobFailedError
 from fate_gym.lab.files import write_table, write_text
 from fate_gym.lab.jobs.directory import CONFIG, mark_failed, prepare_directory
+from fate_gym.lab.training import labels
 from fate_gym.lab.training.agent_config import ImitationConfig, PpoConfig
 from fate_gym.lab.training.card import write_card
 from fate_gym.lab.training.config import TrainConfig
 from fate_gym.lab.training.evaluation import EvaluationSet, Score
 from fate_gym.lab.training.imitation import imitate
-from fate_gym.lab.training.labels import (
-    RETURNS,
-    Arrays,
-    Labeller,
-    collect,
-    join,
-    load_states,
-    save_states,
-)
 from fate_gym.lab.training.learner import Learner, NotFiniteError
 from fate_gym.lab.training.problems import build_problems, common_limits, env_arguments
 from fate_gym.lab.training.result import RESULT, TrainResult, read_train_result
@@ -126,12 +118,12 @@ class Training:
 
     def _imitate(self, config: ImitationConfig) -> None:
         total = config.rounds * config.epochs
-        data: Arrays = {}
+        data: labels.Arrays = {}
         rounds = 0
         while self._progress.epochs < total:
             epoch = self._progress.epochs
             while rounds <= epoch // config.epochs:
-                data = join(
+                data = labels.join(
                     [data, self._states(config, rounds)] if data else [self._states(config, rounds)]
                 )
                 rounds += 1
@@ -143,26 +135,26 @@ class Training:
             self._progress.epochs += 1
             self._close_chunk(losses, patient=False)
 
-    def _states(self, config: ImitationConfig, number: int) -> Arrays:
+    def _states(self, config: ImitationConfig, number: int) -> labels.Arrays:
         """The labelled states of a round; made when they are not on disk."""
         path = self._states_path(number)
         if not path.exists():
             start = perf_counter()
             given = env_arguments(self._config.options, self._limits)
-            labelled = collect(
+            labelled = labels.collect(
                 WorkflowSchedulingEnv(self._phases[-1], record=False, **given),
-                Labeller(config),
+                labels.Labeller(config),
                 states=math.ceil(config.states / config.rounds),
                 seed=self._chunk_seed(number, learning=False),
                 # Later rounds are labelled where the learner of that moment goes.
                 learner=self._learner.agent() if number > 0 else None,
             )
-            save_states(path, labelled)
+            labels.save_states(path, labelled)
             self._say(
-                f"  round {number + 1}: {labelled[RETURNS].size} states labelled by "
+                f"  round {number + 1}: {labelled[labels.RETURNS].size} states labelled by "
                 f"{config.teacher} in {perf_counter() - start:.0f} s"
             )
-        return load_states(path)
+        return labels.load_states(path)
 
     def _states_path(self, number: int) -> Path:
         return self._directory / f"{number}-{STATES}"
@@ -268,7 +260,7 @@ class Training:
             problems = build_problems(config.curriculum.test, train=False)
             test = Score.of(EvaluationSet(problems).latency_ratios(best))
         rounds = config.agent.imitation.rounds if config.agent.imitation is not None else 0
-        states = (load_states(self._states_path(number)) for number in range(rounds))
+        states = (labels.load_states(self._states_path(number)) for number in range(rounds))
         result = TrainResult(
             status="ok",
             title=config.title,
@@ -276,7 +268,7 @@ class Training:
             curriculum=config.curriculum.name,
             seed=config.seed,
             steps=progress.steps,
-            labelled_states=sum(one[RETURNS].size for one in states),
+            labelled_states=sum(one[labels.RETURNS].size for one in states),
             best=progress.best,
             best_steps=progress.best_steps,
             seconds=progress.seconds,

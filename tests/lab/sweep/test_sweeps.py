@@ -24,8 +24,8 @@ from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep import evaluate
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.compose import compose_sweep
-from fate_gym.lab.sweep.journal import JOURNAL
 from fate_gym.lab.sweep.plan import job_configs, plan_sweep
+from fate_gym.lab.sweep.progress import JOURNAL
 from tests.lab.conftest import ROOT, Run, command, environment, run_script
 
 GRID = ("-m", "suite=smoke", "policy=round_robin,heft,eft", "seed=range(2)", "tracking=none")

@@ -8,17 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fate_gym.lab.report.figures.style import (
-    BASELINES,
-    FATE,
-    LATENCY_RATIO,
-    OTHERS,
-    canvas,
-    dashed_line,
-    legend_beside,
-    line_style,
-    log_axis,
-)
+from fate_gym.lab.report.figures import style
 from fate_gym.lab.tables import Estimate
 
 
@@ -33,21 +23,21 @@ def intensity_figure(
         policy: name of the policy.
         against: name of the other.
     """
-    figure, axes = canvas(7.6, 4.2)
-    dashed_line(axes, y=0.0)
-    axes.plot(intensity, gain, "o", color=FATE[0], alpha=0.45, ms=4, mec="none")
+    figure, axes = style.canvas(7.6, 4.2)
+    style.dashed_line(axes, y=0.0)
+    axes.plot(intensity, gain, "o", color=style.FATE[0], alpha=0.45, ms=4, mec="none")
     order = np.argsort(intensity)
     groups = [part for part in np.array_split(order, min(8, max(1, len(order) // 4))) if part.size]
     axes.plot(
         [np.median(intensity[part]) for part in groups],
         [np.median(gain[part]) for part in groups],
         "-o",
-        color=BASELINES[0],
+        color=style.BASELINES[0],
         lw=1.8,
         ms=5,
         label="median of an eighth of the workflows" if len(groups) == 8 else "median of a group",
     )
-    log_axis(axes, float(intensity.min()), float(intensity.max()))
+    style.log_axis(axes, float(intensity.min()), float(intensity.max()))
     axes.set_xlabel("state intensity: (load + transfer + prefix prefill, cold) / execution")
     axes.set_ylabel(f"gain of {policy} over {against}, %")
     axes.legend(frameon=False, fontsize=8)
@@ -64,20 +54,20 @@ def axis_figure(
         colours: from `policy_colours`.
         axis: what the values are.
     """
-    figure, axes = canvas(7.6, 4.4)
+    figure, axes = style.canvas(7.6, 4.4)
     for place, (name, curve) in enumerate(curves.items()):
         x, (mean, low, high) = list(curve), zip(*curve.values(), strict=True)
-        muted = colours[name] == OTHERS
+        muted = colours[name] == style.OTHERS
         if not muted:
             axes.fill_between(x, low, high, color=colours[name], alpha=0.15, lw=0)
         label = None if muted else name
-        axes.plot(x, mean, "-o", ms=4, label=label, **line_style(colours[name], place))
+        axes.plot(x, mean, "-o", ms=4, label=label, **style.line_style(colours[name], place))
     values = np.array(sorted({x for curve in curves.values() for x in curve}))
     if values.min() > 0 and values.max() / values.min() > 10:
         axes.set_xscale("log")
     # The values that were played, and no others.
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
-    axes.set(xlabel=axis, ylabel=f"mean {LATENCY_RATIO}, 95 % CI")
-    legend_beside(axes)
+    axes.set(xlabel=axis, ylabel=f"mean {style.LATENCY_RATIO}, 95 % CI")
+    style.legend_beside(axes)
     return figure

@@ -7,17 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from fate_gym.lab.report.figures.style import (
-    LATENCY_RATIO,
-    MUTED,
-    OTHERS,
-    TEXT,
-    canvas,
-    dashed_line,
-    log_axis,
-    policy_rows,
-    write_beside,
-)
+from fate_gym.lab.report.figures import style
 from fate_gym.lab.report.summary import PolicySummary
 
 
@@ -31,24 +21,24 @@ def forest_figure(
         colours: from `policy_colours`.
     """
     order = [row.policy for row in next(iter(panels.values()))]
-    figure, all_axes = canvas(
+    figure, all_axes = style.canvas(
         2.4 + 4.2 * len(panels), 0.9 + 0.3 * len(order), columns=len(panels), sharey=True
     )
     for axes, (title, rows) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
-        dashed_line(axes, x=1.0)
+        style.dashed_line(axes, x=1.0)
         for row in rows:
             y, ratio = order.index(row.policy), row.latency_ratio
             colour = _visible(colours[row.policy])
             axes.plot([ratio.low, ratio.high], [y, y], color=colour, lw=2.2)
             axes.plot(ratio.value, y, "o", color=colour, ms=5.5, mec="white", mew=0.8)
-            write_beside(axes, y, f"{ratio.value:.3f}")
-        policy_rows(axes, order)
+            style.write_beside(axes, y, f"{ratio.value:.3f}")
+        style.policy_rows(axes, order)
         axes.grid(axis="x", color="#ececec", lw=0.8)
         ends = [end for row in rows for end in row.latency_ratio[1:]]
-        log_axis(axes, np.nanmin([*ends, 1.0]), np.nanmax([*ends, 1.0]))
-        axes.set_xlabel(f"mean {LATENCY_RATIO}, 95 % CI")
+        style.log_axis(axes, np.nanmin([*ends, 1.0]), np.nanmax([*ends, 1.0]))
+        axes.set_xlabel(f"mean {style.LATENCY_RATIO}, 95 % CI")
         if len(panels) > 1:
-            axes.set_title(title, fontsize=10, loc="left", color=TEXT)
+            axes.set_title(title, fontsize=10, loc="left", color=style.TEXT)
     return figure
 
 
@@ -62,7 +52,7 @@ def mechanism_figure(
         colours: from `policy_colours`.
     """
     order = list(next(iter(panels.values())))
-    figure, all_axes = canvas(
+    figure, all_axes = style.canvas(
         1.6 + 2.1 * len(panels), 0.9 + 0.26 * len(order), columns=len(panels), sharey=True
     )
     for axes, (title, row) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
@@ -72,12 +62,12 @@ def mechanism_figure(
         for y in np.flatnonzero(~np.isnan(values)).tolist():
             axes.text(
                 values[y] + 0.03 * top, y, f"{values[y]:.3g}",
-                va="center", fontsize=7.5, color=TEXT,
+                va="center", fontsize=7.5, color=style.TEXT,
             )  # fmt: skip
         axes.set_xlim(0, top * 1.32)
-        policy_rows(axes, order)
+        style.policy_rows(axes, order)
         axes.set_xticks([])  # every bar has its value beside it
-        axes.set_title(title, fontsize=9, loc="left", color=TEXT)
+        axes.set_title(title, fontsize=9, loc="left", color=style.TEXT)
     return figure
 
 
@@ -90,20 +80,20 @@ def decision_time_figure(
         quantiles: by policy, at 0.01, 0.25, 0.5, 0.75, 0.99 and 1.
         colours: from `policy_colours`.
     """
-    figure, axes = canvas(7.6, 0.9 + 0.3 * len(quantiles))
+    figure, axes = style.canvas(7.6, 0.9 + 0.3 * len(quantiles))
     for y, (name, values) in enumerate(quantiles.items()):
         low, first, middle, third, high, _ = (max(value, 1e-4) for value in values)
         colour = _visible(colours[name])
         axes.plot([low, high], [y, y], color=colour, lw=1.4)
         axes.plot([first, third], [y, y], color=colour, lw=5, solid_capstyle="butt")
         axes.plot(middle, y, "o", color="white", mec=colour, ms=5)
-        write_beside(axes, y, f"{middle:.3g} / {high:.3g}")
+        style.write_beside(axes, y, f"{middle:.3g} / {high:.3g}")
     axes.set_xscale("log")
-    policy_rows(axes, list(quantiles))
+    style.policy_rows(axes, list(quantiles))
     axes.grid(axis="x", color="#ececec", lw=0.8)
     axes.set_xlabel("ms of a decision: P1–P99, quartiles, median; P50 / P99 at the right")
     return figure
 
 
 def _visible(colour: str) -> str:
-    return MUTED if colour == OTHERS else colour
+    return style.MUTED if colour == style.OTHERS else colour

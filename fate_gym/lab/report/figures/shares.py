@@ -9,16 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fate_gym.lab.report.figures.style import (
-    LATENCY_RATIO,
-    OTHERS,
-    REFERENCE,
-    canvas,
-    dashed_line,
-    legend_beside,
-    line_style,
-    log_axis,
-)
+from fate_gym.lab.report.figures import style
 
 Values = Mapping[str, NDArray[np.float64]]
 
@@ -30,19 +21,19 @@ def ecdf_figure(values: Values, colours: Mapping[str, str]) -> Figure:
         values: latency ratios by policy, best policy first.
         colours: from `policy_colours`.
     """
-    figure, axes = canvas(7.6, 4.4)
+    figure, axes = style.canvas(7.6, 4.4)
     others = {name: v for name, v in values.items() if name != "round_robin"}
     everything = np.concatenate([*others.values(), np.ones(1)])
     low, high = float(everything.min()) * 0.95, float(everything.max()) * 1.05
-    dashed_line(axes, x=1.0)
+    style.dashed_line(axes, x=1.0)
     labels = {name: f"{name}  ({v.mean():.3f})" for name, v in others.items()}
     _draw_steps(axes, others, colours, labels, low, high)
-    if any(colours[name] == OTHERS for name in values):
-        axes.plot([], [], color=OTHERS, lw=1.0, label="other policies")
-    axes.plot([], [], color=REFERENCE, lw=1, ls=(0, (4, 3)), label="round_robin  (1)")
-    axes.set(xlim=(low, high), xlabel=LATENCY_RATIO)
-    log_axis(axes, low, high)
-    legend_beside(axes, title="policy (mean)", alignment="left")
+    if any(colours[name] == style.OTHERS for name in values):
+        axes.plot([], [], color=style.OTHERS, lw=1.0, label="other policies")
+    axes.plot([], [], color=style.REFERENCE, lw=1, ls=(0, (4, 3)), label="round_robin  (1)")
+    axes.set(xlim=(low, high), xlabel=style.LATENCY_RATIO)
+    style.log_axis(axes, low, high)
+    style.legend_beside(axes, title="policy (mean)", alignment="left")
     return figure
 
 
@@ -53,12 +44,12 @@ def profile_figure(ratios: Values, colours: Mapping[str, str]) -> Figure:
         ratios: by policy, best first: latency / the best policy's on the same workflow.
         colours: from `policy_colours`.
     """
-    figure, axes = canvas(7.6, 4.4)
+    figure, axes = style.canvas(7.6, 4.4)
     ends = [float(np.quantile(values, 0.9)) for values in ratios.values() if values.size]
     high = max(1.05, min(3.0, float(np.median(ends))))
     _draw_steps(axes, ratios, colours, {name: name for name in ratios}, 1.0, high)
     axes.set(xlim=(1.0, high), xlabel="latency / the best policy's on the same workflow")
-    legend_beside(axes)
+    style.legend_beside(axes)
     return figure
 
 
@@ -80,7 +71,7 @@ def _draw_steps(
             [low, *x, max(high, x[-1])],
             [*shares, 1.0],
             where="post",
-            label=None if colours[name] == OTHERS else labels[name],
-            **line_style(colours[name], place),
+            label=None if colours[name] == style.OTHERS else labels[name],
+            **style.line_style(colours[name], place),
         )
     axes.set(ylim=(0, 1.01), ylabel="share of workflows")

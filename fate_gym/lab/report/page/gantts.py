@@ -28,37 +28,30 @@ def gantts(report: Report) -> list[dict[str, Any]]:
                 if len(schedule.shards) > left:
                     continue
                 left -= len(schedule.shards)
-                entry = found.setdefault(
-                    (suite, problem),
-                    {"devices": schedule.devices, "schedules": [], "models": {}, "stages": {}},
-                )
-                drawn = _schedule(schedule, entry["models"], entry["stages"])
-                entry["schedules"].append({"policy": name, **drawn})
-    drawn_gantts = [
-        {"suite": suite, "problem": problem}
-        | entry
-        | {kind: list(entry[kind]) for kind in ("models", "stages")}
-        for (suite, problem), entry in found.items()
-    ]
+                empty = {"devices": schedule.devices, "schedules": [], "models": {}, "stages": {}}
+                names = {"suite": suite, "problem": problem}
+                entry = found.setdefault((suite, problem), names | empty)
+                entry["schedules"].append({"policy": name} | _schedule(schedule, entry))
+    for entry in found.values():
+        entry |= {kind: list(entry[kind]) for kind in ("models", "stages")}
     # First the one in which most happens: it says most.
-    return sorted(drawn_gantts, key=lambda one: -max(len(s["start"]) for s in one["schedules"]))
+    return sorted(found.values(), key=lambda one: -max(len(s["start"]) for s in one["schedules"]))
 
 
-def _schedule(schedule: Schedule, models: dict[str, int], stages: dict[str, int]) -> dict[str, Any]:
+def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
+    """A schedule in columns; models and stages are numbers in the entry of its problem."""
     device = {name: number for number, name in enumerate(schedule.devices)}
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("device", "model", "stage", "start", "load", "move", "fill", "end")
+    # The host, on which tools run, is not drawn.
+    rows = [row for row in schedule.shards if row["device"] in device]
+    models, stages = entry["models"], entry["stages"]
+    return {
+        "makespan": schedule.end,
+        "device": [device[row["device"]] for row in rows],
+        "model": [models.setdefault(row["model"], len(models)) for row in rows],
+        "stage": [stages.setdefault(row["stage"], len(stages)) for row in rows],
+        "start": [row["start"] for row in rows],
+        "load": [row["load_s"] * row["noise"] for row in rows],
+        "move": [row["transfer_s"] * row["noise"] for row in rows],
+        "fill": [row["prefill_s"] * row["noise"] for row in rows],
+        "end": [row["end"] for row in rows],
     }
-    for row in schedule.shards:
-        if row["device"] not in device:
-            continue  # a tool, on the host
-        noise = row["noise"]
-        columns["device"].append(device[row["device"]])
-        columns["model"].append(models.setdefault(row["model"], len(models)))
-        columns["stage"].append(stages.setdefault(row["stage"], len(stages)))
-        columns["start"].append(row["start"])
-        columns["load"].append(row["load_s"] * noise)
-        columns["move"].append(row["transfer_s"] * noise)
-        columns["fill"].append(row["prefill_s"] * noise)
-        columns["end"].append(row["end"])
-    return {"makespan": schedule.end, **columns}
