@@ -2,7 +2,7 @@
 
 import sys
 
-from fate_gym.lab.sweep.evaluate import main
+from fate_gym.lab.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

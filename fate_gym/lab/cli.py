@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["evaluate"]:
         # Hydra has a command line of its own, --help included.
-        from fate_gym.lab.sweep.evaluate import main as evaluate
+        from fate_gym.lab.evaluate import main as evaluate
 
         return evaluate(arguments[1:])
     options = vars(_parser().parse_args(arguments))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -38,24 +38,22 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
 
 
 def _cells(rows: Sequence[Facts]) -> list[str]:
-    def span(value: Callable[[Facts], int]) -> str:
-        values = [value(row) for row in rows]
-        low, high = min(values), max(values)
-        return str(low) if low == high else f"{low}–{high}"
-
-    def median(value: Callable[[Facts], float], digits: int) -> str:
-        return f"{np.median([value(row) for row in rows]):.{digits}f}"
-
+    ranges = (
+        [row.stages for row in rows],
+        [row.depth for row in rows],
+        [row.width for row in rows],
+        [len(row.models) for row in rows],
+    )
+    medians = (
+        (0, [row.tokens / 1e3 for row in rows]),
+        (2, [row.bytes / 1e9 for row in rows]),
+        (2, [row.state.intensity for row in rows]),
+        (2, [row.state.share(row.state.load) for row in rows]),
+        (2, [row.state.share(row.state.prefix) for row in rows]),
+        (3, [row.state.share(row.state.transfer) for row in rows]),
+    )
     return [
         str(len(rows)),
-        span(lambda row: row.stages),
-        span(lambda row: row.depth),
-        span(lambda row: row.width),
-        span(lambda row: len(row.models)),
-        median(lambda row: row.tokens / 1e3, 0),
-        median(lambda row: row.bytes / 1e9, 2),
-        median(lambda row: row.state.intensity, 2),
-        median(lambda row: row.state.share(row.state.load), 2),
-        median(lambda row: row.state.share(row.state.prefix), 2),
-        median(lambda row: row.state.share(row.state.transfer), 3),
+        *(f"{min(v)}–{max(v)}" if min(v) < max(v) else str(v[0]) for v in ranges),
+        *(f"{np.median(values):.{digits}f}" for digits, values in medians),
     ]

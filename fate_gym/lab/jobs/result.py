@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,12 @@ class JobResult(BaseModel):
     def title(self) -> str:
         """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
         return f"{self.suite}/{self.policy}/s{self.seed}"
+
+    @property
+    def run_id(self) -> str:
+        """W&B's id of the job: the same job has the same id on every machine."""
+        name = f"{self.name}-{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}"
+        return re.sub(r"[^\w-]", "-", name)[-120:]
 
 
 def write_result(directory: Path, result: JobResult) -> None:

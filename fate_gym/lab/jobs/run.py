@@ -24,7 +24,6 @@ from fate_gym.lab.jobs.config import EvaluateConfig
 from fate_gym.lab.jobs.result import JobResult, read_result, total_counters, write_result
 from fate_gym.lab.jobs.schedules import representatives
 from fate_gym.lab.progress_bar import progress_bar
-from fate_gym.lab.tracking.job import track
 from fate_gym.problem import Problem
 from fate_gym.workloads import build_suite
 from policies.registry import build_policy
@@ -57,12 +56,11 @@ MEANS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run_job` did. ``skipped``: a result was there; ``warning``: tracking failed."""
+    """What `run_job` did; ``skipped``: a result was there."""
 
     result: JobResult
     directory: Path
     skipped: bool = False
-    warning: str | None = None
 
 
 def run_job(
@@ -96,7 +94,7 @@ def run_job(
         marker = directory / files.FAILED
         message = f"{where} failed: {files.last_line(text)} ({marker})"
         raise JobFailedError(message, config.sweep_directory) from error
-    return Outcome(result, directory, warning=track(config.tracking, result, directory))
+    return Outcome(result, directory)
 
 
 def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:

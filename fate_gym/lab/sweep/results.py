@@ -89,22 +89,21 @@ def read_sweep(root: Path) -> Sweep:
             remedy="re-run the sweep's command",
         )
     _check_workloads(root, done)
-    policies = policy_labels([result for _, result in done])
-    suites = suite_labels([result for _, result in done])
-    frames, decisions = [], []
+    results = [result for _, result in done]
+    policies, suites = policy_labels(results), suite_labels(results)
+    rows, decisions = [], []
     for (job, _), policy, suite in zip(done, policies, suites, strict=True):
         table = by_draw(job.table(WORKFLOWS))
-        frames.append(table.assign(policy=policy, suite=suite, job=str(job.directory)))
+        rows.append(table.assign(policy=policy, suite=suite, job=str(job.directory)))
         decisions.append(job.table(DECISIONS).assign(policy=policy, suite=suite))
+    labelled = list(zip(policies, results, strict=True))
     return Sweep(
         root=root,
         jobs=jobs,
-        rows=pd.concat(frames, ignore_index=True),
+        rows=pd.concat(rows, ignore_index=True),
         decisions=pd.concat(decisions, ignore_index=True),
-        families={p: result.family for p, (_, result) in zip(policies, done, strict=True)},
-        boosted=frozenset(
-            p for p, (_, result) in zip(policies, done, strict=True) if result.params.get("boosted")
-        ),
+        families={policy: result.family for policy, result in labelled},
+        boosted=frozenset(p for p, result in labelled if result.params.get("boosted")),
         labels={job.directory: policy for (job, _), policy in zip(done, policies, strict=True)},
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -94,7 +93,7 @@ def _log(tracking: TrackingConfig, result: JobResult, directory: Path) -> None:
             group=result.name,
             job_type="evaluate",
             name=result.title,
-            id=run_id(result),
+            id=result.run_id,
             resume="allow",
             tags=[f"v{result.versions['fate-gym']}", result.family],
         )
@@ -130,17 +129,11 @@ def _fill(run: Any, result: JobResult, directory: Path, *, gantt: bool) -> None:
     if gantt:
         extra["gantt"] = wandb.Image(_gantt(directory))
     run.log(extra)
-    artifact = wandb.Artifact(run_id(result), type="results")
+    artifact = wandb.Artifact(result.run_id, type="results")
     for file in (files.RESULT, files.WORKFLOWS, files.CONFIG, files.SHARDS, files.CHROME_TRACE):
         if (directory / file).exists():
             artifact.add_file(str(directory / file))
     run.log_artifact(artifact)
-
-
-def run_id(result: JobResult) -> str:
-    """W&B's id of a job: the same job has the same id on every machine."""
-    name = f"{result.name}-{result.suite}-{result.policy}-s{result.seed}-{result.config_hash}"
-    return re.sub(r"[^\w-]", "-", name)[-120:]
 
 
 def _gantt(directory: Path) -> Any:

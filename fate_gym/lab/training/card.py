@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fate_gym.lab.files import write_text
+from fate_gym.lab.tables import markdown_table
 from fate_gym.lab.training.config import ProblemSet, TrainConfig
 from fate_gym.lab.training.evaluation import Score
 from fate_gym.lab.training.result import TrainResult
@@ -21,42 +22,36 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
         command: reproduces it.
     """
     checkpoint = load_checkpoint(folder)
-    facts = checkpoint.facts
+    network, curriculum, options = checkpoint.facts.network, config.curriculum, config.options
     numbers = sum(array.size for array in checkpoint.weights.values())
-    params = ", ".join(f"{name} {value}" for name, value in facts.network.params.items())
-    training = facts.training
-    curriculum, options = config.curriculum, config.options
+    params = ", ".join(f"{name} {value}" for name, value in network.params.items())
+    facts = {
+        f"trained on, {i}": f"{_problems(phase)}, {phase.share:g} of the steps"
+        for i, phase in enumerate(curriculum.phases, 1)
+    }
+    facts["chosen on"] = _problems(curriculum.validation)
+    if config.agent.imitation is not None:
+        teacher = config.agent.imitation.teacher
+        facts["imitated"] = f"{teacher}: {result.labelled_states:,} labelled states"
+    if result.steps:
+        best = f"the best checkpoint is of step {result.best_steps:,}"
+        facts["steps"] = f"{result.steps:,}; {best}"
+    facts["wall time"] = f"{result.seconds / 60:.0f} minutes, one thread, {result.machine}"
+    facts["commit"] = str(checkpoint.facts.training.get("git_sha"))
+    facts["validation"] = _score(result.validation)
+    if result.test is not None and curriculum.test is not None:
+        facts["test"] = f"{_score(result.test)}, on {_problems(curriculum.test)}"
     lines = [
         f"# {config.agent.name}, seed {config.seed}",
         "",
-        f"A network of kind `{facts.network.kind}` with {numbers:,} parameters ({params}).",
+        f"A network of kind `{network.kind}` with {numbers:,} parameters ({params}).",
         f"Sees a window of {options.window} stages and up to {options.max_shards} devices a stage.",
         "",
         "```bash",
         command,
         "```",
         "",
-        "| | |",
-        "|---|---|",
-    ]
-    for i, phase in enumerate(curriculum.phases, 1):
-        lines.append(f"| trained on, {i} | {_problems(phase)}, {phase.share:g} of the steps |")
-    lines.append(f"| chosen on | {_problems(curriculum.validation)} |")
-    if config.agent.imitation is not None:
-        teacher = config.agent.imitation.teacher
-        lines.append(f"| imitated | {teacher}: {result.labelled_states:,} labelled states |")
-    if result.steps:
-        lines.append(
-            f"| steps | {result.steps:,}; the best checkpoint is of step {result.best_steps:,} |"
-        )
-    lines += [
-        f"| wall time | {result.seconds / 60:.0f} minutes, one thread, {result.machine} |",
-        f"| commit | {training.get('git_sha')} |",
-        f"| validation | {_score(result.validation)} |",
-    ]
-    if result.test is not None and curriculum.test is not None:
-        lines.append(f"| test | {_score(result.test)}, on {_problems(curriculum.test)} |")
-    lines += [
+        *markdown_table(("", ""), list(facts.items()), left=2),
         "",
         "Results are latency / RoundRobin: the mean latency of a problem's workflows over round",
         "robin's on the same problem; below 1 is faster.",

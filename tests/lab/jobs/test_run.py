@@ -13,7 +13,7 @@ from fate_gym.lab.errors import JobFailedError
 from fate_gym.lab.jobs import measure as measuring
 from fate_gym.lab.jobs.directory import FAILED, RESULT
 from fate_gym.lab.jobs.find import find_jobs
-from fate_gym.lab.jobs.result import read_result, total_counters
+from fate_gym.lab.jobs.result import total_counters
 from fate_gym.lab.jobs.run import MEANS, means, percentile, run_job
 from fate_gym.lab.jobs.schedules import read_schedules, representatives
 from fate_gym.lab.sweep.labels import policy_labels
@@ -74,22 +74,6 @@ def test_a_result_of_another_version_is_an_input_error(tmp_path: Path) -> None:
         run_job(config)
     assert error.value.source == str(config.run_directory / RESULT)
     assert error.value.field == "name"
-
-
-def test_tracking_that_fails_costs_a_warning_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import wandb
-
-    def init(**_: object) -> None:
-        raise wandb.errors.CommError("no route\nto host")
-
-    monkeypatch.setattr(wandb, "init", init)
-    config = job_config(tmp_path).model_copy(update={"tracking": TrackingConfig(mode="offline")})
-    outcome = run_job(config)
-    assert outcome.warning is not None
-    assert outcome.warning.startswith("logging smoke/heft/s0 to W&B failed: CommError: no route; ")
-    assert read_result(config.run_directory) == outcome.result
 
 
 def test_round_robin_against_itself_is_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fate_gym.lab.sweep import evaluate
+from fate_gym.lab import evaluate
 
 
 @pytest.fixture(autouse=True)

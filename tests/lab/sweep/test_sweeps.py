@@ -18,10 +18,10 @@ import pytest
 import yaml
 from hydra import initialize_config_module
 
+from fate_gym.lab import evaluate
 from fate_gym.lab.config import ReportConfig
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.report.write import make_report
-from fate_gym.lab.sweep import evaluate
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.compose import compose_sweep
 from fate_gym.lab.sweep.plan import job_configs, plan_sweep

@@ -14,8 +14,9 @@ import pytest
 
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.jobs.result import read_result
-from fate_gym.lab.tracking.job import track_again
-from tests.lab.conftest import ROOT, Run, job_directory
+from fate_gym.lab.jobs.run import run_job
+from fate_gym.lab.tracking.job import track, track_again
+from tests.lab.conftest import ROOT, Run, job_config, job_directory
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +191,20 @@ def test_a_place_that_cannot_be_written_costs_a_warning(copy: Path) -> None:
     ((_, warning),) = track_again(copy, TrackingConfig(mode="offline"))
     assert warning is not None
     assert "NotADirectoryError" in warning
+
+
+def test_tracking_that_fails_costs_a_warning_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def init(**_: object) -> None:
+        raise wandb.errors.CommError("no route\nto host")
+
+    monkeypatch.setattr(wandb, "init", init)
+    config = job_config(tmp_path).model_copy(update={"tracking": TrackingConfig(mode="offline")})
+    outcome = run_job(config)
+    warning = track(config.tracking, outcome.result, outcome.directory)
+    assert warning is not None
+    assert warning.startswith("logging smoke/heft/s0 to W&B failed: CommError: no route; ")
+    assert read_result(config.run_directory) == outcome.result

@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from fate_gym.lab.report.compute import Report
-from fate_gym.lab.report.mechanism import MECHANISMS, decision_quantiles, mechanism_means
+from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
 from fate_gym.lab.report.page.gantts import gantts
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
-from fate_gym.lab.tracking.job import run_id
 
 
 def page_data(report: Report) -> dict[str, Any]:
@@ -87,14 +86,8 @@ def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> 
 
 def _mechanism(part: Sweep, order: list[str]) -> list[dict[str, Any]]:
     present = set(part.rows["policy"])
-    more_is_better = {
-        title: column.endswith(("rate", "utilisation")) for column, (title, _) in MECHANISMS.items()
-    }
     means = mechanism_means(part.rows, [name for name in order if name in present])
-    return [
-        {"title": title, "more": more_is_better[title], "values": values}
-        for title, values in means.items()
-    ]
+    return [{"title": title, "values": values} for title, values in means.items()]
 
 
 def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
@@ -107,7 +100,7 @@ def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
             "where": job.directory.relative_to(sweep.root).as_posix(),
             "latency_ratio": result.means["latency_ratio"],
             "seconds": result.seconds["total"],
-            "id": run_id(result),
+            "id": result.run_id,
         }
         for job, result in sweep.finished
     ]

@@ -35,7 +35,6 @@ def render_page(report: Report) -> str:
         title=report.title,
         subtitle=what(report),
         rows=report.summary,
-        strongest=report.strongest,
         legend=legend(report).replace("`", ""),
         commands=commands(report),
         gaps=report.sweep.gaps(),

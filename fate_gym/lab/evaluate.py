@@ -32,6 +32,7 @@ def evaluate(config: DictConfig) -> float:
     # Here, so that --help starts without the workloads.
     from fate_gym.lab.jobs.config import parse_config
     from fate_gym.lab.jobs.run import run_job
+    from fate_gym.lab.tracking.job import track
 
     hydra = HydraConfig.get()
     # --config-dir: a user's own suites may name the user's own clusters.
@@ -43,21 +44,22 @@ def evaluate(config: DictConfig) -> float:
     alone = hydra.mode == RunMode.RUN
     checked = parse_config(plain(config), extra_dirs=own)
     outcome = run_job(checked, overrides=list(hydra.overrides.task), progress=alone)
+    result, directory = outcome.result, outcome.directory
     if outcome.skipped:
-        line = f"{outcome.result.title}: done before, {outcome.directory}"
+        line, warning = f"{result.title}: done before, {directory}", None
     else:
-        line = _job_line(outcome.result)
+        line, warning = _job_line(result), track(checked.tracking, result, directory)
     if not alone:
-        warning = f"\nwarning: {outcome.warning}" if outcome.warning else ""
-        add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line + warning)
+        line += f"\nwarning: {warning}" if warning else ""
+        add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line)
     elif outcome.skipped:
         print(line, flush=True)
     else:
-        _print_job(outcome.result)
-        print(f"results: {outcome.directory}", flush=True)
-        if outcome.warning:
-            print(f"warning: {outcome.warning}", file=sys.stderr, flush=True)
-    return outcome.result.means["latency_ratio"]
+        _print_job(result)
+        print(f"results: {directory}", flush=True)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return result.means["latency_ratio"]
 
 
 def _job_line(result: JobResult) -> str:
