@@ -24,7 +24,7 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     status: Literal["ok"] = "ok"
     name: str
     suite: str

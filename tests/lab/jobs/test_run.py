@@ -76,6 +76,15 @@ def test_a_result_of_another_version_is_an_input_error(tmp_path: Path) -> None:
     assert error.value.field == "name"
 
 
+def test_results_with_the_columns_of_before_are_refused(tmp_path: Path) -> None:
+    outcome = run_job(job_config(tmp_path))
+    path = outcome.directory / RESULT
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(InputError, match="not a result of this version") as error:
+        find_jobs(tmp_path / "default")
+    assert error.value.field == "schema_version"
+
+
 def test_round_robin_against_itself_is_one(tmp_path: Path) -> None:
     outcome = run_job(job_config(tmp_path, policy="round_robin"))
     assert outcome.result.means["latency_ratio"] == 1.0
