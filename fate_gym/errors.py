@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 
 class FateGymError(Exception):
@@ -73,6 +74,19 @@ def _rebuild(
 
 class IllegalActionError(FateGymError, ValueError):
     """A policy asked for something the state does not allow."""
+
+
+def check_known(what: str, name: str, known: Collection[str], **where: Any) -> None:
+    """Raise an `InputError` with near matches if a name is not among the known ones.
+
+    Args:
+        what: how the message begins, e.g. ``"unknown model"``; the name follows.
+        name: what was given.
+        known: what could have been given.
+        where: ``source``, ``item`` and ``field`` of the error.
+    """
+    if name not in known:
+        raise InputError(f"{what} {name!r}", remedy=near_matches(name, known), **where)
 
 
 def near_matches(word: str, known: Iterable[str], *, most: int = 3) -> str:

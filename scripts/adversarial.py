@@ -141,17 +141,9 @@ def main() -> None:
     if options.stages < 2 * options.workflows:
         parser.error("--stages: needs at least two a workflow")
     first, second = make_policy(options.first), make_policy(options.second)
-    found = [
-        search(
-            first,
-            second,
-            workflows=options.workflows,
-            stages=options.stages,
-            steps=options.steps,
-            seed=options.seed + start,
-        )
-        for start in range(options.starts)
-    ]
+    size = {name: getattr(options, name) for name in ("workflows", "stages", "steps")}
+    seeds = range(options.seed, options.seed + options.starts)
+    found = [search(first, second, seed=seed, **size) for seed in seeds]
     problem, value = max(found, key=lambda pair: pair[1])
     print(f"latency({options.first}) / latency({options.second}) = {value:.4f}")
     if options.output is not None:

@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 import fate_gym
 from fate_gym.compiled import compiled
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
-from fate_gym.lab.results import SHARDS, WORKFLOWS, find_jobs, write_result
+from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
+from fate_gym.lab.jobs.find import find_jobs
+from fate_gym.lab.jobs.result import write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import (
@@ -69,15 +71,37 @@ def report(figure: str, value: str, goal: str = "") -> None:
     print(f"{figure:66} {value:>24}  {goal}", flush=True)
 
 
-def hundred_stages() -> Problem:
-    """The real workflow graph whose size is nearest to 100 stages, on 8 devices."""
-    chosen = min(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
-    return Problem.build(load_cluster("mixed_8"), [assign_roles(chosen, seed=0)])
+def run_script(*words: str) -> float:
+    """Run a script of the project as a user does; seconds."""
+    start = perf_counter()
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    return perf_counter() - start
+
+
+def llm_stage(id: str, model: str, group: int, *tokens: int, queries: int = 4) -> Stage:
+    """A stage with a prefix group; ``tokens`` are those of prefix, prompt and output."""
+    prefix, prompt, output = tokens
+    return Stage(
+        id=id,
+        model=model,
+        queries=queries,
+        prefix_group=f"g{group}",
+        prefix_tokens=prefix,
+        prompt_tokens=prompt,
+        output_tokens=output,
+    )
+
+
+def hundred_stages(count: int = 1) -> list[Problem]:
+    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
+    cluster = load_cluster("mixed_8")
+    nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
+    return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:count]]
 
 
 def simulator_figures() -> None:
     """List-schedule runs, state copies, event rates."""
-    problem = hundred_stages()
+    (problem,) = hundred_stages()
     compiled = compile_problem(problem)
     stages = len(compiled.stage_ids)
     simulator = Simulator(compiled)
@@ -187,13 +211,6 @@ def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArra
                 skip -= 1
 
 
-def hundred_stage_problems() -> list[Problem]:
-    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
-    cluster = load_cluster("mixed_8")
-    nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
-    return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:8]]
-
-
 def cartpole_steps_per_s(steps: int) -> float:
     """CartPole-v1 as `gymnasium.make` gives it, random actions drawn before, resets included."""
     env = gymnasium.make("CartPole-v1")
@@ -257,7 +274,7 @@ def environment_figures() -> None:
 
     In seconds of the processor: what else runs on the machine weighs less.
     """
-    problems = hundred_stage_problems()
+    problems = hundred_stages(8)
     env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
     envs = fate_gym.make_vec(32, problem=problems)
     sizes = sorted(len(problem.workflows[0].stages) for problem in problems)
@@ -289,14 +306,13 @@ def layered(width: int, layers: int, cluster: str) -> Problem:
     """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
     models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
     stages = [
-        Stage(
-            id=f"s{layer}-{i}",
-            model=models[(i + layer) % len(models)],
-            queries=4,
-            prefix_group=f"g{i % 8}",
-            prefix_tokens=1000,
-            prompt_tokens=300 + 50 * (i % 7),
-            output_tokens=60 + 20 * (i % 5),
+        llm_stage(
+            f"s{layer}-{i}",
+            models[(i + layer) % 4],
+            i % 8,
+            1000,
+            300 + 50 * (i % 7),
+            60 + 20 * (i % 5),
         )
         for layer in range(layers)
         for i in range(width)
@@ -378,18 +394,8 @@ def large_problem() -> None:
         id="large",
         devices=tuple(Device(id=f"d{i}", gpu=gpus[i % 4], node=f"n{i // 8}") for i in range(256)),
     )
-    stages = tuple(
-        Stage(
-            id=f"s{i}",
-            model=("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini")[i % 3],
-            queries=4,
-            prefix_group=f"g{i % 20}",
-            prefix_tokens=1000,
-            prompt_tokens=500,
-            output_tokens=100,
-        )
-        for i in range(10_000)
-    )
+    models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini")
+    stages = tuple(llm_stage(f"s{i}", models[i % 3], i % 20, 1000, 500, 100) for i in range(10_000))
     start = perf_counter()
     simulator = Simulator(Problem.build(cluster, [Workflow(id="w", stages=stages)]))
     built = perf_counter()
@@ -404,21 +410,13 @@ def large_problem() -> None:
 def hundred_ready() -> Problem:
     """100 ready stages on 12 devices: ten workflows of ten branches with four models."""
     models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Qwen2.5-14B")
-
-    def call(id: str, number: int) -> Stage:
-        return Stage(
-            id=id,
-            model=models[number % 4],
-            queries=4 + number % 13,
-            prefix_group=f"g{number % 7}",
-            prefix_tokens=1500,
-            prompt_tokens=400,
-            output_tokens=150,
-        )
-
     flows = []
     for w in range(10):
-        stages = [call(f"{kind}{i}", w + i) for kind in ("first", "then") for i in range(10)]
+        stages = []
+        for kind in ("first", "then"):
+            for n in range(w, w + 10):
+                id, queries = f"{kind}{n - w}", 4 + n % 13
+                stages.append(llm_stage(id, models[n % 4], n % 7, 1500, 400, 150, queries=queries))
         edges = [
             Edge(parent=f"first{i}", child=f"then{j % 10}", bytes=1e8, inherited_tokens=100)
             for i in range(10)
@@ -476,36 +474,17 @@ def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
 def comparison() -> None:
     """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "scripts/evaluate.py",
-            "experiment=baselines",
-            "suite=real_dag",
-            "tracking=none",
-            f"paths.runs={folder}",
-        ]
-        start = perf_counter()
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        seconds = perf_counter() - start
+        options = ("experiment=baselines", "suite=real_dag", "tracking=none")
+        seconds = run_script("scripts/evaluate.py", *options, f"paths.runs={folder}")
     report("all baselines on real_dag, one seed, all cores", f"{seconds:.0f} s", "goal < 600 s")
 
 
 def cold_start() -> None:
     """Wall-clock of one whole job of the command line, compiled code present."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "scripts/evaluate.py",
-            "suite=quick",
-            "policy=heft",
-            f"paths.runs={folder}",
-        ]
-        seconds = []
-        for name in ("first", "second"):
-            start = perf_counter()
-            subprocess.run([*command, f"name={name}"], cwd=ROOT, check=True, capture_output=True)
-            seconds.append(perf_counter() - start)
-    report("cold start: evaluate.py suite=quick policy=heft", f"{min(seconds):.1f} s", "goal < 6 s")
+        command = ("scripts/evaluate.py", "suite=quick", "policy=heft", f"paths.runs={folder}")
+        seconds = min(run_script(*command, f"name={name}") for name in ("first", "second"))
+    report("cold start: evaluate.py suite=quick policy=heft", f"{seconds:.1f} s", "goal < 6 s")
 
 
 def lab_figures() -> None:
@@ -513,11 +492,8 @@ def lab_figures() -> None:
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         sweep = ["suite=quick", "policy=heft,eft,min_min,round_robin", "seed=range(50)"]
-        command = [sys.executable, "scripts/evaluate.py", "-m", *sweep, f"paths.runs={folder}"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start = perf_counter()
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        wall = perf_counter() - start
+        wall = run_script("scripts/evaluate.py", "-m", *sweep, f"paths.runs={folder}")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         jobs = [job.result for job in find_jobs(Path(folder) / "default") if job.result]
@@ -531,14 +507,8 @@ def lab_figures() -> None:
         report("  a job, beside building and playing", f"{overhead:.2f} s", "goal < 2 s")
         large = Path(folder) / "large"
         rows = large_sweep(Path(folder) / "default", large)
-        start = perf_counter()
-        command = [sys.executable, "scripts/report.py", str(large)]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        report(
-            f"report of {rows} workflows, as a command",
-            f"{perf_counter() - start:.1f} s",
-            "goal < 10 s",
-        )
+        seconds = run_script("scripts/report.py", str(large))
+        report(f"report of {rows} workflows, as a command", f"{seconds:.1f} s", "goal < 10 s")
         size = (large / "report.html").stat().st_size / 1e6
         report("  size of report.html", f"{size:.1f} MB", "goal < 8 MB")
 
@@ -549,8 +519,7 @@ def training_figures() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = ["agent=maskable_ppo", "curriculum=real_dag", f"seed=range({cores})"]
         options += ["agent.learning.steps=65536", "validation.every=65536", "tracking=none"]
-        command = [sys.executable, "scripts/train.py", "-m", *options, f"paths.runs={folder}"]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        run_script("scripts/train.py", "-m", *options, f"paths.runs={folder}")
         done = [json.loads(path.read_text()) for path in Path(folder).rglob("training.json")]
     total = sum(training["steps"] / training["seconds"] for training in done)
     report(
@@ -574,7 +543,7 @@ def large_sweep(source: Path, target: Path) -> int:
             noise = np.random.default_rng([policy, seed]).lognormal(0.01 * policy, 0.1, len(tiled))
             name = "round_robin" if policy == 19 else f"policy_{policy}"
             rows = tiled.assign(policy=name, seed=seed, latency=tiled["latency"] * noise)
-            rows["normalised"] = rows["latency"] / rows["rr_latency"]
+            rows["latency_ratio"] = rows["latency"] / rows["rr_latency"]
             folder = target / job.suite / name / f"s{seed}-{policy * 10 + seed:08x}"
             shutil.copytree(job.directory, folder, ignore=shutil.ignore_patterns("wandb"))
             rows.to_parquet(folder / WORKFLOWS)

@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from fate_gym.lab.files import write_text
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
@@ -52,11 +53,9 @@ def main() -> None:
 
 
 def write(file: Path, entries: dict[str, Entry]) -> None:
-    """Whole or not at all."""
+    """By problem."""
     ordered = dict(sorted(entries.items(), key=lambda pair: (pair[1]["problem"], pair[0])))
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(ordered, indent=1) + "\n")
 
 
 if __name__ == "__main__":

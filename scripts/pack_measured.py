@@ -2,9 +2,9 @@
 
     python scripts/pack_measured.py DATA_DIR [OUTPUT_DIR]
 
-DATA_DIR holds the tables of `fate_gym.lab.measured` with the linear layers of Vidur (MIT). The
-tables of the PyPI package ``aiconfigurator-core`` (Apache-2.0, 82 MB) are added to them when it is
-installed: GEMMs of the H200 and the L40S, attention of the H200. It is found, but not imported.
+DATA_DIR holds the tables of `fate_gym.lab.cost_fit.measured` with the linear layers of Vidur
+(MIT). The tables of the PyPI package ``aiconfigurator-core`` (Apache-2.0, 82 MB) are added when it
+is installed: GEMMs of the H200 and the L40S, attention of the H200. It is found, but not imported.
 Where several engines were measured on the same shape, the median is kept. Only runs on one GPU.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from fate_gym.errors import InputError
-from fate_gym.lab import measured
-from fate_gym.lab.cost_fit import Frame
-from fate_gym.lab.measured import SHAPES, Shape
+from fate_gym.lab.cost_fit import measured
+from fate_gym.lab.cost_fit.formulas import Frame
+from fate_gym.lab.cost_fit.measured import SHAPES, Shape
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "data" / "cost_model"
 PACKAGE = "aiconfigurator_core"

@@ -2,7 +2,7 @@
 
 import sys
 
-from fate_gym.lab.wandb_view import main
+from fate_gym.lab.tracking.view import main
 
 if __name__ == "__main__":
     sys.exit(main())

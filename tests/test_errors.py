@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fate_gym.errors import FateGymError, IllegalActionError, InputError, near_matches
+from fate_gym.errors import FateGymError, IllegalActionError, InputError, check_known, near_matches
 
 
 def test_text_goes_from_file_to_field_to_remedy() -> None:
@@ -53,6 +53,15 @@ def test_pickle_keeps_every_part() -> None:
 def test_one_base_and_value_error_for_all(kind: type[Exception]) -> None:
     assert issubclass(kind, FateGymError)
     assert issubclass(kind, ValueError)
+
+
+def test_an_unknown_name_says_where_and_what_is_near() -> None:
+    check_known("unknown model", "Llama", {"Llama": 1})
+    with pytest.raises(InputError) as caught:
+        check_known("unknown model", "Lama", {"Llama": 1}, item="stage 's'", field="model")
+    assert str(caught.value) == (
+        "stage 's': field 'model': unknown model 'Lama'. Remedy: did you mean 'Llama'?"
+    )
 
 
 def test_near_matches() -> None:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import check_known
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Model(_Fact):
 
     @property
     def head_params(self) -> float:
-        """Parameters of the output projection: one product a generated token, none in prefill."""
+        """Parameters of the output projection: one product per generated token, none in prefill."""
         return float(self.vocab * self.hidden)
 
     @property
@@ -172,11 +172,11 @@ class Execution(_Fact):
         return min(1.0, self.attention_mbu_ratio * gpu.mbu)
 
     def layer_seconds(self, model: Model) -> float:
-        """Fixed seconds of all layers of a model, a prefill or a decode step."""
+        """Fixed seconds of all layers of a model, per prefill or decode step."""
         return model.layers * (self.linear_layer_s + self.attention_layer_s)
 
     def traffic_bytes(self, model: Model) -> float:
-        """Bytes a token that are moved between GEMMs, over all layers, beside weights and KV."""
+        """Bytes per token that are moved between GEMMs, over all layers, beside weights and KV."""
         between = self.linear_passes * model.hidden
         attention = self.attention_passes * 2 * (model.attention_width + model.kv_width)
         return 2.0 * model.layers * (between + attention)
@@ -220,7 +220,5 @@ def model(name: str) -> Model:
 
 
 def _named(known: dict[str, T], name: str, kind: str) -> T:
-    try:
-        return known[name]
-    except KeyError:
-        raise InputError(f"unknown {kind} {name!r}", remedy=near_matches(name, known)) from None
+    check_known(f"unknown {kind}", name, known)
+    return known[name]

@@ -76,7 +76,7 @@ class _Part(_Fact):
     """What calls of models and of tools have in common."""
 
     name: str
-    output: Lengths | None = Field(None, description="tokens a query; None: no text comes out")
+    output: Lengths | None = Field(None, description="tokens per query; None: no text comes out")
     edge: Payload
 
 

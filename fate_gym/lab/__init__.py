@@ -1,5 +1,5 @@
-"""The lab: one job of a sweep, its result files, tracking, reports and the command line.
+"""The lab: jobs, sweeps, reports, tracking, trainings and the command line.
 
-Nothing imports this room. Heavy and optional packages are imported inside the functions that need
-them, so that a job starts fast.
+Nothing imports this package. Packages that are heavy or optional are imported inside the functions
+that need them where a job, or a command that does without them, would start slower otherwise.
 """

@@ -5,24 +5,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fate_gym.lab.hydra_app import run_hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from fate_gym.lab.jobs.directory import job_state
+from fate_gym.lab.jobs.result import JobResult
+from fate_gym.lab.sweep.compose import plain
+from fate_gym.lab.sweep.hydra_main import run_hydra
+from fate_gym.lab.sweep.progress import add_entry
+from fate_gym.lab.tables import print_table
 
-    from fate_gym.lab.config import EvaluateConfig
+_SHOWN = {
+    "makespan": ("makespan, s", ".2f"),
+    "latency_ratio": ("latency / RoundRobin", ".3f"),
+    "gap_to_bound": ("latency / lower bound", ".2f"),
+    "model_loads": ("model loads", ".1f"),
+    "prefix_hit_rate": ("prefix hit rate", ".1%"),
+    "device_utilisation": ("device utilisation", ".1%"),
+}
 
 
 def evaluate(config: DictConfig) -> float:
-    """The task that Hydra calls once a job. Returns the mean normalised makespan (for sweepers)."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from fate_gym.lab.console import job_line, print_job
-    from fate_gym.lab.job import run_job
-    from fate_gym.lab.launch import tell
+    """The task that Hydra calls once a job. Returns the mean latency ratio (for sweepers)."""
+    # Here, so that --help starts without the workloads.
+    from fate_gym.lab.jobs.config import parse_config
+    from fate_gym.lab.jobs.run import run_job
+    from fate_gym.lab.tracking.job import track
 
     hydra = HydraConfig.get()
     # --config-dir: a user's own suites may name the user's own clusters.
@@ -32,44 +42,53 @@ def evaluate(config: DictConfig) -> float:
         if source.provider == "command-line" and source.schema == "file"
     ]
     alone = hydra.mode == RunMode.RUN
-    outcome = run_job(_checked(config, own), overrides=list(hydra.overrides.task), progress=alone)
+    checked = parse_config(plain(config), extra_dirs=own)
+    outcome = run_job(checked, overrides=list(hydra.overrides.task), progress=alone)
+    result, directory = outcome.result, outcome.directory
     if outcome.skipped:
-        line = f"{outcome.result.title}: done before, {outcome.directory}"
+        line, warning = f"{result.title}: done before, {directory}", None
     else:
-        line = job_line(outcome.result)
-    if outcome.warning:
-        line += f"\nwarning: {outcome.warning}"
+        line, warning = _job_line(result), track(checked.tracking, result, directory)
     if not alone:
-        tell(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line)
+        line += f"\nwarning: {warning}" if warning else ""
+        add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line)
     elif outcome.skipped:
         print(line, flush=True)
     else:
-        print_job(outcome.result)
-        print(f"results: {outcome.directory}", flush=True)
-        if outcome.warning:
-            print(f"warning: {outcome.warning}", file=sys.stderr, flush=True)
-    return outcome.result.means["normalised"]
+        _print_job(result)
+        print(f"results: {directory}", flush=True)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return result.means["latency_ratio"]
+
+
+def _job_line(result: JobResult) -> str:
+    """A finished job in one line."""
+    return (
+        f"{result.title}: latency / RoundRobin {result.means['latency_ratio']:.3f} over "
+        f"{result.workflows} workflows, {result.seconds['total']:.1f} s"
+    )
+
+
+def _print_job(result: JobResult) -> None:
+    """A table of one job's means."""
+    rows = [
+        (title, f"{result.means[column]:{form}}")
+        for column, (title, form) in _SHOWN.items()
+        if column in result.means
+    ]
+    decisions = f"{result.decision_ms_p50:.2f} / {result.decision_ms_p99:.2f}"
+    rows += [("decision P50 / P99, ms", decisions), ("workflows", str(result.workflows))]
+    print_table(("mean over workflows", "value"), rows, title=f"{result.title} on {result.cluster}")
 
 
 def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
     """A line about a job: whether it would run, its title, and its directory."""
-    from fate_gym.lab.results import job_state
+    from fate_gym.lab.jobs.config import parse_config
 
-    checked = _checked(config, extra_dirs)
+    checked = parse_config(plain(config), extra_dirs=extra_dirs)
     state = job_state(checked.run_directory)
     return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"
-
-
-def _checked(config: DictConfig, extra_dirs: Sequence[str]) -> EvaluateConfig:
-    from omegaconf import OmegaConf, open_dict
-
-    from fate_gym.lab.config import parse_config
-
-    with open_dict(config):
-        config.pop("hydra", None)  # there when Hydra did not hand the configuration to a task
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return parse_config({str(name): value for name, value in values.items()}, extra_dirs=extra_dirs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,16 @@
-"""What a result was made with: versions, commit, machine, and a hash of the workload."""
+"""What a result was made with: versions, commit and machine, and hashes of what was run."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fate_gym import __version__
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from fate_gym.problem import Problem
 
 PACKAGES = ("numpy", "scipy", "numba", "gymnasium", "ortools", "hydra-core", "wandb")
+
+
+def made_with() -> dict[str, Any]:
+    """The fields ``versions``, ``git_sha`` and ``machine`` of a result."""
+    return {"versions": versions(), "git_sha": git_sha(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:
@@ -62,6 +68,12 @@ def _processor() -> str:
         return platform.processor() or "unknown processor"
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "unknown processor")
+
+
+def digest(value: Any) -> str:
+    """8 hex digits of a plain value; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def workload_hash(problems: Iterable[Problem]) -> str:

@@ -11,5 +11,3 @@ Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 Records: TypeAlias = NDArray[Any]
-
-__all__ = ["Bools", "Floats", "Ints", "Records"]

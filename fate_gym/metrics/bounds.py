@@ -2,7 +2,7 @@
 
 Both bounds rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
 ``N`` queries of stage ``v`` keeps device ``d`` busy for at least ``n / N · f(v, d)``, whatever is
-cached. Prefill and decode of all ``N`` queries at once have not got this property: where memory
+cached. Prefill and decode of all ``N`` queries at once do not have this property: where memory
 limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, and two
 shards of them need not. With ``m = min(N, b)`` the property holds for
 
@@ -74,6 +74,51 @@ class LowerBounds:
     latency: Floats
 
 
+@dataclass(frozen=True)
+class BoundInputs:
+    """What the bounds of a problem follow from; seconds.
+
+    Attributes:
+        floor_seconds: (S, D) rate floors; inf where not eligible, a row of inf is a tool stage.
+        tool_seconds: (S,) of the tool stages; other entries are not read.
+        load_seconds: (M, D) to load each model.
+        model_of: (S,) model of each stage, -1 without one.
+        workflow_of: (S,) workflow of each stage.
+        arrival: (W,) arrival of each workflow.
+        edge_parent: (E,) stage that an edge leaves.
+        edge_child: (E,) stage that it enters.
+        most_shards: (S,) devices that may share each stage.
+        gather_seconds: added to a stage for every shard beyond the first.
+    """
+
+    floor_seconds: Floats
+    tool_seconds: Floats
+    load_seconds: Floats
+    model_of: Ints
+    workflow_of: Ints
+    arrival: Floats
+    edge_parent: Ints
+    edge_child: Ints
+    most_shards: Ints
+    gather_seconds: float = 0.0
+
+    @property
+    def release(self) -> Floats:
+        """(S,) arrival of each stage's workflow."""
+        return np.asarray(self.arrival[self.workflow_of])
+
+    @property
+    def usable(self) -> Bools:
+        """(S, D) whether a device can run a stage."""
+        return np.isfinite(self.floor_seconds)
+
+    @property
+    def loads(self) -> Floats:
+        """(S, D) to load the model of each stage; 0 without a model."""
+        none = np.zeros((1, self.load_seconds.shape[1]))
+        return np.asarray(np.vstack([self.load_seconds, none])[self.model_of])
+
+
 def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> LowerBounds:
     """Lower bounds on the makespan and the latencies of a compiled problem, seconds.
 
@@ -87,7 +132,7 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
     problem = compiled.problem
     load_seconds = compiled.load_seconds
     if vanished is None:
-        vanished = compiled.view.stages["chooser"] >= 0
+        vanished = compiled.arrays.stages["chooser"] >= 0
         # One that lives after all may have loaded its model, for others too.
         load_seconds = load_seconds.copy()
         load_seconds[compiled.model_of[vanished & (compiled.model_of >= 0)]] = 0.0
@@ -98,74 +143,41 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
     lives = ~vanished
     edges = lives[compiled.edge_parent] & lives[compiled.edge_child]
     return lower_bounds(
-        floor_seconds=np.where(lives[:, None], compiled.exec_floor_seconds, np.inf),
-        tool_seconds=np.where(lives, compiled.tool_seconds, 0.0),
-        load_seconds=load_seconds,
-        model_of=np.where(lives, compiled.model_of, -1),
-        workflow_of=compiled.workflow_of,
-        arrival=compiled.view.workflows["arrival"],
-        edge_parent=compiled.edge_parent[edges],
-        edge_child=compiled.edge_child[edges],
-        most_shards=np.minimum(compiled.view.stages["queries"], problem.options.max_shards),
-        gather_seconds=float(compiled.view.head[0]["gather_s"]),
+        BoundInputs(
+            floor_seconds=np.where(lives[:, None], compiled.floor_seconds, np.inf),
+            tool_seconds=np.where(lives, compiled.tool_seconds, 0.0),
+            load_seconds=load_seconds,
+            model_of=np.where(lives, compiled.model_of, -1),
+            workflow_of=compiled.workflow_of,
+            arrival=compiled.arrays.workflows["arrival"],
+            edge_parent=compiled.edge_parent[edges],
+            edge_child=compiled.edge_child[edges],
+            most_shards=np.minimum(compiled.arrays.stages["queries"], problem.options.max_shards),
+            gather_seconds=compiled.arrays.gather_s,
+        )
     )
 
 
-def lower_bounds(
-    *,
-    floor_seconds: Floats,
-    tool_seconds: Floats,
-    load_seconds: Floats,
-    model_of: Ints,
-    workflow_of: Ints,
-    arrival: Floats,
-    edge_parent: Ints,
-    edge_child: Ints,
-    most_shards: Ints,
-    gather_seconds: float = 0.0,
-) -> LowerBounds:
-    """Lower bounds on the makespan and the latencies, seconds.
-
-    Args:
-        floor_seconds: (S, D) rate floors; inf where not eligible, a row of inf is a tool stage.
-        tool_seconds: (S,) seconds of the tool stages; other entries are not read.
-        load_seconds: (M, D) seconds to load each model.
-        model_of: (S,) model of each stage, -1 without one.
-        workflow_of: (S,) workflow of each stage.
-        arrival: (W,) arrival of each workflow.
-        edge_parent: (E,) stage that an edge leaves.
-        edge_child: (E,) stage that it enters.
-        most_shards: (S,) devices that may share each stage.
-        gather_seconds: added to a stage for every shard beyond the first.
-    """
-    loads = stage_loads(load_seconds, model_of)
-    on_device = np.isfinite(floor_seconds).any(axis=1)
-    in_model = np.bincount(model_of[model_of >= 0], minlength=len(load_seconds) + 1)
+def lower_bounds(inputs: BoundInputs) -> LowerBounds:
+    """Lower bounds on the makespan and the latencies, seconds."""
+    floor, model_of, workflow_of = inputs.floor_seconds, inputs.model_of, inputs.workflow_of
+    release, workflows = inputs.release, len(inputs.arrival)
+    on_device = inputs.usable.any(axis=1)
+    in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
     share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
-    costs = floor_seconds + share[:, None] * loads
+    costs = floor + share[:, None] * inputs.loads
     prices = device_prices(costs[on_device])
-    charges = np.zeros(len(costs))
+    charges, bare = np.zeros(len(costs)), np.zeros(len(costs))
     charges[on_device] = priced_work(costs[on_device], prices)
-    bare = np.zeros(len(costs))
-    bare[on_device] = priced_work(floor_seconds[on_device], prices)
+    bare[on_device] = priced_work(floor[on_device], prices)
 
-    first = float(arrival.min())
-    _, end = earliest_times(
-        floor_seconds=floor_seconds,
-        tool_seconds=tool_seconds,
-        loads=loads,
-        model_of=model_of,
-        release=arrival[workflow_of],
-        edge_parent=edge_parent,
-        edge_child=edge_child,
-        most_shards=most_shards,
-        gather_seconds=gather_seconds,
-    )
-    latency = np.zeros(len(arrival))
-    np.maximum.at(latency, workflow_of, end - arrival[workflow_of])
+    first = float(inputs.arrival.min())
+    end = earliest_ends(inputs)
+    latency = np.zeros(workflows)
+    np.maximum.at(latency, workflow_of, end - release)
     # A later workflow may meet models that others have loaded: it is charged for its work alone.
-    own = np.where(arrival[workflow_of] == first, charges, bare)
-    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=len(arrival)))
+    own = np.where(release == first, charges, bare)
+    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=workflows))
     work = float(charges.sum())
     critical_path = float(end.max()) - first
     return LowerBounds(work, critical_path, max(work, critical_path), latency)
@@ -249,54 +261,33 @@ def _type_prices(costs: Floats, count: Ints) -> Floats:
     return np.asarray(prices / (prices @ count))
 
 
-def stage_loads(load_seconds: Floats, model_of: Ints) -> Floats:
-    """(S, D) seconds to load the model of each stage; 0 without a model."""
-    with_none = np.vstack([load_seconds, np.zeros((1, load_seconds.shape[1]))])
-    return np.asarray(with_none[model_of])
-
-
-def earliest_times(
-    *,
-    floor_seconds: Floats,
-    tool_seconds: Floats,
-    loads: Floats,
-    model_of: Ints,
-    release: Floats,
-    edge_parent: Ints,
-    edge_child: Ints,
-    most_shards: Ints,
-    gather_seconds: float = 0.0,
-) -> tuple[Floats, Floats]:
-    """Lower bounds on when each stage is ready and when it ends, (S,) and (S,), seconds.
-
-    ``loads`` are (S, D) seconds to load the model of each stage and ``release`` is the (S,) arrival
-    of each stage's workflow; the other arguments are those of `lower_bounds`.
-    """
-    on_device = np.asarray(np.isfinite(floor_seconds).any(axis=1))
-    split = split_seconds(floor_seconds, most_shards, gather_seconds)
-    level = levels(len(floor_seconds), edge_parent, edge_child)
+def earliest_ends(inputs: BoundInputs) -> Floats:
+    """(S,) lower bounds on when each stage ends, seconds."""
+    floor, loads, model_of = inputs.floor_seconds, inputs.loads, inputs.model_of
+    parent, child, release = inputs.edge_parent, inputs.edge_child, inputs.release
+    usable = inputs.usable
+    split = _split_seconds(inputs)
+    level = _levels(len(floor), parent, child)
     depth = int(level.max()) + 1
-    stages_at, edges_at = _groups(level, depth), _groups(level[edge_child], depth)
+    stages_at, edges_at = _groups(level, depth), _groups(level[child], depth)
     models = int(model_of.max()) + 1
     # The last entry is for stages without a model (number -1): nothing has to be loaded.
     model_ready = np.append(np.full(models, release.min()), -np.inf)
     for _ in range(models + 1):
         ready, end = release.copy(), release.copy()
         for here, into in zip(stages_at, edges_at, strict=True):
-            np.maximum.at(ready, edge_child[into], end[edge_parent[into]])
-            loaded = model_ready[model_of[here], None] + loads[here]
-            begin = np.maximum(ready[here, None], loaded)
-            whole = (begin + floor_seconds[here]).min(axis=1)
-            usable = np.isfinite(floor_seconds[here])
-            shared = np.where(usable, begin, np.inf).min(axis=1) + split[here]
-            alone = ready[here] + tool_seconds[here]
-            end[here] = np.where(on_device[here], np.minimum(whole, shared), alone)
+            np.maximum.at(ready, child[into], end[parent[into]])
+            begin = np.maximum(ready[here, None], model_ready[model_of[here], None] + loads[here])
+            whole = (begin + floor[here]).min(axis=1)
+            shared = np.where(usable[here], begin, np.inf).min(axis=1) + split[here]
+            alone = ready[here] + inputs.tool_seconds[here]
+            end[here] = np.where(usable[here].any(axis=1), np.minimum(whole, shared), alone)
         before, model_ready = model_ready, np.full(models + 1, np.inf)
         np.minimum.at(model_ready, model_of, ready)
         model_ready[-1] = -np.inf
         if np.array_equal(model_ready, before):
             break
-    return ready, end
+    return end
 
 
 def _groups(key: Ints, count: int) -> list[Ints]:
@@ -305,19 +296,19 @@ def _groups(key: Ints, count: int) -> list[Ints]:
     return np.split(np.argsort(key, kind="stable"), ends[:-1])
 
 
-def split_seconds(floor_seconds: Floats, most_shards: Ints, gather_seconds: float) -> Floats:
+def _split_seconds(inputs: BoundInputs) -> Floats:
     """(S,) least seconds of each stage over two or more devices; inf where it cannot be split."""
-    usable = np.isfinite(floor_seconds)
     with np.errstate(divide="ignore", over="ignore"):
-        speed = np.sort(np.where(usable, 1.0 / floor_seconds, 0.0), axis=1)[:, ::-1]
-        shards = np.arange(1, floor_seconds.shape[1] + 1)
-        seconds = 1.0 / np.cumsum(speed, axis=1) + (shards - 1) * gather_seconds
-    most = np.minimum(most_shards, usable.sum(axis=1))
+        speed = np.where(inputs.usable, 1.0 / inputs.floor_seconds, 0.0)
+        shards = np.arange(1, speed.shape[1] + 1)
+        together = np.cumsum(np.sort(speed, axis=1)[:, ::-1], axis=1)
+        seconds = 1.0 / together + (shards - 1) * inputs.gather_seconds
+    most = np.minimum(inputs.most_shards, inputs.usable.sum(axis=1))
     allowed = (shards >= 2) & (shards <= most[:, None])
     return np.asarray(np.where(allowed, seconds, np.inf).min(axis=1))
 
 
-def levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
+def _levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
     """(S,) edges on the longest path from a root to each stage of a DAG."""
     level = np.zeros(stages, dtype=np.int64)
     for _ in range(stages):
@@ -327,17 +318,3 @@ def levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
             break
         level = deeper
     return level
-
-
-__all__ = [
-    "LowerBounds",
-    "device_prices",
-    "earliest_times",
-    "levels",
-    "lower_bounds",
-    "priced_work",
-    "problem_bounds",
-    "split_seconds",
-    "stage_loads",
-    "work_bound",
-]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fate_gym.kernel.schema import EVICT_CONTEXT, EVICT_PREFIX, EVICT_WEIGHTS
 from fate_gym.metrics.arrays import Bools, Floats, Ints, Records
 from fate_gym.problem import Problem
 
 if TYPE_CHECKING:
     from fate_gym.sim import CompiledProblem, Trace
 
-_PREFIX, _CONTEXT, _WEIGHTS = 0, 1, 2  # fate_gym.sim.layout.EVICT_*
 
 SCARCE_SHARE = 0.25
 """A stage is scarce when at most this share of the devices can run it."""
@@ -40,7 +40,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         * ``stages_vanished``, ``lost_shards`` (counts), ``lost_seconds``: time on devices of the
           lost shards; ``device_failures`` (count), until the end;
         * ``shards_per_stage``: mean over the stages that run on devices;
-        * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock a call),
+        * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock per call),
           ``planning_seconds`` (their sum);
         * ``policy_<name>``: each counter of the policy itself.
     """
@@ -48,6 +48,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     lost = trace.shards["lost"] != 0
     shards = trace.shards[~lost]
     on_device = shards[shards["device"] >= 0]
+    noise = on_device["noise"]
     busy = busy_seconds(trace)
     regretted = regretted_evictions(trace, compiled)
     usd_per_hour, watts = _rates(problem)
@@ -55,14 +56,14 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     p50, p99 = np.percentile(decision_ms, [50, 99]) if len(decision_ms) else (np.nan, np.nan)
     metrics = {
         "model_loads": np.count_nonzero(on_device["load_s"] > 0),
-        "load_seconds": (on_device["load_s"] * on_device["noise"]).sum(),
+        "load_seconds": (on_device["load_s"] * noise).sum(),
         "prefix_hit_rate": _rate(on_device["prefix_hit"], on_device["prefix_new"]),
         "context_hit_rate": _rate(on_device["context_hit"], on_device["context_new"]),
         "copied_prefix_tokens": shards["copied"].sum(),
         "bytes_moved": shards["bytes_moved"].sum(),
         "transfer_wait_seconds": transfer_wait_seconds(shards),
-        "prefill_seconds": (on_device["prefill_s"] * on_device["noise"]).sum(),
-        "decode_seconds": (on_device["decode_s"] * on_device["length"] * on_device["noise"]).sum(),
+        "prefill_seconds": (on_device["prefill_s"] * noise).sum(),
+        "decode_seconds": (on_device["decode_s"] * on_device["length"] * noise).sum(),
         "device_utilisation": _ratio(busy.sum(), trace.makespan * len(busy)),
         "evictions": len(trace.evictions),
         "regretted_evictions": np.count_nonzero(regretted),
@@ -109,15 +110,15 @@ def regretted_evictions(trace: Trace, compiled: CompiledProblem) -> Bools:
     """
     shards, evictions = trace.shards, trace.evictions
     stage, device = shards["stage"], shards["device"]
-    model, prefix = compiled.model_of[stage], compiled.view.stages["prefix"][stage]
+    model, prefix = compiled.model_of[stage], compiled.arrays.stages["prefix"][stage]
     on_device = device >= 0
     loads = on_device & (shards["load_s"] > 0)
     prefills = on_device & (prefix >= 0) & (shards["prefix_new"] > 0)
     child_row, parent = _inherited(compiled, shards)
     last = {
-        _WEIGHTS: _last_rows(device[loads], model[loads], np.flatnonzero(loads)),
-        _PREFIX: _last_rows(device[prefills], prefix[prefills], np.flatnonzero(prefills)),
-        _CONTEXT: _last_rows(device[child_row], parent, child_row),
+        EVICT_WEIGHTS: _last_rows(device[loads], model[loads], np.flatnonzero(loads)),
+        EVICT_PREFIX: _last_rows(device[prefills], prefix[prefills], np.flatnonzero(prefills)),
+        EVICT_CONTEXT: _last_rows(device[child_row], parent, child_row),
     }
     return np.array(
         [
@@ -135,7 +136,7 @@ def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
     run a scarce stage are scarce. A stage could run elsewhere when a device that is not scarce can
     run it. NaN without scarce devices, or when they did nothing.
     """
-    eligible = np.isfinite(compiled.exec_seconds)
+    eligible = np.isfinite(compiled.clean_seconds)
     hosts = eligible.sum(axis=1)
     limit = SCARCE_SHARE * eligible.shape[1]
     scarce_stage = (compiled.model_of >= 0) & (hosts > 0) & (hosts <= limit)
@@ -152,7 +153,7 @@ def _inherited(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
 
     A row occurs once for each such parent.
     """
-    edges = compiled.view.edges
+    edges = compiled.arrays.edges
     parents: dict[int, list[int]] = {}
     for edge in edges[(edges["inherited_tokens"] > 0) & (edges["same_model"] != 0)]:
         parents.setdefault(int(edge["child"]), []).append(int(edge["parent"]))
@@ -170,10 +171,7 @@ def _last_rows(device: Ints, key: Ints, row: Ints) -> dict[tuple[int, int], int]
 
 def _rates(problem: Problem) -> tuple[Floats, Floats]:
     """(D,) $/h and (D,) W; 0 for a device without a GPU."""
-    gpus = [
-        problem.gpu_facts[device.gpu] if device.gpu is not None else None
-        for device in problem.cluster.devices
-    ]
+    gpus = [problem.gpu_facts.get(device.gpu or "") for device in problem.cluster.devices]
     usd = np.array([gpu.usd_per_hour if gpu else 0.0 for gpu in gpus])
     watts = np.array([gpu.watts if gpu else 0.0 for gpu in gpus])
     return usd, watts
@@ -185,13 +183,3 @@ def _rate(hit: Floats, missed: Floats) -> float:
 
 def _ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole > 0 else float("nan")
-
-
-__all__ = [
-    "SCARCE_SHARE",
-    "busy_seconds",
-    "mechanism_metrics",
-    "regretted_evictions",
-    "scarce_occupancy",
-    "transfer_wait_seconds",
-]

@@ -82,6 +82,3 @@ def latency_summary(latencies: Floats) -> dict[str, float]:
     return {"latency_mean": float(np.mean(latencies))} | {
         f"latency_p{p}": float(value) for p, value in zip((50, 95, 99), percentiles, strict=True)
     }
-
-
-__all__ = ["WorkflowOutcome", "latency_summary", "outcome_summary", "workflow_outcomes"]

@@ -39,7 +39,7 @@ def bootstrap_ci(
     with several seeds are not independent, so reports give the graph as the cluster.
 
     Args:
-        values: (n,) finite values, one a workflow.
+        values: (n,) finite values, one per workflow.
         seed: of the resampling; the same seed gives the same interval.
         resamples: number of bootstrap samples.
         level: confidence level.
@@ -168,7 +168,7 @@ def performance_profile(costs: ArrayLike) -> tuple[Floats, Floats]:
     """
     matrix = np.asarray(costs, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
-        raise InputError("needs a row a problem and a column a solver", field="costs")
+        raise InputError("needs one row per problem and one column per solver", field="costs")
     matrix = np.where(np.isfinite(matrix), matrix, np.inf)
     if (matrix < 0).any():
         raise InputError("a cost is negative", field="costs")
@@ -189,14 +189,12 @@ def _cluster_sums(data: Floats, clusters: Sequence[Hashable] | None) -> tuple[Fl
         raise InputError(
             f"{len(clusters)} labels for {len(data)} values",
             field="clusters",
-            remedy="give one label a value",
+            remedy="give one label per value",
         )
-    number: dict[Hashable, int] = {}
-    group = np.array([number.setdefault(label, len(number)) for label in clusters])
-    sums, sizes = np.zeros(len(number)), np.zeros(len(number))
-    np.add.at(sums, group, data)
-    np.add.at(sizes, group, 1.0)
-    return sums, sizes
+    number = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
+    group = [number[label] for label in clusters]
+    sums: Floats = np.bincount(group, weights=data).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64)
 
 
 def _resampled_means(
@@ -235,15 +233,3 @@ def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
 
 def _tied(a: Floats, b: Floats, tolerance: float) -> Bools:
     return np.asarray(np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b)))
-
-
-__all__ = [
-    "Interval",
-    "bootstrap_ci",
-    "ecdf",
-    "holm",
-    "paired_difference_ci",
-    "performance_profile",
-    "wilcoxon_signed_rank",
-    "win_rate",
-]

@@ -1,16 +1,24 @@
-"""Turns pydantic's errors into the package's own."""
+"""Finds faults in users' input, and turns pydantic's errors into the package's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fate_gym.errors import InputError
 
+T = TypeVar("T", bound=Hashable)
+
 _NAMES = {"workflows": "workflow", "stages": "stage", "devices": "device", "edges": "edge"}
+
+
+def first_repeated(items: Iterable[T]) -> T | None:
+    """The first item that occurs more than once."""
+    return next((item for item, count in Counter(items).items() if count > 1), None)
 
 
 def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> InputError:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from fate_gym.errors import InputError
-from fate_gym.problem.faults import from_pydantic
 from fate_gym.problem.problem import Problem, problem_from
-
-__all__ = ["dump_problem", "from_pydantic", "load_problem", "parse_problem"]
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -18,24 +16,36 @@ def load_problem(path: str | Path) -> Problem:
     Raises:
         InputError: naming the file, the stage and the field at fault.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
-        ) from None
-    return parse_problem(text, source=path)
+    return problem_from(read_json(path), path)
 
 
 def parse_problem(text: str | bytes, *, source: str | Path = "<problem>") -> Problem:
     """Parse and check a problem from JSON text. Raises `InputError`."""
+    return problem_from(_parse_json(text, source), source)
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file. Raises `InputError` if it cannot be read or is not JSON."""
+    return _parse_json(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file. Raises `InputError` if it cannot be read."""
     try:
-        data = json.loads(text)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
+        ) from None
+
+
+def _parse_json(text: str | bytes, source: str | Path) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"not valid JSON ({error})", source=source, remedy="check that the file is complete"
         ) from None
-    return problem_from(data, source)
 
 
 def dump_problem(problem: Problem, path: str | Path | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,15 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import InputError, check_known
 from fate_gym.problem.cluster import Cluster
-from fate_gym.problem.faults import from_pydantic
+from fate_gym.problem.faults import first_repeated, from_pydantic
 from fate_gym.problem.workflow import Frozen, Name, Stage, Workflow, topological_order
 
 SCHEMA_VERSION = 1
@@ -83,6 +80,8 @@ class Options(Frozen):
         False,
         description="transfers between nodes share the nodes' network interfaces: one at a time "
         "into each node, and one out of it; otherwise they run side by side",
+        # Hashes of problems stand in results: those made before there was contention stay valid.
+        exclude_if=lambda contention: not contention,
     )
     uncertainty: NonNegativeFloat = Field(
         0.0, le=2.0, description="sigma of the lognormal noise on actual durations"
@@ -91,14 +90,6 @@ class Options(Frozen):
         0.0, le=2.0, description="sigma of the lognormal factor on actual output tokens"
     )
     failures: Failures | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_absent_contention(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Hashes of problems stand in results: those made before there was contention stay valid.
-        values: dict[str, Any] = handler(self)
-        if not self.contention:
-            values.pop("contention", None)
-        return values
 
 
 class Problem(Frozen):
@@ -287,25 +278,15 @@ def _check_version(version: Any) -> None:
 def _check_cluster(problem: Problem) -> None:
     cluster = problem.cluster
     item = f"cluster '{cluster.id}'"
-    _unique((device.id for device in cluster.devices), "device", item)
     known = {device.id for device in cluster.devices}
+    _unique((device.id for device in cluster.devices), "device", item)
     for device in cluster.devices:
-        if device.gpu is not None and device.gpu not in problem.gpu_facts:
-            raise InputError(
-                f"unknown GPU {device.gpu!r}",
-                item=f"{item}, device '{device.id}'",
-                field="gpu",
-                remedy=near_matches(device.gpu, problem.gpu_facts),
-            )
+        if device.gpu is not None:
+            at_device = f"{item}, device '{device.id}'"
+            check_known("unknown GPU", device.gpu, problem.gpu_facts, item=at_device, field="gpu")
     for link in cluster.links:
         for name in (link.a, link.b):
-            if name not in known:
-                raise InputError(
-                    f"link to unknown device {name!r}",
-                    item=item,
-                    field="links",
-                    remedy=near_matches(name, known),
-                )
+            check_known("link to unknown device", name, known, item=item, field="links")
         if link.a == link.b:
             raise InputError(
                 f"link from device {link.a!r} to itself",
@@ -313,8 +294,7 @@ def _check_cluster(problem: Problem) -> None:
                 field="links",
                 remedy="remove the link: nothing moves within a device",
             )
-    pairs = Counter(frozenset((link.a, link.b)) for link in cluster.links)
-    twice = next((pair for pair, count in pairs.items() if count > 1), None)
+    twice = first_repeated(frozenset((link.a, link.b)) for link in cluster.links)
     if twice:
         raise InputError(
             f"two links between devices {' and '.join(map(repr, sorted(twice)))}",
@@ -326,30 +306,22 @@ def _check_cluster(problem: Problem) -> None:
 
 def _check_graph(workflow: Workflow) -> None:
     item = f"workflow '{workflow.id}'"
-    _unique((stage.id for stage in workflow.stages), "stage", item)
     known = {stage.id for stage in workflow.stages}
+    _unique((stage.id for stage in workflow.stages), "stage", item)
     for edge in workflow.edges:
-        for field in ("parent", "child"):
-            name = getattr(edge, field)
-            if name not in known:
-                raise InputError(
-                    f"edge {edge.parent!r} -> {edge.child!r} names unknown stage {name!r}",
-                    item=item,
-                    field=f"edges.{field}",
-                    remedy=near_matches(name, known),
-                )
-    pairs = Counter((edge.parent, edge.child) for edge in workflow.edges)
-    twice = next((pair for pair, count in pairs.items() if count > 1), None)
+        what = f"edge {edge.parent!r} -> {edge.child!r} names unknown stage"
+        check_known(what, edge.parent, known, item=item, field="edges.parent")
+        check_known(what, edge.child, known, item=item, field="edges.child")
+    twice = first_repeated((edge.parent, edge.child) for edge in workflow.edges)
     if twice:
         raise InputError(
-            f"edge {twice[0]!r} -> {twice[1]!r} stands twice",
+            f"edge {twice[0]!r} -> {twice[1]!r} is listed twice",
             item=item,
             field="edges",
             remedy="merge the two into one edge with the sum of their bytes",
         )
-    order = topological_order(workflow)
-    if len(order) < len(workflow.stages):
-        behind = sorted(known.difference(order))
+    behind = sorted(known.difference(topological_order(workflow)))
+    if behind:
         raise InputError(
             f"the edges form a cycle; stages on or behind it: {', '.join(behind[:5])}"
             + (" …" if len(behind) > 5 else ""),
@@ -360,25 +332,17 @@ def _check_graph(workflow: Workflow) -> None:
 
 
 def _check_outages(problem: Problem) -> None:
-    failures = problem.options.failures
-    if failures is None:
+    if problem.options.failures is None:
         return
-    known = {device.id for device in problem.cluster.devices}
-    up_again = dict.fromkeys(known, -1.0)
-    for outage in sorted(failures.outages, key=lambda outage: outage.at):
-        if outage.device not in known:
-            raise InputError(
-                f"outage of unknown device {outage.device!r}",
-                item="options",
-                field="failures.outages",
-                remedy=near_matches(outage.device, known),
-            )
+    up_again = {device.id: -1.0 for device in problem.cluster.devices}
+    where = {"item": "options", "field": "failures.outages"}
+    for outage in sorted(problem.options.failures.outages, key=lambda outage: outage.at):
+        check_known("outage of unknown device", outage.device, up_again, **where)
         if outage.at <= up_again[outage.device]:
             raise InputError(
                 f"device {outage.device!r} fails at {outage.at:g} s, when it is not up",
-                item="options",
-                field="failures.outages",
                 remedy="merge outages that overlap or touch",
+                **where,
             )
         up_again[outage.device] = outage.at + outage.seconds
 
@@ -387,21 +351,16 @@ def _check_contention(problem: Problem) -> None:
     options = problem.options
     if not options.contention:
         return
-    if options.eager_transfers:
-        raise InputError(
-            "contention together with eager_transfers: eager transfers run side by side",
-            item="options",
-            field="contention",
-            remedy="set eager_transfers or contention to false",
-        )
     nodes = len({device.node for device in problem.cluster.devices})
-    if nodes > MOST_CONTENDED_NODES:
-        raise InputError(
-            f"contention on {nodes} nodes, of which it knows at most {MOST_CONTENDED_NODES}",
-            item="options",
-            field="contention",
-            remedy="set contention to false, or use a cluster with fewer nodes",
-        )
+    if options.eager_transfers:
+        fault = "contention together with eager_transfers: eager transfers run side by side"
+        remedy = "set eager_transfers or contention to false"
+    elif nodes > MOST_CONTENDED_NODES:
+        fault = f"contention on {nodes} nodes, of which it knows at most {MOST_CONTENDED_NODES}"
+        remedy = "set contention to false, or use a cluster with fewer nodes"
+    else:
+        return
+    raise InputError(fault, item="options", field="contention", remedy=remedy)
 
 
 def _check_choices(workflow: Workflow) -> None:
@@ -410,10 +369,8 @@ def _check_choices(workflow: Workflow) -> None:
     choosers: set[str] = set()
     for choice in workflow.choices:
         _check_chooser(workflow, choice.after, "choices", choosers)
-        shares = [option.probability for option in choice.options]
-        _check_sum(workflow, choice.after, "choices", shares)
-        stages = [stage for option in choice.options for stage in option.stages]
-        _check_chosen(workflow, choice.after, "choices", stages, chosen)
+        _check_sum(workflow, choice.after, "choices.options.probability", choice.probabilities)
+        _check_chosen(workflow, choice.after, "choices.stages", choice.stages, chosen)
     for fan_out in workflow.fan_outs:
         _check_chooser(workflow, fan_out.after, "fan_outs", choosers)
         if len(fan_out.weights) != len(fan_out.replicas):
@@ -423,21 +380,14 @@ def _check_choices(workflow: Workflow) -> None:
                 field="fan_outs.weights",
                 remedy="give the probability of 1, 2, ... replicas, one for each",
             )
-        _check_sum(workflow, fan_out.after, "fan_outs", fan_out.weights)
-        stages = [stage for replica in fan_out.replicas for stage in replica]
-        _check_chosen(workflow, fan_out.after, "fan_outs", stages, chosen)
+        _check_sum(workflow, fan_out.after, "fan_outs.weights", fan_out.weights)
+        _check_chosen(workflow, fan_out.after, "fan_outs.stages", fan_out.stages, chosen)
 
 
 def _check_chooser(workflow: Workflow, after: str, field: str, known: set[str]) -> None:
-    stages = {stage.id for stage in workflow.stages}
     item = f"workflow '{workflow.id}'"
-    if after not in stages:
-        raise InputError(
-            f"unknown stage {after!r}",
-            item=item,
-            field=f"{field}.after",
-            remedy=near_matches(after, stages),
-        )
+    stages = {stage.id for stage in workflow.stages}
+    check_known("unknown stage", after, stages, item=item, field=f"{field}.after")
     if after in known:
         raise InputError(
             f"stage {after!r} decides twice",
@@ -453,7 +403,7 @@ def _check_sum(workflow: Workflow, after: str, field: str, shares: Sequence[floa
         raise InputError(
             f"the probabilities sum to {sum(shares):.9g}",
             item=f"workflow '{workflow.id}', after stage '{after}'",
-            field=f"{field}.{'options.probability' if field == 'choices' else 'weights'}",
+            field=field,
             remedy="make the sum 1; a branch may have no stages",
         )
 
@@ -461,66 +411,35 @@ def _check_sum(workflow: Workflow, after: str, field: str, shares: Sequence[floa
 def _check_chosen(
     workflow: Workflow, after: str, field: str, stages: Sequence[str], chosen: set[str]
 ) -> None:
-    known = {stage.id for stage in workflow.stages}
-    behind = _descendants(workflow, after)
-    item = f"workflow '{workflow.id}', after stage '{after}'"
+    behind = {after}
+    for stage in topological_order(workflow):
+        if any(edge.parent in behind for edge in workflow.parents[stage]):
+            behind.add(stage)
+    where = {"item": f"workflow '{workflow.id}', after stage '{after}'", "field": field}
     for stage in stages:
-        if stage not in known:
-            raise InputError(
-                f"unknown stage {stage!r}",
-                item=item,
-                field=f"{field}.stages",
-                remedy=near_matches(stage, known),
-            )
+        check_known("unknown stage", stage, workflow.parents, **where)
         if stage in chosen:
             raise InputError(
                 f"stage {stage!r} is drawn twice",
-                item=item,
-                field=f"{field}.stages",
                 remedy="a stage belongs to one branch or replica",
+                **where,
             )
-        if stage not in behind:
+        if stage == after or stage not in behind:
             raise InputError(
                 f"stage {stage!r} does not come after {after!r}",
-                item=item,
-                field=f"{field}.stages",
                 remedy="add an edge: whether a stage lives is drawn before it could start",
+                **where,
             )
         chosen.add(stage)
 
 
-def _descendants(workflow: Workflow, stage: str) -> set[str]:
-    children: dict[str, list[str]] = {}
-    for edge in workflow.edges:
-        children.setdefault(edge.parent, []).append(edge.child)
-    found: set[str] = set()
-    queue = [stage]
-    while queue:
-        new = set(children.get(queue.pop(), ())) - found
-        found |= new
-        queue += new
-    return found
-
-
 def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:
     item = f"workflow '{workflow.id}', stage '{stage.id}'"
-    if stage.model is not None and stage.model not in problem.model_facts:
-        raise InputError(
-            f"unknown model {stage.model!r}",
-            item=item,
-            field="model",
-            remedy=near_matches(stage.model, problem.model_facts),
-        )
-    known = {device.id for device in problem.cluster.devices}
+    if stage.model is not None:
+        check_known("unknown model", stage.model, problem.model_facts, item=item, field="model")
     for field in ("allowed_devices", "seconds_on"):
         for name in getattr(stage, field) or ():
-            if name not in known:
-                raise InputError(
-                    f"unknown device {name!r}",
-                    item=item,
-                    field=field,
-                    remedy=near_matches(name, known),
-                )
+            check_known("unknown device", name, problem.memory_limits, item=item, field=field)
     if stage.kind != "tool" and not problem.eligible_devices(workflow, stage):
         raise InputError(
             "no device can host the stage",
@@ -531,7 +450,7 @@ def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:
 
 
 def _unique(names: Iterable[str], kind: str, item: str | None, *, field: str = "id") -> None:
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    twice = first_repeated(names)
     if twice is not None:
         raise InputError(
             f"duplicate {kind} {'id ' if field == 'id' else ''}{twice!r}",

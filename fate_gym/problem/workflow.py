@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
-from itertools import accumulate
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from graphlib import CycleError, TopologicalSorter
+from itertools import accumulate, chain
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+
+T = TypeVar("T", bound=Hashable)
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -110,6 +115,15 @@ class Choice(Frozen):
     after: Name
     options: tuple[Branch, ...] = Field(min_length=1)
 
+    @property
+    def probabilities(self) -> list[float]:
+        return [option.probability for option in self.options]
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that may vanish."""
+        return list(chain.from_iterable(option.stages for option in self.options))
+
 
 class FanOut(Frozen):
     """When stage ``after`` ends it is drawn how many replicas there are; the others vanish.
@@ -120,6 +134,11 @@ class FanOut(Frozen):
     after: Name
     replicas: tuple[Annotated[tuple[Name, ...], Field(min_length=1)], ...] = Field(min_length=1)
     weights: tuple[NonNegativeFloat, ...] = Field(min_length=1)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that may vanish."""
+        return list(chain.from_iterable(self.replicas))
 
 
 class Life(NamedTuple):
@@ -160,7 +179,7 @@ class Workflow(Frozen):
         """When each stage lives that may vanish, by stage id."""
         found: dict[str, Life] = {}
         for choice in self.choices:
-            ends = [*accumulate(option.probability for option in choice.options)]
+            ends = [*accumulate(choice.probabilities)]
             ends[-1] = _ALWAYS
             for option, low, high in zip(choice.options, [0.0, *ends], ends, strict=False):
                 found.update({stage: Life(choice.after, low, high) for stage in option.stages})
@@ -181,32 +200,23 @@ def topological_order(workflow: Workflow) -> list[str]:
 
     Stages on or behind a cycle are missing from the result.
     """
-    missing = {stage.id: 0 for stage in workflow.stages}
-    children: dict[str, list[str]] = {stage.id: [] for stage in workflow.stages}
-    for edge in workflow.edges:
-        missing[edge.child] += 1
-        children[edge.parent].append(edge.child)
-    order = [stage.id for stage in workflow.stages if missing[stage.id] == 0]
-    for stage in order:
-        for child in children[stage]:
-            missing[child] -= 1
-            if missing[child] == 0:
-                order.append(child)
-    return order
+    edges = ((edge.parent, edge.child) for edge in workflow.edges)
+    generations = topological_generations((stage.id for stage in workflow.stages), edges)
+    return [stage for generation in generations for stage in generation]
 
 
-__all__ = [
-    "Branch",
-    "Choice",
-    "Count",
-    "Edge",
-    "FanOut",
-    "Frozen",
-    "Life",
-    "Name",
-    "Stage",
-    "StageKind",
-    "Tokens",
-    "Workflow",
-    "topological_order",
-]
+def topological_generations(
+    nodes: Iterable[T], edges: Iterable[tuple[T, T]]
+) -> Iterator[tuple[T, ...]]:
+    """The nodes of a graph by the length of the longest path to them; edges are (parent, child).
+
+    Nodes on or behind a cycle are left out.
+    """
+    sorter: TopologicalSorter[T] = TopologicalSorter(dict.fromkeys(nodes, ()))
+    for parent, child in edges:
+        sorter.add(child, parent)
+    with suppress(CycleError):
+        sorter.prepare()
+    while generation := sorter.get_ready():
+        yield generation
+        sorter.done(*generation)

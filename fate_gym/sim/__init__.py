@@ -4,7 +4,6 @@ from fate_gym.sim.compile import CompiledProblem, compile_problem
 from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
 from fate_gym.sim.simulator import Simulator
 from fate_gym.sim.trace import Trace
-from fate_gym.sim.validator import assert_valid, validate
 from fate_gym.sim.view import DecisionView
 
 __all__ = [
@@ -16,7 +15,5 @@ __all__ = [
     "Retention",
     "Simulator",
     "Trace",
-    "assert_valid",
     "compile_problem",
-    "validate",
 ]

@@ -8,13 +8,11 @@ prefixes; a run fixes the counts that vary, the batch and the lengths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
-
-import numpy as np
 
 from fate_gym.catalog.agentic import Link, Step, Template
 from fate_gym.catalog.roles import ModelCall, Span
-from fate_gym.errors import InputError
 from fate_gym.problem import Workflow
 from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
 from fate_gym.workloads.topology import Topology
@@ -41,19 +39,13 @@ def build_template(
     Raises:
         InputError: if the seed is negative.
     """
-    if seed < 0:
-        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     name = f"{template.name}/{tenant}/{run}"
     at_batch, *at_chances = seeded(seed, name, "/run").random(1 + len(template.chances))
-    chosen = {
-        chance
-        for (chance, share), at in zip(template.chances.items(), at_chances, strict=True)
-        if at < share
-    }
+    occurs = dict(zip(template.chances, at_chances, strict=True))
     steps = {
         key: step
         for key, step in template.steps.items()
-        if branches or step.when is None or step.when in chosen
+        if branches or step.when is None or occurs[step.when] < template.chances[step.when]
     }
     topology = _expand(template, name, steps, _counts(steps, seed, name, most=branches))
     deployment = _deploy(template, seed, tenant)
@@ -105,8 +97,7 @@ def _expand(
         for before, link in step.after.items():
             if before in last:
                 edges += _join(last[before], heads, link)
-    array = np.array(sorted(edges, key=lambda edge: (edge[1], edge[0])), dtype=np.int32)
-    return Topology(template.family, name, tuple(types), array.reshape(-1, 2))
+    return Topology.of(template.family, name, types, edges)
 
 
 def _join(parents: list[int], children: list[int], link: Link) -> Iterator[tuple[int, int]]:
@@ -123,19 +114,13 @@ def _deploy(template: Template, seed: int, tenant: str) -> dict[str, TypeUse]:
     """Model and system prompt of each role, the same in all runs of a tenant."""
     uses: dict[str, TypeUse] = {}
     for name, part in template.roles.items():
-        if not isinstance(part, ModelCall):
+        if isinstance(part, ModelCall):
+            at_model, at_prefix = seeded(seed, template.name, tenant, name).random(2)
+            uses[name] = TypeUse.of(part, pick(part.models, at_model), 1, at_prefix, group=name)
+        else:
             uses[name] = TypeUse(part)
-            continue
-        at_model, at_prefix = seeded(seed, template.name, tenant, name).random(2)
-        uses[name] = TypeUse(
-            part,
-            pick(part.models, at_model),
-            prefix_tokens=whole(part.prefix, at_prefix) if part.prefix else 0,
-            group=name,
-        )
     return uses
 
 
 def _use(step: Step, deployed: TypeUse, batch: int) -> TypeUse:
-    queries = step.queries * batch if deployed.model is not None else 1
-    return TypeUse(deployed.part, deployed.model, queries, deployed.prefix_tokens, deployed.group)
+    return replace(deployed, queries=step.queries * batch if deployed.model is not None else 1)

@@ -2,7 +2,7 @@
 
 The PyPI package ``spar`` (MIT; the optional extra ``traces``) ships one hour of the batch trace
 as ``spar/data/samples/sample_tasks.csv``; the data are for research and study. A row is a task:
-seconds of arrival, job, task, duration, CPU, memory, instances. The name of a task tells its kind
+seconds of arrival, job, task, duration, CPU, memory, instances. The name of a task gives its kind
 (M map, R reduce, J join), its number, and the numbers of its parents: ``J25_16_18``. The package
 is found, but never imported. Source: Alibaba Open Cluster Trace Program, cluster-trace-v2018.
 """
@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Workflow
+from fate_gym.problem.workflow import topological_generations
 from fate_gym.workloads.roles import assign_roles
 from fate_gym.workloads.topology import Topology
 
@@ -114,22 +116,15 @@ def _rows(path: Path) -> Iterator[tuple[float, str, str]]:
 
 def order(job: Job, *, source: Path | None = None) -> list[int]:
     """The tasks of a job, parents first. Raises `InputError` for a missing parent or a cycle."""
-    done: set[int] = set()
-    ordered: list[int] = []
-    waiting = sorted(job.tasks)
-    for number in waiting:
-        for parent in job.tasks[number][1]:
-            if parent not in job.tasks:
-                raise InputError(
-                    f"parent {parent} is missing", source=source, item=f"job {job.name!r}"
-                )
-    while waiting:
-        ready = [number for number in waiting if done.issuperset(job.tasks[number][1])]
-        if not ready:
-            raise InputError("the tasks form a cycle", source=source, item=f"job {job.name!r}")
-        ordered += ready
-        done.update(ready)
-        waiting = [number for number in waiting if number not in done]
+    where: dict[str, Any] = {"source": source, "item": f"job {job.name!r}"}
+    edges = [(parent, number) for number in sorted(job.tasks) for parent in job.tasks[number][1]]
+    for parent, _ in edges:
+        if parent not in job.tasks:
+            raise InputError(f"parent {parent} is missing", **where)
+    generations = topological_generations(job.tasks, edges)
+    ordered = [number for generation in generations for number in sorted(generation)]
+    if len(ordered) < len(job.tasks):
+        raise InputError("the tasks form a cycle", **where)
     return ordered
 
 
@@ -137,22 +132,17 @@ def job_topology(job: Job) -> Topology:
     """The DAG of a job; the family is its application, the task types are M, R and J."""
     ordered = order(job)
     place = {number: i for i, number in enumerate(ordered)}
-    pairs = [
-        (place[parent], place[number]) for number in ordered for parent in job.tasks[number][1]
-    ]
-    pairs.sort(key=lambda pair: (pair[1], pair[0]))
-    edges = np.array(pairs, dtype=np.int32).reshape(-1, 2)
-    edges.flags.writeable = False
-    return Topology(
-        family=f"{FAMILY}/{job.application}",
-        name=job.name,
-        types=tuple(job.tasks[number][0] for number in ordered),
-        edges=edges,
+    return Topology.of(
+        f"{FAMILY}/{job.application}",
+        job.name,
+        [job.tasks[number][0] for number in ordered],
+        ((place[parent], place[n]) for n in ordered for parent in job.tasks[n][1]),
         ids=tuple(f"{job.tasks[number][0]}{number}" for number in ordered),
     )
 
 
-def job_workflow(job: Job, seed: int) -> Workflow:
-    """The job with modelled attributes, arriving when it did."""
-    workflow = assign_roles(job_topology(job), seed, arrival=job.arrival)
+def job_workflow(job: Job, seed: int, arrival: float | None = None) -> Workflow:
+    """The job with modelled attributes, arriving when it did unless a time is given."""
+    arrival = job.arrival if arrival is None else arrival
+    workflow = assign_roles(job_topology(job), seed, arrival=arrival)
     return workflow.model_copy(update={"family": FAMILY})

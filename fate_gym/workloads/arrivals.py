@@ -29,7 +29,7 @@ class Arrivals(Frozen):
         None,
         description="work that arrives / work that the cluster does; see fate_gym.workloads.load",
     )
-    rate_per_s: PositiveFloat | None = Field(None, description="workflows a second")
+    rate_per_s: PositiveFloat | None = Field(None, description="workflows per second")
     burst_ratio: float = Field(8.0, gt=1, description="rate in bursts / rate between them")
     burst_share: float = Field(0.2, gt=0, lt=1, description="share of time that bursts take")
     burst_workflows: PositiveFloat = Field(10.0, description="mean number of a burst's arrivals")
@@ -59,7 +59,7 @@ def arrival_times(
         arrivals: the process.
         generator: source of randomness.
         count: number of workflows; a process of given times may give fewer.
-        capacity_per_s: workflows a second that are a load of 1.
+        capacity_per_s: workflows per second that are a load of 1.
 
     Raises:
         InputError: if more times are given than there are workflows.
@@ -89,7 +89,7 @@ def arrival_times(
 
 
 def poisson(generator: np.random.Generator, count: int, rate: float) -> Floats:
-    """The first ``count`` arrivals of a Poisson process, seconds; ``rate`` is arrivals a second."""
+    """Seconds of the first ``count`` arrivals of a Poisson process; ``rate`` is per second."""
     times: Floats = np.cumsum(generator.exponential(1.0 / rate, count))
     return times
 
@@ -111,7 +111,7 @@ def bursty(
     Args:
         generator: source of randomness.
         count: number of arrivals.
-        rate: mean arrivals a second over a long time.
+        rate: mean arrivals per second over a long time.
         ratio: rate in a burst / rate in the calm.
         share: share of the time that is burst.
         workflows: mean arrivals in a burst.

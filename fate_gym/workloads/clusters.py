@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fate_gym import catalog
-from fate_gym.errors import InputError
+from fate_gym.errors import check_known
 from fate_gym.problem import Cluster, Device
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, read_group
@@ -50,15 +50,8 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
     nodes = [node for node in spec.nodes for _ in range(node.count)]
     for number, node in enumerate(nodes):
         for gpu, count in node.gpus.items():
-            try:
-                catalog.gpu(gpu)
-            except InputError as error:
-                raise InputError(
-                    error.fault,
-                    item=f"cluster {spec.name!r}",
-                    field="nodes.gpus",
-                    remedy=error.remedy,
-                ) from None
+            where = {"item": f"cluster {spec.name!r}", "field": "nodes.gpus"}
+            check_known("unknown GPU", gpu, catalog.gpus(), **where)
             for _ in range(count):
                 devices.append(
                     Device(
@@ -70,15 +63,8 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
                     )
                 )
                 seen[gpu] += 1
-    return Cluster(
-        id=spec.name,
-        devices=tuple(devices),
-        network_gb_s=spec.network_gb_s,
-        network_latency_s=spec.network_latency_s,
-        load_gb_s=spec.load_gb_s,
-        load_init_s=spec.load_init_s,
-        memory_utilisation=spec.memory_utilisation,
-    )
+    same = spec.model_dump(exclude={"name", "nodes"})
+    return Cluster(id=spec.name, devices=tuple(devices), **same)
 
 
 def load_cluster(name: str, extra_dirs: Sequence[str | Path] = ()) -> Cluster:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fate_gym.errors import InputError, near_matches
-from fate_gym.problem.io import from_pydantic
+from fate_gym.errors import InputError, check_known
+from fate_gym.problem.faults import from_pydantic
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -34,12 +34,16 @@ def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple
         for entry in folder.iterdir()
         if entry.name.endswith(".yaml")
     }
-    if name not in options:
-        raise InputError(f"unknown {group} {name!r}", remedy=near_matches(name, options))
+    check_known(f"unknown {group}", name, options)
     source = str(options[name])
+    return parse_yaml(options[name].read_bytes(), source), source
+
+
+def parse_yaml(text: bytes, source: str | Path) -> Any:
+    """The content of a YAML file. Raises `InputError` if it is not YAML."""
     try:
-        return yaml.safe_load(options[name].read_text(encoding="utf-8")), source
-    except yaml.YAMLError as error:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
             f"not valid YAML ({' '.join(str(error).split())})",
             source=source,
@@ -50,13 +54,8 @@ def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple
 def parse(data: Any, spec: type[Spec], *, source: str | Path) -> Spec:
     """Validate a mapping; misspelt fields, at the top or deeper, are an `InputError`."""
     if isinstance(data, Mapping):
-        unknown = [str(key) for key in data if key not in spec.model_fields]
-        if unknown:
-            raise InputError(
-                f"unknown field {unknown[0]!r}",
-                source=source,
-                remedy=near_matches(unknown[0], spec.model_fields),
-            )
+        for key in data:
+            check_known("unknown field", str(key), spec.model_fields, source=source)
     try:
         return spec.model_validate(data)
     except ValidationError as error:

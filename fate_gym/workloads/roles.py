@@ -50,6 +50,12 @@ class TypeUse:
     prefix_tokens: int = 0
     group: str = ""
 
+    @classmethod
+    def of(cls, part: ModelCall, model: str, queries: int, at_prefix: float, group: str) -> TypeUse:
+        """A model call with the prefix length at the share ``at_prefix`` of its span."""
+        prefix = whole(part.prefix, at_prefix) if part.prefix else 0
+        return cls(part, model, queries, prefix, group)
+
 
 def assign_roles(
     topology: Topology,
@@ -68,8 +74,6 @@ def assign_roles(
     Raises:
         InputError: if the seed is negative.
     """
-    if seed < 0:
-        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     return build_workflow(
         topology,
         draw_uses(topology, seed),
@@ -104,19 +108,26 @@ def build_workflow(
     """
     draws = _draw_lengths(topology, uses, seed)
     inherited, payload = _draw_edges(topology, uses, draws, role_rules())
-    ids = topology.task_ids
     return Workflow(
         id=workflow_id,
         stages=_stages(topology, uses, draws, inherited, application),
-        edges=tuple(
-            Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
-            for (parent, child), size, tokens in zip(
-                topology.edges.tolist(), payload.tolist(), inherited.tolist(), strict=True
-            )
-        ),
+        edges=edges_of(topology, payload.tolist(), inherited.tolist()),
         arrival=arrival,
         tenant=tenant,
         family=topology.family,
+    )
+
+
+def edges_of(
+    topology: Topology, sizes: Sequence[float], inherited_tokens: Sequence[int]
+) -> tuple[Edge, ...]:
+    """The topology's edges with their bytes and inherited tokens."""
+    ids = topology.task_ids
+    return tuple(
+        Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
+        for (parent, child), size, tokens in zip(
+            topology.edges.tolist(), sizes, inherited_tokens, strict=True
+        )
     )
 
 
@@ -153,25 +164,17 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
         candidates = {
             role.name: models
             for role in roles().values()
-            if (models := _small_models(role, rules) if wide else role.models)
+            if (models := _models(role, rules.wide_params_b if wide else math.inf))
         }
         place = places[number]
         role = roles()[pick({key: roles()[key].positions[place] for key in candidates}, at_role)]
         # A type's parents come before it in `type_names` unless levels overlap.
         before = [uses[parent] for parent in parents[number] if parent < number]
         weights = _model_weights(candidates[role.name], uses, before, rules)
-        uses.append(
-            TypeUse(
-                role,
-                pick(weights, at_model),
-                min(
-                    whole(role.queries, at_queries),
-                    max(1, rules.queries_per_type // counts[number]),
-                ),
-                whole(role.prefix, at_prefix) if role.prefix else 0,
-                group=f"{name}/{role.name}",
-            )
-        )
+        most = max(1, rules.queries_per_type // counts[number])
+        queries = min(whole(role.queries, at_queries), most)
+        model = pick(weights, at_model)
+        uses.append(TypeUse.of(role, model, queries, at_prefix, f"{name}/{role.name}"))
     return tuple(uses)
 
 
@@ -199,12 +202,10 @@ def _draw_tools(
     return drawn
 
 
-def _small_models(role: Role, rules: Rules) -> dict[str, float]:
-    return {
-        model: weight
-        for model, weight in role.models.items()
-        if catalog.model(model).params_b <= rules.wide_params_b
-    }
+def _models(role: Role, most_params_b: float) -> dict[str, float]:
+    """The models of a role that are small enough, with their weights."""
+    sizes = catalog.models()
+    return {m: w for m, w in role.models.items() if sizes[m].params_b <= most_params_b}
 
 
 def _model_weights(
@@ -295,18 +296,11 @@ def _stages(
     prompt = np.clip(draws.prompt, 1, np.maximum(room, 1))
     groups = [f"{application}/{use.group}" if use.prefix_tokens else None for use in uses]
     stages = []
-    for name, number, own, output, seconds in zip(
-        topology.task_ids,
-        kind.tolist(),
-        prompt.tolist(),
-        draws.output.tolist(),
-        draws.seconds.tolist(),
-        strict=True,
-    ):
+    for i, (name, number) in enumerate(zip(topology.task_ids, kind.tolist(), strict=True)):
         use = uses[number]
         label = f"{topology.type_names[number]}/{use.part.name}"
         if use.model is None:
-            stages.append(Stage(id=name, label=label, tool_seconds=seconds))
+            stages.append(Stage(id=name, label=label, tool_seconds=float(draws.seconds[i])))
             continue
         stages.append(
             Stage(
@@ -316,15 +310,21 @@ def _stages(
                 queries=use.queries,
                 prefix_group=groups[number],
                 prefix_tokens=use.prefix_tokens,
-                prompt_tokens=own,
-                output_tokens=output,
+                prompt_tokens=int(prompt[i]),
+                output_tokens=int(draws.output[i]),
             )
         )
     return tuple(stages)
 
 
 def seeded(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on the seed and the names alone, in every process."""
+    """A generator that depends on the seed and the names alone, in every process.
+
+    Raises:
+        InputError: if the seed is negative.
+    """
+    if seed < 0:
+        raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 

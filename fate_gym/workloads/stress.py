@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from fate_gym.catalog.roles import Role, role_rules, roles
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import InputError, check_known
 from fate_gym.problem import Workflow
 from fate_gym.workloads.roles import TypeUse, build_workflow, pick, seeded, whole
 from fate_gym.workloads.topology import Topology
@@ -99,18 +97,13 @@ def build_shape(shape: str, size: int, seed: int) -> Workflow:
     Raises:
         InputError: for an unknown shape, or a size below 3.
     """
-    if shape not in SHAPES:
-        raise InputError(
-            f"unknown shape {shape!r}", field="shapes", remedy=near_matches(shape, SHAPES)
-        )
+    check_known("unknown shape", shape, SHAPES, field="shapes")
     if size < 3:
         raise InputError(f"a size of {size}", field="sizes", remedy="use 3 or more")
     graph, fixed = SHAPES[shape]
     types, edges = graph(size)
-    edges.sort(key=lambda edge: (edge[1], edge[0]))
     name = f"{shape}-{size}"
-    array = np.array(edges, dtype=np.int32).reshape(-1, 2)
-    topology = Topology(shape, name, tuple(types), array)
+    topology = Topology.of(shape, name, types, edges)
     return build_workflow(
         topology,
         [
@@ -126,10 +119,5 @@ def build_shape(shape: str, size: int, seed: int) -> Workflow:
 def _use(role: Role, count: int, fixed: Mapping[str, str], seed: int, shape: str) -> TypeUse:
     at_model, at_queries, at_prefix = seeded(seed, shape, role.name).random(3)
     most = max(1, role_rules().queries_per_type // count)
-    return TypeUse(
-        role,
-        fixed.get(role.name) or pick(role.models, at_model),
-        min(whole(role.queries, at_queries), most),
-        whole(role.prefix, at_prefix) if role.prefix else 0,
-        role.name,
-    )
+    model = fixed.get(role.name) or pick(role.models, at_model)
+    return TypeUse.of(role, model, min(whole(role.queries, at_queries), most), at_prefix, role.name)

@@ -6,28 +6,27 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from pydantic import (
     Discriminator,
     Field,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     Tag,
-    model_serializer,
     model_validator,
 )
 
 from fate_gym.catalog.agentic import Template, agentic_templates
 from fate_gym.catalog.longbench import longbench
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
+from fate_gym.problem.io import read_bytes, read_json
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agentic import build_template
-from fate_gym.workloads.arrivals import Arrivals, arrival_times
+from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
 from fate_gym.workloads.config import parse, read_group
 from fate_gym.workloads.load import capacity_per_s
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
@@ -35,12 +34,21 @@ from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
 from fate_gym.workloads.uncertain import Uncertain, draw_maps
-from fate_gym.workloads.wfformat import import_workflow, parse_wfformat, read_json
+from fate_gym.workloads.wfformat import import_workflow, parse_wfformat
 
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
 TEST_FAMILIES = ("epigenomics", "soykb", "srasearch")
 
 Split = Literal["train", "test", "all"]
+_FAMILIES: dict[Split, tuple[str, ...]] = {
+    "train": TRAIN_FAMILIES,
+    "test": TEST_FAMILIES,
+    "all": TRAIN_FAMILIES + TEST_FAMILIES,
+}
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None
 
 
 class _Suite(Frozen):
@@ -51,24 +59,22 @@ class _Suite(Frozen):
     mode: Literal["alone", "stream"] = Field(
         "alone", description="each workflow is a problem of its own, or all arrive in one problem"
     )
-    arrivals: Arrivals | None = Field(None, description="of a stream")
-    uncertain: Uncertain | None = Field(None, description="what shows only as a run goes on")
-    contention: bool = Field(False, description="transfers share the nodes' network interfaces")
+    # Hashes of configurations name run directories: those made before a field stay valid.
+    arrivals: Arrivals | None = Field(None, description="of a stream", exclude_if=_is_absent)
+    uncertain: Uncertain | None = Field(
+        None, description="what shows only as a run goes on", exclude_if=_is_absent
+    )
+    contention: bool = Field(
+        False,
+        description="transfers share the nodes' network interfaces",
+        exclude_if=lambda contention: not contention,
+    )
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
         if (self.mode == "stream") != (self.arrivals is not None):
             raise ValueError("mode stream needs arrivals, mode alone takes none")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_arrivals(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Hashes of configurations name run directories: those made before a field stay valid.
-        values: dict[str, Any] = handler(self)
-        absent = {name for name in ("arrivals", "uncertain") if getattr(self, name) is None}
-        if not self.contention:
-            absent.add("contention")
-        return {name: value for name, value in values.items() if name not in absent}
 
     @property
     def options(self) -> Options:
@@ -87,33 +93,31 @@ class _Suite(Frozen):
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
-        workflows = self.workflows(seed)
-        options = self.options
+        workflows, options = self.workflows(seed), self.options
         if self.arrivals is None:
             return [
                 Problem.build(cluster, [workflow], id=workflow.id, options=options)
                 for workflow in workflows
             ]
-        if self.arrivals.process == "trace":
-            problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
-            return [_as_recorded(problem, self.arrivals)]
         generator = seeded(seed, self.name, "/arrivals")
-        shuffled = [workflows[place] for place in generator.permutation(len(workflows))]
-        problem = Problem.build(cluster, shuffled, id=f"stream/s{seed}", options=options)
+        if self.arrivals.process != "trace":
+            workflows = [workflows[place] for place in generator.permutation(len(workflows))]
+        problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
         capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
-        times = arrival_times(
-            self.arrivals, generator, len(shuffled), capacity_per_s=capacity
-        ).tolist()
+        if self.arrivals.process == "trace":
+            times = _recorded_times(workflows, self.arrivals, capacity)
+        else:
+            times = arrival_times(self.arrivals, generator, len(workflows), capacity_per_s=capacity)
         arriving = tuple(
             workflow.model_copy(update={"arrival": time})
-            for workflow, time in zip(shuffled, times, strict=False)
+            for workflow, time in zip(workflows, times.tolist(), strict=False)
         )
         return [problem.model_copy(update={"workflows": arriving})]
 
 
-def _as_recorded(problem: Problem, arrivals: Arrivals) -> Problem:
-    """The stream from its first arrival, with the gaps stretched to the rate if one is given."""
-    times = np.array([workflow.arrival for workflow in problem.workflows])
+def _recorded_times(workflows: list[Workflow], arrivals: Arrivals, capacity: float) -> Floats:
+    """Seconds from the first arrival, with the gaps stretched to the rate if one is given."""
+    times = np.array([workflow.arrival for workflow in workflows])
     times -= times.min()
     span = float(times.max())
     if span == 0.0:
@@ -122,18 +126,28 @@ def _as_recorded(problem: Problem, arrivals: Arrivals) -> Problem:
             field="arrivals.process",
             remedy="use poisson, bursty, at_once or given",
         )
-    rate = arrivals.rate_per_s
-    if arrivals.load is not None:
-        rate = arrivals.load * capacity_per_s(problem)
-    stretch = 1.0 if rate is None else len(times) / (rate * span)
-    arriving = tuple(
-        workflow.model_copy(update={"arrival": time})
-        for workflow, time in zip(problem.workflows, (times * stretch).tolist(), strict=True)
-    )
-    return problem.model_copy(update={"workflows": arriving})
+    rate = arrivals.rate_per_s if arrivals.load is None else arrivals.load * capacity
+    return times if rate is None else times * (len(times) / (rate * span))
 
 
-class WfCommonsSuite(_Suite):
+class _Sized(Frozen):
+    """Limits of the number of stages."""
+
+    min_stages: PositiveInt = 1
+    max_stages: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.max_stages is not None and self.max_stages < self.min_stages:
+            raise ValueError("max_stages is below min_stages")
+        return self
+
+    def fits(self, stages: int) -> bool:
+        """Whether a number of stages is within the limits."""
+        return self.min_stages <= stages <= (self.max_stages or stages)
+
+
+class WfCommonsSuite(_Suite, _Sized):
     """Real topologies with modelled attributes.
 
     The seed of a run changes roles and lengths, never which topologies are chosen.
@@ -142,26 +156,16 @@ class WfCommonsSuite(_Suite):
     source: Literal["wfcommons"] = "wfcommons"
     split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
-    min_stages: PositiveInt = 1
-    max_stages: PositiveInt | None = None
     per_family: PositiveInt | None = Field(
-        None, description="topologies a family, evenly spread over the order by size; None: all"
+        None, description="topologies per family, evenly spread over the order by size; None: all"
     )
     instances: tuple[Name, ...] | None = Field(
         None, description="exactly these topologies; split, families and sizes do not apply then"
     )
 
-    @model_validator(mode="after")
-    def _sizes(self) -> WfCommonsSuite:
-        if self.max_stages is not None and self.max_stages < self.min_stages:
-            raise ValueError("max_stages is below min_stages")
-        return self
-
     def workflows(self, seed: int) -> list[Workflow]:
         workflows = [assign_roles(topology, seed) for topology in select_topologies(self)]
-        if self.branches:
-            return [draw_maps(workflow) for workflow in workflows]
-        return workflows
+        return [draw_maps(workflow) if self.branches else workflow for workflow in workflows]
 
 
 class AgenticSuite(_Suite):
@@ -204,10 +208,7 @@ class PrefixReuseSuite(_Suite):
     def workflows(self, seed: int) -> list[Workflow]:
         known = longbench().tasks
         for task in self.tasks or ():
-            if task not in known:
-                raise InputError(
-                    f"unknown task {task!r}", field="tasks", remedy=near_matches(task, known)
-                )
+            check_known("unknown task", task, known, field="tasks")
         return [
             build_prefix_reuse(
                 task, share, seed, layers=self.layers, width=self.width, queries=self.queries
@@ -232,29 +233,20 @@ class StressSuite(_Suite):
         ]
 
 
-class AlibabaSuite(_Suite):
+class AlibabaSuite(_Suite, _Sized):
     """Consecutive jobs of the Alibaba 2018 trace; the seed chooses where they begin."""
 
     source: Literal["alibaba"]
     split: Split = Field("all", description="split by application: jobs of the same typed DAG")
     jobs: PositiveInt = Field(60, description="workflows of a seed")
-    min_stages: PositiveInt = 1
-    max_stages: PositiveInt | None = None
     file: Name | None = Field(None, description="a trace; None: that of the extra `traces`")
-
-    @model_validator(mode="after")
-    def _times_count_in_streams(self) -> AlibabaSuite:
-        if self.max_stages is not None and self.max_stages < self.min_stages:
-            raise ValueError("max_stages is below min_stages")
-        return self
 
     def workflows(self, seed: int) -> list[Workflow]:
         path = alibaba.trace_file() if self.file is None else Path(self.file)
         chosen = [
             job
             for job in alibaba.read_jobs(path)
-            if self.min_stages <= len(job.tasks) <= (self.max_stages or len(job.tasks))
-            and self.split in ("all", job.split)
+            if self.fits(len(job.tasks)) and self.split in ("all", job.split)
         ]
         if len(chosen) < self.jobs:
             raise InputError(
@@ -262,18 +254,14 @@ class AlibabaSuite(_Suite):
                 field="jobs",
                 remedy="ask for fewer, or widen split or sizes",
             )
-        if seed < 0:
-            raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
         first = int(seeded(seed, self.name, "/jobs").integers(len(chosen) - self.jobs + 1))
         window = chosen[first : first + self.jobs]
         # Times count from the first: `alone`, every workflow arrives when its problem begins.
-        begin = window[0].arrival
-        workflows = [alibaba.job_workflow(job, seed) for job in window]
         return [
-            workflow.model_copy(
-                update={"arrival": workflow.arrival - begin if self.mode == "stream" else 0.0}
+            alibaba.job_workflow(
+                job, seed, job.arrival - window[0].arrival if self.mode == "stream" else 0.0
             )
-            for workflow in workflows
+            for job in window
         ]
 
 
@@ -300,7 +288,7 @@ class FilesSuite(Frozen):
             raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
         problems = [self._problem(file, cluster, seed) for file in self.files]
         ids = [problem.id for problem in problems]
-        # Results are told apart by the problem: ids that occur twice give way to the paths.
+        # Results are told apart by the problem: ids that occur twice are replaced by the paths.
         return [
             problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
             for file, problem in zip(self.files, problems, strict=True)
@@ -310,14 +298,7 @@ class FilesSuite(Frozen):
         """Changes with what the files say. Raises `InputError` if one cannot be read."""
         digest = hashlib.sha256()
         for file in (*self.files, *([self.roles] if self.roles else [])):
-            try:
-                digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
-            except OSError as error:
-                raise InputError(
-                    f"cannot read the file ({error.strerror})",
-                    source=file,
-                    remedy="check the path",
-                ) from None
+            digest.update(hashlib.sha256(read_bytes(file)).digest())
         return digest.hexdigest()
 
     def _problem(self, file: str, cluster: Cluster, seed: int) -> Problem:
@@ -424,25 +405,22 @@ def load_suite(name: str, extra_dirs: Sequence[str | Path] = ()) -> SuiteSpec:
 
 
 def _select(spec: WfCommonsSuite) -> list[Topology]:
+    every = {topology.name: topology for topology in wfcommons.topologies()}
     if spec.instances is not None:
-        try:
-            return [wfcommons.topology(name) for name in spec.instances]
-        except InputError as error:
-            raise InputError(error.fault, field="instances", remedy=error.remedy) from None
-    return [
-        topology
-        for family in _families(spec)
-        for topology in _spread(_of_family(spec, family), spec.per_family)
-    ]
-
-
-def _families(spec: WfCommonsSuite) -> list[str]:
-    splits = {
-        "train": TRAIN_FAMILIES,
-        "test": TEST_FAMILIES,
-        "all": TRAIN_FAMILIES + TEST_FAMILIES,
-    }
-    return _wanted(spec.families, splits[spec.split], spec.split)
+        for name in spec.instances:
+            check_known("unknown instance", name, every, field="instances")
+        return [every[name] for name in spec.instances]
+    chosen: list[Topology] = []
+    for family in _wanted(spec.families, _FAMILIES[spec.split], spec.split):
+        candidates = [
+            topology
+            for topology in every.values()
+            if topology.family == family
+            and topology.duplicate_of is None
+            and spec.fits(len(topology))
+        ]
+        chosen += _spread(candidates, spec.per_family)
+    return chosen
 
 
 def _wanted(families: Sequence[str] | None, known: Sequence[str], split: Split) -> list[str]:
@@ -457,16 +435,6 @@ def _wanted(families: Sequence[str] | None, known: Sequence[str], split: Split) 
                 remedy=near_matches(family, known),
             )
     return [family for family in known if family in families]
-
-
-def _of_family(spec: WfCommonsSuite, family: str) -> list[Topology]:
-    return [
-        topology
-        for topology in wfcommons.topologies()
-        if topology.family == family
-        and topology.duplicate_of is None
-        and spec.min_stages <= len(topology) <= (spec.max_stages or len(topology))
-    ]
 
 
 def _spread(ordered: Sequence[Topology], most: int | None) -> list[Topology]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,21 @@ class Topology:
     edges: NDArray[np.int32]  # (edges, 2)
     duplicate_of: str | None = None
     ids: tuple[str, ...] | None = None  # (tasks,)
+
+    @classmethod
+    def of(
+        cls,
+        family: str,
+        name: str,
+        types: Sequence[str],
+        edges: Iterable[tuple[int, int]],
+        ids: tuple[str, ...] | None = None,
+    ) -> Topology:
+        """A topology from (parent, child) pairs in any order."""
+        ordered = sorted(edges, key=lambda edge: (edge[1], edge[0]))
+        array = np.array(ordered, dtype=np.int32).reshape(-1, 2)
+        array.flags.writeable = False
+        return cls(family, name, tuple(types), array, ids=ids)
 
     def __len__(self) -> int:
         return len(self.types)

@@ -117,8 +117,8 @@ def draw_maps(workflow: Workflow) -> Workflow:
     """The workflow with maps of unknown width: how many tasks there are shows as a stage ends.
 
     Tasks of one type with the same parents are a map, drawn by the last of these. At least half of
-    them live; each number from there on is as likely (an assumption: no trace tells). What depends
-    on one task of the map alone is part of its replica.
+    them live; each number from there on is equally likely (an assumption: no trace says). What
+    depends on one task of the map alone is part of its replica.
     """
     parents = {stage: [edge.parent for edge in edges] for stage, edges in workflow.parents.items()}
     labels = {stage.id: stage.label.split("/")[0] for stage in workflow.stages}

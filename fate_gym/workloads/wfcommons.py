@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.errors import InputError, near_matches
+from fate_gym.errors import InputError, check_known
 from fate_gym.workloads.topology import Topology
 
 FORMAT = 1
@@ -37,8 +37,7 @@ def families() -> tuple[str, ...]:
 def topology(name: str) -> Topology:
     """One topology by its name; an unknown name is an `InputError` with near matches."""
     known = {entry.name: entry for entry in topologies()}
-    if name not in known:
-        raise InputError(f"unknown instance {name!r}", remedy=near_matches(name, known))
+    check_known("unknown instance", name, known)
     return known[name]
 
 

@@ -7,24 +7,22 @@ for the packed topologies, or from a sidecar file that gives them for each task 
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import yaml
 from pydantic import Field, NonNegativeFloat, ValidationError
 
-from fate_gym.errors import InputError, near_matches
-from fate_gym.problem import Edge, Stage, Workflow
-from fate_gym.problem.workflow import Count, Frozen, Name, Tokens
-from fate_gym.workloads.config import parse
-from fate_gym.workloads.roles import assign_roles
+from fate_gym.errors import InputError, check_known, near_matches
+from fate_gym.problem import Stage, Workflow
+from fate_gym.problem.faults import first_repeated
+from fate_gym.problem.io import read_bytes, read_json
+from fate_gym.problem.workflow import Count, Frozen, Name, Tokens, topological_generations
+from fate_gym.workloads.config import parse, parse_yaml
+from fate_gym.workloads.roles import assign_roles, edges_of
 from fate_gym.workloads.topology import Topology
 
 VERSIONS = ("1.3", "1.4", "1.5")
@@ -101,20 +99,6 @@ def load_wfformat(path: str | Path) -> WfInstance:
     return parse_wfformat(read_json(path), source=path)
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file. Raises `InputError` if it cannot be read or is not JSON."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not valid JSON ({error})", source=path, remedy="check that the file is complete"
-        ) from None
-
-
 def parse_wfformat(data: Any, *, source: str | Path = "<workflow>") -> WfInstance:
     """A checked workflow from the parsed content of a WfFormat file.
 
@@ -147,15 +131,13 @@ def topology_from_graph(
         kind = attributes.get(type_attribute)
         kind = _type_of(key) if kind is None else _text(str(kind), f"node {key!r}", type_attribute)
         tasks.append(_Task(key, kind, f"node {key!r}"))
-    # Multigraphs give a key besides; their repeated edges are told below.
-    pairs = [(str(parent), str(child)) for parent, child, *_ in graph.edges]
+    # Multigraphs give a key besides; their repeated edges are reported below.
     by_id = _by_id(tasks)
-    for parent, child in pairs:
-        if child not in by_id:
-            raise _unknown(child, "edges", None, by_id)
+    for parent, child in ((str(parent), str(child)) for parent, child, *_ in graph.edges):
+        check_known("unknown task", child, by_id, field="edges")
         if parent in by_id[child].parents:
             raise InputError(
-                f"the edge from {parent!r} stands twice", item=f"node {child!r}", field="edges",
+                f"the edge from {parent!r} is listed twice", item=f"node {child!r}", field="edges",
                 remedy="give each edge once",
             )  # fmt: skip
         by_id[child].parents.append(parent)
@@ -180,7 +162,7 @@ def apply_sidecar(
             field=f"types.{name}",
             remedy="add them" if missing else near_matches(name, used),
         )
-    prefix = f"{tenant}/{topology.name}"
+    prefix, children = f"{tenant}/{topology.name}", topology.edges[:, 1].tolist()
     stages = []
     for task, kind, seconds in zip(
         topology.task_ids, topology.types, instance.seconds, strict=True
@@ -191,13 +173,9 @@ def apply_sidecar(
                 Stage(
                     id=task,
                     label=kind,
-                    model=row.model,
-                    queries=row.queries,
                     prefix_group=f"{prefix}/{kind}" if row.prefix_tokens else None,
-                    prefix_tokens=row.prefix_tokens,
-                    prompt_tokens=row.prompt_tokens,
-                    output_tokens=row.output_tokens,
                     tool_seconds=seconds if row.tool_seconds == "runtime" else row.tool_seconds,
+                    **row.model_dump(exclude={"inherited_tokens", "tool_seconds"}),
                 )
             )
         except ValidationError as error:
@@ -206,35 +184,22 @@ def apply_sidecar(
                 field=f"types.{kind}",
                 remedy="correct the attributes",
             ) from None
-    ids = topology.task_ids
-    edges = tuple(
-        Edge(
-            parent=ids[parent],
-            child=ids[child],
-            bytes=size,
-            inherited_tokens=sidecar.types[topology.types[child]].inherited_tokens,
-        )
-        for (parent, child), size in zip(topology.edges.tolist(), instance.edge_bytes, strict=True)
-    )
     return Workflow(
-        id=workflow_id, stages=tuple(stages), edges=edges, tenant=tenant, family=topology.family
+        id=workflow_id,
+        stages=tuple(stages),
+        edges=edges_of(
+            topology,
+            instance.edge_bytes,
+            [sidecar.types[topology.types[child]].inherited_tokens for child in children],
+        ),
+        tenant=tenant,
+        family=topology.family,
     )
 
 
 def load_sidecar(path: str | Path) -> Sidecar:
     """Read a sidecar file. Raises `InputError`."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"not valid YAML ({' '.join(str(error).split())})", source=path,
-            remedy="correct the file",
-        ) from None  # fmt: skip
-    return parse(data, Sidecar, source=path)
+    return parse(parse_yaml(read_bytes(path), path), Sidecar, source=path)
 
 
 def import_workflow(
@@ -255,34 +220,33 @@ def import_workflow(
 
 
 def _instance(data: Any, source: str | Path) -> WfInstance:
-    top = _mapping(data, None, "the file")
-    version = top.get("schemaVersion")
+    top = _Object.of(data, None, "the file")
+    version = top.values.get("schemaVersion")
     if version not in VERSIONS:
         raise InputError(
             f"unknown schema version {_short(version)}",
             field="schemaVersion",
             remedy=f"this release reads {', '.join(VERSIONS)}",
         )
-    workflow = _mapping(top.get("workflow"), None, "workflow")
+    workflow = replace(top, path="").object("workflow")
     tasks = _split_layout(workflow) if version == "1.5" else _flat_layout(workflow, version)
-    name = top.get("name")
+    name = top.values.get("name")
     name = Path(source).stem if not isinstance(name, str) or not name else name
     return _order(tasks, _text(name, None, "name"))
 
 
-def _flat_layout(workflow: Mapping[str, Any], version: str) -> list[_Task]:
+def _flat_layout(workflow: _Object, version: str) -> list[_Task]:
     """1.3 and 1.4: everything about a task in one place; 1.4 has units in the names."""
     runtime, size = ("runtime", "size") if version == "1.3" else ("runtimeInSeconds", "sizeInBytes")
     tasks = []
     names: dict[str, list[str]] = {}
-    for number, row in enumerate(_list(workflow.get("tasks"), None, "workflow.tasks")):
-        task, row, name = _task(row, number)
+    for number, value in enumerate(workflow.entries("tasks")):
+        task, row, name = _task(value, number)
         names.setdefault(name, []).append(task.id)
-        task.seconds = _number(row.get(runtime, 0), task.item, runtime)
-        for entry in _list(row.get("files", []), task.item, "files"):
-            entry = _mapping(entry, task.item, "files")
-            file = _text(entry.get("name", entry.get("id")), task.item, "files.name")
-            link = entry.get("link")
+        task.seconds = row.number(runtime)
+        for entry in row.objects("files", []):
+            file = entry.text("name", "id")
+            link = entry.values.get("link")
             if link not in ("input", "output"):
                 raise InputError(
                     f"file {file!r} is linked as {_short(link)}",
@@ -290,8 +254,7 @@ def _flat_layout(workflow: Mapping[str, Any], version: str) -> list[_Task]:
                     field="files.link",
                     remedy="use input or output",
                 )
-            bytes_ = _number(entry.get(size, 0), task.item, f"files.{size}")
-            (task.reads if link == "input" else task.writes)[file] = bytes_
+            (task.reads if link == "input" else task.writes)[file] = entry.number(size)
         tasks.append(task)
     # Both versions occur with dependencies by name and by id.
     ids = {task.id for task in tasks}
@@ -303,66 +266,49 @@ def _flat_layout(workflow: Mapping[str, Any], version: str) -> list[_Task]:
     return tasks
 
 
-def _split_layout(workflow: Mapping[str, Any]) -> list[_Task]:
+def _split_layout(workflow: _Object) -> list[_Task]:
     """1.5: what the workflow is, apart from how it ran."""
-    specification = _mapping(workflow.get("specification"), None, "workflow.specification")
+    specification = workflow.object("specification")
     sizes: dict[str, float] = {}
-    files = _list(specification.get("files", []), None, "workflow.specification.files")
-    for entry in files:
-        entry = _mapping(entry, None, "workflow.specification.files")
-        file = _text(entry.get("id"), None, "workflow.specification.files.id")
+    for entry in specification.objects("files", []):
+        file = entry.text("id")
         if file in sizes:
             raise InputError(
-                f"duplicate file {file!r}",
-                field="workflow.specification.files.id",
-                remedy="make ids unique",
+                f"duplicate file {file!r}", field=entry.at("id"), remedy="make ids unique"
             )
-        sizes[file] = _number(entry.get("sizeInBytes", 0), f"file {file!r}", "sizeInBytes")
+        sizes[file] = _Object(entry.values, f"file {file!r}").number("sizeInBytes")
     tasks = []
-    for number, row in enumerate(
-        _list(specification.get("tasks"), None, "workflow.specification.tasks")
-    ):
-        task, row, _ = _task(row, number)
+    for number, value in enumerate(specification.entries("tasks")):
+        task, row, _ = _task(value, number)
         for key, into in (("inputFiles", task.reads), ("outputFiles", task.writes)):
-            for file in _names(row.get(key, []), task.item, key):
-                if file not in sizes:
-                    raise _unknown(file, key, task.item, sizes, "file")
+            for file in row.names(key):
+                check_known("unknown file", file, sizes, item=task.item, field=key)
                 into[file] = sizes[file]
         tasks.append(task)
     by_id = _by_id(tasks)
-    execution = _mapping(workflow.get("execution", {}), None, "workflow.execution")
     ran: set[str] = set()
-    for row in _list(execution.get("tasks", []), None, "workflow.execution.tasks"):
-        row = _mapping(row, None, "workflow.execution.tasks")
-        name = _text(row.get("id"), None, "workflow.execution.tasks.id")
-        if name not in by_id:
-            raise _unknown(name, "workflow.execution.tasks.id", None, by_id)
+    for entry in workflow.object("execution", {}).objects("tasks", []):
+        name = entry.text("id")
+        check_known("unknown task", name, by_id, field=entry.at("id"))
         if name in ran:
             raise InputError(
-                f"task {name!r} ran twice",
-                field="workflow.execution.tasks.id",
-                remedy="keep one of the two",
+                f"task {name!r} ran twice", field=entry.at("id"), remedy="keep one of the two"
             )
         ran.add(name)
-        by_id[name].seconds = _number(
-            row.get("runtimeInSeconds", 0), f"task {name!r}", "runtimeInSeconds"
-        )
+        by_id[name].seconds = _Object(entry.values, f"task {name!r}").number("runtimeInSeconds")
     return tasks
 
 
-def _task(row: Any, number: int) -> tuple[_Task, Mapping[str, Any], str]:
+def _task(value: Any, number: int) -> tuple[_Task, _Object, str]:
     """A task without its files and seconds, its row, and its name."""
-    row = _mapping(row, f"task #{number}", "task")
-    name = row.get("name", row.get("id"))
-    key = _text(row.get("id", name), f"task #{number}", "id" if "id" in row else "name")
-    item = f"task {key!r}"
-    name = _text(name, item, "name")
-    kind = row.get("category")
-    kind = _type_of(name) if kind is None else _text(kind, item, "category")
-    task = _Task(key, kind, item)
-    task.parents = _names(row.get("parents", []), item, "parents")
-    task.children = _names(row.get("children", []), item, "children")
-    return task, row, name
+    values = _Object.of(value, f"task #{number}", "task").values
+    name = values.get("name", values.get("id"))
+    key = _text(values.get("id", name), f"task #{number}", "id" if "id" in values else "name")
+    row = _Object(values, f"task {key!r}")
+    name = _text(name, row.item, "name")
+    kind = _type_of(name) if values.get("category") is None else row.text("category")
+    parents, children = row.names("parents"), row.names("children")
+    return _Task(key, kind, f"task {key!r}", parents, children), row, name
 
 
 def _order(tasks: Sequence[_Task], name: str) -> WfInstance:
@@ -370,25 +316,16 @@ def _order(tasks: Sequence[_Task], name: str) -> WfInstance:
     if not tasks:
         raise InputError("there are no tasks", field="tasks", remedy="add tasks")
     by_id = _by_id(tasks)
-    parents: dict[str, dict[str, None]] = {task.id: {} for task in tasks}
-    children: dict[str, dict[str, None]] = {task.id: {} for task in tasks}
+    edges: dict[tuple[str, str], None] = {}
     for task in tasks:
         for key, ends in (("parents", task.parents), ("children", task.children)):
             for end in ends:
-                if end not in by_id:
-                    raise _unknown(end, key, task.item, by_id)
-                above, below = (end, task.id) if key == "parents" else (task.id, end)
-                parents[below][above] = None
-                children[above][below] = None
-    missing = {task: len(ends) for task, ends in parents.items()}
-    order = [task.id for task in tasks if missing[task.id] == 0]
-    for done in order:
-        for child in children[done]:
-            missing[child] -= 1
-            if missing[child] == 0:
-                order.append(child)
+                check_known("unknown task", end, by_id, item=task.item, field=key)
+                edges[(end, task.id) if key == "parents" else (task.id, end)] = None
+    order = [task for tasks in topological_generations(by_id, edges) for task in tasks]
     if len(order) < len(tasks):
-        behind = [task for task, left in missing.items() if left]
+        done = set(order)
+        behind = [task for task in by_id if task not in done]
         raise InputError(
             "the dependencies form a cycle; tasks on or behind it: "
             + ", ".join(behind[:5])
@@ -398,36 +335,31 @@ def _order(tasks: Sequence[_Task], name: str) -> WfInstance:
             remedy="remove a dependency of the cycle: a workflow is a DAG",
         )
     number = {task: place for place, task in enumerate(order)}
-    edges = sorted(
-        (number[child], number[parent]) for child, above in parents.items() for parent in above
-    )
-    array = np.array([(parent, child) for child, parent in edges], dtype=np.int32).reshape(-1, 2)
-    array.flags.writeable = False
     ordered = [by_id[task] for task in order]
-    topology = Topology(
-        family=name, name=name, types=tuple(task.kind for task in ordered), edges=array,
+    topology = Topology.of(
+        name,
+        name,
+        [task.kind for task in ordered],
+        ((number[parent], number[child]) for parent, child in edges),
         ids=tuple(order),
-    )  # fmt: skip
+    )
     moved = tuple(
         sum(
             (size for file, size in ordered[parent].writes.items() if file in ordered[child].reads),
             0.0,
         )
-        for child, parent in edges
+        for parent, child in topology.edges.tolist()
     )
     return WfInstance(topology, moved, tuple(task.seconds for task in ordered))
 
 
 def _by_id(tasks: Sequence[_Task]) -> dict[str, _Task]:
-    by_id = {task.id: task for task in tasks}
-    if len(by_id) < len(tasks):
-        twice = next(
-            name for name, count in Counter(task.id for task in tasks).items() if count > 1
-        )
+    twice = first_repeated(task.id for task in tasks)
+    if twice is not None:
         raise InputError(
             "the id occurs twice", item=f"task {twice!r}", field="id", remedy="make ids unique"
         )
-    return by_id
+    return {task.id: task for task in tasks}
 
 
 def _type_of(name: str) -> str:
@@ -435,26 +367,60 @@ def _type_of(name: str) -> str:
     return _NUMBERING.sub("", name) or name
 
 
-def _mapping(value: Any, item: str | None, field: str) -> Mapping[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise _wrong(value, item, field, "an object")
+@dataclass(frozen=True)
+class _Object:
+    """An object of the file; what it refuses, it names by ``item`` and ``path``."""
 
+    values: Mapping[Any, Any]
+    item: str | None
+    path: str = ""
 
-def _list(value: Any, item: str | None, field: str) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    raise _wrong(value, item, field, "a list")
+    @classmethod
+    def of(cls, value: Any, item: str | None, path: str) -> _Object:
+        if isinstance(value, dict):
+            return cls(value, item, path)
+        raise _wrong(value, item, path, "an object")
 
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
 
-def _names(value: Any, item: str, field: str) -> list[str]:
-    names = [_text(name, item, field) for name in _list(value, item, field)]
-    if len(set(names)) < len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise InputError(
-            f"{twice!r} stands twice", item=item, field=field, remedy="keep one of the two"
-        )
-    return names
+    def object(self, key: str, default: Any = None) -> _Object:
+        return self.of(self.values.get(key, default), self.item, self.at(key))
+
+    def entries(self, key: str, default: Any = None) -> list[Any]:
+        value = self.values.get(key, default)
+        if isinstance(value, list):
+            return value
+        raise _wrong(value, self.item, self.at(key), "a list")
+
+    def objects(self, key: str, default: Any = None) -> Iterator[_Object]:
+        return (self.of(value, self.item, self.at(key)) for value in self.entries(key, default))
+
+    def text(self, key: str, other: str | None = None) -> str:
+        return _text(self.values.get(key, self.values.get(other)), self.item, self.at(key))
+
+    def names(self, key: str) -> list[str]:
+        names = [_text(name, self.item, self.at(key)) for name in self.entries(key, [])]
+        twice = first_repeated(names)
+        if twice is not None:
+            raise InputError(
+                f"{twice!r} is listed twice",
+                item=self.item,
+                field=self.at(key),
+                remedy="keep one of the two",
+            )
+        return names
+
+    def number(self, key: str) -> float:
+        """Finite, not negative, and of a size that can be meant; null counts as 0."""
+        value = self.values.get(key, 0)
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(value, self.item, self.at(key), "a number")
+        if not (0 <= value <= MOST) or math.isnan(value):
+            raise _wrong(value, self.item, self.at(key), f"a number from 0 to {MOST:g}")
+        return float(value)
 
 
 def _text(value: Any, item: str | None, field: str) -> str:
@@ -467,30 +433,11 @@ def _text(value: Any, item: str | None, field: str) -> str:
     return value
 
 
-def _number(value: Any, item: str, field: str) -> float:
-    """Finite, not negative, and of a size that can be meant; null counts as 0."""
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(value, item, field, "a number")
-    if not (0 <= value <= MOST) or math.isnan(value):
-        raise _wrong(value, item, field, f"a number from 0 to {MOST:g}")
-    return float(value)
-
-
 def _wrong(value: Any, item: str | None, field: str, wanted: str) -> InputError:
     if value is None:
         return InputError("is missing", item=item, field=field, remedy=f"give {wanted}")
     return InputError(f"is not {wanted} (got {_short(value)})", item=item, field=field,
                       remedy="correct the value")  # fmt: skip
-
-
-def _unknown(
-    name: str, field: str, item: str | None, known: Iterable[str], kind: str = "task"
-) -> InputError:
-    return InputError(
-        f"unknown {kind} {name!r}", item=item, field=field, remedy=near_matches(name, known)
-    )
 
 
 def _short(value: Any) -> str:

@@ -15,14 +15,8 @@ import fate_gym
 from fate_gym.env import PolicyAdapter, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import (
-    Assignment,
-    Decision,
-    DecisionView,
-    Retention,
-    Simulator,
-    assert_valid,
-)
+from fate_gym.sim import Assignment, Decision, DecisionView, Retention, Simulator
+from fate_gym.validator import assert_valid
 from policies import make_policy, policy_names
 from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems

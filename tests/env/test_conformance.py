@@ -25,7 +25,7 @@ import fate_gym
 from fate_gym.env import PolicyAdapter, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow, load_problem
-from fate_gym.sim import assert_valid
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from tests.env.episodes import legal_action, play, same
 from tests.strategies import problems

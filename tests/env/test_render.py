@@ -35,7 +35,7 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
-from fate_gym.sim import assert_valid
+from fate_gym.validator import assert_valid
 from tests.env.episodes import legal_action, play
 
 

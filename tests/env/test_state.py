@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import assert_valid
+from fate_gym.validator import assert_valid
 from tests.env.episodes import legal_action, play, same
 from tests.strategies import problems
 

@@ -34,7 +34,8 @@ from fate_gym.problem import (
     load_problem,
 )
 from fate_gym.problem.problem import MOST_CONTENDED_NODES
-from fate_gym.sim import Assignment, Simulator, Trace, assert_valid, compile_problem
+from fate_gym.sim import Assignment, Simulator, Trace, compile_problem
+from fate_gym.validator import assert_valid
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from fate_gym.workloads.suites import parse_suite
 from policies import make_policy

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Assignment, Decision, DecisionView, Retention, Simulator, assert_valid
+from fate_gym.sim import Assignment, Decision, DecisionView, Retention, Simulator
+from fate_gym.validator import assert_valid
 from fate_gym.workloads import load_cluster
 from tests.strategies import problems
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fate_gym.kernel.placements import candidate_count, generate, new_placements
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, assert_valid
+from fate_gym.sim import Simulator
+from fate_gym.validator import assert_valid
 from tests.sim.test_simulator import split
 from tests.strategies import certain, problems
 

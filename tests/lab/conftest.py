@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fate_gym.lab.config import EvaluateConfig, parse_config
+from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
 from fate_gym.workloads import load_suite
 from policies.registry import policy_specs
 

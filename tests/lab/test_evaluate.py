@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from fate_gym.lab.results import find_jobs
+from fate_gym.lab.jobs.find import find_jobs
 from tests.lab.conftest import Run, job_directory, run_script
 
 COLUMNS = {
@@ -25,8 +25,8 @@ COLUMNS = {
     "makespan",
     "latency",
     "rr_makespan",
-    "normalised",
-    "normalised_makespan",
+    "latency_ratio",
+    "makespan_ratio",
     "lower_bound",
     "gap_to_bound",
     "state_intensity",
@@ -60,9 +60,10 @@ def test_rows_hold_what_the_run_did(single: Run) -> None:
     assert set(rows.columns) >= COLUMNS
     result = json.loads((directory / "result.json").read_text())
     assert len(rows) == result["workflows"]
-    np.testing.assert_allclose(rows["normalised"], rows["latency"] / rows["rr_latency"])
+    np.testing.assert_allclose(rows["latency_ratio"], rows["latency"] / rows["rr_latency"])
+    np.testing.assert_allclose(rows["makespan_ratio"], rows["makespan"] / rows["rr_makespan"])
     assert (rows["gap_to_bound"] >= 1).all()
-    assert result["means"]["normalised"] == pytest.approx(rows["normalised"].mean())
+    assert result["means"]["latency_ratio"] == pytest.approx(rows["latency_ratio"].mean())
     shards = pd.read_parquet(directory / "shards.parquet")
     for schedule, column in (("heft", "latency"), ("round_robin", "rr_latency")):
         kept = shards[shards["schedule"] == schedule]

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from fate_gym.catalog import Gpu, Model
-from fate_gym.metrics import LowerBounds, bounds, lower_bounds, problem_bounds, work_bound
+from fate_gym.metrics import bounds
+from fate_gym.metrics.bounds import (
+    BoundInputs,
+    LowerBounds,
+    lower_bounds,
+    problem_bounds,
+    work_bound,
+)
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, compile_problem
 
@@ -50,7 +57,7 @@ class Instance:
             floor[stage] = np.inf
             tool[stage] = duration
         edges = np.array(self.edges, dtype=np.int64).reshape(-1, 2)
-        return lower_bounds(
+        inputs = BoundInputs(
             floor_seconds=floor,
             tool_seconds=tool,
             load_seconds=np.array(self.load),
@@ -62,6 +69,7 @@ class Instance:
             most_shards=np.minimum(self.queries, self.most),
             gather_seconds=self.gather,
         )
+        return lower_bounds(inputs)
 
     def splits(self, stage: int) -> list[dict[int, int]]:
         """Every placement of a stage: queries by device."""

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fate_gym.catalog import GB
-from fate_gym.metrics import problem_state_intensity, state_intensity
+from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import compile_problem
 
 INF = np.inf
 
 
+def of_tables(*, host_bandwidth: np.ndarray, **tables: np.ndarray) -> float:
+    """The state intensity of the tables that stand for a compiled problem."""
+    view = SimpleNamespace(devices={"host_bandwidth": host_bandwidth})
+    return problem_state_intensity(SimpleNamespace(view=view, **tables))
+
+
 def test_known_answer() -> None:
     # Stage 0 on devices 0 and 1, 1 on device 1 alone, 2 is a tool, 3 a stage without a model.
-    value = state_intensity(
-        exec_seconds=np.array([[10.0, 20.0], [INF, 5.0], [INF, INF], [4.0, 6.0]]),
+    value = of_tables(
+        clean_seconds=np.array([[10.0, 20.0], [INF, 5.0], [INF, INF], [4.0, 6.0]]),
         prefix_seconds=np.array([[1.0, 3.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]]),
         load_seconds=np.array([[2.0, 4.0], [100.0, 7.0]]),
         model_of=np.array([0, 1, -1, -1]),
@@ -33,8 +41,8 @@ def test_known_answer() -> None:
 
 
 def test_nothing_that_executes_has_no_intensity() -> None:
-    only_a_tool = state_intensity(
-        exec_seconds=np.full((1, 2), INF),
+    only_a_tool = of_tables(
+        clean_seconds=np.full((1, 2), INF),
         prefix_seconds=np.zeros((1, 2)),
         load_seconds=np.zeros((0, 2)),
         model_of=np.array([-1]),

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from fate_gym.catalog import Gpu, Model
-from fate_gym.metrics import (
+from fate_gym.kernel.schema import (
+    EVICT_CONTEXT,
+    EVICT_PREFIX,
+    EVICT_WEIGHTS,
+    EvictionRow,
+    ShardRow,
+)
+from fate_gym.metrics.mechanism import (
     busy_seconds,
     mechanism_metrics,
     regretted_evictions,
@@ -18,13 +25,6 @@ from fate_gym.metrics import (
 )
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import CompiledProblem, Simulator, Trace, compile_problem
-from fate_gym.sim.layout import (
-    EVICT_CONTEXT,
-    EVICT_PREFIX,
-    EVICT_WEIGHTS,
-    EVICTION_ROW,
-    SHARD_ROW,
-)
 
 SHAPE: dict[str, Any] = {"layers": 10, "hidden": 1000, "kv_heads": 10, "head_dim": 250}
 RATES: dict[str, Any] = {"bandwidth_gb_s": 1000, "tflops": 100, "pcie": 3, "mfu": 0.5, "mbu": 0.5}
@@ -69,7 +69,7 @@ def compiled() -> CompiledProblem:
 
 
 def shards_of(*rows: dict[str, float]) -> np.ndarray[Any, Any]:
-    shards = np.zeros(len(rows), SHARD_ROW)
+    shards = np.zeros(len(rows), ShardRow.dtype)
     shards["noise"] = shards["length"] = 1.0
     for shard, row in zip(shards, rows, strict=True):
         for name, value in row.items():
@@ -78,7 +78,7 @@ def shards_of(*rows: dict[str, float]) -> np.ndarray[Any, Any]:
 
 
 def evictions_of(*rows: tuple[int, int, int, int]) -> np.ndarray[Any, Any]:
-    evictions = np.zeros(len(rows), EVICTION_ROW)
+    evictions = np.zeros(len(rows), EvictionRow.dtype)
     for eviction, (shard, device, kind, key) in zip(evictions, rows, strict=True):
         for name, value in (("shard", shard), ("device", device), ("kind", kind), ("key", key)):
             eviction[name] = value

@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fate_gym.metrics import WorkflowOutcome, latency_summary, outcome_summary, workflow_outcomes
+from fate_gym.metrics.outcome import (
+    WorkflowOutcome,
+    latency_summary,
+    outcome_summary,
+    workflow_outcomes,
+)
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, Trace, compile_problem
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fate_gym.errors import InputError
-from fate_gym.metrics import (
+from fate_gym.metrics.statistics import (
     bootstrap_ci,
     ecdf,
     holm,

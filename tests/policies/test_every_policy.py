@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Failures, Problem
-from fate_gym.sim import Policy, Simulator, Trace, assert_valid, compile_problem
+from fate_gym.sim import Policy, Simulator, Trace, compile_problem
+from fate_gym.validator import assert_valid
 from policies import build_policy, make_policy, policy_names, policy_specs
 from policies.list_scheduling.policy import ListScheduler, Order
 from tests.policies.instances import SMALL

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from fate_gym.problem import Problem, Workflow
-from fate_gym.sim import Simulator, assert_valid, compile_problem
+from fate_gym.sim import Simulator, compile_problem
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.list_scheduling.offline import method_tables
 from tests.policies.instances import ARABNEJAD, TOPCUOGLU, Gantt, Published, Replay, gantt

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fate_gym.errors import IllegalActionError
-from fate_gym.metrics import mechanism_metrics
+from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Retention, Simulator, assert_valid
+from fate_gym.sim import Retention, Simulator
+from fate_gym.validator import assert_valid
 
 SHAPE: dict[str, Any] = {"model": "Phi-3-mini", "prompt_tokens": 100, "output_tokens": 1}
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Assignment, DecisionView, Simulator, assert_valid, compile_problem
+from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
 from fate_gym.sim.simulator import MAX_SEED
+from fate_gym.validator import assert_valid
 from tests.strategies import problems
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import IllegalActionError
-from fate_gym.metrics import mechanism_metrics, problem_bounds
+from fate_gym.metrics.bounds import problem_bounds
+from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.problem import (
     Branch,
     Choice,
@@ -28,7 +29,8 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
-from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
+from fate_gym.sim import Simulator, Trace, compile_problem
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from tests.kernel.test_engine import Anything
 from tests.strategies import problems

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from fate_gym.lab.results import write_text
-from fate_gym.lab.training.config import TrainConfig
-from fate_gym.lab.training.progress import TrainResult
+from fate_gym.lab.files import write_text
+from fate_gym.lab.tables import markdown_table
+from fate_gym.lab.training.config import ProblemSet, TrainConfig
+from fate_gym.lab.training.evaluation import Score
+from fate_gym.lab.training.result import TrainResult
 from policies.learned.checkpoint import CARD, load_checkpoint
 
 
@@ -18,58 +19,47 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
         folder: the checkpoint.
         config: of the training.
         result: of the training.
-        command: makes the same again.
+        command: reproduces it.
     """
     checkpoint = load_checkpoint(folder)
-    facts = checkpoint.facts
+    network, curriculum, options = checkpoint.facts.network, config.curriculum, config.options
     numbers = sum(array.size for array in checkpoint.weights.values())
-    params = ", ".join(f"{name} {value}" for name, value in facts.network.params.items())
-    training = facts.training
-    curriculum = config.curriculum
+    params = ", ".join(f"{name} {value}" for name, value in network.params.items())
+    facts = {
+        f"trained on, {i}": f"{_problems(phase)}, {phase.share:g} of the steps"
+        for i, phase in enumerate(curriculum.phases, 1)
+    }
+    facts["chosen on"] = _problems(curriculum.validation)
+    if config.agent.imitation is not None:
+        teacher = config.agent.imitation.teacher
+        facts["imitated"] = f"{teacher}: {result.labelled_states:,} labelled states"
+    if result.steps:
+        best = f"the best checkpoint is of step {result.best_steps:,}"
+        facts["steps"] = f"{result.steps:,}; {best}"
+    facts["wall time"] = f"{result.seconds / 60:.0f} minutes, one thread, {result.machine}"
+    facts["commit"] = str(checkpoint.facts.training.get("git_sha"))
+    facts["validation"] = _score(result.validation)
+    if result.test is not None and curriculum.test is not None:
+        facts["test"] = f"{_score(result.test)}, on {_problems(curriculum.test)}"
     lines = [
         f"# {config.agent.name}, seed {config.seed}",
         "",
-        f"A network of kind `{facts.network.kind}` with {numbers:,} parameters ({params}).",
-        f"Sees the environment with {_options(config)}.",
+        f"A network of kind `{network.kind}` with {numbers:,} parameters ({params}).",
+        f"Sees a window of {options.window} stages and up to {options.max_shards} devices a stage.",
         "",
         "```bash",
         command,
         "```",
         "",
-        "| | |",
-        "|---|---|",
-    ]
-    for i, phase in enumerate(curriculum.phases, 1):
-        lines.append(f"| trained on, {i} | {_problems(phase)}, {phase.share:g} of the steps |")
-    lines.append(f"| chosen on | {_problems(curriculum.validation)} |")
-    if config.agent.imitation is not None:
-        teacher = config.agent.imitation.teacher
-        lines.append(f"| imitated | {teacher}: {result.labelled_states:,} labelled states |")
-    if result.steps:
-        lines.append(
-            f"| steps | {result.steps:,}; the best checkpoint is of step {result.best_steps:,} |"
-        )
-    lines += [
-        f"| wall time | {result.seconds / 60:.0f} minutes, one thread, {result.machine} |",
-        f"| commit | {training.get('git_sha')} |",
-        f"| validation | {_result(result.validation)} |",
-    ]
-    if result.test is not None and curriculum.test is not None:
-        lines.append(f"| test | {_result(result.test)}, on {_problems(curriculum.test)} |")
-    lines += [
+        *markdown_table(("", ""), list(facts.items()), left=2),
         "",
-        "Results are mean times of workflows, divided by round robin's on the same problem;",
-        "below 1 is faster.",
+        "Results are latency / RoundRobin: the mean latency of a problem's workflows over round",
+        "robin's on the same problem; below 1 is faster.",
     ]
     write_text(folder / CARD, "\n".join(lines) + "\n")
 
 
-def _options(config: TrainConfig) -> str:
-    options = config.options
-    return f"a window of {options.window} stages and up to {options.max_shards} devices a stage"
-
-
-def _problems(chosen: Any) -> str:
+def _problems(chosen: ProblemSet) -> str:
     seeds = chosen.seeds
     last = seeds.first + seeds.count - 1
     text = f"{', '.join(chosen.suites)}, " + (
@@ -80,11 +70,5 @@ def _problems(chosen: Any) -> str:
     return text + (f", up to {chosen.max_stages} stages" if chosen.max_stages else "")
 
 
-def _result(marks: dict[str, Any]) -> str:
-    text = f"{marks['normalised']:.4f}"
-    if marks["low"] is not None:
-        text += f" [{marks['low']:.4f}, {marks['high']:.4f}]"
-    return f"{text} over {marks['problems']} problems"
-
-
-__all__ = ["write_card"]
+def _score(score: Score) -> str:
+    return f"{score.text} over {score.problems} problems"

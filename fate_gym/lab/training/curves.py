@@ -1,120 +1,88 @@
-"""Learning curves: SB3's own numbers and ours, to W&B. The files of the training are the record."""
+"""Learning curves of many trainings, over their seeds.
+
+Interquartile means with 95 % bootstrap intervals, as Agarwal et al. 2021 recommend for few runs.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from stable_baselines3.common.logger import KVWriter
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, trim_mean
 
-from fate_gym.lab.config import TrackingConfig
+from fate_gym.errors import InputError
+from fate_gym.lab.tables import Estimate
+from fate_gym.lab.training.result import RESULT, TrainResult, read_train_result
+from fate_gym.lab.training.state import Progress, read_progress
 
 
-class Curves(KVWriter):
-    """SB3's logger writes here; a W&B run takes it, if there is one.
+@dataclass(frozen=True)
+class Curve:
+    """The seeds of one agent on one curriculum.
 
     Attributes:
-        warning: what W&B said when it failed; nothing is sent after that.
-        last: the last value of every number.
+        steps: (n,) of the validations that all seeds have.
+        latency_ratios: (seeds, n) of these validations.
+        best: (seeds,) of the checkpoint that each training kept.
+        seconds: (seeds,) of each training.
     """
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
-        self.warning: str | None = None
-        self.last: dict[str, float] = {}
-
-    def write(
-        self,
-        key_values: dict[str, Any],
-        key_excluded: dict[str, tuple[str, ...]],
-        step: int = 0,
-    ) -> None:
-        """What SB3 calls at each dump."""
-        numbers = {k: float(v) for k, v in key_values.items() if isinstance(v, int | float)}
-        self.log(numbers, step)
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Numbers at a step."""
-        self.last.update(numbers)
-        self._send(lambda run: run.log(dict(numbers) | {"steps": step}))
-
-    def picture(self, name: str, path: Path) -> None:
-        """A picture from a file."""
-
-        def send(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Image(str(path))})
-
-        self._send(send)
-
-    def close(self) -> None:
-        """SB3 closes its writers; the run ends with the training."""
-
-    def _send(self, send: Any) -> None:
-        if self._run is None or self.warning is not None:
-            return
-        try:
-            send(self._run)
-        except Exception as error:  # noqa: BLE001
-            # Whatever a third-party client does, the training goes on.
-            self.warning = f"W&B stopped: {type(error).__name__}: {error}"
+    curriculum: str
+    agent: str
+    steps: NDArray[np.int64]
+    latency_ratios: NDArray[np.float64]
+    best: NDArray[np.float64]
+    seconds: NDArray[np.float64]
 
 
-@contextmanager
-def learning_curves(
-    tracking: TrackingConfig,
-    directory: Path,
-    identity: Mapping[str, Any],
-    config: Mapping[str, Any],
-) -> Iterator[Curves]:
-    """A W&B run for a training, or just its last numbers with mode ``none``.
+def iqm(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """The mean without the lowest and the highest quarter."""
+    return np.asarray(trim_mean(values, 0.25, axis=axis))
 
-    Args:
-        tracking: where to.
-        directory: everything that W&B writes goes there.
-        identity: name, group, id and tags.
-        config: the resolved configuration.
+
+def iqm_estimate(values: NDArray[np.float64]) -> Estimate:
+    """The interquartile mean with its interval, which for equal values has no width."""
+    mean = float(iqm(values))
+    if values.size < 2 or float(np.ptp(values)) == 0.0:
+        return Estimate(mean, mean, mean)
+    found = bootstrap(
+        (values,), iqm, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
+    )
+    return Estimate(mean, *map(float, found.confidence_interval))
+
+
+def read_curves(root: Path) -> list[Curve]:
+    """The curves of all finished trainings below a directory, by curriculum and agent.
+
+    Raises:
+        InputError: there is none.
     """
-    if tracking.mode == "none":
-        yield Curves(None)
-        return
-    os.environ.setdefault("WANDB_DATA_DIR", str(directory / "wandb" / "data"))
-    run, warning = None, None
-    try:
-        import wandb
-
-        run = wandb.init(
-            project=tracking.project,
-            entity=tracking.entity,
-            mode=tracking.mode,
-            dir=str(directory),
-            job_type="train",
-            resume="allow" if tracking.mode == "online" else None,
-            config=dict(config),
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                x_transaction_log_flush_interval=2.0,
-            ),
-            **identity,
+    runs: dict[tuple[str, str], dict[int, tuple[Progress, TrainResult]]] = defaultdict(dict)
+    for path in sorted(root.glob(f"**/{RESULT}")):
+        result = read_train_result(path.parent)
+        assert result is not None
+        progress, _ = read_progress(path.parent)
+        runs[result.curriculum, result.agent][result.seed] = (progress, result)
+    if not runs:
+        raise InputError(
+            "no finished training", source=root, remedy="run scripts/train.py with paths.runs there"
         )
-        run.define_metric("steps", hidden=True)
-        run.define_metric("*", step_metric="steps")
-        run.define_metric("validation/normalised", step_metric="steps", summary="min")
-    except Exception as error:  # noqa: BLE001
-        warning = f"W&B did not start: {type(error).__name__}: {error}"
-    curves = Curves(run)
-    curves.warning = warning
-    try:
-        yield curves
-    finally:
-        if run is not None:
-            run.finish()
+    return [_curve(*names, list(seeds.values())) for names, seeds in runs.items()]
 
 
-__all__ = ["Curves", "learning_curves"]
+def _curve(curriculum: str, agent: str, runs: list[tuple[Progress, TrainResult]]) -> Curve:
+    by_step = [
+        {int(row["steps"]): row["latency_ratio"] for row in progress.curve} for progress, _ in runs
+    ]
+    steps = sorted(set.intersection(*map(set, by_step)))
+    return Curve(
+        curriculum,
+        agent,
+        np.array(steps),
+        np.array([[ratios[step] for step in steps] for ratios in by_step]),
+        np.array([result.best for _, result in runs]),
+        np.array([result.seconds for _, result in runs]),
+    )

@@ -14,6 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fate_gym.env import WorkflowSchedulingVectorEnv
 from fate_gym.env.features import DEVICES, GLOBALS, NODES, STAGES
+from fate_gym.env.spec import EnvOptions, Limits
+from fate_gym.lab.training.problems import env_arguments
+from fate_gym.sim import CompiledProblem
 
 _SHOWN = {group.key: len(group.features) for group in (STAGES, DEVICES, GLOBALS, NODES)}
 
@@ -58,9 +61,9 @@ class Lanes(VecEnv):
         observation, rewards, ended, _, infos = self._env.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        lane_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(ended).tolist():
-            told[i] = {
+            lane_infos[i] = {
                 "terminal_observation": narrow(infos["final_obs"][i]),
                 "TimeLimit.truncated": False,
                 "metrics": {
@@ -74,7 +77,7 @@ class Lanes(VecEnv):
             }
             self._returns[i] = 0.0
             self._lengths[i] = 0
-        return narrow(observation), rewards.astype(np.float32), ended, told
+        return narrow(observation), rewards.astype(np.float32), ended, lane_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, A) the legal actions."""
@@ -127,4 +130,9 @@ def narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
     return spaces.Box(box.low[..., columns], box.high[..., columns], dtype=np.float32)
 
 
-__all__ = ["Lanes", "narrow", "narrow_space"]
+def make_lanes(
+    lanes: int, problems: list[CompiledProblem], limits: Limits, options: EnvOptions
+) -> Lanes:
+    """Lanes that draw their problems; observations have room for all that ``limits`` allow."""
+    given = env_arguments(options, limits)
+    return Lanes(WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given))

@@ -9,62 +9,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from sb3_contrib import MaskablePPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import set_random_seed
 
-from fate_gym.env import WorkflowSchedulingVectorEnv
-from fate_gym.env.spec import EnvOptions, Limits
-from fate_gym.lab import provenance, results
-from fate_gym.lab.hydra_app import JobFailedError
+from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.lab import provenance
+from fate_gym.lab.errors import JobFailedError
+from fate_gym.lab.files import write_table, write_text
+from fate_gym.lab.jobs.directory import CONFIG, mark_failed, prepare_directory
+from fate_gym.lab.training import labels
+from fate_gym.lab.training.agent_config import ImitationConfig, PpoConfig
 from fate_gym.lab.training.card import write_card
-from fate_gym.lab.training.config import DqnConfig, PpoConfig, TrainConfig
-from fate_gym.lab.training.curves import Curves, learning_curves
-from fate_gym.lab.training.imitation import (
-    RETURNS,
-    Arrays,
-    Labeller,
-    collect,
-    imitate,
-    join,
-    load_data,
-    save_data,
-)
-from fate_gym.lab.training.lanes import Lanes
-from fate_gym.lab.training.problems import Exam, build_problems, common_limits
-from fate_gym.lab.training.progress import (
-    RESULT,
-    TrainResult,
-    read_progress,
-    read_train_result,
-    write_state,
-)
-from fate_gym.metrics import bootstrap_ci
-from fate_gym.sim import CompiledProblem
-from policies.learned.agent import Agent, PointerAgent, TorchAgent
+from fate_gym.lab.training.config import TrainConfig
+from fate_gym.lab.training.evaluation import EvaluationSet, Score
+from fate_gym.lab.training.imitation import imitate
+from fate_gym.lab.training.learner import Learner, NotFiniteError
+from fate_gym.lab.training.problems import build_problems, common_limits, env_arguments
+from fate_gym.lab.training.result import RESULT, TrainResult, read_train_result
+from fate_gym.lab.training.state import read_progress, write_state
+from fate_gym.lab.training.wandb_curves import Curves, learning_curves
 from policies.learned.checkpoint import Sizes, save_checkpoint
 from policies.learned.policy import Learned
-from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 
 BEST = "best"
-DATA = "imitation.npz"
-MODEL = "model.zip"
-BUFFER = "buffer.pkl"
+STATES = "imitation.npz"
 
 Say = Callable[[str], None]
-
-
-class NotFiniteError(Exception):
-    """A parameter is not a finite number any more."""
 
 
 def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[TrainResult, Path]:
@@ -86,9 +61,9 @@ def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[
         return done, directory
     torch.set_num_threads(1)
     training = Training(config, say, command)
-    results.prepare_directory(directory)
+    prepare_directory(directory)
     resolved = config.model_dump(mode="json")
-    results.write_text(directory / results.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
+    write_text(directory / CONFIG, yaml.safe_dump(resolved, sort_keys=False))
     identity = {
         "name": f"train/{config.title}",
         "group": config.name,
@@ -117,268 +92,146 @@ class Training:
         curriculum = config.curriculum
         self._phases = [build_problems(phase, train=True) for phase in curriculum.phases]
         validation = build_problems(curriculum.validation, train=True)
-        self._limits = common_limits([*self._phases, validation])
-        self._exam = Exam(validation)
-        self._options = config.options
+        self._limits = common_limits(chain(*self._phases, validation))
+        self._validation = EvaluationSet(validation)
         self._progress, self._kept = read_progress(self._directory)
-        self._model: Any = None
-        self._model_phase = -1
-        self._data: Arrays | None = None
-        self._rounds_loaded = 0
-        self._started = perf_counter()
 
     def run(self, curves: Curves) -> TrainResult:
         """Do what is left."""
-        self._curves = curves
-        self._started = perf_counter() - self._progress.seconds
-        self._use_phase(0)
+        self._curves, progress = curves, self._progress
+        self._started = perf_counter() - progress.seconds
+        self._learner = Learner(self._config, self._phases, self._limits, curves)
         if self._kept is not None:
-            self._load(self._kept)
+            self._learner.load(self._kept, progress.steps, progress.updates)
+            self._say(
+                f"{self._config.title}: goes on after {progress.epochs} epochs and "
+                f"{progress.steps} steps"
+            )
         try:
             if self._config.agent.imitation is not None:
-                self._imitate()
-            if self._config.agent.learning is not None and self._progress.stopped is None:
+                self._imitate(self._config.agent.imitation)
+            if self._config.agent.learning is not None and progress.stopped is None:
                 self._learn()
         except NotFiniteError:
             self._fail()
         return self._finish()
 
-    # --- imitation ---
-
-    def _imitate(self) -> None:
-        config = self._config.agent.imitation
-        assert config is not None
+    def _imitate(self, config: ImitationConfig) -> None:
         total = config.rounds * config.epochs
+        data: labels.Arrays = {}
+        rounds = 0
         while self._progress.epochs < total:
             epoch = self._progress.epochs
-            data = self._states(epoch // config.epochs)
-            self._seed(epoch, learning=False)
+            while rounds <= epoch // config.epochs:
+                data = labels.join(
+                    [data, self._states(config, rounds)] if data else [self._states(config, rounds)]
+                )
+                rounds += 1
+            seed = self._chunk_seed(epoch, learning=False)
+            self._learner.seed(seed)
             rate = config.learning_rate * (1.0 - 0.9 * epoch / total)
-            losses = imitate(
-                self._model.policy, data, config, seed=self._chunk_seed(epoch, False), rate=rate
-            )
-            self._check_finite()
+            losses = imitate(self._learner.model.policy, data, config, seed=seed, rate=rate)
+            self._learner.check_finite()
             self._progress.epochs += 1
             self._close_chunk(losses, patient=False)
 
-    def _states(self, number: int) -> Arrays:
-        """The labelled states of a round and those before; made when they are not on disk."""
-        config = self._config.agent.imitation
-        assert config is not None
-        parts = []
-        for i in range(number + 1):
-            path = self._directory / f"{i}-{DATA}"
-            if not path.exists():
+    def _states(self, config: ImitationConfig, number: int) -> labels.Arrays:
+        """The labelled states of a round; made when they are not on disk."""
+        path = self._states_path(number)
+        if not path.exists():
+            start = perf_counter()
+            given = env_arguments(self._config.options, self._limits)
+            labelled = labels.collect(
+                WorkflowSchedulingEnv(self._phases[-1], record=False, **given),
+                labels.Labeller(config),
+                states=math.ceil(config.states / config.rounds),
+                seed=self._chunk_seed(number, learning=False),
                 # Later rounds are labelled where the learner of that moment goes.
-                learner = self.agent() if i > 0 else None
-                wanted = math.ceil(config.states / config.rounds)
-                start = perf_counter()
-                labelled = collect(
-                    self._phases[-1],
-                    self._options,
-                    self._limits,
-                    Labeller(config),
-                    states=wanted,
-                    seed=self._chunk_seed(i, False),
-                    learner=learner,
-                )
-                save_data(path, labelled)
-                self._say(
-                    f"  round {i + 1}: {labelled[RETURNS].size} states labelled by "
-                    f"{config.teacher} in {perf_counter() - start:.0f} s"
-                )
-            if self._data is None or i >= self._rounds_loaded:
-                parts.append(load_data(path))
-        if parts:
-            self._data = join([*([self._data] if self._data is not None else []), *parts])
-            self._rounds_loaded = number + 1
-        assert self._data is not None
-        return self._data
+                learner=self._learner.agent() if number > 0 else None,
+            )
+            labels.save_states(path, labelled)
+            self._say(
+                f"  round {number + 1}: {labelled[labels.RETURNS].size} states labelled by "
+                f"{config.teacher} in {perf_counter() - start:.0f} s"
+            )
+        return labels.load_states(path)
 
-    # --- learning ---
+    def _states_path(self, number: int) -> Path:
+        return self._directory / f"{number}-{STATES}"
 
     def _learn(self) -> None:
-        config = self._config.agent.learning
+        config, progress = self._config.agent.learning, self._progress
         assert config is not None
-        self._data = None
-        ends = self._phase_ends(config.steps)
-        total = self._chunks(config)
-        while self._progress.chunks < total:
-            chunk = self._progress.chunks
-            steps = self._progress.steps
-            self._use_phase(next(i for i, end in enumerate(ends) if steps < end or end == ends[-1]))
-            self._seed(chunk, learning=True)
-            left = 1.0 - steps / config.steps
-            rate = config.learning_rate * max(config.final_rate, left)
-            self._model.learning_rate = rate
-            self._model.lr_schedule = lambda _, rate=rate: rate
-            if isinstance(config, DqnConfig):
-                self._explore(config, steps)
-            self._model._last_obs = None  # the lanes start anew
-            try:
-                self._model.learn(
-                    min(self._chunk_steps(config), config.steps - steps),
-                    callback=_Watch(),
-                    reset_num_timesteps=False,
-                    log_interval=1 if isinstance(config, PpoConfig) else 1000,
-                )
-            except ValueError:
-                # torch refuses a distribution made of NaN before we look.
-                self._check_finite()
-                raise
-            self._check_finite()
-            self._progress.chunks += 1
-            self._progress.steps = int(self._model.num_timesteps)
-            self._progress.updates = int(self._model._n_updates)
-            losses = {k: v for k, v in self._curves.last.items() if k.startswith("train/")}
-            if not self._close_chunk(losses, patient=True):
-                break
-
-    def _explore(self, config: DqnConfig, steps: int) -> None:
-        """The exploration rate of a chunk; SB3's own schedule would start anew with each."""
-        part = min(1.0, steps / (config.exploration_fraction * config.steps))
-        rate = 1.0 + part * (config.exploration_final - 1.0)
-        self._model.exploration_rate = rate
-        self._model.exploration_schedule = lambda _: rate
-
-    def _chunk_steps(self, config: PpoConfig | DqnConfig) -> int:
         every = self._config.validation.every
         if isinstance(config, PpoConfig):
             block = config.lanes * config.rollout
-            return max(1, round(every / block)) * block
-        return every
-
-    def _chunks(self, config: PpoConfig | DqnConfig) -> int:
-        return math.ceil(config.steps / self._chunk_steps(config))
-
-    def _phase_ends(self, steps: int) -> list[float]:
+            every = max(1, round(every / block)) * block
         shares = [phase.share for phase in self._config.curriculum.phases]
-        return [steps * part / sum(shares) for part in accumulate(shares)]
+        ends = [config.steps * part / sum(shares) for part in accumulate(shares)]
+        while progress.chunks < math.ceil(config.steps / every):
+            steps = progress.steps
+            phase = next(i for i, end in enumerate(ends) if steps < end or end == ends[-1])
+            self._learner.use_phase(phase)
+            self._learner.seed(self._chunk_seed(progress.chunks, learning=True))
+            self._learner.learn(config, min(every, config.steps - steps))
+            progress.chunks += 1
+            progress.steps, progress.updates = self._learner.steps, self._learner.updates
+            losses = {k: v for k, v in self._curves.last.items() if k.startswith("train/")}
+            self._close_chunk(losses, patient=True)
+            if progress.stopped is not None:
+                break
 
-    # --- model ---
-
-    def agent(self) -> Agent:
-        """What the network is now, ready to play."""
-        network = self._network()
-        if self._config.agent.network.kind == "pointer":
-            return PointerAgent(self._options, self._weights())
-        limits = self._limits if self._config.agent.network.kind == "mlp" else None
-        return TorchAgent(self._options, network, limits)
-
-    def _network(self) -> Any:
-        if isinstance(self._model, MaskedDQN):
-            return self._model.q_net.features_extractor.network
-        return self._model.policy.features_extractor.network
-
-    def _weights(self) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in self._network().state_dict().items()}
-
-    def _use_phase(self, number: int) -> None:
-        """Let the model learn on the problems of a phase."""
-        if number == self._model_phase:
-            return
-        config = self._config.agent.learning
-        lanes = config.lanes if config is not None else 1
-        env = make_env(lanes, self._phases[number], self._limits, self._options)
-        if self._model is None:
-            self._model = make_model(self._config, env)
-            self._model.set_logger(Logger(None, [self._curves]))
-        else:
-            self._model.set_env(env)
-        self._model_phase = number
-
-    # --- chunks ---
-
-    def _chunk_seed(self, number: int, learning: bool) -> int:
+    def _chunk_seed(self, number: int, *, learning: bool) -> int:
         sequence = np.random.SeedSequence([self._config.seed, int(learning), number])
         return int(sequence.generate_state(1)[0] >> 1)
 
-    def _seed(self, number: int, *, learning: bool) -> None:
-        seed = self._chunk_seed(number, learning)
-        set_random_seed(seed)
-        self._model.action_space.seed(seed)
-        self._model.env.seed(seed)
-
-    def _check_finite(self) -> None:
-        if not _finite(self._model):
-            raise NotFiniteError
-
-    def _close_chunk(self, losses: dict[str, float], *, patient: bool) -> bool:
-        """Validate, keep what is best, write the state. False: patience is at its end."""
+    def _close_chunk(self, losses: dict[str, float], *, patient: bool) -> None:
+        """Validate, keep what is best, write the state; stop when patience is at its end."""
         progress = self._progress
-        marks = self._exam.marks(Learned.of_agent(self.agent()))
-        mark = float(marks.mean())
-        better = progress.best is None or mark < progress.best
+        policy = Learned.of_agent(self._learner.agent())
+        ratio = float(self._validation.latency_ratios(policy).mean())
+        better = progress.best is None or ratio < progress.best
         if better:
-            progress.best, progress.best_steps, progress.since_best = mark, progress.steps, 0
+            progress.best, progress.best_steps, progress.since_best = ratio, progress.steps, 0
         elif patient:
             progress.since_best += 1
         progress.seconds = perf_counter() - self._started
         row = {
-            "epochs": float(progress.epochs),
-            "steps": float(progress.steps),
+            "epochs": progress.epochs,
+            "steps": progress.steps,
             "seconds": progress.seconds,
-            "normalised": mark,
-            "return": _mean_return(self._model),
+            "latency_ratio": ratio,
+            "return": self._learner.mean_return(),
         } | losses
         progress.curve.append({k: float(v) for k, v in row.items() if math.isfinite(v)})
-        self._curves.log({"validation/normalised": mark} | losses, progress.steps + progress.epochs)
+        logged = {"validation/latency_ratio": ratio} | losses
+        self._curves.log(logged, progress.steps + progress.epochs)
         done = f"epoch {progress.epochs}" if progress.steps == 0 else f"{progress.steps} steps"
-        self._say(
-            f"  {done}, {progress.seconds:.0f} s: {mark:.4f} x round_robin"
-            f"{' (best)' if better else ''}"
-        )
+        best = " (best)" if better else ""
+        self._say(f"  {done}, {progress.seconds:.0f} s: latency / RoundRobin {ratio:.4f}{best}")
         if better:
-            self._keep_best(mark)
+            self._keep_best(ratio)
         if patient and progress.since_best >= self._config.validation.patience:
             progress.stopped = f"{progress.since_best} validations without a better one"
-        write_state(self._directory, progress, self._save)
-        return progress.stopped is None
+        write_state(self._directory, progress, self._learner.save)
 
-    def _keep_best(self, mark: float) -> None:
+    def _keep_best(self, ratio: float) -> None:
         config, progress = self._config, self._progress
+        plain = config.model_dump(mode="json", include={"curriculum", "agent", "reward", "seed"})
         save_checkpoint(
             self._directory / BEST,
-            self._weights(),
+            self._learner.weights(),
             agent=config.agent.name,
             network=config.agent.network,
-            env=self._options,
+            env=config.options,
             sizes=Sizes(**vars(self._limits)),
-            values="q" if isinstance(self._model, MaskedDQN) else "logits",
-            training={
-                "title": config.title,
-                "config_hash": config.hash,
-                "curriculum": config.curriculum.model_dump(mode="json"),
-                "agent": config.agent.model_dump(mode="json"),
-                "reward": config.reward.model_dump(mode="json"),
-                "seed": config.seed,
-                "epochs": progress.epochs,
-                "steps": progress.steps,
-                "seconds": round(progress.seconds, 1),
-                "validation": mark,
-                "versions": provenance.versions(),
-                "git_sha": provenance.git_sha(),
-                "machine": provenance.machine(),
-            },
+            values="q" if self._learner.is_dqn else "logits",
+            training={"title": config.title, "config_hash": config.hash}
+            | plain
+            | progress.model_dump(include={"epochs", "steps"})
+            | {"seconds": round(progress.seconds, 1), "validation": ratio}
+            | provenance.made_with(),
         )
-
-    def _save(self, folder: Path) -> None:
-        self._model.save(folder / MODEL)
-        if isinstance(self._model, MaskedDQN):
-            self._model.save_replay_buffer(folder / BUFFER)
-
-    def _load(self, folder: Path) -> None:
-        self._model.set_parameters(folder / MODEL)
-        self._model.num_timesteps = self._progress.steps
-        self._model._n_updates = self._progress.updates
-        if isinstance(self._model, MaskedDQN) and (folder / BUFFER).exists():
-            self._model.load_replay_buffer(folder / BUFFER)
-        self._say(
-            f"{self._config.title}: goes on after {self._progress.epochs} epochs and "
-            f"{self._progress.steps} steps"
-        )
-
-    # --- end ---
 
     def _fail(self) -> None:
         best = self._progress.best
@@ -389,10 +242,10 @@ class Training:
             else "no checkpoint had been reached"
         )
         text = (
-            f"training stopped: parameters are not finite after {self._model.num_timesteps} steps; "
+            f"training stopped: parameters are not finite after {self._learner.steps} steps; "
             f"{kept}; a lower learning rate may help"
         )
-        results.mark_failed(self._directory, text)
+        mark_failed(self._directory, text)
         raise JobFailedError(f"{self._config.title}: {text}", self._config.paths.runs)
 
     def _finish(self) -> TrainResult:
@@ -400,15 +253,14 @@ class Training:
         assert progress.best is not None
         best = Learned(name=config.agent.name, checkpoint=self._directory / BEST)
         picture = self._directory / "gantt.png"
-        _draw(self._exam, best, picture)
+        self._validation.draw_schedules(best, picture)
         self._curves.picture("gantt", picture)
         test = None
         if config.test and config.curriculum.test is not None:
-            test = _describe(Exam(build_problems(config.curriculum.test, train=False)).marks(best))
-        labelled = 0
-        if config.agent.imitation is not None:
-            for i in range(config.agent.imitation.rounds):
-                labelled += load_data(self._directory / f"{i}-{DATA}")[RETURNS].size
+            problems = build_problems(config.curriculum.test, train=False)
+            test = Score.of(EvaluationSet(problems).latency_ratios(best))
+        rounds = config.agent.imitation.rounds if config.agent.imitation is not None else 0
+        states = (labels.load_states(self._states_path(number)) for number in range(rounds))
         result = TrainResult(
             status="ok",
             title=config.title,
@@ -416,127 +268,17 @@ class Training:
             curriculum=config.curriculum.name,
             seed=config.seed,
             steps=progress.steps,
-            labelled_states=labelled,
+            labelled_states=sum(one[labels.RETURNS].size for one in states),
             best=progress.best,
             best_steps=progress.best_steps,
             seconds=progress.seconds,
             stopped=progress.stopped,
-            validation=_describe(self._exam.marks(best)),
+            validation=Score.of(self._validation.latency_ratios(best)),
             test=test,
             config_hash=config.hash,
-            versions=provenance.versions(),
-            git_sha=provenance.git_sha(),
-            machine=provenance.machine(),
+            **provenance.made_with(),
         )
-        results.write_table(self._directory / "curve.parquet", progress.curve)
+        write_table(self._directory / "curve.parquet", progress.curve)
         write_card(self._directory / BEST, config, result, self._command)
-        results.write_text(self._directory / RESULT, result.model_dump_json(indent=1) + "\n")
+        write_text(self._directory / RESULT, result.model_dump_json(indent=1) + "\n")
         return result
-
-
-def make_model(config: TrainConfig, env: Lanes) -> Any:
-    """An untrained model of SB3 or sb3-contrib."""
-    network = config.agent.network
-    kwargs = {"network": {"kind": network.kind, **network.params}}
-    common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
-    gamma = config.reward.discount
-    learning = config.agent.learning
-    if isinstance(learning, DqnConfig):
-        return MaskedDQN(
-            CandidateQPolicy,
-            env,
-            learning_rate=learning.learning_rate,
-            buffer_size=learning.buffer_size,
-            learning_starts=learning.learning_starts,
-            batch_size=learning.batch_size,
-            train_freq=learning.train_freq,
-            gradient_steps=learning.gradient_steps,
-            target_update_interval=learning.target_update_interval,
-            gamma=gamma,
-            **common,
-        )
-    if learning is None:
-        return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
-    return MaskablePPO(
-        CandidatePolicy,
-        env,
-        learning_rate=learning.learning_rate,
-        n_steps=learning.rollout,
-        batch_size=learning.batch_size,
-        n_epochs=learning.epochs,
-        gamma=gamma,
-        gae_lambda=learning.gae_lambda,
-        clip_range=learning.clip_range,
-        ent_coef=learning.entropy,
-        vf_coef=learning.value_weight,
-        max_grad_norm=learning.max_grad_norm,
-        target_kl=learning.target_kl,
-        **common,
-    )
-
-
-class _Watch(BaseCallback):
-    """Stops before a rollout with parameters that are not finite."""
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        if not _finite(self.model):
-            raise NotFiniteError
-
-
-def _finite(model: Any) -> bool:
-    return all(bool(torch.isfinite(value).all()) for value in model.policy.parameters())
-
-
-def _mean_return(model: Any) -> float:
-    recent = [episode["r"] for episode in model.ep_info_buffer or ()]
-    return float(np.mean(recent)) if recent else math.nan
-
-
-def make_env(
-    lanes: int, problems: list[CompiledProblem], limits: Limits, options: EnvOptions
-) -> Lanes:
-    """Lanes that draw their problems; observations have room for all that ``limits`` allow."""
-    sizes = {
-        "max_devices": limits.devices,
-        "max_models": max(1, limits.models),
-        "max_stages": limits.stages,
-        "max_edges": max(1, limits.edges),
-    }
-    given = options.model_dump() | sizes
-    env = WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given)
-    return Lanes(env)
-
-
-def _describe(marks: Any) -> dict[str, Any]:
-    interval = bootstrap_ci(marks, seed=0)
-    return {
-        "problems": int(marks.size),
-        "normalised": float(marks.mean()),
-        # One problem has no interval.
-        "low": float(interval.low) if math.isfinite(interval.low) else None,
-        "high": float(interval.high) if math.isfinite(interval.high) else None,
-    }
-
-
-def _draw(exam: Exam, best: Learned, path: Path) -> None:
-    """The schedules of round robin, HEFT and the agent on the median problem."""
-    from fate_gym.lab.measure import shard_rows
-    from fate_gym.lab.plots import gantt_figure
-    from fate_gym.lab.results import Schedule
-    from fate_gym.sim import Simulator
-    from policies.registry import make_policy
-
-    ordered = sorted(exam.problems, key=lambda problem: problem.shape[0])
-    problem = ordered[(len(ordered) - 1) // 2]
-    schedules = {}
-    for policy in (make_policy("round_robin"), make_policy("heft_boosted"), best):
-        trace = Simulator(problem).run(policy, seed=0)
-        rows = shard_rows(trace, policy.name)
-        schedules[policy.name] = Schedule(problem.problem.id, list(problem.device_ids), rows)
-    gantt_figure(schedules).savefig(path, dpi=110)
-
-
-__all__ = ["BEST", "NotFiniteError", "Training", "make_env", "make_model", "train"]

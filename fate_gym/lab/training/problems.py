@@ -1,23 +1,18 @@
-"""Which problems an agent trains on, is chosen by, and is tested on; and how well it plays them."""
+"""Which problems an agent trains on, is chosen by, and is tested on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import reduce
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from fate_gym.catalog.agentic import agentic_templates
-from fate_gym.env.spec import Limits
+from fate_gym.env.spec import EnvOptions, Limits
 from fate_gym.errors import InputError
 from fate_gym.lab.training.config import ProblemSet
-from fate_gym.sim import CompiledProblem, Policy, Simulator, compile_problem
+from fate_gym.sim import CompiledProblem, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from fate_gym.workloads.suites import TEST_FAMILIES
-from policies.registry import make_policy
-
-REFERENCE = "round_robin"
 
 
 def build_problems(chosen: ProblemSet, *, train: bool) -> list[CompiledProblem]:
@@ -54,32 +49,19 @@ def build_problems(chosen: ProblemSet, *, train: bool) -> list[CompiledProblem]:
     return found
 
 
-def common_limits(sets: Sequence[Sequence[CompiledProblem]]) -> Limits:
+def common_limits(problems: Iterable[CompiledProblem]) -> Limits:
     """Sizes with room for every problem."""
-    return reduce(Limits.join, (Limits.of(problem) for problems in sets for problem in problems))
+    return reduce(Limits.join, map(Limits.of, problems))
 
 
-class Exam:
-    """Fixed problems and how long round robin takes for them.
-
-    Args:
-        problems: to be played, each with the seed 0 for noise and policy.
-    """
-
-    def __init__(self, problems: Sequence[CompiledProblem]) -> None:
-        self.problems = list(problems)
-        self._reference = np.array([latency(p, make_policy(REFERENCE)) for p in self.problems])
-
-    def marks(self, policy: Policy) -> NDArray[np.float64]:
-        """(n,) mean latency of each problem's workflows, as a part of round robin's."""
-        times = [latency(problem, policy) for problem in self.problems]
-        return np.array(times) / self._reference
-
-
-def latency(problem: CompiledProblem, policy: Policy) -> float:
-    """Mean time from arrival to end over the workflows of one run, seconds."""
-    trace = Simulator(problem, record=False).run(policy, seed=0)
-    return float((trace.workflow_end - trace.workflow_arrival).mean())
+def env_arguments(options: EnvOptions, limits: Limits) -> dict[str, Any]:
+    """Arguments of an environment whose observations have room for all that ``limits`` allow."""
+    return options.model_dump() | {
+        "max_devices": limits.devices,
+        "max_models": max(1, limits.models),
+        "max_stages": limits.stages,
+        "max_edges": max(1, limits.edges),
+    }
 
 
 def _check_families(suite: str, families: set[str]) -> None:
@@ -92,6 +74,3 @@ def _check_families(suite: str, families: set[str]) -> None:
             field="curriculum.phases",
             remedy="train on suites of the split 'train'",
         )
-
-
-__all__ = ["Exam", "build_problems", "common_limits", "latency"]

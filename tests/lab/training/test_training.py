@@ -16,11 +16,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sb3_contrib")
 
 from fate_gym.errors import InputError  # noqa: E402
-from fate_gym.lab.hydra_app import JobFailedError  # noqa: E402
-from fate_gym.lab.training import loop  # noqa: E402
+from fate_gym.lab.errors import JobFailedError  # noqa: E402
+from fate_gym.lab.training import learner, loop  # noqa: E402
 from fate_gym.lab.training.config import TrainConfig, parse_train_config  # noqa: E402
-from fate_gym.lab.training.problems import Exam, build_problems  # noqa: E402
-from fate_gym.lab.training.progress import read_progress, read_train_result  # noqa: E402
+from fate_gym.lab.training.evaluation import EvaluationSet  # noqa: E402
+from fate_gym.lab.training.problems import build_problems  # noqa: E402
+from fate_gym.lab.training.result import read_train_result  # noqa: E402
+from fate_gym.lab.training.state import read_progress  # noqa: E402
 from fate_gym.sim import CompiledProblem, Simulator, compile_problem  # noqa: E402
 from policies import make_policy  # noqa: E402
 from policies.learned.checkpoint import load_checkpoint  # noqa: E402
@@ -74,9 +76,9 @@ def hush(_: str) -> None:
     """Nothing is said."""
 
 
-def random_mark(problems: list[CompiledProblem]) -> float:
-    exam = Exam(problems)
-    return float(np.mean([exam.marks(_seeded(seed)).mean() for seed in range(10)]))
+def random_ratio(problems: list[CompiledProblem]) -> float:
+    validation = EvaluationSet(problems)
+    return float(np.mean([validation.latency_ratios(_seeded(seed)).mean() for seed in range(10)]))
 
 
 def _seeded(seed: int) -> Any:
@@ -122,11 +124,11 @@ def test_every_agent_learns_what_is_easy(
     agent: dict[str, Any], toy: list[CompiledProblem], tmp_path: Path
 ) -> None:
     result, directory = loop.train(config(tmp_path, **agent), say=hush)
-    assert result.best < 0.9 * random_mark(toy)
+    assert result.best < 0.9 * random_ratio(toy)
     assert result.test is not None
     # The checkpoint is what the result says of it.
     policy = make_policy("learned", checkpoint=str(directory / loop.BEST))
-    assert float(Exam(toy).marks(policy).mean()) == pytest.approx(result.best)
+    assert float(EvaluationSet(toy).latency_ratios(policy).mean()) == pytest.approx(result.best)
     assert (directory / "gantt.png").stat().st_size > 1000
     assert f"{result.best:.4f}" in (directory / loop.BEST / "card.md").read_text()
 
@@ -155,7 +157,7 @@ def test_what_was_stopped_goes_on_as_if_nothing_had_happened(
     ours, theirs = (load_checkpoint(place / loop.BEST).weights for place in (here, there))
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     curves = [read_progress(place)[0].curve for place in (here, there)]
-    kept = [[(row["steps"], row["normalised"]) for row in curve] for curve in curves]
+    kept = [[(row["steps"], row["latency_ratio"]) for row in curve] for curve in curves]
     assert kept[0] == kept[1]
     # And once it is done it is done.
     said.clear()
@@ -207,20 +209,20 @@ def test_parameters_that_are_not_finite_stop_the_training(
 ) -> None:
     imitated = {"states": 40, "rounds": 1, "epochs": 2}
     chosen = config(tmp_path, learning=PPO, imitation=imitated)
-    learn = loop.MaskablePPO.learn
+    learn = learner.MaskablePPO.learn
 
     def poisoned(model: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             next(model.policy.parameters())[0] = float("nan")
         return learn(model, *args, **kwargs)
 
-    monkeypatch.setattr(loop.MaskablePPO, "learn", poisoned)
+    monkeypatch.setattr(learner.MaskablePPO, "learn", poisoned)
     with pytest.raises(JobFailedError, match=r"not finite.*the best checkpoint before that"):
         loop.train(chosen, say=hush)
     assert "not finite" in (chosen.directory / "FAILED").read_text()
     assert np.isfinite(load_checkpoint(chosen.directory / loop.BEST).weights["score.bias"]).all()
     # Without the poison the same command goes on from the last state.
-    monkeypatch.setattr(loop.MaskablePPO, "learn", learn)
+    monkeypatch.setattr(learner.MaskablePPO, "learn", learn)
     result, _ = loop.train(chosen, say=hush)
     assert result.steps == PPO["steps"]
     assert not (chosen.directory / "FAILED").exists()
@@ -273,8 +275,8 @@ def test_a_damaged_state(toy: list[CompiledProblem], tmp_path: Path) -> None:
 
 
 def test_noise_of_a_validation_is_the_same_every_time(toy: list[CompiledProblem]) -> None:
-    exam = Exam(toy)
+    validation = EvaluationSet(toy)
     heft = make_policy("heft_boosted")
-    assert np.array_equal(exam.marks(heft), exam.marks(heft))
-    assert exam.marks(make_policy("round_robin"))[0] == pytest.approx(1.0)
+    assert np.array_equal(validation.latency_ratios(heft), validation.latency_ratios(heft))
+    assert validation.latency_ratios(make_policy("round_robin"))[0] == pytest.approx(1.0)
     assert Simulator(toy[0]).run(heft).makespan > 0

@@ -20,7 +20,8 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
-from fate_gym.sim import Simulator, Trace, assert_valid, compile_problem
+from fate_gym.sim import Simulator, Trace, compile_problem
+from fate_gym.validator import assert_valid
 from fate_gym.workloads import assign_roles, build_suite, load_cluster, load_suite, topologies
 from policies import make_policy, policy_specs
 from policies.fate.paper import policy as fate_module

@@ -23,7 +23,8 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
-from fate_gym.sim import Simulator, Trace, assert_valid
+from fate_gym.sim import Simulator, Trace
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.fate.rollout import policy as rollout_module
 from policies.fate.rollout.incumbent import Incumbent

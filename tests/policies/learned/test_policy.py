@@ -10,7 +10,8 @@ from fate_gym.env import Observer, WorkflowSchedulingEnv
 from fate_gym.env.spec import EnvOptions
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import Assignment, DecisionView, Simulator, assert_valid, compile_problem
+from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.learned.checkpoint import NetworkSpec, Sizes, save_checkpoint
 from policies.learned.policy import Learned

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fate_gym.metrics.bounds import problem_bounds
-from fate_gym.sim import Simulator, assert_valid, compile_problem
+from fate_gym.sim import Simulator, compile_problem
+from fate_gym.validator import assert_valid
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
 from policies.references.best_known import headroom_captured, load_best_known, problem_key

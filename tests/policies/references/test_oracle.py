@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, assert_valid
+from fate_gym.sim import Simulator
+from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.references.oracle_cpsat import TICK
 from tests.policies.fate.test_policy import alone

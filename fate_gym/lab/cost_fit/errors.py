@@ -1,0 +1,72 @@
+"""Errors of the fit, as a table and for docs/cost-model.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from fate_gym.lab.cost_fit.constants import CATALOGUE
+from fate_gym.lab.cost_fit.formulas import Frame
+from fate_gym.lab.tables import markdown_table
+
+PAGE = CATALOGUE.parents[1] / "docs" / "cost-model.md"
+_TABLE_FROM, _TABLE_TO = "<!-- errors -->", "<!-- end -->"
+_GOAL = 0.15
+_HEADS = (
+    "what", "phase", "GPU", "model", "bits", "rows", "median error", "90th percentile", "bias"
+)  # fmt: skip
+
+
+def error_table(rows: Frame) -> Frame:
+    """Median and 90th percentile of |relative error|, and its median, by pair and phase."""
+    error = rows.predicted_s / rows.measured_s - 1.0
+    keys = ["level", "phase", "split", "gpu", "model", "precision", "engine"]
+    groups = error.groupby([rows[key] for key in keys])
+    table = pd.DataFrame(
+        {
+            "rows": groups.size(),
+            "median_abs_error": groups.apply(lambda e: e.abs().median()),
+            "p90_abs_error": groups.apply(lambda e: e.abs().quantile(0.9)),
+            "median_error": groups.median(),
+        }
+    )
+    return table.reset_index().round(4)
+
+
+def error_markdown(errors: Frame) -> str:
+    """The held-out part of an error table for docs/cost-model.md; in bold what is over 15 %."""
+    held_out = (errors.split == "test") & (errors.phase != "linear")
+    shown = errors[(errors.split == "unseen") | held_out]
+    shown = shown.sort_values(["level", "phase", "gpu"], ascending=[False, False, True])
+    rows = []
+    for row in shown.itertuples():
+        median = f"{row.median_abs_error:.1%}"
+        rows.append(
+            (
+                f"{row.level}, start values" if row.split == "unseen" else row.level,
+                row.phase,
+                row.gpu,
+                f"{row.model}, {row.engine}" if row.engine else row.model,
+                "8" if row.precision == "fp8" else "16",
+                str(row.rows),
+                f"**{median}**" if row.median_abs_error > _GOAL else median,
+                f"{row.p90_abs_error:.1%}",
+                f"{row.median_error:+.1%}",
+            )
+        )
+    return "\n".join(markdown_table(_HEADS, rows, left=len(_HEADS)))
+
+
+def write_errors(errors: Frame, folder: Path) -> None:
+    """Write ``cost_errors.csv``."""
+    errors.to_csv(folder / "cost_errors.csv", index=False, lineterminator="\n")
+
+
+def update_page(errors: Frame) -> None:
+    """Put the table into docs/cost-model.md, which an installed wheel does not have."""
+    if PAGE.exists():
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(_TABLE_FROM)
+        _, _, after = rest.partition(_TABLE_TO)
+        table = f"{_TABLE_FROM}\n{error_markdown(errors)}\n{_TABLE_TO}"
+        PAGE.write_text(before + table + after, encoding="utf-8")

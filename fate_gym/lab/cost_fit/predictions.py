@@ -1,0 +1,145 @@
+"""Predicted against measured: a row for each measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fate_gym import catalog
+from fate_gym.lab.cost_fit.constants import UNSEEN, Constants, rates_of
+from fate_gym.lab.cost_fit.fit import TRAIN_MODELS
+from fate_gym.lab.cost_fit.formulas import (
+    Column,
+    Frame,
+    attention_work,
+    kv_bytes,
+    linear_seconds,
+    within_bandwidth,
+)
+from fate_gym.lab.cost_fit.measured import (
+    ENGINE_SHAPES,
+    GPUS,
+    SHAPES,
+    SYSTEMS,
+    Tables,
+    engine_models,
+)
+from fate_gym.lab.cost_fit.serving import Serving
+
+ATTENTION_OF = {
+    "Llama-2-7b-hf": "llama-2-7b tp1",
+    "CodeLlama-34b-Instruct-hf": "70b/34b tp1",
+    "Llama-2-70b-hf": "70b/34b tp1",
+    "Meta-Llama-3-8B": "llama-3-8b tp1",
+}
+
+
+def compare(tables: Tables, constants: Constants) -> Frame:
+    """One row per measurement: what it is of (`error_table`'s keys), measured_s and predicted_s.
+
+    ``size`` is the tokens of a layer's batch (its queries in decode) or the clients of an engine,
+    ``prompt`` and ``output`` are an engine's tokens a request. ``layer`` is a transformer layer:
+    linear part and attention, as far as measured. ``engine`` is a whole engine in a closed loop.
+    ``split``: ``train``, ``test``, or ``unseen``: a GPU without fit.
+    """
+    parts = [
+        _linear_rows(tables, constants),
+        _layer_rows(tables, constants, "prefill"),
+        _layer_rows(tables, constants, "decode"),
+        _engine_rows(tables.engine, constants),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _linear_part(table: Frame, constants: Constants) -> Column:
+    """Predicted seconds of the linear part of a layer, GEMMs alone where only they are measured."""
+    seconds = np.empty(len(table))
+    for i, row in enumerate(table.itertuples(index=False)):
+        shape, rates = SHAPES[row.model], rates_of(row.gpu, constants)
+        seconds[i] = linear_seconds(
+            shape.layer_params,
+            row.num_tokens,
+            rates.mfu * rates.flops,
+            rates.mbu * rates.bytes_s,
+            constants.ramp_tokens,
+        )
+        if not np.isnan(row.nongemm_ms_per_layer):
+            traffic = constants.linear_passes * 2.0 * shape.hidden * row.num_tokens
+            seconds[i] += traffic / rates.bytes_s + constants.linear_s
+    return seconds
+
+
+def _linear_rows(tables: Tables, constants: Constants) -> Frame:
+    table = tables.linear
+    measured = table.gemm_ms_per_layer + table.nongemm_ms_per_layer.fillna(0.0)
+    return _rows(table, "linear", measured / 1e3, _linear_part(table, constants))
+
+
+def _layer_rows(tables: Tables, constants: Constants, phase: str) -> Frame:
+    """Whole layers: every pair of measured linear part and measured attention of one batch."""
+    attention = tables.prefill if phase == "prefill" else within_bandwidth(tables.decode)
+    attention = attention[attention.gpu.isin(constants.gpus)]
+    attention = attention.rename(columns={"latency_ms": "attention_ms"})
+    tokens = attention.batch * attention.isl if phase == "prefill" else attention.batch
+    attention = attention.assign(num_tokens=tokens)
+    linear = tables.linear.assign(shape=tables.linear.model.map(ATTENTION_OF))
+    table = linear.merge(attention, on=["gpu", "shape", "num_tokens"])
+    rates = [rates_of(name, constants) for name in table.gpu]
+    predicted = _linear_part(table, constants) + constants.attention_s
+    if phase == "prefill":
+        flops, traffic = attention_work(table)
+        predicted += flops / np.array([r.attention_mfu * r.flops for r in rates])
+        predicted += constants.attention_passes * traffic / np.array([r.bytes_s for r in rates])
+    else:
+        predicted += kv_bytes(table) / np.array([r.attention_mbu * r.bytes_s for r in rates])
+    measured = table.gemm_ms_per_layer + table.nongemm_ms_per_layer.fillna(0.0) + table.attention_ms
+    return _rows(table, phase, measured / 1e3, predicted)
+
+
+def _rows(table: Frame, phase: str, measured: Any, predicted: Column) -> Frame:
+    split = np.where(table.model.isin(TRAIN_MODELS), "train", "test")
+    split = np.where(table.gpu.map(GPUS).isin(UNSEEN), "unseen", split)
+    return pd.DataFrame(
+        {
+            "gpu": table.gpu.map(GPUS),
+            "model": table.model,
+            "level": "layer",
+            "phase": phase,
+            "engine": "",
+            "precision": "bf16",
+            "split": split,
+            "size": table.num_tokens,
+            "prompt": 0,
+            "output": 0,
+            "measured_s": np.asarray(measured),
+            "predicted_s": predicted,
+        }
+    )
+
+
+def _engine_rows(engine: Frame, constants: Constants) -> Frame:
+    """Two comparisons a run of an engine under a closed loop of c clients.
+
+    ``request``: the seconds of a request (time to first token, and every other token). In a closed
+    loop the engine serves c requests in that time, one after another or together: it is the time of
+    a shard of c queries. ``decode``: seconds a token, which is a step of the batch and what the
+    prefills of the others take away from it.
+    """
+    rows = []
+    names = engine_models(engine)
+    for row, model in zip(engine.itertuples(index=False), names, strict=True):
+        gpu = SYSTEMS[row.system]
+        precision = "fp8" if row.precision == "fp8" else "bf16"
+        serving = Serving(ENGINE_SHAPES[model], catalog.gpu(GPUS[gpu]), constants, gpu, precision)
+        clients, prompt, output = int(row.concurrency), int(row.isl), int(row.osl)
+        tpot, ttft = row.silicon_tpot_ms / 1e3, row.silicon_ttft_ms / 1e3
+        about = (GPUS[gpu], model, row.backend, precision, clients, prompt, output)
+        token = serving.token_seconds(clients, prompt, output)
+        request = serving.request_seconds(clients, prompt, output)
+        rows.append((*about, "decode", tpot, token))
+        rows.append((*about, "request", ttft + (output - 1) * tpot, request))
+    about_columns = ["gpu", "model", "engine", "precision", "size", "prompt", "output"]
+    table = pd.DataFrame(rows, columns=[*about_columns, "phase", "measured_s", "predicted_s"])
+    return table.assign(level="engine", split="test")

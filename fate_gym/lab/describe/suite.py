@@ -1,0 +1,56 @@
+"""``fate-gym describe``: what a suite holds, as a table and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from fate_gym.lab.describe.facts import describe
+from fate_gym.lab.describe.table import print_description
+from fate_gym.lab.errors import unwritable
+from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
+from fate_gym.lab.jobs.run import cluster_name
+from fate_gym.lab.sweep.compose import hydra_ready, plain
+from fate_gym.lab.sweep.mistakes import explain
+from fate_gym.workloads import build_suite
+
+
+def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
+    """Print the table of a suite, and draw it to a file.
+
+    Args:
+        overrides: options such as ``suite=quick``.
+        figure: the file.
+
+    Raises:
+        InputError: an unknown option or choice, or a file that cannot be written.
+    """
+    if figure is not None:
+        from fate_gym.lab.describe.figure import check_figure_path, draw_suite
+
+        check_figure_path(figure)
+    config = _compose(overrides)
+    problems = build_suite(config.suite, config.cluster, config.seed)
+    facts = describe(problems)
+    title = f"{config.suite.name} on {cluster_name(problems)}, seed {config.seed}"
+    print_description(title, problems, facts)
+    if figure is not None:
+        try:
+            draw_suite(title, facts).savefig(figure, dpi=110)
+        except OSError as error:
+            raise unwritable(figure, error, remedy="choose another place") from None
+        print(f"figure: {figure}")
+
+
+def _compose(overrides: Sequence[str]) -> EvaluateConfig:
+    # A job needs a policy; which one does not matter for its problems.
+    arguments = [*overrides, "policy=round_robin"]
+    try:
+        with hydra_ready():
+            return parse_config(plain(compose("config", overrides=arguments)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, arguments, "config") from None

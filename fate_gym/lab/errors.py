@@ -1,0 +1,47 @@
+"""Errors of the lab, and how they are said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fate_gym.errors import FateGymError, InputError
+
+
+class JobFailedError(FateGymError):
+    """A job failed; its directory holds the marker ``FAILED`` with the reason.
+
+    Args:
+        message: what happened and where the marker is.
+        sweep: directory of the sweep that the job belongs to.
+    """
+
+    def __init__(self, message: str, sweep: Path) -> None:
+        super().__init__(message, sweep)
+        self.sweep = sweep
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def unwritable(
+    place: Path | str,
+    error: OSError,
+    remedy: str = "choose another place with paths.runs=DIRECTORY",
+) -> InputError:
+    """The error for a place that cannot be written."""
+    return InputError(
+        f"cannot write here ({error.strerror or error})",
+        source=error.filename or place,
+        remedy=remedy,
+    )
+
+
+def not_chosen(group: str) -> InputError:
+    """The error for a configuration group that has to be chosen."""
+    return InputError(f"no {group} chosen", remedy=f"add {group}=NAME (--help lists the choices)")
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line; with its type, unless its message is written for users."""
+    line, *_ = str(error).strip().splitlines() or [""]
+    return line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}"

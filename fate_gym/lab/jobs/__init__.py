@@ -1,0 +1,1 @@
+"""One job: a policy on a suite, from its configuration to its result files."""

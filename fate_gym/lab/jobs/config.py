@@ -1,0 +1,144 @@
+"""The configuration of a job, as Hydra composes it, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.lab.config import NAME, Config, PathsConfig, ReportConfig, TrackingConfig
+from fate_gym.lab.errors import not_chosen
+from fate_gym.lab.provenance import digest
+from fate_gym.problem import Cluster
+from fate_gym.workloads import (
+    ClusterSpec,
+    FilesSuite,
+    SuiteSpec,
+    build_cluster,
+    load_cluster,
+    suite_class,
+)
+from fate_gym.workloads.config import parse
+from policies.registry import PolicySpec
+
+
+class EvaluateConfig(Config):
+    """One job: a suite on a cluster, a policy and a seed."""
+
+    name: str = Field("default", pattern=NAME, description="of the sweep; names its directory")
+    suite: SuiteSpec = Field(description="which problems")
+    cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
+    policy: PolicySpec = Field(description="as in conf/policy")
+    seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    charge_planning_time: bool = Field(
+        False,
+        description="let the time that the policy takes to decide pass in the simulated world too",
+    )
+    report: ReportConfig = ReportConfig()
+    trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
+    tracking: TrackingConfig = TrackingConfig()
+    paths: PathsConfig = PathsConfig()
+
+    @field_validator("policy")
+    @classmethod
+    def _names_a_directory(cls, policy: PolicySpec) -> PolicySpec:
+        if not re.fullmatch(NAME, policy.name):
+            raise ValueError(f"the name {policy.name!r} cannot name a directory")
+        return policy
+
+    @property
+    def title(self) -> str:
+        """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
+        return f"{self.suite.name}/{self.policy.name}/s{self.seed}"
+
+    @property
+    def suite_hash(self) -> str:
+        """8 hex digits of what defines the problems, seed aside."""
+        return digest(self.model_dump(mode="json", include={"suite", "cluster"}) | self._contents)
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits of everything that changes the results: not paths, name, or tracking."""
+        policy = {"name", "target", "params"}
+        values = self.model_dump(
+            mode="json", include={"suite": True, "cluster": True, "policy": policy, "seed": True}
+        )
+        # Only where it is on: hashes of other jobs, and so their directories, stay.
+        charged = {"charge_planning_time": True} if self.charge_planning_time else {}
+        return digest(values | self._contents | charged)
+
+    @property
+    def _contents(self) -> dict[str, str]:
+        """What the problems depend on beside the configuration."""
+        if isinstance(self.suite, FilesSuite):
+            return {"contents": self.suite.contents_hash()}
+        return {}
+
+    @property
+    def sweep_directory(self) -> Path:
+        return self.paths.runs / self.name
+
+    @property
+    def run_directory(self) -> Path:
+        """``<runs>/<name>/<suite>/<policy>/s<seed>-<hash>``."""
+        place = self.sweep_directory / self.suite.name / self.policy.name
+        return place / f"s{self.seed}-{self.hash}"
+
+
+def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -> EvaluateConfig:
+    """Check a composed configuration, and fill in the suite's own cluster if none is chosen.
+
+    Args:
+        values: the composed configuration.
+        extra_dirs: configuration directories that come before the package's own.
+
+    Raises:
+        InputError: naming the first option at fault.
+    """
+    for group in ("suite", "policy"):
+        if not isinstance(values.get(group), Mapping):
+            raise not_chosen(group)
+    kind = suite_class(values["suite"], source="suite")
+    suite, chosen = dict(values["suite"]), values.get("cluster")
+    if chosen is None:
+        cluster = load_cluster(str(suite.get("cluster")), extra_dirs)
+    else:
+        cluster = build_cluster(parse(chosen, ClusterSpec, source="cluster"))
+        if kind is FilesSuite:
+            suite["keep_clusters"] = False
+    try:
+        return EvaluateConfig.model_validate({**values, "suite": suite, "cluster": cluster})
+    except ValidationError as error:
+        raise _option_error(error, kind) from None
+
+
+def _option_error(error: ValidationError, suite: type[BaseModel]) -> InputError:
+    """The first fault of a configuration, as the option that it came from."""
+    first = error.errors()[0]
+    location = first["loc"]
+    if location[0] == "suite":
+        location = (location[0], *location[2:])  # without the source, which tags the union
+    option = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        remedy = near_matches(str(location[-1]), _siblings(location, suite))
+        return InputError(f"unknown option {option!r}", remedy=remedy)
+    got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    fault = first["msg"].removeprefix("Value error, ")
+    return InputError(f"option {option!r}: {fault}{got}", remedy=f"correct {option}=VALUE")
+
+
+def _siblings(location: tuple[int | str, ...], suite: type[BaseModel]) -> list[str]:
+    """The options that stand beside one, with a suite of the given class."""
+    model: type[BaseModel] = EvaluateConfig
+    for place, part in enumerate(location[:-1]):
+        inner = (
+            suite if place == 0 and part == "suite" else model.model_fields[str(part)].annotation
+        )
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -1,0 +1,117 @@
+"""Plays one problem with a policy and with round robin, and says what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fate_gym.lab.jobs.schedules import ShardRow, shard_rows
+from fate_gym.metrics.bounds import problem_bounds
+from fate_gym.metrics.intensity import problem_state_intensity
+from fate_gym.metrics.mechanism import mechanism_metrics
+from fate_gym.metrics.outcome import workflow_outcomes
+from fate_gym.problem import Problem
+from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
+from policies.registry import make_policy
+
+REFERENCE = "round_robin"
+
+WARM_UP_DECISIONS = 64
+"""Of a policy, before it is timed. A stream has thousands: all of them would double its job."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One problem played: the rows of its workflows, and the two runs."""
+
+    rows: list[dict[str, Any]]
+    trace: Trace
+    reference: Trace
+
+    @property
+    def decision_ms(self) -> list[float]:
+        """Wall-clock milliseconds of each of the policy's decisions."""
+        return [float(value) for value in self.trace.decision_seconds * 1e3]
+
+    def shards(self, policy: str) -> list[ShardRow]:
+        """The rows of both runs' schedules, for a Gantt picture; seconds."""
+        rows = shard_rows(self.trace, policy)
+        return rows if policy == REFERENCE else rows + shard_rows(self.reference, REFERENCE)
+
+
+def measure(
+    problem: Problem, policy: Policy, *, seed: int, charge_planning: bool = False
+) -> Measurement:
+    """Play a problem twice, with the policy and with round robin, on the same draws.
+
+    The rows hold, for each workflow, its times, the same under round robin, their ratios, a lower
+    bound on the latency, and what explains the difference. ``latency_ratio``, the headline of every
+    report, is the latency (time from arrival to end) over round robin's; ``makespan_ratio`` is the
+    makespan over round robin's. For a workflow alone the two are the same.
+    Numbers of a whole run (loads, hit rates, utilisation, cost, decision times) stand in every
+    row of its workflows. With ``charge_planning`` the policy's own time passes in its run (round
+    robin's, microseconds, does not).
+    """
+    compiled = compile_problem(problem)
+    simulator = Simulator(compiled)
+    reference = simulator.run(make_policy(REFERENCE), seed=seed)
+    trace = simulator.run(policy, seed=seed, charge_planning=charge_planning)
+    return Measurement(_rows(compiled, trace, reference), trace, reference)
+
+
+def warm_up(problem: Problem, policy: Policy) -> None:
+    """Play a problem's first decisions and forget them, so that compilation is not timed."""
+    simulator = Simulator(problem, record=False)
+    view = simulator.view()
+    policy.reset(view, 0)
+    for _ in range(WARM_UP_DECISIONS):
+        if simulator.done:
+            break
+        if not simulator.ready or not simulator.apply(policy.decide(view)):
+            simulator.wait()
+
+
+def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dict[str, Any]]:
+    problem = compiled.problem
+    alone = len(problem.workflows) == 1
+    shared = {
+        "workflows": len(problem.workflows),
+        "devices": len(problem.cluster.devices),
+        "state_intensity": problem_state_intensity(compiled),
+    } | mechanism_metrics(trace, compiled)
+    bounds = problem_bounds(compiled, trace.stage_vanished)
+    rows = []
+    pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
+    for number, (ours, theirs) in enumerate(pairs):
+        # Alone, a workflow's makespan is the schedule's: idling before the first stage counts.
+        makespan = trace.makespan if alone else ours["makespan"]
+        rr_makespan = reference.makespan if alone else theirs["makespan"]
+        bound = float(bounds.latency[number])
+        if alone:
+            bound = max(bound, bounds.makespan)
+        rows.append(
+            {
+                "problem": problem.id,
+                "workflow": ours["workflow"],
+                "family": ours["family"],
+                "instance": instance_of(ours["workflow"] if alone else problem.id, trace.seed),
+                "stages": ours["stages"],
+                "arrival": ours["arrival"],
+                "makespan": makespan,
+                "latency": ours["latency"],
+                "rr_makespan": rr_makespan,
+                "rr_latency": theirs["latency"],
+                "latency_ratio": ours["latency"] / theirs["latency"],
+                "makespan_ratio": makespan / rr_makespan,
+                "lower_bound": bound,
+                "gap_to_bound": ours["latency"] / bound,
+                "deadline_missed": ours["deadline_missed"],
+            }
+            | shared
+        )
+    return rows
+
+
+def instance_of(name: str, seed: int) -> str:
+    """What stays the same over seeds: suites name problems ``<instance>/s<seed>``."""
+    return name.removesuffix(f"/s{seed}")

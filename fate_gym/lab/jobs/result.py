@@ -1,0 +1,98 @@
+"""The summary of a finished job, ``result.json``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fate_gym.errors import InputError
+from fate_gym.lab.files import write_text
+from fate_gym.lab.jobs.directory import RESULT
+
+
+class JobResult(BaseModel):
+    """The summary of a finished job; the content of ``result.json``. Times in seconds.
+
+    ``means`` are those of columns of ``workflows.parquet``; ``counters`` are those that the policy
+    keeps, summed over the problems.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[2] = 2
+    status: Literal["ok"] = "ok"
+    name: str
+    suite: str
+    cluster: str
+    policy: str
+    family: str
+    seed: int
+    params: dict[str, Any]
+    config_hash: str
+    suite_hash: str
+    workload_hash: str
+    problems: int
+    workflows: int
+    means: dict[str, float]
+    counters: dict[str, float] = {}
+    decision_ms_p50: float
+    decision_ms_p99: float
+    seconds: dict[str, float]
+    overrides: list[str]
+    versions: dict[str, str]
+    git_sha: str | None
+    machine: str
+
+    @property
+    def title(self) -> str:
+        """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
+        return f"{self.suite}/{self.policy}/s{self.seed}"
+
+    @property
+    def run_id(self) -> str:
+        """W&B's id of the job: the same job has the same id on every machine."""
+        name = f"{self.name}-{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}"
+        return re.sub(r"[^\w-]", "-", name)[-120:]
+
+
+def write_result(directory: Path, result: JobResult) -> None:
+    """Declare a job finished. Everything else must be on disk already."""
+    write_text(directory / RESULT, result.model_dump_json(indent=1) + "\n")
+
+
+def read_result(directory: Path) -> JobResult | None:
+    """The result of a finished job, or None.
+
+    Raises:
+        InputError: the file is there but is not a result.
+    """
+    path = directory / RESULT
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return JobResult.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"not a result of this version ({first['msg']})",
+            source=path,
+            field=".".join(str(part) for part in first["loc"]) or None,
+            remedy="delete the file and run the job again",
+        ) from None
+
+
+def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name of the finite values, in the order in which names first appear."""
+    totals: dict[str, float] = {}
+    for one in counters:
+        for name, value in one.items():
+            if math.isfinite(value):
+                totals[name] = totals.get(name, 0.0) + value
+    return totals

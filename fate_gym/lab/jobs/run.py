@@ -1,0 +1,194 @@
+"""Runs one job: builds the problems, plays them, and writes the result files."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from fate_gym.errors import InputError
+from fate_gym.lab import provenance
+from fate_gym.lab.errors import JobFailedError
+from fate_gym.lab.files import write_table, write_text
+from fate_gym.lab.jobs import directory as files
+from fate_gym.lab.jobs.config import EvaluateConfig
+from fate_gym.lab.jobs.result import JobResult, read_result, total_counters, write_result
+from fate_gym.lab.jobs.schedules import representatives
+from fate_gym.lab.progress_bar import progress_bar
+from fate_gym.problem import Problem
+from fate_gym.workloads import build_suite
+from policies.registry import build_policy
+
+if TYPE_CHECKING:
+    from fate_gym.lab.jobs.measure import Measurement
+
+
+MEANS = (
+    "makespan",
+    "latency",
+    "latency_ratio",
+    "makespan_ratio",
+    "gap_to_bound",
+    "state_intensity",
+    "model_loads",
+    "load_seconds",
+    "prefix_hit_rate",
+    "context_hit_rate",
+    "bytes_moved",
+    "evictions",
+    "regretted_evictions",
+    "device_utilisation",
+    "planning_seconds",
+    "usd",
+    "energy_joules",
+)
+"""Columns of ``workflows.parquet`` whose means stand in ``result.json``."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run_job` did; ``skipped``: a result was there."""
+
+    result: JobResult
+    directory: Path
+    skipped: bool = False
+
+
+def run_job(
+    config: EvaluateConfig, *, overrides: Sequence[str] = (), progress: bool = False
+) -> Outcome:
+    """Run a job, or find that it is done.
+
+    The result files appear whole or not at all, ``result.json`` last. A job that fails leaves the
+    marker ``FAILED`` instead; one that is killed leaves neither, and the next try starts afresh.
+
+    Args:
+        config: the job.
+        overrides: what the command line said, kept with the result.
+        progress: draw a progress bar.
+
+    Raises:
+        InputError: the run directory cannot be written, or its result is from another version.
+        JobFailedError: anything else; the reason is in the marker.
+    """
+    directory = config.run_directory
+    done = read_result(directory)
+    if done is not None and (not config.trace or (directory / files.CHROME_TRACE).exists()):
+        return Outcome(done, directory, skipped=True)
+    files.prepare_directory(directory)
+    try:
+        result = _run(config, list(overrides), progress)
+    except Exception as error:
+        text = str(error) if isinstance(error, InputError) else traceback.format_exc()
+        files.mark_failed(directory, text)
+        where = directory.relative_to(config.sweep_directory).as_posix()
+        marker = directory / files.FAILED
+        message = f"{where} failed: {files.last_line(text)} ({marker})"
+        raise JobFailedError(message, config.sweep_directory) from error
+    return Outcome(result, directory)
+
+
+def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:
+    start = perf_counter()
+    problems = build_suite(config.suite, config.cluster, config.seed)
+    measurements, warm = _play(config, problems, progress)
+    played = perf_counter()
+    cluster = cluster_name(problems)
+    cell = {
+        "suite": config.suite.name,
+        "cluster": cluster,
+        "policy": config.policy.name,
+        "seed": config.seed,
+    }
+    rows = [cell | row for measurement in measurements for row in measurement.rows]
+    decisions = [ms for measurement in measurements for ms in measurement.decision_ms]
+    _write_tables(config, rows, decisions, [measurements[i] for i in representatives(problems)])
+    result = JobResult(
+        **cell,
+        name=config.name,
+        family=config.policy.family,
+        # Reports tell a policy whose time is charged from the same one for free.
+        params=config.policy.params
+        | ({"charge_planning_time": True} if config.charge_planning_time else {}),
+        config_hash=config.hash,
+        suite_hash=config.suite_hash,
+        workload_hash=provenance.workload_hash(problems),
+        problems=len(problems),
+        workflows=len(rows),
+        means=means(rows),
+        counters=total_counters([m.trace.counters for m in measurements]),
+        decision_ms_p50=percentile(decisions, 50),
+        decision_ms_p99=percentile(decisions, 99),
+        seconds={"build": warm - start, "play": played - warm, "total": perf_counter() - start},
+        overrides=overrides,
+        **provenance.made_with(),
+    )
+    made_with = ("versions", "git_sha", "machine", "workload_hash", "config_hash")
+    resolved = config.model_dump(mode="json") | {
+        "made_with": result.model_dump(include={*made_with})
+    }
+    write_text(config.run_directory / files.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
+    write_result(config.run_directory, result)
+    return result
+
+
+def _play(
+    config: EvaluateConfig, problems: Sequence[Problem], progress: bool
+) -> tuple[list[Measurement], float]:
+    """Play every problem; also the time at which everything was compiled."""
+    # Solvers are loaded here: a job that is done already needs none of them.
+    from fate_gym.lab.jobs.measure import measure, warm_up
+
+    policy = build_policy(config.policy.model_dump())
+    warm_up(min(problems, key=lambda problem: problem.stage_count), policy)
+    warm = perf_counter()
+    with progress_bar(shown=progress and sys.stderr.isatty()) as bar:
+        return [
+            measure(problem, policy, seed=config.seed, charge_planning=config.charge_planning_time)
+            for problem in bar.track(problems, description=config.title)
+        ], warm
+
+
+def _write_tables(
+    config: EvaluateConfig,
+    rows: Sequence[Mapping[str, Any]],
+    decisions: Sequence[float],
+    shown: Sequence[Measurement],
+) -> None:
+    directory = config.run_directory
+    write_table(directory / files.WORKFLOWS, rows)
+    write_table(directory / files.DECISIONS, [{"decision_ms": value} for value in decisions])
+    shards = [row for measurement in shown for row in measurement.shards(config.policy.name)]
+    write_table(directory / files.SHARDS, shards)
+    if config.trace:
+        write_text(directory / files.CHROME_TRACE, json.dumps(shown[0].trace.to_chrome()))
+
+
+def cluster_name(problems: Sequence[Problem]) -> str:
+    """The cluster of the problems, or ``several``: a suite of files may have many."""
+    names = {problem.cluster.id for problem in problems}
+    return names.pop() if len(names) == 1 else "several"
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over workflows of the columns in `MEANS`, without values that are not finite."""
+    found = {}
+    for column in MEANS:
+        values = [float(row[column]) for row in rows if math.isfinite(row[column])]
+        if values:
+            found[column] = sum(values) / len(values)
+    return found
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """A percentile, interpolated linearly; 0 without values."""
+    return float(np.percentile(values, percent)) if len(values) else 0.0

@@ -1,0 +1,112 @@
+"""The schedules that a job keeps for Gantt charts, ``shards.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from fate_gym.lab.jobs.directory import SHARDS, read_config
+
+if TYPE_CHECKING:
+    from fate_gym.problem import Problem
+    from fate_gym.sim import Trace
+
+_LARGEST = 1_000  # stages of a problem whose schedule is kept, unless it is the median
+
+
+class ShardRow(TypedDict):
+    """One shard of a schedule, with names in place of numbers; seconds.
+
+    The host (tools) has no device name, and a stage without a model no model name.
+    """
+
+    schedule: str
+    problem: str
+    workflow: str
+    stage: str
+    model: str
+    device: str
+    queries: int
+    start: float
+    load_s: float
+    transfer_s: float
+    prefill_s: float
+    decode_s: float
+    noise: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What one run did with one problem; ``devices`` are all of the cluster, in order."""
+
+    problem: str
+    devices: list[str]
+    shards: list[ShardRow]
+
+    @property
+    def end(self) -> float:
+        return max(shard["end"] for shard in self.shards)
+
+
+def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
+    """A run's shards with names in place of numbers, in commit order."""
+    stages = [stage for workflow in trace.problem.workflows for stage in workflow.stages]
+    rows = []
+    for shard in trace.shards:
+        workflow, stage = trace.stage_ids[shard["stage"]]
+        device = int(shard["device"])
+        rows.append(
+            ShardRow(
+                schedule=schedule,
+                problem=trace.problem.id,
+                workflow=workflow,
+                stage=stage,
+                model=stages[shard["stage"]].model or "",
+                device=trace.device_ids[device] if device >= 0 else "",
+                queries=int(shard["queries"]),
+                start=float(shard["start"]),
+                load_s=float(shard["load_s"]),
+                transfer_s=float(shard["transfer_s"]),
+                prefill_s=float(shard["prefill_s"]),
+                decode_s=float(shard["decode_s"]),
+                noise=float(shard["noise"]),
+                end=float(shard["end"]),
+            )
+        )
+    return rows
+
+
+def representatives(problems: Sequence[Problem]) -> list[int]:
+    """The numbers of the problems whose schedules are kept.
+
+    By stages the median, then the quartiles and the largest, if they have at most 1,000 stages.
+    """
+    order = sorted(range(len(problems)), key=lambda i: (problems[i].stage_count, i))
+    last = len(order) - 1
+    places = dict.fromkeys(order[place] for place in (last // 2, last // 4, 3 * last // 4, last))
+    first, *others = places
+    return [first, *(i for i in others if problems[i].stage_count <= _LARGEST)]
+
+
+def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
+    """The schedules that a job kept for pictures.
+
+    By problem, the one to show first, and by policy: the job's own and round robin.
+    """
+    import pyarrow.parquet as pq
+
+    devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
+    problems: dict[str, dict[str, Schedule]] = {}
+    for row in pq.read_table(directory / SHARDS).to_pylist():
+        schedules = problems.setdefault(row["problem"], {})
+        found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
+        found.shards.append(row)
+    return problems
+
+
+def first_schedules(directory: Path) -> dict[str, Schedule]:
+    """The schedules of the problem that a job shows first, by policy."""
+    return next(iter(read_schedules(directory).values()))

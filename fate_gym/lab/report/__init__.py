@@ -1,0 +1,1 @@
+"""The report of a sweep: statistics, tables, figures and the HTML page, from result files alone."""

@@ -1,0 +1,51 @@
+"""Results over an axis: a column of the workflows, or an option of the jobs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from fate_gym.errors import InputError
+from fate_gym.lab.report.summary import mean_ratio
+from fate_gym.lab.sweep.command import SWEEP
+from fate_gym.lab.sweep.results import Sweep
+from fate_gym.lab.tables import Estimate
+
+_MOST_VALUES, _GROUPS = 12, 8
+
+
+def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Estimate]]:
+    """By policy, the mean latency ratio and its interval at each value of an axis.
+
+    Args:
+        sweep: the sweep.
+        axis: a column of ``workflows.parquet``, or an option of the jobs. Of a column with more
+            than twelve values, eight quantile groups at their medians.
+
+    Raises:
+        InputError: the axis is neither, or its values are no numbers.
+    """
+    rows = sweep.rows
+    if axis in rows:
+        values = pd.to_numeric(rows[axis], errors="coerce")
+        names = rows["policy"]
+    else:
+        options = {str(job.directory): sweep.option(job, axis) for job, _ in sweep.finished}
+        plain = {str(job.directory): job.policy for job, _ in sweep.finished}
+        values = pd.to_numeric(rows["job"].map(options), errors="coerce")
+        # Variants along the axis are one line, not a policy each.
+        names = rows["job"].map(plain) if axis.startswith("policy.") else rows["policy"]
+    if values.isna().all():
+        raise InputError(
+            f"no numbers to draw over: {axis!r} is neither a column of workflows nor an option",
+            source=sweep.root / SWEEP,
+            field="report.axis",
+            remedy="e.g. report.axis=devices or report.axis=policy.params.horizon",
+        )
+    if values.nunique() > _MOST_VALUES:
+        groups = pd.qcut(values, _GROUPS, duplicates="drop", labels=False)
+        values = values.groupby(groups).transform("median")
+    table = rows.assign(_name=names, _x=values).dropna(subset="_x")
+    return {
+        str(name): {x: mean_ratio(line[line["_x"] == x]) for x in sorted(set(line["_x"]))}
+        for name, line in table.groupby("_name")
+    }

@@ -1,0 +1,1 @@
+"""Figures with matplotlib: each function returns one and touches no global state."""

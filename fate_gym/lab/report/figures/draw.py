@@ -1,0 +1,133 @@
+"""The figures of a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.lab.jobs.find import Job
+from fate_gym.lab.jobs.schedules import Schedule, first_schedules
+from fate_gym.lab.report.compute import Report
+from fate_gym.lab.report.figures.curves import axis_figure, intensity_figure
+from fate_gym.lab.report.figures.gantt import gantt_figure
+from fate_gym.lab.report.figures.rows import decision_time_figure, forest_figure, mechanism_figure
+from fate_gym.lab.report.figures.shares import ecdf_figure, profile_figure
+from fate_gym.lab.report.figures.style import policy_colours
+from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
+from fate_gym.lab.sweep.command import SWEEP
+from fate_gym.lab.sweep.results import WORKFLOW
+
+FIGURES = {
+    "forest": "Mean latency / RoundRobin",
+    "ecdf": "Share of workflows within a factor of round robin's latency",
+    "profile": "Share of workflows within a factor of the best policy's latency",
+    "axis": "Mean latency / RoundRobin over an axis",
+    "intensity": "Gain over the strongest baseline against state intensity",
+    "mechanism": "Mechanism, means over workflows",
+    "decision_time": "Wall-clock time of a decision",
+    "gantt": "One problem, three schedules",
+}
+"""Names and titles of the figures, in the order of the report; each is a PNG and an SVG file."""
+
+
+def draw_figures(report: Report) -> dict[str, Figure]:
+    """The report's figures by name: those that its experiment wants and its data allow.
+
+    Raises:
+        InputError: the experiment names a figure that there is not.
+    """
+    sweep, order = report.sweep, report.order
+    colours = policy_colours(order, sweep.families)
+    table = sweep.rows.pivot_table(index=WORKFLOW, columns="policy", values="latency_ratio")
+    ratios = {name: table[name].dropna().to_numpy() for name in order}
+    to_best = table.div(table.min(axis=1), axis=0)
+    profile = {name: to_best[name].dropna().to_numpy() for name in order}
+    panels = (
+        report.suites if len(report.suites) == 1 else {"all suites": report.summary} | report.suites
+    )
+    draw: dict[str, Callable[[], Figure | None]] = {
+        "forest": lambda: forest_figure(panels, colours),
+        "ecdf": lambda: ecdf_figure(ratios, colours),
+        "profile": lambda: profile_figure(profile, colours),
+        "axis": lambda: _axis(report),
+        "intensity": lambda: _intensity(report, table),
+        "mechanism": lambda: mechanism_figure(mechanism_means(sweep.rows, order), colours),
+        "decision_time": lambda: decision_time_figure(
+            decision_quantiles(sweep.decisions, order), colours
+        ),
+        "gantt": lambda: _gantt(report),
+    }
+    wanted = report.spec.figures or tuple(FIGURES)
+    unknown = [name for name in wanted if name not in FIGURES]
+    if unknown:
+        raise InputError(
+            f"unknown figure {unknown[0]!r}",
+            source=sweep.root / SWEEP,
+            field="report.figures",
+            remedy=near_matches(unknown[0], FIGURES),
+        )
+    drawn = {name: draw[name]() for name in wanted}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _axis(report: Report) -> Figure | None:
+    if not report.curves:
+        return None
+    lines = sorted(report.curves, key=[*report.order, *report.curves].index)
+    names = {job.policy: result.family for job, result in report.sweep.finished}
+    colours = policy_colours(lines, names | report.sweep.families)
+    curves = {name: report.curves[name] for name in lines}
+    return axis_figure(curves, colours, axis=str(report.spec.axis))
+
+
+def _intensity(report: Report, table: pd.DataFrame) -> Figure | None:
+    """Of the best FATE policy, if there is one, over the strongest baseline."""
+    best, strongest = report.best, report.strongest
+    if strongest not in table or strongest == best:
+        return None
+    ratio = (table[best] / table[strongest]).dropna()
+    if ratio.empty:  # an unfinished sweep may hold no workflow that both have played
+        return None
+    keyed = report.sweep.rows.drop_duplicates(WORKFLOW).set_index(WORKFLOW)
+    return intensity_figure(
+        keyed["state_intensity"][ratio.index].to_numpy(),
+        100.0 * (1.0 - ratio.to_numpy()),
+        policy=best,
+        against=str(strongest),
+    )
+
+
+def _gantt(report: Report) -> Figure | None:
+    schedules = pick_schedules(report)
+    if not schedules:
+        return None
+    return gantt_figure(schedules, title=next(iter(schedules.values())).problem)
+
+
+def pick_schedules(report: Report) -> dict[str, Schedule]:
+    """Schedules of one problem for the Gantt chart.
+
+    Round robin, the strongest baseline and the best FATE policy that the sweep has, on the first
+    suite and seed that all of them have finished; empty if there is none.
+    """
+    sweep = report.sweep
+    wanted = [
+        name for name in (report.strongest, report.best_fate) if name and name != "round_robin"
+    ]
+    cells: dict[tuple[str, int], dict[str, Job]] = defaultdict(dict)
+    for job, result in sweep.finished:
+        cell = cells[result.suite_hash, result.seed]
+        cell.setdefault(sweep.labels[job.directory], job)
+    for cell in cells.values():
+        if set(wanted) <= set(cell):
+            schedules: dict[str, Schedule] = {}
+            for name in wanted or list(cell)[:1]:
+                kept = first_schedules(cell[name].directory)
+                schedules.setdefault("round_robin", kept["round_robin"])
+                schedules[name] = kept[cell[name].policy]
+            return schedules
+    return {}

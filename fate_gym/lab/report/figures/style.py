@@ -1,0 +1,100 @@
+"""What the figures have in common: colours, canvas, axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+# Okabe & Ito 2008: distinguishable with colour-blind vision.
+FATE = ("#0072b2", "#56b4e9", "#003f6b")
+BASELINES = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#8c6d31")
+REFERENCE = "#4d4d4d"
+OTHERS = "#c4c4c4"
+MUTED = "#8a8a8a"
+TEXT = "#222222"
+
+DPI = 150
+LATENCY_RATIO = "latency / RoundRobin"
+
+
+def policy_colours(policies: Sequence[str], families: Mapping[str, str]) -> dict[str, str]:
+    """One colour a policy, the same in every figure; grey beyond the best of each kind.
+
+    Args:
+        policies: best first.
+        families: family of each policy.
+    """
+    fate, baselines = iter(FATE), iter(BASELINES)
+    colours = {}
+    for policy in policies:
+        if policy == "round_robin":
+            colours[policy] = REFERENCE
+        else:
+            colours[policy] = next(fate if families[policy] == "fate" else baselines, OTHERS)
+    return colours
+
+
+def line_style(colour: str, place: int) -> dict[str, Any]:
+    """How the line of a policy is drawn: thin if it is grey, and on top of those after it."""
+    muted = colour == OTHERS
+    return {
+        "color": colour,
+        "lw": 1.0 if muted else 1.8,
+        "zorder": (2.5 if muted else 3.5) - 0.001 * place,
+    }
+
+
+def canvas(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, Any]:
+    """An empty figure and its axes."""
+    figure = Figure(figsize=(width, max(height, 1.8)), dpi=DPI, layout="constrained")
+    all_axes = figure.subplots(rows, columns, **options)
+    for axes in np.atleast_1d(all_axes).flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#999999")
+        axes.tick_params(color="#999999", labelcolor=TEXT, labelsize=8.5)
+    return figure, all_axes
+
+
+def policy_rows(axes: Axes, policies: Sequence[str]) -> None:
+    """One row a policy, the first on top."""
+    axes.set_yticks(range(len(policies)), policies)
+    axes.set_ylim(len(policies) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def write_beside(axes: Axes, row: int, text: str) -> None:
+    """A text at the right of a row."""
+    beside = ("axes fraction", "data")
+    axes.annotate(text, (1.01, row), xycoords=beside, va="center", color=TEXT, fontsize=8)
+
+
+def dashed_line(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:
+    """The line at which two policies are equal."""
+    style: dict[str, Any] = {"color": REFERENCE, "lw": 1, "ls": (0, (4, 3)), "zorder": 1}
+    if x is not None:
+        axes.axvline(x, **style)
+    if y is not None:
+        axes.axhline(y, **style)
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """The legend at the right of the axes."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, **options)
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic x axis with round numbers, if values spread over more than a factor of 4."""
+    if low <= 0 or high / low <= 4:
+        return
+    ticks = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

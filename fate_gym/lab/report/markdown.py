@@ -1,0 +1,116 @@
+"""``report.md``: the report to read and to copy tables from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from math import isnan
+
+from fate_gym.lab.jobs.result import total_counters
+from fate_gym.lab.report.baselines import choose_baselines
+from fate_gym.lab.report.compute import Report
+from fate_gym.lab.report.figures.draw import FIGURES
+from fate_gym.lab.report.origin import commands, origin_lines, what
+from fate_gym.lab.report.summary_table import legend, markdown_summary
+from fate_gym.lab.sweep.results import WORKFLOW, Sweep
+from fate_gym.lab.tables import markdown_table, number
+
+
+def markdown(report: Report, figures: Iterable[str]) -> str:
+    """The report as Markdown, with links to its figures; sections without content are left out."""
+    sweep = report.sweep
+    several = len(report.suites) > 1
+    sections = {
+        "Without a result": _items(sweep.gaps()),
+        "All suites" if several else next(iter(report.suites)): [
+            *markdown_summary(report.summary), "", legend(report)
+        ],
+    }  # fmt: skip
+    if several:
+        sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
+        sections["By suite"] = _by_suite(report)
+    sections["Headroom captured"] = _headroom(report)
+    sections["Counters"] = _counters(sweep)
+    sections[f"Against {report.spec.reference}"] = _effects(report)
+    pictures = [f"![{FIGURES[name]}]({name}.png)\n" for name in figures]
+    last = {"State intensity": _intensity(sweep), "Made with": _items(origin_lines(sweep))}
+    lines = [f"# {report.title}", "", f"{what(report)}.", "", "```", *commands(report), "```", ""]
+    return "\n".join([*lines, *_sections(sections), *pictures, *_sections(last)])
+
+
+def _sections(sections: dict[str, list[str]]) -> Iterable[str]:
+    for heading, lines in sections.items():
+        if lines:
+            yield from (f"## {heading}", "", *lines, "")
+
+
+def _items(lines: Sequence[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
+
+
+def _by_suite(report: Report) -> list[str]:
+    """Means of every policy on every suite, and who is the strongest baseline there."""
+    sweep, columns = report.sweep, []
+    for rows in report.suites.values():
+        cells = {row.policy: row.latency_ratio.text() for row in rows}
+        # The rows of a suite are in the order of their means.
+        strongest = choose_baselines(list(cells), sweep.families, sweep.boosted).strongest
+        if strongest is not None:
+            cells[strongest] = f"**{cells[strongest]}**"
+        columns.append(cells)
+    table = [[name, *(cells.get(name, "–") for cells in columns)] for name in report.order]
+    heads = ["policy", *report.suites]
+    return [*markdown_table(heads, table), "", "Bold: the strongest baseline of a suite."]
+
+
+def _headroom(report: Report) -> list[str]:
+    baselines = report.baselines
+    if all(isnan(row.headroom_strict) for row in report.summary):
+        return []
+    return markdown_table(
+        ["policy", f"from {baselines.strict} (strict)", f"from {baselines.boosted} (boosted)"],
+        [
+            (row.policy, number(row.headroom_strict, ".0%"), number(row.headroom_boosted, ".0%"))
+            for row in report.summary
+            if row.headroom_strict > 0.0
+        ],
+    )
+
+
+def _counters(sweep: Sweep) -> list[str]:
+    """What policies count, summed over their jobs."""
+    of_policy: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for job, result in sweep.finished:
+        if result.counters:
+            of_policy[sweep.labels[job.directory]].append(result.counters)
+    rows = [
+        (name, ", ".join(f"{key} {value:,.0f}" for key, value in total_counters(found).items()))
+        for name, found in of_policy.items()
+    ]
+    return markdown_table(("policy", "counters, over all problems"), rows, left=2) if rows else []
+
+
+def _effects(report: Report) -> list[str]:
+    rows = [
+        (
+            name,
+            str(effect.n),
+            effect.difference.text("+.1f", " %"),
+            number(effect.win_rate, ".0%"),
+            number(effect.p_value, ".2g"),
+        )
+        for name, effect in report.effects.items()
+    ]
+    return (
+        markdown_table(("policy", "n", "difference [95 % CI]", "wins", "p"), rows) if rows else []
+    )
+
+
+def _intensity(sweep: Sweep) -> list[str]:
+    workflows = sweep.rows.drop_duplicates(WORKFLOW).groupby("suite")["state_intensity"]
+    rows = [
+        (str(suite), *(f"{value:.2f}" for value in (one.mean(), one.min(), one.max())))
+        for suite, one in workflows
+    ]
+    what = "(Load + transfer + prefix prefill, all cold) / execution, over workflows."
+    return [what, "", *markdown_table(("suite", "mean", "least", "most"), rows)]

@@ -1,0 +1,71 @@
+"""Where the results of a report come from: commands, machines, commits and versions."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+
+from fate_gym.lab.jobs.result import JobResult
+from fate_gym.lab.report.compute import Report
+from fate_gym.lab.sweep.command import read_saved
+from fate_gym.lab.sweep.results import Sweep
+
+_SCRIPT = ("python", "scripts/evaluate.py")
+
+
+def commands(report: Report) -> list[str]:
+    """The commands that make the results and the report.
+
+    Those that the sweeps kept; of single jobs, one for each set of further options.
+    """
+    sweep = report.sweep
+    kept = read_saved(sweep.root).get("commands", [])
+    lines = [shlex.join([*_SCRIPT, *map(str, command)]) for command in kept]
+    last = ["python", "scripts/report.py", str(sweep.root)]
+    if report.baseline_source is not None:
+        last += ["--baseline-from", str(report.baseline_source)]
+    return [*(lines or _job_commands(sweep)), shlex.join(last)]
+
+
+def _job_commands(sweep: Sweep) -> list[str]:
+    groups: dict[tuple[str, ...], list[JobResult]] = defaultdict(list)
+    for _, result in sweep.finished:
+        further = tuple(
+            option
+            for option in result.overrides
+            if option.split("=", 1)[0].split(".")[0]
+            not in {"suite", "policy", "seed", "name", "tracking", "paths", "sweep", "trace"}
+            or option.startswith(("suite.", "policy."))
+        )
+        groups[further].append(result)
+    lines = []
+    for further, group in groups.items():
+        axes = {
+            "suite": sorted({result.suite for result in group}),
+            "policy": sorted({result.policy for result in group}),
+            "seed": [str(seed) for seed in sorted({result.seed for result in group})],
+        }
+        many = ["-m"] if any(len(axis) > 1 for axis in axes.values()) else []
+        options = [f"name={group[0].name}", *(f"{key}={','.join(v)}" for key, v in axes.items())]
+        lines.append(shlex.join([*_SCRIPT, *many, *options, *further]))
+    return lines
+
+
+def what(report: Report) -> str:
+    """What was run, in a line."""
+    sweep = report.sweep
+    return (
+        f"Real topology, modelled attributes: {len(sweep.finished)} jobs, "
+        f"{len(sweep.rows)} workflows"
+    )
+
+
+def origin_lines(sweep: Sweep) -> list[str]:
+    """Machines, commits and versions that the results were made with."""
+    made = [result for _, result in sweep.finished]
+    versions = {", ".join(f"{name} {v}" for name, v in sorted(r.versions.items())) for r in made}
+    return [
+        *(f"machine: {machine}" for machine in sorted({r.machine for r in made})),
+        *(f"commit: {sha}" for sha in sorted({r.git_sha or "unknown" for r in made})),
+        *(f"versions: {text}" for text in sorted(versions)),
+    ]

@@ -1,0 +1,1 @@
+"""``report.html``: one file that works without a network, with figures that answer to filters."""

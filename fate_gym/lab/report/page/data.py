@@ -1,0 +1,106 @@
+"""What ``report.html`` draws, as plain values; a number that is missing is NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from fate_gym.lab.report.compute import Report
+from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
+from fate_gym.lab.report.page.gantts import gantts
+from fate_gym.lab.sweep.results import WORKFLOW, Sweep
+
+
+def page_data(report: Report) -> dict[str, Any]:
+    """Everything that the page draws. The key of numbers over all suites is an empty text."""
+    sweep, order = report.sweep, report.order
+    place = {name: number for number, name in enumerate(order)}
+    suites = list(report.suites)
+    summaries = {"": report.summary} | (report.suites if len(suites) > 1 else {})
+    parts = {suite: sweep.of_suite(suite) if suite else sweep for suite in summaries}
+    return {
+        "policies": [{"name": name, "family": sweep.families[name]} for name in order],
+        "suites": suites,
+        "strongest": report.strongest,
+        "best": report.best,
+        "summaries": {
+            suite: [row.columns() | {"policy": place[row.policy]} for row in rows]
+            for suite, rows in summaries.items()
+        },
+        "mechanism": {suite: _mechanism(part, order) for suite, part in parts.items()},
+        "decision_time": {
+            suite: decision_quantiles(part.decisions, order) for suite, part in parts.items()
+        },
+        "effects": {
+            "reference": report.spec.reference,
+            "rows": [
+                {"policy": name, "p_value": effect.p_value}
+                | effect.difference.columns("difference")
+                for name, effect in report.effects.items()
+            ],
+        },
+        "axis": {
+            "name": report.spec.axis,
+            "lines": [
+                {"policy": name, "points": [[x, *one] for x, one in curve.items()]}
+                for name, curve in report.curves.items()
+            ],
+        },
+        "gantts": gantts(report),
+        "runs": _runs(report, place),
+    } | _workflows(sweep.rows, place, suites)
+
+
+def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> dict[str, Any]:
+    """One entry for each workflow and seed, and one value for each policy that ran it."""
+    keyed = rows.assign(_key=rows.groupby(WORKFLOW, sort=False).ngroup())
+    keys = keyed.drop_duplicates("_key").sort_values("_key")
+    family, families = pd.factorize(keys["family"].astype(str), sort=True)
+    instance, instances = pd.factorize(keys["instance"].astype(str))
+    names = [
+        str(workflow).removesuffix(f"/s{seed}")
+        for workflow, seed in zip(keys["workflow"], keys["seed"], strict=True)
+    ]
+    label, labels = pd.factorize(pd.Series(names))
+    return {
+        "families": list(families),
+        "instances": list(instances),
+        "labels": list(labels),
+        "keys": {
+            "suite": keys["suite"].map(suites.index).tolist(),
+            "family": family.tolist(),
+            "instance": instance.tolist(),
+            "label": label.tolist(),
+            "seed": keys["seed"].tolist(),
+            "stages": keys["stages"].tolist(),
+            "intensity": keys["state_intensity"].tolist(),
+        },
+        "values": {
+            "policy": keyed["policy"].map(place).tolist(),
+            "key": keyed["_key"].tolist(),
+            "latency_ratio": keyed["latency_ratio"].tolist(),
+        },
+    }
+
+
+def _mechanism(part: Sweep, order: list[str]) -> list[dict[str, Any]]:
+    present = set(part.rows["policy"])
+    means = mechanism_means(part.rows, [name for name in order if name in present])
+    return [{"title": title, "values": values} for title, values in means.items()]
+
+
+def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
+    sweep = report.sweep
+    return [
+        {
+            "policy": place[sweep.labels[job.directory]],
+            "suite": result.suite,
+            "seed": result.seed,
+            "where": job.directory.relative_to(sweep.root).as_posix(),
+            "latency_ratio": result.means["latency_ratio"],
+            "seconds": result.seconds["total"],
+            "id": result.run_id,
+        }
+        for job, result in sweep.finished
+    ]

@@ -1,0 +1,57 @@
+"""The schedules that ``report.html`` carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fate_gym.lab.jobs.schedules import Schedule, read_schedules
+from fate_gym.lab.report.compute import Report
+
+_SHARDS = 30_000
+"""Most shards of all schedules that a page carries; about 50 bytes each."""
+
+
+def gantts(report: Report) -> list[dict[str, Any]]:
+    """Schedules of the first seed of each suite: best policies first, while they fit."""
+    sweep = report.sweep
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for job, result in sorted(sweep.finished, key=lambda pair: pair[1].seed):
+        cell = cells.setdefault((result.suite, result.suite_hash), {"seed": result.seed})
+        if cell["seed"] == result.seed:
+            cell.setdefault(sweep.labels[job.directory], job)
+    left = _SHARDS
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for (suite, _), cell in cells.items():
+        for name in (policy for policy in report.order if policy in cell):
+            for problem, schedules in read_schedules(cell[name].directory).items():
+                schedule = schedules[cell[name].policy]
+                if len(schedule.shards) > left:
+                    continue
+                left -= len(schedule.shards)
+                empty = {"devices": schedule.devices, "schedules": [], "models": {}, "stages": {}}
+                names = {"suite": suite, "problem": problem}
+                entry = found.setdefault((suite, problem), names | empty)
+                entry["schedules"].append({"policy": name} | _schedule(schedule, entry))
+    for entry in found.values():
+        entry |= {kind: list(entry[kind]) for kind in ("models", "stages")}
+    # First the one in which most happens: it says most.
+    return sorted(found.values(), key=lambda one: -max(len(s["start"]) for s in one["schedules"]))
+
+
+def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
+    """A schedule in columns; models and stages are numbers in the entry of its problem."""
+    device = {name: number for number, name in enumerate(schedule.devices)}
+    # The host, on which tools run, is not drawn.
+    rows = [row for row in schedule.shards if row["device"] in device]
+    models, stages = entry["models"], entry["stages"]
+    return {
+        "makespan": schedule.end,
+        "device": [device[row["device"]] for row in rows],
+        "model": [models.setdefault(row["model"], len(models)) for row in rows],
+        "stage": [stages.setdefault(row["stage"], len(stages)) for row in rows],
+        "start": [row["start"] for row in rows],
+        "load": [row["load_s"] * row["noise"] for row in rows],
+        "move": [row["transfer_s"] * row["noise"] for row in rows],
+        "fill": [row["prefill_s"] * row["noise"] for row in rows],
+        "end": [row["end"] for row in rows],
+    }

@@ -1,0 +1,62 @@
+"""Renders ``report.html``.
+
+The numbers are computed in Python and embedded as JSON; ``report.js`` draws them as SVG. Intervals
+and tests of whole suites come from Python; the page itself averages only selections by family.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from math import isfinite
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fate_gym.lab.report import page
+from fate_gym.lab.report.compute import Report
+from fate_gym.lab.report.origin import commands, origin_lines, what
+from fate_gym.lab.report.page.data import page_data
+from fate_gym.lab.report.summary_table import legend
+
+
+def render_page(report: Report) -> str:
+    """The report as one HTML file."""
+    environment = Environment(
+        loader=PackageLoader(page.__name__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here = files(page)
+    data = json.dumps(_rounded(page_data(report)), separators=(",", ":"), allow_nan=False)
+    return environment.get_template("report.html.j2").render(
+        title=report.title,
+        subtitle=what(report),
+        rows=report.summary,
+        legend=legend(report).replace("`", ""),
+        commands=commands(report),
+        gaps=report.sweep.gaps(),
+        origin=origin_lines(report.sweep),
+        css=(here / "report.css").read_text(encoding="utf-8"),
+        script=(here / "report.js").read_text(encoding="utf-8"),
+        # The only way out of a script element is its end tag.
+        data=data.replace("</", "<\\/"),
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with five significant digits, and None for what is no number: half the size."""
+    if isinstance(value, float):
+        return _short(value) if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def _short(value: float) -> float | int:
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() and abs(short) < 1e9 else short

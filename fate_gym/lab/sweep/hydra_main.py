@@ -1,0 +1,158 @@
+"""Runs a Hydra application whose mistakes end in one clear message and an exit code.
+
+Exit codes: 0 done, 1 a job failed, 2 bad input (nothing ran), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fate_gym.errors import FateGymError, InputError
+from fate_gym.lab.errors import JobFailedError, first_line, unwritable
+from fate_gym.lab.jobs.directory import failures_since
+from fate_gym.lab.sweep.arguments import command_line, runs_jobs, split, wants_sweep
+from fate_gym.lab.sweep.command import save_command
+from fate_gym.lab.sweep.compose import CONFIG_MODULE, compose_sweep, hydra_ready
+from fate_gym.lab.sweep.mistakes import explain
+from fate_gym.lab.sweep.plan import Plan, job_configs, plan_sweep
+from fate_gym.lab.sweep.progress import add_entry, following
+
+DRY_RUN = "--dry-run"
+
+Task = Callable[[DictConfig], Any]
+Preview = Callable[[DictConfig, Sequence[str]], str]
+
+
+def run_hydra(task: Task, arguments: Sequence[str], *, config_name: str, preview: Preview) -> int:
+    """Compose the configuration, run the job or the sweep, and return the exit code.
+
+    Args:
+        task: called with the composed configuration, once a job.
+        arguments: Hydra's command line, without the program's name. With ``--dry-run`` the jobs
+            are printed, and none runs.
+        config_name: the primary configuration in ``conf/``.
+        preview: a line about a job that may run, for ``--dry-run``; called with its configuration
+            and the directories that ``--config-dir`` adds.
+    """
+    # For workers, which inherit it: BLAS reads it once, when numpy is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    started = time.time() - 1.0  # file systems round modification times
+    plan: Plan | None = None
+    try:
+        if DRY_RUN in arguments:
+            arguments = [argument for argument in arguments if argument != DRY_RUN]
+            return _dry_run(arguments, config_name, preview)
+        plan = _plan(arguments, config_name)
+        if plan is not None:
+            save_command(plan, arguments)
+        with command_line(arguments), following(plan) if plan else nullcontext():
+            _run(task, config_name, full_error)
+        return 0
+    except KeyboardInterrupt:
+        _say("interrupted; re-run the same command to resume")
+        return 130
+    except Exception as error:
+        if full_error:
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            error = explain(error, arguments, config_name)
+        return _exit_code(error, plan, started)
+
+
+def _run(task: Task, config_name: str, full_error: bool) -> None:
+    """Let Hydra call the task, once or for each job of a sweep. Raises what it raised."""
+    caught: list[FateGymError] = []
+
+    def quiet_task(config: DictConfig) -> Any:
+        # Hydra announces every exception of a job; in a single run our message is enough. In a
+        # sweep the launcher has to see it, and the job may be in another process.
+        try:
+            return task(config)
+        except Exception as error:
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN:
+                add_entry(Path(hydra_config.sweep.dir), "failed", first_line(error))
+                raise
+            if full_error or not isinstance(error, FateGymError):
+                raise
+            caught.append(error)
+            return None
+
+    path = f"pkg://{CONFIG_MODULE}"
+    hydra.main(version_base="1.3", config_path=path, config_name=config_name)(quiet_task)()
+    if caught:
+        raise caught[0]
+
+
+def _exit_code(error: Exception, plan: Plan | None, started: float) -> int:
+    """Say what went wrong in a few lines; the exit code. Raises what nobody foresaw."""
+    if isinstance(error, JobFailedError):
+        _say(*_failures(error, plan, started))
+        return 1
+    if isinstance(error, InputError | OSError):
+        fault = error if isinstance(error, InputError) else unwritable("output directory", error)
+        _say(f"error: {fault}")
+        return 2
+    if plan is None:
+        raise error
+    # A worker that was killed, a machine that was lost: the launcher's own errors.
+    _say(
+        f"error: sweep aborted: {first_line(error)}",
+        "Re-run the same command to resume; HYDRA_FULL_ERROR=1 shows where it stopped.",
+    )
+    return 1
+
+
+def _plan(arguments: Sequence[str], config_name: str) -> Plan | None:
+    """The sweep that a command line asks for; None for a single job, or to show something."""
+    if not runs_jobs(arguments):
+        return None
+    with hydra_ready():
+        config = compose_sweep(config_name, *split(arguments))
+        multirun = config.hydra.mode == RunMode.MULTIRUN or wants_sweep(arguments)
+        return plan_sweep(config) if multirun else None
+
+
+def _dry_run(arguments: Sequence[str], config_name: str, preview: Preview) -> int:
+    overrides, extra = split(arguments)
+    with hydra_ready():
+        config = compose_sweep(config_name, overrides, extra)
+        plan = plan_sweep(config)
+        if plan.jobs is None:
+            print(f"a search of {plan.total} jobs, chosen as it goes, in {plan.directory}")
+            return 0
+        for job in job_configs(config, plan):
+            print(preview(job, extra), flush=True)
+    print(f"{plan.total} jobs in {plan.directory}; nothing ran")
+    return 0
+
+
+def _failures(error: JobFailedError, plan: Plan | None, started: float) -> list[str]:
+    """What to say of a job that failed, or of every job of a sweep that failed since it started."""
+    if plan is None:
+        return [f"error: {error}"]
+    failed = list(failures_since(error.sweep, started))
+    return [
+        f"error: {len(failed)} of {plan.total} jobs failed:",
+        *(f"  {where}: {why}\n    log: {log}" for where, why, log in failed),
+        "Re-run the same command to run them again, and what is missing.",
+    ]
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.flush()
+    print(*lines, sep="\n", file=sys.stderr, flush=True)

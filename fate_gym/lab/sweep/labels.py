@@ -1,0 +1,55 @@
+"""Labels that tell the variants of a policy, and of a suite, apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from fate_gym.lab.jobs.result import JobResult
+from policies.registry import policy_specs
+
+
+def policy_labels(jobs: Sequence[JobResult]) -> list[str]:
+    """A label for each job's policy: its name, and the parameters in which its variants differ.
+
+    Where one of the variants has the parameters of ``conf/policy``, that one has the plain name and
+    the others say what they change.
+    """
+    variants: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in jobs:
+        if result.params not in variants[result.policy]:
+            variants[result.policy].append(result.params)
+    specs = policy_specs()
+    labels = []
+    for result in jobs:
+        known = variants[result.policy]
+        usual = specs[result.policy].params if result.policy in specs else None
+        names = sorted({name for params in known for name in params})
+        if usual is not None and usual in known:
+            differing = [name for name in names if result.params.get(name) != usual.get(name)]
+        else:
+            differing = [
+                name for name in names if any(p.get(name) != known[0].get(name) for p in known)
+            ]
+        parts = [f"{name}={result.params.get(name)}" for name in differing]
+        labels.append(f"{result.policy} ({', '.join(parts)})" if parts else result.policy)
+    return labels
+
+
+def suite_labels(jobs: Sequence[JobResult]) -> list[str]:
+    """A label for each job's suite: its name, with the cluster or a hash where these differ."""
+    clusters: dict[str, set[str]] = defaultdict(set)
+    hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for result in jobs:
+        clusters[result.suite].add(result.cluster)
+        hashes[result.suite, result.cluster].add(result.suite_hash)
+    labels = []
+    for result in jobs:
+        label = result.suite
+        if len(clusters[result.suite]) > 1:
+            label += f"@{result.cluster}"
+        if len(hashes[result.suite, result.cluster]) > 1:
+            label += f"#{result.suite_hash[:4]}"
+        labels.append(label)
+    return labels

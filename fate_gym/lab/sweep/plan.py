@@ -1,0 +1,65 @@
+"""The jobs of a sweep, before any of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from fate_gym.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that is about to run.
+
+    Attributes:
+        directory: of the sweep.
+        total: number of jobs.
+        jobs: the overrides of each job; None if a search makes them up as it goes.
+        report: what the sweep's report shows; see `fate_gym.lab.config.ReportConfig`.
+    """
+
+    directory: Path
+    total: int
+    jobs: list[list[str]] | None
+    report: dict[str, Any]
+
+
+def plan_sweep(config: DictConfig) -> Plan:
+    """The jobs of a composed sweep.
+
+    Raises:
+        InputError: a pattern matches nothing, so that there are no jobs (Hydra is silent about it).
+    """
+    sweeper = config.hydra.sweeper
+    directory = Path(str(config.hydra.sweep.dir))
+    report = OmegaConf.to_container(config.report) if "report" in config else {}
+    assert isinstance(report, dict)
+    spec = {str(name): value for name, value in report.items()}
+    if "n_trials" in sweeper:
+        return Plan(directory, int(sweeper.n_trials), None, spec)
+    wanted = [f"{name}={values}" for name, values in (sweeper.params or {}).items()]
+    wanted += list(config.hydra.overrides.task)
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides(wanted)
+    for item in overrides:
+        if item.is_discrete_sweep() and not list(item.sweep_string_iterator()):
+            raise InputError(
+                f"no {item.key_or_group} matches {item.input_line!r}", remedy="see --help"
+            )
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    return Plan(directory, len(jobs), jobs, spec)
+
+
+def job_configs(config: DictConfig, plan: Plan) -> Iterator[DictConfig]:
+    """The configuration of each job of a planned sweep."""
+    loader = GlobalHydra.instance().config_loader()
+    for overrides in plan.jobs or []:
+        yield loader.load_sweep_config(config, overrides)

@@ -1,0 +1,133 @@
+"""The results of a sweep: every job below a directory, as two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fate_gym.errors import InputError
+from fate_gym.lab.jobs.directory import DECISIONS, WORKFLOWS, read_config
+from fate_gym.lab.jobs.find import Job, find_jobs
+from fate_gym.lab.jobs.result import JobResult
+from fate_gym.lab.sweep.labels import policy_labels, suite_labels
+
+WORKFLOW = ["suite", "problem", "workflow", "seed"]
+"""Columns that together say which workflow a row is of."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep's directory holds.
+
+    Attributes:
+        root: the directory.
+        jobs: every job, finished or not.
+        rows: the workflows of all finished jobs; ``policy`` and ``suite`` are labels that tell
+            variants of a policy or a suite apart, ``job`` is the run directory.
+        decisions: milliseconds of every decision, with the ``policy`` label.
+        families: family of each policy label.
+        boosted: the policy labels whose parameter ``boosted`` is on.
+        labels: label of the policy of each finished job, by directory.
+    """
+
+    root: Path
+    jobs: list[Job]
+    rows: pd.DataFrame
+    decisions: pd.DataFrame
+    families: dict[str, str]
+    boosted: frozenset[str]
+    labels: dict[Path, str]
+
+    def of_suite(self, suite: str) -> Sweep:
+        """The same with the rows of one suite."""
+        rows, decisions = (table[table["suite"] == suite] for table in (self.rows, self.decisions))
+        return replace(self, rows=rows, decisions=decisions)
+
+    def option(self, job: Job, path: str) -> Any:
+        """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
+        value: Any = read_config(job.directory)
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def finished(self) -> list[tuple[Job, JobResult]]:
+        return [(job, job.result) for job in self.jobs if job.result is not None]
+
+    def gaps(self) -> list[str]:
+        """One line for every cell without a result, of all seen suites x policies x seeds."""
+        jobs = self.jobs
+        failed = [job for job in jobs if job.state == "failed"]
+        known = {(j.suite, j.policy, j.seed) for j in [*failed, *(job for job, _ in self.finished)]}
+        axes = [
+            sorted({getattr(job, axis) for job in jobs}) for axis in ("suite", "policy", "seed")
+        ]
+        return [
+            *(f"failed: {job.suite}/{job.policy}/s{job.seed}: {job.failure}" for job in failed),
+            *(f"missing: {s}/{p}/s{n}" for s, p, n in product(*axes) if (s, p, n) not in known),
+        ]
+
+
+def read_sweep(root: Path) -> Sweep:
+    """Read every job below a directory.
+
+    Raises:
+        InputError: no directory, no jobs, no finished job, or jobs that ran different workloads
+            under one name.
+    """
+    jobs = find_jobs(root)
+    done = [(job, job.result) for job in jobs if job.result is not None]
+    if not done:
+        raise InputError(
+            f"none of the {len(jobs)} jobs in this directory has finished",
+            source=root,
+            remedy="re-run the sweep's command",
+        )
+    _check_workloads(root, done)
+    results = [result for _, result in done]
+    policies, suites = policy_labels(results), suite_labels(results)
+    rows, decisions = [], []
+    for (job, _), policy, suite in zip(done, policies, suites, strict=True):
+        table = by_draw(job.table(WORKFLOWS))
+        rows.append(table.assign(policy=policy, suite=suite, job=str(job.directory)))
+        decisions.append(job.table(DECISIONS).assign(policy=policy, suite=suite))
+    labelled = list(zip(policies, results, strict=True))
+    return Sweep(
+        root=root,
+        jobs=jobs,
+        rows=pd.concat(rows, ignore_index=True),
+        decisions=pd.concat(decisions, ignore_index=True),
+        families={policy: result.family for policy, result in labelled},
+        boosted=frozenset(p for p, result in labelled if result.params.get("boosted")),
+        labels={job.directory: policy for (job, _), policy in zip(done, policies, strict=True)},
+    )
+
+
+def by_draw(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose ``instance`` says what was drawn independently, as intervals and tests need it.
+
+    A workflow alone is drawn by its graph: seeds change its attributes, not its shape. Workflows of
+    a stream share arrivals and queues, which every seed draws anew: the stream is the draw.
+    """
+    streams = rows["workflows"] > 1
+    named = rows["instance"] + "/s" + rows["seed"].astype(str)
+    return rows.assign(instance=rows["instance"].where(~streams, named))
+
+
+def _check_workloads(root: Path, done: Sequence[tuple[Job, JobResult]]) -> None:
+    first: dict[tuple[str, int], tuple[Path, str]] = {}
+    for job, result in done:
+        cell = (result.suite_hash, result.seed)
+        directory, workload = first.setdefault(cell, (job.directory, result.workload_hash))
+        if workload != result.workload_hash:
+            raise InputError(
+                f"jobs of suite {result.suite!r}, seed {result.seed} ran different problems: "
+                f"{directory.relative_to(root)} and {job.directory.relative_to(root)}",
+                source=root,
+                remedy="the code changed between them: delete the older ones and run them again",
+            )

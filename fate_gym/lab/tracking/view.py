@@ -1,0 +1,110 @@
+"""A saved view in Weights & Biases of the runs of one sweep, built from code.
+
+W&B's reports need the server while they are built; saved views of a workspace do not, so the
+definition can be looked at, and tested, without an account.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fate_gym.errors import InputError
+from fate_gym.lab.jobs.find import find_jobs
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+MECHANISM = ("model_loads", "load_seconds", "prefix_hit_rate", "bytes_moved", "device_utilisation")
+"""Means of a run in the section that explains differences."""
+
+
+def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Workspace:
+    """The view of a sweep: its runs, grouped by policy, with results, mechanism and pictures.
+
+    Args:
+        directory: of the sweep; its runs were logged under its name as their group.
+        entity: W&B user or team.
+        project: W&B project.
+
+    Raises:
+        InputError: no finished jobs, or the extra ``wandb`` is missing.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as panels
+        import wandb_workspaces.workspaces as spaces
+    except ImportError:
+        raise InputError(
+            "needs the package wandb-workspaces", remedy="pip install 'fate-gym[wandb]'"
+        ) from None
+    names = {job.result.name for job in find_jobs(directory) if job.result is not None}
+    if len(names) != 1:
+        raise InputError(
+            f"{len(names)} sweeps have finished jobs here, not one",
+            source=directory,
+            remedy="give the directory of one sweep, e.g. runs/default",
+        )
+    (name,) = names
+
+    def section(name: str, *shown: Any, is_open: bool = False) -> Any:
+        return spaces.Section(name=name, panels=list(shown), is_open=is_open)
+
+    def bars(metric: str, title: str) -> Any:
+        return panels.BarPlot(metrics=[metric], title=title, groupby_aggfunc="mean")
+
+    intensity = panels.ScatterPlot(
+        x=panels.SummaryMetric("state_intensity"),
+        y=panels.SummaryMetric("latency_ratio"),
+        title="against state intensity",
+    )
+    results = (
+        bars("latency_ratio", "latency / RoundRobin"),
+        bars("gap_to_bound", "latency / lower bound"),
+        bars("decision_ms_p99", "decision, ms P99"),
+        intensity,
+    )
+    return spaces.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{name} by policy",
+        sections=[
+            section("Results", *results, is_open=True),
+            section("Mechanism", *(bars(metric, metric) for metric in MECHANISM)),
+            section("Schedules", panels.MediaBrowser(media_keys=["gantt"], title="Gantt")),
+        ],
+        runset_settings=spaces.RunsetSettings(
+            filters=[spaces.Metric("Group") == name],
+            groupby=[spaces.Config("policy.name")],
+            pinned_columns=["summary:latency_ratio", "summary:gap_to_bound"],
+        ),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python scripts/wandb_report.py DIRECTORY``; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, help="directory of a sweep, e.g. runs/default")
+    parser.add_argument("--entity", required=True, help="W&B user or team")
+    parser.add_argument("--project", default="fate-gym", help="W&B project (default fate-gym)")
+    parser.add_argument("--dry-run", action="store_true", help="print the view's definition only")
+    options = parser.parse_args(arguments)
+    try:
+        view = build_view(options.directory, entity=options.entity, project=options.project)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.dry_run:
+        print(view._to_model().model_dump_json(by_alias=True, indent=1))
+        return 0
+    import wandb
+
+    try:
+        view.save()
+    except (wandb.Error, OSError, ValueError) as error:
+        print(f"error: saving the view in W&B failed: {error}", file=sys.stderr)
+        return 1
+    print(view.url)
+    return 0

@@ -1,0 +1,73 @@
+"""How well a policy plays fixed problems: its latency over round robin's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from fate_gym.lab.jobs.measure import REFERENCE
+from fate_gym.lab.jobs.schedules import Schedule, shard_rows
+from fate_gym.metrics.statistics import bootstrap_ci
+from fate_gym.sim import CompiledProblem, Policy, Simulator
+from policies.registry import make_policy
+
+
+class Score(BaseModel):
+    """A mean latency ratio over problems; one problem has no interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    problems: int
+    latency_ratio: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, ratios: NDArray[np.float64]) -> Score:
+        """The mean of (n,) ratios with its 95 % bootstrap interval."""
+        found = bootstrap_ci(ratios, seed=0)
+        ends = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
+        return cls(problems=ratios.size, latency_ratio=found.mean, **ends)
+
+    @property
+    def text(self) -> str:
+        """``0.4321 [0.4211, 0.4431]``."""
+        interval = "" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self.latency_ratio:.4f}{interval}"
+
+
+class EvaluationSet:
+    """Fixed problems and round robin's latency on each.
+
+    Args:
+        problems: to be played, each with the seed 0 for noise and policy.
+    """
+
+    def __init__(self, problems: Sequence[CompiledProblem]) -> None:
+        self.problems = list(problems)
+        self._reference = self._latencies(make_policy(REFERENCE))
+
+    def latency_ratios(self, policy: Policy) -> NDArray[np.float64]:
+        """(n,) mean latency of each problem's workflows over round robin's."""
+        return self._latencies(policy) / self._reference
+
+    def _latencies(self, policy: Policy) -> NDArray[np.float64]:
+        runs = (Simulator(one, record=False).run(policy, seed=0) for one in self.problems)
+        return np.array([run.latencies.mean() for run in runs])
+
+    def draw_schedules(self, policy: Policy, path: Path) -> None:
+        """A Gantt chart of round robin, HEFT and a policy on the median problem."""
+        from fate_gym.lab.report.figures.gantt import gantt_figure
+
+        ordered = sorted(self.problems, key=lambda problem: problem.shape[0])
+        problem = ordered[(len(ordered) - 1) // 2]
+        schedules = {}
+        for one in (make_policy(REFERENCE), make_policy("heft_boosted"), policy):
+            rows = shard_rows(Simulator(problem).run(one, seed=0), one.name)
+            schedules[one.name] = Schedule(problem.problem.id, list(problem.device_ids), rows)
+        gantt_figure(schedules).savefig(path, dpi=110)

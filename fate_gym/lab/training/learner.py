@@ -1,0 +1,192 @@
+"""A model of Stable-Baselines3 or sb3-contrib while it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.utils import set_random_seed
+
+from fate_gym.env.spec import Limits
+from fate_gym.lab.training.agent_config import DqnConfig, PpoConfig
+from fate_gym.lab.training.config import TrainConfig
+from fate_gym.lab.training.lanes import Lanes, make_lanes
+from fate_gym.sim import CompiledProblem
+from policies.learned.agent import Agent, PointerAgent, TorchAgent
+from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
+
+MODEL = "model.zip"
+BUFFER = "buffer.pkl"
+
+_OURS = ("algorithm", "steps", "lanes", "final_rate", "exploration_fraction", "exploration_final")
+_NAMES = {
+    "rollout": "n_steps",
+    "epochs": "n_epochs",
+    "entropy": "ent_coef",
+    "value_weight": "vf_coef",
+}
+"""What Stable-Baselines3 calls our options, where the names differ. `_OURS` are not for it."""
+
+
+class NotFiniteError(Exception):
+    """A parameter is not a finite number any more."""
+
+
+class Learner:
+    """The model of a training, on the problems of one phase at a time.
+
+    Args:
+        config: of the training.
+        phases: the problems of each phase.
+        limits: sizes with room for all problems.
+        curves: takes what Stable-Baselines3 logs.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        phases: Sequence[list[CompiledProblem]],
+        limits: Limits,
+        curves: KVWriter,
+    ) -> None:
+        self._config, self._phases, self._limits = config, phases, limits
+        self._options = config.options
+        self._phase = 0
+        self.model = make_model(config, self._lanes(0))
+        self.model.set_logger(Logger(None, [curves]))
+
+    @property
+    def is_dqn(self) -> bool:
+        return isinstance(self.model, MaskedDQN)
+
+    @property
+    def steps(self) -> int:
+        return int(self.model.num_timesteps)
+
+    @property
+    def updates(self) -> int:
+        return int(self.model._n_updates)
+
+    def _lanes(self, phase: int) -> Lanes:
+        learning = self._config.agent.learning
+        lanes = learning.lanes if learning is not None else 1
+        return make_lanes(lanes, self._phases[phase], self._limits, self._options)
+
+    def use_phase(self, number: int) -> None:
+        """Learn on the problems of a phase from now on."""
+        if number != self._phase:
+            self.model.set_env(self._lanes(number))
+            self._phase = number
+
+    def seed(self, seed: int) -> None:
+        """Seed all random numbers, and the lanes."""
+        set_random_seed(seed)
+        self.model.action_space.seed(seed)
+        self.model.env.seed(seed)
+
+    def learn(self, config: PpoConfig | DqnConfig, steps: int) -> None:
+        """Some steps of reinforcement learning.
+
+        Raises:
+            NotFiniteError: a parameter is not finite any more.
+        """
+        model = self.model
+        part = self.steps / config.steps
+        rate = config.learning_rate * max(config.final_rate, 1.0 - part)
+        model.learning_rate = rate
+        model.lr_schedule = lambda _: rate
+        if isinstance(config, DqnConfig):
+            # SB3's own schedule would start anew with each chunk.
+            explored = min(1.0, part / config.exploration_fraction)
+            exploration = 1.0 + explored * (config.exploration_final - 1.0)
+            model.exploration_rate = exploration
+            model.exploration_schedule = lambda _: exploration
+        model._last_obs = None  # the lanes start anew
+        try:
+            model.learn(
+                steps,
+                callback=_Watch(),
+                reset_num_timesteps=False,
+                log_interval=1 if isinstance(config, PpoConfig) else 1000,
+            )
+        except ValueError:
+            # torch refuses a distribution made of NaN before we look.
+            self.check_finite()
+            raise
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raises `NotFiniteError` unless all parameters are finite."""
+        _check_finite(self.model)
+
+    def mean_return(self) -> float:
+        """Of the last episodes; NaN without."""
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        return float(np.mean(recent)) if recent else math.nan
+
+    def agent(self) -> Agent:
+        """What the network is now, ready to play."""
+        kind = self._config.agent.network.kind
+        if kind == "pointer":
+            return PointerAgent(self._options, self.weights())
+        return TorchAgent(self._options, self._network, self._limits if kind == "mlp" else None)
+
+    @property
+    def _network(self) -> Any:
+        inner = self.model.q_net if self.is_dqn else self.model.policy
+        return inner.features_extractor.network
+
+    def weights(self) -> dict[str, Any]:
+        """The network's arrays by name."""
+        return {name: value.numpy() for name, value in self._network.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write all that is needed to go on."""
+        self.model.save(folder / MODEL)
+        if self.is_dqn:
+            self.model.save_replay_buffer(folder / BUFFER)
+
+    def load(self, folder: Path, steps: int, updates: int) -> None:
+        """Go on from what was saved after some steps and updates."""
+        self.model.set_parameters(folder / MODEL)
+        self.model.num_timesteps = steps
+        self.model._n_updates = updates
+        if self.is_dqn and (folder / BUFFER).exists():
+            self.model.load_replay_buffer(folder / BUFFER)
+
+
+def make_model(config: TrainConfig, env: Lanes) -> Any:
+    """An untrained model of SB3 or sb3-contrib."""
+    network = config.agent.network
+    kwargs = {"network": {"kind": network.kind, **network.params}}
+    common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
+    learning = config.agent.learning
+    if learning is None:
+        return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
+    common["gamma"] = config.reward.discount
+    given = {_NAMES.get(name, name): value for name, value in learning if name not in _OURS}
+    if isinstance(learning, DqnConfig):
+        return MaskedDQN(CandidateQPolicy, env, **given, **common)
+    return MaskablePPO(CandidatePolicy, env, **given, **common)
+
+
+class _Watch(BaseCallback):
+    """Stops before a rollout with parameters that are not finite."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        _check_finite(self.model)
+
+
+def _check_finite(model: Any) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in model.policy.parameters()):
+        raise NotFiniteError

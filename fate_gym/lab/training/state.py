@@ -1,0 +1,70 @@
+"""What a training keeps on disk, so that it can be killed and go on.
+
+The state is written after each chunk into a directory of its own that then takes the place of the
+one before; at every moment one of them is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from fate_gym.lab.files import write_text
+from fate_gym.lab.training.result import read_model
+
+STATE = "state"
+PROGRESS = "progress.json"
+
+
+class Progress(BaseModel):
+    """How far a training is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = 0
+    """Of imitation, done."""
+    chunks: int = 0
+    """Of learning, done."""
+    steps: int = 0
+    updates: int = 0
+    best: float | None = None
+    """Mean latency ratio of the best validation so far; lower is better."""
+    best_steps: int = 0
+    since_best: int = 0
+    """Validations since then."""
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = []
+    """One row a validation."""
+    stopped: str | None = None
+    """Why it ended before its last step."""
+
+
+def read_progress(directory: Path) -> tuple[Progress, Path | None]:
+    """The progress of a training, and the directory of its state; a new one without.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    for name in (STATE, f"{STATE}.old"):
+        path = directory / name / PROGRESS
+        found = read_model(path, Progress, "progress", f"delete {directory} to train anew")
+        if found is not None:
+            return found, path.parent
+    return Progress(), None
+
+
+def write_state(directory: Path, progress: Progress, save: Callable[[Path], None]) -> None:
+    """Keep the progress, and what ``save`` writes into the directory that it is given."""
+    new, place, old = (directory / f"{STATE}{suffix}" for suffix in (".new", "", ".old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    save(new)
+    write_text(new / PROGRESS, progress.model_dump_json())
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""Seconds of prefill and decode.
+
+Re-implements the paragraphs "Prefill" and "Decode" of docs/execution-model.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fate_gym.catalog import GB
+from fate_gym.validator.state import Hits
+from fate_gym.validator.world import Machine, Node, World
+
+
+class Costs:
+    """What a model stage costs on a GPU."""
+
+    def __init__(self, world: World, node: Node, machine: Machine) -> None:
+        assert node.model is not None
+        assert machine.gpu is not None
+        self.facts, self.model, self.gpu = world.facts, node.model, machine.gpu
+        self.stage, self.inherited = node.stage, node.inherited
+        kv = node.model.kv_bytes_per_token
+        self.batch = world.facts.max_batch  # queries in one full wave
+        if node.query_tokens * kv > 0:
+            room = machine.limit - node.model.weight_bytes - node.stage.prefix_tokens * kv
+            self.batch = max(1, min(self.batch, math.floor(room / (node.query_tokens * kv))))
+
+    def prefill(self, n: int, hits: Hits) -> float:
+        """Seconds of prefill of ``n`` queries."""
+        p, u = self.stage.prefix_tokens, self.stage.prompt_tokens
+        new = float(p - hits.prefix)
+        each = u + (self.inherited - hits.cached - hits.gone)
+        tokens = new + n * each
+        computing = attention = 0.0
+        if tokens > 0:
+            in_layers, in_head = self._params
+            products = 2 * (in_layers * tokens + in_head * n)
+            computing = products / (self._mfu(tokens) * self._peak)
+            pairs = new * (hits.prefix + new / 2)
+            pairs += n * each * (p + u + self.inherited - each / 2)
+            mfu = self.gpu.attention_mfu
+            if mfu is None:
+                mfu = min(1.0, self.facts.attention_mfu_ratio * self.gpu.mfu)
+            attention = 4 * self.model.layers * self._width * pairs / (mfu * self._peak)
+        fixed = self._between(tokens) + self.facts.prefill_launch_s
+        return max(computing, self._reading(tokens)) + attention + fixed
+
+    def decode(self, n: int) -> tuple[int, float]:
+        """The number of waves and the seconds of decoding of ``n`` queries."""
+        waves = math.ceil(n / self.batch)
+        last = n - (waves - 1) * self.batch
+        steps = (waves - 1) * self._step(self.batch) + self._step(last)
+        return waves, self.stage.output_tokens * steps
+
+    def _step(self, x: int) -> float:
+        """Seconds of one decode step with ``x`` queries in the wave."""
+        own = self.stage.prompt_tokens + self.inherited + self.stage.output_tokens / 2
+        computing = 2 * sum(self._params) * x / (self._mfu(x) * self._peak)
+        mbu = self.gpu.attention_mbu
+        if mbu is None:
+            mbu = min(1.0, self.facts.attention_mbu_ratio * self.gpu.mbu)
+        contexts = x * (self.stage.prefix_tokens + own) * self.model.kv_bytes_per_token
+        attention = contexts / (mbu * self._bandwidth)
+        return max(computing, self._reading(x)) + attention + self._between(x)
+
+    @property
+    def _peak(self) -> float:
+        return self.gpu.tflops * 1e12
+
+    @property
+    def _bandwidth(self) -> float:
+        return self.gpu.bandwidth_gb_s * GB
+
+    @property
+    def _width(self) -> int:
+        model = self.model
+        return model.hidden if model.heads is None else model.heads * model.head_dim
+
+    def _mfu(self, tokens: float) -> float:
+        return self.gpu.mfu * tokens / (tokens + self.facts.mfu_ramp_tokens)
+
+    @property
+    def _params(self) -> tuple[float, float]:
+        """Parameters that multiply every token, and those of the output projection."""
+        model = self.model
+        head = model.vocab * model.hidden
+        active = (model.params_b if model.active_b is None else model.active_b) * 1e9
+        return active - (1 if model.tied_embedding else 2) * head, head
+
+    def _reading(self, tokens: float) -> float:
+        """Seconds to read the weights that so many tokens need."""
+        model = self.model
+        total = model.weight_bytes
+        if not model.tied_embedding:
+            total -= 2 * model.vocab * model.hidden
+        if model.expert_weight_share > 0:
+            idle = (1 - model.experts_per_token / model.experts) ** tokens
+            total -= model.expert_weight_share * model.weight_bytes * idle
+        return total / (self.gpu.mbu * self._bandwidth)
+
+    def _between(self, tokens: float) -> float:
+        """Seconds of the traffic between GEMMs, and the fixed ones, of all layers."""
+        facts, model = self.facts, self.model
+        read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
+        passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
+        moved = 2 * passed * tokens / self._bandwidth
+        return model.layers * (moved + facts.linear_layer_s + facts.attention_layer_s)

@@ -1,0 +1,154 @@
+"""What moves to a shard, and how long it takes.
+
+Re-implements the paragraphs "Transfer" and "Copied prefixes" and the section "Contention" of
+docs/execution-model.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from fate_gym.validator.memory import find_hits, prefix_key
+from fate_gym.validator.state import Entry, Fetch, Flow, Hits, Row, Shard, State, close
+from fate_gym.validator.world import HOST, Link, Node, World
+
+
+@dataclass
+class Inflow:
+    """What a shard needs before it can begin, and from when on its device is free for it."""
+
+    turn: float
+    hits: Hits
+    flows: list[Flow]
+    transfer: float = 0.0
+    """Seconds from the turn until everything is there."""
+    fetch: Fetch | None = None
+
+    @property
+    def bytes_moved(self) -> float:
+        return math.fsum(flow.bytes for flow in self.flows)
+
+
+def inflow_of_tool(state: State, node: Node, row: Row) -> Inflow:
+    """What moves to a tool."""
+    now, flows = row["committed"], _flows(state, node, row)
+    return Inflow(now, Hits(0, {}), flows, _seconds(state, flows, now))
+
+
+def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
+    """What moves to a shard on a device."""
+    device, now = row["device"], row["committed"]
+    memory = state.memories[device]
+    planned = _expected_turn(state, device, now)
+    inflow = Inflow(
+        max(now, memory.drains), find_hits(state, node, memory), _flows(state, node, row)
+    )
+    if row["source"] != -1:
+        planned = max(planned, _copy_prefix(state, node, row, inflow))
+    if state.world.problem.options.contention:
+        _book(state, inflow, state.world.machines[device].node, planned, now)
+    else:
+        inflow.transfer = _seconds(state, inflow.flows, inflow.turn)
+    return inflow
+
+
+def _flows(state: State, node: Node, row: Row) -> list[Flow]:
+    """What a shard fetches from its parents."""
+    share = row["queries"] / node.stage.queries
+    flows: list[Flow] = []
+    for parent, edge in node.parents:
+        if edge.bytes == 0 or parent in state.vanished_by:
+            continue
+        done = state.done[parent]
+        for place, shard in done.shards.items():
+            link = _link(state.world, place, row["device"], away=place in done.away)
+            if link is not None:
+                part = shard.row["queries"] / done.node.stage.queries
+                flows.append(Flow(link, edge.bytes * share * part, done.end))
+    return flows
+
+
+def _link(world: World, place: int, target: int, *, away: bool) -> Link | None:
+    """The link that what was computed in one place takes to another; None where it is already.
+
+    ``away``: the device has failed since, what it put out is on its host.
+    """
+    if place == target and not away:
+        return None
+    if target == HOST:
+        return None if away else world.link_to_host(place)
+    return world.link(HOST if place == target else place, target)
+
+
+def _seconds(state: State, flows: list[Flow], start: float) -> float:
+    """Seconds from ``start`` until everything is there, without contention."""
+    if state.world.problem.options.eager_transfers:
+        there = max((flow.since + flow.seconds for flow in flows), default=start)
+        return max(0.0, there - start)
+    links: dict[tuple[str, str], float] = {}
+    for flow in flows:
+        links[flow.link.key] = links.get(flow.link.key, 0.0) + flow.seconds
+    return max(links.values(), default=0.0)
+
+
+def _copy_prefix(state: State, node: Node, row: Row, inflow: Inflow) -> float:
+    """Add a prefix that is copied from another device; the moment from which it is expected."""
+    source, device, now = row["source"], row["device"], row["committed"]
+    where = f"{state.at(row)}: source: device {source}"
+    if source == device or not 0 <= source < len(state.memories) or node.model is None:
+        state.faults.stop(f"{where} has nothing to copy from")
+    key, hits = prefix_key(state, node), inflow.hits
+    entry = state.memories[source].kv.get(key, Entry(0, 0.0))
+    copied = min(node.stage.prefix_tokens, entry.amount) - hits.prefix
+    if copied <= 0:
+        state.faults.stop(f"{where} caches no more of the prefix")
+    state.memories[source].touch(key)
+    there = max(now, entry.there)
+    size = copied * node.model.kv_bytes_per_token
+    inflow.flows.append(Flow(state.world.link(source, device), size, there))
+    inflow.hits = replace(hits, prefix=hits.prefix + copied, copied=copied)
+    inflow.turn = max(inflow.turn, there)
+    late = there > now and not close(there, now)
+    return _expected_turn(state, source, now) if late and _is_noisy(state) else there
+
+
+def _is_noisy(state: State) -> bool:
+    options = state.world.problem.options
+    return options.uncertainty > 0 or options.length_uncertainty > 0
+
+
+def _queue(state: State, device: int, now: float) -> list[Shard]:
+    """The shards that run or wait on a device, by the ends that the trace gives."""
+    return [shard for shard in state.placed[device] if shard.row["end"] > now]
+
+
+def _expected_turn(state: State, device: int, now: float) -> float:
+    """When the queue of a device drains, as far as it is known."""
+    if not _is_noisy(state):
+        return max(now, state.memories[device].drains)
+    queue = _queue(state, device, now)
+    if not queue:
+        return now
+    running = max(now, queue[0].turn + queue[0].busy)
+    return running + math.fsum(shard.busy for shard in queue[1:])
+
+
+def _book(state: State, inflow: Inflow, receiver: str, planned: float, now: float) -> None:
+    """Book the first gap in the network that is wide enough, from the planned turn on."""
+    # What takes no time (a fraction of a byte) passes between two others.
+    network = [flow for flow in inflow.flows if flow.link.key[0] == "node" and flow.seconds > 0]
+    others = [flow for flow in inflow.flows if flow.link.key[0] != "node"]
+    inflow.transfer = _seconds(state, others, planned)
+    if not network:
+        return
+    length = math.fsum(flow.seconds for flow in network)
+    senders = frozenset(flow.link.key[1] for flow in network)
+    queued = (shard for device in range(len(state.placed)) for shard in _queue(state, device, now))
+    booked = [shard.fetch for shard in queued if shard.fetch]
+    # At the turn or where another fetch ends: the first that meets none.
+    moments = {planned} | {fetch.end for fetch in booked if fetch.end > planned}
+    fetches = (Fetch(receiver, senders, t, t + length) for t in sorted(moments))
+    fetch = next(one for one in fetches if not any(one.meets(other) for other in booked))
+    inflow.transfer = max(inflow.transfer, fetch.start - planned + length)
+    inflow.fetch = fetch

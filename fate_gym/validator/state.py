@@ -1,0 +1,202 @@
+"""What the replay of a trace knows at a moment: devices, placements, choices, and faults found.
+
+Re-implements from the section "Time" of docs/execution-model.md when a stage is ready.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from fate_gym.validator.world import HOST, TOLERANCE, Link, Node, World
+
+if TYPE_CHECKING:
+    from fate_gym.sim.trace import Trace
+
+Row: TypeAlias = dict[str, Any]
+"""A row of the trace's shards by field name; ``index`` is its number."""
+
+OVERLAP = 1e-9
+"""Seconds by which two fetches may overlap."""
+
+
+class StopError(Exception):
+    """The replay cannot go on."""
+
+
+class Faults(list[str]):
+    """The faults found so far."""
+
+    def differ(self, where: str, name: str, expected: float, got: Any, scale: float = 0.0) -> None:
+        """Report a value that is not the expected one; ``scale`` widens the tolerance."""
+        if not close(expected, float(got), scale):
+            self.append(f"{where}: {name}: expected {expected!r}, got {float(got)!r}")
+
+    def stop(self, fault: str) -> NoReturn:
+        """Report a fault that makes the rest meaningless."""
+        self.append(fault)
+        raise StopError
+
+
+def close(a: float, b: float, scale: float = 0.0) -> bool:
+    """Whether two numbers are equal but for rounding; false with NaN."""
+    return abs(a - b) <= TOLERANCE * max(abs(a), abs(b), scale)
+
+
+@dataclass
+class Entry:
+    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
+
+    ``there`` is when the shard that last added to a prefix ends.
+    """
+
+    amount: int
+    bytes: float
+    there: float = 0.0
+
+
+@dataclass
+class Memory:
+    """A device as it will be when its queue drains.
+
+    Both dictionaries are in the order of use, the least recent first.
+    """
+
+    drains: float = 0.0
+    weights: dict[int, float] = field(default_factory=dict)
+    kv: dict[tuple[int, int], Entry] = field(default_factory=dict)
+
+    def used(self) -> float:
+        return math.fsum([*self.weights.values(), *(entry.bytes for entry in self.kv.values())])
+
+    def touch(self, key: tuple[int, int]) -> None:
+        self.kv[key] = self.kv.pop(key)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a shard finds cached: prefix tokens, and tokens of every edge (by parent).
+
+    ``copied`` tokens of the prefix come from another device.
+    """
+
+    prefix: int
+    tokens: dict[int, float]
+    copied: int = 0
+    gone: int = 0
+    """Tokens of each query that parents which vanished would have passed on."""
+
+    @property
+    def cached(self) -> float:
+        """Inherited tokens of each query that need no prefill."""
+        return sum(self.tokens.values())
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A transfer over one link; ``since`` is when it can leave at the earliest."""
+
+    link: Link
+    bytes: float
+    since: float
+
+    @property
+    def seconds(self) -> float:
+        return self.link.latency + self.bytes / self.link.bandwidth
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What a shard has booked of the network: into one node, out of others."""
+
+    receiver: str
+    senders: frozenset[str]
+    start: float
+    end: float
+
+    def meets(self, other: Fetch) -> bool:
+        """Whether the two want an interface in the same direction at the same time."""
+        shared = self.receiver == other.receiver or bool(self.senders & other.senders)
+        return shared and min(self.end - other.start, other.end - self.start) > OVERLAP
+
+
+@dataclass(eq=False)
+class Shard:
+    """A shard that was placed: its row, its turn, and its end if its device does not fail."""
+
+    row: Row
+    turn: float
+    end: float
+    busy: float = 0.0
+    """Estimated seconds from its turn to its end."""
+    fetch: Fetch | None = None
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class Placement:
+    """A stage that was placed: its shards by device number, and its end."""
+
+    node: Node
+    shards: dict[int, Shard]
+    end: float
+    away: set[int] = field(default_factory=set)
+    """Devices that have failed since they put out their part: it is on their host."""
+    barrier: float = math.inf
+    """After a loss: when the last of the other shards ends."""
+
+
+class State:
+    """The replay so far."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.world = world = World.of(trace.problem)
+        self.faults = Faults()
+        self.memories = [Memory() for _ in world.machines]
+        self.placed: list[list[Shard]] = [[] for _ in world.machines]
+        """The shards of each device in the order of their commits."""
+        self.up_at = [0.0] * len(world.machines)
+        """When each device is up again after its last failure."""
+        self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
+        """The failures to come."""
+        self.events = [workflow.arrival for workflow in world.problem.workflows]
+        self.events += [time for down, up, _ in self.outages for time in (down, up)]
+        self.events.sort()
+        self.done: dict[int, Placement] = {}
+        self.losing: list[Placement] = []
+        """The placements that have lost a shard, while others of their shards run."""
+        self.again: dict[int, float] = {}
+        """When stages that had lost a shard were ready once more."""
+        self.vanished_by: dict[int, int] = {}
+        """The chooser that did live, of each stage that vanished."""
+        self.chooser: dict[int, int] = {}
+        """The stage at whose end it is drawn whether a stage lives."""
+        self.evicted: list[tuple[int, int, int, int, float]] = []
+        self.retention: Any = None
+        self.last_commit = 0.0
+
+    def at(self, row: Row) -> str:
+        """The name of a shard, for messages."""
+        place = "host" if row["device"] == HOST else self.device_name(row["device"])
+        return f"{self.world.nodes[row['stage']].name}, {place}"
+
+    def device_name(self, device: int) -> str:
+        return f"device '{self.world.machines[device].name}'"
+
+    def ready(self, node: Node) -> float:
+        """When a stage was ready."""
+        if node.number in self.again:
+            return self.again[node.number]
+        ends = (self.done[self.decider(before)].end for before in self.awaited(node))
+        return max(self.world.problem.workflows[node.workflow].arrival, *ends, 0.0)
+
+    def awaited(self, node: Node) -> list[int]:
+        """What has to be done before a stage is ready: its parents, and what decides on it."""
+        own = [self.chooser[node.number]] if node.number in self.chooser else []
+        return [parent for parent, _ in node.parents] + own
+
+    def decider(self, stage: int) -> int:
+        """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""
+        return self.vanished_by.get(stage, stage)

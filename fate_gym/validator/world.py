@@ -1,0 +1,172 @@
+"""The numbered stages and devices of a problem, with every default filled in.
+
+Re-implements the numbering and the section "Where things run" of docs/execution-model.md, and the
+bandwidths and latencies of its section "Time".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fate_gym import catalog
+from fate_gym.catalog import GB, Execution, Gpu, Model
+from fate_gym.problem import Device, Edge, Problem, Stage, Workflow
+
+TOLERANCE = 1e-9
+"""Relative difference that counts as rounding."""
+
+HOST = -1
+"""Device number of a tool stage."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage with its number and its edges."""
+
+    number: int
+    workflow: int
+    name: str
+    stage: Stage
+    model: Model | None
+    parents: tuple[tuple[int, Edge], ...]
+    has_heirs: bool
+    """Whether a child with the same model inherits tokens."""
+
+    @property
+    def inherited(self) -> int:
+        return sum(edge.inherited_tokens for _, edge in self.parents)
+
+    @property
+    def query_tokens(self) -> int:
+        """Tokens of one query that are its own: u + sum of h + o."""
+        return self.stage.prompt_tokens + self.inherited + self.stage.output_tokens
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device; memory limit in bytes, bandwidths in bytes/s."""
+
+    name: str
+    node: str
+    gpu: Gpu | None
+    limit: float
+    pcie: float
+    peer: float
+    network: float
+    load: float
+
+    @classmethod
+    def of(cls, problem: Problem, device: Device, facts: Execution) -> Machine:
+        cluster = problem.cluster
+        gpu = problem.gpu_facts[device.gpu] if device.gpu else None
+        network = (device.network_gb_s or cluster.network_gb_s) * GB
+        pcie = peer = network
+        limit = 0.0
+        if gpu:
+            pcie = facts.pcie_gb_s(gpu.pcie) * GB
+            if gpu.nvlink_gb_s:
+                peer = facts.nvlink_efficiency * gpu.nvlink_gb_s * GB
+            else:
+                peer = facts.pcie_peer_efficiency * pcie
+            share = cluster.memory_utilisation or facts.memory_utilisation
+            limit = gpu.memory_gb * GB * share
+        if device.peer_gb_s:
+            peer = device.peer_gb_s * GB
+        load_gb_s = device.load_gb_s or cluster.load_gb_s
+        load = load_gb_s * GB if load_gb_s else pcie
+        return cls(device.id, device.node, gpu, limit, pcie, peer, network, load)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What data pass on the way to a device; ``key`` tells the links into it apart."""
+
+    key: tuple[str, str]
+    bandwidth: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that is fixed before time starts."""
+
+    problem: Problem
+    facts: Execution
+    nodes: list[Node]
+    machines: list[Machine]
+    models: list[str]
+    prefixes: list[tuple[str, str]]
+    overrides: dict[frozenset[str], tuple[float, float]]
+    """Bandwidth and latency between two devices, where the cluster's ``links`` give them."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> World:
+        facts, cluster = catalog.execution(), problem.cluster
+        nodes: list[Node] = []
+        for number, workflow in enumerate(problem.workflows):
+            nodes.extend(_nodes_of(problem, number, workflow, first=len(nodes)))
+        keys = [(node.stage.model, node.stage.prefix_group or "") for node in nodes]
+        return cls(
+            problem,
+            facts,
+            nodes,
+            machines=[Machine.of(problem, device, facts) for device in cluster.devices],
+            models=list(dict.fromkeys(model for model, _ in keys if model)),
+            prefixes=list(
+                dict.fromkeys((model, group) for model, group in keys if model and group)
+            ),
+            overrides={
+                frozenset((link.a, link.b)): (link.gb_s * GB, link.latency_s)
+                for link in cluster.links
+            },
+        )
+
+    def can_host(self, node: Node, machine: Machine) -> bool:
+        """Whether a device may run a stage."""
+        stage = node.stage
+        if stage.allowed_devices is not None and machine.name not in stage.allowed_devices:
+            return False
+        if stage.seconds_on is not None:
+            return machine.name in stage.seconds_on
+        if node.model is None or machine.gpu is None:
+            return False
+        context = stage.prefix_tokens + node.query_tokens
+        need = node.model.weight_bytes + context * node.model.kv_bytes_per_token
+        return need <= machine.limit * (1 + TOLERANCE)
+
+    def link(self, source: int, target: int) -> Link:
+        """The link from one device, or the host, into another device."""
+        there = self.machines[target]
+        if source == HOST:
+            return Link(("host", ""), there.pcie, self.facts.peer_latency_s)
+        here = self.machines[source]
+        override = self.overrides.get(frozenset((here.name, there.name)))
+        if override:
+            return Link(("own", here.name), *override)
+        if here.node == there.node:
+            bandwidth = min(here.peer, there.peer)
+            return Link(("peer", here.name), bandwidth, self.facts.peer_latency_s)
+        latency = self.problem.cluster.network_latency_s
+        return Link(("node", here.node), min(here.network, there.network), latency)
+
+    def link_to_host(self, source: int) -> Link:
+        """The link from a device to a tool."""
+        here = self.machines[source]
+        return Link(("from", here.name), here.pcie, self.facts.peer_latency_s)
+
+
+def _nodes_of(problem: Problem, number: int, workflow: Workflow, *, first: int) -> Iterator[Node]:
+    place = {stage.id: first + i for i, stage in enumerate(workflow.stages)}
+    model_of = {stage.id: stage.model for stage in workflow.stages}
+    for stage in workflow.stages:
+        heirs = [e.child for e in workflow.edges if e.parent == stage.id and e.inherited_tokens > 0]
+        yield Node(
+            place[stage.id],
+            number,
+            f"workflow '{workflow.id}', stage '{stage.id}'",
+            stage,
+            problem.model_facts[stage.model] if stage.model else None,
+            tuple((place[e.parent], e) for e in workflow.edges if e.child == stage.id),
+            stage.model is not None and any(model_of[heir] == stage.model for heir in heirs),
+        )

@@ -1,0 +1,47 @@
+"""``fate-gym validate`` and ``fate-gym import``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fate_gym.lab.cli import main
+from fate_gym.problem import dump_problem, load_problem
+from fate_gym.workloads import build_suite, load_cluster, load_suite
+
+
+def test_a_problem_file_is_summarised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = build_suite(load_suite("smoke"), load_cluster("mixed_8"), 0)[0]
+    file = tmp_path / "problem.json"
+    dump_problem(problem, file)
+    assert main(["validate", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert f"{problem.stage_count} stages" in text
+    assert "mixed_8: 8 devices" in text
+
+
+def _wfformat(file: Path) -> Path:
+    tasks = [{"name": "a_1", "parents": []}, {"name": "b_2", "parents": ["a_1"]}]
+    file.write_text(json.dumps({"schemaVersion": "1.4", "workflow": {"tasks": tasks}}))
+    return file
+
+
+def test_a_workflow_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, output = _wfformat(tmp_path / "mine.json"), tmp_path / "problem.json"
+    options = ["--seed", "3", "--cluster", "mixed_8", "-o", str(output)]
+    assert main(["import", str(file), *options]) == 0
+    assert "2 stages, 1 edges" in capsys.readouterr().out
+    problem = load_problem(output)
+    assert (problem.id, problem.cluster.id) == ("mine/s3", "mixed_8")
+
+
+def test_a_bad_import_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, output = tmp_path / "mine.json", tmp_path / "problem.json"
+    file.write_text('{"schemaVersion": "1.4", "workflow": {"tasks": [{"name": 1}]}}')
+    assert main(["import", str(file), "-o", str(output)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {file}: task #0: field 'name'")
+    assert not output.exists()
+    assert main(["import", str(_wfformat(file)), "-o", str(tmp_path / "no" / "p.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err

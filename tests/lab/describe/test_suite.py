@@ -1,0 +1,49 @@
+"""``fate-gym describe``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fate_gym.lab.cli import main
+
+
+def test_a_suite_is_described_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    figure = tmp_path / "suite.png"
+    assert main(["describe", "suite=smoke", "--figure", str(figure)]) == 0
+    text = capsys.readouterr().out
+    assert "epigenomics" in text and "srasearch" in text and "63 stages" in text
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_description_fits_a_terminal_of_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["describe", "suite=agentic_alone"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "…" in line]
+    (all_of_them,) = [line.split() for line in lines if line.startswith(" all")]
+    assert len(all_of_them) == 12 and all_of_them[1] == "38"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["suite=smok"], "unknown suite 'smok'. Remedy: did you mean 'smoke'?"),
+        (["suite=smoke", "suite.per_famly=1"], "unknown option 'suite.per_famly'"),
+        (["suite=files"], "suite 'files': field 'files': no files are given"),
+        (["suite=files", "suite.files=[no.json]"], "no.json: cannot read the file"),
+        (["suite=smoke", "--figure", "x.xyz"], "x.xyz: cannot draw"),
+    ],
+)
+def test_bad_descriptions(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["describe", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,151 @@
+"""A job as a function: what is on disk when it is killed, fails, or runs again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fate_gym.errors import InputError
+from fate_gym.lab.config import TrackingConfig
+from fate_gym.lab.errors import JobFailedError
+from fate_gym.lab.jobs import measure as measuring
+from fate_gym.lab.jobs.directory import FAILED, RESULT
+from fate_gym.lab.jobs.find import find_jobs
+from fate_gym.lab.jobs.result import total_counters
+from fate_gym.lab.jobs.run import MEANS, means, percentile, run_job
+from fate_gym.lab.jobs.schedules import read_schedules, representatives
+from fate_gym.lab.sweep.labels import policy_labels
+from fate_gym.problem import Problem
+from tests.lab.conftest import job_config
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the second problem of a job raise."""
+    real, calls = measuring.measure, iter(range(100))
+
+    def measure(*arguments: object, **options: object) -> object:
+        if next(calls) == 1:
+            raise error
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measuring, "measure", measure)
+
+
+def test_a_killed_job_leaves_no_result_and_starts_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = job_config(tmp_path)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run_job(config)
+    assert list(config.run_directory.iterdir()) == []
+    (job,) = find_jobs(config.sweep_directory)
+    assert job.state == "unfinished"
+    outcome = run_job(config)
+    assert not outcome.skipped
+    assert (config.run_directory / RESULT).exists()
+    assert run_job(config).skipped
+
+
+def test_a_failed_job_leaves_the_reason_until_it_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = job_config(tmp_path)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, ValueError("boom"))
+        with pytest.raises(JobFailedError, match=r"smoke/heft/s0-.* failed: ValueError: boom"):
+            run_job(config)
+    marker = config.run_directory / FAILED
+    assert marker.read_text().startswith("Traceback")
+    (job,) = find_jobs(config.sweep_directory)
+    assert (job.state, job.failure) == ("failed", "ValueError: boom")
+    run_job(config)
+    assert not marker.exists()
+
+
+def test_a_result_of_another_version_is_an_input_error(tmp_path: Path) -> None:
+    config = job_config(tmp_path)
+    config.run_directory.mkdir(parents=True)
+    (config.run_directory / RESULT).write_text("{}")
+    with pytest.raises(InputError) as error:
+        run_job(config)
+    assert error.value.source == str(config.run_directory / RESULT)
+    assert error.value.field == "name"
+
+
+def test_results_with_the_columns_of_before_are_refused(tmp_path: Path) -> None:
+    outcome = run_job(job_config(tmp_path))
+    path = outcome.directory / RESULT
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(InputError, match="not a result of this version") as error:
+        find_jobs(tmp_path / "default")
+    assert error.value.field == "schema_version"
+
+
+def test_round_robin_against_itself_is_one(tmp_path: Path) -> None:
+    outcome = run_job(job_config(tmp_path, policy="round_robin"))
+    assert outcome.result.means["latency_ratio"] == 1.0
+    assert outcome.result.means["makespan_ratio"] == 1.0
+    kept = read_schedules(outcome.directory)
+    assert [list(schedules) for schedules in kept.values()] == [["round_robin"]] * 2
+
+
+def test_hash_changes_with_what_changes_results_and_nothing_else(tmp_path: Path) -> None:
+    config = job_config(tmp_path)
+    same = config.model_copy(update={"name": "other", "trace": True, "tracking": TrackingConfig()})
+    assert same.hash == config.hash
+    assert job_config(tmp_path / "elsewhere").hash == config.hash
+    boosted = config.policy.model_copy(update={"params": {"boosted": True}})
+    others = [
+        job_config(tmp_path, seed=1),
+        job_config(tmp_path, policy="eft"),
+        config.model_copy(update={"policy": boosted}),
+        config.model_copy(update={"suite": config.suite.model_copy(update={"max_stages": 9})}),
+    ]
+    hashes = {other.hash for other in [config, *others]}
+    assert len(hashes) == len(others) + 1
+
+
+def test_time_to_decide_can_be_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = job_config(tmp_path, "eft")
+    charged = plain.model_copy(update={"charge_planning_time": True})
+    assert charged.hash != plain.hash
+    outcomes = [run_job(config) for config in (plain, charged)]
+    latencies = [one.result.means["latency"] for one in outcomes]
+    assert latencies[1] > latencies[0]
+    assert policy_labels([one.result for one in outcomes]) == [
+        "eft",
+        "eft (charge_planning_time=True)",
+    ]
+
+
+def test_means_leave_out_what_is_not_finite() -> None:
+    rows = [dict.fromkeys(("latency_ratio", "makespan"), 1.0) | _nothing() for _ in range(2)]
+    rows[1]["makespan"] = 3.0
+    assert means(rows) == {"latency_ratio": 1.0, "makespan": 2.0}
+
+
+def _nothing() -> dict[str, float]:
+    return {name: np.nan for name in MEANS if name not in ("latency_ratio", "makespan")}
+
+
+def test_counters_are_summed_and_leave_out_what_is_not_finite() -> None:
+    counters = [{"plans": 1.0, "bound": 2.5}, {"plans": 2.0, "bound": float("nan")}, {}]
+    assert total_counters(counters) == {"plans": 3.0, "bound": 2.5}
+
+
+def test_schedules_are_kept_of_small_medium_and_large_problems() -> None:
+    def sized(*counts: int) -> list[Problem]:
+        return [Problem.classical({f"s{i}": {"p": 1.0} for i in range(n)}, {}) for n in counts]
+
+    assert representatives(sized(9, 1, 5, 3, 7)) == [2, 3, 4, 0]
+    assert representatives(sized(4)) == [0]
+    assert representatives(sized(1001, 2)) == [1]
+
+
+def test_percentile_without_values() -> None:
+    assert percentile([], 50) == 0.0
+    assert percentile([1.0, 3.0], 50) == 2.0

@@ -1,0 +1,64 @@
+"""Figures: what is drawn follows from the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fate_gym.lab.jobs.schedules import Schedule, ShardRow
+from fate_gym.lab.report.figures.gantt import PHASES, gantt_figure
+from fate_gym.lab.report.figures.shares import ecdf_figure
+from fate_gym.lab.report.figures.style import policy_colours
+
+
+def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
+    row = {"load_s": 0.0, "transfer_s": 0.0, "prefill_s": 0.0, "noise": 1.0} | parts
+    return ShardRow(
+        schedule="a",
+        problem="p",
+        workflow="w",
+        stage="s",
+        model="m",
+        device=device,
+        queries=1,
+        start=start,
+        end=end,
+        decode_s=0.0,
+        load_s=row["load_s"],
+        transfer_s=row["transfer_s"],
+        prefill_s=row["prefill_s"],
+        noise=row["noise"],
+    )
+
+
+def test_a_shard_is_drawn_phase_by_phase() -> None:
+    shard = _shard("d1", 1.0, 11.0, load_s=2.0, transfer_s=1.0, prefill_s=1.0, noise=2.0)
+    tool = _shard("", 0.0, 5.0)
+    figure = gantt_figure({"a": Schedule("p", ["d0", "d1"], [shard, tool])})
+    (axes,) = figure.axes
+    spans = {
+        phase: [(p.vertices[0, 0], p.vertices[1, 0]) for p in collection.get_paths()]
+        for phase, collection in zip(PHASES, axes.collections, strict=True)
+    }
+    assert spans == {
+        "load": [(1.0, 5.0)],
+        "transfer": [(1.0, 3.0)],
+        "prefill": [(5.0, 7.0)],
+        "decode": [(7.0, 11.0)],
+    }
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["d0", "d1"]
+
+
+def test_colours_are_distinct_for_the_best_and_grey_beyond() -> None:
+    names = ["fate", "round_robin", *(f"b{i}" for i in range(8))]
+    families = dict.fromkeys(names, "heuristic") | {"fate": "fate"}
+    colours = policy_colours(names, families)
+    assert len({colours[name] for name in names[:7]}) == 7
+    assert colours["b6"] == colours["b7"]
+
+
+def test_ecdf_ends_at_one() -> None:
+    values = {"a": np.array([0.5, 0.7]), "round_robin": np.ones(2)}
+    figure = ecdf_figure(values, policy_colours(list(values), dict.fromkeys(values, "x")))
+    line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("a"))
+    assert np.asarray(line.get_ydata())[-1] == pytest.approx(1.0)

@@ -1,0 +1,183 @@
+"""``report.html`` in a real browser: figures, filters, keyboard, themes, a phone, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fate_gym.lab.jobs.find import find_jobs
+from fate_gym.lab.report.compute import compute_report
+from fate_gym.lab.report.figures.draw import FIGURES
+from fate_gym.lab.report.page.data import page_data
+from fate_gym.lab.report.page.render import render_page
+from tests.lab.conftest import Run
+
+CHROMIUM = Path("/usr/bin/chromium")
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgb = (colour) => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+  const light = (colour) => { const [r, g, b] = rgb(colour).map(v => { v /= 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = (node) => { for (; node; node = node.parentElement) {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (colour !== 'rgba(0, 0, 0, 0)') return colour; } return 'white'; };
+  const faults = [];
+  for (const node of document.querySelectorAll(
+      'h1,h2,p,td,th,button,label,figcaption,li,text,code')) {
+    if (!node.textContent.trim() || !node.getClientRects().length) continue;
+    const style = getComputedStyle(node);
+    const a = light(node.tagName === 'text' ? style.fill : style.color), b = light(ground(node));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faults.push(`${node.tagName} ${node.textContent.slice(0, 30)} ${ratio}`);
+  }
+  return faults; }"""
+
+
+@pytest.fixture(scope="module")
+def root(sweep: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep of two suites, of which the second is a copy."""
+    root = Path(shutil.copytree(sweep.root, tmp_path_factory.mktemp("page") / "grid"))
+    shutil.copytree(root / "smoke", root / "other")
+    for path in (root / "other").glob("*/*/result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"suite": "other", "suite_hash": "ffffffff"}))
+    (root / "report.html").write_text(render_page(compute_report(root)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        assert not os.environ.get("CI"), "CI installs chromium: make browser"
+        pytest.skip("needs Debian's chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = "--no-sandbox --disable-gpu --disable-background-networking --no-first-run"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags.split())
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def page(request: pytest.FixtureRequest, browser: Any, root: Path) -> Iterator[Any]:
+    """The open page; complains at the end about anything on the console or the network."""
+    context = browser.new_context(
+        viewport={"width": 390 if request.param == "phone" else 1280, "height": 900},
+        color_scheme="dark" if request.param == "dark" else "light",
+    )
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"file://{root}/report.html")
+    yield page
+    context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+def test_figures_render_with_words_for_those_who_cannot_see_them(page: Any) -> None:
+    for name in FIGURES:
+        figure = page.locator(f"#fig-{name}")
+        if name == "axis":  # no experiment asks for it
+            assert figure.is_hidden()
+            continue
+        picture = figure.locator("svg").first
+        size = picture.bounding_box()
+        assert size["width"] > 250 and size["height"] > 60, name
+        assert len(picture.get_attribute("aria-label")) > 40
+        assert picture.locator("text").count() > 3
+        assert "NaN" not in picture.inner_html() and "undefined" not in picture.inner_html()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_filters_change_what_is_shown(page: Any, root: Path) -> None:
+    rows = page.locator("#summary tbody tr:not(.runs)")
+    counts = {text.split("\t")[0].strip(): text.split("\t")[1] for text in rows.all_inner_texts()}
+    assert counts == {"heft": "8", "eft": "8", "round_robin": "8"}
+    page.select_option("#suite", "other")
+    assert rows.first.locator("td").first.inner_text() == "4"
+    page.select_option("#family", label="srasearch")
+    assert rows.first.locator("td").first.inner_text() == "2"
+    report = compute_report(root).sweep.rows
+    chosen = report[(report["suite"] == "other") & (report["family"] == "srasearch")]
+    expected = chosen[chosen["policy"] == "heft"]["latency_ratio"].mean()
+    shown = page.locator("#row-0 .ci > span").inner_text()
+    assert float(re.match(r"[\d.]+", shown)[0]) == pytest.approx(expected, abs=6e-4)  # type: ignore[index]
+    assert page.locator("#workflows tbody tr").count() == 2
+
+    page.select_option("#family", label="all families")
+    page.fill("#find", "epigenomics")
+    assert page.locator("#workflows tbody tr").count() == 2
+    lines = page.locator("#fig-ecdf path").count()
+    page.click("#picker > summary")
+    page.click(".chip:has-text('eft') >> nth=0")
+    assert page.locator("#fig-ecdf path").count() == lines - 1
+    page.keyboard.press("Escape")
+    assert not page.locator("#chips").is_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_it_can_be_used_without_a_mouse(page: Any, root: Path) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator("#summary thead button").first.focus()
+    page.keyboard.press("Enter")
+    firsts = page.locator("#summary tbody th .expand").all_inner_texts()
+    assert firsts == sorted(firsts)
+    page.locator("#summary tbody .expand").first.focus()
+    page.keyboard.press("Enter")
+    links = page.locator("tr.runs:not([hidden]) a[href$='result.json']")
+    assert links.count() == 4  # two suites, two seeds
+    for link in links.all():
+        assert (root / link.get_attribute("href")).exists()
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_schedules_can_be_chosen_and_pointed_at(page: Any) -> None:
+    gantt = page.locator("#fig-gantt")
+    gantt.locator("select").nth(1).select_option("round_robin")
+    assert gantt.locator("svg").first.get_attribute("aria-label").count("round_robin") >= 1
+    gantt.locator("svg g rect").first.hover()
+    assert "load" in page.locator("#tip").inner_text()
+
+
+def test_numbers_of_the_page_are_those_of_the_summary(root: Path) -> None:
+    report = compute_report(root)
+    data = page_data(report)
+    for shown, row in zip(data["summaries"][""], report.summary, strict=True):
+        columns = ("latency_ratio", "latency_ratio_lo", "latency_ratio_hi")
+        assert tuple(shown[column] for column in columns) == row.latency_ratio
+    assert len(data["runs"]) == len(find_jobs(root)) == 12
+    assert len(data["values"]["latency_ratio"]) == len(report.sweep.rows) == 24
+    assert max(data["values"]["key"]) + 1 == len(data["keys"]["suite"]) == 8
+    schedule = data["gantts"][0]["schedules"][0]
+    assert max(schedule["end"]) == pytest.approx(schedule["makespan"])
+
+
+def test_text_of_a_user_cannot_leave_its_place(root: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(root, tmp_path / "copy"))
+    (copy / "sweep.yaml").write_text("report: {title: '</script><b>x'}\ncommands: [['<i>']]\n")
+    text = render_page(compute_report(copy))
+    assert "<b>x" not in text and "<i>" not in text
+    assert text.count("</script>") == 2
