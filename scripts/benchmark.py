@@ -2,8 +2,8 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, environment, workloads, saga, planners, memory, start, decisions; lab,
-comparison and training (some minutes; the last needs the extra rl) only when named.
+Sections: simulator, environment, workloads, saga, planners, memory, start, compile, decisions;
+lab, comparison and training (some minutes; the last needs the extra rl) only when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.
@@ -18,10 +18,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
@@ -29,8 +29,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import fate_gym
-from fate_gym.compiled import compiled
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
+from fate_gym.jit import Floats, Ints, kernel
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import write_result
@@ -46,11 +47,12 @@ from fate_gym.workloads import (
     topologies,
 )
 from policies import make_policy, policy_specs
-from policies.list_core import NO_PENALTY
-from policies.list_scheduling import ListScheduler
-from policies.offline import OfflineScheduler, plan_workflow
+from policies.list_scheduling.offline import OfflineScheduler, plan_workflow
+from policies.list_scheduling.policy import ListScheduler
+from policies.list_scheduling.rules import NO_PENALTY
 
 ROOT = Path(__file__).resolve().parent.parent
+Masks = Annotated[NDArray[np.int8], 2]
 
 
 def best_of(
@@ -71,10 +73,16 @@ def report(figure: str, value: str, goal: str = "") -> None:
     print(f"{figure:66} {value:>24}  {goal}", flush=True)
 
 
-def run_script(*words: str) -> float:
+def run_script(*words: str, environment: Mapping[str, str] | None = None) -> float:
     """Run a script of the project as a user does; seconds."""
     start = perf_counter()
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env=os.environ | dict(environment or {}),
+    )
     return perf_counter() - start
 
 
@@ -123,7 +131,7 @@ def simulator_figures() -> None:
     greedy = make_policy("eft")
     seconds = best_of(20, lambda: simulator.run(greedy))
     report("the same run of eft through the Python loop, with a trace", f"{seconds * 1e3:.3f} ms")
-    source, target = simulator.state, simulator.state
+    source, target = simulator.state.buffer, simulator.state.buffer.copy()
     seconds = best_of(2000, lambda: np.copyto(target, source))
     report(f"copy of a state ({source.nbytes} bytes)", f"{seconds * 1e6:.2f} us", "goal < 10 us")
     seconds = best_of(20, lambda: compile_problem(problem))
@@ -156,7 +164,8 @@ def heft_against_saga() -> None:
     available = np.zeros(machines)
 
     def ours() -> float:
-        plan = plan_workflow(compiled.buffer, 0, priority, NO_PENALTY, available=available, now=0.0)
+        arrays = compiled.arrays
+        plan = plan_workflow(arrays, 0, priority, NO_PENALTY, available=available, now=0.0)
         return float(plan.end.max())
 
     network = Network.create(
@@ -194,8 +203,8 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
     return np.array([rank[stage.id] for stage in workflow.stages])
 
 
-@compiled
-def draw_actions(masks: NDArray[np.int8], uniform: NDArray[Any], actions: NDArray[Any]) -> None:
+@kernel
+def draw_actions(masks: Masks, uniform: Floats, actions: Ints) -> None:
     """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
     for i in range(masks.shape[0]):
         legal = 0
@@ -264,7 +273,7 @@ def vector_steps_per_s(
 def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
     """Events of a lane's episode, which has just ended."""
     state, problem = envs.lane_state(lane)
-    shards = int(state.head[0]["shard_rows"])
+    shards = state.shard_rows
     gathered = int((state.stages["shards"] > 1).sum())
     return 2 * shards + gathered + int(problem.workflows.size)
 
@@ -292,9 +301,9 @@ def environment_figures() -> None:
     reference = max(cart)
     report("CartPole-v1, one process", f"{reference:,.0f} steps/s")
     report("single environment", f"{max(single):,.0f} steps/s")
-    report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.2")
+    report("  ratio to CartPole", f"{max(single) / reference:.2f}", "goal >= 0.35")
     report("vector environment, 32 lanes", f"{max(vector):,.0f} steps/s")
-    report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 0.8")
+    report("  ratio to CartPole", f"{max(vector) / reference:.2f}", "goal >= 1.0")
     report("  state events", f"{max(events):,.0f} events/s")
     own = env.unwrapped
     assert isinstance(own, WorkflowSchedulingEnv)
@@ -433,7 +442,7 @@ def decision_times() -> None:
     for busy in (0, 6, 11):
         simulator = Simulator(compiled)
         for device in range(busy):
-            stage = next(s for s in simulator.ready if compiled.exec_seconds[s, device] < np.inf)
+            stage = next(s for s in simulator.ready if compiled.clean_seconds[s, device] < np.inf)
             simulator.place(stage, (device,))
         starts.append(simulator)
     goals = {"heuristic": 1.0, "list scheduling": 1.0, "proxy": 10.0}
@@ -477,6 +486,26 @@ def comparison() -> None:
         options = ("experiment=baselines", "suite=real_dag", "tracking=none")
         seconds = run_script("scripts/evaluate.py", *options, f"paths.runs={folder}")
     report("all baselines on real_dag, one seed, all cores", f"{seconds:.0f} s", "goal < 600 s")
+
+
+def compile_figures() -> None:
+    """Compiling from nothing into a store of its own: every kernel; what a first step needs."""
+    everything = ("-m", "fate_gym.jit", "fate_gym", "policies")
+    step = (
+        "import gymnasium, fate_gym; env = gymnasium.make(fate_gym.ENV_ID, problem='smoke'); "
+        "_, info = env.reset(seed=0); env.step(env.action_space.sample(mask=info['action_mask']))"
+    )
+    for figure, words, goal in (
+        ("compile every kernel", everything, "goal < 120 CPU s"),
+        ("gymnasium.make to the first step, nothing compiled", ("-c", step), "goal < 20 s"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            wall = run_script(*words, environment={"FATE_GYM_CACHE": folder})
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            report(figure, f"{wall:.0f} s, {cpu:.0f} CPU s", goal)
+            report("  again", f"{run_script(*words, environment={'FATE_GYM_CACHE': folder}):.1f} s")
 
 
 def cold_start() -> None:
@@ -564,6 +593,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "planners": planner_figures,
     "memory": memory_figure,
     "start": cold_start,
+    "compile": compile_figures,
     "decisions": decision_times,
     "lab": lab_figures,
     "comparison": comparison,

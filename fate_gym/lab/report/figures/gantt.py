@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
 from fate_gym.lab.report.figures.style import TEXT, canvas
+from fate_gym.sim.phases import phases
 
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
 """Colours of the four phases of a shard, in the order in which they happen."""
@@ -81,13 +82,11 @@ def _draw_schedule(
             key=lambda row: row["start"],
         )
         for row in shards:
-            load, transfer = row["load_s"] * row["noise"], row["transfer_s"] * row["noise"]
-            begin = row["start"] + max(load, transfer)
-            middle = begin + row["prefill_s"] * row["noise"]
-            spans["load"].append((row["start"], load, y - 0.38, 0.38))
-            spans["transfer"].append((row["start"], transfer, y, 0.38))
-            spans["prefill"].append((begin, middle - begin, y - 0.38, 0.76))
-            spans["decode"].append((middle, row["end"] - middle, y - 0.38, 0.76))
+            start, loaded, moved, begin, prefilled, end = map(float, phases(row, False))
+            spans["load"].append((start, loaded - start, y - 0.38, 0.38))
+            spans["transfer"].append((start, moved - start, y, 0.38))
+            spans["prefill"].append((begin, prefilled - begin, y - 0.38, 0.76))
+            spans["decode"].append((prefilled, end - prefilled, y - 0.38, 0.76))
         _write_letters(axes, shards, y, letters, 0.012 * horizon)
     for phase, colour in PHASES.items():
         _draw_spans(axes, spans[phase], colour)

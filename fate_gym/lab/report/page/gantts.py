@@ -6,6 +6,7 @@ from typing import Any
 
 from fate_gym.lab.jobs.schedules import Schedule, read_schedules
 from fate_gym.lab.report.compute import Report
+from fate_gym.sim.phases import phases
 
 _SHARDS = 30_000
 """Most shards of all schedules that a page carries; about 50 bytes each."""
@@ -43,6 +44,7 @@ def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
     device = {name: number for number, name in enumerate(schedule.devices)}
     # The host, on which tools run, is not drawn.
     rows = [row for row in schedule.shards if row["device"] in device]
+    spans = [phases(row, False) for row in rows]
     models, stages = entry["models"], entry["stages"]
     return {
         "makespan": schedule.end,
@@ -50,8 +52,8 @@ def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
         "model": [models.setdefault(row["model"], len(models)) for row in rows],
         "stage": [stages.setdefault(row["stage"], len(stages)) for row in rows],
         "start": [row["start"] for row in rows],
-        "load": [row["load_s"] * row["noise"] for row in rows],
-        "move": [row["transfer_s"] * row["noise"] for row in rows],
-        "fill": [row["prefill_s"] * row["noise"] for row in rows],
+        "load": [float(one.loaded - one.start) for one in spans],
+        "move": [float(one.moved - one.start) for one in spans],
+        "fill": [float(one.prefilled - one.begin) for one in spans],
         "end": [row["end"] for row in rows],
     }
