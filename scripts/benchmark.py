@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
 from fate_gym.jit import Floats, Ints, kernel
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import write_result
