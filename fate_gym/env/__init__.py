@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fate_gym.env.adapter import PolicyAdapter
-    from fate_gym.env.env import EnvState, Observation, WorkflowSchedulingEnv
+    from fate_gym.env.env import WorkflowSchedulingEnv
+    from fate_gym.env.episode import EnvState
     from fate_gym.env.observer import Observer
+    from fate_gym.env.output import Observation
     from fate_gym.env.source import ProblemSource
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
     from fate_gym.env.wrappers import (
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "EnvState": "env",
+    "EnvState": "episode",
     "FlatObservation": "wrappers",
     "GraphObservation": "wrappers",
     "MaskedObservation": "wrappers",
-    "Observation": "env",
+    "Observation": "output",
     "Observer": "observer",
     "PolicyAdapter": "adapter",
     "ProblemSource": "source",

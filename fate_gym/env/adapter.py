@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, SupportsFloat
+from typing import Any
 
 import gymnasium
 
-from fate_gym.env.env import Observation, WorkflowSchedulingEnv
+from fate_gym.env.env import Step, WorkflowSchedulingEnv
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, Trace
-
-Outcome = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
 
 
 class PolicyAdapter:
@@ -82,7 +80,7 @@ class PolicyAdapter:
         self.retentions += len(found)
         return found
 
-    def step(self, env: gymnasium.Env[Any, Any]) -> Outcome:
+    def step(self, env: gymnasium.Env[Any, Any]) -> Step:
         """Play the policy's next decision; returns what ``env.step`` does.
 
         Raises:
@@ -94,7 +92,7 @@ class PolicyAdapter:
         action = None if then else self._env.action_of(assignment, exact=True)
         if action is not None:
             self.actions += 1
-            outcome: Outcome = env.step(action)
+            outcome: Step = env.step(action)
             return outcome
         if assignment is None:
             raise IllegalActionError(

@@ -1,9 +1,8 @@
-"""What the environment's documentation says of features, made from `fate_gym.env.features`.
+"""What the environment's documentation says, made from its docstring and `fate_gym.env.features`.
 
     python -m fate_gym.env.docs
 
-brings docs/environment.md up to date: the part between its markers is the class's docstring. A
-test fails while the two differ.
+brings docs/environment.md up to date: the part between its markers. A test fails while it is not.
 """
 
 from __future__ import annotations
@@ -13,11 +12,16 @@ import re
 import sys
 from pathlib import Path
 
+from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, Group
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "environment.md"
 BEGIN = "<!-- begin: the docstring of WorkflowSchedulingEnv, by python -m fate_gym.env.docs -->"
 END = "<!-- end -->"
+
+_SCALINGS = """\
+M is ``max_models``. Scalings: a *flag* is 0 or 1; a *share* lies in [0, 1] by itself; *half at c*
+is ``x / (x + c)``; *signed, half at c* is ``x / (|x| + c)``."""
 
 
 def feature_tables() -> str:
@@ -44,19 +48,18 @@ def _table(group: Group) -> str:
     return "\n".join(lines)
 
 
-def docstring() -> str:
-    """The docstring of the environment, one heading deeper."""
-    from fate_gym.env.env import WorkflowSchedulingEnv
-
+def generated() -> str:
+    """The docstring of the environment, one heading deeper, and the features."""
     text = inspect.getdoc(WorkflowSchedulingEnv) or ""
-    return re.sub("^##", "###", text, flags=re.MULTILINE)
+    deeper = re.sub("^##", "###", text, flags=re.MULTILINE)
+    return f"{deeper}\n\n### Features\n{_SCALINGS}\n\n{feature_tables()}"
 
 
 def page(text: str) -> str:
     """The page with its generated part brought up to date."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{docstring()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{generated()}\n\n{END}{after}"
 
 
 def main() -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, SupportsFloat, SupportsIndex
 
 import gymnasium
@@ -12,42 +11,22 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from fate_gym.compiled import plain
-from fate_gym.env import play
-from fate_gym.env.docs import feature_tables
-from fate_gym.env.layout import FRAME_HEAD, FrameView, frame_view
-from fate_gym.env.observation import observe
+from fate_gym.env import actions, play
+from fate_gym.env.episode import EnvState, Reference, choose_episode, episode_metrics
+from fate_gym.env.options import parse_options
+from fate_gym.env.output import Observation, Words
+from fate_gym.env.render import RENDER_MODES, Renderer
+from fate_gym.env.schema import RunArrays
 from fate_gym.env.source import Instance, ProblemSource, Source
-from fate_gym.env.spec import MASK, Spec, parse_options
-from fate_gym.errors import IllegalActionError, InputError, near_matches
-from fate_gym.sim import (
-    Assignment,
-    CompiledProblem,
-    DecisionView,
-    Retention,
-    Simulator,
-    Trace,
-)
-from fate_gym.sim.layout import Buffer, Log
-from fate_gym.sim.simulator import MAX_SEED, Moment
+from fate_gym.env.spec import MASK
+from fate_gym.errors import InputError, near_matches
+from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Retention, Simulator, Trace
 
-Observation = dict[str, NDArray[Any]]
-Reference = Callable[[Any, int], float]
-"""From a compiled problem and the seed of the noise to a makespan to compare with, seconds."""
-
-RENDER_MODES = ("ansi", "rgb_array", "human")
+Step = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
+# Called without checks of their arguments.
+_ENTER: Any = play.enter
+_STEP: Any = play.step
 _METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}
-
-
-@dataclass(frozen=True, eq=False)
-class EnvState:
-    """A moment of an episode, to go back to (`WorkflowSchedulingEnv.restore`)."""
-
-    spec: Spec
-    instance: Instance
-    moment: Moment
-    frame: Buffer
-    random: Mapping[str, Any]
 
 
 class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
@@ -100,11 +79,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
 
     Durations are estimates: nothing of the noise, of running stages' true ends, of choices not
     made yet, of failures to come or of workflows still to come is shown, but for the models of
-    the problem, which are told apart by number. M is ``max_models``. Scalings: a *flag* is 0 or
-    1; a *share* lies in [0, 1] by itself; *half at c* is ``x / (x + c)``; *signed, half at c* is
-    ``x / (|x| + c)``.
-
-    {features}
+    the problem, which are told apart by number. Every feature, with index, meaning, unit, scaling
+    and range: "Features" in docs/environment.md, or `fate_gym.env.docs.feature_tables`.
 
     ## Rewards
     In units of `reward_scale` seconds, by default an estimate of each problem's makespan.
@@ -193,16 +169,14 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             )
         self.render_mode = render_mode
         self.source = Source(problem, self._options)
-        self.env_spec: Spec = self.source.spec
-        self._first_head = self.env_spec.head(0, 1)
+        self.env_spec = self.source.spec
         self.observation_space = self.env_spec.observation_space()
         self.action_space = self.env_spec.action_space()
+        self._output = self.env_spec.output()
         self._reference = reference
         self._record = record
         self._instance: Instance | None = None
-        # What `fate_gym.env.render` keeps from one frame to the next.
-        self.chart: Any = None
-        self.screen: Any = None
+        self._renderer = Renderer(render_mode, _METADATA["render_fps"])
 
     # --- Gymnasium ---
 
@@ -220,40 +194,34 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         """
         super().reset(seed=seed)
         instance, noise = choose_episode(self.source, self.np_random, seed, options)
-        self._take(instance, noise)
-        out = self._new_output()
-        play.enter(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
-        observation = self._observation(out)
+        if self._instance is instance:
+            self._simulator.reset(noise)
+            self._ended = False
+        else:
+            self._take(instance, noise)
+        buffer = self._output.new()
+        _ENTER.entry(*self._run, buffer, 0)
+        observation = self._output.observation(buffer)
         if self.render_mode == "human":
             self.render()
-        return observation, self._info(observation)
+        return observation, _info(observation, self.time, invalid=False)
 
-    def step(
-        self, action: SupportsIndex
-    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: SupportsIndex) -> Step:
         """Place a stage or wait.
 
         Raises:
             IllegalActionError: the action is illegal and ``strict`` is set.
             ResetNeeded: the episode has not begun or has ended.
         """
-        instance = self._playing()
+        self._playing()
         number = _number(action)
         if self._options.strict:
-            self._check(number)
+            actions.check_action(self._run, number)
         # Shards that are lost when a device fails need room in the log.
         self._simulator.extend_log()
-        out = self._new_output()
-        play.step(
-            instance.compiled.buffer,
-            instance.facts,
-            self._state,
-            self._frame,
-            self._log,
-            out,
-            number,
-        )
-        return self._outcome(instance, out)
+        buffer = self._output.new()
+        outcome = _STEP.entry(*self._run, self._simulator.log, buffer, number)
+        return self._outcome(buffer, outcome)
 
     def render(self) -> Any:
         """The run so far as text, picture or window, by ``render_mode``.
@@ -261,33 +229,19 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         ``ansi`` gives a text, ``rgb_array`` an array (H, W, 3) of the same size for a whole
         episode, ``human`` shows that in a window, or prints the text where there is no display.
         """
-        from fate_gym.env.render import render
-
         self._playing(or_ended=True)
-        return render(self)
+        return self._renderer.render(self)
 
     def close(self) -> None:
-        if self.screen is not None:
-            from fate_gym.env.render import close
-
-            close(self)
+        self._renderer.close()
 
     # --- beyond Gymnasium ---
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(S P + 1,) the legal actions, as sb3-contrib asks for them."""
-        self._playing(or_ended=True)
-        frame = self._frame_view
-        mask = np.zeros(self.env_spec.actions, np.bool_)
-        shown = int(self._head["shown"])
-        widths = frame.widths.reshape(self._options.window, -1)
-        mask[: shown * self.env_spec.positions] = widths[frame.lines[:shown]].reshape(-1) > 0
-        mask[-1] = self._head["can_wait"]
-        return mask
+        return actions.legal_actions(self.arrays)
 
-    def place(
-        self, assignment: Assignment, *retentions: Retention
-    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def place(self, assignment: Assignment, *retentions: Retention) -> Step:
         """`step` for a placement that need not be among the actions.
 
         For policies that split queries in ways of their own, reach beyond the window, copy
@@ -298,19 +252,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             IllegalActionError: the simulator does not allow it.
             ResetNeeded: the episode has not begun or has ended.
         """
-        instance = self._playing()
+        self._playing()
         self._simulator.apply([assignment, *retentions])
-        out = self._new_output()
-        play.after(
-            instance.compiled.buffer,
-            instance.facts,
-            self._state,
-            self._frame,
-            self._log,
-            out,
-            assignment.stage,
-        )
-        return self._outcome(instance, out)
+        buffer = self._output.new()
+        outcome = play.after(*self._run, self._simulator.log, buffer, assignment.stage)
+        return self._outcome(buffer, outcome)
 
     def retain(self, retention: Retention) -> None:
         """Evict by these values from now on (`Simulator.retain`); no time passes.
@@ -328,10 +274,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             IllegalActionError: the action is not legal now.
         """
         self._playing()
-        self._check(action)
-        if action == self.env_spec.actions - 1:
-            return None
-        return self._offered(action)
+        actions.check_action(self._run, action)
+        return actions.placement_of(self._run, action)
 
     def action_of(self, assignment: Assignment | None, *, exact: bool = False) -> int | None:
         """The action that does this; None if the window does not offer it. No assignment: wait.
@@ -343,22 +287,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
                 there are some) is taken.
         """
         self._playing()
-        if assignment is None:
-            return self.env_spec.actions - 1 if self._head["can_wait"] else None
-        slots = np.flatnonzero(self._frame_view.window == assignment.stage)
-        if not slots.size or assignment.migrate_from is not None:
-            return None
-        wanted = _pairs(assignment, exact)
-        first = int(slots[0]) * self.env_spec.positions
-        for action in range(first, first + self.env_spec.positions):
-            offered = self._offered(action)
-            if offered is None:
-                continue
-            if assignment.counts is None:
-                offered = Assignment(offered.stage, offered.devices)
-            if _pairs(offered, exact) == wanted:
-                return action
-        return None
+        return actions.action_of(self._run, assignment, exact=exact)
 
     @property
     def compiled(self) -> CompiledProblem:
@@ -372,21 +301,21 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return self._simulator.seed
 
     @property
+    def arrays(self) -> RunArrays:
+        """The live arrays of the run, for compiled code that looks at placements."""
+        self._playing(or_ended=True)
+        return self._run
+
+    @property
     def window(self) -> list[int]:
         """The stages of the window, slot by slot; shorter than S when fewer are ready."""
-        self._playing(or_ended=True)
-        return [int(s) for s in self._frame_view.window if s >= 0]
+        episode = self.arrays.episode
+        return [int(s) for s in episode.window[: episode.shown]]
 
     @property
     def reward_unit(self) -> float:
         """Seconds that one unit of reward stands for in this episode."""
-        return self._playing(or_ended=True).unit
-
-    @property
-    def frame(self) -> Buffer:
-        """The frame (`fate_gym.env.layout`), live: for compiled code that looks at placements."""
-        self._playing(or_ended=True)
-        return self._frame
+        return self.arrays.facts.unit
 
     @property
     def ended(self) -> bool:
@@ -397,8 +326,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     @property
     def time(self) -> float:
         """Simulated seconds."""
-        self._playing(or_ended=True)
-        return self._simulator.now
+        return self.arrays.state.now
 
     def view(self) -> DecisionView:
         """What a policy sees of this moment."""
@@ -424,7 +352,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             self.env_spec,
             self._playing(or_ended=True),
             self._simulator.moment(),
-            self._frame.copy(),
+            self._run.episode.copy(),
+            self._run.placements.copy(),
             self.np_random.bit_generator.state,
         )
 
@@ -441,113 +370,64 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
                 item="restore",
                 remedy="restore a state that an environment made alike has given",
             )
-        instance = state.instance
-        self._take(instance, state.moment.seed, fresh=False)
+        if self._instance is not state.instance:
+            self._take(state.instance, state.moment.seed)
         self._simulator.resume(state.moment)
-        self._frame[:] = state.frame
+        episode = self._run.episode
+        episode.buffer[:] = state.episode.buffer
+        self._run.placements.buffer[:] = state.placements.buffer
         self.np_random.bit_generator.state = dict(state.random)
-        self._ended = bool(self._head["ended"])
-        out = self._new_output()
-        observe(instance.compiled.buffer, instance.facts, self._state, self._frame, out)
-        observation = self._observation(out)
-        return observation, self._info(observation)
+        self._ended = bool(episode.ended)
+        buffer = self._output.new()
+        play.look(*self._run, buffer, 0)
+        observation = self._output.observation(buffer)
+        return observation, _info(observation, self.time, invalid=bool(episode.invalid))
 
-    # Views into buffers do not survive copying: what they show is kept, and they are made anew.
+    # Compiled code knows arrays by their addresses: a copy of the environment has its own.
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {
-            key: value
-            for key, value in self.__dict__.items()
-            if key
-            not in (
-                "_instance", "_simulator", "_state", "_log",
-                "_frame", "_frame_view", "_head", "_ended",
-            )
-        }  # fmt: skip
-        saved = self.state() if self._instance is not None else None
-        return kept | {"chart": None, "screen": None, "_saved": saved}
+        run = ("_instance", "_simulator", "_run", "_ended", "_renderer")
+        kept = {key: value for key, value in self.__dict__.items() if key not in run}
+        return kept | {"_saved": self.state() if self._instance is not None else None}
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
         saved = kept["_saved"]
         self.__dict__.update({key: value for key, value in kept.items() if key != "_saved"})
+        self._renderer = Renderer(self.render_mode, _METADATA["render_fps"])
         self._instance = None
         if saved is not None:
             self.restore(saved)
 
     # --- inside ---
 
-    def _take(self, instance: Instance, seed: int, *, fresh: bool = True) -> None:
-        """Have a simulator of the problem, and a frame; both at the start when ``fresh``."""
-        if self._instance is not instance:
-            self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
-            self._simulator.play(self._adopt)
-            self._frame = np.zeros(instance.sizes[3], np.uint8)
-            self._frame[: FRAME_HEAD.itemsize] = self._first_head
-            self._frame_view: FrameView = plain(frame_view)(self._frame, instance.compiled.view)
-            self._head = self._frame[: FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
-            self._instance = instance
-        elif fresh:
-            self._simulator.reset(seed)
-            self._frame[:] = 0
-            self._frame[: FRAME_HEAD.itemsize] = self._first_head
-        self._simulator.seed = seed
+    def _take(self, instance: Instance, seed: int) -> None:
+        """Play another problem."""
+        self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
+        self._run = instance.run(self._simulator.state)
+        self._instance = instance
         self._ended = False
 
-    def _adopt(self, _: Buffer, state: Buffer, log: Log) -> float:
-        self._state, self._log = state, log
-        return 0.0
-
-    def _new_output(self) -> Buffer:
-        return np.empty(self.env_spec.bytes, np.uint8)
-
-    def _observation(self, out: Buffer) -> Observation:
-        return self.env_spec.arrays(out, None)
-
-    def _outcome(
-        self, instance: Instance, out: Buffer
-    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def _outcome(self, buffer: Words, outcome: play.Outcome) -> Step:
         """What `step` returns."""
-        head = self._head
-        self._ended = bool(head["ended"])
-        observation = self._observation(out)
-        info = self._info(observation)
+        reward, time, self._ended, invalid = outcome
+        observation = self._output.observation(buffer)
+        info = _info(observation, time, invalid=invalid)
         if self._ended:
-            info["metrics"] = episode_metrics(head, instance, self._simulator.seed, self._reference)
+            info["metrics"] = episode_metrics(
+                self._run, self._playing(or_ended=True), self._simulator.seed, self._reference
+            )
         if self.render_mode == "human":
             self.render()
-        return observation, float(head["gain"]), self._ended, False, info
-
-    def _offered(self, action: int) -> Assignment | None:
-        """The placement behind an action number, None if there is none."""
-        return self.env_spec.placement(self._frame_view, self.compiled, action)
-
-    def _info(self, observation: Observation) -> dict[str, Any]:
-        return {
-            MASK: observation[MASK].copy(),
-            "invalid_action": bool(self._head["invalid"]),
-            "time": float(self._head["time"]),
-        }
+        return observation, reward, self._ended, False, info
 
     def _playing(self, *, or_ended: bool = False) -> Instance:
         if self._instance is None or (self._ended and not or_ended):
             raise ResetNeeded("call reset() first: no episode is running")
         return self._instance
 
-    def _check(self, action: int) -> None:
-        wait = self.env_spec.actions - 1
-        if not 0 <= action <= wait:
-            raise IllegalActionError(f"{action} is not an action: they are 0 to {wait}")
-        if action == wait:
-            if not self._head["can_wait"]:
-                raise IllegalActionError(
-                    "waiting is illegal when no event lies ahead: place a ready stage"
-                )
-            return
-        if self._offered(action) is None:
-            slot, position = divmod(action, self.env_spec.positions)
-            raise IllegalActionError(
-                f"action {action}: slot {slot} of the window has no placement {position}"
-            )
+
+def _info(observation: Observation, time: float, *, invalid: bool) -> dict[str, Any]:
+    return {MASK: observation[MASK].copy(), "invalid_action": invalid, "time": time}
 
 
 def _number(action: SupportsIndex) -> int:
@@ -564,57 +444,4 @@ def _number(action: SupportsIndex) -> int:
     return number if abs(number) < 2**63 else -1
 
 
-def _pairs(assignment: Assignment, ordered: bool) -> list[tuple[int, int]]:
-    counts = assignment.counts or (0,) * len(assignment.devices)
-    pairs = list(zip(assignment.devices, counts, strict=True))
-    return pairs if ordered else sorted(pairs)
-
-
-def choose_episode(
-    source: Source,
-    rng: np.random.Generator,
-    seed: int | None,
-    options: Mapping[str, Any] | None,
-) -> tuple[Instance, int]:
-    """The problem and the seed of the noise of a new episode.
-
-    Raises:
-        InputError: an unknown option, or a problem that does not fit the spaces.
-    """
-    given = dict(options or {})
-    for name in given:
-        if name != "problem":
-            raise InputError(
-                f"unknown option {name!r}",
-                source="options of reset",
-                remedy="the only option is 'problem'",
-            )
-    instance = source.choose(given["problem"]) if "problem" in given else source.draw(rng)
-    noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
-    return instance, noise
-
-
-def episode_metrics(
-    head: Any, instance: Instance, seed: int, reference: Reference | None
-) -> dict[str, float]:
-    """What a finished episode was worth; for more, `WorkflowSchedulingEnv.trace`."""
-    workflows = instance.compiled.view.workflows
-    makespan = float(head["time"]) - instance.first_arrival
-    metrics = {
-        "makespan": makespan,
-        "latency_mean": float(head["ended_latency"]) / workflows.size,
-        "placements": int(head["placements"]),
-        "waits": int(head["waits"]),
-        "invalid_actions": int(head["invalid_steps"]),
-    }
-    if reference is not None:
-        metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
-    return metrics
-
-
-if WorkflowSchedulingEnv.__doc__ is not None:  # python -OO strips docstrings
-    WorkflowSchedulingEnv.__doc__ = WorkflowSchedulingEnv.__doc__.replace(
-        "{features}", feature_tables().replace("\n", "\n    ")
-    )
-
-__all__ = ["EnvState", "Observation", "WorkflowSchedulingEnv", "choose_episode", "episode_metrics"]
+__all__ = ["EnvState", "Observation", "WorkflowSchedulingEnv"]

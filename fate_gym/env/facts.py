@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled, plain
 from fate_gym.env.features import (
-    DEVICES,
+    DEVICE,
+    DEVICE_WIDTH,
     HALF_DEGREE,
     HALF_FLOPS,
     HALF_HOST_RATE,
@@ -21,25 +21,50 @@ from fate_gym.env.features import (
     HALF_TOKENS,
     HALF_TRANSFER,
     LONG,
+    STAGE,
     STAGE_WIDTH,
-    STAGES,
 )
-from fate_gym.env.layout import FACTS_HEAD, FACTS_HEAD_BYTES, FactsView, facts_bytes, facts_view
+from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, FactsArrays
+from fate_gym.env.spec import Spec
+from fate_gym.jit import kernel
+from fate_gym.kernel.schema import MODEL_STAGE, TOOL_STAGE, ProblemArrays
 from fate_gym.sim import CompiledProblem
-from fate_gym.sim.cost import batch_limit
-from fate_gym.sim.layout import (
-    MODEL_STAGE,
-    TOOL_STAGE,
-    Array,
-    Buffer,
-    ProblemView,
-    problem_view,
-)
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+_REWARDS = {"makespan": MAKESPAN, "latency": LATENCY, "shaped": SHAPED}
 
 
-def _window_order(p: ProblemView) -> NDArray[np.int64]:
+def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
+    """The facts of a problem in environments with these options and sizes."""
+    p = compiled.arrays
+    s, d, m = compiled.shape[:3]
+    options, models = spec.options, spec.limits.models
+    f = FactsArrays.allocate(
+        S=s, D=d, M=m, STAGE_F=STAGE_WIDTH + 2 * models, DEVICE_F=DEVICE_WIDTH + models
+    )
+    f.shards, f.positions, f.first_team = options.max_shards, spec.positions, spec.limits.devices
+    f.reward, f.discount = _REWARDS[options.reward], options.discount
+    f.penalty, f.time_scale = options.invalid_penalty, options.time_scale
+    eligible = np.isfinite(p.clean_seconds)
+    best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
+    f.stages["best"] = best
+    f.stages["position"][_window_order(p)] = np.arange(s)
+    f.stages["eligible"] = eligible.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        f.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)
+    f.pairs["speed"][~eligible] = 0.0
+    _longest_paths(p, f)
+    _fill_children(f, p, eligible)
+    f.scale = _scale(f, p)
+    f.unit = options.reward_scale or f.scale
+    f.first_arrival = p.workflows["arrival"].min()
+    _fill_stage_rows(f, p)
+    _fill_device_rows(f, p, eligible)
+    return f
+
+
+def _window_order(p: ProblemArrays) -> NDArray[np.int64]:
     """(S,) stages by the latest start with which their workflow takes twice as long as alone.
 
     Inside a workflow that is the order of upward ranks. Over workflows ranks alone would let a long
@@ -51,90 +76,51 @@ def _window_order(p: ProblemView) -> NDArray[np.int64]:
     return p.by_rank[np.argsort(latest[p.by_rank], kind="stable")]
 
 
-def problem_facts(compiled: CompiledProblem, models: int, time_scale: float) -> Buffer:
-    """The facts buffer of a problem (`fate_gym.env.layout`).
-
-    Args:
-        compiled: the problem.
-        models: L, the number of models that features tell apart.
-        time_scale: seconds at which a time is 0.5.
-    """
-    p = compiled.view
-    s, d, m = compiled.shape[:3]
-    buffer = np.zeros(facts_bytes(s, d, m, models), np.uint8)
-    buffer[:FACTS_HEAD_BYTES].view(FACTS_HEAD)["models"] = models
-    facts: FactsView = plain(facts_view)(buffer, p)
-    eligible = np.isfinite(p.clean_seconds)
-    best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
-    facts.stages["best"] = best
-    facts.stages["position"][_window_order(p)] = np.arange(s)
-    facts.stages["eligible"] = eligible.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        facts.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)
-    facts.pairs["speed"][~eligible] = 0.0
-    facts.pairs["can"] = eligible
-    _trace_paths(compiled.buffer, buffer)
-    _fill_children(facts, p, eligible)
-    facts.head["scale"] = _scale(facts, p)
-    facts.head["first_arrival"] = p.workflows["arrival"].min()
-    _fill_stage_rows(facts, p, models, time_scale)
-    _fill_device_rows(facts, p, eligible)
-    return buffer
-
-
-def _scale(facts: FactsView, p: ProblemView) -> float:
+def _scale(f: FactsArrays, p: ProblemArrays) -> float:
     """The longest path or the mean work of a device, whichever is more; seconds, positive."""
-    path = np.maximum.reduceat(facts.stages["path"], p.workflows["stages_from"]).max()
+    path = np.maximum.reduceat(f.stages["path"], p.workflows["stages_from"]).max()
     on_device = p.stages["kind"] != TOOL_STAGE
-    work = facts.stages["best"][on_device].sum() / p.devices.size
+    work = f.stages["best"][on_device].sum() / p.devices.size
     return float(max(path, work)) or 1.0
 
 
-@compiled
-def _trace_paths(problem: Buffer, facts: Buffer) -> None:
-    p = problem_view(problem)
-    f = facts_view(facts, p)
+@kernel
+def _longest_paths(p: ProblemArrays, f: FactsArrays) -> None:
     for i in range(p.topological.size - 1, -1, -1):
         s = p.topological[i]
-        stage = p.stages[s]
         tail = 0.0
-        for e in range(stage.children_from, stage.children_to):
+        for e in range(p.stages[s].children_from, p.stages[s].children_to):
             tail = max(tail, f.stages[p.edges[p.out_edges[e]].child].path)
         f.stages[s].path = f.stages[s].best + tail
-        if stage.kind == MODEL_STAGE:
-            tokens = stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens
-            f.stages[s].context = tokens * p.models[stage.model].kv
-            for d in range(p.devices.size):
-                f.pairs[s, d].batch = batch_limit(p, s, d)
 
 
-def _fill_children(facts: FactsView, p: ProblemView, eligible: Array) -> None:
+def _fill_children(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None:
     parent, child = p.edges["parent"], p.edges["child"]
     children = np.maximum(1, p.stages["children_to"] - p.stages["children_from"])
     model = p.stages["model"]
     with_model = model[child] >= 0
-    shares = np.zeros(facts.child_models.shape)
+    shares = np.zeros(f.child_models.shape)
     np.add.at(shares, (parent[with_model], model[child][with_model]), 1.0)
-    facts.child_models[:] = shares / children[:, None]
+    f.child_models[:] = shares / children[:, None]
     fit = np.zeros(eligible.shape)
     np.add.at(fit, parent, eligible[child])
-    facts.pairs["fit"] = fit / children[:, None]
+    f.pairs["fit"] = fit / children[:, None]
     inherits = (p.edges["same_model"] > 0) & (p.edges["inherited_tokens"] > 0)
     to = child[inherits]
     tokens = p.stages["queries"][to] * p.edges["inherited_tokens"][inherits]
     flops = 2.0 * p.models["active"][model[to]] * tokens
     saved = np.zeros(eligible.shape)
     np.add.at(saved, parent[inherits], eligible[to] * flops[:, None] / p.devices["flops"])
-    facts.pairs["saved"] = saved
+    f.pairs["saved"] = saved
 
 
 def _half(x: Any, half: float) -> Floats:
     return np.asarray(1.0 - half / (np.asarray(x, np.float64) + half))
 
 
-def _fill_stage_rows(facts: FactsView, p: ProblemView, models: int, time_scale: float) -> None:
+def _fill_stage_rows(f: FactsArrays, p: ProblemArrays) -> None:
     stages, edges = p.stages, p.edges
-    count, long = stages.size, LONG * time_scale
+    count, scale = stages.size, f.time_scale
     upward = stages["upward_rank"]
     first = p.workflows["stages_from"][stages["workflow"]]
     longest = np.maximum.reduceat(upward, p.workflows["stages_from"])[stages["workflow"]]
@@ -142,7 +128,8 @@ def _fill_stage_rows(facts: FactsView, p: ProblemView, models: int, time_scale: 
     has_model = model >= 0
     kv = np.where(has_model, p.models["kv"][model], 0.0) if p.models.size else np.zeros(count)
     weights = np.where(has_model, p.models["weight_bytes"][model], 0.0) if p.models.size else kv
-    context = stages["queries"] * facts.stages["context"] + stages["prefix_tokens"] * kv
+    own = stages["prompt_tokens"] + stages["inherited_tokens"] + stages["output_tokens"]
+    context = stages["queries"] * (own * kv) + stages["prefix_tokens"] * kv
     children = stages["children_to"] - stages["children_from"]
     arriving = np.bincount(edges["child"], weights=edges["bytes"], minlength=count)
     leaving = np.bincount(edges["parent"], weights=edges["bytes"], minlength=count)
@@ -160,12 +147,12 @@ def _fill_stage_rows(facts: FactsView, p: ProblemView, models: int, time_scale: 
         "prompt": _half(stages["prompt_tokens"], HALF_TOKENS),
         "inherited": _half(stages["inherited_tokens"], HALF_TOKENS),
         "output": _half(stages["output_tokens"], HALF_OUTPUT_TOKENS),
-        "best_seconds": _half(facts.stages["best"], time_scale),
-        "mean_seconds": _half(stages["mean_seconds"], time_scale),
-        "upward_rank": _half(upward, long),
+        "best_seconds": _half(f.stages["best"], scale),
+        "mean_seconds": _half(stages["mean_seconds"], scale),
+        "upward_rank": _half(upward, LONG * scale),
         "criticality": np.divide(upward, longest, out=np.ones(count), where=longest > 0),
-        "slack": _half(np.maximum(0.0, longest - stages["downward_rank"] - upward), long),
-        "reachability": facts.stages["eligible"] / p.devices.size,
+        "slack": _half(np.maximum(0.0, longest - stages["downward_rank"] - upward), LONG * scale),
+        "reachability": f.stages["eligible"] / p.devices.size,
         "weights": _half(weights, HALF_MEMORY),
         "context": _half(context, HALF_MEMORY),
         "parents": _half(stages["parents_to"] - stages["parents_from"], HALF_DEGREE),
@@ -177,14 +164,14 @@ def _fill_stage_rows(facts: FactsView, p: ProblemView, models: int, time_scale: 
         "chooses": stages["chooses"],
     }
     for name, value in values.items():
-        facts.stage_rows[:, STAGES.index(name)] = value
+        f.stage_rows[:, getattr(STAGE, name)] = value
     numbers = np.flatnonzero(has_model)
-    facts.stage_rows[numbers, STAGE_WIDTH + model[numbers]] = 1.0
-    at = STAGE_WIDTH + models
-    facts.stage_rows[:, at : at + p.models.size] = facts.child_models
+    f.stage_rows[numbers, STAGE_WIDTH + model[numbers]] = 1.0
+    at = STAGE_WIDTH + (f.stage_rows.shape[1] - STAGE_WIDTH) // 2
+    f.stage_rows[:, at : at + p.models.size] = f.child_models
 
 
-def _fill_device_rows(facts: FactsView, p: ProblemView, eligible: Array) -> None:
+def _fill_device_rows(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None:
     devices = p.devices
     count = devices.size
     others = ~np.eye(count, dtype=np.bool_)
@@ -206,7 +193,7 @@ def _fill_device_rows(facts: FactsView, p: ProblemView, eligible: Array) -> None
         "hosts_models": hosted[: p.models.size].sum(axis=0) / max(1, p.models.size),
     }
     for name, value in values.items():
-        facts.device_rows[:, DEVICES.index(name)] = value
+        f.device_rows[:, getattr(DEVICE, name)] = value
 
 
 __all__ = ["problem_facts"]

@@ -8,16 +8,17 @@ Every feature is finite and bounded. There are four scalings:
   1 for very much. Ranks survive, no cap has to be guessed, and the infinite is 1.
 * signed, half at c: ``x / (|x| + c)``, in [-1, 1].
 
-``time_scale`` is an option of the environment, in seconds. The constants below are the column
-numbers; compiled code is built on them.
+``time_scale`` is an option of the environment, in seconds. Compiled code names a column as
+``CANDIDATE.turn``.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fate_gym.compiled import inlined
+from fate_gym.jit import inlined
 
 HALF_TOKENS = 1000.0
 HALF_OUTPUT_TOKENS = 200.0
@@ -61,7 +62,7 @@ class Group:
         key: name in the observation.
         rows: what a row stands for.
         features: the columns that every problem has.
-        per_model: what is told for each model after them, one column a model.
+        per_model: what follows for each model, one column per model.
     """
 
     key: str
@@ -72,6 +73,11 @@ class Group:
     def index(self, name: str) -> int:
         """The column of a feature."""
         return [feature.name for feature in self.features].index(name)
+
+    def numbers(self) -> Any:
+        """A named tuple of the column numbers, which compiled code can use."""
+        names = [feature.name for feature in self.features]
+        return namedtuple(self.key, names)(*range(len(names)))
 
     def width(self, models: int) -> int:
         """Columns when up to ``models`` models are shown."""
@@ -262,7 +268,7 @@ NODES = Group(
         _flag("waiting", "a parent has not ended, or no device that can run it is up"),
         _flag("ready", "it can be placed"),
         _flag("placed", "it is queued or running"),
-        _flag("ended", "it is done, or it was drawn not to live"),
+        _flag("ended", "it is done, or its branch was not taken"),
         _share("lives", "probability that it lives, given what has been drawn"),
         _share("slot", "(number of its slot in the window + 1) / slots; 0: not shown"),
     ),
@@ -284,62 +290,5 @@ CANDIDATE_WIDTH = len(CANDIDATES.features)
 GLOBAL_WIDTH = len(GLOBALS.features)
 NODE_WIDTH = len(NODES.features)
 
-STAGE_READY_FOR = STAGES.index("ready_for")
-STAGE_AGE = STAGES.index("age")
-STAGE_RESIDENT = STAGES.index("resident")
-STAGE_PREFIX_CACHED = STAGES.index("prefix_cached")
-STAGE_BEST_END = STAGES.index("best_end")
-STAGE_CHILDREN_LIVE = STAGES.index("children_live")
-
-DEVICE_IDLE = DEVICES.index("idle")
-DEVICE_QUEUE = DEVICES.index("queue")
-DEVICE_WEIGHTS = DEVICES.index("weights")
-DEVICE_KV = DEVICES.index("kv")
-DEVICE_FREE = DEVICES.index("free")
-DEVICE_PREFIX_HITS = DEVICES.index("prefix_hits")
-DEVICE_DEMAND = DEVICES.index("demand")
-DEVICE_UP = DEVICES.index("up")
-
-CANDIDATE_DEVICES = CANDIDATES.index("devices")
-CANDIDATE_TURN = CANDIDATES.index("turn")
-CANDIDATE_LOAD = CANDIDATES.index("load")
-CANDIDATE_TRANSFER = CANDIDATES.index("transfer")
-CANDIDATE_PREFILL = CANDIDATES.index("prefill")
-CANDIDATE_DECODE = CANDIDATES.index("decode")
-CANDIDATE_END = CANDIDATES.index("end")
-CANDIDATE_LATER = CANDIDATES.index("later")
-CANDIDATE_BEHIND = CANDIDATES.index("behind")
-CANDIDATE_OCCUPIED = CANDIDATES.index("occupied")
-CANDIDATE_SPEED = CANDIDATES.index("speed")
-CANDIDATE_RESIDENT = CANDIDATES.index("resident")
-CANDIDATE_PREFIX_HIT = CANDIDATES.index("prefix_hit")
-CANDIDATE_CONTEXT_HIT = CANDIDATES.index("context_hit")
-CANDIDATE_MOVED = CANDIDATES.index("moved")
-CANDIDATE_EVICTED_KV = CANDIDATES.index("evicted_kv")
-CANDIDATE_EVICTED_WEIGHTS = CANDIDATES.index("evicted_weights")
-CANDIDATE_CHILDREN_FIT = CANDIDATES.index("children_fit")
-CANDIDATE_CHILDREN_RESIDENT = CANDIDATES.index("children_resident")
-CANDIDATE_CHILDREN_SAVED = CANDIDATES.index("children_saved")
-CANDIDATE_DEMAND = CANDIDATES.index("demand")
-
-GLOBAL_NOW = GLOBALS.index("now")
-GLOBAL_CAN_WAIT = GLOBALS.index("can_wait")
-GLOBAL_SHOWN = GLOBALS.index("shown")
-GLOBAL_HIDDEN = GLOBALS.index("hidden")
-GLOBAL_WORKFLOWS = GLOBALS.index("workflows")
-GLOBAL_STAGES_LEFT = GLOBALS.index("stages_left")
-GLOBAL_DONE = GLOBALS.index("done")
-GLOBAL_BUSY = GLOBALS.index("busy")
-GLOBAL_MEAN_QUEUE = GLOBALS.index("mean_queue")
-GLOBAL_LONGEST_QUEUE = GLOBALS.index("longest_queue")
-GLOBAL_PATH_LEFT = GLOBALS.index("path_left")
-GLOBAL_WORK_LEFT = GLOBALS.index("work_left")
-GLOBAL_UNCERTAINTY = GLOBALS.index("uncertainty")
-GLOBAL_EAGER = GLOBALS.index("eager")
-GLOBAL_LENGTH_UNCERTAINTY = GLOBALS.index("length_uncertainty")
-GLOBAL_FAILING = GLOBALS.index("failing")
-GLOBAL_UP = GLOBALS.index("up")
-
-NODE_STATUS = NODES.index("waiting")
-NODE_LIVES = NODES.index("lives")
-NODE_SLOT = NODES.index("slot")
+STAGE, DEVICE, CANDIDATE = STAGES.numbers(), DEVICES.numbers(), CANDIDATES.numbers()
+GLOBAL, NODE = GLOBALS.numbers(), NODES.numbers()

@@ -7,19 +7,14 @@ the two bit for bit.
 
 from __future__ import annotations
 
-import numpy as np
-
-from fate_gym.compiled import compiled, plain
-from fate_gym.env import play
-from fate_gym.env.env import Observation
-from fate_gym.env.layout import FRAME_HEAD, FrameView, facts_view, frame_view
-from fate_gym.env.observation import observe
-from fate_gym.env.reward import survey
+from fate_gym.env import actions, play
+from fate_gym.env.options import EnvOptions
+from fate_gym.env.output import Observation
+from fate_gym.env.schema import RunArrays
 from fate_gym.env.source import Instance
-from fate_gym.env.spec import EnvOptions, Limits, Spec
+from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import IllegalActionError
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView
-from fate_gym.sim.layout import Buffer, problem_view, state_view
 
 
 class Observer:
@@ -39,33 +34,29 @@ class Observer:
     ) -> None:
         self.spec = Spec(options, Limits.of(compiled) if limits is None else limits)
         self._instance = Instance(compiled, self.spec)
-        self._frame: Buffer = np.zeros(self.spec.frame_bytes(compiled), np.uint8)
-        self.reset()
-        # Its sizes stand in the frame's head.
-        self._frame_view: FrameView = plain(frame_view)(self._frame, compiled.view)
-        self._out: Buffer = np.zeros(self.spec.bytes, np.uint8)
-        self._observation: Observation = self.spec.arrays(self._out, None)
+        output = self.spec.output()
+        self._buffer = output.new()
+        self._observation = output.observation(self._buffer)
+        self._run: RunArrays | None = None
 
     def reset(self) -> None:
         """Before the first decision of a new run."""
-        self._frame[:] = 0
-        self._frame[: FRAME_HEAD.itemsize] = self.spec.head(0, 1)
-        self._begun = False
+        self._run = None
 
     @property
-    def frame(self) -> Buffer:
-        """The frame (`fate_gym.env.layout`) of the last observation; for compiled code."""
-        return self._frame
+    def arrays(self) -> RunArrays:
+        """The arrays of the run as of the last observation, for compiled code."""
+        assert self._run is not None, "nothing has been observed"
+        return self._run
 
     def observe(self, view: DecisionView) -> Observation:
         """What the environment would show now. The arrays are written anew by the next call."""
         # The live state: what it must not show (noise, arrivals to come) the features leave out.
-        buffers = self._instance.compiled.buffer, self._instance.facts, view._buffer, self._frame
-        if self._begun:
-            _look(*buffers, self._out)
+        if self._run is None:
+            self._run = self._instance.run(view.state)
+            play.enter(*self._run, self._buffer, 0)
         else:
-            play.enter(*buffers, self._out)
-            self._begun = True
+            play.look(*self._run._replace(state=view.state), self._buffer, 0)
         return self._observation
 
     def take(self, action: int) -> Assignment | None:
@@ -74,32 +65,14 @@ class Observer:
         Raises:
             IllegalActionError: the action is illegal.
         """
-        if action == self.spec.actions - 1 and self._observation["action_mask"][action]:
+        run = self.arrays
+        if action == actions.wait_action(run) and run.episode.can_wait:
             return None
-        assignment = self.spec.placement(self._frame_view, self._instance.compiled, action)
+        assignment = actions.placement_of(run, action)
         if assignment is None:
             raise IllegalActionError(f"action {action} is illegal")
-        compiled = self._instance.compiled
-        _note(compiled.buffer, self._instance.facts, self._frame, assignment.stage)
+        play.note(run.facts, run.episode, assignment.stage)
         return assignment
-
-
-@compiled
-def _look(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buffer) -> None:
-    p = problem_view(problem)
-    st = state_view(state, p)
-    fr = frame_view(frame, p)
-    h = fr.head[0]
-    if st.head[0].instants > h.instants:
-        survey(p, st, facts_view(facts, p), fr)
-    h.time = st.head[0].now
-    observe(problem, facts, state, frame, out)
-
-
-@compiled
-def _note(problem: Buffer, facts: Buffer, frame: Buffer, stage: int) -> None:
-    p = problem_view(problem)
-    frame_view(frame, p).head[0].work -= facts_view(facts, p).stages[stage].best
 
 
 __all__ = ["Observer"]

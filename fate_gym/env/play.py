@@ -1,192 +1,212 @@
-"""One lane of play: reset and step, compiled. The simulator's engine does what is done."""
+"""Reset and step, compiled. What is done, the simulator's kernel does."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from fate_gym.compiled import compiled, inlined
-from fate_gym.env.layout import FRAME_HEAD, FactsView, FrameView, facts_view, frame_view
-from fate_gym.env.observation import observe, open_window
-from fate_gym.env.placements import deal
-from fate_gym.env.reward import pay, start_paying, survey
-from fate_gym.sim import engine
-from fate_gym.sim.layout import (
-    Array,
-    Buffer,
-    Log,
-    ProblemView,
-    StateView,
-    problem_view,
-    state_view,
+from fate_gym.env.observe import observe, open_window
+from fate_gym.env.output import HEAD_WORDS
+from fate_gym.env.reward import begin_rewards, step_reward, update_progress
+from fate_gym.env.schema import (
+    EpisodeArrays,
+    FactsArrays,
+    LaneArrays,
+    ObservationArrays,
 )
-from fate_gym.sim.tables import table
+from fate_gym.jit import Ints, clear_block, inlined, kernel
+from fate_gym.kernel.advance import advance, to_decision
+from fate_gym.kernel.commit import NOBODY, commit
+from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
+
+Outcome = tuple[float, float, bool, bool]
+"""Reward, simulated seconds, whether the episode has ended, whether the action was illegal."""
 
 
-@compiled
-def begin(
-    problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, log: Log, out: Buffer, seed: int
+@kernel
+def enter(
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    out: Ints,
+    lane: int,
 ) -> None:
-    """Start an episode: time 0, advanced to the first decision.
-
-    State and frame must be zero but for the options in the frame's head.
-    """
-    p = problem_view(problem)
-    st = state_view(state, p)
-    engine.reset(p, st, seed)
-    engine.to_decision(p, st, log)
-    enter(problem, facts, state, frame, out)
+    """Begin to observe a run that stands at its first decision, or at its end if there is none."""
+    clear_block(ep)
+    open_window(ep)
+    update_progress(p, st, f, ep)
+    begin_rewards(p, st, f, ep)
+    observe(p, st, f, ep, c, observation_in(out, lane))
 
 
-@compiled
-def enter(problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, out: Buffer) -> None:
-    """Look at a run that stands at its first decision, or at its end if there is none."""
-    p = problem_view(problem)
-    st = state_view(state, p)
-    f = facts_view(facts, p)
-    fr = frame_view(frame, p)
-    open_window(fr)
-    survey(p, st, f, fr)
-    start_paying(p, st, f, fr)
-    fr.head[0].time = st.head[0].now
-    observe(problem, facts, state, frame, out)
+@kernel
+def look(
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    out: Ints,
+    lane: int,
+) -> None:
+    """Observe a run that has gone on by itself, or has been restored."""
+    if st.instants > ep.instants:
+        update_progress(p, st, f, ep)
+    observe(p, st, f, ep, c, observation_in(out, lane))
 
 
-@compiled
+@kernel
 def step(
-    problem: Buffer,
-    facts: Buffer,
-    state: Buffer,
-    frame: Buffer,
-    log: Log,
-    out: Buffer,
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    log: LogArrays,
+    out: Ints,
     action: int,
-) -> None:
-    """Play one action; what came of it stands in the frame's head and in ``out``.
-
-    An illegal action changes nothing and costs the penalty.
-    """
-    p = problem_view(problem)
-    st = state_view(state, p)
-    fr = frame_view(frame, p)
-    h = fr.head[0]
-    h.steps += 1
-    f = facts_view(facts, p)
-    if _act(p, st, f, fr, log, action):
-        _settle(p, st, f, fr, log)
-    else:
-        h.invalid = 1
-        h.invalid_steps += 1
-        h.gain = -h.penalty
-    observe(problem, facts, state, frame, out)
+) -> Outcome:
+    """Play one action. An illegal one changes nothing and costs the penalty."""
+    return _play(p, st, f, ep, c, log, observation_in(out, 0), action)
 
 
-@compiled
+@kernel
 def after(
-    problem: Buffer, facts: Buffer, state: Buffer, frame: Buffer, log: Log, out: Buffer, stage: int
-) -> None:
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    log: LogArrays,
+    out: Ints,
+    stage: int,
+) -> Outcome:
     """What `step` does once ``stage`` has been placed, in whatever way."""
-    p = problem_view(problem)
-    st = state_view(state, p)
-    f = facts_view(facts, p)
-    fr = frame_view(frame, p)
-    fr.head[0].steps += 1
-    _count(f, fr, stage)
-    _settle(p, st, f, fr, log)
-    observe(problem, facts, state, frame, out)
+    ep.steps += 1
+    count_placement(f, ep, stage)
+    ep.invalid = 0
+    reward = _settle(p, st, f, ep, log)
+    observe(p, st, f, ep, c, observation_in(out, 0))
+    return reward, st.now, ep.ended != 0, False
+
+
+@kernel
+def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
+    """`step` for every lane that does not rest; returns how many episodes ended.
+
+    ``log`` has no rows.
+    """
+    over = 0
+    for i in range(lanes.lanes.size):
+        lane = lanes.lanes[i]
+        if lane.ended:
+            lane.reward, lane.ended, lane.invalid = 0.0, False, False
+            continue
+        lane.reward, lane.time, lane.ended, lane.invalid = _play(
+            ProblemArrays(lane.problem),
+            StateArrays(lane.state),
+            FactsArrays(lane.facts),
+            EpisodeArrays(lane.episode),
+            Placements(lane.placements),
+            log,
+            observation_in(out, i),
+            lane.action,
+        )
+        over += lane.ended
+    return over
+
+
+@kernel
+def note(f: FactsArrays, ep: EpisodeArrays, stage: int) -> None:
+    """Before somebody else places ``stage``."""
+    count_placement(f, ep, stage)
 
 
 @inlined
-def _count(f: FactsView, fr: FrameView, s: int) -> None:
-    fr.head[0].placements += 1
-    fr.head[0].work -= f.stages[s].best
+def observation_in(out: Ints, lane: int) -> ObservationArrays:
+    """The observation of a lane in a buffer of `fate_gym.env.output.Output`."""
+    address: Any = int(out.ctypes.data) + 8 * HEAD_WORDS * lane
+    return ObservationArrays(address)
 
 
 @inlined
-def _settle(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log) -> None:
-    """Go on to the next decision, and pay."""
-    h = fr.head[0]
-    engine.to_decision(p, st, log)
-    # Two instants may have the same time.
-    if st.head[0].instants > h.instants:
-        survey(p, st, f, fr)
-    h.invalid = 0
-    h.gain = pay(p, st, f, fr)
-    h.ended = st.head[0].ready == 0
-    h.time = st.head[0].now
+def count_placement(f: FactsArrays, ep: EpisodeArrays, s: int) -> None:
+    """Stage ``s`` has been placed."""
+    ep.placements += 1
+    ep.work -= f.stages[s].best
 
 
 @inlined
-def _act(p: ProblemView, st: StateView, f: FactsView, fr: FrameView, log: Log, action: int) -> bool:
+def _row_of(f: FactsArrays, ep: EpisodeArrays, action: int) -> int:
+    """The row of the placement of an action below R; -1 if its slot is empty."""
+    slot = action // f.positions
+    if action < 0 or slot >= ep.shown:
+        return -1
+    return ep.lines[slot] * f.positions + action % f.positions
+
+
+@kernel
+def _play(
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    log: LogArrays,
+    out: ObservationArrays,
+    action: int,
+) -> Outcome:
+    ep.steps += 1
+    reward = -f.penalty
+    if _act(p, st, f, ep, c, log, action):
+        ep.invalid = 0
+        reward = _settle(p, st, f, ep, log)
+    else:
+        ep.invalid = 1
+        ep.invalid_steps += 1
+    observe(p, st, f, ep, c, out)
+    return reward, st.now, ep.ended != 0, ep.invalid != 0
+
+
+@inlined
+def _act(
+    p: ProblemArrays,
+    st: StateArrays,
+    f: FactsArrays,
+    ep: EpisodeArrays,
+    c: Placements,
+    log: LogArrays,
+    action: int,
+) -> bool:
     """Place, or wait for the next event. False: the action is illegal."""
-    h = fr.head[0]
-    last = h.slots * h.positions
-    if h.ended or action > last:
+    last = ep.window.size * f.positions
+    if ep.ended or action > last:
         return False
     if action == last:
         # A run that has nothing to decide ends with the first wait.
-        if st.head[0].ready > 0 and not engine.advance(p.buffer, st.buffer, log):
+        if st.ready_count > 0 and not advance(p, st, log):
             return False
-        h.waits += 1
+        ep.waits += 1
         return True
-    k = deal(p, fr, action)
-    if k == 0:
+    row = _row_of(f, ep, action)
+    if row < 0 or c.rows[row].width == 0:
         return False
-    s = fr.window[action // h.positions]
-    engine.commit(p.buffer, st.buffer, log, s, fr.team, fr.deal, k)
-    _count(f, fr, s)
+    s = c.rows[row].stage
+    commit(p, st, log, s, c.devices[row], c.counts[row], c.rows[row].width, NOBODY)
+    count_placement(f, ep, s)
     return True
 
 
-@compiled
-def step_lanes(
-    problems: Buffer,
-    facts: Buffer,
-    states: Buffer,
-    frames: Buffer,
-    log: Log,
-    out: Buffer,
-    strides: Array,
-    homes: Array,
-    actions: Array,
-    skip: Array,
-    rewards: Array,
-    ended: Array,
-    invalid: Array,
-) -> None:
-    """`step` for every lane of a batch.
-
-    Args:
-        problems: buffers of the problems; that of lane i from ``homes[i] x strides[0]`` on.
-        facts: likewise, from ``homes[i] x strides[1]`` on.
-        states: buffers of all lanes, lane i from ``i x strides[2]`` on.
-        frames: likewise, from ``i x strides[3]`` on.
-        log: shared and empty.
-        out: the observations of all lanes.
-        strides: (4,) bytes.
-        homes: (B,) places of the lanes' problems.
-        actions: (B,).
-        skip: (B,) lanes that stay as they are.
-        rewards: (B,) written for the lanes that play.
-        ended: likewise.
-        invalid: likewise.
-    """
-    for i in range(actions.size):
-        if skip[i]:
-            continue
-        frame = table(frames, i * strides[3], strides[3], np.uint8)
-        step(
-            table(problems, homes[i] * strides[0], strides[0], np.uint8),
-            table(facts, homes[i] * strides[1], strides[1], np.uint8),
-            table(states, i * strides[2], strides[2], np.uint8),
-            frame,
-            log,
-            out,
-            actions[i],
-        )
-        head = table(frame, 0, 1, FRAME_HEAD)[0]
-        rewards[i] = head.gain
-        ended[i] = head.ended
-        invalid[i] = head.invalid
-
-
-__all__ = ["after", "begin", "enter", "step", "step_lanes"]
+@inlined
+def _settle(
+    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, log: LogArrays
+) -> float:
+    """Go on to the next decision; returns the reward."""
+    to_decision(p, st, log)
+    # Two instants may have the same time.
+    if st.instants > ep.instants:
+        update_progress(p, st, f, ep)
+    ep.ended = st.ready_count == 0
+    return step_reward(p, st, f, ep)

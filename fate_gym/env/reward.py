@@ -19,112 +19,117 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.compiled import inlined
-from fate_gym.env.layout import LATENCY, SHAPED, FactsView, FrameView
-from fate_gym.sim.layout import DONE, PLACED, TOOL_STAGE, ProblemView, StateView
+from fate_gym.env.schema import LATENCY, SHAPED, EpisodeArrays, FactsArrays
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.numbers import event_of
+from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, ProblemArrays, StateArrays
+
+
+@kernel
+def update_progress(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+    """Bring what the episode knows of the workflows up to date, after an instant."""
+    ep.instants = st.instants
+    while ep.arrived < st.next_arrival:
+        w = p.arrivals[ep.arrived]
+        workflow = p.workflows[w]
+        count = workflow.stages_to - workflow.stages_from
+        ep.arrived += 1
+        ep.active += 1
+        ep.active_since += workflow.arrival
+        ep.known_stages += count
+        ep.workflows[w].left = count
+        ep.workflows[w].counted = ep.ended_stages
+        for s in range(workflow.stages_from, workflow.stages_to):
+            if p.stages[s].kind != TOOL_STAGE:
+                ep.work += f.stages[s].best
+    if p.choosers > 0 or p.failing > 0:
+        # Stages vanish, and those that were lost have to be placed again.
+        ep.work = _unplaced_work(p, st, f, ep)
+    if ep.active > 0:
+        _count_ends(p, st, ep)
 
 
 @inlined
-def survey(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
-    """Bring what the frame knows of the workflows up to date, after an instant."""
-    h = fr.head[0]
-    h.instants = st.head[0].instants
-    while h.arrived < st.head[0].next_arrival:
-        w = p.arrivals[h.arrived]
-        workflow = p.workflows[w]
-        h.arrived += 1
-        h.active += 1
-        h.active_since += workflow.arrival
-        h.stages += workflow.stages_to - workflow.stages_from
-        fr.left[w] = workflow.stages_to - workflow.stages_from
-        fr.counted[w] = h.ended_stages
+def _unplaced_work(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> float:
+    work = 0.0
+    for i in range(ep.arrived):
+        workflow = p.workflows[p.arrivals[i]]
         for s in range(workflow.stages_from, workflow.stages_to):
-            if p.stages[s].kind != TOOL_STAGE:
-                h.work += f.stages[s].best
-    if p.head[0].choosers > 0 or p.head[0].failing > 0:
-        # Stages vanish, and those that were lost have to be placed again.
-        h.work = 0.0
-        for i in range(h.arrived):
-            workflow = p.workflows[p.arrivals[i]]
-            for s in range(workflow.stages_from, workflow.stages_to):
-                if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
-                    h.work += f.stages[s].best
-    if h.active == 0:
-        return
-    ended = h.stages - st.head[0].known_left
-    h.ended_stages = ended
-    for i in range(h.arrived):
+            if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
+                work += f.stages[s].best
+    return work
+
+
+@inlined
+def _count_ends(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays) -> None:
+    ended = ep.known_stages - st.known_left
+    ep.ended_stages = ended
+    for i in range(ep.arrived):
         w = p.arrivals[i]
+        progress = ep.workflows[w]
         # As long as fewer stages have ended than were left of it, the workflow cannot have ended.
-        if fr.left[w] == 0 or ended - fr.counted[w] < fr.left[w]:
+        if progress.left == 0 or ended - progress.counted < progress.left:
             continue
         workflow = p.workflows[w]
         left, end = 0, 0.0
         for s in range(workflow.stages_from, workflow.stages_to):
             left += st.stages[s].status != DONE
             end = max(end, st.stages[s].end)
-        fr.left[w], fr.counted[w] = left, ended
+        progress.left, progress.counted = left, ended
         if left == 0:
-            h.active -= 1
-            h.active_since -= workflow.arrival
-            h.ended_latency += end - workflow.arrival
+            ep.active -= 1
+            ep.active_since -= workflow.arrival
+            ep.ended_latency += end - workflow.arrival
 
 
 @inlined
-def start_paying(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> None:
-    """Nothing is paid yet: the first step also pays for the time before the first decision."""
-    h = fr.head[0]
-    if h.reward == LATENCY:
-        h.paid = 0.0
-    else:
-        h.paid = f.head[0].first_arrival
-    h.estimate = last_end_estimate(p, st, f, fr)
+def begin_rewards(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+    """The first step is also rewarded for the time before the first decision."""
+    ep.rewarded = 0.0 if f.reward == LATENCY else f.first_arrival
+    ep.estimate = last_end_estimate(p, st, f, ep)
 
 
 @inlined
-def pay(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> float:
+def step_reward(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> float:
     """The reward of the step that led here."""
-    h = fr.head[0]
-    now = st.head[0].now
-    if h.reward == LATENCY:
-        due = (h.ended_latency + h.active * now - h.active_since) / p.workflows.size
-        reward = h.paid - due
-        h.paid = due
-        return reward / f.head[0].unit
-    reward = h.paid - now
-    if h.reward == SHAPED:
-        estimate = last_end_estimate(p, st, f, fr)
-        reward += (h.estimate - h.paid) - h.discount * (estimate - now)
-        h.estimate = estimate
-    h.paid = now
-    return reward / f.head[0].unit
+    if f.reward == LATENCY:
+        latency = (ep.ended_latency + ep.active * st.now - ep.active_since) / p.workflows.size
+        reward = ep.rewarded - latency
+        ep.rewarded = latency
+        return reward / f.unit
+    reward = ep.rewarded - st.now
+    if f.reward == SHAPED:
+        estimate = last_end_estimate(p, st, f, ep)
+        reward += (ep.estimate - ep.rewarded) - f.discount * (estimate - st.now)
+        ep.estimate = estimate
+    ep.rewarded = st.now
+    return reward / f.unit
 
 
-@inlined
-def last_end_estimate(p: ProblemView, st: StateView, f: FactsView, fr: FrameView) -> float:
+@kernel
+def last_end_estimate(
+    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays
+) -> float:
     """C of the shaped reward, seconds; the last end itself when all is done."""
-    h = fr.head[0]
-    now = st.head[0].now
-    if h.active == 0:
-        return now
-    estimate = now
-    for r in range(st.head[0].ready):
-        estimate = max(estimate, now + f.stages[st.ready[r]].path)
-    stride = p.head[0].max_shards + 1
-    for e in range(st.head[0].events):
-        s = st.events[e].id // stride
+    if ep.active == 0:
+        return st.now
+    estimate = st.now
+    for r in range(st.ready_count):
+        estimate = max(estimate, st.now + f.stages[st.ready[r]].path)
+    for e in range(st.event_count):
+        s, _ = event_of(p, st.events[e].id)
         if st.stages[s].status == PLACED:
             # A shard that ends early promises less than the end of the stage: no harm.
             tail = f.stages[s].path - f.stages[s].best
             estimate = max(estimate, st.events[e].time + tail)
-    work = max(0.0, h.work)
+    work = max(0.0, ep.work)
     for d in range(p.devices.size):
         # A device that is down drains at inf.
         if st.devices[d].drains_at < np.inf:
-            work += max(now, st.devices[d].drains_at)
+            work += max(st.now, st.devices[d].drains_at)
         else:
-            work += now
+            work += st.now
     return max(estimate, work / p.devices.size)
 
 
-__all__ = ["last_end_estimate", "pay", "start_paying", "survey"]
+__all__ = ["begin_rewards", "last_end_estimate", "step_reward", "update_progress"]

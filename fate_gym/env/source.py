@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import plain
 from fate_gym.env.facts import problem_facts
-from fate_gym.env.layout import FACTS_HEAD, FACTS_HEAD_BYTES
-from fate_gym.env.spec import EnvOptions, Limits, Spec
+from fate_gym.env.options import EnvOptions
+from fate_gym.env.schema import RunArrays, new_run
+from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
+from fate_gym.kernel.schema import StateArrays, new_state
 from fate_gym.problem import Problem, load_problem
 from fate_gym.sim import CompiledProblem, compile_problem
-from fate_gym.sim.layout import Buffer, problem_view
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.load import capacity_per_s
@@ -35,34 +35,29 @@ class Instance:
 
     Attributes:
         compiled: its arrays.
-        facts: what the observation needs to know (`fate_gym.env.layout`).
-        sizes: bytes of problem, facts, state and frame.
-        unit: seconds per unit of reward.
-        first_arrival: seconds.
+        facts: what the observation needs to know.
     """
 
     def __init__(self, compiled: CompiledProblem, spec: Spec) -> None:
         spec.check_fits(compiled)
         self.compiled = compiled
-        self.facts: Buffer = problem_facts(compiled, spec.limits.models, spec.options.time_scale)
-        self._head["unit"] = spec.options.reward_scale or self._head["scale"]
-        self.unit = float(self._head["unit"])
-        self.first_arrival = float(self._head["first_arrival"])
-        self.sizes = (
-            compiled.buffer.size,
-            self.facts.size,
-            compiled.state_bytes,
-            spec.frame_bytes(compiled),
-        )
+        self.facts = problem_facts(compiled, spec)
+        self._slots = spec.options.window
+        self._free: list[RunArrays] = []
 
-    @property
-    def contents(self) -> tuple[Buffer, Buffer]:
-        """The buffers of problem and facts."""
-        return self.compiled.buffer, self.facts
+    def run(self, state: StateArrays) -> RunArrays:
+        """Room for an episode that begins in a state."""
+        return new_run(self.compiled.arrays, state, self.facts, self._slots)
 
-    @property
-    def _head(self) -> Any:
-        return self.facts[:FACTS_HEAD_BYTES].view(FACTS_HEAD)[0]
+    def acquire(self) -> RunArrays:
+        """Room for an episode with a state of its own; what `release` was given, if it can be."""
+        if not self._free:
+            return self.run(new_state(self.compiled.arrays))
+        return self._free.pop()._replace(problem=self.compiled.arrays, facts=self.facts)
+
+    def release(self, run: RunArrays) -> None:
+        """The episode is over: another one of this problem, or of `arriving`, may use its room."""
+        self._free.append(run)
 
     def arriving(self, times: NDArray[np.float64]) -> Instance:
         """The same workflows at other times, without compiling.
@@ -77,14 +72,12 @@ class Instance:
                 "workflows": tuple(w.model_copy(update={"arrival": time}) for w, time in workflows)
             }
         )
-        compiled.buffer = compiled.buffer.copy()
-        compiled.view = plain(problem_view)(compiled.buffer)
-        compiled.view.workflows["arrival"] = times
-        compiled.view.arrivals[:] = np.argsort(times, kind="stable")
+        compiled.arrays = compiled.arrays.copy()
+        compiled.arrays.workflows["arrival"] = times
+        compiled.arrays.arrivals[:] = np.argsort(times, kind="stable")
         other = copy.copy(self)
         other.compiled, other.facts = compiled, self.facts.copy()
-        other.first_arrival = float(times.min())
-        other._head["first_arrival"] = other.first_arrival
+        other.facts.first_arrival = float(times.min())
         return other
 
 

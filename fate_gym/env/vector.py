@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from fate_gym.compiled import plain
 from fate_gym.env import play
-from fate_gym.env.env import Observation, Reference, choose_episode, episode_metrics
-from fate_gym.env.layout import FRAME_HEAD
-from fate_gym.env.observation import observe
-from fate_gym.env.source import Instance, ProblemSource, Source
-from fate_gym.env.spec import MASK, Spec, parse_options
+from fate_gym.env.episode import Reference, choose_episode, episode_metrics
+from fate_gym.env.lanes import Lanes
+from fate_gym.env.options import parse_options
+from fate_gym.env.output import Observation, Words
+from fate_gym.env.schema import RunArrays
+from fate_gym.env.source import ProblemSource, Source
+from fate_gym.env.spec import MASK, Spec
 from fate_gym.errors import IllegalActionError, InputError
-from fate_gym.sim.layout import NO_LOG, Buffer, ProblemView, StateView, state_view
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
-_ALIGNMENT = 64
 _METADATA: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
 
 
@@ -84,18 +84,10 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._reference = reference
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
-        self._instances: list[Instance | None] = [None] * num_envs
-        # Lanes that play the same problem share its place in the arenas of problems and facts.
-        self._homes = np.zeros(num_envs, np.int64)
-        self._places: dict[Instance, int] = {}
-        self._guests = [0] * num_envs
-        self._free = list(range(num_envs))
-        self._heads = [self.env_spec.head(i, num_envs) for i in range(num_envs)]
+        self._lanes = Lanes(num_envs)
         self._unstarted = True
-        self._seeds = [0] * num_envs
-        self._strides = np.zeros(4, np.int64)
-        self._arenas = [np.zeros(0, np.uint8)] * 4
-        self._ended = np.zeros(num_envs, np.bool_)
+        self._over: list[int] = []
+        self._output = self.env_spec.output(num_envs)
         # What agents hold is theirs to write to: this is the environment's own.
         self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
 
@@ -130,15 +122,13 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             if seeds[i] is not None:
                 self._rngs[i] = seeding.np_random(seeds[i])[0]
             episodes.append((i, *choose_episode(self.source, self._rngs[i], seeds[i], lane)))
-        out = self._new_output()
+        buffer = self._output.new()
         for episode in episodes:
-            self._begin(*episode, out)
+            self._lanes.begin(*episode, buffer)
         for i in np.flatnonzero(~chosen).tolist():
-            instance = self._instances[i]
-            if instance is None:
-                raise ResetNeeded(f"lane {i} has no episode yet: reset it too")
-            observe(*self._lane(i, instance), out)
-        observation = self._observation(out)
+            play.look(*self._run(i), buffer, i)
+        self._over = [i for i in self._over if not chosen[i]]
+        observation = self._observation(buffer)
         invalid = np.zeros(self.num_envs, np.bool_)
         return observation, self._infos(invalid, chosen)
 
@@ -160,165 +150,92 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 f"{actions.dtype} of shape {actions.shape}",
                 f"give ({self.num_envs},) whole numbers",
             )
-        actions = np.ascontiguousarray(actions, np.int64)
-        count = self.num_envs
-        resting = self._ended
-        self._check(actions, resting)
-        out = self._new_output()
-        rewards, ended = np.zeros(count), np.zeros(count, np.bool_)
-        invalid = np.zeros(count, np.bool_)
-        problems, facts, states, frames = self._arenas
-        play.step_lanes(
-            problems,
-            facts,
-            states,
-            frames,
-            NO_LOG,
-            out,
-            self._strides,
-            self._homes,
-            actions,
-            resting,
-            rewards,
-            ended,
-            invalid,
-        )
-        if resting.any():
-            for i in np.flatnonzero(resting).tolist():
-                self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
-        self._ended = ended.copy()
-        observation = self._observation(out)
-        over = np.flatnonzero(ended).tolist() if ended.any() else []
+        self._check(actions)
+        lanes, resting = self._lanes, self._over
+        lanes.action[:] = actions
+        buffer = self._output.new()
+        count = lanes.step(buffer)
+        rewards, ended, invalid = lanes.reward.copy(), lanes.ended.copy(), lanes.invalid.copy()
+        over = self._over = np.flatnonzero(ended).tolist() if count else []
+        for i in resting:
+            self._restart(i, buffer)
+        observation = self._observation(buffer)
         if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            infos = self._restart(over, out, observation, invalid)
+            infos = self._finish(over, buffer, observation, invalid)
         else:
-            infos = self._infos(invalid, np.ones(count, np.bool_))
+            infos = self._infos(invalid)
             for i in over:
                 infos = self._add_info(infos, {"metrics": self._metrics(i)}, i)
-        return observation, rewards, ended, np.zeros(count, np.bool_), infos
+        return observation, rewards, ended, np.zeros(self.num_envs, np.bool_), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, S P + 1) the legal actions."""
         return self._mask.copy()
 
-    def lane_state(self, lane: int) -> tuple[StateView, ProblemView]:
-        """Copies of the simulator's state of a lane, and its problem (`fate_gym.sim.layout`).
+    def lane_state(self, lane: int) -> tuple[StateArrays, ProblemArrays]:
+        """A copy of the simulator's state of a lane, and its problem.
 
         Raises:
             ResetNeeded: the lane has no episode yet.
         """
-        instance = self._instances[lane]
-        if instance is None:
-            raise ResetNeeded(f"lane {lane} has no episode yet")
-        problem = instance.compiled.view
-        return plain(state_view)(self._lane(lane, instance)[2].copy(), problem), problem
+        run = self._run(lane)
+        return run.state.copy(), run.problem
 
     # --- inside ---
 
-    def _restart(
-        self, over: list[int], out: Buffer, observation: Observation, invalid: NDArray[np.bool_]
+    def _restart(self, i: int, buffer: Words) -> None:
+        """Start another episode in lane ``i``."""
+        self._lanes.begin(i, *choose_episode(self.source, self._rngs[i], None, None), buffer)
+
+    def _finish(
+        self, over: list[int], buffer: Words, observation: Observation, invalid: NDArray[np.bool_]
     ) -> dict[str, Any]:
-        """SameStep: keep the ends, start anew; the arrays of ``observation`` follow ``out``."""
+        """SameStep: keep the ends, start anew; ``observation`` shows the buffer."""
         finals: dict[str, Any] = {}
         for i in over:
             final = {
                 MASK: observation[MASK][i].copy(),
                 "invalid_action": bool(invalid[i]),
-                "time": self._head(i)["time"].item(),
+                "time": self._lanes.time[i].item(),
                 "metrics": self._metrics(i),
             }
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
-            self._begin(i, *choose_episode(self.source, self._rngs[i], None, None), out)
+            self._restart(i, buffer)
         self._mask[over] = observation[MASK][over].astype(np.bool_)
         invalid[over] = False
-        return finals | self._infos(invalid, np.ones(self.num_envs, np.bool_))
+        self._over = []
+        return finals | self._infos(invalid)
 
-    def _begin(self, i: int, instance: Instance, seed: int, out: Buffer) -> None:
-        """Start an episode in lane ``i``."""
-        self._make_room(instance.sizes)
-        self._move_in(i, instance)
-        problem, facts, state, frame = self._lane(i, instance)
-        state[:] = 0
-        frame[:] = 0
-        frame[: FRAME_HEAD.itemsize] = self._heads[i]
-        play.begin(problem, facts, state, frame, NO_LOG, out, seed)
-        self._seeds[i] = seed
-        self._ended[i] = False
-
-    def _move_in(self, i: int, instance: Instance) -> None:
-        """Let lane ``i`` find its problem where another lane plays it, or in a place of its own."""
-        before = self._instances[i]
-        if before is instance:
-            return
-        if before is not None:
-            home = self._places[before]
-            self._guests[home] -= 1
-            if self._guests[home] == 0:
-                del self._places[before]
-                self._free.append(home)
-        if instance not in self._places:
-            home = self._places[instance] = self._free.pop()
-            for arena, stride, content in zip(
-                self._arenas, self._strides.tolist(), instance.contents, strict=False
-            ):
-                arena[home * stride : home * stride + content.size] = content
-        self._homes[i] = self._places[instance]
-        self._guests[self._homes[i]] += 1
-        self._instances[i] = instance
-
-    def _lane(self, i: int, instance: Instance) -> tuple[Buffer, Buffer, Buffer, Buffer]:
-        """The buffers of a lane: problem, facts, state, frame."""
-        home = int(self._homes[i])
-        problem, facts, state, frame = (
-            arena[place * stride : place * stride + size]
-            for arena, place, stride, size in zip(
-                self._arenas,
-                (home, home, i, i),
-                self._strides.tolist(),
-                instance.sizes,
-                strict=True,
-            )
-        )
-        return problem, facts, state, frame
-
-    def _make_room(self, sizes: tuple[int, ...]) -> None:
-        """Let the lanes of each arena be at least so large; what they hold moves along."""
-        for k, size in enumerate(sizes):
-            if size <= self._strides[k]:
-                continue
-            stride = -(-size // _ALIGNMENT) * _ALIGNMENT
-            arena = np.zeros((self.num_envs, stride), np.uint8)
-            arena[:, : self._strides[k]] = self._arenas[k].reshape(self.num_envs, -1)
-            self._arenas[k] = arena.reshape(-1)
-            self._strides[k] = stride
-
-    def _head(self, i: int) -> Any:
-        at = i * int(self._strides[3])
-        return self._arenas[3][at : at + FRAME_HEAD.itemsize].view(FRAME_HEAD)[0]
+    def _run(self, i: int) -> RunArrays:
+        """Raises `ResetNeeded` if a lane has no episode yet."""
+        run = self._lanes.runs[i]
+        if run is None:
+            raise ResetNeeded(f"lane {i} has no episode yet: reset it too")
+        return run
 
     def _metrics(self, i: int) -> dict[str, float]:
-        instance = self._instances[i]
+        instance = self._lanes.instances[i]
         assert instance is not None
-        return episode_metrics(self._head(i), instance, self._seeds[i], self._reference)
+        return episode_metrics(self._run(i), instance, self._lanes.seeds[i], self._reference)
 
-    def _new_output(self) -> Buffer:
-        return np.empty(self.num_envs * self.env_spec.bytes, np.uint8)
-
-    def _observation(self, out: Buffer) -> Observation:
-        observation = self.env_spec.arrays(out, self.num_envs)
+    def _observation(self, buffer: Words) -> Observation:
+        observation = self._output.observation(buffer)
         self._mask = observation[MASK].astype(np.bool_)
         return observation
 
-    def _infos(self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_]) -> dict[str, Any]:
-        time = self._arenas[3].reshape(self.num_envs, -1)[:, _TIME_AT : _TIME_AT + 8]
+    def _infos(
+        self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_] | None = None
+    ) -> dict[str, Any]:
+        """The infos of some lanes, or of all."""
+        shown = np.ones(self.num_envs, np.bool_) if lanes is None else lanes
         return {
             MASK: self._mask.astype(np.int8),
-            f"_{MASK}": lanes.copy(),
+            f"_{MASK}": shown.copy(),
             "invalid_action": invalid,
-            "_invalid_action": lanes.copy(),
-            "time": time.copy().view(np.float64).reshape(-1),
-            "_time": lanes.copy(),
+            "_invalid_action": shown.copy(),
+            "time": self._lanes.time.copy(),
+            "_time": shown.copy(),
         }
 
     def _reset_mask(self, mask: Any) -> NDArray[np.bool_]:
@@ -342,27 +259,24 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             return (given | {"problem": problems[i]} for i in np.flatnonzero(chosen).tolist())
         return (given for _ in range(self.num_envs))
 
-    def _check(self, actions: NDArray[np.int64], resting: NDArray[np.bool_]) -> None:
+    def _check(self, actions: NDArray[Any]) -> None:
         if self._unstarted:
-            self._unstarted = None in self._instances
+            self._unstarted = None in self._lanes.runs
         if self._unstarted:
             raise ResetNeeded("call reset() first: no episode is running")
-        if self.autoreset_mode is AutoresetMode.DISABLED and resting.any():
-            lanes = np.flatnonzero(resting).tolist()
-            raise ResetNeeded(f"reset lanes {lanes} first: their episodes have ended")
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._over:
+            raise ResetNeeded(f"reset lanes {self._over} first: their episodes have ended")
         if not self._options.strict:
             return
-        for i in np.flatnonzero(~resting).tolist():
-            action = int(actions[i])
-            if not (0 <= action < self.env_spec.actions and self._mask[i, action]):
+        for i, action in enumerate(actions.tolist()):
+            if i not in self._over and not (
+                0 <= action < self.env_spec.actions and self._mask[i, action]
+            ):
                 raise IllegalActionError(f"lane {i}: action {action} is illegal")
 
 
 def _bad(field: str, fault: str, remedy: str) -> InputError:
     return InputError(fault, source="vector environment", field=field, remedy=remedy)
 
-
-_FIELDS: Mapping[str, Any] = FRAME_HEAD.fields or {}
-_TIME_AT = int(_FIELDS["time"][1])
 
 __all__ = ["WorkflowSchedulingVectorEnv"]

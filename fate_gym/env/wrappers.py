@@ -15,7 +15,9 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from fate_gym.env.env import Observation, Reference, WorkflowSchedulingEnv
+from fate_gym.env.env import WorkflowSchedulingEnv
+from fate_gym.env.episode import Reference
+from fate_gym.env.output import Observation
 from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
 

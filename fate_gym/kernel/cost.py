@@ -322,7 +322,7 @@ def end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
     """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run now."""
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
-    return whole_cost(p, st, s, d).end
+    return _shard_cost(p, st, s, d, p.stages[s].queries, drain_estimate(p, st, d)).end
 
 
 @inlined

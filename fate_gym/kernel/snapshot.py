@@ -1,26 +1,20 @@
 """States that no run has led to: built from what is known of a real cluster.
 
-Begin with `begin_at`, say what devices hold, which stages have finished and which run, and end
+Begin with `begin_at`, say what devices hold, which placements have finished and which run, and end
 with `release`. Nothing is checked: every stage at most once, parents before their children, at
 most one running shard on a device.
 """
 
 from __future__ import annotations
 
-from fate_gym.jit import Ints, inlined, kernel
+from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import reset
 from fate_gym.kernel.events import push
 from fate_gym.kernel.memory import _append, keep_context
 from fate_gym.kernel.numbers import prefix_entry, shard_end_event, slot_number, stage_end_event
+from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.ready import enlist
-from fate_gym.kernel.schema import (
-    DONE,
-    PLACED,
-    TOOL_STAGE,
-    WAITING,
-    ProblemArrays,
-    StateArrays,
-)
+from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, WAITING, ProblemArrays, StateArrays
 
 
 @kernel
@@ -58,69 +52,54 @@ def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) 
 
 
 @kernel
-def finish(
-    p: ProblemArrays,
-    st: StateArrays,
-    s: int,
-    devices: Ints,
-    counts: Ints,
-    k: int,
-    cached: bool,
-) -> None:
-    """Stage ``s`` has ended on ``devices[:k]``; with ``cached`` its contexts are still there."""
-    stage = st.stages[s]
-    _fill_slots(st, s, devices, counts, k)
-    stage.status = DONE
-    stage.end = st.now
-    stage.ready_at = st.now
+def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cached: bool) -> None:
+    """A placement has ended; with ``cached`` its contexts are still on its devices."""
+    s = _place(st, placed, row)
+    st.stages[s].status = DONE
+    st.stages[s].end = st.now
     st.known_left -= 1
     for i in range(p.stages[s].children_from, p.stages[s].children_to):
         st.stages[p.edges[p.out_edges[i]].child].missing -= 1
     if cached and p.stages[s].keeps_context and p.models[p.stages[s].model].kv > 0.0:
-        for i in range(k):
-            st.slots[s, i].kept = counts[i]
-            keep_context(p, st, s, i)
+        for k in range(st.stages[s].shards):
+            st.slots[s, k].kept = st.slots[s, k].queries
+            keep_context(p, st, s, k)
 
 
 @kernel
-def run(
-    p: ProblemArrays,
-    st: StateArrays,
-    s: int,
-    devices: Ints,
-    counts: Ints,
-    k: int,
-    seconds: float,
-) -> None:
-    """Stage ``s`` runs on ``devices[:k]``, and is expected to end in ``seconds``."""
-    _fill_slots(st, s, devices, counts, k)
+def run(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, seconds: float) -> None:
+    """A placement runs, and is expected to end in ``seconds``."""
+    s = _place(st, placed, row)
     st.stages[s].status = PLACED
-    st.stages[s].ready_at = st.now
     end = st.now + seconds
     model = p.stages[s].model
-    for i in range(k):
-        d = devices[i]
-        dev = st.devices[d]
-        st.slots[s, i].start = st.now
-        st.slots[s, i].busy = seconds
-        dev.queue_head = slot_number(p, s, i)
+    for k in range(st.stages[s].shards):
+        slot = st.slots[s, k]
+        slot.start = st.now
+        slot.busy = seconds
+        dev = st.devices[slot.device]
+        dev.queue_head = slot_number(p, s, k)
         dev.queue_tail = dev.queue_head
         dev.drains_at = end
         dev.backlog = seconds
-        push(st, end, shard_end_event(p, s, i))
-        if model >= 0 and st.resident[d, model] == 0:
-            hold_weights(st, d, model, p.models[model].weight_bytes)
-    if k != 1:
+        push(st, end, shard_end_event(p, s, k))
+        if model >= 0 and st.resident[slot.device, model] == 0:
+            hold_weights(st, slot.device, model, p.models[model].weight_bytes)
+    if st.stages[s].shards != 1:
         push(st, end, stage_end_event(p, s))
 
 
 @inlined
-def _fill_slots(st: StateArrays, s: int, devices: Ints, counts: Ints, k: int) -> None:
-    st.stages[s].shards = k
-    for i in range(k):
-        st.slots[s, i].device = devices[i]
-        st.slots[s, i].queries = counts[i]
-        st.slots[s, i].next = -1
+def _place(st: StateArrays, placed: Placements, row: int) -> int:
+    """Fill the slots of a stage that was ready at last now; returns the stage."""
+    s = placed.rows[row].stage
+    st.stages[s].ready_at = st.now
+    st.stages[s].shards = placed.rows[row].width
+    for k in range(st.stages[s].shards):
+        st.slots[s, k].device = placed.devices[row, k]
+        st.slots[s, k].queries = placed.counts[row, k]
+        st.slots[s, k].next = -1
+    return s
 
 
 @kernel

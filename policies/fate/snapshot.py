@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.kernel import snapshot as build
 from fate_gym.kernel.cost import placement_end, split_queries
+from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import TOOL_STAGE, WAITING, StateArrays, new_state
 from fate_gym.problem import Problem, parse_problem
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, compile_problem
 
 if TYPE_CHECKING:
     from policies.base import Policy
-
-Integers = NDArray[np.int64]
 
 
 class _Part(BaseModel):
@@ -80,7 +78,7 @@ class ClusterState(_Part):
 
 
 class PlannedStage(PlacedStage):
-    """What to start now."""
+    """A stage to start now."""
 
     expected_end_s: float = Field(description="seconds until it is expected to end")
 
@@ -209,42 +207,22 @@ class _Builder:
     def __init__(self, compiled: CompiledProblem, given: ClusterState) -> None:
         self._compiled, self._given = compiled, given
         self._arrays = compiled.arrays
-        self._stage_number = {name: i for i, name in enumerate(compiled.stage_ids)}
-        self._device_number = {name: i for i, name in enumerate(compiled.device_ids)}
+        self._stages = {name: i for i, name in enumerate(compiled.stage_ids)}
+        self._devices = {name: i for i, name in enumerate(compiled.device_ids)}
+        self._done = {(finished.workflow, finished.stage) for finished in given.finished}
+        self._placed = new_placements(1, compiled.arrays.max_shards)
         self.state: StateArrays = new_state(compiled.arrays)
         build.begin_at(self._arrays, self.state, float(self._arrays.workflows["arrival"].max()))
         self._hold()
-        self._finish()
-        self._run()
+        for finished in given.finished:
+            self._place(finished, "state.finished")
+            build.finish(self._arrays, self.state, self._placed, 0, finished.cached)
+        for running in given.running:
+            self._place(running, "state.running")
+            self._check_idle(running)
+            build.run(self._arrays, self.state, self._placed, 0, running.ends_in_s)
         build.release(self._arrays, self.state)
         self._check_memory()
-
-    def _device(self, name: str, field: str) -> int:
-        if name not in self._device_number:
-            raise InputError(
-                f"unknown device {name!r}",
-                field=field,
-                remedy=near_matches(name, self._device_number),
-            )
-        return self._device_number[name]
-
-    def _stage(self, placed: PlacedStage, field: str) -> int:
-        key = (placed.workflow, placed.stage)
-        if key not in self._stage_number:
-            names = [f"{w}/{s}" for w, s in self._stage_number]
-            raise InputError(
-                f"unknown stage {placed.workflow + '/' + placed.stage!r}",
-                field=field,
-                remedy=near_matches(f"{placed.workflow}/{placed.stage}", names),
-            )
-        number = self._stage_number[key]
-        if self.state.stages["status"][number] != WAITING:
-            raise self._fault(placed, "stands twice in the state", field, "give it once")
-        return number
-
-    def _fault(self, placed: PlacedStage, fault: str, field: str, remedy: str) -> InputError:
-        item = f"workflow {placed.workflow!r}, stage {placed.stage!r}"
-        return InputError(fault, item=item, field=field, remedy=remedy)
 
     def _hold(self) -> None:
         """Weights and prefixes, in the order of use."""
@@ -269,84 +247,78 @@ class _Builder:
                 if q is not None:
                     build.hold_prefix(self._arrays, self.state, d, q, prefix.tokens)
 
-    def _finish(self) -> None:
-        for finished in self._given.finished:
-            s = self._stage(finished, "state.finished")
-            devices, counts = self._places(finished, s, "state.finished")
-            k = devices.size
-            build.finish(self._arrays, self.state, s, devices, counts, k, finished.cached)
-
-    def _run(self) -> None:
-        for running in self._given.running:
-            s = self._stage(running, "state.running")
-            devices, counts = self._places(running, s, "state.running")
-            for d in devices.tolist():
-                if self.state.devices["queue_head"][d] >= 0:
-                    raise self._fault(
-                        running,
-                        f"device {self._compiled.device_ids[d]!r} runs two stages",
-                        "state.running",
-                        "a device runs one stage at a time; leave the one that waits out",
-                    )
-            seconds = running.ends_in_s
-            build.run(self._arrays, self.state, s, devices, counts, devices.size, seconds)
-
-    def _places(self, placed: PlacedStage, s: int, field: str) -> tuple[Integers, Integers]:
-        """Devices and queries of a stage whose parents have finished."""
+    def _place(self, placed: PlacedStage, field: str) -> None:
+        """Let the row of ``_placed`` be a stage whose parents have finished."""
+        s = self._stage(placed, field)
         stage = self._arrays.stages[s]
-        names, queries = list(placed.devices), list(placed.devices.values())
-        if stage["kind"] == TOOL_STAGE:
-            if names:
-                raise self._fault(placed, "a tool runs on no device", field, "leave devices out")
-        elif not 1 <= len(names) <= self._arrays.max_shards:
-            raise self._fault(
-                placed,
-                f"{len(names)} devices; 1 to {self._arrays.max_shards} are legal",
-                f"{field}.devices",
-                "name the devices, or raise options.max_shards",
-            )
-        elif sum(queries) != stage["queries"]:
-            raise self._fault(
-                placed,
-                f"{sum(queries)} queries on devices, the stage has {int(stage['queries'])}",
-                f"{field}.devices",
-                "correct the queries of each device",
-            )
-        devices = [self._device(name, f"{field}.devices") for name in names]
-        for name, d in zip(names, devices, strict=True):
+        self._check_devices(placed, stage, f"{field}.devices")
+        width = len(placed.devices)
+        devices = [self._device(name, f"{field}.devices") for name in placed.devices]
+        for name, d in zip(placed.devices, devices, strict=True):
             if not np.isfinite(self._arrays.clean_seconds[s, d]):
-                raise self._fault(
-                    placed,
-                    f"device {name!r} cannot host it",
-                    f"{field}.devices",
-                    "correct the device, or the stage's model",
-                )
-        self._check_parents(placed, s, field)
-        return np.array(devices, np.int64), np.array(queries, np.int64)
-
-    def _check_parents(self, placed: PlacedStage, s: int, field: str) -> None:
-        done = {(finished.workflow, finished.stage) for finished in self._given.finished}
-        stage = self._arrays.stages[s]
+                fault = f"device {name!r} cannot host it"
+                remedy = "correct the device, or the stage's model"
+                raise _fault(placed, fault, f"{field}.devices", remedy)
         for edge in self._arrays.edges[stage["parents_from"] : stage["parents_to"]]:
             parent = self._compiled.stage_ids[edge["parent"]]
-            if parent not in done:
-                raise self._fault(
-                    placed,
-                    f"its parent {parent[1]!r} has not finished",
-                    field,
-                    f"add {parent[1]!r} to state.finished",
-                )
+            if parent not in self._done:
+                fault = f"its parent {parent[1]!r} has not finished"
+                raise _fault(placed, fault, field, f"add {parent[1]!r} to state.finished")
+        self._placed.rows[0]["stage"], self._placed.rows[0]["width"] = s, width
+        self._placed.devices[0, :width] = devices
+        self._placed.counts[0, :width] = list(placed.devices.values())
+
+    def _device(self, name: str, field: str) -> int:
+        if name not in self._devices:
+            remedy = near_matches(name, self._devices)
+            raise InputError(f"unknown device {name!r}", field=field, remedy=remedy)
+        return self._devices[name]
+
+    def _stage(self, placed: PlacedStage, field: str) -> int:
+        number = self._stages.get((placed.workflow, placed.stage))
+        if number is None:
+            name = f"{placed.workflow}/{placed.stage}"
+            remedy = near_matches(name, [f"{w}/{s}" for w, s in self._stages])
+            raise InputError(f"unknown stage {name!r}", field=field, remedy=remedy)
+        if self.state.stages["status"][number] != WAITING:
+            raise _fault(placed, "stands twice in the state", field, "give it once")
+        return number
+
+    def _check_devices(self, placed: PlacedStage, stage: np.void, field: str) -> None:
+        number, queries = len(placed.devices), sum(placed.devices.values())
+        most = self._arrays.max_shards
+        if stage["kind"] == TOOL_STAGE:
+            if number:
+                field = field.removesuffix(".devices")
+                raise _fault(placed, "a tool runs on no device", field, "leave devices out")
+        elif not 1 <= number <= most:
+            fault = f"{number} devices; 1 to {most} are legal"
+            remedy = "name the devices, or raise options.max_shards"
+            raise _fault(placed, fault, field, remedy)
+        elif queries != stage["queries"]:
+            fault = f"{queries} queries on devices, the stage has {stage['queries']}"
+            raise _fault(placed, fault, field, "correct the queries of each device")
+
+    def _check_idle(self, running: RunningStage) -> None:
+        for name in running.devices:
+            if self.state.devices["queue_head"][self._devices[name]] >= 0:
+                fault = f"device {name!r} runs two stages"
+                remedy = "a device runs one stage at a time; leave the one that waits out"
+                raise _fault(running, fault, "state.running", remedy)
 
     def _check_memory(self) -> None:
         used = self.state.devices["weight_bytes"] + self.state.devices["kv_bytes"]
         limits = self._arrays.devices["memory"]
-        for name, taken, limit in zip(
-            self._compiled.device_ids, used.tolist(), limits.tolist(), strict=True
-        ):
-            if taken > limit > 0:
+        for name, d in self._devices.items():
+            if used[d] > limits[d] > 0:
                 raise InputError(
-                    f"weights and caches take {taken / 1e9:.1f} GB of {limit / 1e9:.1f} GB",
+                    f"weights and caches take {used[d] / 1e9:.1f} GB of {limits[d] / 1e9:.1f} GB",
                     item=f"device {name!r}",
                     field="state.devices",
                     remedy="correct what is resident or cached there",
                 )
+
+
+def _fault(placed: PlacedStage, fault: str, field: str, remedy: str) -> InputError:
+    item = f"workflow {placed.workflow!r}, stage {placed.stage!r}"
+    return InputError(fault, item=item, field=field, remedy=remedy)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.env.features import DEVICE_WIDTH, GLOBAL_WIDTH, STAGE_WIDTH
-from fate_gym.env.spec import MASK, EnvOptions, Limits
+from fate_gym.env.options import EnvOptions
+from fate_gym.env.spec import MASK, Limits
 from fate_gym.errors import InputError
 from policies.learned import pointer
 from policies.learned.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ class PointerAgent:
             self._weights = pointer.read_weights(weights)
         except (KeyError, IndexError, ValueError) as error:
             raise _foreign(error) from None
-        _check_shapes(self._weights)
+        self._activations: pointer.Activations | None = None
 
     def scores(self, observation: Observation) -> NDArray[np.float32]:
         if observation[MASK].ndim == 2:
@@ -56,14 +56,20 @@ class PointerAgent:
         return self._one(observation)
 
     def _one(self, observation: Observation) -> NDArray[np.float32]:
-        return pointer.scores(
-            self._weights,
-            observation["stages"],
-            observation["devices"],
-            observation["candidates"],
-            observation["globals"],
-            observation[MASK],
-        )
+        stages, devices = observation["stages"], observation["devices"]
+        mask = observation[MASK]
+        a = self._activations
+        if a is None or (len(a.stage), len(a.device), a.scores.size) != (
+            len(stages),
+            len(devices),
+            mask.size,
+        ):
+            a = pointer.new_activations(self._weights, len(stages), len(devices), mask.size)
+            self._activations = a
+        candidates, context = observation["candidates"], observation["globals"]
+        pointer.score_actions(self._weights, a, stages, devices, candidates, context, mask)
+        scores: NDArray[np.float32] = a.scores.copy()
+        return scores
 
 
 class TorchAgent:
@@ -144,33 +150,6 @@ def _foreign(error: Exception) -> InputError:
         field="network",
         remedy="copy weights.npz and checkpoint.json of one training",
     )
-
-
-def _check_shapes(w: pointer.Weights) -> None:
-    """Compiled code does not check shapes: wrong ones must not reach it."""
-    hidden, rounds = w.score_w.size, w.own_w.shape[0]
-    square, stack = (hidden, hidden), (rounds, hidden, hidden)
-    wanted = {
-        "stage_w": (STAGE_WIDTH, hidden),
-        "device_w": (DEVICE_WIDTH, hidden),
-        "context_w": (GLOBAL_WIDTH + 2 * hidden, hidden),
-        "candidate_w": (pointer.CANDIDATE_INPUTS, hidden),
-        "from_stage": square,
-        "from_device": square,
-        "from_context": square,
-        "own_w": stack,
-        "own_b": (rounds, hidden),
-        "from_slot": stack,
-        "from_place": stack,
-        "from_all": stack,
-        "wait_w": (3 * hidden, hidden),
-        "score_b": (1,),
-        "wait_out_b": (1,),
-    }
-    for name, array in w._asdict().items():
-        shape = wanted.get(name, (hidden,))
-        if array.shape != shape:
-            raise _foreign(ValueError(f"{name} has the shape {array.shape}, not {shape}"))
 
 
 __all__ = ["Agent", "PointerAgent", "TorchAgent", "make_agent", "missing_rl"]

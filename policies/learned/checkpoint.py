@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES
-from fate_gym.env.spec import EnvOptions
+from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError, near_matches
 
 WEIGHTS = "weights.npz"

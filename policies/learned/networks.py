@@ -17,8 +17,7 @@ from fate_gym.env.features import (
     CANDIDATE_WIDTH,
     DEVICE_WIDTH,
     GLOBAL_WIDTH,
-    NODE_SLOT,
-    NODE_STATUS,
+    NODE,
     NODE_WIDTH,
     STAGE_WIDTH,
 )
@@ -28,8 +27,6 @@ from policies.learned.pointer import CANDIDATE_INPUTS, CLOSE, FINE
 
 Batch = dict[str, Tensor]
 Kind = Literal["pointer", "graph", "mlp"]
-
-_ENDED = NODE_STATUS + 3
 
 combine: Any = Combine.apply
 pool: Any = Pool.apply
@@ -98,28 +95,29 @@ class PointerNetwork(nn.Module):
 
         inputs = _candidate_inputs(batch["candidates"][lane, action])
         of_device = nn.functional.pad(self.from_device(device), (0, 0, 0, positions - number))
-        where = (lane, row, place)
+        where = torch.stack([lane, row, place])
         z = combine(
             self.candidate_in(inputs),
             self.from_stage(stage).flatten(0, 1),
             of_device.flatten(0, 1),
             self.from_context(around),
-            *where,
+            where,
         )
         count = mask[:, :-1].sum(1, keepdim=True).clamp(min=1)
         sizes = (size, size * slots, size * positions)
         for own, from_slot, from_place, from_all in zip(
             self.own, self.from_slot, self.from_place, self.from_all, strict=True
         ):
-            of_slot, of_place, total = pool(z, *where, sizes)
+            of_slot, of_place, total = pool(z, where, sizes)
             z = combine(
                 z + own(z),
                 from_slot(of_slot),
                 from_place(of_place),
                 from_all(total / count),
-                *where,
+                where,
             )
-        maximum, _, total = pool(z, lane, lane, place, (size, size, size * positions))
+        by_lane = torch.stack([lane, lane, place])
+        maximum, _, total = pool(z, by_lane, (size, size, size * positions))
         pooled = torch.cat([total / count, maximum, around], dim=1)
         scores = z.new_zeros(size, actions + 1)
         scores[lane, action] = self.score(z).squeeze(1)
@@ -153,7 +151,7 @@ class GraphNetwork(PointerNetwork):
         nodes = batch["dag_nodes"][..., :NODE_WIDTH]
         size, rows = nodes.shape[:2]
         slots = batch["stages"].shape[1]
-        wanted = (nodes[..., 0] > 0.5) & (nodes[..., _ENDED] < 0.5)
+        wanted = (nodes[..., 0] > 0.5) & (nodes[..., NODE.ended] < 0.5)
         number = torch.cumsum(wanted.view(-1), 0) - 1  # of each wanted node in the compact list
         lane, node = wanted.nonzero(as_tuple=True)
         features = nodes[lane, node]
@@ -172,7 +170,7 @@ class GraphNetwork(PointerNetwork):
                 dim=1,
             )
             h = (h + own(h) + from_children(message)).relu()
-        slot = (features[:, NODE_SLOT] * slots).round().long() - 1
+        slot = (features[:, NODE.slot] * slots).round().long() - 1
         shown = slot >= 0
         at = lane[shown] * slots + slot[shown]
         found = h.new_zeros(size * slots, self.hidden).index_copy(

@@ -1,237 +1,324 @@
 """The pointer network without torch: one decision in a fraction of a millisecond.
 
 `policies.learned.networks.PointerNetwork` describes the network; the two give the same scores.
+Shapes: H hidden units, R rounds; S slots, D devices, A = S P candidates of an observation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.compiled import compiled, inlined
 from fate_gym.env.features import (
-    CANDIDATE_BEHIND,
-    CANDIDATE_LATER,
+    CANDIDATE,
     CANDIDATE_WIDTH,
     DEVICE_WIDTH,
     GLOBAL_WIDTH,
     STAGE_WIDTH,
 )
+from fate_gym.jit import Block, inlined, kernel, table
 
-Floats = NDArray[np.float32]
+Vector = Annotated[NDArray[np.float32], 1]
+Matrix = Annotated[NDArray[np.float32], 2]
+Mask = Annotated[NDArray[np.int8], 1]
 
 FINE = (0.1, 0.01)
 """`CLOSE` are shown again at these parts of their scale: small differences decide."""
-CLOSE = (CANDIDATE_LATER, CANDIDATE_BEHIND)
+CLOSE = (CANDIDATE.later, CANDIDATE.behind)
 CANDIDATE_INPUTS = CANDIDATE_WIDTH + len(CLOSE) * (len(FINE) + 1)
 
 
-class Weights(NamedTuple):
-    """The network's parameters, H = hidden units, R = rounds; matrices are (in, out)."""
+class Weights(Block):
+    """The network's parameters. Matrices are (in, out), those of the rounds one below the other."""
 
-    stage_w: Floats  # (STAGE_WIDTH, H)
-    stage_b: Floats  # (H,)
-    device_w: Floats  # (DEVICE_WIDTH, H)
-    device_b: Floats
-    context_w: Floats  # (GLOBAL_WIDTH + 2 H, H)
-    context_b: Floats
-    candidate_w: Floats  # (CANDIDATE_INPUTS, H)
-    candidate_b: Floats
-    from_stage: Floats  # (H, H)
-    from_device: Floats
-    from_context: Floats
-    own_w: Floats  # (R, H, H)
-    own_b: Floats  # (R, H)
-    from_slot: Floats  # (R, H, H)
-    from_place: Floats
-    from_all: Floats
-    score_w: Floats  # (H,)
-    score_b: Floats  # (1,)
-    wait_w: Floats  # (3 H, H)
-    wait_b: Floats  # (H,)
-    wait_out: Floats  # (H,)
-    wait_out_b: Floats  # (1,)
+    stage_w: Any = table("f4", STAGE_WIDTH, "H", text="stage_in.weight")
+    stage_b: Any = table("f4", "H", text="stage_in.bias")
+    device_w: Any = table("f4", DEVICE_WIDTH, "H", text="device_in.weight")
+    device_b: Any = table("f4", "H", text="device_in.bias")
+    context_w: Any = table("f4", "CONTEXT", "H", text="context_in.weight")
+    context_b: Any = table("f4", "H", text="context_in.bias")
+    candidate_w: Any = table("f4", CANDIDATE_INPUTS, "H", text="candidate_in.weight")
+    candidate_b: Any = table("f4", "H", text="candidate_in.bias")
+    from_stage: Any = table("f4", "H", "H", text="from_stage.weight")
+    from_device: Any = table("f4", "H", "H", text="from_device.weight")
+    from_context: Any = table("f4", "H", "H", text="from_context.weight")
+    own_w: Any = table("f4", "R H", "H", text="own.{}.weight")
+    own_b: Any = table("f4", "R H", text="own.{}.bias")
+    from_slot: Any = table("f4", "R H", "H", text="from_slot.{}.weight")
+    from_place: Any = table("f4", "R H", "H", text="from_place.{}.weight")
+    from_all: Any = table("f4", "R H", "H", text="from_all.{}.weight")
+    score_w: Any = table("f4", "H", text="score.weight")
+    score_b: Any = table("f4", 1, text="score.bias")
+    wait_w: Any = table("f4", "3 H", "H", text="wait_in.weight")
+    wait_b: Any = table("f4", "H", text="wait_in.bias")
+    wait_out: Any = table("f4", "H", text="wait_out.weight")
+    wait_out_b: Any = table("f4", 1, text="wait_out.bias")
 
 
-def read_weights(state: Mapping[str, NDArray[np.floating]]) -> Weights:
+class Activations(Block):
+    """Scratch for one observation."""
+
+    legal: Any = table("i8", "A", text="numbers of the legal candidates")
+    stage_in: Any = table("f4", "S", STAGE_WIDTH, text="features of the stages")
+    device_in: Any = table("f4", "D", DEVICE_WIDTH, text="features of the devices")
+    stage: Any = table("f4", "S", "H", text="encoded stages")
+    device: Any = table("f4", "D", "H", text="encoded devices")
+    known: Any = table("f4", "CONTEXT", text="globals, and means of the encoded rows")
+    around: Any = table("f4", "H", text="encoded context")
+    of_stage: Any = table("f4", "S", "H", text="what a candidate takes from its stage")
+    of_device: Any = table("f4", "D", "H", text="from its device")
+    everywhere: Any = table("f4", "H", text="from the context")
+    inputs: Any = table("f4", "A", CANDIDATE_INPUTS, text="of the legal candidates")
+    z: Any = table("f4", "A", "H", text="the legal candidates, encoded")
+    step: Any = table("f4", "A", "H", text="what a round takes from the candidate itself")
+    best_slot: Any = table("f4", "S", "H", text="maximum over the candidates of a slot")
+    best_place: Any = table("f4", "P", "H", text="maximum over those of a position")
+    mean: Any = table("f4", "H", text="mean over all")
+    of_slot: Any = table("f4", "S", "H", text="what a round takes from the slot")
+    of_place: Any = table("f4", "P", "H", text="from the position")
+    of_all: Any = table("f4", "H", text="from the mean")
+    pooled: Any = table("f4", "3 H", text="mean, maximum and context")
+    last: Any = table("f4", "H", text="what waiting is scored by")
+    scores: Any = table("f4", "A + 1", text="the result")
+
+
+def read_weights(state: Mapping[str, NDArray[Any]]) -> Weights:
     """The weights from the parameters of `PointerNetwork` by name.
 
     Raises:
         KeyError: a parameter is missing.
+        ValueError: one has another shape than the network's.
     """
-
-    def matrix(name: str) -> Floats:
-        return np.ascontiguousarray(state[name].T, np.float32)
-
-    def vector(name: str) -> Floats:
-        return np.ascontiguousarray(state[name].reshape(-1), np.float32)
-
-    rounds = sum(name.startswith("own.") and name.endswith(".weight") for name in state)
-
-    def stack(name: str) -> Floats:
-        layers = [matrix(f"{name}.{r}.weight") for r in range(rounds)]
-        return np.stack(layers) if layers else np.zeros((0, hidden, hidden), np.float32)
-
     hidden = state["score.weight"].shape[1]
-    biases = [vector(f"own.{r}.bias") for r in range(rounds)]
-    return Weights(
-        matrix("stage_in.weight"),
-        vector("stage_in.bias"),
-        matrix("device_in.weight"),
-        vector("device_in.bias"),
-        matrix("context_in.weight"),
-        vector("context_in.bias"),
-        matrix("candidate_in.weight"),
-        vector("candidate_in.bias"),
-        matrix("from_stage.weight"),
-        matrix("from_device.weight"),
-        matrix("from_context.weight"),
-        stack("own"),
-        np.stack(biases) if biases else np.zeros((0, hidden), np.float32),
-        stack("from_slot"),
-        stack("from_place"),
-        stack("from_all"),
-        vector("score.weight"),
-        vector("score.bias"),
-        matrix("wait_in.weight"),
-        vector("wait_in.bias"),
-        vector("wait_out.weight"),
-        vector("wait_out.bias"),
+    rounds = sum(name.startswith("own.") and name.endswith(".weight") for name in state)
+    sizes = {"H": hidden, "R H": rounds * hidden, "3 H": 3 * hidden}
+    weights = Weights.allocate(**sizes, CONTEXT=GLOBAL_WIDTH + 2 * hidden)
+    for name, field in Weights.tables.items():
+        target = getattr(weights, name)
+        if "{}" in field.text:
+            for r in range(rounds):
+                part = target[r * hidden : (r + 1) * hidden]
+                _copy(state[field.text.format(r)], part, field.text.format(r))
+        else:
+            _copy(state[field.text], target, field.text)
+    return weights
+
+
+def _copy(given: NDArray[Any], target: NDArray[np.float32], name: str) -> None:
+    turned = given.T if target.ndim == 2 else given.reshape(-1)
+    if turned.shape != target.shape:
+        raise ValueError(f"{name} has the shape {given.shape}, not {target.T.shape}")
+    target[:] = turned
+
+
+def new_activations(weights: Weights, slots: int, devices: int, actions: int) -> Activations:
+    """Scratch for observations of these sizes, waiting among the actions."""
+    return Activations.allocate(
+        **{"3 H": weights.wait_w.shape[0], "A + 1": actions},
+        A=actions - 1,
+        CONTEXT=weights.context_w.shape[0],
+        D=devices,
+        H=weights.score_w.size,
+        P=(actions - 1) // slots,
+        S=slots,
     )
 
 
+# --- matrix products: BLAS -------------------------------------------------------------------
+
+
+@kernel
+def _multiply(x: Matrix, w: Matrix, out: Matrix) -> None:
+    np.dot(x, w, out)
+
+
+@kernel
+def _multiply_row(x: Vector, w: Matrix, out: Vector) -> None:
+    np.dot(x, w, out)
+
+
+# --- the layers ------------------------------------------------------------------------------
+
+
 @inlined
-def _rectify(x: Floats) -> None:
+def _rectify(x: Matrix, bias: Vector) -> None:
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            x[i, j] = max(x[i, j], np.float32(0.0))
+            x[i, j] = max(x[i, j] + bias[j], np.float32(0.0))
 
 
 @inlined
-def _mean_of_present(rows: Floats, encoded: Floats, out: Floats) -> None:
-    """Mean of the encoded rows whose first feature, ``present``, is set."""
-    count = 0
-    out[:] = 0.0
+def _rectify_row(x: Vector, bias: Vector) -> None:
+    for j in range(x.size):
+        x[j] = max(x[j] + bias[j], np.float32(0.0))
+
+
+@inlined
+def _mean_of_present(rows: Matrix, encoded: Matrix, out: Vector, at: int) -> None:
+    """Mean of the encoded rows whose first feature, ``present``, is set, from ``out[at]`` on."""
+    count, hidden = 0, encoded.shape[1]
+    for j in range(hidden):
+        out[at + j] = 0.0
     for i in range(rows.shape[0]):
         if rows[i, 0] > 0.0:
             count += 1
-            for j in range(out.size):
-                out[j] += encoded[i, j]
-    for j in range(out.size):
-        out[j] /= max(1, count)
+            for j in range(hidden):
+                out[at + j] += encoded[i, j]
+    for j in range(hidden):
+        out[at + j] /= max(1, count)
 
 
-@compiled
-def scores(
-    w: Weights,
-    stages: Floats,
-    devices: Floats,
-    candidates: Floats,
-    context: Floats,
-    mask: NDArray[np.int8],
-) -> Floats:
-    """Scores of the actions of one observation; -inf where the mask is 0.
+@kernel
+def _encode(w: Weights, a: Activations, stages: Matrix, devices: Matrix, context: Vector) -> None:
+    """Stages, devices and context, and what candidates take from them."""
+    for i in range(stages.shape[0]):
+        for j in range(STAGE_WIDTH):
+            a.stage_in[i, j] = stages[i, j]
+    for i in range(devices.shape[0]):
+        for j in range(DEVICE_WIDTH):
+            a.device_in[i, j] = devices[i, j]
+    _multiply(a.stage_in, w.stage_w, a.stage)
+    _rectify(a.stage, w.stage_b)
+    _multiply(a.device_in, w.device_w, a.device)
+    _rectify(a.device, w.device_b)
+    for j in range(GLOBAL_WIDTH):
+        a.known[j] = context[j]
+    _mean_of_present(stages, a.stage, a.known, GLOBAL_WIDTH)
+    _mean_of_present(devices, a.device, a.known, GLOBAL_WIDTH + w.score_w.size)
+    _multiply_row(a.known, w.context_w, a.around)
+    _rectify_row(a.around, w.context_b)
+    _multiply(a.stage, w.from_stage, a.of_stage)
+    _multiply(a.device, w.from_device, a.of_device)
+    _multiply_row(a.around, w.from_context, a.everywhere)
+    for j in range(w.candidate_b.size):
+        a.everywhere[j] += w.candidate_b[j]
 
-    Args:
-        w: the weights.
-        stages: (S, at least STAGE_WIDTH).
-        devices: (D, at least DEVICE_WIDTH).
-        candidates: (S P, CANDIDATE_WIDTH).
-        context: (GLOBAL_WIDTH,).
-        mask: (S P + 1,).
 
-    Returns:
-        (S P + 1,)
-    """
-    hidden = w.score_w.size
-    slots, number = stages.shape[0], devices.shape[0]
-    actions = candidates.shape[0]
-    positions = actions // slots
-    # Legal candidates, one after the other.
+@kernel
+def _encode_candidates(w: Weights, a: Activations, candidates: Matrix, mask: Mask) -> int:
+    """The legal candidates, one after the other; returns their number."""
     found = 0
-    legal = np.empty(actions, np.int64)
-    for a in range(actions):
-        if mask[a]:
-            legal[found] = a
+    for action in range(candidates.shape[0]):
+        if mask[action]:
+            a.legal[found] = action
             found += 1
-    legal = legal[:found]
-
-    stage = np.ascontiguousarray(stages[:, :STAGE_WIDTH]) @ w.stage_w + w.stage_b
-    _rectify(stage)
-    device = np.ascontiguousarray(devices[:, :DEVICE_WIDTH]) @ w.device_w + w.device_b
-    _rectify(device)
-    known = np.empty(GLOBAL_WIDTH + 2 * hidden, np.float32)
-    known[:GLOBAL_WIDTH] = context[:GLOBAL_WIDTH]
-    _mean_of_present(stages, stage, known[GLOBAL_WIDTH : GLOBAL_WIDTH + hidden])
-    _mean_of_present(devices, device, known[GLOBAL_WIDTH + hidden :])
-    around = np.maximum(known @ w.context_w + w.context_b, np.float32(0.0))
-
-    inputs = np.empty((found, CANDIDATE_INPUTS), np.float32)
     for i in range(found):
-        a = legal[i]
+        action = a.legal[i]
         for c in range(CANDIDATE_WIDTH):
-            inputs[i, c] = candidates[a, c]
+            a.inputs[i, c] = candidates[action, c]
         for n in range(len(CLOSE)):
-            later = candidates[a, CLOSE[n]]
+            later = candidates[action, CLOSE[n]]
             unscaled = later / max(np.float32(1e-6), np.float32(1.0) - abs(later))
             at = CANDIDATE_WIDTH + n * (len(FINE) + 1)
-            inputs[i, at] = unscaled / (abs(unscaled) + np.float32(FINE[0]))
-            inputs[i, at + 1] = unscaled / (abs(unscaled) + np.float32(FINE[1]))
-            inputs[i, at + 2] = later <= 0.0
-    z = inputs @ w.candidate_w
-    of_stage = stage @ w.from_stage
-    of_device = device @ w.from_device
-    everywhere = around @ w.from_context + w.candidate_b
+            a.inputs[i, at] = unscaled / (abs(unscaled) + np.float32(FINE[0]))
+            a.inputs[i, at + 1] = unscaled / (abs(unscaled) + np.float32(FINE[1]))
+            a.inputs[i, at + 2] = later <= 0.0
+    positions, devices = a.best_place.shape[0], a.device.shape[0]
+    _multiply(a.inputs[:found], w.candidate_w, a.z[:found])
     for i in range(found):
-        slot, position = legal[i] // positions, legal[i] % positions
+        slot, position = a.legal[i] // positions, a.legal[i] % positions
+        for j in range(a.z.shape[1]):
+            x = a.z[i, j] + a.of_stage[slot, j] + a.everywhere[j]
+            if position < devices:
+                x += a.of_device[position, j]
+            a.z[i, j] = max(x, np.float32(0.0))
+    return found
+
+
+@kernel
+def _exchange(w: Weights, a: Activations, r: int, found: int) -> None:
+    """Round ``r``: candidates see the others of their slot, of their position, and all."""
+    positions, hidden = a.best_place.shape[0], a.z.shape[1]
+    for j in range(hidden):
+        a.mean[j] = 0.0
+        for i in range(a.best_slot.shape[0]):
+            a.best_slot[i, j] = 0.0
+        for i in range(positions):
+            a.best_place[i, j] = 0.0
+    for i in range(found):
+        slot, position = a.legal[i] // positions, a.legal[i] % positions
         for j in range(hidden):
-            x = z[i, j] + of_stage[slot, j] + everywhere[j]
-            if position < number:
-                x += of_device[position, j]
-            z[i, j] = max(x, np.float32(0.0))
+            a.mean[j] += a.z[i, j]
+            a.best_slot[slot, j] = max(a.best_slot[slot, j], a.z[i, j])
+            a.best_place[position, j] = max(a.best_place[position, j], a.z[i, j])
+    for j in range(hidden):
+        a.mean[j] /= np.float32(max(1, found))
+    first, end = r * hidden, (r + 1) * hidden
+    _multiply(a.best_slot, w.from_slot[first:end], a.of_slot)
+    _multiply(a.best_place, w.from_place[first:end], a.of_place)
+    _multiply_row(a.mean, w.from_all[first:end], a.of_all)
+    _multiply(a.z[:found], w.own_w[first:end], a.step[:found])
+    for j in range(hidden):
+        a.of_all[j] += w.own_b[first + j]
+    for i in range(found):
+        slot, position = a.legal[i] // positions, a.legal[i] % positions
+        for j in range(hidden):
+            x = a.z[i, j] + a.step[i, j] + a.of_slot[slot, j]
+            a.z[i, j] = max(x + a.of_place[position, j] + a.of_all[j], np.float32(0.0))
 
-    mean = np.empty(hidden, np.float32)
-    best_slot = np.empty((slots, hidden), np.float32)
-    best_place = np.empty((positions, hidden), np.float32)
-    for r in range(w.own_w.shape[0]):
-        best_slot[:] = 0.0
-        best_place[:] = 0.0
-        mean[:] = 0.0
-        for i in range(found):
-            slot, position = legal[i] // positions, legal[i] % positions
-            for j in range(hidden):
-                mean[j] += z[i, j]
-                best_slot[slot, j] = max(best_slot[slot, j], z[i, j])
-                best_place[position, j] = max(best_place[position, j], z[i, j])
-        mean /= np.float32(max(1, found))
-        of_slot = best_slot @ w.from_slot[r]
-        of_place = best_place @ w.from_place[r]
-        of_all = mean @ w.from_all[r] + w.own_b[r]
-        step = z @ w.own_w[r]
-        for i in range(found):
-            slot, position = legal[i] // positions, legal[i] % positions
-            for j in range(hidden):
-                x = z[i, j] + step[i, j] + of_slot[slot, j] + of_place[position, j] + of_all[j]
-                z[i, j] = max(x, np.float32(0.0))
 
-    out = np.full(actions + 1, -np.inf, np.float32)
-    pooled = np.zeros(3 * hidden, np.float32)
+@kernel
+def _score(w: Weights, a: Activations, found: int, wait: bool) -> None:
+    """The scores of the legal candidates, and of waiting if that is legal."""
+    hidden = a.z.shape[1]
+    for j in range(a.pooled.size):
+        a.pooled[j] = 0.0
+    for i in range(a.scores.size):
+        a.scores[i] = -np.inf
     for i in range(found):
         total = w.score_b[0]
         for j in range(hidden):
-            total += z[i, j] * w.score_w[j]
-            pooled[j] += z[i, j]
-            pooled[hidden + j] = max(pooled[hidden + j], z[i, j])
-        out[legal[i]] = total
-    pooled[:hidden] /= np.float32(max(1, found))
-    pooled[2 * hidden :] = around
-    if mask[actions]:
-        last = np.maximum(pooled @ w.wait_w + w.wait_b, np.float32(0.0))
-        out[actions] = last @ w.wait_out + w.wait_out_b[0]
-    return out
+            total += a.z[i, j] * w.score_w[j]
+            a.pooled[j] += a.z[i, j]
+            a.pooled[hidden + j] = max(a.pooled[hidden + j], a.z[i, j])
+        a.scores[a.legal[i]] = total
+    for j in range(hidden):
+        a.pooled[j] /= np.float32(max(1, found))
+        a.pooled[2 * hidden + j] = a.around[j]
+    if wait:
+        _multiply_row(a.pooled, w.wait_w, a.last)
+        _rectify_row(a.last, w.wait_b)
+        a.scores[a.scores.size - 1] = np.dot(a.last, w.wait_out) + w.wait_out_b[0]
 
 
-__all__ = ["CANDIDATE_INPUTS", "FINE", "Weights", "read_weights", "scores"]
+@kernel
+def score_actions(
+    w: Weights,
+    a: Activations,
+    stages: Matrix,
+    devices: Matrix,
+    candidates: Matrix,
+    context: Vector,
+    mask: Mask,
+) -> None:
+    """Fill ``a.scores`` with the scores of the actions; -inf where the mask is 0.
+
+    Args:
+        w: the weights.
+        a: scratch, and the result.
+        stages: (S, at least STAGE_WIDTH).
+        devices: (D, at least DEVICE_WIDTH).
+        candidates: (A, CANDIDATE_WIDTH).
+        context: (GLOBAL_WIDTH,).
+        mask: (A + 1,).
+    """
+    _encode(w, a, stages, devices, context)
+    found = _encode_candidates(w, a, candidates, mask)
+    for r in range(w.own_b.size // w.score_w.size):
+        _exchange(w, a, r, found)
+    _score(w, a, found, mask[mask.size - 1] > 0)
+
+
+__all__ = [
+    "CANDIDATE_INPUTS",
+    "CLOSE",
+    "FINE",
+    "Activations",
+    "Weights",
+    "new_activations",
+    "read_weights",
+    "score_actions",
+]

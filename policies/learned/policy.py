@@ -112,7 +112,7 @@ class Learned:
         order = np.argsort(-scores, kind="stable")[: self._best_of]
         wanted = np.zeros_like(mask)
         wanted[order] = mask[order]
-        values = self._teacher.values(view.fork(), self._observer.frame, wanted)
+        values = self._teacher.values(view.fork(), self._observer.arrays, wanted)
         # Of equal ends the one that the agent prefers.
         return int(order[values[order].argmin()])
 

@@ -64,13 +64,13 @@ def _occupy(
     s, width = choices.rows[row].stage, choices.rows[row].width
     devices, counts = choices.devices[row], choices.counts[row]
     # Who does not see residency and caches does not see what they do to the queue either.
-    unseeing = rules.rule == STRICT and width == 1
-    end = strict_end_estimate(p, st, s, devices[0]) if unseeing else 0.0
+    blind = rules.rule == STRICT and width == 1
+    end = strict_end_estimate(p, st, s, devices[0]) if blind else 0.0
     if rules.lazy:
         reserve(p, st, log, s, devices, counts, width)
     else:
         commit(p, st, log, s, devices, counts, width, NOBODY)
-    if unseeing:
+    if blind:
         set_drain(st, devices[0], end)
 
 

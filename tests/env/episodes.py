@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.env import WorkflowSchedulingEnv
-from fate_gym.env.env import Observation
+from fate_gym.env import Observation, WorkflowSchedulingEnv
 
 Step = tuple[Observation, float, bool, dict[str, Any]]
 

@@ -362,7 +362,7 @@ def test_drawn_arrivals() -> None:
         found.append([workflow.arrival for workflow in env.compiled.problem.workflows])
     assert found[0] == found[2] != found[1]
     assert found[0] != sorted(found[0])
-    assert np.array_equal(env.compiled.view.workflows["arrival"], found[0])
+    assert np.array_equal(env.compiled.arrays.workflows["arrival"], found[0])
     play(env, np.random.default_rng(0))
     assert_valid(env.trace())
 

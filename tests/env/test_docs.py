@@ -8,7 +8,7 @@ import pytest
 
 from fate_gym.env import WorkflowSchedulingEnv, docs
 from fate_gym.env.features import GROUPS, NODES
-from fate_gym.env.spec import EnvOptions
+from fate_gym.env.options import EnvOptions
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -30,7 +30,7 @@ def test_the_docstring_has_gymnasiums_sections() -> None:
 def test_every_feature_has_its_line(group: object) -> None:
     """With the column that it has in the observation of an environment."""
     assert isinstance(group, type(NODES))
-    text = WorkflowSchedulingEnv.__doc__ or ""
+    text = docs.PAGE.read_text(encoding="utf-8")
     part = text[text.index(f"`{group.key}`: {group.rows}") :]
     for i, column in enumerate(group.columns(0)):
         assert re.search(rf"\| {i} \| `{column.name}` \| ", part), column.name

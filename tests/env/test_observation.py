@@ -15,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fate_gym.env import WorkflowSchedulingEnv
-from fate_gym.env.env import Observation
+from fate_gym.env import Observation, WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, Group
+from fate_gym.kernel.schema import EVICT_CONTEXT, EVICT_PREFIX, EVICT_WEIGHTS
 from fate_gym.problem import Problem, Stage, Workflow
 from fate_gym.sim import Simulator
-from fate_gym.sim.layout import EVICT_CONTEXT, EVICT_PREFIX, EVICT_WEIGHTS
 from tests.env.episodes import play
 from tests.strategies import problems
 
@@ -63,7 +62,7 @@ class Expected:
         ]
         self.up = self.view.up
         self.failing = self.problem.options.failures is not None
-        state = env._simulator._state.stages
+        state = env.arrays.state.stages
         self.statuses, self.vanished = state["status"].tolist(), (state["note"] == 2).tolist()
         self.residents = self._residents()
         self.ends = [self.view.end_estimates(s) for s in env.window]
@@ -147,7 +146,7 @@ class Expected:
         for d, size in contexts.items():
             totals[d] += size
         for d in unclear:
-            totals[d] = self.env._simulator._state.devices["kv_bytes"][d]
+            totals[d] = self.env.arrays.state.devices["kv_bytes"][d]
         return totals
 
     def context(self, s: int) -> float:
@@ -159,7 +158,7 @@ class Expected:
     def batch(self, s: int, d: int) -> int:
         stage = self.stages[s][1]
         own = self.context(s)
-        most = int(self.env.compiled.view.head[0]["max_batch"])
+        most = self.env.compiled.arrays.max_batch
         if own <= 0:
             return most
         model = self.fact(stage)
@@ -324,7 +323,7 @@ class Expected:
         rows = trace.shards[before:]
         assert rows["device"].tolist() == devices
         busy = np.maximum(rows["load_s"], rows["transfer_s"]) + rows["prefill_s"] + rows["decode_s"]
-        gather = (len(devices) - 1) * float(self.env.compiled.view.head[0]["gather_s"])
+        gather = (len(devices) - 1) * self.env.compiled.arrays.gather_s
         end = float((self.turns[devices] + busy).max()) + gather
         first = self.ends[self.env.window.index(s)].min()
         clean = self.view.clean_seconds(s)
@@ -432,7 +431,7 @@ class Expected:
         if stage.prefix_tokens:
             # As much of the own entry as can be seen: the stage's own length.
             key = self.env.compiled.prefix_keys.index((stage.model, stage.prefix_group))
-            state = self.env._simulator._state
+            state = self.env.arrays.state
             cached = float(state.prefix_tokens[d, key]) * model.kv_bytes_per_token
         prefix = max(cached, stage.prefix_tokens * model.kv_bytes_per_token)
         need = model.weight_bytes + prefix + min(n, self.batch(s, d)) * self.context(s)

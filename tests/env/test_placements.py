@@ -10,7 +10,7 @@ from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.problem import Problem
 from fate_gym.sim import Assignment, Simulator
 from tests.env.episodes import play
-from tests.sim.test_candidates import candidates
+from tests.kernel.test_placements import candidates
 from tests.strategies import problems
 
 

@@ -13,17 +13,10 @@ from gymnasium.wrappers import RecordVideo
 import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.env.features import DEVICES
-from fate_gym.env.render import (
-    DOWN,
-    PHASES,
-    TOOL,
-    as_text,
-    horizon_of,
-    lanes,
-    picture,
-    spans,
-    stays,
-)
+from fate_gym.env.render import Renderer, as_text
+from fate_gym.env.render.bars import DOWN, PHASES, TOOL
+from fate_gym.env.render.residency import residencies, strips
+from fate_gym.env.render.scene import rounded_up
 from fate_gym.problem import (
     Cluster,
     Device,
@@ -35,6 +28,7 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
+from fate_gym.sim.phases import phases
 from fate_gym.validator import assert_valid
 from tests.env.episodes import legal_action, play
 
@@ -68,6 +62,10 @@ def played(**arguments: Any) -> WorkflowSchedulingEnv:
     return env
 
 
+def picture(env: WorkflowSchedulingEnv) -> np.ndarray:
+    return Renderer("rgb_array", 10).picture(env)
+
+
 def colours(frame: np.ndarray) -> set[str]:
     flat = frame.reshape(-1, 3)
     return {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.unique(flat, axis=0).tolist()}
@@ -99,22 +97,22 @@ def test_where_a_bar_lies() -> None:
     decode = np.array([int(PHASES["decode"][i : i + 2], 16) for i in (1, 3, 5)])
     bars = frame[: frame.shape[0] // 2]
     columns = np.flatnonzero((bars == decode).all(axis=2).any(axis=0))
-    horizon = horizon_of(env.time)
+    horizon = rounded_up(env.time)
     left, right = 92, frame.shape[1] - 14
     expected = left + (right - left) * env.time / horizon
     assert abs(columns.max() - expected) <= 3
 
 
-def test_phases_and_stays_are_those_of_the_trace() -> None:
+def test_phases_and_residencies_are_those_of_the_trace() -> None:
     env = played()
     trace = env.trace()
-    parts = spans(trace.shards)
+    tools = trace.shards["device"] < 0
+    parts = phases(trace.shards, tools)
     assert np.all(parts.start <= parts.begin)
     assert np.all(parts.begin <= parts.prefilled)
-    tools = parts.rows["device"] < 0
     assert np.allclose(parts.end[tools], parts.start[tools] + 4, atol=0.1)
-    model = env.compiled.view.stages["model"]
-    here = stays(trace, model, env.time)
+    model = env.compiled.arrays.stages["model"]
+    here = residencies(trace, model, env.time)
     names = [(s.device, trace.model_names[s.model]) for s in here]
     assert sorted(names) == [(0, "Llama-3.1-8B"), (1, "Llama-3.1-8B"), (1, "Qwen2.5-7B")]
     gone = next(s for s in here if trace.model_names[s.model] == "Qwen2.5-7B")
@@ -122,8 +120,8 @@ def test_phases_and_stays_are_those_of_the_trace() -> None:
     # An A10G does not hold both: one leaves as the other comes.
     assert gone.end == came.start
     assert came.end == env.time
-    assert lanes(here).tolist() == [0, 0, 0]
-    assert sorted(lanes([gone._replace(end=gone.end + 1.0), came]).tolist()) == [0, 1]
+    assert strips(here).tolist() == [0, 0, 0]
+    assert sorted(strips([gone._replace(end=gone.end + 1.0), came]).tolist()) == [0, 1]
 
 
 def test_failures_show() -> None:
@@ -139,9 +137,9 @@ def test_failures_show() -> None:
     assert not env.action_masks()[0]
     trace = env.trace()
     assert trace.shards["lost"].tolist() == [1]
-    (stay,) = stays(trace, env.compiled.view.stages["model"], env.time)
-    assert stay.end == 2.0
-    assert spans(trace.shards).prefilled.max() <= 2.0
+    (there,) = residencies(trace, env.compiled.arrays.stages["model"], env.time)
+    assert there.end == 2.0
+    assert phases(trace.shards, False).prefilled.max() <= 2.0
     assert "down" in as_text(env)
     env.step(1)
     while not env.ended:
@@ -155,7 +153,7 @@ def test_failures_show() -> None:
     [(0, 1), (0.8, 1), (1.2, 1.5), (17, 20), (31, 50), (76, 100), (100, 100)],
 )
 def test_horizon(seconds: float, horizon: float) -> None:
-    assert horizon_of(seconds) == pytest.approx(horizon)
+    assert rounded_up(seconds) == pytest.approx(horizon)
 
 
 def test_text() -> None:

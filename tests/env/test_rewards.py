@@ -58,7 +58,7 @@ def test_returns(problem: Problem, seed: int, scale: float | None) -> None:
         )
         env.reset(seed=seed)
         unit = scale or own_scale(env)
-        first = float(env._head["estimate"])
+        first = env.arrays.episode.estimate
         steps = play(env, np.random.default_rng(seed))
         returns[reward] = unit * sum(reward for _, reward, _, _ in steps)
         trace = env.trace()
@@ -84,9 +84,7 @@ def test_shaping_with_discount_is_potential_based(problem: Problem, seed: int) -
         env = WorkflowSchedulingEnv(problem, reward=reward, reward_scale=1.0, discount=gamma)
         env.reset(seed=seed)
         # Before the first step the clock already stands at the first decision.
-        potentials[reward] = float(env._head["estimate"]) - min(
-            w.arrival for w in problem.workflows
-        )
+        potentials[reward] = env.arrays.episode.estimate - min(w.arrival for w in problem.workflows)
         steps = play(env, np.random.default_rng(seed))
         sums[reward] = sum(gamma**t * r for t, (_, r, _, _) in enumerate(steps))
     # The last potential is zero: nothing is left to do.
@@ -104,7 +102,7 @@ def test_illegal_actions_cost_the_penalty_and_change_nothing() -> None:
         after = env.state()
         assert (reward, ended, truncated) == (-0.25, False, False)
         assert info["invalid_action"]
-        assert np.array_equal(before.moment.state, after.moment.state)
+        assert np.array_equal(before.moment.state.buffer, after.moment.state.buffer)
         assert all(np.array_equal(again[key], observation[key]) for key in observation)
     steps = play(env, np.random.default_rng(0))
     assert steps[-1][3]["metrics"]["invalid_actions"] == 6

@@ -12,9 +12,9 @@ import pytest
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, compile_problem
-from policies.list_scheduling.rules import NO_PENALTY
-from policies.list_scheduling.policy import ListScheduler, Order
 from policies.list_scheduling.offline import plan_workflow
+from policies.list_scheduling.policy import ListScheduler, Order
+from policies.list_scheduling.rules import NO_PENALTY
 from tests.policies.instances import plain_ranks
 
 saga: Any = pytest.importorskip("saga")

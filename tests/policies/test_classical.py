@@ -12,8 +12,8 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Failures, Outage, Problem
 from fate_gym.sim import Simulator, compile_problem
 from policies import make_policy
-from policies.list_scheduling.tables import dynamic_levels
 from policies.list_scheduling.offline import Method, method_tables, plan_workflow
+from policies.list_scheduling.tables import dynamic_levels
 from tests.strategies import problems
 
 

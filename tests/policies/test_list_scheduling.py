@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, compile_problem
 from policies import make_policy
-from policies.list_scheduling.rules import NO_PENALTY
-from policies.list_scheduling.policy import ListScheduler, Order
 from policies.list_scheduling.offline import OfflinePlan, OfflineScheduler, plan_workflow
+from policies.list_scheduling.policy import ListScheduler, Order
+from policies.list_scheduling.rules import NO_PENALTY
 from tests.strategies import certain, problems
 
 ORDERS: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")

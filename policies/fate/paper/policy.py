@@ -17,6 +17,7 @@ At every event with ready stages and an idle device:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import Dimension
 from policies.fate.paper.candidates import find_candidates, new_frontier
 from policies.fate.paper.score import Weights
-from policies.fate.paper.solver import Choice, choose_placements, first_rows
+from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
 
@@ -75,8 +76,9 @@ class Fate:
     ) -> None:
         self.name = name
         check_objective(objective, name)
-        self._objective = objective
-        self._ignore = tuple(ignore)
+        self._new_incumbent = partial(
+            Incumbent, objective=objective, max_shards=max_shards, ignore=tuple(ignore)
+        )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),
             0.0 if "locality" in ignore else float(locality),
@@ -86,16 +88,14 @@ class Fate:
             float(decay),
             int(depth),
         )
-        self._window, self._kept, self._most = window, kept, max_shards
+        self._window, self._kept = window, kept
         self._cp_sat, self._guard, self._limit = cp_sat, guard, limit
         self._shares = tuple(float(share) for share in shares)
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
-        self._incumbent = Incumbent(
-            view, objective=self._objective, max_shards=self._most, ignore=self._ignore
-        )
+        self._incumbent = self._new_incumbent(view)
         c = self._incumbent.context
         self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
         self._proposal = new_placements(self._window, c.problem.max_shards)
@@ -115,7 +115,8 @@ class Fate:
         if self._guard:
             value = incumbent.revalue(arrived)
         else:
-            incumbent.take_base()
+            incumbent.write_base()
+            incumbent.take(incumbent.context.base)
         kept = incumbent.starting(view)
         find_candidates(
             self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
@@ -133,25 +134,21 @@ class Fate:
             seen.append(_places(proposal))
             value = self._consider(proposal, kept, value)
         if self._guard:
-            incumbent.margin(value)
+            incumbent.enforce_margin(value)
         return incumbent.starting(view)
 
     def _propose(self, kept: list[Assignment], share: float) -> list[Assignment] | None:
         """What a plan starts now; None when the solver finds none."""
         self.counters["plans"] += 1
-        chosen = self._choose(kept, share).rows
+        candidates, free = self._frontier.kept, self._frontier.outlook.free
+        if not self._cp_sat:
+            return self._starting_now(first_rows(candidates)[:-1])
+        hint = self._hint(kept)
+        chosen = choose_placements(candidates, free, hint, share=share, limit=self._limit).rows
         if chosen is None:
             self.counters["solver_failures"] += 1
             return None
         return self._starting_now(chosen)
-
-    def _choose(self, kept: list[Assignment], share: float) -> Choice:
-        """A placement for each stage of the frontier."""
-        candidates = self._frontier.kept
-        if not self._cp_sat:
-            return Choice(first_rows(candidates)[:-1], optimal=True)
-        free = self._frontier.outlook.free
-        return choose_placements(candidates, free, self._hint(kept), share=share, limit=self._limit)
 
     def _hint(self, kept: list[Assignment]) -> NDArray[np.int64]:
         """For each stage the candidate that is in the plan kept, else the best-scored."""

@@ -1,14 +1,16 @@
-"""Changes of plans that searches are made of."""
+"""How plans are written and changed: list schedules, placements in front, single stages."""
 
 from __future__ import annotations
 
-from fate_gym.jit import inlined, kernel
+from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import PLACED, LogArrays, ProblemArrays, StateArrays
-from policies.fate.plans.schema import Plan
+from policies.fate.plans.schema import Context, Plan
 
 FIRST_KEY = -1e9
 """Before every key that an order gives."""
+RANK, FCFS, REMAINING, SLACK, STRETCH = 0, 1, 2, 3, 4
+"""Orders of list schedules, see `plan_by_order`."""
 
 
 @kernel
@@ -18,13 +20,6 @@ def unplan(st: StateArrays, plan: Plan) -> None:
         if st.stages[s].status < PLACED:
             plan.stages[s].width = 0
             plan.stages[s].not_before = 0.0
-
-
-@kernel
-def release(plan: Plan) -> None:
-    """Let every stage start as early as its turn comes."""
-    for s in range(plan.stages.size):
-        plan.stages[s].not_before = 0.0
 
 
 @kernel
@@ -60,3 +55,63 @@ def put_on(p: ProblemArrays, plan: Plan, s: int, d: int) -> None:
     plan.stages[s].not_before = 0.0
     plan.devices[s, 0] = d
     plan.counts[s, 0] = p.stages[s].queries
+
+
+@kernel
+def plan_by_order(c: Context, order: int, plan: Plan) -> None:
+    """Let ``plan`` be a list schedule: all that is not placed chooses, in an order.
+
+    ``RANK``: largest upward rank. ``FCFS``: workflows by arrival, ranks inside. ``REMAINING``:
+    workflows by what is left of them, ranks inside. ``SLACK``: by the latest time at which the
+    stage may start if its workflow is to take twice as long as it would alone. ``STRETCH``: by
+    (waited + left) / alone, largest first, ranks inside.
+    """
+    p, st = c.problem, c.start
+    copy_block(plan, c.best)
+    unplan(st, plan)
+    longest = 1e-9
+    for s in range(p.stages.size):
+        longest = max(longest, p.stages[s].upward_rank)
+    for w in range(p.workflows.size):
+        workflow = p.workflows[w]
+        if workflow.arrival > st.now:
+            continue
+        left, rank = _what_is_left(p, st, w)
+        alone = c.work.workflows[w].alone
+        for s in range(workflow.stages_from, workflow.stages_to):
+            if st.stages[s].status >= PLACED:
+                continue
+            own = p.stages[s].upward_rank
+            inside = 0.5 * own / longest
+            if order == RANK:
+                key = -own
+            elif order == FCFS:
+                key = workflow.arrival - inside * 1e-3
+            elif order == REMAINING:
+                key = left - inside * 1e-3
+            elif order == SLACK:
+                key = workflow.arrival + 2.0 * alone - own
+            else:
+                waited = st.now - workflow.arrival
+                key = -(waited + rank) / max(alone, 1e-9) - inside * 1e-3
+            plan.stages[s].key = key
+
+
+@inlined
+def _what_is_left(p: ProblemArrays, st: StateArrays, w: int) -> tuple[float, float]:
+    """Mean seconds and largest rank of the stages of a workflow that are not placed."""
+    left, rank = 0.0, 0.0
+    for s in range(p.workflows[w].stages_from, p.workflows[w].stages_to):
+        if st.stages[s].status < PLACED:
+            left += p.stages[s].mean_seconds
+            rank = max(rank, p.stages[s].upward_rank)
+    return left, rank
+
+
+@kernel
+def shift_keys(c: Context, plan: Plan) -> None:
+    """Let ``plan`` have the keys of ``c.base`` plus the shifts, for stages that are not placed."""
+    for s in range(plan.stages.size):
+        if c.start.stages[s].status < PLACED:
+            key = c.base.stages[s].key + c.biases.kinds[c.work.stages[s].kind].shift
+            plan.stages[s].key = key + c.biases.shifts[c.problem.stages[s].workflow]

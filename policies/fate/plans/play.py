@@ -1,6 +1,6 @@
 """Plays plans to the end of what is known, and says what they are worth.
 
-The kernel of the simulator does what happens; this module decides.
+The kernel of the simulator does what happens; `policies.fate.plans.dispatch` decides.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import copy_block, inlined, kernel
-from fate_gym.kernel.advance import advance
-from fate_gym.kernel.commit import NOBODY, commit
-from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.advance import advance, next_event_time
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import SAMPLED, ProblemArrays, StateArrays
-from policies.fate.plans.choice import choose, hosts
+from fate_gym.kernel.schema import StateArrays
+from policies.fate.plans.dispatch import dispatch
 from policies.fate.plans.objective import TAIL, objective_value
-from policies.fate.plans.order import order_ready
-from policies.fate.plans.schema import Context, Plan, Style, Workspace
+from policies.fate.plans.schema import Context, Plan, Style
 
 
 @kernel
@@ -65,120 +62,37 @@ def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
 
 
 @kernel
-def dispatch(c: Context, style: Style) -> int:
-    """Place what starts now by ``c.played``; returns how many stages, which are in ``started``."""
-    p, st, plan, ws = c.problem, c.state, c.played, c.work
-    idle = _find_idle(p, st, ws)
-    noted = 0
-    # Times of the plan are expected times: in a drawn future events come at others.
-    drawn = st.origin == SAMPLED
-    if idle == 0 or (drawn and st.now < ws.wait_until):
-        return noted
-    effort = (p.devices.size + 7) // 8
-    ready = order_ready(st, plan, ws)
-    for i in range(ready):
-        if idle == 0:
-            break
-        s = ws.order[i]
-        row = plan.stages[s]
-        beyond = style.horizon >= 0 and ws.stages[s].depth > style.horizon
-        if beyond or (row.not_before > st.now and not drawn):
-            continue
-        if row.width == 0:
-            end = choose(c, style, s)
-            ws.work += effort
-            if end == np.inf:
-                continue
-            if not _is_free(c):
-                idle -= _reserve(c, s, end)
-                continue
-            _write_choice(c, s)
-        elif not _can_start(p, plan, ws, s):
-            continue
-        idle -= _start(c, s)
-        ws.started[noted] = s
-        noted += 1
-    return noted
+def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
+    """The objective of a plan, inf if it is more than ``bound``.
+
+    The plan is played as expected, and ``c.played`` is what the play made of it. With drawn
+    futures it is played in these, and their mean counts. There stages without devices choose in
+    each future anew, by what is known in it then: what is valued is the list schedule as a policy,
+    behind the placements that the plan fixes (rollout; Bertsekas & Castanon 1999, doi
+    10.1023/A:1009634810396), and ``c.played`` is the plan itself.
+    """
+    count = c.work.futures.size
+    if count == 0:
+        copy_block(c.state, c.start)
+        return play(c, plan, style, bound)
+    waits = _starts_nothing(c.start, plan)
+    total = 0.0
+    for i in range(count):
+        copy_block(c.state, StateArrays(c.work.futures[i]))
+        time = next_event_time(c.problem, c.state)
+        c.work.wait_until = time if waits and time < np.inf else 0.0
+        value = play(c, plan, style, bound * count - total)
+        if value == np.inf:
+            return value
+        total += value
+    copy_block(c.played, plan)
+    return total / count
 
 
 @inlined
-def _find_idle(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
-    """Look up the turn of every device; returns how many are idle."""
-    idle = 0
-    for d in range(p.devices.size):
-        device = ws.devices[d]
-        # In a drawn future, too, nobody knows yet when a running shard will end.
-        device.turn = drain_estimate(p, st, d)
-        device.brings = -1
-        device.free = st.devices[d].queue_head < 0 and st.devices[d].drains_at < np.inf
-        idle += device.free
-    return idle
-
-
-@inlined
-def _can_start(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> bool:
-    """Whether all devices planned can run ``s``, and one of them is free."""
-    free = 0
-    for k in range(plan.stages[s].width):
-        d = plan.devices[s, k]
-        if ws.devices[d].turn == np.inf or not hosts(p, s, d):
-            return False
-        free += ws.devices[d].free
-    return free > 0
-
-
-@inlined
-def _is_free(c: Context) -> bool:
-    """Whether all devices of the choice are free."""
-    for k in range(c.choice.rows[0].width):
-        if c.work.devices[c.choice.devices[0, k]].free == 0:
-            return False
-    return True
-
-
-@inlined
-def _reserve(c: Context, s: int, end: float) -> int:
-    """Keep the devices of the choice for ``s``; returns how many are idle no more."""
-    taken = 0
-    for k in range(c.choice.rows[0].width):
-        device = c.work.devices[c.choice.devices[0, k]]
-        taken += device.free
-        device.free = 0
-        device.turn = end
-        device.brings = c.problem.stages[s].model
-    return taken
-
-
-@inlined
-def _write_choice(c: Context, s: int) -> None:
-    """Plan ``s`` as it has chosen."""
-    plan, choice = c.played, c.choice
-    row = plan.stages[s]
-    row.width = choice.rows[0].width
-    row.not_before = c.state.now
-    row.key = float(c.work.placed)
-    for k in range(row.width):
-        plan.devices[s, k] = choice.devices[0, k]
-        plan.counts[s, k] = choice.counts[0, k]
-
-
-@inlined
-def _start(c: Context, s: int) -> int:
-    """Place ``s`` as planned; returns how many devices are idle no more."""
-    p, st, plan, ws = c.problem, c.state, c.played, c.work
-    width = plan.stages[s].width
-    end = commit(p, st, c.log, s, plan.devices[s], plan.counts[s], width, NOBODY)
-    ws.placed += 1
-    taken = 0
-    for k in range(width):
-        device = ws.devices[plan.devices[s, k]]
-        taken += device.free
-        device.free = 0
-        device.turn = drain_estimate(p, st, plan.devices[s, k])
-        ws.version += 1
-        device.version = ws.version
-    bound = end + ws.stages[s].tail
-    ws.second += bound
-    workflow = ws.workflows[p.stages[s].workflow]
-    workflow.end = max(workflow.end, bound)
-    return taken
+def _starts_nothing(st: StateArrays, plan: Plan) -> bool:
+    """Whether no ready stage starts before the next event."""
+    starting = 0
+    for i in range(st.ready_count):
+        starting += plan.stages[st.ready[i]].not_before <= st.now
+    return starting == 0

@@ -1,11 +1,11 @@
-"""What the plays of one event have in common."""
+"""What the plays of one event have in common, and the searches."""
 
 from __future__ import annotations
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import event_of
-from fate_gym.kernel.schema import DONE, PLACED, ProblemArrays, StateArrays
-from policies.fate.plans.schema import Workspace
+from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, ProblemArrays, StateArrays
+from policies.fate.plans.schema import Context, Plan, Workspace
 
 
 @kernel
@@ -56,3 +56,20 @@ def _find_depths(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
             if st.stages[parent].status < PLACED:
                 depth = max(depth, ws.stages[parent].depth + 1)
         ws.stages[s].depth = depth
+
+
+@kernel
+def find_movable(c: Context, plan: Plan, least: int) -> None:
+    """Fill ``movable``: known stages, on ``least`` devices or more in a plan, that are not placed.
+
+    Without tools.
+    """
+    p, st, ws = c.problem, c.start, c.work
+    ws.movable_count = 0
+    for s in range(p.stages.size):
+        stage = p.stages[s]
+        known = p.workflows[stage.workflow].arrival <= st.now
+        to_place = st.stages[s].status < PLACED and stage.kind != TOOL_STAGE
+        if known and to_place and plan.stages[s].width >= least:
+            ws.movable[ws.movable_count] = s
+            ws.movable_count += 1

@@ -9,9 +9,8 @@ import numpy as np
 from fate_gym.jit import copy_block, kernel
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays
-from policies.fate.plans.edit import follow_log, unplan
-from policies.fate.plans.schema import Context, Plan
-from policies.fate.rollout.orders import order_stages
+from policies.fate.plans.edit import FCFS, RANK, REMAINING, SLACK, STRETCH, follow_log, unplan
+from policies.fate.plans.schema import Context
 from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import (
     DYNAMIC_LEVEL,
@@ -62,6 +61,11 @@ def policies_of(p: ProblemArrays) -> tuple[Rules, ...]:
     )
 
 
+def orders_of(p: ProblemArrays) -> tuple[int, ...]:
+    """Orders of list schedules worth a try; of one workflow alone only ranks are."""
+    return (RANK,) if p.workflows.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
+
+
 @kernel
 def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays) -> None:
     """Let ``c.draft`` be the plan of a list scheduler, for all that is not placed.
@@ -74,11 +78,3 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
     copy_block(c.draft, c.best)
     unplan(c.start, c.draft)
     follow_log(log, first, min(c.state.shard_rows, log.shards.size), c.draft)
-
-
-@kernel
-def plan_by_order(c: Context, order: int, plan: Plan) -> None:
-    """Let ``plan`` be a list schedule: an order, and all that is not placed chooses."""
-    copy_block(plan, c.best)
-    unplan(c.start, plan)
-    order_stages(c.problem, c.start, c.work, plan, order)

@@ -11,11 +11,11 @@ from fate_gym.kernel.placements import Placements, sort_devices
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from policies.fate.kinds import interchangeable
 from policies.fate.plans.choice import hosts
+from policies.fate.plans.dispatch import order_ready
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.objective import EQUAL
-from policies.fate.plans.order import order_ready
+from policies.fate.plans.play import value_of
 from policies.fate.plans.schema import Context, Plan, Style
-from policies.fate.rollout.valuing import value_of
 
 
 @kernel

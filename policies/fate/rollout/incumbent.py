@@ -22,24 +22,14 @@ from fate_gym.kernel.schema import StateArrays, new_log, new_state
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import Dimension, blinded, show_hosts
 from policies.fate.kinds import kind_numbers
-from policies.fate.plans.edit import put_first, unplan
+from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
 from policies.fate.plans.objective import OBJECTIVES, Objective, set_origins, set_weights
-from policies.fate.plans.play import start_now
+from policies.fate.plans.play import start_now, value_of
 from policies.fate.plans.prepare import prepare
 from policies.fate.plans.schema import Plan, Style, new_context
-from policies.fate.rollout.bases import Base, plan_by_order, plan_by_rules, policies_of
-from policies.fate.rollout.orders import (
-    FCFS,
-    RANK,
-    REMAINING,
-    SLACK,
-    STRETCH,
-    clear_biases,
-    shift_keys,
-)
+from policies.fate.rollout.bases import Base, orders_of, plan_by_rules, policies_of
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
-from policies.fate.rollout.valuing import value_of
 from policies.list_scheduling.rules import STRICT, Rules
 
 MARGIN = 0.1
@@ -78,8 +68,7 @@ class Incumbent:
         samples: int = 0,
         ignore: Sequence[Dimension] = (),
     ) -> None:
-        self._compiled = view.compiled
-        self._objective = objective
+        self._compiled, self._objective = view.compiled, objective
         p = view.compiled.arrays
         options = view.compiled.problem.options
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
@@ -90,24 +79,21 @@ class Incumbent:
         self.style = Style(OBJECTIVES[objective], shards, 0, 0, -1 if horizon is None else horizon)
         futures = samples if drawn or self._choices_ahead else 0
         self._futures: list[StateArrays] = [new_state(p) for _ in range(futures)]
-        self.context = new_context(blinded(p, ignore), kind_numbers(p), futures)
+        self.context = c = new_context(blinded(p, ignore), kind_numbers(p), futures)
         self._sees_hosts = "reachability" not in ignore
-        work = self.context.work
-        work.futures[:] = [future.address for future in self._futures]
-        work.stages["floor"] = _floors(view)
-        work.workflows["alone"] = np.maximum.reduceat(
+        c.work.futures[:] = [future.address for future in self._futures]
+        c.work.stages["floor"] = _floors(view)
+        c.work.workflows["alone"] = np.maximum.reduceat(
             p.stages["upward_rank"], p.workflows["stages_from"]
         )
-        set_origins(work, objective, view.compiled)
-        clear_biases(self.context.biases, shards)
-        self._policies = policies_of(self.context.problem)
+        set_origins(c.work, objective, view.compiled)
+        self._clear_biases(shards)
+        self._policies, self._orders = policies_of(c.problem), orders_of(p)
         self._log = new_log(2 * p.stages.size * p.max_shards, 0)
         self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
-        self._single = p.workflows.size == 1
-        self._arrived = 0
-        self._fresh = True
+        self._arrived, self._fresh = 0, True
         self._base = Base(RANK, 0, 1)
-        self._fallback, self._fallback_value = self.context.best.copy(), np.inf
+        self._fallback, self._fallback_value = c.best.copy(), np.inf
 
     @property
     def sampled(self) -> bool:
@@ -183,7 +169,7 @@ class Incumbent:
         """Let list schedules of what is known now take the place of the plan."""
         base = self._base
         value = self._offer_policy(self._policies[0], np.inf)
-        if self._single:
+        if len(self._orders) == 1:
             return value
         if arrived:
             return self._offer_all(value)
@@ -194,17 +180,12 @@ class Incumbent:
             self.take(self.context.played)
         return min(value, found)
 
-    def margin(self, value: float) -> None:
+    def enforce_margin(self, value: float) -> None:
         """Under uncertainty: back to the list schedule, unless the best plan gains `MARGIN`."""
         if self._uncertain and value > (1.0 - MARGIN) * self._fallback_value:
             self.take(self._fallback)
 
     # --- list schedules ---------------------------------------------------------------------
-
-    @property
-    def _orders(self) -> tuple[int, ...]:
-        """Orders of list schedules worth a try; of one workflow alone only ranks are."""
-        return (RANK,) if self._single else (RANK, FCFS, REMAINING, SLACK, STRETCH)
 
     def _offer_all(self, value: float) -> float:
         """Let list schedules offer plans; returns the value of the best plan."""
@@ -238,8 +219,15 @@ class Incumbent:
             return value
         self.take(self.context.played)
         self._base = base
-        clear_biases(self.context.biases, base.shards)
+        self._clear_biases(base.shards)
         return found
+
+    def _clear_biases(self, shards: int) -> None:
+        """Prefer nothing; ``shards`` devices for every kind."""
+        biases = self.context.biases
+        biases.kinds["shift"], biases.kinds["spread"] = 0.0, shards
+        biases.seconds[:] = 0.0
+        biases.shifts[:] = 0.0
 
     @property
     def base_style(self) -> Style:
@@ -250,13 +238,8 @@ class Incumbent:
         """Let ``base`` be the present list schedule, and say how it is played."""
         c = self.context
         plan_by_order(c, self._base.order, c.base)
-        shift_keys(c.problem, c.start, c.work, c.biases, c.base, c.base)
+        shift_keys(c, c.base)
         return self.base_style
-
-    def take_base(self) -> None:
-        """Let the best plan be the present list schedule."""
-        self.write_base()
-        self.take(self.context.base)
 
     def take(self, plan: Plan) -> None:
         """Let the best plan be this one."""

@@ -23,6 +23,7 @@ What starts now by the best plan is committed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -92,9 +93,15 @@ class FateRollout:
     ) -> None:
         self.name = name
         check_objective(objective, name)
-        self._objective, self._most, self._horizon = objective, max_shards, horizon
-        self._ignore, self._samples = tuple(ignore), samples
-        self._kinds, self._places = kinds, places
+        self._new_incumbent = partial(
+            Incumbent,
+            objective=objective,
+            max_shards=max_shards,
+            horizon=horizon,
+            samples=samples,
+            ignore=tuple(ignore),
+        )
+        self._kinds, self._places, self._samples = kinds, places, samples
         self._cp_sat, self._limit = cp_sat, limit
         self._first, self._steps, self._budget_ms = first, steps, budget_ms
         self._candidates_share, self._tune_share = candidates_share, tune_share
@@ -102,14 +109,7 @@ class FateRollout:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
-        self._incumbent = Incumbent(
-            view,
-            objective=self._objective,
-            max_shards=self._most,
-            horizon=self._horizon,
-            samples=self._samples,
-            ignore=self._ignore,
-        )
+        self._incumbent = self._new_incumbent(view)
         p = view.compiled.arrays
         rows = self._kinds * (self._places + p.max_shards) + 1
         self._found = new_placements(rows, p.max_shards, p.devices.size)
@@ -138,7 +138,7 @@ class FateRollout:
             value = self._candidates(view, value, int(budget * self._candidates_share))
             rest = 1.0 - self._tune_share - self._candidates_share
             value = self._search(value, int(budget * rest), started)
-        incumbent.margin(value)
+        incumbent.enforce_margin(value)
         return incumbent.starting(view)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------
@@ -199,11 +199,10 @@ class FateRollout:
     def _search(self, value: float, budget: int, started: float) -> float:
         """Change the best plan."""
         found = value
-        if self._budget_ms is None:
-            if budget > 0:
-                found = self._incumbent.improve(budget)
-        else:
+        if self._budget_ms is not None:
             while (perf_counter() - started) * 1e3 < self._budget_ms:
                 found = self._incumbent.improve(CHUNK)
+        elif budget > 0:
+            found = self._incumbent.improve(budget)
         self.counters["searches_better"] += found < value
         return found

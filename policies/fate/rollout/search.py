@@ -7,10 +7,11 @@ import numpy as np
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.schema import PLACED, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.fate.plans.objective import EQUAL, MAKESPAN
+from policies.fate.plans.play import value_of
+from policies.fate.plans.prepare import find_movable
 from policies.fate.plans.schema import Context, Style, Workspace
 from policies.fate.rollout.draws import pick, slack, uniform
 from policies.fate.rollout.moves import change
-from policies.fate.rollout.valuing import value_of
 
 SAME_PATH = 24
 """Changes that are tried before the path that decides the objective is looked up again."""
@@ -22,21 +23,16 @@ TWO_MOVES = 0.25
 def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
     """Change ``c.best``, in which every known stage is planned; returns the value it comes to.
 
-    Changes that leave the value as it is are kept when stages end earlier on the whole. With
-    ``heat`` a change may make the plan worse by that share at first.
-
-    Args:
-        c: the context; ``found`` is the plan that the search goes on from.
-        style: how plans are played.
-        most_work: of all plays together, see `Workspace`.
-        heat: share; 0: only improvements.
+    Changes that leave the value as it is are kept when stages end earlier on the whole. All plays
+    together cost up to ``most_work`` (`Workspace`). With ``heat`` a change may make the plan worse
+    by that share at first; the search goes on from ``c.found``, and ``c.best`` is the best plan.
     """
     ws = c.work
     start = ws.work
     value = value_of(c, c.best, style, np.inf)
     copy_block(c.best, c.played)
     copy_block(c.ended, c.state)
-    _find_movable(c)
+    find_movable(c, c.best, 1)
     if ws.movable_count == 0 or value == np.inf:
         return value
     second = ws.second
@@ -46,7 +42,7 @@ def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
     shards = min(style.shards, c.problem.max_shards)
     while ws.work - start < most_work and tries < most_work:
         if since % SAME_PATH == 0:
-            _find_path(c.problem, c.start, c.ended, ws, style.objective)
+            _find_path(c, style.objective)
         since += 1
         tries += 1
         copy_block(c.draft, c.found)
@@ -68,41 +64,17 @@ def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
     return value
 
 
-@inlined
-def _find_movable(c: Context) -> None:
-    """The known stages that are planned and not placed, into ``movable``."""
-    p, st, ws = c.problem, c.start, c.work
-    ws.movable_count = 0
-    for s in range(p.stages.size):
-        if (
-            c.best.stages[s].width > 0
-            and st.stages[s].status < PLACED
-            and p.stages[s].kind != TOOL_STAGE
-            and p.workflows[p.stages[s].workflow].arrival <= st.now
-        ):
-            ws.movable[ws.movable_count] = s
-            ws.movable_count += 1
-
-
 @kernel
-def _find_path(
-    p: ProblemArrays, start: StateArrays, st: StateArrays, ws: Workspace, objective: int
-) -> None:
+def _find_path(c: Context, objective: int) -> None:
     """Movable stages that decide when the last one ends, by walking back from it, into ``path``.
 
-    The last one of all, or of a workflow at random unless the objective is the makespan. What
+    The last one in ``c.ended``, of a workflow at random unless the objective is the makespan. What
     holds a stage up is the stage before it on its device, or else its last parent.
-
-    Args:
-        p: the problem.
-        start: the state that plays start from.
-        st: the end of a play.
-        ws: has ``movable``.
-        objective: what plans are compared by.
     """
+    p, st, ws = c.problem, c.ended, c.work
     ws.path_length = 0
     s = _last_stage(p, st, ws, objective)
-    while s >= 0 and start.stages[s].status < PLACED and ws.path_length < ws.movable_count:
+    while s >= 0 and c.start.stages[s].status < PLACED and ws.path_length < ws.movable_count:
         turn, device = st.stages[s].ready_at, -1
         if p.stages[s].kind != TOOL_STAGE:
             ws.path[ws.path_length] = s

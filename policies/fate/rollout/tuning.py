@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import copy_block, inlined, kernel
-from fate_gym.kernel.schema import PLACED, TOOL_STAGE
+from policies.fate.plans.edit import shift_keys
 from policies.fate.plans.objective import EQUAL
+from policies.fate.plans.play import value_of
+from policies.fate.plans.prepare import find_movable
 from policies.fate.plans.schema import Biases, Context, Style
 from policies.fate.rollout.draws import Weights, draw_move, pick, slack, uniform
-from policies.fate.rollout.orders import shift_keys
-from policies.fate.rollout.valuing import value_of
 
 AVOID, LEAN, RESERVE, CLEAR_DEVICE, CLEAR_KIND, SHIFT, SPREAD = range(7)
 WEIGHTS: Weights = (30, 15, 15, 10, 5, 15, 10)
@@ -28,14 +28,15 @@ def tune(c: Context, style: Style, value: float, most_work: int, heat: float) ->
     than ``value``, the value of ``c.best`` at the start. With ``heat`` a change may make the
     schedule worse by that share at first.
     """
-    p, ws = c.problem, c.work
-    scale, span = _find_scale(c)
+    ws = c.work
+    find_movable(c, c.base, 0)
     if ws.movable_count == 0:
         return value
-    shards = min(style.shards, p.max_shards)
+    scale, span = _find_scale(c)
+    shards = min(style.shards, c.problem.max_shards)
     start = ws.work
     copy_block(c.draft, c.base)
-    shift_keys(p, c.start, ws, c.biases, c.base, c.draft)
+    shift_keys(c, c.draft)
     current = value_of(c, c.draft, style, np.inf)
     second = ws.second
     if current < value:
@@ -45,7 +46,7 @@ def tune(c: Context, style: Style, value: float, most_work: int, heat: float) ->
     while ws.work - start < most_work:
         for _ in range(1 + int(3.0 * uniform(ws) * uniform(ws))):
             _change(c, scale, span, ws.movable[pick(ws, ws.movable_count)], shards)
-        shift_keys(p, c.start, ws, c.biases, c.base, c.draft)
+        shift_keys(c, c.draft)
         worse = slack(ws, heat, (ws.work - start) / most_work)
         bound = current * (1.0 + worse + EQUAL) if current > 0.0 else current + EQUAL
         found = value_of(c, c.draft, style, bound)
@@ -63,23 +64,13 @@ def tune(c: Context, style: Style, value: float, most_work: int, heat: float) ->
 
 @inlined
 def _find_scale(c: Context) -> tuple[float, float]:
-    """Fill ``movable`` with the known stages to be placed: their mean seconds, half of their keys.
-
-    What biases and shifts are measured by.
-    """
-    p, st, ws = c.problem, c.start, c.work
-    count = 0
+    """Mean seconds of the movable stages and half the range of their keys in ``c.base``."""
     low, high, scale = np.inf, -np.inf, 0.0
-    for s in range(p.stages.size):
-        known = p.workflows[p.stages[s].workflow].arrival <= st.now
-        if known and st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
-            ws.movable[count] = s
-            count += 1
-            key = c.base.stages[s].key
-            low, high = min(low, key), max(high, key)
-            scale += p.stages[s].mean_seconds
-    ws.movable_count = count
-    return scale / max(1, count), 0.5 * (high - low) + 1e-9
+    for i in range(c.work.movable_count):
+        s = c.work.movable[i]
+        low, high = min(low, c.base.stages[s].key), max(high, c.base.stages[s].key)
+        scale += c.problem.stages[s].mean_seconds
+    return scale / c.work.movable_count, 0.5 * (high - low) + 1e-9
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env import WorkflowSchedulingEnv
-from fate_gym.env.spec import EnvOptions
+from fate_gym.env.options import EnvOptions
 from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies.learned.agent import PointerAgent

@@ -72,8 +72,9 @@ def test_fused_steps_and_their_derivatives_are_those_of_torch() -> None:
         parts = zip(pooled, targets, strict=True)
         return z.square().sum() + sum((a * b).sum() for a, b in parts)
 
-    z = Combine.apply(own, of_slot, of_place, of_all, lane, row, place)
-    loss(z, Pool.apply(z, lane, row, place, (lanes, rows, places))).backward()
+    where = torch.stack([lane, row, place])
+    z = Combine.apply(own, of_slot, of_place, of_all, where)
+    loss(z, Pool.apply(z, where, (lanes, rows, places))).backward()
     ours = [leaf.grad.clone() for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fate_gym.env import Observer, WorkflowSchedulingEnv
-from fate_gym.env.spec import EnvOptions
+from fate_gym.env.options import EnvOptions
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Problem
 from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
@@ -108,7 +108,7 @@ def test_values_of_actions_are_the_ends_of_real_runs() -> None:
     observer = Observer(OPTIONS, compiled)
     seen = observer.observe(simulator.view())
     values = RolloutTeacher(compiled).values(
-        simulator.view().fork(), observer.frame, seen["action_mask"]
+        simulator.view().fork(), observer.arrays, seen["action_mask"]
     )
     assert np.isfinite(values).sum() == seen["action_mask"].sum()
     for action in np.flatnonzero(seen["action_mask"])[:5].tolist():

@@ -1,0 +1,91 @@
+"""Action numbers and the placements behind them, by the last observation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.env.schema import RunArrays
+from fate_gym.errors import IllegalActionError
+from fate_gym.sim import Assignment
+
+
+def wait_action(run: RunArrays) -> int:
+    """The last action: wait."""
+    return int(run.placements.rows.size)
+
+
+def legal_actions(run: RunArrays) -> NDArray[np.bool_]:
+    """(S P + 1,) the mask."""
+    episode, positions = run.episode, run.facts.positions
+    mask = np.zeros(wait_action(run) + 1, np.bool_)
+    shown = episode.shown
+    widths = run.placements.rows["width"].reshape(-1, positions)
+    mask[: shown * positions] = widths[episode.lines[:shown]].reshape(-1) > 0
+    mask[-1] = episode.can_wait
+    return mask
+
+
+def row_of(run: RunArrays, action: int) -> int:
+    """The row of ``run.placements`` behind an action; -1 if its slot is empty."""
+    slot, position = divmod(action, run.facts.positions)
+    if not 0 <= slot < run.episode.shown:
+        return -1
+    return int(run.episode.lines[slot]) * run.facts.positions + position
+
+
+def placement_of(run: RunArrays, action: int) -> Assignment | None:
+    """What an action places; None if nothing."""
+    row, table = row_of(run, action), run.placements
+    if row < 0 or table.rows["width"][row] == 0:
+        return None
+    stage, k = int(table.rows["stage"][row]), int(table.rows["width"][row])
+    devices, counts = table.devices[row, :k].tolist(), table.counts[row, :k].tolist()
+    return Assignment(stage, tuple(devices), tuple(counts))
+
+
+def action_of(run: RunArrays, assignment: Assignment | None, *, exact: bool) -> int | None:
+    """The action that does this; see `WorkflowSchedulingEnv.action_of`."""
+    if assignment is None:
+        return wait_action(run) if run.episode.can_wait else None
+    slots = np.flatnonzero(run.episode.window == assignment.stage)
+    if not slots.size or assignment.migrate_from is not None:
+        return None
+    wanted = _pairs(assignment, exact)
+    positions = run.facts.positions
+    first = int(slots[0]) * positions
+    for action in range(first, first + positions):
+        offered = placement_of(run, action)
+        if offered is None:
+            continue
+        if assignment.counts is None:
+            offered = Assignment(offered.stage, offered.devices)
+        if _pairs(offered, exact) == wanted:
+            return action
+    return None
+
+
+def check_action(run: RunArrays, action: int) -> None:
+    """Raises `IllegalActionError` if an action is not legal now."""
+    wait = wait_action(run)
+    if not 0 <= action <= wait:
+        raise IllegalActionError(f"{action} is not an action: they are 0 to {wait}")
+    if action == wait:
+        if not run.episode.can_wait:
+            raise IllegalActionError(
+                "waiting is illegal when no event lies ahead: place a ready stage"
+            )
+    elif placement_of(run, action) is None:
+        slot, position = divmod(action, run.facts.positions)
+        raise IllegalActionError(
+            f"action {action}: slot {slot} of the window has no placement {position}"
+        )
+
+
+def _pairs(assignment: Assignment, ordered: bool) -> list[tuple[int, int]]:
+    counts = assignment.counts or (0,) * len(assignment.devices)
+    pairs = list(zip(assignment.devices, counts, strict=True))
+    return pairs if ordered else sorted(pairs)
+
+
+__all__ = ["action_of", "check_action", "legal_actions", "placement_of", "row_of", "wait_action"]

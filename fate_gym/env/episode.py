@@ -1,0 +1,76 @@
+"""Where episodes begin, what they were worth, and moments of them to go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fate_gym.env.schema import EpisodeArrays, RunArrays
+from fate_gym.env.source import Instance, Source
+from fate_gym.env.spec import Spec
+from fate_gym.errors import InputError
+from fate_gym.kernel.placements import Placements
+from fate_gym.sim.simulator import MAX_SEED, Moment
+
+Reference = Callable[[Any, int], float]
+"""From a compiled problem and the seed of the noise to a makespan to compare with, seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class EnvState:
+    """A moment of an episode, to go back to (`WorkflowSchedulingEnv.restore`)."""
+
+    spec: Spec
+    instance: Instance
+    moment: Moment
+    episode: EpisodeArrays
+    placements: Placements
+    random: Mapping[str, Any]
+
+
+def choose_episode(
+    source: Source,
+    rng: np.random.Generator,
+    seed: int | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[Instance, int]:
+    """The problem and the seed of the noise of a new episode.
+
+    Raises:
+        InputError: an unknown option, or a problem that does not fit the spaces.
+    """
+    given = dict(options or {})
+    for name in given:
+        if name != "problem":
+            raise InputError(
+                f"unknown option {name!r}",
+                source="options of reset",
+                remedy="the only option is 'problem'",
+            )
+    instance = source.choose(given["problem"]) if "problem" in given else source.draw(rng)
+    noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
+    return instance, noise
+
+
+def episode_metrics(
+    run: RunArrays, instance: Instance, seed: int, reference: Reference | None
+) -> dict[str, float]:
+    """What a finished episode was worth; for more, `WorkflowSchedulingEnv.trace`."""
+    episode = run.episode
+    makespan = run.state.now - run.facts.first_arrival
+    metrics = {
+        "makespan": makespan,
+        "latency_mean": episode.ended_latency / episode.workflows.size,
+        "placements": episode.placements,
+        "waits": episode.waits,
+        "invalid_actions": episode.invalid_steps,
+    }
+    if reference is not None:
+        metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
+    return metrics
+
+
+__all__ = ["EnvState", "Reference", "choose_episode", "episode_metrics"]

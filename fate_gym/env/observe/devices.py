@@ -1,0 +1,90 @@
+"""What is observed of the devices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.env.features import DEVICE, DEVICE_WIDTH, saturate
+from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
+
+
+@inlined
+def seconds_until_free(p: ProblemArrays, now: float, turn: float) -> float:
+    """Seconds until ``turn``; if the device is down (inf), the mean repair: nobody knows more."""
+    return turn - now if turn < np.inf else p.mttr_s
+
+
+@kernel
+def update_devices(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+    """Turns, demand, and where the costs of the observation before no longer hold."""
+    for d in range(p.devices.size):
+        dev = ep.devices[d]
+        dev.turn = drain_estimate(p, st, d)
+        dev.turn_feature = saturate(seconds_until_free(p, st.now, dev.turn), f.time_scale)
+        dev.hits = 0.0
+        dev.demand = 0.0
+        _compare(p, st, ep, d)
+    for i in range(ep.shown):
+        s = ep.window[i]
+        share = 1.0 / (f.stages[s].eligible * ep.shown)
+        for d in range(p.devices.size):
+            if p.clean_seconds[s, d] < np.inf:
+                ep.devices[d].demand += share
+
+
+@inlined
+def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> None:
+    """Note whether what the costs on a device depend on has changed."""
+    seen, dev = ep.devices[d], st.devices[d]
+    # What is left of an eager transfer shrinks while the stage waits for its turn; with contention
+    # what is booked anywhere may be in the way.
+    seen.changed = (
+        p.eager != 0
+        or p.contention != 0
+        or seen.drains_at != dev.drains_at
+        or seen.weight_bytes != dev.weight_bytes
+        or seen.kv_bytes != dev.kv_bytes
+        or seen.oldest != dev.oldest
+        or seen.newest != dev.newest
+    )
+    seen.drains_at, seen.weight_bytes, seen.kv_bytes = (
+        dev.drains_at,
+        dev.weight_bytes,
+        dev.kv_bytes,
+    )
+    seen.oldest, seen.newest = dev.oldest, dev.newest
+
+
+@kernel
+def write_devices(
+    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, rows: FeatureRows
+) -> None:
+    """Fill ``rows`` (max_devices, F)."""
+    with_prefix = 0
+    for i in range(ep.shown):
+        with_prefix += p.stages[ep.window[i]].prefix_tokens > 0
+    for d in range(p.devices.size):
+        for c in range(rows.shape[1]):
+            rows[d, c] = f.device_rows[d, c]
+        now, dev = ep.devices[d], st.devices[d]
+        memory = p.devices[d].memory
+        if memory > 0.0:
+            # Rounding errors of a long run must not leave [0, 1].
+            weights = min(1.0, max(0.0, dev.weight_bytes / memory))
+            kv = min(1.0 - weights, max(0.0, dev.kv_bytes / memory))
+            rows[d, DEVICE.weights] = weights
+            rows[d, DEVICE.kv] = kv
+            rows[d, DEVICE.free] = 1.0 - weights - kv
+        rows[d, DEVICE.idle] = dev.queue_head < 0 and now.turn < np.inf
+        rows[d, DEVICE.queue] = now.turn_feature
+        rows[d, DEVICE.prefix_hits] = now.hits / max(1, with_prefix)
+        rows[d, DEVICE.demand] = now.demand
+        rows[d, DEVICE.up] = now.turn < np.inf
+        for m in range(p.models.size):
+            rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
+    for d in range(p.devices.size, rows.shape[0]):
+        for c in range(rows.shape[1]):
+            rows[d, c] = 0.0

@@ -1,0 +1,61 @@
+"""The window: which ready stages are shown, and in which line each is kept."""
+
+from __future__ import annotations
+
+from fate_gym.env.schema import EpisodeArrays, FactsArrays
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.schema import StateArrays
+
+
+@inlined
+def open_window(ep: EpisodeArrays) -> None:
+    """The window before the first observation; all else in the episode is zero."""
+    ep.free_count = ep.window.size
+    for i in range(ep.window.size):
+        ep.window[i] = -1
+        ep.free[i] = i
+
+
+@kernel
+def select_window(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+    """Show the first ready stages in the order of the facts, and free the lines of others."""
+    slots = ep.window.size
+    for i in range(slots):
+        ep.before[i] = ep.window[i]
+    shown = _first_ready(st, f, ep)
+    for i in range(shown, slots):
+        ep.window[i] = -1
+    ep.shown = shown
+    ep.observations += 1
+    for i in range(shown):
+        ep.stages[ep.window[i]].shown = ep.observations
+    for i in range(slots):
+        s = ep.before[i]
+        if s >= 0 and ep.stages[s].shown != ep.observations and ep.stages[s].line > 0:
+            ep.free[ep.free_count] = ep.stages[s].line - 1
+            ep.free_count += 1
+            ep.stages[s].line = 0
+    for i in range(shown):
+        # -1: `update_candidates` takes a free line.
+        ep.lines[i] = ep.stages[ep.window[i]].line - 1
+
+
+@inlined
+def _first_ready(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
+    """Fill the window in order; returns how many stages it shows."""
+    stages, window = f.stages, ep.window
+    shown = 0
+    for r in range(st.ready_count):
+        s = st.ready[r]
+        position = stages[s].position
+        if shown == window.size:
+            if stages[window[shown - 1]].position < position:
+                continue
+            shown -= 1
+        i = shown
+        while i > 0 and stages[window[i - 1]].position > position:
+            window[i] = window[i - 1]
+            i -= 1
+        window[i] = s
+        shown += 1
+    return shown

@@ -1,0 +1,63 @@
+"""Options of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from fate_gym.problem.workflow import Frozen
+from fate_gym.workloads.arrivals import Arrivals
+from fate_gym.workloads.config import parse
+
+GroupKey = Literal["stages", "devices", "candidates", "globals"]
+
+
+class EnvOptions(Frozen):
+    """What `fate_gym.env.WorkflowSchedulingEnv` can be told, besides its problems."""
+
+    window: PositiveInt = Field(8, le=1024, description="S, ready stages shown at a time")
+    max_shards: PositiveInt = Field(
+        3, le=16, description="K, devices of one placement; a problem's own limit holds as well"
+    )
+    max_devices: PositiveInt | None = Field(None, description="D; None: as the problems need")
+    max_models: PositiveInt | None = Field(None, description="M; None: as the problems need")
+    observation: tuple[GroupKey, ...] = Field(
+        ("stages", "devices", "candidates", "globals"), description="groups that are shown"
+    )
+    dag: bool = Field(False, description="show the graph: dag_nodes and dag_edges")
+    max_stages: PositiveInt | None = Field(None, description="N; None: as the problems need")
+    max_edges: PositiveInt | None = Field(None, description="E; None: as the problems need")
+    reward: Literal["makespan", "latency", "shaped"] = "makespan"
+    reward_scale: PositiveFloat | None = Field(
+        None, description="seconds per unit of reward; None: each problem's own estimate"
+    )
+    discount: PositiveFloat = Field(1.0, le=1.0, description="gamma of the shaped reward")
+    invalid_penalty: NonNegativeFloat = Field(0.1, description="price of an illegal action")
+    strict: bool = Field(False, description="an illegal action raises")
+    time_scale: PositiveFloat = Field(10.0, description="seconds at which a time is 0.5")
+    uncertainty: NonNegativeFloat | None = Field(
+        None, le=2.0, description="sigma of the noise on durations; None: the problem's own"
+    )
+    length_uncertainty: NonNegativeFloat | None = Field(
+        None, le=2.0, description="sigma of actual / estimated output tokens; None: likewise"
+    )
+    arrivals: Arrivals | None = Field(
+        None, description="process that every episode draws arrivals from; None: the problem's own"
+    )
+
+    @field_validator("observation")
+    @classmethod
+    def _once(cls, groups: tuple[GroupKey, ...]) -> tuple[GroupKey, ...]:
+        if len(set(groups)) < len(groups):
+            raise ValueError("a group stands twice")
+        return groups
+
+
+def parse_options(options: Mapping[str, Any]) -> EnvOptions:
+    """Checked options. Raises `InputError` naming the option."""
+    return parse(dict(options), EnvOptions, source="environment options")
+
+
+__all__ = ["EnvOptions", "GroupKey", "parse_options"]

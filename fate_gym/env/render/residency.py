@@ -1,0 +1,74 @@
+"""When models were in the memories of devices."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.kernel.schema import EVICT_WEIGHTS
+from fate_gym.sim import Trace
+
+
+class Residency(NamedTuple):
+    """A model in the memory of a device, from the load until it has to go, seconds."""
+
+    device: int
+    model: int
+    start: float
+    end: float
+
+
+def residencies(trace: Trace, models: NDArray[Any], until: float) -> list[Residency]:
+    """When models were resident.
+
+    Args:
+        trace: of the run so far.
+        models: (S,) model of each stage, -1 without.
+        until: seconds, end of what is still resident.
+    """
+    since: dict[tuple[int, int], float] = {}
+    found: list[Residency] = []
+    evictions = trace.evictions[trace.evictions["kind"] == EVICT_WEIGHTS]
+    gone: dict[int, list[Any]] = {}
+    for row in evictions:
+        gone.setdefault(int(row["shard"]), []).append(row)
+    failures = [(float(row["down"]), int(row["device"])) for row in trace.outages]
+    for number, shard in enumerate(trace.shards):
+        start = float(shard["start"])
+        # What fails at the instant of a placement has failed before it.
+        while failures and failures[0][0] <= shard["committed"]:
+            _fail(since, found, *failures.pop(0))
+        for row in gone.get(number, ()):
+            key = (int(row["device"]), int(row["key"]))
+            found.append(Residency(*key, since.pop(key, start), start))
+        model = int(models[shard["stage"]])
+        if model >= 0:
+            since.setdefault((int(shard["device"]), model), start)
+    for failure in failures:
+        _fail(since, found, *failure)
+    found += [Residency(*key, start, max(start, until)) for key, start in since.items()]
+    return found
+
+
+def _fail(
+    since: dict[tuple[int, int], float], found: list[Residency], down: float, device: int
+) -> None:
+    """A device that fails loses all its models, those of shards to come as well."""
+    for key in [key for key in since if key[0] == device]:
+        start = since.pop(key)
+        if start < down:
+            found.append(Residency(*key, start, down))
+
+
+def strips(here: list[Residency]) -> NDArray[np.int64]:
+    """A strip for each residency: those of one device that overlap are in different ones."""
+    taken: dict[int, list[float]] = {}
+    strip = np.zeros(len(here), np.int64)
+    for i in sorted(range(len(here)), key=lambda i: here[i].start):
+        ends = taken.setdefault(here[i].device, [])
+        free = next((j for j, end in enumerate(ends) if end <= here[i].start), len(ends))
+        ends[free : free + 1] = [here[i].end]
+        strip[i] = free
+    return strip

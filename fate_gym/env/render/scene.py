@@ -1,0 +1,39 @@
+"""What all renderings need of an environment, and the scale of their time axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from fate_gym.sim import CompiledProblem, DecisionView, Trace
+
+
+class Scene(Protocol):
+    """A running episode; `fate_gym.env.WorkflowSchedulingEnv` is one."""
+
+    @property
+    def compiled(self) -> CompiledProblem: ...
+
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def window(self) -> list[int]: ...
+
+    def trace(self) -> Trace: ...
+
+    def view(self) -> DecisionView: ...
+
+
+def horizon(time: float, trace: Trace) -> float:
+    """The end of a time axis that shows all that has been placed, seconds."""
+    return rounded_up(max(time, float(trace.shards["end"].max(initial=0.0))))
+
+
+def rounded_up(seconds: float) -> float:
+    """The next of 1, 1.5, 2, 3, 5, 7.5, 10 times a power of ten."""
+    if seconds <= 0.0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(seconds))
+    steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
+    return next((step * power for step in steps if step * power >= seconds), 10.0 * power)

@@ -1,0 +1,215 @@
+"""What compiled code of the environment works on beside problem and state: every field once.
+
+Shapes: S stages, D devices, M models, W workflows of the problem; B slots of the window, P
+positions of a slot and K shards, as the options say; R = B P placements. F are columns of features
+(`fate_gym.env.features`). What is known of a stage in the window stands in a *line* b < B, which it
+keeps while it is there; slots change when others come and go. The placement at a position of line
+b is row ``b P + position`` of `fate_gym.kernel.placements.Placements` and of ``features``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.env.features import CANDIDATE_WIDTH
+from fate_gym.jit import Block, Row, column, scalar, table
+from fate_gym.kernel.placements import Placements, new_placements
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
+
+MAKESPAN, LATENCY, SHAPED = 0, 1, 2
+"""Rewards."""
+
+FeatureRow = Annotated[NDArray[np.float32], 1]
+FeatureRows = Annotated[NDArray[np.float32], 2]
+
+
+# --- facts ---------------------------------------------------------------------------------
+
+
+class StageFacts(Row):
+    """A stage."""
+
+    best: float = column("f8", "clean seconds on the fastest device, or those of the tool", "s")
+    path: float = column("f8", "best seconds of the longest way from its start to the end", "s")
+    position: int = column("i8", "in the order in which stages enter the window")
+    eligible: int = column("i8", "devices that can run it")
+
+
+class Pair(Row):
+    """A stage on a device; zeros where it cannot run."""
+
+    speed: float = column("f4", "best seconds / seconds here")
+    fit: float = column("f4", "share of the children that can run here")
+    saved: float = column("f4", "prefill that the children save by running here too", "s")
+
+
+class FactsArrays(Block):
+    """A problem in an environment: options, and what observations need to know. Constant."""
+
+    shards: int = scalar("i8", "K, devices of a placement, at most")
+    positions: int = scalar("i8", "P, placements of a slot")
+    first_team: int = scalar("i8", "max_devices: position of the first placement on several")
+    reward: int = scalar("i8", "MAKESPAN, LATENCY or SHAPED")
+    discount: float = scalar("f8", "gamma of the shaped reward")
+    penalty: float = scalar("f8", "price of an illegal action")
+    time_scale: float = scalar("f8", "at which a time feature is 0.5", "s")
+    scale: float = scalar("f8", "a simple estimate of the makespan", "s")
+    unit: float = scalar("f8", "one unit of reward", "s")
+    first_arrival: float = scalar("f8", "of the problem", "s")
+
+    stages: Any = table(StageFacts, "S", text="stages")
+    pairs: Any = table(Pair, "S", "D", text="stages on devices")
+    child_models: Any = table("f4", "S", "M", text="share of the children that use the model")
+    stage_rows: Any = table("f4", "S", "STAGE_F", text="static features, the others 0")
+    device_rows: Any = table("f4", "D", "DEVICE_F", text="static features, the others 0")
+
+
+# --- the episode ---------------------------------------------------------------------------
+
+
+class DeviceNow(Row):
+    """A device as of the last observation."""
+
+    turn: float = column("f8", "when the queue is expected to be empty; inf: it is down", "s")
+    turn_feature: float = column("f8", "the same as a feature")
+    demand: float = column("f8", "of the stages in the window, a feature")
+    hits: float = column("f8", "sum of the prefix hits of the stages in the window")
+    planned: float = column("f8", "scratch: the turn behind the stages of the slots before", "s")
+    changed: int = column("i8", "1: costs on it are not what they were an observation before")
+    # As long as these stay what they are, so do the costs of a stage on it.
+    drains_at: float = column("f8", "of its state", "s")
+    weight_bytes: float = column("f8", "of its state", "bytes")
+    kv_bytes: float = column("f8", "of its state", "bytes")
+    oldest: int = column("i4", "of its state")
+    newest: int = column("i4", "of its state")
+
+
+class StageNow(Row):
+    """A stage."""
+
+    line: int = column("i4", "1 + the line that holds it, 0: none does")
+    shown: int = column("i4", "the last observation whose window had it")
+
+
+class Progress(Row):
+    """A workflow."""
+
+    left: int = column("i8", "stages without an end when last counted; 0: it has ended")
+    counted: int = column("i8", "ended stages of the run, when last counted")
+
+
+class WholeCost(Row):
+    """All queries of a stage on one device: `fate_gym.kernel.cost.Cost`, hits and evictions."""
+
+    load: float = column("f8", "of the weights", "s")
+    transfer: float = column("f8", "of the inputs", "s")
+    prefill: float = column("f8", "after both", "s")
+    decode: float = column("f8", "after the prefill", "s")
+    moved: float = column("f8", "from elsewhere", "bytes")
+    busy: float = column("f8", "from turn to end", "s")
+    prefix_hit: float = column("f8", "prefix tokens that are cached")
+    context_hit: float = column("f8", "inherited tokens of one query that need no prefill")
+    evicted_kv: float = column("f8", "share of the memory")
+    evicted_weights: float = column("f8", "share of the memory")
+
+
+class EpisodeArrays(Block):
+    """What the environment keeps of an episode beside the state."""
+
+    shown: int = scalar("i8", "slots that hold a stage")
+    free_count: int = scalar("i8", "lines that hold none")
+    observations: int = scalar("i8", "so far")
+    can_wait: int = scalar("i8", "1: waiting is legal")
+    ended: int = scalar("i8", "1: the episode is over")
+    invalid: int = scalar("i8", "1: the last action was illegal")
+    steps: int = scalar("i8", "actions so far")
+    placements: int = scalar("i8", "actions that placed")
+    waits: int = scalar("i8", "actions that waited")
+    invalid_steps: int = scalar("i8", "actions that were illegal")
+    # What is known of the run; brought up to date after every instant.
+    instants: int = scalar("i8", "of the simulator, when it was")
+    arrived: int = scalar("i8", "workflows, in the order of arrival")
+    active: int = scalar("i8", "workflows with stages left")
+    known_stages: int = scalar("i8", "of arrived workflows")
+    ended_stages: int = scalar("i8", "of these")
+    active_since: float = scalar("f8", "sum of the arrivals of active workflows", "s")
+    ended_latency: float = scalar("f8", "sum of the latencies of ended workflows", "s")
+    work: float = scalar("f8", "best seconds of stages that are known and not placed", "s")
+    # How much of the objective the rewards so far add up to.
+    rewarded: float = scalar("f8", "the time, or the latencies, up to the last step", "s")
+    estimate: float = scalar("f8", "of the last end, for the shaped reward", "s")
+
+    window: Any = table("i8", "B", text="stage numbers, -1: empty")
+    lines: Any = table("i8", "B", text="line of a slot")
+    before: Any = table("i8", "B", text="scratch: the window of the observation before")
+    free: Any = table("i8", "B", text="stack of lines that hold no stage")
+    team: Any = table("i8", "K", text="scratch: device numbers")
+    devices: Any = table(DeviceNow, "D", text="devices")
+    stages: Any = table(StageNow, "S", text="stages")
+    workflows: Any = table(Progress, "W", text="workflows")
+    costs: Any = table(WholeCost, "B", "D", text="of the stage of a line")
+    features: Any = table("f4", "R", "CANDIDATE_F", text="features of the placements")
+
+
+class RunArrays(NamedTuple):
+    """A run in the environment: what compiled functions take first, in this order."""
+
+    problem: ProblemArrays
+    state: StateArrays
+    facts: FactsArrays
+    episode: EpisodeArrays
+    placements: Placements
+
+
+def new_run(p: ProblemArrays, st: StateArrays, f: FactsArrays, slots: int) -> RunArrays:
+    """Room for an episode, and for the placements behind its actions."""
+    rows, devices = slots * f.positions, p.devices.size
+    episode = EpisodeArrays.allocate(
+        B=slots,
+        K=f.shards,
+        D=devices,
+        S=p.stages.size,
+        W=p.workflows.size,
+        R=rows,
+        CANDIDATE_F=CANDIDATE_WIDTH,
+    )
+    return RunArrays(p, st, f, episode, new_placements(rows, f.shards, devices))
+
+
+# --- observations --------------------------------------------------------------------------
+
+
+class ObservationArrays(Block):
+    """An observation; a group that is not shown has no rows. `fate_gym.env.output` lays it out."""
+
+    stages: Any = table("f4", "B", "STAGE_F", text="stages of the window")
+    devices: Any = table("f4", "max_devices", "DEVICE_F", text="devices")
+    candidates: Any = table("f4", "R", "CANDIDATE_F", text="placements, by action number")
+    globals: Any = table("f4", "GLOBAL_F", text="the run")
+    dag_nodes: Any = table("f4", "max_stages", "NODE_F", text="stages of arrived workflows")
+    dag_edges: Any = table("i4", "max_edges", 2, text="parent and child; -1: none")
+    action_mask: Any = table("i1", "R + 1", text="1: the action is legal")
+
+
+class Lane(Row):
+    """One of the environments that step together: where its arrays lie, and its step."""
+
+    problem: int = column("i8", "address of ProblemArrays")
+    state: int = column("i8", "address of StateArrays")
+    facts: int = column("i8", "address of FactsArrays")
+    episode: int = column("i8", "address of EpisodeArrays")
+    placements: int = column("i8", "address of Placements")
+    action: int = column("i8", "to play")
+    reward: float = column("f8", "of the step")
+    time: float = column("f8", "now", "s")
+    ended: bool = column("?", "the episode is over: the lane rests")
+    invalid: bool = column("?", "the action was illegal")
+
+
+class LaneArrays(Block):
+    """All lanes."""
+
+    lanes: Any = table(Lane, "N", text="lanes")

@@ -1,0 +1,163 @@
+"""What a plan starts at an instant."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.commit import NOBODY, commit
+from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.schema import SAMPLED, ProblemArrays, StateArrays
+from policies.fate.plans.choice import choose, hosts
+from policies.fate.plans.schema import Context, Plan, Style, Workspace
+
+FEW = 64
+"""So many stages are sorted by insertion."""
+
+
+@kernel
+def dispatch(c: Context, style: Style) -> int:
+    """Place what starts now by ``c.played``; returns how many stages, which are in ``started``."""
+    p, st, plan, ws = c.problem, c.state, c.played, c.work
+    idle = _find_idle(p, st, ws)
+    noted = 0
+    # Times of the plan are expected times: in a drawn future events come at others.
+    drawn = st.origin == SAMPLED
+    if idle == 0 or (drawn and st.now < ws.wait_until):
+        return noted
+    effort = (p.devices.size + 7) // 8
+    ready = order_ready(st, plan, ws)
+    for i in range(ready):
+        if idle == 0:
+            break
+        s = ws.order[i]
+        row = plan.stages[s]
+        beyond = style.horizon >= 0 and ws.stages[s].depth > style.horizon
+        if beyond or (row.not_before > st.now and not drawn):
+            continue
+        if row.width == 0:
+            end = choose(c, style, s)
+            ws.work += effort
+            if end == np.inf:
+                continue
+            if not _is_free(c):
+                idle -= _reserve(c, s, end)
+                continue
+            _write_choice(c, s)
+        elif not _can_start(p, plan, ws, s):
+            continue
+        idle -= _start(c, s)
+        ws.started[noted] = s
+        noted += 1
+    return noted
+
+
+@inlined
+def _find_idle(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
+    """Look up the turn of every device; returns how many are idle."""
+    idle = 0
+    for d in range(p.devices.size):
+        device = ws.devices[d]
+        # In a drawn future, too, nobody knows yet when a running shard will end.
+        device.turn = drain_estimate(p, st, d)
+        device.brings = -1
+        device.free = st.devices[d].queue_head < 0 and st.devices[d].drains_at < np.inf
+        idle += device.free
+    return idle
+
+
+@inlined
+def _can_start(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> bool:
+    """Whether all devices planned can run ``s``, and one of them is free."""
+    free = 0
+    for k in range(plan.stages[s].width):
+        d = plan.devices[s, k]
+        if ws.devices[d].turn == np.inf or not hosts(p, s, d):
+            return False
+        free += ws.devices[d].free
+    return free > 0
+
+
+@inlined
+def _is_free(c: Context) -> bool:
+    """Whether all devices of the choice are free."""
+    for k in range(c.choice.rows[0].width):
+        if c.work.devices[c.choice.devices[0, k]].free == 0:
+            return False
+    return True
+
+
+@inlined
+def _reserve(c: Context, s: int, end: float) -> int:
+    """Keep the devices of the choice for ``s``; returns how many are idle no more."""
+    taken = 0
+    for k in range(c.choice.rows[0].width):
+        device = c.work.devices[c.choice.devices[0, k]]
+        taken += device.free
+        device.free = 0
+        device.turn = end
+        device.brings = c.problem.stages[s].model
+    return taken
+
+
+@inlined
+def _write_choice(c: Context, s: int) -> None:
+    """Plan ``s`` as it has chosen."""
+    plan, choice = c.played, c.choice
+    row = plan.stages[s]
+    row.width = choice.rows[0].width
+    row.not_before = c.state.now
+    row.key = float(c.work.placed)
+    for k in range(row.width):
+        plan.devices[s, k] = choice.devices[0, k]
+        plan.counts[s, k] = choice.counts[0, k]
+
+
+@inlined
+def _start(c: Context, s: int) -> int:
+    """Place ``s`` as planned; returns how many devices are idle no more."""
+    p, st, plan, ws = c.problem, c.state, c.played, c.work
+    width = plan.stages[s].width
+    end = commit(p, st, c.log, s, plan.devices[s], plan.counts[s], width, NOBODY)
+    ws.placed += 1
+    taken = 0
+    for k in range(width):
+        device = ws.devices[plan.devices[s, k]]
+        taken += device.free
+        device.free = 0
+        device.turn = drain_estimate(p, st, plan.devices[s, k])
+        ws.version += 1
+        device.version = ws.version
+    bound = end + ws.stages[s].tail
+    ws.second += bound
+    workflow = ws.workflows[p.stages[s].workflow]
+    workflow.end = max(workflow.end, bound)
+    return taken
+
+
+@kernel
+def order_ready(st: StateArrays, plan: Plan, ws: Workspace) -> int:
+    """Put the ready stages into ``order``, by key and then as they became ready; their number."""
+    count = st.ready_count
+    if count > FEW:
+        _sort_many(st, plan, ws)
+        return count
+    for n in range(count):
+        s = st.ready[n]
+        key = plan.stages[s].key
+        i = n
+        while i > 0 and plan.stages[ws.order[i - 1]].key > key:
+            ws.order[i] = ws.order[i - 1]
+            i -= 1
+        ws.order[i] = s
+    return count
+
+
+@kernel
+def _sort_many(st: StateArrays, plan: Plan, ws: Workspace) -> None:
+    keys = np.empty(st.ready_count)
+    for i in range(keys.size):
+        keys[i] = plan.stages[st.ready[i]].key
+    places = np.argsort(keys, kind="mergesort")
+    for i in range(keys.size):
+        ws.order[i] = st.ready[places[i]]
