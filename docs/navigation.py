@@ -8,7 +8,15 @@ from typing import Any
 SECTIONS = {
     "Tutorial": ("tutorial", "environment"),
     "How-to": ("sweeps", "wandb", "reports", "add-a-policy"),
-    "Explanation": ("execution-model", "kernel", "cost-model", "workloads", "fate", "learned", "results"),
+    "Explanation": (
+        "execution-model",
+        "kernel",
+        "cost-model",
+        "workloads",
+        "fate",
+        "learned",
+        "results",
+    ),
 }
 
 

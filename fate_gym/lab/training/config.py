@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from fate_gym.env.spec import EnvOptions
+from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError
 from fate_gym.lab.config import NAME, Config, PathsConfig, TrackingConfig
 from fate_gym.lab.errors import not_chosen

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env import WorkflowSchedulingEnv
-from fate_gym.env.features import CANDIDATE_END
+from fate_gym.env.features import CANDIDATE
 from fate_gym.env.spec import MASK
 from fate_gym.lab.files import replacing
 from fate_gym.lab.training.agent_config import ImitationConfig
@@ -66,7 +66,7 @@ class Labeller:
         self, env: WorkflowSchedulingEnv, observation: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float32]:
         mask = self._promising(observation)
-        values = self._rollouts.values(env.view().fork(), env.frame, mask)
+        values = self._rollouts.values(env.view().fork(), env.arrays, mask)
         best = values.min()
         scale = self._config.temperature * max(best - env.time, 1e-3)
         label = np.exp(-(values - best) / scale)
@@ -76,7 +76,7 @@ class Labeller:
         """The legal actions without placements that end late: a rollout of each would be dear."""
         mask = observation[MASK].copy()
         slots = observation["stages"].shape[0]
-        ends = np.where(mask[:-1] > 0, observation["candidates"][:, CANDIDATE_END], np.inf)
+        ends = np.where(mask[:-1] > 0, observation["candidates"][:, CANDIDATE.end], np.inf)
         late = np.argsort(ends.reshape(slots, -1), axis=1)[:, self._config.placements :]
         np.put_along_axis(mask[:-1].reshape(slots, -1), late, 0, axis=1)
         return mask
