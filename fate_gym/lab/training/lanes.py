@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fate_gym.env import WorkflowSchedulingVectorEnv
 from fate_gym.env.features import DEVICES, GLOBALS, NODES, STAGES
-from fate_gym.env.options import EnvOptions, Limits
+from fate_gym.env.options import EnvOptions
+from fate_gym.env.spec import Limits
 from fate_gym.lab.training.problems import env_arguments
 from fate_gym.sim import CompiledProblem
 

@@ -7,7 +7,8 @@ from functools import reduce
 from typing import Any
 
 from fate_gym.catalog.agentic import agentic_templates
-from fate_gym.env.options import EnvOptions, Limits
+from fate_gym.env.options import EnvOptions
+from fate_gym.env.spec import Limits
 from fate_gym.errors import InputError
 from fate_gym.lab.training.config import ProblemSet
 from fate_gym.sim import CompiledProblem, compile_problem
