@@ -38,7 +38,8 @@ def _unlink(st: StateArrays, d: int, entry: int) -> None:
 
 
 @inlined
-def _append(st: StateArrays, d: int, entry: int) -> None:
+def append_entry(st: StateArrays, d: int, entry: int) -> None:
+    """Let a KV entry be the one used last on device ``d``."""
     newest = st.devices[d].newest
     st.older[entry] = newest
     st.newer[entry] = -1
@@ -62,7 +63,7 @@ def touch_contexts(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
             if slot.device == d and slot.kept > 0:
                 entry = context_entry(p, edge.parent, k)
                 _unlink(st, d, entry)
-                _append(st, d, entry)
+                append_entry(st, d, entry)
 
 
 @inlined
@@ -79,7 +80,7 @@ def grow_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int, end: float) -
     cached = st.prefix_tokens[d, stage.prefix]
     if cached > 0:
         _unlink(st, d, entry)
-    _append(st, d, entry)
+    append_entry(st, d, entry)
     if stage.prefix_tokens > cached:
         st.devices[d].kv_bytes += (stage.prefix_tokens - cached) * kv
         st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
@@ -92,7 +93,7 @@ def touch_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
     """Mark as used the prefix of stage ``s`` that device ``d`` caches."""
     entry = prefix_entry(p, d, p.stages[s].prefix)
     _unlink(st, d, entry)
-    _append(st, d, entry)
+    append_entry(st, d, entry)
 
 
 @inlined
@@ -231,7 +232,7 @@ def keep_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     slot = st.slots[s, k]
     entry = context_entry(p, s, k)
     st.devices[slot.device].kv_bytes += slot.kept * context_bytes(p, s)
-    _append(st, slot.device, entry)
+    append_entry(st, slot.device, entry)
 
 
 @kernel

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import reset
 from fate_gym.kernel.events import push
-from fate_gym.kernel.memory import _append, keep_context
+from fate_gym.kernel.memory import append_entry, keep_context
 from fate_gym.kernel.numbers import prefix_entry, shard_end_event, slot_number, stage_end_event
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.ready import enlist
@@ -48,7 +48,7 @@ def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) 
     if kv > 0.0:
         st.prefix_tokens[d, q] = tokens
         st.devices[d].kv_bytes += tokens * kv
-        _append(st, d, prefix_entry(p, d, q))
+        append_entry(st, d, prefix_entry(p, d, q))
 
 
 @kernel

@@ -64,10 +64,3 @@ def _find_batches(p: ProblemArrays) -> None:
         if p.stages[s].kind == MODEL_STAGE:
             for d in range(p.devices.size):
                 p.batch[s, d] = batch_limit(p, s, d)
-
-
-def show_hosts(p: ProblemArrays, arrays: ProblemArrays, stages: Sequence[int]) -> None:
-    """Let a picture that is blind to reachability know where some stages can run."""
-    for stage in stages:
-        p.clean_seconds[stage] = arrays.clean_seconds[stage]
-        p.decode_seconds[stage] = arrays.decode_seconds[stage]

@@ -8,7 +8,7 @@ the policy starts now; ask again at the next event.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,15 +141,10 @@ def read_snapshot(
             for flow in flows
         ]
     problem = parse_problem(json.dumps(data), source=source)
+    known = [workflow.id for workflow in problem.workflows]
     for name in waited:
-        if name not in [workflow.id for workflow in problem.workflows]:
-            known = [workflow.id for workflow in problem.workflows]
-            raise InputError(
-                f"unknown workflow {name!r}",
-                source=source,
-                field="state.waited_s",
-                remedy=near_matches(name, known),
-            )
+        if name not in known:
+            raise _unknown("workflow", name, known, source=source, field="state.waited_s")
     return problem, state, source
 
 
@@ -233,12 +228,8 @@ class _Builder:
             d = self._device(name, "state.devices")
             for model in held.resident:
                 if model not in facts:
-                    raise InputError(
-                        f"unknown model {model!r}",
-                        item=f"device {name!r}",
-                        field="state.devices.resident",
-                        remedy=near_matches(model, facts),
-                    )
+                    where = {"item": f"device {name!r}", "field": "state.devices.resident"}
+                    raise _unknown("model", model, facts, **where)
                 # A model that no stage uses takes memory; nothing more is to be known of it.
                 size = float(facts[model].weight_bytes)
                 build.hold_weights(self.state, d, models.get(model, -1), size)
@@ -270,19 +261,17 @@ class _Builder:
 
     def _device(self, name: str, field: str) -> int:
         if name not in self._devices:
-            remedy = near_matches(name, self._devices)
-            raise InputError(f"unknown device {name!r}", field=field, remedy=remedy)
+            raise _unknown("device", name, self._devices, field=field)
         return self._devices[name]
 
     def _stage(self, placed: PlacedStage, field: str) -> int:
-        number = self._stages.get((placed.workflow, placed.stage))
-        if number is None:
-            name = f"{placed.workflow}/{placed.stage}"
-            remedy = near_matches(name, [f"{w}/{s}" for w, s in self._stages])
-            raise InputError(f"unknown stage {name!r}", field=field, remedy=remedy)
-        if self.state.stages["status"][number] != WAITING:
+        name = (placed.workflow, placed.stage)
+        if name not in self._stages:
+            known = ["/".join(one) for one in self._stages]
+            raise _unknown("stage", "/".join(name), known, field=field)
+        if self.state.stages["status"][self._stages[name]] != WAITING:
             raise _fault(placed, "stands twice in the state", field, "give it once")
-        return number
+        return self._stages[name]
 
     def _check_devices(self, placed: PlacedStage, stage: np.void, field: str) -> None:
         number, queries = len(placed.devices), sum(placed.devices.values())
@@ -322,3 +311,7 @@ class _Builder:
 def _fault(placed: PlacedStage, fault: str, field: str, remedy: str) -> InputError:
     item = f"workflow {placed.workflow!r}, stage {placed.stage!r}"
     return InputError(fault, item=item, field=field, remedy=remedy)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], **where: str) -> InputError:
+    return InputError(f"unknown {what} {name!r}", remedy=near_matches(name, known), **where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import PLACED, LogArrays, ProblemArrays, StateArrays
+from fate_gym.kernel.schema import PLACED, ProblemArrays, StateArrays
 from policies.fate.plans.schema import Context, Plan
 
 FIRST_KEY = -1e9
@@ -20,20 +20,6 @@ def unplan(st: StateArrays, plan: Plan) -> None:
         if st.stages[s].status < PLACED:
             plan.stages[s].width = 0
             plan.stages[s].not_before = 0.0
-
-
-@kernel
-def follow_log(log: LogArrays, first: int, last: int, plan: Plan) -> None:
-    """Plan as rows ``first`` to ``last`` of a log have it, commit by commit."""
-    for i in range(first, last):
-        row = log.shards[i]
-        if row.device < 0:
-            continue
-        plan.stages[row.stage].width = row.slot + 1
-        plan.stages[row.stage].key = float(i - first)
-        plan.stages[row.stage].not_before = row.committed
-        plan.devices[row.stage, row.slot] = row.device
-        plan.counts[row.stage, row.slot] = row.queries
 
 
 @kernel

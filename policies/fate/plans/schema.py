@@ -90,9 +90,7 @@ class Seconds(Row):
 class Workspace(Block):
     """The tables of plays and searches."""
 
-    work: int = scalar(
-        "i8", "of all plays: 1 for a stage placed, 1 for each 8 devices compared for one"
-    )
+    work: int = scalar("i8", "of all plays: 1 a stage placed, 1 for 8 devices compared for one")
     version: int = scalar("i8", "counts changes of any device in any play")
     placed: int = scalar("i8", "stages placed in the running play")
     wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
@@ -169,13 +167,7 @@ class Context(NamedTuple):
 
 
 def new_context(p: ProblemArrays, kinds: Integers, futures: int) -> Context:
-    """Room for the plays of one run.
-
-    Args:
-        p: the problem as the planner sees it.
-        kinds: (S,) the number of each stage's kind.
-        futures: number of drawn futures.
-    """
+    """Room for the plays of one run, with the kinds of stages (S,) and so many drawn futures."""
     stages, devices, workflows = p.stages.size, p.devices.size, p.workflows.size
     work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures)
     work.random = FIRST_RANDOM

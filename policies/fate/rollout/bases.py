@@ -9,7 +9,7 @@ import numpy as np
 from fate_gym.jit import copy_block, kernel
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays
-from policies.fate.plans.edit import FCFS, RANK, REMAINING, SLACK, STRETCH, follow_log, unplan
+from policies.fate.plans.edit import FCFS, RANK, REMAINING, SLACK, STRETCH, unplan
 from policies.fate.plans.schema import Context
 from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import (
@@ -77,4 +77,12 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
     play(c.problem, c.state, log, rules, choices, c.ended, c.log)
     copy_block(c.draft, c.best)
     unplan(c.start, c.draft)
-    follow_log(log, first, min(c.state.shard_rows, log.shards.size), c.draft)
+    for i in range(first, c.state.shard_rows):
+        row = log.shards[i]
+        if row.device >= 0:
+            planned = c.draft.stages[row.stage]
+            planned.width = row.slot + 1
+            planned.key = float(i - first)
+            planned.not_before = row.committed
+            c.draft.devices[row.stage, row.slot] = row.device
+            c.draft.counts[row.stage, row.slot] = row.queries

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import StateArrays, new_log, new_state
 from policies.base import Assignment, DecisionView, assignments
-from policies.fate.blinding import Dimension, blinded, show_hosts
+from policies.fate.blinding import Dimension, blinded
 from policies.fate.kinds import kind_numbers
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
 from policies.fate.plans.objective import OBJECTIVES, Objective, set_origins, set_weights
@@ -100,11 +100,6 @@ class Incumbent:
         """Whether plans are valued in drawn futures."""
         return bool(self._futures)
 
-    @property
-    def work(self) -> int:
-        """Work done in plays since the last event (`policies.fate.plans.schema.Workspace`)."""
-        return self.context.work.work
-
     def update(self, view: DecisionView) -> bool:
         """Fork the run as it stands. True: work has arrived since the last time."""
         c = self.context
@@ -128,9 +123,10 @@ class Incumbent:
 
     def _show_hosts(self, view: DecisionView) -> None:
         """Blind to reachability, the planner still knows where ready stages can run."""
-        p, best = self._compiled.arrays, self.context.best
-        show_hosts(self.context.problem, p, view.ready)
+        p, picture, best = self._compiled.arrays, self.context.problem, self.context.best
         for stage in view.ready:
+            picture.clean_seconds[stage] = p.clean_seconds[stage]
+            picture.decode_seconds[stage] = p.decode_seconds[stage]
             used = best.devices[stage, : best.stages["width"][stage]]
             if not np.isfinite(p.clean_seconds[stage, used]).all():
                 best.stages["width"][stage] = 0

@@ -62,7 +62,7 @@ class FateRollout:
         horizon: edges from the frontier that plays reach; None: to the end of what is known.
         ignore: dimensions of state that the planner's picture is blind to (ablation).
         first: budget of a decision after an arrival: the work of all its plays together, in units
-            of `policies.fate.plans.schema.Workspace` (about a microsecond each).
+            of `policies.fate.plans.schema.Workspace` (0.1 to 0.5 µs each).
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
@@ -129,7 +129,7 @@ class FateRollout:
         budget = self._steps
         if arrived:
             # The list schedules are paid for, but leave some for the search.
-            budget = max(self._first - incumbent.work, self._first // 4)
+            budget = max(self._first - incumbent.context.work.work, self._first // 4)
         if incumbent.sampled:
             # A plan made for one future is no plan for the others.
             value = self._candidates(view, value, budget * self._samples)

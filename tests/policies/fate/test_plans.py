@@ -1,0 +1,53 @@
+"""Plans and what searches do with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fate_gym.jit import Ints, kernel
+from fate_gym.problem import Options
+from fate_gym.sim import Simulator
+from policies.fate.plans.schema import Workspace
+from policies.fate.rollout import moves, tuning
+from policies.fate.rollout.draws import Weights, draw_move
+from policies.fate.rollout.incumbent import Incumbent
+from tests.policies.fate.test_policy import REAL
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+def test_valuing_leaves_a_plan_as_it_is(samples: int) -> None:
+    """And says the same again. What the play made of it is complete, and worth as much."""
+    options = Options(uncertainty=0.3 if samples else 0.0)
+    view = Simulator(REAL[1].model_copy(update={"options": options})).view()
+    incumbent = Incumbent(view, objective="slowdown", max_shards=4, samples=samples)
+    incumbent.update(view)
+    style = incumbent.write_base()
+    c = incumbent.context
+    before = c.base.buffer.copy()
+    value = incumbent.value(c.base, np.inf, style)
+    assert np.array_equal(c.base.buffer, before)
+    assert incumbent.value(c.base, np.inf, style) == value
+    if samples:
+        assert np.array_equal(c.played.buffer, before)
+    else:
+        complete = c.played.copy()
+        runs_somewhere = np.isfinite(c.problem.clean_seconds).any(axis=1)
+        assert (complete.stages["width"] > 0)[runs_somewhere].all()
+        assert incumbent.value(complete, np.inf, style) == pytest.approx(value, rel=1e-12)
+
+
+@kernel
+def count_moves(ws: Workspace, weights: Weights, counts: Ints) -> None:
+    for _ in range(20_000):
+        counts[draw_move(ws, weights)] += 1
+
+
+@pytest.mark.parametrize("weights", [moves.WEIGHTS, tuning.WEIGHTS])
+def test_moves_are_made_as_often_as_their_weights_say(weights: Weights) -> None:
+    assert sum(weights) == 100
+    ws = Workspace.allocate(S=1, D=1, W=1, F=0)
+    ws.random = 1
+    counts = np.zeros(len(weights), np.int64)
+    count_moves(ws, weights, counts)
+    assert counts / 200 == pytest.approx(weights, abs=1.5)
