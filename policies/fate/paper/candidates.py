@@ -31,13 +31,13 @@ def new_frontier(p: ProblemArrays, start: StateArrays, rows: int) -> Frontier:
     devices, shards = p.devices.size, p.max_shards
     generated = new_placements(candidate_count(devices, shards), shards, devices)
     outlook = Outlook.allocate(D=devices, M=p.models.size, H=MOST_DESCENDANTS)
-    kept = new_placements(rows, shards)
-    return Frontier(p, start, new_state(p), NO_LOG, generated, kept, outlook)
+    candidates = new_placements(rows, shards)
+    return Frontier(p, start, new_state(p), NO_LOG, generated, candidates, outlook)
 
 
 @kernel
 def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shards: int) -> None:
-    """Fill ``f.kept`` with the ``kept`` best of each of the ``window`` highest-ranked ready stages.
+    """Find the ``kept`` best placements of each of the ``window`` highest-ranked ready stages.
 
     Stages come by rank, placements by value, which is the seconds from now to the end plus what
     they cost later; devices that are not used are -1. A stage whose descendants have no host that
@@ -47,7 +47,7 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
     _find_free(f)
     find_demand(p, st, f.outlook)
     copy_block(f.after, st)
-    f.kept.count = 0
+    f.candidates.count = 0
     left = min(window, st.ready_count)
     for i in range(p.by_rank.size):
         if left == 0:
@@ -80,20 +80,20 @@ def _find_free(f: Frontier) -> None:
 
 @inlined
 def _keep_best(f: Frontier) -> bool:
-    """Move the best of the generated placements to those that are kept. False: none is left."""
-    given, kept = f.generated, f.kept
+    """Move the best of the generated placements to the candidates. False: none is left."""
+    given, found = f.generated, f.candidates
     best = 0
     for row in range(1, given.count):
         if given.rows[row].value < given.rows[best].value:
             best = row
     if given.rows[best].value == np.inf:
         return False
-    kept.rows[kept.count] = given.rows[best]
+    found.rows[found.count] = given.rows[best]
     for k in range(f.problem.max_shards):
         used = k < given.rows[best].width
-        kept.devices[kept.count, k] = given.devices[best, k] if used else -1
-        kept.counts[kept.count, k] = given.counts[best, k] if used else 0
-        kept.busy[kept.count, k] = given.busy[best, k] if used else 0.0
-    kept.count += 1
+        found.devices[found.count, k] = given.devices[best, k] if used else -1
+        found.counts[found.count, k] = given.counts[best, k] if used else 0
+        found.busy[found.count, k] = given.busy[best, k] if used else 0.0
+    found.count += 1
     given.rows[best].value = np.inf
     return True

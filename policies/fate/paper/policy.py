@@ -117,45 +117,45 @@ class Fate:
         else:
             incumbent.write_base()
             incumbent.take(incumbent.context.base)
-        kept = incumbent.starting(view)
+        planned = incumbent.starting(view)
         find_candidates(
             self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
         )
-        seen = [_places(kept)]
-        for share in self._shares if self._frontier.kept.count > 0 else ():
-            proposal = self._propose(kept, share)
+        seen = [_places(planned)]
+        for share in self._shares if self._frontier.candidates.count > 0 else ():
+            proposal = self._propose(planned, share)
             if proposal is None:
                 continue
             if not self._guard:
-                return proposal or kept
+                return proposal or planned
             if _places(proposal) in seen:
                 self.counters["plans_equal_base"] += 1
                 continue
             seen.append(_places(proposal))
-            value = self._consider(proposal, kept, value)
+            value = self._consider(proposal, planned, value)
         if self._guard:
             incumbent.enforce_margin(value)
         return incumbent.starting(view)
 
-    def _propose(self, kept: list[Assignment], share: float) -> list[Assignment] | None:
+    def _propose(self, planned: list[Assignment], share: float) -> list[Assignment] | None:
         """What a plan starts now; None when the solver finds none."""
         self.counters["plans"] += 1
-        candidates, free = self._frontier.kept, self._frontier.outlook.free
+        candidates, free = self._frontier.candidates, self._frontier.outlook.free
         if not self._cp_sat:
             return self._starting_now(first_rows(candidates)[:-1])
-        hint = self._hint(kept)
+        hint = self._hint(planned)
         chosen = choose_placements(candidates, free, hint, share=share, limit=self._limit).rows
         if chosen is None:
             self.counters["solver_failures"] += 1
             return None
         return self._starting_now(chosen)
 
-    def _hint(self, kept: list[Assignment]) -> NDArray[np.int64]:
-        """For each stage the candidate that is in the plan kept, else the best-scored."""
-        candidates = self._frontier.kept
+    def _hint(self, planned: list[Assignment]) -> NDArray[np.int64]:
+        """For each stage the candidate that is planned, else the best-scored."""
+        candidates = self._frontier.candidates
         firsts = first_rows(candidates)
         hint = firsts[:-1].copy()
-        wanted = {assignment.stage: assignment.devices for assignment in kept}
+        wanted = {assignment.stage: assignment.devices for assignment in planned}
         for position, first in enumerate(hint.tolist()):
             devices = wanted.get(int(candidates.rows["stage"][first]))
             if devices is None:
@@ -168,7 +168,7 @@ class Fate:
 
     def _starting_now(self, chosen: NDArray[np.int64]) -> list[Assignment]:
         """The chosen placements that can start: idle devices go to the highest-ranked stage."""
-        candidates, proposal = self._frontier.kept, self._proposal
+        candidates, proposal = self._frontier.candidates, self._proposal
         free = self._frontier.outlook.free <= 0.0
         count = 0
         for row in chosen.tolist():
@@ -182,12 +182,14 @@ class Fate:
             free[devices] = False
         return assignments(proposal, count)
 
-    def _consider(self, proposal: list[Assignment], kept: list[Assignment], value: float) -> float:
+    def _consider(
+        self, proposal: list[Assignment], planned: list[Assignment], value: float
+    ) -> float:
         """Take a proposal if it is better, else those of its placements that are; the value."""
         found = self._take_if_better(range(len(proposal)), value)
         if found < value or len(proposal) == 1:
             return found
-        same = _places(kept)
+        same = _places(planned)
         for row, assignment in enumerate(proposal):
             if not _places([assignment]) <= same:
                 found = self._take_if_better([row], found)

@@ -73,7 +73,7 @@ class Frontier(NamedTuple):
         after: scratch; a copy of ``start`` between calls.
         log: without rows.
         generated: the placements of the stage at hand.
-        kept: the best of all stages.
+        candidates: the best of each stage.
         outlook: what lies ahead.
     """
 
@@ -82,7 +82,7 @@ class Frontier(NamedTuple):
     after: StateArrays
     log: LogArrays
     generated: Placements
-    kept: Placements
+    candidates: Placements
     outlook: Outlook
 
 

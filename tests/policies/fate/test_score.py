@@ -64,9 +64,9 @@ def scores(
     frontier = new_frontier(compiled.arrays, simulator.view().fork(), window * kept)
     find_candidates(frontier, weights, window, kept, shards)
     found = {}
-    for row in range(frontier.kept.count):
-        placement = frontier.kept.rows[row]
-        devices = tuple(frontier.kept.devices[row, : placement["width"]].tolist())
+    for row in range(frontier.candidates.count):
+        placement = frontier.candidates.rows[row]
+        devices = tuple(frontier.candidates.devices[row, : placement["width"]].tolist())
         end = float(placement["end"]) - simulator.now
         found[int(placement["stage"]), devices] = end, float(placement["later"])
     return found
