@@ -86,6 +86,3 @@ def _pairs(assignment: Assignment, ordered: bool) -> list[tuple[int, int]]:
     counts = assignment.counts or (0,) * len(assignment.devices)
     pairs = list(zip(assignment.devices, counts, strict=True))
     return pairs if ordered else sorted(pairs)
-
-
-__all__ = ["action_of", "check_action", "legal_actions", "placement_of", "row_of", "wait_action"]

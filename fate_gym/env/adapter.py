@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 
 from fate_gym.env.env import Step, WorkflowSchedulingEnv
+from fate_gym.env.wrappers import unwrapped
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, Trace
 
@@ -42,7 +43,7 @@ class PolicyAdapter:
 
     def begin(self, env: gymnasium.Env[Any, Any]) -> None:
         """Get ready for the episode that ``env.reset`` has begun."""
-        own = _unwrap(env)
+        own = unwrapped(env, "PolicyAdapter")
         self.actions = self.direct = self.retentions = 0
         self._decided.clear()
         self._env, self._view = own, own.view()
@@ -117,21 +118,7 @@ class PolicyAdapter:
         """
         env.reset(seed=seed, options=options)
         self.begin(env)
-        own = _unwrap(env)
+        own = unwrapped(env, "PolicyAdapter")
         while not own.ended:
             self.step(env)
         return own.trace(self.policy.name)
-
-
-def _unwrap(env: gymnasium.Env[Any, Any]) -> WorkflowSchedulingEnv:
-    own = env.unwrapped
-    if not isinstance(own, WorkflowSchedulingEnv):
-        raise InputError(
-            f"a {type(own).__name__} cannot be played",
-            source="PolicyAdapter",
-            remedy="give a fate_gym environment, wrapped or not",
-        )
-    return own
-
-
-__all__ = ["PolicyAdapter"]

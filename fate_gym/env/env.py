@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fate_gym.env import actions, play
 from fate_gym.env.episode import EnvState, Reference, choose_episode, episode_metrics
+from fate_gym.env.faults import bad
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.render import RENDER_MODES, Renderer
@@ -22,6 +23,7 @@ from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError, near_matches
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Retention, Simulator, Trace
 
+_OPTIONS = "environment options"
 Step = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
 # Called without checks of their arguments.
 _ENTER: Any = play.enter
@@ -154,19 +156,11 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     ) -> None:
         self._options = parse_options(options)
         if render_mode is not None and render_mode not in RENDER_MODES:
-            raise InputError(
-                f"unknown render mode {render_mode!r}",
-                source="environment options",
-                field="render_mode",
-                remedy=near_matches(render_mode, RENDER_MODES),
-            )
+            remedy = near_matches(render_mode, RENDER_MODES)
+            raise bad(_OPTIONS, "render_mode", f"unknown render mode {render_mode!r}", remedy)
         if render_mode is not None and not record:
-            raise InputError(
-                "nothing is recorded that could be drawn",
-                source="environment options",
-                field="record",
-                remedy="leave render_mode or record=False out",
-            )
+            remedy = "leave render_mode or record=False out"
+            raise bad(_OPTIONS, "record", "nothing is recorded that could be drawn", remedy)
         self.render_mode = render_mode
         self.source = Source(problem, self._options)
         self.env_spec = self.source.spec
@@ -200,7 +194,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         else:
             self._take(instance, noise)
         buffer = self._output.new()
-        _ENTER.entry(*self._run, buffer, 0)
+        _ENTER.entry(self._run, buffer, 0)
         observation = self._output.observation(buffer)
         if self.render_mode == "human":
             self.render()
@@ -220,7 +214,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         # Shards that are lost when a device fails need room in the log.
         self._simulator.extend_log()
         buffer = self._output.new()
-        outcome = _STEP.entry(*self._run, self._simulator.log, buffer, number)
+        outcome = _STEP.entry(self._run, self._simulator.log, buffer, number)
         return self._outcome(buffer, outcome)
 
     def render(self) -> Any:
@@ -255,7 +249,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._playing()
         self._simulator.apply([assignment, *retentions])
         buffer = self._output.new()
-        outcome = play.after(*self._run, self._simulator.log, buffer, assignment.stage)
+        outcome = play.after(self._run, self._simulator.log, buffer, assignment.stage)
         return self._outcome(buffer, outcome)
 
     def retain(self, retention: Retention) -> None:
@@ -341,9 +335,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         """
         self._playing(or_ended=True)
         if not self._record:
-            raise InputError(
-                "nothing was recorded", source="environment", remedy="make it with record=True"
-            )
+            raise bad("environment", None, "nothing was recorded", "make it with record=True")
         return self._simulator.trace(policy)
 
     def state(self) -> EnvState:
@@ -379,7 +371,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self.np_random.bit_generator.state = dict(state.random)
         self._ended = bool(episode.ended)
         buffer = self._output.new()
-        play.look(*self._run, buffer, 0)
+        play.look(self._run, buffer, 0)
         observation = self._output.observation(buffer)
         return observation, _info(observation, self.time, invalid=bool(episode.invalid))
 
@@ -435,13 +427,6 @@ def _number(action: SupportsIndex) -> int:
     try:
         number = operator.index(action)
     except TypeError:
-        raise InputError(
-            f"{action!r} is not a whole number",
-            source="environment",
-            field="action",
-            remedy="give one action of env.action_space",
-        ) from None
+        fault = f"{action!r} is not a whole number"
+        raise bad("environment", "action", fault, "give one action of env.action_space") from None
     return number if abs(number) < 2**63 else -1
-
-
-__all__ = ["EnvState", "Observation", "WorkflowSchedulingEnv"]

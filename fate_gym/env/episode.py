@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fate_gym.env.faults import bad
 from fate_gym.env.schema import EpisodeArrays, RunArrays
 from fate_gym.env.source import Instance, Source
 from fate_gym.env.spec import Spec
-from fate_gym.errors import InputError
 from fate_gym.kernel.placements import Placements
 from fate_gym.sim.simulator import MAX_SEED, Moment
 
@@ -45,11 +45,8 @@ def choose_episode(
     given = dict(options or {})
     for name in given:
         if name != "problem":
-            raise InputError(
-                f"unknown option {name!r}",
-                source="options of reset",
-                remedy="the only option is 'problem'",
-            )
+            remedy = "the only option is 'problem'"
+            raise bad("options of reset", None, f"unknown option {name!r}", remedy)
     instance = source.choose(given["problem"]) if "problem" in given else source.draw(rng)
     noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
     return instance, noise
@@ -71,6 +68,3 @@ def episode_metrics(
     if reference is not None:
         metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
     return metrics
-
-
-__all__ = ["EnvState", "Reference", "choose_episode", "episode_metrics"]

@@ -194,6 +194,3 @@ def _fill_device_rows(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None
     }
     for name, value in values.items():
         f.device_rows[:, getattr(DEVICE, name)] = value
-
-
-__all__ = ["problem_facts"]

@@ -33,6 +33,7 @@ HALF_MEMORY_RATE = 1e12
 HALF_HOST_RATE = 25e9
 HALF_LINK_RATE = 25e9
 HALF_SIGMA = 0.5
+_UNITS = {"GB": 1e9, "MB": 1e6, "GB/s": 1e9, "TFLOP/s": 1e12}
 LONG = 10.0
 """Features of whole schedules (ranks, now) are half at ``LONG x time_scale``."""
 
@@ -101,13 +102,17 @@ def _share(name: str, meaning: str) -> Feature:
     return Feature(name, meaning, "-", "share")
 
 
-def _half(name: str, meaning: str, unit: str, half: float, shown: float | None = None) -> Feature:
-    return Feature(name, meaning, unit, f"half at {half if shown is None else shown:g} {unit}")
+def _half(name: str, meaning: str, unit: str, half: float) -> Feature:
+    return Feature(name, meaning, unit, f"half at {half / _UNITS.get(unit, 1.0):g} {unit}")
 
 
 def _seconds(name: str, meaning: str, *, long: bool = False) -> Feature:
     scale = f"{LONG:g} x time_scale" if long else "time_scale"
     return Feature(name, meaning, "s", f"half at {scale}")
+
+
+def _signed(name: str, meaning: str) -> Feature:
+    return Feature(name, meaning, "s", "signed, half at time_scale", -1.0)
 
 
 def _count(name: str, meaning: str, half: float) -> Feature:
@@ -127,15 +132,20 @@ _STATIC_STAGE = (
     _share("criticality", "upward rank / largest upward rank of the workflow"),
     _seconds("slack", "longest way through the workflow - longest way through here", long=True),
     _share("reachability", "devices that can run the stage when they are up / all devices"),
-    _half("weights", "weights of its model", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
-    _half("context", "KV of all its queries, prefix once", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
+    _half("weights", "weights of its model", "GB", HALF_MEMORY),
+    _half("context", "KV of all its queries, prefix once", "GB", HALF_MEMORY),
     _count("parents", "parents", HALF_DEGREE),
     _count("children", "children", HALF_DEGREE),
-    _half("input", "data from the parents", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
-    _half("result", "data for the children", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
+    _half("input", "data from the parents", "MB", HALF_TRANSFER),
+    _half("result", "data for the children", "MB", HALF_TRANSFER),
     _share("children_same_model", "children that use the same model / children"),
     _count("prefix_peers", "other stages of the workflow with the same prefix", HALF_DEGREE),
     _flag("chooses", "when it ends it is drawn which of the stages behind it live"),
+)
+
+_MODELS = (
+    _flag("model", "it uses this model"),
+    _share("child_model", "children that use this model / children"),
 )
 
 STAGES = Group(
@@ -151,10 +161,7 @@ STAGES = Group(
         _seconds("best_end", "earliest expected end on one device, from now"),
         _share("children_live", "children that are expected to live / children"),
     ),
-    (
-        _flag("model", "it uses this model"),
-        _share("child_model", "children that use this model / children"),
-    ),
+    _MODELS,
 )
 
 DEVICES = Group(
@@ -162,15 +169,11 @@ DEVICES = Group(
     "one device, in the order of the cluster",
     (
         _flag("present", "there is such a device; otherwise the row is 0"),
-        _half("memory", "limit of weights + KV", "GB", HALF_MEMORY, HALF_MEMORY / 1e9),
-        _half("flops", "effective rate", "TFLOP/s", HALF_FLOPS, HALF_FLOPS / 1e12),
-        _half(
-            "bandwidth", "effective, of memory", "GB/s", HALF_MEMORY_RATE, 1e-9 * HALF_MEMORY_RATE
-        ),
-        _half("host_rate", "from the host", "GB/s", HALF_HOST_RATE, HALF_HOST_RATE / 1e9),
-        _half(
-            "link_rate", "from other devices, mean", "GB/s", HALF_LINK_RATE, HALF_LINK_RATE / 1e9
-        ),
+        _half("memory", "limit of weights + KV", "GB", HALF_MEMORY),
+        _half("flops", "effective rate", "TFLOP/s", HALF_FLOPS),
+        _half("bandwidth", "effective, of memory", "GB/s", HALF_MEMORY_RATE),
+        _half("host_rate", "from the host", "GB/s", HALF_HOST_RATE),
+        _half("link_rate", "from other devices, mean", "GB/s", HALF_LINK_RATE),
         _share("node_peers", "other devices of its node / all devices"),
         _share("hosts_models", "models of the problem that some stage could run here / models"),
         _flag("idle", "nothing is running"),
@@ -202,19 +205,10 @@ CANDIDATES = Group(
         _seconds("prefill", "longest prefill"),
         _seconds("decode", "longest decode"),
         _seconds("end", "expected end, from now"),
-        Feature(
-            "later",
-            "expected end - earliest expected end of the stage on one device",
-            "s",
-            "signed, half at time_scale",
-            -1.0,
-        ),
-        Feature(
+        _signed("later", "expected end - earliest expected end of the stage on one device"),
+        _signed(
             "behind",
             "later, if the stages in the slots before went first, each to where it ends earliest",
-            "s",
-            "signed, half at time_scale",
-            -1.0,
         ),
         _seconds("occupied", "device time that it takes, summed"),
         _share("speed", "best seconds of the stage / its seconds on the slowest device used"),
@@ -223,7 +217,7 @@ CANDIDATES = Group(
             "prefix_hit", "prefix tokens that need no prefill / prefix tokens, mean over queries"
         ),
         _share("context_hit", "inherited tokens that need no prefill / inherited tokens, likewise"),
-        _half("moved", "data to move", "MB", HALF_TRANSFER, HALF_TRANSFER / 1e6),
+        _half("moved", "data to move", "MB", HALF_TRANSFER),
         _share("evicted_kv", "KV that has to go / memory, worst device"),
         _share("evicted_weights", "other models' weights that have to go / memory, worst device"),
         _share("children_fit", "children that can run on the first device / children"),
@@ -272,10 +266,7 @@ NODES = Group(
         _share("lives", "probability that it lives, given what has been drawn"),
         _share("slot", "(number of its slot in the window + 1) / slots; 0: not shown"),
     ),
-    (
-        _flag("model", "it uses this model"),
-        _share("child_model", "children that use this model / children"),
-    ),
+    _MODELS,
 )
 
 GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)}

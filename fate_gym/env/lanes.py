@@ -48,7 +48,7 @@ class Lanes:
             self._enter_addresses(i, run)
         self.seeds[i] = seed
         _START.entry(run.problem, run.state, NO_LOG, seed)
-        _ENTER.entry(*run, buffer, i)
+        _ENTER.entry(run, buffer, i)
         self.ended[i] = False
         self.time[i] = run.state.now
 
@@ -84,6 +84,3 @@ class Lanes:
         for i, run in enumerate(self.runs):
             if run is not None:
                 self._enter_addresses(i, run)
-
-
-__all__ = ["Lanes"]

@@ -54,9 +54,9 @@ class Observer:
         # The live state: what it must not show (noise, arrivals to come) the features leave out.
         if self._run is None:
             self._run = self._instance.run(view.state)
-            play.enter(*self._run, self._buffer, 0)
+            play.enter(self._run, self._buffer, 0)
         else:
-            play.look(*self._run._replace(state=view.state), self._buffer, 0)
+            play.look(self._run._replace(state=view.state), self._buffer, 0)
         return self._observation
 
     def take(self, action: int) -> Assignment | None:
@@ -71,8 +71,5 @@ class Observer:
         assignment = actions.placement_of(run, action)
         if assignment is None:
             raise IllegalActionError(f"action {action} is illegal")
-        play.note(run.facts, run.episode, assignment.stage)
+        play.count_placement(run, assignment.stage)
         return assignment
-
-
-__all__ = ["Observer"]

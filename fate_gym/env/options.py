@@ -58,6 +58,3 @@ class EnvOptions(Frozen):
 def parse_options(options: Mapping[str, Any]) -> EnvOptions:
     """Checked options. Raises `InputError` naming the option."""
     return parse(dict(options), EnvOptions, source="environment options")
-
-
-__all__ = ["EnvOptions", "GroupKey", "parse_options"]

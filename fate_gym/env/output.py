@@ -59,6 +59,3 @@ class Output:
     def observation(self, buffer: Words) -> Observation:
         """The arrays of a buffer, by key."""
         return {key: np.ndarray(shape, dtype, buffer, at) for key, shape, dtype, at in self._arrays}
-
-
-__all__ = ["HEAD_WORDS", "Observation", "Output", "Words"]

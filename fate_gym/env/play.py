@@ -12,6 +12,7 @@ from fate_gym.env.schema import (
     FactsArrays,
     LaneArrays,
     ObservationArrays,
+    RunArrays,
 )
 from fate_gym.jit import Ints, clear_block, inlined, kernel
 from fate_gym.kernel.advance import advance, to_decision
@@ -24,72 +25,38 @@ Outcome = tuple[float, float, bool, bool]
 
 
 @kernel
-def enter(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    out: Ints,
-    lane: int,
-) -> None:
+def enter(run: RunArrays, out: Ints, lane: int) -> None:
     """Begin to observe a run that stands at its first decision, or at its end if there is none."""
-    clear_block(ep)
-    open_window(ep)
-    update_progress(p, st, f, ep)
-    begin_rewards(p, st, f, ep)
-    observe(p, st, f, ep, c, observation_in(out, lane))
+    clear_block(run.episode)
+    open_window(run.episode)
+    update_progress(run)
+    begin_rewards(run)
+    observe(run, observation_in(out, lane))
 
 
 @kernel
-def look(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    out: Ints,
-    lane: int,
-) -> None:
+def look(run: RunArrays, out: Ints, lane: int) -> None:
     """Observe a run that has gone on by itself, or has been restored."""
-    if st.instants > ep.instants:
-        update_progress(p, st, f, ep)
-    observe(p, st, f, ep, c, observation_in(out, lane))
+    if run.state.instants > run.episode.instants:
+        update_progress(run)
+    observe(run, observation_in(out, lane))
 
 
 @kernel
-def step(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    log: LogArrays,
-    out: Ints,
-    action: int,
-) -> Outcome:
+def step(run: RunArrays, log: LogArrays, out: Ints, action: int) -> Outcome:
     """Play one action. An illegal one changes nothing and costs the penalty."""
-    return _play(p, st, f, ep, c, log, observation_in(out, 0), action)
+    return _play(run, log, observation_in(out, 0), action)
 
 
 @kernel
-def after(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    log: LogArrays,
-    out: Ints,
-    stage: int,
-) -> Outcome:
+def after(run: RunArrays, log: LogArrays, out: Ints, stage: int) -> Outcome:
     """What `step` does once ``stage`` has been placed, in whatever way."""
-    ep.steps += 1
-    count_placement(f, ep, stage)
-    ep.invalid = 0
-    reward = _settle(p, st, f, ep, log)
-    observe(p, st, f, ep, c, observation_in(out, 0))
-    return reward, st.now, ep.ended != 0, False
+    run.episode.steps += 1
+    run.episode.invalid = 0
+    count_placement(run, stage)
+    reward = _settle(run, log)
+    observe(run, observation_in(out, 0))
+    return reward, run.state.now, run.episode.ended != 0, False
 
 
 @kernel
@@ -104,24 +71,17 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
         if lane.ended:
             lane.reward, lane.ended, lane.invalid = 0.0, False, False
             continue
-        lane.reward, lane.time, lane.ended, lane.invalid = _play(
+        run = RunArrays(
             ProblemArrays(lane.problem),
             StateArrays(lane.state),
             FactsArrays(lane.facts),
             EpisodeArrays(lane.episode),
             Placements(lane.placements),
-            log,
-            observation_in(out, i),
-            lane.action,
         )
+        outcome = _play(run, log, observation_in(out, i), lane.action)
+        lane.reward, lane.time, lane.ended, lane.invalid = outcome
         over += lane.ended
     return over
-
-
-@kernel
-def note(f: FactsArrays, ep: EpisodeArrays, stage: int) -> None:
-    """Before somebody else places ``stage``."""
-    count_placement(f, ep, stage)
 
 
 @inlined
@@ -131,58 +91,34 @@ def observation_in(out: Ints, lane: int) -> ObservationArrays:
     return ObservationArrays(address)
 
 
-@inlined
-def count_placement(f: FactsArrays, ep: EpisodeArrays, s: int) -> None:
-    """Stage ``s`` has been placed."""
-    ep.placements += 1
-    ep.work -= f.stages[s].best
-
-
-@inlined
-def _row_of(f: FactsArrays, ep: EpisodeArrays, action: int) -> int:
-    """The row of the placement of an action below R; -1 if its slot is empty."""
-    slot = action // f.positions
-    if action < 0 or slot >= ep.shown:
-        return -1
-    return ep.lines[slot] * f.positions + action % f.positions
+@kernel
+def count_placement(run: RunArrays, s: int) -> None:
+    """Stage ``s`` is placed."""
+    run.episode.placements += 1
+    run.episode.work -= run.facts.stages[s].best
 
 
 @kernel
-def _play(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    log: LogArrays,
-    out: ObservationArrays,
-    action: int,
-) -> Outcome:
+def _play(run: RunArrays, log: LogArrays, out: ObservationArrays, action: int) -> Outcome:
+    ep = run.episode
     ep.steps += 1
-    reward = -f.penalty
-    if _act(p, st, f, ep, c, log, action):
+    reward = -run.facts.penalty
+    if _act(run, log, action):
         ep.invalid = 0
-        reward = _settle(p, st, f, ep, log)
+        reward = _settle(run, log)
     else:
         ep.invalid = 1
         ep.invalid_steps += 1
-    observe(p, st, f, ep, c, out)
-    return reward, st.now, ep.ended != 0, ep.invalid != 0
+    observe(run, out)
+    return reward, run.state.now, ep.ended != 0, ep.invalid != 0
 
 
 @inlined
-def _act(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    log: LogArrays,
-    action: int,
-) -> bool:
+def _act(run: RunArrays, log: LogArrays, action: int) -> bool:
     """Place, or wait for the next event. False: the action is illegal."""
-    last = ep.window.size * f.positions
-    if ep.ended or action > last:
+    p, st, ep, c = run.problem, run.state, run.episode, run.placements
+    last = c.rows.size
+    if ep.ended or action < 0 or action > last:
         return False
     if action == last:
         # A run that has nothing to decide ends with the first wait.
@@ -190,23 +126,26 @@ def _act(
             return False
         ep.waits += 1
         return True
-    row = _row_of(f, ep, action)
-    if row < 0 or c.rows[row].width == 0:
+    positions = run.facts.positions
+    slot, position = action // positions, action % positions
+    if slot >= ep.shown:
+        return False
+    row = ep.lines[slot] * positions + position
+    if c.rows[row].width == 0:
         return False
     s = c.rows[row].stage
     commit(p, st, log, s, c.devices[row], c.counts[row], c.rows[row].width, NOBODY)
-    count_placement(f, ep, s)
+    count_placement(run, s)
     return True
 
 
 @inlined
-def _settle(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, log: LogArrays
-) -> float:
+def _settle(run: RunArrays, log: LogArrays) -> float:
     """Go on to the next decision; returns the reward."""
-    to_decision(p, st, log)
+    st, ep = run.state, run.episode
+    to_decision(run.problem, st, log)
     # Two instants may have the same time.
     if st.instants > ep.instants:
-        update_progress(p, st, f, ep)
+        update_progress(run)
     ep.ended = st.ready_count == 0
-    return step_reward(p, st, f, ep)
+    return step_reward(run)

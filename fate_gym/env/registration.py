@@ -38,6 +38,3 @@ def make_vec(num_envs: int, **arguments: Any) -> WorkflowSchedulingVectorEnv:
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
     return WorkflowSchedulingVectorEnv(num_envs, **arguments)
-
-
-__all__ = ["ENV_ID", "make_vec", "register_envs"]

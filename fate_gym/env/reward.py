@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.env.schema import LATENCY, SHAPED, EpisodeArrays, FactsArrays
+from fate_gym.env.schema import LATENCY, SHAPED, RunArrays
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import event_of
-from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, ProblemArrays, StateArrays
+from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE
 
 
 @kernel
-def update_progress(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+def update_progress(run: RunArrays) -> None:
     """Bring what the episode knows of the workflows up to date, after an instant."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
     ep.instants = st.instants
     while ep.arrived < st.next_arrival:
         w = p.arrivals[ep.arrived]
@@ -44,24 +45,26 @@ def update_progress(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: Episo
                 ep.work += f.stages[s].best
     if p.choosers > 0 or p.failing > 0:
         # Stages vanish, and those that were lost have to be placed again.
-        ep.work = _unplaced_work(p, st, f, ep)
+        ep.work = _unplaced_work(run)
     if ep.active > 0:
-        _count_ends(p, st, ep)
+        _count_ends(run)
 
 
 @inlined
-def _unplaced_work(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> float:
+def _unplaced_work(run: RunArrays) -> float:
+    p, st = run.problem, run.state
     work = 0.0
-    for i in range(ep.arrived):
+    for i in range(run.episode.arrived):
         workflow = p.workflows[p.arrivals[i]]
         for s in range(workflow.stages_from, workflow.stages_to):
             if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
-                work += f.stages[s].best
+                work += run.facts.stages[s].best
     return work
 
 
 @inlined
-def _count_ends(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays) -> None:
+def _count_ends(run: RunArrays) -> None:
+    p, st, ep = run.problem, run.state, run.episode
     ended = ep.known_stages - st.known_left
     ep.ended_stages = ended
     for i in range(ep.arrived):
@@ -83,37 +86,38 @@ def _count_ends(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays) -> None:
 
 
 @inlined
-def begin_rewards(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+def begin_rewards(run: RunArrays) -> None:
     """The first step is also rewarded for the time before the first decision."""
-    ep.rewarded = 0.0 if f.reward == LATENCY else f.first_arrival
-    ep.estimate = last_end_estimate(p, st, f, ep)
+    f = run.facts
+    run.episode.rewarded = 0.0 if f.reward == LATENCY else f.first_arrival
+    run.episode.estimate = last_end_estimate(run)
 
 
 @inlined
-def step_reward(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> float:
+def step_reward(run: RunArrays) -> float:
     """The reward of the step that led here."""
+    f, ep, now = run.facts, run.episode, run.state.now
     if f.reward == LATENCY:
-        latency = (ep.ended_latency + ep.active * st.now - ep.active_since) / p.workflows.size
+        latency = (ep.ended_latency + ep.active * now - ep.active_since) / ep.workflows.size
         reward = ep.rewarded - latency
         ep.rewarded = latency
         return reward / f.unit
-    reward = ep.rewarded - st.now
+    reward = ep.rewarded - now
     if f.reward == SHAPED:
-        estimate = last_end_estimate(p, st, f, ep)
-        reward += (ep.estimate - ep.rewarded) - f.discount * (estimate - st.now)
+        estimate = last_end_estimate(run)
+        reward += (ep.estimate - ep.rewarded) - f.discount * (estimate - now)
         ep.estimate = estimate
-    ep.rewarded = st.now
+    ep.rewarded = now
     return reward / f.unit
 
 
 @kernel
-def last_end_estimate(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays
-) -> float:
+def last_end_estimate(run: RunArrays) -> float:
     """C of the shaped reward, seconds; the last end itself when all is done."""
-    if ep.active == 0:
-        return st.now
+    p, st, f = run.problem, run.state, run.facts
     estimate = st.now
+    if run.episode.active == 0:
+        return estimate
     for r in range(st.ready_count):
         estimate = max(estimate, st.now + f.stages[st.ready[r]].path)
     for e in range(st.event_count):
@@ -122,7 +126,7 @@ def last_end_estimate(
             # A shard that ends early promises less than the end of the stage: no harm.
             tail = f.stages[s].path - f.stages[s].best
             estimate = max(estimate, st.events[e].time + tail)
-    work = max(0.0, ep.work)
+    work = max(0.0, run.episode.work)
     for d in range(p.devices.size):
         # A device that is down drains at inf.
         if st.devices[d].drains_at < np.inf:
@@ -130,6 +134,3 @@ def last_end_estimate(
         else:
             work += st.now
     return max(estimate, work / p.devices.size)
-
-
-__all__ = ["begin_rewards", "last_end_estimate", "step_reward", "update_progress"]

@@ -14,9 +14,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.env.features import CANDIDATE_WIDTH
 from fate_gym.jit import Block, Row, column, scalar, table
-from fate_gym.kernel.placements import Placements, new_placements
+from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 MAKESPAN, LATENCY, SHAPED = 0, 1, 2
@@ -101,19 +100,19 @@ class Progress(Row):
     counted: int = column("i8", "ended stages of the run, when last counted")
 
 
-class WholeCost(Row):
-    """All queries of a stage on one device: `fate_gym.kernel.cost.Cost`, hits and evictions."""
+class PlacementCost(Row):
+    """A placement: `fate_gym.kernel.cost.Cost` of its shards, what they find and push out."""
 
-    load: float = column("f8", "of the weights", "s")
-    transfer: float = column("f8", "of the inputs", "s")
-    prefill: float = column("f8", "after both", "s")
-    decode: float = column("f8", "after the prefill", "s")
-    moved: float = column("f8", "from elsewhere", "bytes")
-    busy: float = column("f8", "from turn to end", "s")
-    prefix_hit: float = column("f8", "prefix tokens that are cached")
-    context_hit: float = column("f8", "inherited tokens of one query that need no prefill")
-    evicted_kv: float = column("f8", "share of the memory")
-    evicted_weights: float = column("f8", "share of the memory")
+    load: float = column("f8", "longest", "s")
+    transfer: float = column("f8", "longest", "s")
+    prefill: float = column("f8", "longest", "s")
+    decode: float = column("f8", "longest", "s")
+    busy: float = column("f8", "from turn to end, of all devices", "s")
+    moved: float = column("f8", "by all", "bytes")
+    prefix_hit: float = column("f8", "cached prefix tokens; on several devices, x queries")
+    context_hit: float = column("f8", "inherited tokens that need no prefill; likewise")
+    evicted_kv: float = column("f8", "share of the memory, worst device")
+    evicted_weights: float = column("f8", "share of the memory, worst device")
 
 
 class EpisodeArrays(Block):
@@ -150,7 +149,8 @@ class EpisodeArrays(Block):
     devices: Any = table(DeviceNow, "D", text="devices")
     stages: Any = table(StageNow, "S", text="stages")
     workflows: Any = table(Progress, "W", text="workflows")
-    costs: Any = table(WholeCost, "B", "D", text="of the stage of a line")
+    costs: Any = table(PlacementCost, "B", "D", text="of the stage of a line on one device")
+    team_cost: Any = table(PlacementCost, 1, text="scratch: on several")
     features: Any = table("f4", "R", "CANDIDATE_F", text="features of the placements")
 
 
@@ -162,21 +162,6 @@ class RunArrays(NamedTuple):
     facts: FactsArrays
     episode: EpisodeArrays
     placements: Placements
-
-
-def new_run(p: ProblemArrays, st: StateArrays, f: FactsArrays, slots: int) -> RunArrays:
-    """Room for an episode, and for the placements behind its actions."""
-    rows, devices = slots * f.positions, p.devices.size
-    episode = EpisodeArrays.allocate(
-        B=slots,
-        K=f.shards,
-        D=devices,
-        S=p.stages.size,
-        W=p.workflows.size,
-        R=rows,
-        CANDIDATE_F=CANDIDATE_WIDTH,
-    )
-    return RunArrays(p, st, f, episode, new_placements(rows, f.shards, devices))
 
 
 # --- observations --------------------------------------------------------------------------

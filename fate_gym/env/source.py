@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env.facts import problem_facts
+from fate_gym.env.faults import bad
+from fate_gym.env.features import CANDIDATE_WIDTH
 from fate_gym.env.options import EnvOptions
-from fate_gym.env.schema import RunArrays, new_run
+from fate_gym.env.schema import EpisodeArrays, RunArrays
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
+from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import StateArrays, new_state
 from fate_gym.problem import Problem, load_problem
 from fate_gym.sim import CompiledProblem, compile_problem
@@ -23,6 +26,7 @@ from fate_gym.workloads import build_suite, load_cluster, load_suite
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.load import capacity_per_s
 
+_REMEDY = "give a problem, the name of a suite, a file, a list or a function"
 Maker = Callable[[int], "Problem | CompiledProblem"]
 ProblemLike = Problem | CompiledProblem | str | Path
 ProblemSource = ProblemLike | Sequence[ProblemLike] | Maker
@@ -47,7 +51,18 @@ class Instance:
 
     def run(self, state: StateArrays) -> RunArrays:
         """Room for an episode that begins in a state."""
-        return new_run(self.compiled.arrays, state, self.facts, self._slots)
+        p, f = self.compiled.arrays, self.facts
+        rows, devices = self._slots * f.positions, p.devices.size
+        episode = EpisodeArrays.allocate(
+            B=self._slots,
+            K=f.shards,
+            D=devices,
+            S=p.stages.size,
+            W=p.workflows.size,
+            R=rows,
+            CANDIDATE_F=CANDIDATE_WIDTH,
+        )
+        return RunArrays(p, state, f, episode, new_placements(rows, f.shards, devices))
 
     def acquire(self) -> RunArrays:
         """Room for an episode with a state of its own; what `release` was given, if it can be."""
@@ -103,12 +118,7 @@ class Source:
             items = [problem] if isinstance(problem, ProblemLike) else list(problem)
             compiled = [self._compile(p, options) for item in items for p in _problems(item)]
         if not compiled:
-            raise InputError(
-                "no problem is given",
-                source="environment",
-                field="problem",
-                remedy="give a problem, the name of a suite, a file, a list or a function",
-            )
+            raise bad("environment", "problem", "no problem is given", _REMEDY)
         needs = reduce(Limits.join, (Limits.of(c) for c in compiled))
         self.spec = Spec(options, needs)
         self._instances = [Instance(c, self.spec) for c in compiled]
@@ -153,22 +163,14 @@ class Source:
         if isinstance(problem, int | np.integer) and not isinstance(problem, bool):
             if self._maker is None and 0 <= problem < len(self._instances):
                 return self._instances[int(problem)]
-            raise InputError(
-                f"there is no problem {problem}",
-                source="environment",
-                field="problem",
-                remedy=f"choose 0 to {len(self._instances) - 1}"
-                if self._maker is None
-                else "give a problem: those of a function have no numbers",
-            )
+            remedy = f"choose 0 to {len(self._instances) - 1}"
+            if self._maker is not None:
+                remedy = "give a problem: those of a function have no numbers"
+            raise bad("environment", "problem", f"there is no problem {problem}", remedy)
         found = list(_problems(problem))
         if len(found) != 1:
-            raise InputError(
-                f"{problem!r} holds {len(found)} problems, an episode has one",
-                source="environment",
-                field="problem",
-                remedy="give one of them",
-            )
+            fault = f"{problem!r} holds {len(found)} problems, an episode has one"
+            raise bad("environment", "problem", fault, "give one of them")
         return self.instance(found[0])
 
     def instance(self, problem: Problem | CompiledProblem) -> Instance:
@@ -217,12 +219,4 @@ def _problems(item: Any) -> Sequence[Problem | CompiledProblem]:
 
 
 def _not_a_problem(item: Any) -> InputError:
-    return InputError(
-        f"a {type(item).__name__} is not a problem",
-        source="environment",
-        field="problem",
-        remedy="give a problem, the name of a suite, a file, a list or a function",
-    )
-
-
-__all__ = ["Instance", "Maker", "ProblemLike", "ProblemSource", "Source"]
+    return bad("environment", "problem", f"a {type(item).__name__} is not a problem", _REMEDY)

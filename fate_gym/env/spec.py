@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -21,8 +20,7 @@ EDGES = "dag_edges"
 _GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What the largest problem needs."""
 
     devices: int
@@ -37,12 +35,7 @@ class Limits:
 
     def join(self, other: Limits) -> Limits:
         """Room for both."""
-        return Limits(
-            max(self.devices, other.devices),
-            max(self.models, other.models),
-            max(self.stages, other.stages),
-            max(self.edges, other.edges),
-        )
+        return Limits(*map(max, self, other))
 
 
 class Spec:
@@ -76,17 +69,15 @@ class Spec:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays of an observation, in their order."""
         models = self.limits.models
-        rows: dict[str, tuple[int, ...]] = {
-            STAGES.key: (self.options.window,),
-            DEVICES.key: (self.limits.devices,),
-            CANDIDATES.key: (self.actions - 1,),
-            GLOBALS.key: (),
+        shapes: dict[str, tuple[int, ...]] = {
+            STAGES.key: (self.options.window, STAGES.width(models)),
+            DEVICES.key: (self.limits.devices, DEVICES.width(models)),
+            CANDIDATES.key: (self.actions - 1, CANDIDATES.width(models)),
+            GLOBALS.key: (GLOBALS.width(models),),
         }
-        rows = {key: count for key, count in rows.items() if key in self.options.observation}
+        shapes = {key: shape for key, shape in shapes.items() if key in self.options.observation}
         if self.options.dag:
-            rows[NODES.key] = (self.limits.stages,)
-        shapes = {key: (*count, _GROUPS[key].width(models)) for key, count in rows.items()}
-        if self.options.dag:
+            shapes[NODES.key] = (self.limits.stages, NODES.width(models))
             shapes[EDGES] = (self.limits.edges, 2)
         return shapes | {MASK: (self.actions,)}
 
@@ -130,6 +121,3 @@ class Spec:
                     field=f"max_{name}",
                     remedy=f"make the environment with max_{name}={need} or more",
                 )
-
-
-__all__ = ["EDGES", "MASK", "Limits", "Spec"]

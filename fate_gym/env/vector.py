@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from fate_gym.env import play
 from fate_gym.env.episode import Reference, choose_episode, episode_metrics
+from fate_gym.env.faults import bad
 from fate_gym.env.lanes import Lanes
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.schema import RunArrays
 from fate_gym.env.source import ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec
-from fate_gym.errors import IllegalActionError, InputError
+from fate_gym.errors import IllegalActionError
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
+_SOURCE = "vector environment"
 _METADATA: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
 
 
@@ -63,15 +65,20 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
     ) -> None:
         super().__init__()
         if num_envs < 1:
-            raise _bad("num_envs", f"{num_envs} environments", "make one or more")
+            raise bad(_SOURCE, "num_envs", f"{num_envs} environments", "make one or more")
         if render_mode is not None:
-            raise _bad("render_mode", "a batch cannot be drawn", "render a single environment")
+            raise bad(
+                _SOURCE, "render_mode", "a batch cannot be drawn", "render a single environment"
+            )
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError:
             names = ", ".join(repr(mode.value) for mode in AutoresetMode)
-            raise _bad(
-                "autoreset_mode", f"unknown mode {autoreset_mode!r}", f"choose one of {names}"
+            raise bad(
+                _SOURCE,
+                "autoreset_mode",
+                f"unknown mode {autoreset_mode!r}",
+                f"choose one of {names}",
             ) from None
         self.metadata = _METADATA | {"autoreset_mode": self.autoreset_mode}
         self._options = parse_options(options)
@@ -88,8 +95,9 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._unstarted = True
         self._over: list[int] = []
         self._output = self.env_spec.output(num_envs)
+        self._all = np.ones(num_envs, np.bool_)
         # What agents hold is theirs to write to: this is the environment's own.
-        self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
+        self._mask = np.zeros((num_envs, self.env_spec.actions), np.int8)
 
     def reset(
         self,
@@ -114,7 +122,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         else:
             seeds = list(seed)
             if len(seeds) != self.num_envs:
-                raise _bad("seed", f"{len(seeds)} seeds", f"give one, or {self.num_envs}")
+                raise bad(_SOURCE, "seed", f"{len(seeds)} seeds", f"give one, or {self.num_envs}")
         episodes = []
         for i, lane in zip(
             np.flatnonzero(chosen).tolist(), self._lane_options(given, chosen), strict=False
@@ -126,7 +134,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         for episode in episodes:
             self._lanes.begin(*episode, buffer)
         for i in np.flatnonzero(~chosen).tolist():
-            play.look(*self._run(i), buffer, i)
+            play.look(self._run(i), buffer, i)
         self._over = [i for i in self._over if not chosen[i]]
         observation = self._observation(buffer)
         invalid = np.zeros(self.num_envs, np.bool_)
@@ -145,7 +153,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         """
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise _bad(
+            raise bad(
+                _SOURCE,
                 "actions",
                 f"{actions.dtype} of shape {actions.shape}",
                 f"give ({self.num_envs},) whole numbers",
@@ -170,7 +179,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, S P + 1) the legal actions."""
-        return self._mask.copy()
+        return self._mask.astype(np.bool_)
 
     def lane_state(self, lane: int) -> tuple[StateArrays, ProblemArrays]:
         """A copy of the simulator's state of a lane, and its problem.
@@ -202,7 +211,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
             self._restart(i, buffer)
-        self._mask[over] = observation[MASK][over].astype(np.bool_)
+        self._mask[over] = observation[MASK][over]
         invalid[over] = False
         self._over = []
         return finals | self._infos(invalid)
@@ -221,16 +230,16 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _observation(self, buffer: Words) -> Observation:
         observation = self._output.observation(buffer)
-        self._mask = observation[MASK].astype(np.bool_)
+        self._mask = observation[MASK].copy()
         return observation
 
     def _infos(
         self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_] | None = None
     ) -> dict[str, Any]:
         """The infos of some lanes, or of all."""
-        shown = np.ones(self.num_envs, np.bool_) if lanes is None else lanes
+        shown = self._all if lanes is None else lanes
         return {
-            MASK: self._mask.astype(np.int8),
+            MASK: self._mask.copy(),
             f"_{MASK}": shown.copy(),
             "invalid_action": invalid,
             "_invalid_action": shown.copy(),
@@ -243,8 +252,11 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             return np.ones(self.num_envs, np.bool_)
         good = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,)
         if not good or mask.dtype != np.bool_ or not mask.any():
-            raise _bad(
-                "reset_mask", "not a mask of lanes", f"give ({self.num_envs},) bools, one true"
+            raise bad(
+                _SOURCE,
+                "reset_mask",
+                "not a mask of lanes",
+                f"give ({self.num_envs},) bools, one true",
             )
         return np.asarray(mask)
 
@@ -255,7 +267,9 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         problems = given.get("problem")
         if isinstance(problems, list | tuple):
             if len(problems) != self.num_envs:
-                raise _bad("problem", f"{len(problems)} problems", f"give one, or {self.num_envs}")
+                raise bad(
+                    _SOURCE, "problem", f"{len(problems)} problems", f"give one, or {self.num_envs}"
+                )
             return (given | {"problem": problems[i]} for i in np.flatnonzero(chosen).tolist())
         return (given for _ in range(self.num_envs))
 
@@ -273,10 +287,3 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 0 <= action < self.env_spec.actions and self._mask[i, action]
             ):
                 raise IllegalActionError(f"lane {i}: action {action} is illegal")
-
-
-def _bad(field: str, fault: str, remedy: str) -> InputError:
-    return InputError(fault, source="vector environment", field=field, remedy=remedy)
-
-
-__all__ = ["WorkflowSchedulingVectorEnv"]

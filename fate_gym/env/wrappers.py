@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.episode import Reference
+from fate_gym.env.faults import bad
 from fate_gym.env.output import Observation
 from fate_gym.env.spec import MASK
-from fate_gym.errors import InputError
 
 Env = gymnasium.Env[Observation, Any]
 
@@ -79,12 +79,8 @@ class GraphObservation(
         gymnasium.ObservationWrapper.__init__(self, env)
         boxes = _dict_space(env, "GraphObservation")
         if "dag_nodes" not in boxes.spaces:
-            raise InputError(
-                "the environment does not show the graph",
-                source="GraphObservation",
-                field="dag",
-                remedy="make the environment with dag=True",
-            )
+            fault = "the environment does not show the graph"
+            raise bad("GraphObservation", "dag", fault, "make the environment with dag=True")
         nodes = boxes["dag_nodes"]
         assert isinstance(nodes, spaces.Box)
         kept = {key: box for key, box in boxes.items() if not key.startswith("dag_")}
@@ -125,7 +121,7 @@ class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(seed=seed, options=options)
-        own = _own(self.env, "ReferenceReward")
+        own = unwrapped(self.env, "ReferenceReward")
         self._factor = own.reward_unit / self._reference(own.compiled, own.noise_seed)
         return result
 
@@ -136,25 +132,21 @@ class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         return observation, reward, terminated, truncated, info
 
 
-def _own(env: gymnasium.Env[Any, Any], wrapper: str) -> WorkflowSchedulingEnv:
+def unwrapped(env: gymnasium.Env[Any, Any], user: str) -> WorkflowSchedulingEnv:
+    """The environment inside its wrappers. Raises `InputError` naming the user if it is another."""
     own = env.unwrapped
     if not isinstance(own, WorkflowSchedulingEnv):
-        raise InputError(
-            f"a {type(own).__name__} cannot be wrapped",
-            source=wrapper,
-            remedy="give a fate_gym environment",
-        )
+        fault = f"a {type(own).__name__} is not a fate_gym environment"
+        raise bad(user, None, fault, "give one, wrapped or not")
     return own
 
 
 def _dict_space(env: gymnasium.Env[Any, Any], wrapper: str) -> spaces.Dict:
     space = env.observation_space
     if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
-        raise InputError(
-            "the observation is not that of a fate_gym environment",
-            source=wrapper,
-            remedy="wrap the environment before others change its observations",
-        )
+        fault = "the observation is not that of a fate_gym environment"
+        remedy = "wrap the environment before others change its observations"
+        raise bad(wrapper, None, fault, remedy)
     return space
 
 
@@ -165,17 +157,11 @@ def _features(env: gymnasium.Env[Any, Any], wrapper: str) -> dict[str, spaces.Bo
         if key == MASK:
             continue
         if not isinstance(box, spaces.Box) or box.dtype != np.float32:
-            raise InputError(
-                f"{key!r} has no place in a vector of features",
-                source=wrapper,
-                field="dag",
-                remedy="make the environment with dag=False",
-            )
+            fault = f"{key!r} has no place in a vector of features"
+            raise bad(wrapper, "dag", fault, "make the environment with dag=False")
         boxes[key] = box
     if not boxes:
-        raise InputError(
-            "there is nothing to show", source=wrapper, field="observation", remedy="show a group"
-        )
+        raise bad(wrapper, "observation", "there is nothing to show", "show a group")
     return boxes
 
 
@@ -187,6 +173,3 @@ def _flat(boxes: dict[str, spaces.Box]) -> spaces.Box:
 
 def _concatenate(observation: Observation, boxes: dict[str, spaces.Box]) -> NDArray[np.float32]:
     return np.concatenate([observation[key].reshape(-1) for key in boxes])
-
-
-__all__ = ["FlatObservation", "GraphObservation", "MaskedObservation", "ReferenceReward"]

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.env.faults import bad
+from fate_gym.env.features import DEVICE_WIDTH, STAGE_WIDTH
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.spec import MASK, Limits
 from fate_gym.errors import InputError
@@ -56,16 +58,12 @@ class PointerAgent:
         return self._one(observation)
 
     def _one(self, observation: Observation) -> NDArray[np.float32]:
-        stages, devices = observation["stages"], observation["devices"]
+        stages = np.ascontiguousarray(observation["stages"][:, :STAGE_WIDTH])
+        devices = np.ascontiguousarray(observation["devices"][:, :DEVICE_WIDTH])
         mask = observation[MASK]
-        a = self._activations
-        if a is None or (len(a.stage), len(a.device), a.scores.size) != (
-            len(stages),
-            len(devices),
-            mask.size,
-        ):
-            a = pointer.new_activations(self._weights, len(stages), len(devices), mask.size)
-            self._activations = a
+        sizes, a = (len(stages), len(devices), mask.size), self._activations
+        if a is None or (len(a.stage), len(a.device), a.scores.size) != sizes:
+            a = self._activations = pointer.new_activations(self._weights, *sizes)
         candidates, context = observation["candidates"], observation["globals"]
         pointer.score_actions(self._weights, a, stages, devices, candidates, context, mask)
         scores: NDArray[np.float32] = a.scores.copy()
@@ -144,12 +142,5 @@ def missing_rl(what: str) -> InputError:
 
 def _foreign(error: Exception) -> InputError:
     first = str(error).strip().splitlines()
-    return InputError(
-        f"the weights are not those of the network ({' '.join(first[:2])})",
-        source="checkpoint",
-        field="network",
-        remedy="copy weights.npz and checkpoint.json of one training",
-    )
-
-
-__all__ = ["Agent", "PointerAgent", "TorchAgent", "make_agent", "missing_rl"]
+    fault = f"the weights are not those of the network ({' '.join(first[:2])})"
+    return bad("checkpoint", "network", fault, "copy weights.npz and checkpoint.json together")

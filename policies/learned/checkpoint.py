@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fate_gym.env.faults import bad
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES
 from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError, near_matches
@@ -28,6 +29,7 @@ CARD = "card.md"
 SHIPPED = Path(__file__).parent / "checkpoints"
 FORMAT = "fate-gym checkpoint 1"
 
+_ANEW = "train anew, or use the version of fate-gym that made it"
 Arrays = dict[str, NDArray[np.float32]]
 
 
@@ -144,31 +146,21 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
     try:
         packed = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"cannot read the weights ({error.strerror})",
-            source=path,
-            remedy="copy the whole directory of the checkpoint",
-        ) from None
+        fault = f"cannot read the weights ({error.strerror})"
+        raise bad(path, None, fault, "copy the whole directory of the checkpoint") from None
     if hashlib.sha256(packed).hexdigest() != facts.weights_sha256:
-        raise InputError(
-            "the weights are not those that checkpoint.json describes",
-            source=path,
-            field="weights_sha256",
-            remedy="the file is damaged or from another checkpoint: copy both anew",
-        )
+        fault = f"the weights are not those that {FACTS} describes"
+        remedy = "the file is damaged or from another checkpoint: copy both anew"
+        raise bad(path, "weights_sha256", fault, remedy)
     try:
         with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
             weights = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(
-            f"not an archive of arrays ({error})", source=path, remedy="copy the file anew"
-        ) from None
+        fault = f"not an archive of arrays ({error})"
+        raise bad(path, None, fault, "copy the file anew") from None
     if not all(np.isfinite(array).all() for array in weights.values()):
-        raise InputError(
-            "the weights hold values that are not finite",
-            source=path,
-            remedy="the training failed: take an earlier checkpoint",
-        )
+        remedy = "the training failed: take an earlier checkpoint"
+        raise bad(path, None, "the weights hold values that are not finite", remedy)
     return Checkpoint(facts, weights)
 
 
@@ -182,11 +174,8 @@ def _find(place: str | Path) -> Path:
         if (folder / FACTS).is_file():
             return folder
     if Path(place).is_dir():
-        raise InputError(
-            f"there is no {FACTS} in this directory",
-            source=place,
-            remedy="give the directory of a checkpoint, e.g. runs/train/NAME/best",
-        )
+        remedy = "give the directory of a checkpoint, e.g. runs/train/NAME/best"
+        raise bad(place, None, f"there is no {FACTS} in this directory", remedy)
     raise InputError(
         f"unknown checkpoint {str(place)!r}",
         field="checkpoint",
@@ -201,24 +190,17 @@ def _read_facts(path: Path) -> CheckpointFacts:
         facts = CheckpointFacts.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"not a checkpoint of this version ({first['msg']})",
-            source=path,
-            field=".".join(str(part) for part in first["loc"]) or None,
-            remedy="train anew, or use the version of fate-gym that made it",
-        ) from None
+        field = ".".join(str(part) for part in first["loc"]) or None
+        fault = f"not a checkpoint of this version ({first['msg']})"
+        raise bad(path, field, fault, _ANEW) from None
     for key, names in feature_names().items():
         found = facts.features.get(key)
         if found != names:
             other = next(
                 (a for a, b in zip(names, found or [], strict=False) if a != b), "their number"
             )
-            raise InputError(
-                f"the features of '{key}' are not those of this version (from {other!r} on)",
-                source=path,
-                field=f"features.{key}",
-                remedy="train anew, or use the version of fate-gym that made it",
-            )
+            fault = f"the features of '{key}' are not those of this version (from {other!r} on)"
+            raise bad(path, f"features.{key}", fault, _ANEW)
     return facts
 
 
@@ -226,18 +208,3 @@ def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
-
-
-__all__ = [
-    "CARD",
-    "SHIPPED",
-    "Checkpoint",
-    "CheckpointFacts",
-    "NetworkSpec",
-    "Sizes",
-    "feature_names",
-    "load_checkpoint",
-    "pack_weights",
-    "save_checkpoint",
-    "shipped_checkpoints",
-]

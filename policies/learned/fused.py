@@ -144,6 +144,3 @@ def _uncombine(
             by_slot[r, j] += g
             by_place[q, j] += g
             by_all[b, j] += g
-
-
-__all__ = ["Combine", "Pool"]

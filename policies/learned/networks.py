@@ -247,6 +247,3 @@ def _maximum(rows: Tensor, group: Tensor, groups: int) -> Tensor:
     """Maximum of non-negative rows; 0 for an empty group."""
     start = rows.new_zeros(groups, rows.shape[1])
     return start.scatter_reduce(0, group.unsqueeze(1).expand_as(rows), rows, "amax")
-
-
-__all__ = ["FlatNetwork", "GraphNetwork", "Kind", "PointerNetwork", "make_network"]

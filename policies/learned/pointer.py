@@ -62,8 +62,6 @@ class Activations(Block):
     """Scratch for one observation."""
 
     legal: Any = table("i8", "A", text="numbers of the legal candidates")
-    stage_in: Any = table("f4", "S", STAGE_WIDTH, text="features of the stages")
-    device_in: Any = table("f4", "D", DEVICE_WIDTH, text="features of the devices")
     stage: Any = table("f4", "S", "H", text="encoded stages")
     device: Any = table("f4", "D", "H", text="encoded devices")
     known: Any = table("f4", "CONTEXT", text="globals, and means of the encoded rows")
@@ -174,15 +172,9 @@ def _mean_of_present(rows: Matrix, encoded: Matrix, out: Vector, at: int) -> Non
 @kernel
 def _encode(w: Weights, a: Activations, stages: Matrix, devices: Matrix, context: Vector) -> None:
     """Stages, devices and context, and what candidates take from them."""
-    for i in range(stages.shape[0]):
-        for j in range(STAGE_WIDTH):
-            a.stage_in[i, j] = stages[i, j]
-    for i in range(devices.shape[0]):
-        for j in range(DEVICE_WIDTH):
-            a.device_in[i, j] = devices[i, j]
-    _multiply(a.stage_in, w.stage_w, a.stage)
+    _multiply(stages, w.stage_w, a.stage)
     _rectify(a.stage, w.stage_b)
-    _multiply(a.device_in, w.device_w, a.device)
+    _multiply(devices, w.device_w, a.device)
     _rectify(a.device, w.device_b)
     for j in range(GLOBAL_WIDTH):
         a.known[j] = context[j]
@@ -299,8 +291,8 @@ def score_actions(
     Args:
         w: the weights.
         a: scratch, and the result.
-        stages: (S, at least STAGE_WIDTH).
-        devices: (D, at least DEVICE_WIDTH).
+        stages: (S, STAGE_WIDTH).
+        devices: (D, DEVICE_WIDTH).
         candidates: (A, CANDIDATE_WIDTH).
         context: (GLOBAL_WIDTH,).
         mask: (A + 1,).
@@ -310,15 +302,3 @@ def score_actions(
     for r in range(w.own_b.size // w.score_w.size):
         _exchange(w, a, r, found)
     _score(w, a, found, mask[mask.size - 1] > 0)
-
-
-__all__ = [
-    "CANDIDATE_INPUTS",
-    "CLOSE",
-    "FINE",
-    "Activations",
-    "Weights",
-    "new_activations",
-    "read_weights",
-    "score_actions",
-]

@@ -124,6 +124,3 @@ class Learned:
                 field="params.sample",
                 remedy="leave params.sample out",
             )
-
-
-__all__ = ["Learned"]

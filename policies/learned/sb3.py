@@ -163,6 +163,3 @@ def _width(space: spaces.Dict, key: str) -> int:
     shape = space[key].shape
     assert shape is not None
     return int(shape[0])
-
-
-__all__ = ["ILLEGAL", "CandidatePolicy", "CandidateQPolicy", "MaskedDQN", "Scorer"]

@@ -84,6 +84,3 @@ def _mean_end(p: ProblemArrays, st: StateArrays) -> float:
         workflows += 1
         ends += end
     return ends / max(1, workflows) + TIE * total / max(1, stages)
-
-
-__all__ = ["TIE", "RolloutTeacher"]

@@ -11,32 +11,24 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
-from fate_gym.env.observe.costs import (
-    Sums,
-    update_whole,
-    whole_end,
-    write_children,
-    write_costs,
-)
+from fate_gym.env.observe.costs import cost_alone, end_alone, write_placement
 from fate_gym.env.observe.teams import update_teams, withdraw
-from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows
+from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows, RunArrays
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays, StateArrays
 
 
 @kernel
-def update_candidates(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, c: Placements, slot: int
-) -> None:
+def update_candidates(run: RunArrays, slot: int) -> None:
     """Bring placements, costs and features of the stage in a slot up to date."""
+    p, st, f, ep, c = run
     s = ep.window[slot]
     new = ep.lines[slot] < 0
     if new:
         _take_line(f, ep, c, slot)
     line = ep.lines[slot]
     base = line * f.positions
-    ends, table, features, devices, costs = c.ends, c.rows, ep.features, ep.devices, ep.costs
+    ends, rows, features, devices, costs = c.ends, c.rows, ep.features, ep.devices, ep.costs
     now, scale = st.now, f.time_scale
     prefixed = p.stages[s].prefix >= 0
     best = np.inf
@@ -49,24 +41,28 @@ def update_candidates(
             withdraw(ep, c, base + d)
             continue
         if new or dev.changed:
-            update_whole(p, st, s, d, dev.turn, costs[line, d])
-            _write_single(p, st, f, ep, c, line, d)
-        end = whole_end(costs[line, d], dev.turn)
+            rows[base + d].width = 1
+            c.devices[base + d, 0] = d
+            c.counts[base + d, 0] = p.stages[s].queries
+            cost_alone(p, st, s, d, dev.turn, costs[line, d])
+            c.busy[base + d, 0] = costs[line, d].busy
+            write_placement(run, base + d, costs[line, d])
+        end = end_alone(costs[line, d], dev.turn)
         ends[d] = end
         best = min(best, end)
         if prefixed:
             dev.hits += features[base + d, CANDIDATE.prefix_hit]
     for d in range(ends.size):
-        if table[base + d].width > 0:
+        if rows[base + d].width > 0:
             end = ends[d]
             later = end - best
-            table[base + d].end = end
+            rows[base + d].end = end
             row = features[base + d]
             row[CANDIDATE.turn] = devices[d].turn_feature
             row[CANDIDATE.end] = saturate(end - now, scale)
             row[CANDIDATE.later] = later / (later + scale)
             row[CANDIDATE.demand] = devices[d].demand
-    update_teams(p, st, f, ep, c, line, new, best)
+    update_teams(run, line, new, best)
 
 
 @inlined
@@ -84,53 +80,14 @@ def _take_line(f: FactsArrays, ep: EpisodeArrays, c: Placements, slot: int) -> N
             ep.features[row, i] = 0.0
 
 
-@inlined
-def _write_single(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    line: int,
-    d: int,
-) -> None:
-    """The placement on device ``d``, with the features that time does not change."""
-    at = line * f.positions + d
-    s = c.rows[at].stage
-    stage = p.stages[s]
-    cost = ep.costs[line, d]
-    c.rows[at].width = 1
-    c.devices[at, 0] = d
-    c.counts[at, 0] = stage.queries
-    c.busy[at, 0] = cost.busy
-    row = ep.features[at]
-    held = stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0
-    row[CANDIDATE.devices] = 1.0 / f.shards
-    row[CANDIDATE.speed] = f.pairs[s, d].speed
-    row[CANDIDATE.resident] = 1.0 if held else 0.0
-    row[CANDIDATE.prefix_hit] = cost.prefix_hit / max(1, stage.prefix_tokens)
-    row[CANDIDATE.context_hit] = cost.context_hit / max(1, stage.inherited_tokens)
-    sums = Sums(
-        cost.load,
-        cost.transfer,
-        cost.prefill,
-        cost.decode,
-        cost.busy,
-        cost.moved,
-        cost.evicted_kv,
-        cost.evicted_weights,
-    )
-    write_costs(f, sums, row)
-    write_children(p, st, f, s, d, row)
-
-
 @kernel
-def plan_ahead(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, c: Placements) -> None:
+def plan_ahead(run: RunArrays) -> None:
     """How much later than its best end each placement is, behind the stages of larger rank.
 
     Each of these is taken to go to the device on which it ends earliest then, as HEFT would have
     it: what an idle device is worth to a stage depends on who else wants it.
     """
+    f, ep, c = run.facts, run.episode, run.placements
     devices, table, busy, features = ep.devices, c.rows, c.busy, ep.features
     for d in range(devices.size):
         devices[d].planned = devices[d].turn
@@ -149,7 +106,7 @@ def plan_ahead(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, c: Placement
             end = 0.0
             for i in range(width):
                 end = max(end, devices[c.devices[row, i]].planned + busy[row, i])
-            end += (width - 1) * p.gather_s
+            end += (width - 1) * run.problem.gather_s
             behind = end - best
             features[row, CANDIDATE.behind] = behind / (abs(behind) + f.time_scale)
         if where >= 0:

@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
-from fate_gym.env.schema import FactsArrays, FeatureRow, WholeCost
+from fate_gym.env.schema import FeatureRow, PlacementCost, RunArrays
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.cost import (
-    context_hit_tokens,
-    cost_of,
-    prefix_hit_tokens,
-    shard_cost,
-)
+from fate_gym.kernel.cost import context_hit_tokens, cost_of, prefix_hit_tokens, shard_cost
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 
-class Sums(NamedTuple):
-    """The cost of a placement over its shards.
-
-    Attributes:
-        load, transfer, prefill, decode: of the slowest shard, seconds.
-        occupied: device time of all, seconds.
-        moved: by all, bytes.
-        evicted_kv, evicted_weights: shares of the memory, worst device.
-    """
-
-    load: float
-    transfer: float
-    prefill: float
-    decode: float
-    occupied: float
-    moved: float
-    evicted_kv: float
-    evicted_weights: float
-
-
 @kernel
-def update_whole(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, turn: float, out: WholeCost
+def cost_alone(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, turn: float, out: PlacementCost
 ) -> None:
-    """Fill the cost of all queries of stage ``s`` on device ``d``."""
+    """Fill in the cost of all queries of stage ``s`` on device ``d``."""
     cost = shard_cost(p, st, s, d, p.stages[s].queries, turn)
     out.load = cost.load
     out.transfer = cost.transfer
     out.prefill = cost.prefill
     out.decode = cost.decode
-    out.moved = cost.moved
     out.busy = cost.busy
+    out.moved = cost.moved
     out.prefix_hit, out.context_hit = 0.0, 0.0
     out.evicted_kv, out.evicted_weights = 0.0, 0.0
-    if p.stages[s].kind == FIXED_STAGE:
-        return
-    out.prefix_hit = prefix_hit_tokens(p, st, s, d)
-    out.context_hit = context_hit_tokens(p, st, s, d)
-    out.evicted_kv, out.evicted_weights = evicted(p, st, s, d, p.stages[s].queries)
+    if p.stages[s].kind != FIXED_STAGE:
+        out.prefix_hit = prefix_hit_tokens(p, st, s, d)
+        out.context_hit = context_hit_tokens(p, st, s, d)
+        out.evicted_kv, out.evicted_weights = evicted(p, st, s, d, p.stages[s].queries)
+
+
+@kernel
+def cost_of_team(run: RunArrays, row: int, out: PlacementCost) -> None:
+    """Fill in the cost of a placement on several devices, and their ``busy`` seconds."""
+    p, st, c = run.problem, run.state, run.placements
+    s, whole = c.rows[row].stage, run.episode.costs[row // run.facts.positions]
+    load, transfer, prefill, decode = 0.0, 0.0, 0.0, 0.0
+    busy, moved, prefixes, contexts = 0.0, 0.0, 0.0, 0.0
+    out.evicted_kv, out.evicted_weights = 0.0, 0.0
+    for i in range(c.rows[row].width):
+        d, n = c.devices[row, i], c.counts[row, i]
+        cost = shard_cost(p, st, s, d, n, run.episode.devices[d].turn)
+        c.busy[row, i] = cost.busy
+        load = max(load, cost.load)
+        transfer = max(transfer, cost.transfer)
+        prefill = max(prefill, cost.prefill)
+        decode = max(decode, cost.decode)
+        busy += cost.busy
+        moved += cost.moved
+        prefixes += n * whole[d].prefix_hit
+        contexts += n * whole[d].context_hit
+        if whole[d].evicted_kv > 0.0 or whole[d].evicted_weights > 0.0:
+            kv, weights = evicted(p, st, s, d, n)
+            out.evicted_kv = max(out.evicted_kv, kv)
+            out.evicted_weights = max(out.evicted_weights, weights)
+    out.load, out.transfer, out.prefill, out.decode = load, transfer, prefill, decode
+    out.busy, out.moved, out.prefix_hit, out.context_hit = busy, moved, prefixes, contexts
 
 
 @inlined
-def whole_end(cost: WholeCost, turn: float) -> float:
-    """When the stage ends if its turn is at ``turn``."""
+def end_alone(cost: PlacementCost, turn: float) -> float:
+    """When a stage ends on one device if its turn is at ``turn``."""
     parts = cost_of(turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0)
     return parts.end
 
@@ -87,29 +87,44 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
     return kv / memory, min(over - kv, others_weights) / memory
 
 
-@inlined
-def write_costs(f: FactsArrays, sums: Sums, row: FeatureRow) -> None:
-    """The features of a placement's cost, but for those that time changes."""
-    row[CANDIDATE.legal] = 1.0
-    row[CANDIDATE.load] = saturate(sums.load, f.time_scale)
-    row[CANDIDATE.transfer] = saturate(sums.transfer, f.time_scale)
-    row[CANDIDATE.prefill] = saturate(sums.prefill, f.time_scale)
-    row[CANDIDATE.decode] = saturate(sums.decode, f.time_scale)
-    row[CANDIDATE.occupied] = saturate(sums.occupied, f.time_scale)
-    row[CANDIDATE.moved] = saturate(sums.moved, HALF_TRANSFER)
-    row[CANDIDATE.evicted_kv] = sums.evicted_kv
-    row[CANDIDATE.evicted_weights] = sums.evicted_weights
+@kernel
+def write_placement(run: RunArrays, row: int, cost: PlacementCost) -> None:
+    """The features of a placement, but for those that time changes."""
+    f, c = run.facts, run.placements
+    s, width, scale = c.rows[row].stage, c.rows[row].width, f.time_scale
+    stage, out = run.problem.stages[s], run.episode.features[row]
+    speed, held = 1.0, 0
+    for i in range(width):
+        d = c.devices[row, i]
+        speed = min(speed, f.pairs[s, d].speed)
+        if stage.model >= 0 and run.state.resident[d, stage.model] > 0:
+            held += c.counts[row, i]
+    queries = 1 if width == 1 else stage.queries  # that the hits are summed over
+    out[CANDIDATE.legal] = 1.0
+    out[CANDIDATE.devices] = width / f.shards
+    out[CANDIDATE.load] = saturate(cost.load, scale)
+    out[CANDIDATE.transfer] = saturate(cost.transfer, scale)
+    out[CANDIDATE.prefill] = saturate(cost.prefill, scale)
+    out[CANDIDATE.decode] = saturate(cost.decode, scale)
+    out[CANDIDATE.occupied] = saturate(cost.busy, scale)
+    out[CANDIDATE.speed] = speed
+    out[CANDIDATE.resident] = held / stage.queries
+    out[CANDIDATE.prefix_hit] = cost.prefix_hit / (queries * max(1, stage.prefix_tokens))
+    out[CANDIDATE.context_hit] = cost.context_hit / (queries * max(1, stage.inherited_tokens))
+    out[CANDIDATE.moved] = saturate(cost.moved, HALF_TRANSFER)
+    out[CANDIDATE.evicted_kv] = cost.evicted_kv
+    out[CANDIDATE.evicted_weights] = cost.evicted_weights
+    _write_children(run, s, c.devices[row, 0], out)
 
 
 @inlined
-def write_children(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, s: int, d: int, row: FeatureRow
-) -> None:
-    """The features of what the children of stage ``s`` would find on its first device ``d``."""
+def _write_children(run: RunArrays, s: int, d: int, out: FeatureRow) -> None:
+    """What the children of stage ``s`` would find on its first device ``d``."""
+    p, st, f = run.problem, run.state, run.facts
     share = 0.0
     for m in range(p.models.size):
         if st.resident[d, m] or m == p.stages[s].model:
             share += f.child_models[s, m]
-    row[CANDIDATE.children_fit] = f.pairs[s, d].fit
-    row[CANDIDATE.children_resident] = min(1.0, share)
-    row[CANDIDATE.children_saved] = saturate(f.pairs[s, d].saved, f.time_scale)
+    out[CANDIDATE.children_fit] = f.pairs[s, d].fit
+    out[CANDIDATE.children_resident] = min(1.0, share)
+    out[CANDIDATE.children_saved] = saturate(f.pairs[s, d].saved, f.time_scale)

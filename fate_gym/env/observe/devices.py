@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import DEVICE, DEVICE_WIDTH, saturate
-from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows
+from fate_gym.env.schema import EpisodeArrays, FeatureRows, RunArrays
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import drain_estimate
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
@@ -18,8 +18,9 @@ def seconds_until_free(p: ProblemArrays, now: float, turn: float) -> float:
 
 
 @kernel
-def update_devices(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+def update_devices(run: RunArrays) -> None:
     """Turns, demand, and where the costs of the observation before no longer hold."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
         dev.turn = drain_estimate(p, st, d)
@@ -59,10 +60,9 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
 
 
 @kernel
-def write_devices(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, rows: FeatureRows
-) -> None:
+def write_devices(run: RunArrays, rows: FeatureRows) -> None:
     """Fill ``rows`` (max_devices, F)."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
     with_prefix = 0
     for i in range(ep.shown):
         with_prefix += p.stages[ep.window[i]].prefix_tokens > 0

@@ -14,16 +14,14 @@ from fate_gym.env.features import (
     saturate,
 )
 from fate_gym.env.observe.devices import seconds_until_free
-from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRow
+from fate_gym.env.schema import FeatureRow, RunArrays
 from fate_gym.jit import kernel
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 
 @kernel
-def write_globals(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, row: FeatureRow
-) -> None:
+def write_globals(run: RunArrays, row: FeatureRow) -> None:
     """Fill ``row`` (F,)."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
     number, scale, long = p.devices.size, f.time_scale, LONG * f.time_scale
     busy, up, total, longest = 0, 0, 0.0, 0.0
     for d in range(number):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import CANDIDATE, LONG, STAGE, saturate
-from fate_gym.env.observe.costs import whole_end
-from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows
+from fate_gym.env.observe.costs import end_alone
+from fate_gym.env.schema import FeatureRows, RunArrays
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.schema import DONE, MODEL_STAGE, VANISHED, ProblemArrays, StateArrays
 
 
 @kernel
-def write_stages(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, rows: FeatureRows
-) -> None:
+def write_stages(run: RunArrays, rows: FeatureRows) -> None:
     """Fill ``rows`` (B, F)."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for slot in range(ep.shown):
         s = ep.window[slot]
         stage = p.stages[s]
@@ -24,7 +23,7 @@ def write_stages(
         cached, best = 0.0, np.inf
         for d in range(p.devices.size):
             if p.clean_seconds[s, d] < np.inf:
-                best = min(best, whole_end(ep.costs[ep.lines[slot], d], ep.devices[d].turn))
+                best = min(best, end_alone(ep.costs[ep.lines[slot], d], ep.devices[d].turn))
                 cached = max(cached, ep.features[base + d, CANDIDATE.prefix_hit])
                 resident += stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0
         for c in range(rows.shape[1]):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
-from fate_gym.env.observe.costs import Sums, evicted, write_children, write_costs
-from fate_gym.env.schema import EpisodeArrays, FactsArrays
+from fate_gym.env.observe.costs import cost_of_team, write_placement
+from fate_gym.env.schema import EpisodeArrays, RunArrays
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.cost import shard_cost, split_queries
+from fate_gym.kernel.cost import split_queries
 from fate_gym.kernel.placements import GROUPS, Placements, find_team, same_team, sort_devices
-from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 
 @inlined
@@ -21,21 +20,13 @@ def withdraw(ep: EpisodeArrays, c: Placements, row: int) -> None:
 
 
 @kernel
-def update_teams(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    line: int,
-    new: bool,
-    best: float,
-) -> None:
+def update_teams(run: RunArrays, line: int, new: bool, best: float) -> None:
     """Bring the placements of a line on two and more devices up to date.
 
-    ``c.ends`` are the ends on each single device, ``best`` is the earliest; the line is ``new`` if
-    nothing is known of it.
+    The scratch ``ends`` has the end on each single device, ``best`` is the earliest; the line is
+    ``new`` if nothing is known of it.
     """
+    p, st, f, ep, c = run
     first = line * f.positions + f.first_team
     s = c.rows[first - f.first_team].stage
     most = min(f.shards, min(p.stages[s].queries, p.max_shards))
@@ -62,8 +53,9 @@ def update_teams(
             for i in range(k):
                 stale = stale or ep.devices[ep.team[i]].changed != 0
             if stale:
-                _write_team(p, st, f, ep, c, row)
-            _write_times(p, st, f, ep, c, row, best)
+                cost_of_team(run, row, ep.team_cost[0])
+                write_placement(run, row, ep.team_cost[0])
+            _write_times(run, row, best)
 
 
 @inlined
@@ -73,16 +65,9 @@ def _is_team(ep: EpisodeArrays, c: Placements, row: int, k: int) -> bool:
 
 
 @inlined
-def _write_times(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    row: int,
-    best: float,
-) -> None:
+def _write_times(run: RunArrays, row: int, best: float) -> None:
     """The features of a placement that time changes."""
+    f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width
     end, turn, demand = 0.0, 0.0, 0.0
     for i in range(k):
@@ -90,62 +75,11 @@ def _write_times(
         end = max(end, dev.turn + c.busy[row, i])
         turn = max(turn, dev.turn_feature)
         demand = max(demand, dev.demand)
-    end += (k - 1) * p.gather_s
-    c.rows[row].end = end
+    end += (k - 1) * run.problem.gather_s
     later = end - best
+    c.rows[row].end = end
     features = ep.features[row]
     features[CANDIDATE.turn] = turn
-    features[CANDIDATE.end] = saturate(end - st.now, f.time_scale)
+    features[CANDIDATE.end] = saturate(end - run.state.now, f.time_scale)
     features[CANDIDATE.later] = later / (abs(later) + f.time_scale)
     features[CANDIDATE.demand] = demand
-
-
-@kernel
-def _write_team(
-    p: ProblemArrays,
-    st: StateArrays,
-    f: FactsArrays,
-    ep: EpisodeArrays,
-    c: Placements,
-    row: int,
-) -> None:
-    """Seconds and features of a placement, but for those that time changes."""
-    line, s, k = row // f.positions, c.rows[row].stage, c.rows[row].width
-    stage = p.stages[s]
-    load, transfer, prefill, decode = 0.0, 0.0, 0.0, 0.0
-    occupied, moved, hits, contexts = 0.0, 0.0, 0.0, 0.0
-    evicted_kv, evicted_weights = 0.0, 0.0
-    speed = 1.0
-    resident = 0
-    for i in range(k):
-        d, n = c.devices[row, i], c.counts[row, i]
-        cost = shard_cost(p, st, s, d, n, ep.devices[d].turn)
-        c.busy[row, i] = cost.busy
-        load = max(load, cost.load)
-        transfer = max(transfer, cost.transfer)
-        prefill = max(prefill, cost.prefill)
-        decode = max(decode, cost.decode)
-        occupied += cost.busy
-        moved += cost.moved
-        whole = ep.costs[line, d]
-        hits += n * whole.prefix_hit
-        contexts += n * whole.context_hit
-        speed = min(speed, f.pairs[s, d].speed)
-        if stage.kind == FIXED_STAGE:
-            continue
-        if st.resident[d, stage.model] > 0:
-            resident += n
-        if whole.evicted_kv > 0.0 or whole.evicted_weights > 0.0:
-            kv, weights = evicted(p, st, s, d, n)
-            evicted_kv = max(evicted_kv, kv)
-            evicted_weights = max(evicted_weights, weights)
-    queries = stage.queries
-    features = ep.features[row]
-    features[CANDIDATE.devices] = k / f.shards
-    features[CANDIDATE.speed] = speed
-    features[CANDIDATE.resident] = resident / queries
-    features[CANDIDATE.prefix_hit] = hits / (queries * max(1, stage.prefix_tokens))
-    features[CANDIDATE.context_hit] = contexts / (queries * max(1, stage.inherited_tokens))
-    sums = Sums(load, transfer, prefill, decode, occupied, moved, evicted_kv, evicted_weights)
-    write_costs(f, sums, features)
-    write_children(p, st, f, s, c.devices[row, 0], features)
