@@ -7,7 +7,7 @@ with their values. Nothing is imported before a policy is made.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -84,6 +84,24 @@ def make_policy(name: str, **params: Any) -> Policy:
     return build_policy(spec.model_dump() | {"params": spec.params | params})
 
 
+def policy_class(spec: PolicySpec) -> Callable[..., Policy]:
+    """The class that a policy's file names; imports its module.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    module, _, attribute = spec.target.partition(":")
+    try:
+        return cast(Callable[..., Policy], getattr(import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"cannot import {spec.target!r} ({error})",
+            item=f"policy '{spec.name}'",
+            field="target",
+            remedy="write package.module:Class, and install the extra that it needs",
+        ) from None
+
+
 def build_policy(spec: Mapping[str, Any]) -> Policy:
     """A policy from the content of its file.
 
@@ -91,17 +109,8 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
         InputError: a class that does not exist, or a parameter that it does not take.
     """
     parsed = _parse(spec, f"policy {spec.get('name', '?')}")
+    factory = policy_class(parsed)
     item = f"policy '{parsed.name}'"
-    module, _, attribute = parsed.target.partition(":")
-    try:
-        factory = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"cannot import {parsed.target!r} ({error})",
-            item=item,
-            field="target",
-            remedy="write package.module:Class, and install the extra that it needs",
-        ) from None
     takes = inspect.signature(factory).parameters
     known = [name for name in takes if name != "name"]
     for name in parsed.params:
@@ -113,7 +122,7 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
                 remedy=near_matches(name, known) if known else "the policy takes no parameters",
             )
     params = parsed.params | ({"name": parsed.name} if "name" in takes else {})
-    return cast(Policy, factory(**params))
+    return factory(**params)
 
 
 def _load(text: str, source: str) -> Any:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fate_gym.errors import InputError
 from fate_gym.lab.jobs.directory import job_state
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.compose import plain
 from fate_gym.lab.sweep.hydra_main import run_hydra
+from fate_gym.lab.sweep.plan import Plan
 from fate_gym.lab.sweep.progress import add_entry
 from fate_gym.lab.tables import print_table
 
@@ -91,6 +94,21 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
     return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"
 
 
+def compile_ahead(plan: Plan) -> None:
+    """Compile what the jobs of a sweep will call, before its workers start."""
+    # Here, so that --help starts without them.
+    import fate_gym.sim  # noqa: F401
+    from fate_gym.jit.build import REGISTRY, build
+    from policies.registry import policy_class, policy_specs
+
+    words = {word.removeprefix("policy=") for job in plan.jobs or [] for word in job}
+    for name, spec in policy_specs().items():
+        if name in words:
+            with suppress(InputError):  # its job will say so
+                policy_class(spec)
+    build(REGISTRY)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run with a command line (default: this process's); returns the exit code."""
     return run_hydra(
@@ -98,4 +116,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv[1:] if arguments is None else arguments,
         config_name="config",
         preview=preview,
+        prepare=compile_ahead,
     )

@@ -160,3 +160,16 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
         assert "cannot write here" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert file.read_text() == "not a directory"
+
+
+@pytest.mark.slow
+def test_a_sweep_compiles_once_before_its_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "store"))
+    sweep = ("-m", "suite=smoke", "policy=round_robin,least_loaded,eft", "tracking=none")
+    said = [
+        run_script("evaluate.py", *sweep, f"name={name}", f"paths.runs={tmp_path}").stderr
+        for name in ("first", "second")
+    ]
+    assert [text.count("compiling") for text in said] == [1, 0]

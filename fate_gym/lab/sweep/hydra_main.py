@@ -34,9 +34,17 @@ DRY_RUN = "--dry-run"
 
 Task = Callable[[DictConfig], Any]
 Preview = Callable[[DictConfig, Sequence[str]], str]
+Prepare = Callable[[Plan], None]
 
 
-def run_hydra(task: Task, arguments: Sequence[str], *, config_name: str, preview: Preview) -> int:
+def run_hydra(
+    task: Task,
+    arguments: Sequence[str],
+    *,
+    config_name: str,
+    preview: Preview,
+    prepare: Prepare | None = None,
+) -> int:
     """Compose the configuration, run the job or the sweep, and return the exit code.
 
     Args:
@@ -46,6 +54,7 @@ def run_hydra(task: Task, arguments: Sequence[str], *, config_name: str, preview
         config_name: the primary configuration in ``conf/``.
         preview: a line about a job that may run, for ``--dry-run``; called with its configuration
             and the directories that ``--config-dir`` adds.
+        prepare: called with a sweep before its jobs start.
     """
     # For workers, which inherit it: BLAS reads it once, when numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,6 +68,8 @@ def run_hydra(task: Task, arguments: Sequence[str], *, config_name: str, preview
         plan = _plan(arguments, config_name)
         if plan is not None:
             save_command(plan, arguments)
+            if prepare is not None:
+                prepare(plan)
         with command_line(arguments), following(plan) if plan else nullcontext():
             _run(task, config_name, full_error)
         return 0
