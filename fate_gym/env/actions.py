@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.env.schema import RunArrays
+from fate_gym.env.schema import Run
 from fate_gym.errors import IllegalActionError
 from fate_gym.sim import Assignment
 
 
-def wait_action(run: RunArrays) -> int:
+def wait_action(run: Run) -> int:
     """The last action: wait."""
     return int(run.placements.rows.size)
 
 
-def legal_actions(run: RunArrays) -> NDArray[np.bool_]:
+def legal_actions(run: Run) -> NDArray[np.bool_]:
     """(S P + 1,) the mask."""
     episode, positions = run.episode, run.facts.positions
     mask = np.zeros(wait_action(run) + 1, np.bool_)
@@ -26,7 +26,7 @@ def legal_actions(run: RunArrays) -> NDArray[np.bool_]:
     return mask
 
 
-def row_of(run: RunArrays, action: int) -> int:
+def row_of(run: Run, action: int) -> int:
     """The row of ``run.placements`` behind an action; -1 if its slot is empty."""
     slot, position = divmod(action, run.facts.positions)
     if not 0 <= slot < run.episode.shown:
@@ -34,7 +34,7 @@ def row_of(run: RunArrays, action: int) -> int:
     return int(run.episode.lines[slot]) * run.facts.positions + position
 
 
-def placement_of(run: RunArrays, action: int) -> Assignment | None:
+def placement_of(run: Run, action: int) -> Assignment | None:
     """What an action places; None if nothing."""
     row, table = row_of(run, action), run.placements
     if row < 0 or table.rows["width"][row] == 0:
@@ -44,7 +44,7 @@ def placement_of(run: RunArrays, action: int) -> Assignment | None:
     return Assignment(stage, tuple(devices), tuple(counts))
 
 
-def action_of(run: RunArrays, assignment: Assignment | None, *, exact: bool) -> int | None:
+def action_of(run: Run, assignment: Assignment | None, *, exact: bool) -> int | None:
     """The action that does this; see `WorkflowSchedulingEnv.action_of`."""
     if assignment is None:
         return wait_action(run) if run.episode.can_wait else None
@@ -65,7 +65,7 @@ def action_of(run: RunArrays, assignment: Assignment | None, *, exact: bool) -> 
     return None
 
 
-def check_action(run: RunArrays, action: int) -> None:
+def check_action(run: Run, action: int) -> None:
     """Raises `IllegalActionError` if an action is not legal now."""
     wait = wait_action(run)
     if not 0 <= action <= wait:

@@ -17,7 +17,7 @@ from fate_gym.env.faults import bad
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.render import RENDER_MODES, Renderer
-from fate_gym.env.schema import RunArrays
+from fate_gym.env.schema import Run
 from fate_gym.env.source import Instance, ProblemSource, Source
 from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError, near_matches
@@ -295,7 +295,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         return self._simulator.seed
 
     @property
-    def arrays(self) -> RunArrays:
+    def arrays(self) -> Run:
         """The live arrays of the run, for compiled code that looks at placements."""
         self._playing(or_ended=True)
         return self._run

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fate_gym.env.faults import bad
-from fate_gym.env.schema import EpisodeArrays, RunArrays
+from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.source import Instance, Source
 from fate_gym.env.spec import Spec
 from fate_gym.kernel.placements import Placements
@@ -53,7 +53,7 @@ def choose_episode(
 
 
 def episode_metrics(
-    run: RunArrays, instance: Instance, seed: int, reference: Reference | None
+    run: Run, instance: Instance, seed: int, reference: Reference | None
 ) -> dict[str, float]:
     """What a finished episode was worth; for more, `WorkflowSchedulingEnv.trace`."""
     episode = run.episode

@@ -49,7 +49,7 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     eligible = np.isfinite(p.clean_seconds)
     best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
     f.stages["best"] = best
-    f.stages["position"][_window_order(p)] = np.arange(s)
+    f.position[_window_order(p)] = np.arange(s)
     f.stages["eligible"] = eligible.sum(axis=1)
     with np.errstate(invalid="ignore"):
         f.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fate_gym.env import actions, play
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.output import Observation
-from fate_gym.env.schema import RunArrays
+from fate_gym.env.schema import Run
 from fate_gym.env.source import Instance
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import IllegalActionError
@@ -37,14 +37,14 @@ class Observer:
         output = self.spec.output()
         self._buffer = output.new()
         self._observation = output.observation(self._buffer)
-        self._run: RunArrays | None = None
+        self._run: Run | None = None
 
     def reset(self) -> None:
         """Before the first decision of a new run."""
         self._run = None
 
     @property
-    def arrays(self) -> RunArrays:
+    def arrays(self) -> Run:
         """The arrays of the run as of the last observation, for compiled code."""
         assert self._run is not None, "nothing has been observed"
         return self._run

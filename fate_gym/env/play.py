@@ -12,7 +12,7 @@ from fate_gym.env.schema import (
     FactsArrays,
     LaneArrays,
     ObservationArrays,
-    RunArrays,
+    Run,
 )
 from fate_gym.jit import Ints, clear_block, inlined, kernel
 from fate_gym.kernel.advance import advance, to_decision
@@ -25,7 +25,7 @@ Outcome = tuple[float, float, bool, bool]
 
 
 @kernel
-def enter(run: RunArrays, out: Ints, lane: int) -> None:
+def enter(run: Run, out: Ints, lane: int) -> None:
     """Begin to observe a run that stands at its first decision, or at its end if there is none."""
     clear_block(run.episode)
     open_window(run.episode)
@@ -35,7 +35,7 @@ def enter(run: RunArrays, out: Ints, lane: int) -> None:
 
 
 @kernel
-def look(run: RunArrays, out: Ints, lane: int) -> None:
+def look(run: Run, out: Ints, lane: int) -> None:
     """Observe a run that has gone on by itself, or has been restored."""
     if run.state.instants > run.episode.instants:
         update_progress(run)
@@ -43,13 +43,13 @@ def look(run: RunArrays, out: Ints, lane: int) -> None:
 
 
 @kernel
-def step(run: RunArrays, log: LogArrays, out: Ints, action: int) -> Outcome:
+def step(run: Run, log: LogArrays, out: Ints, action: int) -> Outcome:
     """Play one action. An illegal one changes nothing and costs the penalty."""
     return _play(run, log, observation_in(out, 0), action)
 
 
 @kernel
-def after(run: RunArrays, log: LogArrays, out: Ints, stage: int) -> Outcome:
+def after(run: Run, log: LogArrays, out: Ints, stage: int) -> Outcome:
     """What `step` does once ``stage`` has been placed, in whatever way."""
     run.episode.steps += 1
     run.episode.invalid = 0
@@ -67,20 +67,20 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
     """
     over = 0
     for i in range(lanes.lanes.size):
-        lane = lanes.lanes[i]
-        if lane.ended:
-            lane.reward, lane.ended, lane.invalid = 0.0, False, False
+        if lanes.ended[i]:
+            lanes.reward[i], lanes.ended[i], lanes.invalid[i] = 0.0, False, False
             continue
-        run = RunArrays(
+        lane = lanes.lanes[i]
+        run = Run(
             ProblemArrays(lane.problem),
             StateArrays(lane.state),
             FactsArrays(lane.facts),
             EpisodeArrays(lane.episode),
             Placements(lane.placements),
         )
-        outcome = _play(run, log, observation_in(out, i), lane.action)
-        lane.reward, lane.time, lane.ended, lane.invalid = outcome
-        over += lane.ended
+        outcome = _play(run, log, observation_in(out, i), lanes.action[i])
+        lanes.reward[i], lanes.time[i], lanes.ended[i], lanes.invalid[i] = outcome
+        over += lanes.ended[i]
     return over
 
 
@@ -92,14 +92,14 @@ def observation_in(out: Ints, lane: int) -> ObservationArrays:
 
 
 @kernel
-def count_placement(run: RunArrays, s: int) -> None:
+def count_placement(run: Run, s: int) -> None:
     """Stage ``s`` is placed."""
     run.episode.placements += 1
     run.episode.work -= run.facts.stages[s].best
 
 
 @kernel
-def _play(run: RunArrays, log: LogArrays, out: ObservationArrays, action: int) -> Outcome:
+def _play(run: Run, log: LogArrays, out: ObservationArrays, action: int) -> Outcome:
     ep = run.episode
     ep.steps += 1
     reward = -run.facts.penalty
@@ -114,7 +114,7 @@ def _play(run: RunArrays, log: LogArrays, out: ObservationArrays, action: int) -
 
 
 @inlined
-def _act(run: RunArrays, log: LogArrays, action: int) -> bool:
+def _act(run: Run, log: LogArrays, action: int) -> bool:
     """Place, or wait for the next event. False: the action is illegal."""
     p, st, ep, c = run.problem, run.state, run.episode, run.placements
     last = c.rows.size
@@ -140,7 +140,7 @@ def _act(run: RunArrays, log: LogArrays, action: int) -> bool:
 
 
 @inlined
-def _settle(run: RunArrays, log: LogArrays) -> float:
+def _settle(run: Run, log: LogArrays) -> float:
     """Go on to the next decision; returns the reward."""
     st, ep = run.state, run.episode
     to_decision(run.problem, st, log)

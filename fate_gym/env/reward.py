@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.env.schema import LATENCY, SHAPED, RunArrays
+from fate_gym.env.schema import LATENCY, SHAPED, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import event_of
 from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE
 
 
 @kernel
-def update_progress(run: RunArrays) -> None:
+def update_progress(run: Run) -> None:
     """Bring what the episode knows of the workflows up to date, after an instant."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     ep.instants = st.instants
@@ -51,7 +51,7 @@ def update_progress(run: RunArrays) -> None:
 
 
 @inlined
-def _unplaced_work(run: RunArrays) -> float:
+def _unplaced_work(run: Run) -> float:
     p, st = run.problem, run.state
     work = 0.0
     for i in range(run.episode.arrived):
@@ -63,7 +63,7 @@ def _unplaced_work(run: RunArrays) -> float:
 
 
 @inlined
-def _count_ends(run: RunArrays) -> None:
+def _count_ends(run: Run) -> None:
     p, st, ep = run.problem, run.state, run.episode
     ended = ep.known_stages - st.known_left
     ep.ended_stages = ended
@@ -86,7 +86,7 @@ def _count_ends(run: RunArrays) -> None:
 
 
 @inlined
-def begin_rewards(run: RunArrays) -> None:
+def begin_rewards(run: Run) -> None:
     """The first step is also rewarded for the time before the first decision."""
     f = run.facts
     run.episode.rewarded = 0.0 if f.reward == LATENCY else f.first_arrival
@@ -94,7 +94,7 @@ def begin_rewards(run: RunArrays) -> None:
 
 
 @inlined
-def step_reward(run: RunArrays) -> float:
+def step_reward(run: Run) -> float:
     """The reward of the step that led here."""
     f, ep, now = run.facts, run.episode, run.state.now
     if f.reward == LATENCY:
@@ -112,7 +112,7 @@ def step_reward(run: RunArrays) -> float:
 
 
 @kernel
-def last_end_estimate(run: RunArrays) -> float:
+def last_end_estimate(run: Run) -> float:
     """C of the shaped reward, seconds; the last end itself when all is done."""
     p, st, f = run.problem, run.state, run.facts
     estimate = st.now

@@ -33,7 +33,6 @@ class StageFacts(Row):
 
     best: float = column("f8", "clean seconds on the fastest device, or those of the tool", "s")
     path: float = column("f8", "best seconds of the longest way from its start to the end", "s")
-    position: int = column("i8", "in the order in which stages enter the window")
     eligible: int = column("i8", "devices that can run it")
 
 
@@ -60,6 +59,7 @@ class FactsArrays(Block):
     first_arrival: float = scalar("f8", "of the problem", "s")
 
     stages: Any = table(StageFacts, "S", text="stages")
+    position: Any = table("i8", "S", text="in the order in which stages enter the window")
     pairs: Any = table(Pair, "S", "D", text="stages on devices")
     child_models: Any = table("f4", "S", "M", text="share of the children that use the model")
     stage_rows: Any = table("f4", "S", "STAGE_F", text="static features, the others 0")
@@ -149,12 +149,13 @@ class EpisodeArrays(Block):
     devices: Any = table(DeviceNow, "D", text="devices")
     stages: Any = table(StageNow, "S", text="stages")
     workflows: Any = table(Progress, "W", text="workflows")
+    best: Any = table("f8", "B", unit="s", text="earliest end of the stage of a line on one device")
     costs: Any = table(PlacementCost, "B", "D", text="of the stage of a line on one device")
     team_cost: Any = table(PlacementCost, 1, text="scratch: on several")
     features: Any = table("f4", "R", "CANDIDATE_F", text="features of the placements")
 
 
-class RunArrays(NamedTuple):
+class Run(NamedTuple):
     """A run in the environment: what compiled functions take first, in this order."""
 
     problem: ProblemArrays
@@ -180,21 +181,21 @@ class ObservationArrays(Block):
 
 
 class Lane(Row):
-    """One of the environments that step together: where its arrays lie, and its step."""
+    """Where the arrays of one of the environments that step together lie."""
 
     problem: int = column("i8", "address of ProblemArrays")
     state: int = column("i8", "address of StateArrays")
     facts: int = column("i8", "address of FactsArrays")
     episode: int = column("i8", "address of EpisodeArrays")
     placements: int = column("i8", "address of Placements")
-    action: int = column("i8", "to play")
-    reward: float = column("f8", "of the step")
-    time: float = column("f8", "now", "s")
-    ended: bool = column("?", "the episode is over: the lane rests")
-    invalid: bool = column("?", "the action was illegal")
 
 
 class LaneArrays(Block):
-    """All lanes."""
+    """N environments that step together, and what came of their last step."""
 
-    lanes: Any = table(Lane, "N", text="lanes")
+    lanes: Any = table(Lane, "N", text="their arrays")
+    action: Any = table("i8", "N", text="to play")
+    reward: Any = table("f8", "N", text="of the step")
+    time: Any = table("f8", "N", unit="s", text="now")
+    ended: Any = table("?", "N", text="the episode is over: the lane rests")
+    invalid: Any = table("?", "N", text="the action was illegal")

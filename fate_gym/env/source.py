@@ -15,7 +15,7 @@ from fate_gym.env.facts import problem_facts
 from fate_gym.env.faults import bad
 from fate_gym.env.features import CANDIDATE_WIDTH
 from fate_gym.env.options import EnvOptions
-from fate_gym.env.schema import EpisodeArrays, RunArrays
+from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
 from fate_gym.kernel.placements import new_placements
@@ -47,9 +47,9 @@ class Instance:
         self.compiled = compiled
         self.facts = problem_facts(compiled, spec)
         self._slots = spec.options.window
-        self._free: list[RunArrays] = []
+        self._free: list[Run] = []
 
-    def run(self, state: StateArrays) -> RunArrays:
+    def run(self, state: StateArrays) -> Run:
         """Room for an episode that begins in a state."""
         p, f = self.compiled.arrays, self.facts
         rows, devices = self._slots * f.positions, p.devices.size
@@ -62,15 +62,15 @@ class Instance:
             R=rows,
             CANDIDATE_F=CANDIDATE_WIDTH,
         )
-        return RunArrays(p, state, f, episode, new_placements(rows, f.shards, devices))
+        return Run(p, state, f, episode, new_placements(rows, f.shards, devices))
 
-    def acquire(self) -> RunArrays:
+    def acquire(self) -> Run:
         """Room for an episode with a state of its own; what `release` was given, if it can be."""
         if not self._free:
             return self.run(new_state(self.compiled.arrays))
         return self._free.pop()._replace(problem=self.compiled.arrays, facts=self.facts)
 
-    def release(self, run: RunArrays) -> None:
+    def release(self, run: Run) -> None:
         """The episode is over: another one of this problem, or of `arriving`, may use its room."""
         self._free.append(run)
 

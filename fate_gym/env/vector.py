@@ -18,7 +18,7 @@ from fate_gym.env.faults import bad
 from fate_gym.env.lanes import Lanes
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
-from fate_gym.env.schema import RunArrays
+from fate_gym.env.schema import Run
 from fate_gym.env.source import ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec
 from fate_gym.errors import IllegalActionError
@@ -160,11 +160,11 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 f"give ({self.num_envs},) whole numbers",
             )
         self._check(actions)
-        lanes, resting = self._lanes, self._over
-        lanes.action[:] = actions
+        table, resting = self._lanes.table, self._over
+        table.action[:] = actions
         buffer = self._output.new()
-        count = lanes.step(buffer)
-        rewards, ended, invalid = lanes.reward.copy(), lanes.ended.copy(), lanes.invalid.copy()
+        count = self._lanes.step(buffer)
+        rewards, ended, invalid = table.reward.copy(), table.ended.copy(), table.invalid.copy()
         over = self._over = np.flatnonzero(ended).tolist() if count else []
         for i in resting:
             self._restart(i, buffer)
@@ -173,8 +173,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             infos = self._finish(over, buffer, observation, invalid)
         else:
             infos = self._infos(invalid)
-            for i in over:
-                infos = self._add_info(infos, {"metrics": self._metrics(i)}, i)
+            if over:
+                infos |= self._metrics_infos(over)
         return observation, rewards, ended, np.zeros(self.num_envs, np.bool_), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -205,7 +205,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             final = {
                 MASK: observation[MASK][i].copy(),
                 "invalid_action": bool(invalid[i]),
-                "time": self._lanes.time[i].item(),
+                "time": self._lanes.table.time[i].item(),
                 "metrics": self._metrics(i),
             }
             last = {key: value[i].copy() for key, value in observation.items()}
@@ -216,7 +216,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._over = []
         return finals | self._infos(invalid)
 
-    def _run(self, i: int) -> RunArrays:
+    def _run(self, i: int) -> Run:
         """Raises `ResetNeeded` if a lane has no episode yet."""
         run = self._lanes.runs[i]
         if run is None:
@@ -227,6 +227,18 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         instance = self._lanes.instances[i]
         assert instance is not None
         return episode_metrics(self._run(i), instance, self._lanes.seeds[i], self._reference)
+
+    def _metrics_infos(self, over: list[int]) -> dict[str, Any]:
+        """As `_add_info` would make them, lane by lane."""
+        shown = np.zeros(self.num_envs, np.bool_)
+        shown[over] = True
+        infos: dict[str, Any] = {}
+        metrics = [self._metrics(i) for i in over]
+        for name, first in metrics[0].items():
+            infos[name] = np.zeros(self.num_envs, type(first))
+            infos[name][over] = [one[name] for one in metrics]
+            infos[f"_{name}"] = shown.copy()
+        return {"metrics": infos, "_metrics": shown}
 
     def _observation(self, buffer: Words) -> Observation:
         observation = self._output.observation(buffer)
@@ -243,7 +255,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             f"_{MASK}": shown.copy(),
             "invalid_action": invalid,
             "_invalid_action": shown.copy(),
-            "time": self._lanes.time.copy(),
+            "time": self._lanes.table.time.copy(),
             "_time": shown.copy(),
         }
 

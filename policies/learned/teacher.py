@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env.actions import row_of, wait_action
-from fate_gym.env.schema import RunArrays
+from fate_gym.env.schema import Run
 from fate_gym.jit import kernel
 from fate_gym.kernel.advance import advance
 from fate_gym.kernel.commit import NOBODY, commit
@@ -38,9 +38,7 @@ class RolloutTeacher:
         self._planner = InstantPlanner(compiled.arrays, BASE)
         self._state = new_state(compiled.arrays)
 
-    def values(
-        self, fork: StateArrays, run: RunArrays, mask: NDArray[np.int8]
-    ) -> NDArray[np.float64]:
+    def values(self, fork: StateArrays, run: Run, mask: NDArray[np.int8]) -> NDArray[np.float64]:
         """(A,) mean end of the known workflows, seconds, ties broken; inf for illegal actions.
 
         Args:
@@ -56,7 +54,7 @@ class RolloutTeacher:
                 values[action] = _mean_end(self._problem, self._state)
         return values
 
-    def _take(self, run: RunArrays, action: int) -> bool:
+    def _take(self, run: Run, action: int) -> bool:
         """An arrival may be the only event ahead, of which a planner does not know: False."""
         if action == wait_action(run):
             return advance(self._problem, self._state, NO_LOG)

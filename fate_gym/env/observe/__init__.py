@@ -8,13 +8,13 @@ from fate_gym.env.observe.graph import write_edges, write_nodes
 from fate_gym.env.observe.run import write_globals
 from fate_gym.env.observe.stages import write_stages
 from fate_gym.env.observe.window import open_window, select_window
-from fate_gym.env.schema import ObservationArrays, RunArrays
+from fate_gym.env.schema import ObservationArrays, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import can_wait
 
 
 @kernel
-def observe(run: RunArrays, out: ObservationArrays) -> None:
+def observe(run: Run, out: ObservationArrays) -> None:
     """Bring window and placements up to date, and write the observation."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     select_window(st, f, ep)
@@ -38,7 +38,7 @@ def observe(run: RunArrays, out: ObservationArrays) -> None:
 
 
 @inlined
-def _write_mask(run: RunArrays, out: ObservationArrays) -> None:
+def _write_mask(run: Run, out: ObservationArrays) -> None:
     ep, mask, positions = run.episode, out.action_mask, run.facts.positions
     for slot in range(ep.shown):
         at, base = slot * positions, ep.lines[slot] * positions

@@ -13,13 +13,13 @@ import numpy as np
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
 from fate_gym.env.observe.costs import cost_alone, end_alone, write_placement
 from fate_gym.env.observe.teams import update_teams, withdraw
-from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows, RunArrays
+from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.placements import Placements
 
 
 @kernel
-def update_candidates(run: RunArrays, slot: int) -> None:
+def update_candidates(run: Run, slot: int) -> None:
     """Bring placements, costs and features of the stage in a slot up to date."""
     p, st, f, ep, c = run
     s = ep.window[slot]
@@ -52,6 +52,7 @@ def update_candidates(run: RunArrays, slot: int) -> None:
         best = min(best, end)
         if prefixed:
             dev.hits += features[base + d, CANDIDATE.prefix_hit]
+    ep.best[line] = best
     for d in range(ends.size):
         if rows[base + d].width > 0:
             end = ends[d]
@@ -81,7 +82,7 @@ def _take_line(f: FactsArrays, ep: EpisodeArrays, c: Placements, slot: int) -> N
 
 
 @kernel
-def plan_ahead(run: RunArrays) -> None:
+def plan_ahead(run: Run) -> None:
     """How much later than its best end each placement is, behind the stages of larger rank.
 
     Each of these is taken to go to the device on which it ends earliest then, as HEFT would have

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
-from fate_gym.env.schema import FeatureRow, PlacementCost, RunArrays
+from fate_gym.env.schema import FeatureRow, PlacementCost, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import context_hit_tokens, cost_of, prefix_hit_tokens, shard_cost
 from fate_gym.kernel.memory import context_bytes
@@ -31,7 +31,7 @@ def cost_alone(
 
 
 @kernel
-def cost_of_team(run: RunArrays, row: int, out: PlacementCost) -> None:
+def cost_of_team(run: Run, row: int, out: PlacementCost) -> None:
     """Fill in the cost of a placement on several devices, and their ``busy`` seconds."""
     p, st, c = run.problem, run.state, run.placements
     s, whole = c.rows[row].stage, run.episode.costs[row // run.facts.positions]
@@ -88,7 +88,7 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
 
 
 @kernel
-def write_placement(run: RunArrays, row: int, cost: PlacementCost) -> None:
+def write_placement(run: Run, row: int, cost: PlacementCost) -> None:
     """The features of a placement, but for those that time changes."""
     f, c = run.facts, run.placements
     s, width, scale = c.rows[row].stage, c.rows[row].width, f.time_scale
@@ -118,7 +118,7 @@ def write_placement(run: RunArrays, row: int, cost: PlacementCost) -> None:
 
 
 @inlined
-def _write_children(run: RunArrays, s: int, d: int, out: FeatureRow) -> None:
+def _write_children(run: Run, s: int, d: int, out: FeatureRow) -> None:
     """What the children of stage ``s`` would find on its first device ``d``."""
     p, st, f = run.problem, run.state, run.facts
     share = 0.0

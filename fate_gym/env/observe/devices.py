@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import DEVICE, DEVICE_WIDTH, saturate
-from fate_gym.env.schema import EpisodeArrays, FeatureRows, RunArrays
+from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import drain_estimate
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
@@ -18,7 +18,7 @@ def seconds_until_free(p: ProblemArrays, now: float, turn: float) -> float:
 
 
 @kernel
-def update_devices(run: RunArrays) -> None:
+def update_devices(run: Run) -> None:
     """Turns, demand, and where the costs of the observation before no longer hold."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
@@ -60,7 +60,7 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
 
 
 @kernel
-def write_devices(run: RunArrays, rows: FeatureRows) -> None:
+def write_devices(run: Run, rows: FeatureRows) -> None:
     """Fill ``rows`` (max_devices, F)."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     with_prefix = 0

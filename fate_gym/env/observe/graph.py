@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fate_gym.env.features import NODE, NODE_WIDTH, STAGE_WIDTH, STATIC_FROM, STATIC_TO
 from fate_gym.env.observe.stages import life
-from fate_gym.env.schema import FeatureRows, RunArrays
+from fate_gym.env.schema import FeatureRows, Run
 from fate_gym.jit import kernel
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
@@ -17,7 +17,7 @@ Pairs = Annotated[NDArray[np.int32], 2]
 
 
 @kernel
-def write_nodes(run: RunArrays, nodes: FeatureRows) -> None:
+def write_nodes(run: Run, nodes: FeatureRows) -> None:
     """Fill ``nodes`` (max_stages, F)."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for s in range(nodes.shape[0]):

@@ -14,12 +14,12 @@ from fate_gym.env.features import (
     saturate,
 )
 from fate_gym.env.observe.devices import seconds_until_free
-from fate_gym.env.schema import FeatureRow, RunArrays
+from fate_gym.env.schema import FeatureRow, Run
 from fate_gym.jit import kernel
 
 
 @kernel
-def write_globals(run: RunArrays, row: FeatureRow) -> None:
+def write_globals(run: Run, row: FeatureRow) -> None:
     """Fill ``row`` (F,)."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     number, scale, long = p.devices.size, f.time_scale, LONG * f.time_scale

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import CANDIDATE, LONG, STAGE, saturate
-from fate_gym.env.observe.costs import end_alone
-from fate_gym.env.schema import FeatureRows, RunArrays
+from fate_gym.env.schema import FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.schema import DONE, MODEL_STAGE, VANISHED, ProblemArrays, StateArrays
 
 
 @kernel
-def write_stages(run: RunArrays, rows: FeatureRows) -> None:
+def write_stages(run: Run, rows: FeatureRows) -> None:
     """Fill ``rows`` (B, F)."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for slot in range(ep.shown):
@@ -20,10 +19,9 @@ def write_stages(run: RunArrays, rows: FeatureRows) -> None:
         stage = p.stages[s]
         base = ep.lines[slot] * f.positions
         resident = 0
-        cached, best = 0.0, np.inf
+        cached = 0.0
         for d in range(p.devices.size):
             if p.clean_seconds[s, d] < np.inf:
-                best = min(best, end_alone(ep.costs[ep.lines[slot], d], ep.devices[d].turn))
                 cached = max(cached, ep.features[base + d, CANDIDATE.prefix_hit])
                 resident += stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0
         for c in range(rows.shape[1]):
@@ -34,7 +32,7 @@ def write_stages(run: RunArrays, rows: FeatureRows) -> None:
         rows[slot, STAGE.age] = saturate(age, LONG * f.time_scale)
         rows[slot, STAGE.resident] = resident / f.stages[s].eligible
         rows[slot, STAGE.prefix_cached] = cached
-        rows[slot, STAGE.best_end] = saturate(best - st.now, f.time_scale)
+        rows[slot, STAGE.best_end] = saturate(ep.best[ep.lines[slot]] - st.now, f.time_scale)
         rows[slot, STAGE.children_live] = _children_live(p, st, s)
     for slot in range(ep.shown, rows.shape[0]):
         for c in range(rows.shape[1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
 from fate_gym.env.observe.costs import cost_of_team, write_placement
-from fate_gym.env.schema import EpisodeArrays, RunArrays
+from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import split_queries
 from fate_gym.kernel.placements import GROUPS, Placements, find_team, same_team, sort_devices
@@ -20,7 +20,7 @@ def withdraw(ep: EpisodeArrays, c: Placements, row: int) -> None:
 
 
 @kernel
-def update_teams(run: RunArrays, line: int, new: bool, best: float) -> None:
+def update_teams(run: Run, line: int, new: bool, best: float) -> None:
     """Bring the placements of a line on two and more devices up to date.
 
     The scratch ``ends`` has the end on each single device, ``best`` is the earliest; the line is
@@ -65,7 +65,7 @@ def _is_team(ep: EpisodeArrays, c: Placements, row: int, k: int) -> bool:
 
 
 @inlined
-def _write_times(run: RunArrays, row: int, best: float) -> None:
+def _write_times(run: Run, row: int, best: float) -> None:
     """The features of a placement that time changes."""
     f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width

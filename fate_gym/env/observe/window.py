@@ -43,17 +43,16 @@ def select_window(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
 @inlined
 def _first_ready(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
     """Fill the window in order; returns how many stages it shows."""
-    stages, window = f.stages, ep.window
+    position, window = f.position, ep.window
     shown = 0
     for r in range(st.ready_count):
         s = st.ready[r]
-        position = stages[s].position
         if shown == window.size:
-            if stages[window[shown - 1]].position < position:
+            if position[window[shown - 1]] < position[s]:
                 continue
             shown -= 1
         i = shown
-        while i > 0 and stages[window[i - 1]].position > position:
+        while i > 0 and position[window[i - 1]] > position[s]:
             window[i] = window[i - 1]
             i -= 1
         window[i] = s
