@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 
 from fate_gym.env.env import Step, WorkflowSchedulingEnv
+from fate_gym.env.faults import bad
 from fate_gym.env.wrappers import unwrapped
-from fate_gym.errors import IllegalActionError, InputError
+from fate_gym.errors import IllegalActionError
 from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, Trace
 
 
@@ -56,11 +57,8 @@ class PolicyAdapter:
         when all are played.
         """
         if self._env is None or self._view is None:
-            raise InputError(
-                "no episode has begun",
-                source="PolicyAdapter",
-                remedy="call begin(env) after env.reset()",
-            )
+            remedy = "call begin(env) after env.reset()"
+            raise bad("PolicyAdapter", None, "no episode has begun", remedy)
         if not self._decided:
             if not self._view.ready:
                 return None, []  # there is nothing to decide in the whole run

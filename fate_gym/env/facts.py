@@ -7,23 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.env.features import (
-    DEVICE,
-    DEVICE_WIDTH,
-    HALF_DEGREE,
-    HALF_FLOPS,
-    HALF_HOST_RATE,
-    HALF_LINK_RATE,
-    HALF_MEMORY,
-    HALF_MEMORY_RATE,
-    HALF_OUTPUT_TOKENS,
-    HALF_QUERIES,
-    HALF_TOKENS,
-    HALF_TRANSFER,
-    LONG,
-    STAGE,
-    STAGE_WIDTH,
-)
+from fate_gym.env import features as ft
 from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, FactsArrays
 from fate_gym.env.spec import Spec
 from fate_gym.jit import kernel
@@ -41,7 +25,7 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     s, d, m = compiled.shape[:3]
     options, models = spec.options, spec.limits.models
     f = FactsArrays.allocate(
-        S=s, D=d, M=m, STAGE_F=STAGE_WIDTH + 2 * models, DEVICE_F=DEVICE_WIDTH + models
+        S=s, D=d, M=m, STAGE_F=ft.STAGE_WIDTH + 2 * models, DEVICE_F=ft.DEVICE_WIDTH + models
     )
     f.shards, f.positions, f.first_team = options.max_shards, spec.positions, spec.limits.devices
     f.reward, f.discount = _REWARDS[options.reward], options.discount
@@ -142,32 +126,34 @@ def _fill_stage_rows(f: FactsArrays, p: ProblemArrays) -> None:
     values = {
         "present": np.ones(count),
         "is_model": stages["kind"] == MODEL_STAGE,
-        "queries": _half(stages["queries"], HALF_QUERIES),
-        "prefix": _half(stages["prefix_tokens"], HALF_TOKENS),
-        "prompt": _half(stages["prompt_tokens"], HALF_TOKENS),
-        "inherited": _half(stages["inherited_tokens"], HALF_TOKENS),
-        "output": _half(stages["output_tokens"], HALF_OUTPUT_TOKENS),
+        "queries": _half(stages["queries"], ft.HALF_QUERIES),
+        "prefix": _half(stages["prefix_tokens"], ft.HALF_TOKENS),
+        "prompt": _half(stages["prompt_tokens"], ft.HALF_TOKENS),
+        "inherited": _half(stages["inherited_tokens"], ft.HALF_TOKENS),
+        "output": _half(stages["output_tokens"], ft.HALF_OUTPUT_TOKENS),
         "best_seconds": _half(f.stages["best"], scale),
         "mean_seconds": _half(stages["mean_seconds"], scale),
-        "upward_rank": _half(upward, LONG * scale),
+        "upward_rank": _half(upward, ft.LONG * scale),
         "criticality": np.divide(upward, longest, out=np.ones(count), where=longest > 0),
-        "slack": _half(np.maximum(0.0, longest - stages["downward_rank"] - upward), LONG * scale),
+        "slack": _half(
+            np.maximum(0.0, longest - stages["downward_rank"] - upward), ft.LONG * scale
+        ),
         "reachability": f.stages["eligible"] / p.devices.size,
-        "weights": _half(weights, HALF_MEMORY),
-        "context": _half(context, HALF_MEMORY),
-        "parents": _half(stages["parents_to"] - stages["parents_from"], HALF_DEGREE),
-        "children": _half(children, HALF_DEGREE),
-        "input": _half(arriving, HALF_TRANSFER),
-        "result": _half(leaving, HALF_TRANSFER),
+        "weights": _half(weights, ft.HALF_MEMORY),
+        "context": _half(context, ft.HALF_MEMORY),
+        "parents": _half(stages["parents_to"] - stages["parents_from"], ft.HALF_DEGREE),
+        "children": _half(children, ft.HALF_DEGREE),
+        "input": _half(arriving, ft.HALF_TRANSFER),
+        "result": _half(leaving, ft.HALF_TRANSFER),
         "children_same_model": same / np.maximum(1, children),
-        "prefix_peers": _half(peers, HALF_DEGREE),
+        "prefix_peers": _half(peers, ft.HALF_DEGREE),
         "chooses": stages["chooses"],
     }
     for name, value in values.items():
-        f.stage_rows[:, getattr(STAGE, name)] = value
+        f.stage_rows[:, getattr(ft.STAGE, name)] = value
     numbers = np.flatnonzero(has_model)
-    f.stage_rows[numbers, STAGE_WIDTH + model[numbers]] = 1.0
-    at = STAGE_WIDTH + (f.stage_rows.shape[1] - STAGE_WIDTH) // 2
+    f.stage_rows[numbers, ft.STAGE_WIDTH + model[numbers]] = 1.0
+    at = ft.STAGE_WIDTH + (f.stage_rows.shape[1] - ft.STAGE_WIDTH) // 2
     f.stage_rows[:, at : at + p.models.size] = f.child_models
 
 
@@ -184,13 +170,13 @@ def _fill_device_rows(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None
     gpu = devices["memory"] > 0
     values = {
         "present": np.ones(count),
-        "memory": _half(devices["memory"], HALF_MEMORY),
-        "flops": _half(devices["flops"], HALF_FLOPS) * gpu,
-        "bandwidth": _half(devices["bandwidth"], HALF_MEMORY_RATE) * gpu,
-        "host_rate": _half(devices["host_bandwidth"], HALF_HOST_RATE),
-        "link_rate": _half(rate, HALF_LINK_RATE),
+        "memory": _half(devices["memory"], ft.HALF_MEMORY),
+        "flops": _half(devices["flops"], ft.HALF_FLOPS) * gpu,
+        "bandwidth": _half(devices["bandwidth"], ft.HALF_MEMORY_RATE) * gpu,
+        "host_rate": _half(devices["host_bandwidth"], ft.HALF_HOST_RATE),
+        "link_rate": _half(rate, ft.HALF_LINK_RATE),
         "node_peers": peers / count,
         "hosts_models": hosted[: p.models.size].sum(axis=0) / max(1, p.models.size),
     }
     for name, value in values.items():
-        f.device_rows[:, getattr(DEVICE, name)] = value
+        f.device_rows[:, getattr(ft.DEVICE, name)] = value

@@ -67,18 +67,15 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         if num_envs < 1:
             raise bad(_SOURCE, "num_envs", f"{num_envs} environments", "make one or more")
         if render_mode is not None:
-            raise bad(
-                _SOURCE, "render_mode", "a batch cannot be drawn", "render a single environment"
-            )
+            remedy = "render a single environment"
+            raise bad(_SOURCE, "render_mode", "a batch cannot be drawn", remedy)
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError:
             names = ", ".join(repr(mode.value) for mode in AutoresetMode)
+            remedy = f"choose one of {names}"
             raise bad(
-                _SOURCE,
-                "autoreset_mode",
-                f"unknown mode {autoreset_mode!r}",
-                f"choose one of {names}",
+                _SOURCE, "autoreset_mode", f"unknown mode {autoreset_mode!r}", remedy
             ) from None
         self.metadata = _METADATA | {"autoreset_mode": self.autoreset_mode}
         self._options = parse_options(options)
@@ -153,12 +150,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         """
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise bad(
-                _SOURCE,
-                "actions",
-                f"{actions.dtype} of shape {actions.shape}",
-                f"give ({self.num_envs},) whole numbers",
-            )
+            remedy = f"give ({self.num_envs},) whole numbers"
+            raise bad(_SOURCE, "actions", f"{actions.dtype} of shape {actions.shape}", remedy)
         self._check(actions)
         table, resting = self._lanes.table, self._over
         table.action[:] = actions
@@ -264,12 +257,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             return np.ones(self.num_envs, np.bool_)
         good = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,)
         if not good or mask.dtype != np.bool_ or not mask.any():
-            raise bad(
-                _SOURCE,
-                "reset_mask",
-                "not a mask of lanes",
-                f"give ({self.num_envs},) bools, one true",
-            )
+            remedy = f"give ({self.num_envs},) bools, one true"
+            raise bad(_SOURCE, "reset_mask", "not a mask of lanes", remedy)
         return np.asarray(mask)
 
     def _lane_options(
@@ -279,9 +268,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         problems = given.get("problem")
         if isinstance(problems, list | tuple):
             if len(problems) != self.num_envs:
-                raise bad(
-                    _SOURCE, "problem", f"{len(problems)} problems", f"give one, or {self.num_envs}"
-                )
+                remedy = f"give one, or {self.num_envs}"
+                raise bad(_SOURCE, "problem", f"{len(problems)} problems", remedy)
             return (given | {"problem": problems[i]} for i in np.flatnonzero(chosen).tolist())
         return (given for _ in range(self.num_envs))
 

@@ -13,6 +13,7 @@ from fate_gym.env.features import DEVICE_WIDTH, STAGE_WIDTH
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.spec import MASK, Limits
 from fate_gym.errors import InputError
+from fate_gym.kernel.placements import candidate_count
 from policies.learned import pointer
 from policies.learned.checkpoint import Checkpoint
 
@@ -117,7 +118,7 @@ def make_agent(checkpoint: Checkpoint) -> Agent:
     if facts.network.kind == "mlp":
         sizes = facts.sizes
         limits = Limits(sizes.devices, sizes.models, sizes.stages, sizes.edges)
-    positions = facts.sizes.devices + 3 * (facts.env.max_shards - 1)
+    positions = candidate_count(facts.sizes.devices, facts.env.max_shards)
     network = make_network(
         facts.network.kind,
         slots=facts.env.window,

@@ -27,16 +27,17 @@ WEIGHTS = "weights.npz"
 FACTS = "checkpoint.json"
 CARD = "card.md"
 SHIPPED = Path(__file__).parent / "checkpoints"
-FORMAT = "fate-gym checkpoint 1"
 
 _ANEW = "train anew, or use the version of fate-gym that made it"
 Arrays = dict[str, NDArray[np.float32]]
 
 
-class NetworkSpec(BaseModel):
-    """Which network, and its parameters."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSpec(_Frozen):
+    """Which network, and its parameters."""
 
     kind: Literal["pointer", "graph", "mlp"] = "pointer"
     hidden: int = 32
@@ -50,10 +51,8 @@ class NetworkSpec(BaseModel):
         return {name: getattr(self, name) for name in names.get(self.kind, ("hidden",))}
 
 
-class Sizes(BaseModel):
+class Sizes(_Frozen):
     """Sizes that the agent was trained with; they bind the plain MLP only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     devices: int
     models: int
@@ -61,10 +60,8 @@ class Sizes(BaseModel):
     edges: int
 
 
-class CheckpointFacts(BaseModel):
+class CheckpointFacts(_Frozen):
     """The content of ``checkpoint.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["fate-gym checkpoint 1"] = "fate-gym checkpoint 1"
     agent: str

@@ -28,6 +28,12 @@ from policies.learned.pointer import CANDIDATE_INPUTS, CLOSE, FINE
 Batch = dict[str, Tensor]
 Kind = Literal["pointer", "graph", "mlp"]
 
+_WIDTHS = {
+    "stages": STAGE_WIDTH,
+    "devices": DEVICE_WIDTH,
+    "candidates": CANDIDATE_WIDTH,
+    "globals": GLOBAL_WIDTH,
+}
 combine: Any = Combine.apply
 pool: Any = Pool.apply
 
@@ -192,8 +198,8 @@ class FlatNetwork(nn.Module):
     def __init__(self, slots: int, devices: int, actions: int, hidden: int = 128) -> None:
         super().__init__()
         self.hidden = hidden
-        width = slots * STAGE_WIDTH + devices * DEVICE_WIDTH + GLOBAL_WIDTH
-        width += (actions - 1) * CANDIDATE_WIDTH
+        rows = {"stages": slots, "devices": devices, "candidates": actions - 1, "globals": 1}
+        width = sum(count * _WIDTHS[key] for key, count in rows.items())
         self.body = nn.Sequential(
             nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
         )
@@ -203,13 +209,8 @@ class FlatNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores and summary."""
-        rows = [
-            batch["stages"][..., :STAGE_WIDTH],
-            batch["devices"][..., :DEVICE_WIDTH],
-            batch["candidates"][..., :CANDIDATE_WIDTH],
-            batch["globals"][..., :GLOBAL_WIDTH],
-        ]
-        summary = self.body(torch.cat([row.flatten(1) for row in rows], dim=1))
+        rows = [batch[key][..., :width].flatten(1) for key, width in _WIDTHS.items()]
+        summary = self.body(torch.cat(rows, dim=1))
         return self.score(summary), summary
 
 

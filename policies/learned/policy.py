@@ -14,7 +14,7 @@ from fate_gym.errors import InputError
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
 from policies.learned.agent import Agent, make_agent
-from policies.learned.checkpoint import Checkpoint, load_checkpoint
+from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
 
 
@@ -44,7 +44,12 @@ class Learned:
         best_of: int = 1,
     ) -> None:
         loaded = load_checkpoint(checkpoint)
-        self._sample_allowed(loaded, sample)
+        if sample and loaded.facts.values == "q":
+            raise InputError(
+                "the scores of this agent are values, not probabilities",
+                field="params.sample",
+                remedy="leave params.sample out",
+            )
         if best_of < 1:
             raise InputError(
                 f"best_of is {best_of}", field="params.best_of", remedy="give 1 or more"
@@ -115,12 +120,3 @@ class Learned:
         values = self._teacher.values(view.fork(), self._observer.arrays, wanted)
         # Of equal ends the one that the agent prefers.
         return int(order[values[order].argmin()])
-
-    @staticmethod
-    def _sample_allowed(checkpoint: Checkpoint, sample: bool) -> None:
-        if sample and checkpoint.facts.values == "q":
-            raise InputError(
-                "the scores of this agent are values, not probabilities",
-                field="params.sample",
-                remedy="leave params.sample out",
-            )

@@ -10,9 +10,6 @@ from fate_gym.kernel.schema import HOST
 from fate_gym.sim import Trace
 from fate_gym.sim.phases import phases
 
-LETTERS = {"load": "L", "transfer": "T", "prefill": "P", "decode": "D"}
-"""A load and a transfer at the same time show as the longer of the two."""
-
 _COLUMNS = 64
 
 
@@ -59,6 +56,7 @@ def _timelines(trace: Trace, until: float, now: float) -> list[str]:
     for i, device in enumerate(trace.shards["device"].tolist()):
         if device == HOST:
             continue
+        # A load and a transfer at the same time show as the longer of the two.
         longer = "load" if times.loaded[i] >= times.moved[i] else "transfer"
         parts = (
             (longer, times.start[i], times.begin[i]),
@@ -69,6 +67,5 @@ def _timelines(trace: Trace, until: float, now: float) -> list[str]:
             for column in range(int(start * scale), min(_COLUMNS, math.ceil(end * scale))):
                 middle = (column + 0.5) / scale
                 if start <= middle < end:
-                    letter = LETTERS[phase]
-                    lines[device][column] = letter.lower() if middle > now else letter
+                    lines[device][column] = phase[0] if middle > now else phase[0].upper()
     return ["".join(line) for line in lines]
