@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.core.compiler import CompileResult
 from numba.core.datamodel import models, register_default
 from numba.core.errors import TypingError
@@ -28,7 +29,7 @@ from numba.core.registry import cpu_target
 from numba.extending import typeof_impl
 
 from fate_gym.jit import build
-from fate_gym.jit.block import Block, Row
+from fate_gym.jit.block import Block, BlockType, Row
 from fate_gym.jit.signature import signature_of
 from fate_gym.jit.store import platform_digest
 
@@ -111,7 +112,7 @@ class KernelFunction:
     def entry(self) -> Callable[..., Any]:
         """The compiled function as Python calls it, without checks of its arguments."""
         build.prepare(self)
-        code = self.compile(called_from_python=True) if self.inline else self.load()
+        code = self._compile_for_python() if self.inline else self.load()
         return cast(Callable[..., Any], code.entry_point)
 
     @cached_property
@@ -123,22 +124,30 @@ class KernelFunction:
         ]
 
     def load(self) -> CompileResult:
-        """Its machine code, from the store if it is there, with all that it calls."""
+        """The machine code of a kernel, from the store if it is there, with all that it calls."""
         return self._loaded
 
     @cached_property
     def _loaded(self) -> CompileResult:
         for one in self.requires:
             one.load()
-        result = build.STORE.read(self) if not self.inline else None
+        result = build.STORE.read(self)
         if result is None:
             result = self.compile()
-            if not self.inline:
-                build.STORE.write(self, result)
-        if not self.inline:
-            address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-            llvm.add_symbol(self.symbol, address)
+            build.STORE.write(self, result)
+        address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        llvm.add_symbol(self.symbol, address)
         return result
+
+    @cached_property
+    def merged(self) -> CompileResult:
+        """The code of an inlined function, for its callers: it never runs by itself."""
+        return self.compile()
+
+    def _compile_for_python(self) -> CompileResult:
+        for one in self.requires:
+            one.load()
+        return self.compile(called_from_python=True)
 
     def compile(self, *, called_from_python: bool = False) -> CompileResult:
         """Compile it, whatever the store has. What it calls need not be compiled."""
@@ -217,10 +226,13 @@ def layout(owner: type[Block] | type[Row]) -> str:
 
 
 def _layouts(sig: Any) -> Iterator[str]:
-    for kind in (sig.return_type, *sig.args):
-        block = getattr(kind, "block", None)
-        if block is not None:
-            yield layout(block)
+    """The layouts of all blocks that a signature passes, those inside tuples included."""
+    kinds = [sig.return_type, *sig.args]
+    for kind in kinds:
+        if isinstance(kind, types.BaseTuple):
+            kinds += kind.types
+        elif isinstance(kind, BlockType):
+            yield layout(kind.block)
 
 
 # --- how compiled code calls it --------------------------------------------------------------
@@ -285,7 +297,7 @@ def _lower(function: KernelFunction) -> None:
 
     implementation = call
     if function.inline:
-        code = function.load()
+        code = function.merged
         implementation = user_function(code.fndesc, (code.library,))
     defined = (implementation, function, function.signature.args)
     cpu_target.target_context.insert_func_defn([defined])

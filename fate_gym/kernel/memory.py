@@ -6,13 +6,16 @@ KV entries of a device (`fate_gym.kernel.numbers`) form a list by time of use (`
 
 from __future__ import annotations
 
+import numpy as np
+
 from fate_gym.jit import Floats, inlined, kernel
 from fate_gym.kernel.numbers import (
     context_entry,
     first_context_entry,
     prefix_entry,
+    rank_of_entry,
+    rank_of_weights,
     slot_of,
-    weights_rank,
 )
 from fate_gym.kernel.schema import (
     EVICT_CONTEXT,
@@ -172,7 +175,7 @@ def make_room(
 @inlined
 def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
     """The resident model that goes first, apart from ``model``; -1 if there is none."""
-    first = weights_rank(p, d, 0)
+    first = rank_of_weights(p, d, 0)
     victim = -1
     for m in range(p.models.size):
         used = st.resident[d, m]
@@ -193,11 +196,12 @@ def _drop_by_rank(
     """Drop KV entries until ``need`` bytes fit or none is left: lowest rank first, then LRU."""
     dev = st.devices[d]
     while dev.weight_bytes + dev.kv_bytes + need > p.devices[d].memory:
-        victim = -1
+        victim, lowest = -1, np.inf
         entry = dev.oldest
         while entry >= 0:
-            if entry != own_prefix and (victim < 0 or st.keep[entry] < st.keep[victim]):
-                victim = entry
+            value = st.keep[rank_of_entry(p, entry)]
+            if entry != own_prefix and (victim < 0 or value < lowest):
+                victim, lowest = entry, value
             entry = st.newer[entry]
         if victim < 0:
             return

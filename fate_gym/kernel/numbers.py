@@ -59,7 +59,13 @@ def first_context_entry(p: ProblemArrays) -> int:
 
 
 @inlined
-def weights_rank(p: ProblemArrays, d: int, m: int) -> int:
-    """Where ``state.keep`` ranks the weights of model ``m`` on device ``d``."""
-    entries = first_context_entry(p) + p.stages.size * p.max_shards
-    return entries + d * p.models.size + m
+def rank_of_entry(p: ProblemArrays, entry: int) -> int:
+    """Where ``state.keep`` has the value of a KV entry: contexts of one stage share it."""
+    first = first_context_entry(p)
+    return entry if entry < first else first + (entry - first) // p.max_shards
+
+
+@inlined
+def rank_of_weights(p: ProblemArrays, d: int, m: int) -> int:
+    """Where ``state.keep`` has the value of the weights of model ``m`` on device ``d``."""
+    return first_context_entry(p) + p.stages.size + d * p.models.size + m

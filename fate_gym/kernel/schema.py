@@ -231,7 +231,9 @@ class StateArrays(Block):
     resident: Any = table("i8", "D", "M", text="0: absent, else the time of last use on `clock`")
     prefix_tokens: Any = table("i4", "D", "Q", text="cached tokens of a prefix")
     prefix_there: Any = table("f8", "D", "Q", unit="s", text="when the last of them is there")
-    keep: Any = table("f8", "KEEP", text="value of KV entries, then of D x M models: lowest goes")
+    keep: Any = table(
+        "f8", "KEEP", text="values: D x Q prefixes, S stages' contexts, D x M models; lowest goes"
+    )
     ready: Any = table("i4", "S", text="stage numbers; the first `ready_count` count")
     older: Any = table("i4", "KV", text="neighbour in the device's list of KV entries by use")
     newer: Any = table("i4", "KV", text="the other neighbour")
@@ -252,7 +254,7 @@ def new_state(p: ProblemArrays) -> StateArrays:
         K=k,
         F=s * p.contention,
         KV=entries,
-        KEEP=entries + d * m,
+        KEEP=d * q + s + d * m,
         EVENTS=s * (k + 1),
         LINKS=d + p.nodes + 1,
     )

@@ -375,7 +375,7 @@ def _arrays(retention: Retention) -> tuple[NDArray[Any] | None, ...]:
 
 def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
     """The state's ``keep``. Raises `IllegalActionError` for arrays that do not fit."""
-    stages, devices, models, prefixes, _, shards = compiled.shape
+    stages, devices, models, prefixes, _, _ = compiled.shape
     names = ("prefixes", "contexts", "models")
     shapes: tuple[list[tuple[int, ...]], ...] = (
         [(prefixes,), (devices, prefixes)],
@@ -392,7 +392,7 @@ def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
     return np.concatenate(
         [
             np.broadcast_to(on_prefixes, (devices, prefixes)).ravel(),
-            np.repeat(np.broadcast_to(on_contexts, stages), shards),
+            np.broadcast_to(on_contexts, stages),
             np.broadcast_to(on_models, (devices, models)).ravel(),
         ],
         dtype=np.float64,

@@ -9,6 +9,7 @@ sustains depends on the policy, the load factor does not.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
@@ -39,7 +40,7 @@ def device_seconds(problem: Problem) -> list[float]:
     docs/execution-model.md, with all weights of a mixture read and all waves full.
     """
     gpu_of = {device.id: device.gpu for device in problem.cluster.devices}
-    hosts: dict[tuple[str, tuple[str, ...] | None], dict[str, float]] = {}
+    hosts: dict[tuple[str, tuple[str, ...] | None], list[tuple[_Rates, float]]] = {}
     totals = []
     for workflow in problem.workflows:
         total = 0.0
@@ -49,41 +50,69 @@ def device_seconds(problem: Problem) -> list[float]:
             elif stage.model is not None:
                 key = (stage.model, stage.allowed_devices)
                 if key not in hosts:
+                    model = problem.model_facts[stage.model]
                     names = [gpu_of[name] for name in problem.eligible_devices(workflow, stage)]
-                    hosts[key] = {gpu: n / len(names) for gpu, n in Counter(names).items() if gpu}
+                    hosts[key] = [
+                        (_Rates.of(model, problem.gpu_facts[gpu]), count / len(names))
+                        for gpu, count in Counter(names).items()
+                        if gpu is not None
+                    ]
                 tokens = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
-                model = problem.model_facts[stage.model]
-                total += sum(
-                    share * _stage_seconds(stage, tokens, model, problem.gpu_facts[gpu])
-                    for gpu, share in hosts[key].items()
-                )
+                total += sum(share * rates.seconds(stage, tokens) for rates, share in hosts[key])
         totals.append(total)
     return totals
 
 
-def _stage_seconds(stage: Stage, inherited: int, model: Model, gpu: Gpu) -> float:
-    """Seconds of prefill and decode of all queries of a stage on one GPU, nothing cached."""
-    facts, kv = catalog.execution(), model.kv_bytes_per_token
-    peak, bandwidth = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
-    layers_s = 2.0 * model.layer_params / (gpu.mfu * peak)  # products of a token with all layers
-    head_s = 2.0 * model.head_params / (gpu.mfu * peak)  # and with the output projection
-    reading_s = model.read_bytes / (gpu.mbu * bandwidth)
-    pair_s = 4.0 * model.layers * model.attention_width / (facts.attention_mfu(gpu) * peak)
-    context_s = kv / (facts.attention_mbu(gpu) * bandwidth)
-    traffic_s = facts.traffic_bytes(model) / bandwidth
-    fixed_s, ramp = facts.layer_seconds(model), facts.mfu_ramp_tokens
+@dataclass(frozen=True)
+class _Rates:
+    """What a model costs on a GPU: seconds a token, a pair of tokens, a read of the weights."""
 
-    queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
-    tokens = prefix + queries * own
-    products = layers_s * tokens + head_s * queries
-    prefill = max(products * (1 + ramp / max(1, tokens)), reading_s)
-    prefill += pair_s * (prefix**2 / 2 + queries * own * (prefix + own / 2))
-    prefill += tokens * traffic_s + fixed_s + facts.prefill_launch_s
+    layers_s: float  # products of a token with all layers
+    head_s: float  # product with the output projection
+    reading_s: float
+    pair_s: float  # attention of a token to one other, prefill
+    context_s: float  # the same, decode
+    traffic_s: float
+    fixed_s: float  # a prefill or a step
+    launch_s: float
+    ramp: float
+    room: float  # bytes beside the weights
+    kv: float
+    most: int
 
-    context = (own + stage.output_tokens) * kv
-    room = gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes - prefix * kv
-    batch = max(1, min(facts.max_batch, queries, int(room / context) if context else 10**9))
-    step = max((layers_s + head_s) * (batch + ramp), reading_s)
-    step += batch * (prefix + own + stage.output_tokens / 2) * context_s
-    step += batch * traffic_s + fixed_s
-    return prefill + -(-queries // batch) * stage.output_tokens * step
+    @classmethod
+    def of(cls, model: Model, gpu: Gpu) -> _Rates:
+        facts = catalog.execution()
+        peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
+        flops = gpu.mfu * peak
+        width = 4.0 * model.layers * model.attention_width
+        return cls(
+            layers_s=2.0 * model.layer_params / flops,
+            head_s=2.0 * model.head_params / flops,
+            reading_s=model.read_bytes / (gpu.mbu * memory_rate),
+            pair_s=width / (facts.attention_mfu(gpu) * peak),
+            context_s=model.kv_bytes_per_token / (facts.attention_mbu(gpu) * memory_rate),
+            traffic_s=facts.traffic_bytes(model) / memory_rate,
+            fixed_s=facts.layer_seconds(model),
+            launch_s=facts.prefill_launch_s,
+            ramp=facts.mfu_ramp_tokens,
+            room=gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes,
+            kv=model.kv_bytes_per_token,
+            most=facts.max_batch,
+        )
+
+    def seconds(self, stage: Stage, inherited: int) -> float:
+        queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
+        tokens = prefix + queries * own
+        products = self.layers_s * tokens + self.head_s * queries
+        prefill = max(products * (1 + self.ramp / max(1, tokens)), self.reading_s)
+        prefill += self.pair_s * (prefix**2 / 2 + queries * own * (prefix + own / 2))
+        prefill += tokens * self.traffic_s + self.fixed_s + self.launch_s
+        context = (own + stage.output_tokens) * self.kv
+        room = self.room - prefix * self.kv
+        batch = max(1, min(self.most, queries, int(room / context) if context else 10**9))
+        waves = -(-queries // batch)
+        step = max((self.layers_s + self.head_s) * (batch + self.ramp), self.reading_s)
+        step += batch * (prefix + own + stage.output_tokens / 2) * self.context_s
+        step += batch * self.traffic_s + self.fixed_s
+        return prefill + waves * stage.output_tokens * step

@@ -47,12 +47,21 @@ def root(grid: Grid, out: Floats) -> float:
         found += point.x * point.y
     return found
 
+class Both(NamedTuple):
+    grid: Grid
+    factor: float
+
+@kernel
+def inside(both: Both) -> float:
+    """Gets its block inside a tuple."""
+    return both.grid.scale * both.factor
+
 @kernel
 def apart(x: float) -> float:
     """Has to do with none of these."""
     return 1.0 / x
 '''
-NAMES = ("leaf", "root", "apart")
+NAMES = ("leaf", "root", "inside", "apart")
 
 
 @pytest.fixture
@@ -70,6 +79,26 @@ def test_kernels_call_kernels(tmp_path: Path) -> None:
     assert out.tolist() == [3.0, 6.0, 9.0]
     assert module.leaf(grid, 1) == (6.0, 2.0)
     assert type(module.leaf(grid, 1)) is module.Point
+    assert module.inside(module.Both(grid, 1.5)) == 3.0
+
+
+def test_inlined_functions_can_be_called_from_python(tmp_path: Path) -> None:
+    module = load(tmp_path, SOURCE + "\n@inlined\ndef twice(grid: Grid, i: int) -> float:\n"
+                  "    return 2.0 * leaf(grid, i).x\n")  # fmt: skip
+    grid = module.Grid.allocate(N=1)
+    grid.cells["value"] = 5.0
+    assert module.twice(grid, 0) == 30.0
+
+
+def test_compiling_a_caller_compiles_nothing_that_it_calls(tmp_path: Path) -> None:
+    text = SOURCE + ("\n@inlined\ndef twice(grid: Grid, i: int) -> float:\n"
+                     "    return 2.0 * leaf(grid, i).x\n"
+                     "\n@kernel\ndef top(grid: Grid) -> float:\n"
+                     "    return twice(grid, 0)\n")  # fmt: skip
+    module = load(tmp_path, text)
+    module.top.compile()
+    assert "_loaded" not in vars(module.leaf)
+    assert module.top.requires == [module.leaf]
 
 
 def test_errors_come_through_calls(tmp_path: Path) -> None:
@@ -111,10 +140,10 @@ def test_division_by_zero_is_infinite(tmp_path: Path) -> None:
         # A signature: also those that call it.
         ("def leaf(grid: Grid, i: int)", "def leaf(grid: Grid, i: float)", ("leaf", "root")),
         # A schema: all who work on it.
-        ('column("f8", "a number")', 'column("f4", "a number")', ("leaf", "root")),
+        ('column("f8", "a number")', 'column("f4", "a number")', ("leaf", "root", "inside")),
         ('scale: float = scalar("f8", "a factor")',
          'scale: float = scalar("f8", "a factor")\n    more: int = scalar("i8", "new")',
-         ("leaf", "root")),
+         ("leaf", "root", "inside")),
         ("found += point.x * point.y", "found += point.x + point.y", ("root",)),
         ("return 1.0 / x", "return 2.0 / x", ("apart",)),
     ],
