@@ -35,7 +35,7 @@ from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
-from fate_gym.sim import Simulator, compile_problem
+from fate_gym.sim import PlayingPolicy, Simulator, compile_problem
 from fate_gym.workloads import (
     assign_roles,
     build_suite,
@@ -47,7 +47,6 @@ from fate_gym.workloads import (
 )
 from policies import make_policy, policy_specs
 from policies.list_scheduling.offline import OfflineScheduler, plan_workflow
-from policies.list_scheduling.policy import ListScheduler
 from policies.list_scheduling.rules import NO_PENALTY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,9 +114,9 @@ def simulator_figures() -> None:
     schedulers = {name: make_policy(name) for name in ("eft", "min_min", "heft", "heft_boosted")}
     schedulers["heft, committing all ready stages"] = make_policy("heft", lazy=False)
     for name, policy in schedulers.items():
-        assert isinstance(policy, ListScheduler)
+        assert isinstance(policy, PlayingPolicy)
 
-        def run(policy: ListScheduler = policy) -> None:
+        def run(policy: PlayingPolicy = policy) -> None:
             simulator.reset()
             policy.play(simulator)
 
@@ -408,7 +407,7 @@ def large_problem() -> None:
     simulator = Simulator(Problem.build(cluster, [Workflow(id="w", stages=stages)]))
     built = perf_counter()
     policy = make_policy("eft")
-    assert isinstance(policy, ListScheduler)
+    assert isinstance(policy, PlayingPolicy)
     policy.play(simulator)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     run = perf_counter() - built

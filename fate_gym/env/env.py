@@ -104,7 +104,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     ## Information
     `action_mask`, `invalid_action`, `time` (simulated seconds); after the last step also
     `metrics`: `makespan`, `latency_mean` (seconds), `placements`, `waits`, `invalid_actions` and,
-    with `reference`, `normalised_makespan`.
+    with `reference`, `makespan_ratio`.
 
     ## Arguments
     ```python

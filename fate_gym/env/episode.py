@@ -66,5 +66,5 @@ def episode_metrics(
         "invalid_actions": episode.invalid_steps,
     }
     if reference is not None:
-        metrics["normalised_makespan"] = makespan / reference(instance.compiled, seed)
+        metrics["makespan_ratio"] = makespan / reference(instance.compiled, seed)
     return metrics

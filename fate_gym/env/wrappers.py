@@ -102,7 +102,7 @@ class GraphObservation(
 class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Rewards in units of another policy's makespan on the same problem and noise.
 
-    With ``reward="makespan"`` an episode returns minus the normalised makespan, -1 when it is as
+    With ``reward="makespan"`` an episode returns minus the makespan ratio, -1 when it is as
     good as the reference. Illegal actions cost their penalty as it is.
 
     Args:

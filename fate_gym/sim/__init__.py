@@ -1,7 +1,14 @@
 """The simulator: what happens when a policy decides (docs/execution-model.md)."""
 
 from fate_gym.sim.compile import CompiledProblem, compile_problem
-from fate_gym.sim.policy import Assignment, Decision, Policy, Retention
+from fate_gym.sim.policy import (
+    Assignment,
+    CountingPolicy,
+    Decision,
+    PlayingPolicy,
+    Policy,
+    Retention,
+)
 from fate_gym.sim.simulator import Simulator
 from fate_gym.sim.trace import Trace
 from fate_gym.sim.view import DecisionView
@@ -9,8 +16,10 @@ from fate_gym.sim.view import DecisionView
 __all__ = [
     "Assignment",
     "CompiledProblem",
+    "CountingPolicy",
     "Decision",
     "DecisionView",
+    "PlayingPolicy",
     "Policy",
     "Retention",
     "Simulator",

@@ -121,7 +121,7 @@ def test_rewards_of_a_reference() -> None:
         *_, ended, _, info = own.step(legal_action(own.action_masks(), rng))
         if ended:
             break
-    assert info["metrics"]["normalised_makespan"] == pytest.approx(ratio)
+    assert info["metrics"]["makespan_ratio"] == pytest.approx(ratio)
 
 
 def test_normalize_reward_of_gymnasium() -> None:
