@@ -164,7 +164,7 @@ class KernelFunction:
 
     def _content(self) -> Iterator[str]:
         """What the machine code depends on, apart from platform and signature."""
-        yield from _code(self.function.__code__)
+        yield from _code(self.function.__code__, self.function.__doc__)
         for name, value in sorted(_references(self.function).items()):
             yield name
             yield from _value(value, self.name)
@@ -189,11 +189,15 @@ def _references(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: known[name] for name in names if name in known}
 
 
-def _code(code: CodeType) -> Iterator[str]:
+def _code(code: CodeType, doc: str | None = None) -> Iterator[str]:
     """The code without line numbers and docstring: editing a comment compiles nothing."""
     yield code.co_code.hex()
     yield repr((code.co_names, code.co_varnames, code.co_argcount))
-    yield repr([c for c in code.co_consts[1:] if not isinstance(c, CodeType)])
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _code(one)
+        elif one != doc:
+            yield repr(one)
 
 
 def _value(value: Any, user: str) -> Iterator[str]:
