@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fate_gym import catalog
 from fate_gym.lab.cost_fit.constants import UNSEEN, Constants, rates_of
 from fate_gym.lab.cost_fit.fit import TRAIN_MODELS
 from fate_gym.lab.cost_fit.formulas import (
@@ -19,14 +18,13 @@ from fate_gym.lab.cost_fit.formulas import (
     within_bandwidth,
 )
 from fate_gym.lab.cost_fit.measured import (
-    ENGINE_SHAPES,
     GPUS,
     SHAPES,
     SYSTEMS,
     Tables,
     engine_models,
 )
-from fate_gym.lab.cost_fit.serving import Serving
+from fate_gym.lab.cost_fit.serving.benchmark import benchmark, means
 
 ATTENTION_OF = {
     "Llama-2-7b-hf": "llama-2-7b tp1",
@@ -41,7 +39,8 @@ def compare(tables: Tables, constants: Constants) -> Frame:
 
     ``size`` is the tokens of a layer's batch (its queries in decode) or the clients of an engine,
     ``prompt`` and ``output`` are an engine's tokens a request. ``layer`` is a transformer layer:
-    linear part and attention, as far as measured. ``engine`` is a whole engine in a closed loop.
+    linear part and attention, as far as measured. ``engine`` is a whole engine in a closed loop,
+    ``engine, KV full`` one whose memory does not hold the KV of all its clients.
     ``split``: ``train``, ``test``, or ``unseen``: a GPU without fit.
     """
     parts = [
@@ -120,26 +119,23 @@ def _rows(table: Frame, phase: str, measured: Any, predicted: Column) -> Frame:
 
 
 def _engine_rows(engine: Frame, constants: Constants) -> Frame:
-    """Two comparisons a run of an engine under a closed loop of c clients.
+    """Three comparisons a run of an engine: time to first token, a token, and a request.
 
-    ``request``: the seconds of a request (time to first token, and every other token). In a closed
-    loop the engine serves c requests in that time, one after another or together: it is the time of
-    a shard of c queries. ``decode``: seconds a token, which is a step of the batch and what the
-    prefills of the others take away from it.
+    Measured seconds of a request are those to its first token and of every other token.
     """
     rows = []
     names = engine_models(engine)
     for row, model in zip(engine.itertuples(index=False), names, strict=True):
-        gpu = SYSTEMS[row.system]
-        precision = "fp8" if row.precision == "fp8" else "bf16"
-        serving = Serving(ENGINE_SHAPES[model], catalog.gpu(GPUS[gpu]), constants, gpu, precision)
-        clients, prompt, output = int(row.concurrency), int(row.isl), int(row.osl)
+        run = benchmark(row, model, constants)
+        predicted = means(run.run())
         tpot, ttft = row.silicon_tpot_ms / 1e3, row.silicon_ttft_ms / 1e3
-        about = (GPUS[gpu], model, row.backend, precision, clients, prompt, output)
-        token = serving.token_seconds(clients, prompt, output)
-        request = serving.request_seconds(clients, prompt, output)
-        rows.append((*about, "decode", tpot, token))
-        rows.append((*about, "request", ttft + (output - 1) * tpot, request))
-    about_columns = ["gpu", "model", "engine", "precision", "size", "prompt", "output"]
-    table = pd.DataFrame(rows, columns=[*about_columns, "phase", "measured_s", "predicted_s"])
-    return table.assign(level="engine", split="test")
+        level = "engine" if run.fits else "engine, KV full"
+        precision = "fp8" if row.precision == "fp8" else "bf16"
+        sizes = (run.clients, int(row.isl), int(row.osl))
+        about = (GPUS[SYSTEMS[row.system]], model, level, row.backend, precision, *sizes)
+        rows.append((*about, "ttft", ttft, predicted.ttft))
+        rows.append((*about, "tpot", tpot, predicted.tpot))
+        rows.append((*about, "request", ttft + (run.output - 1) * tpot, predicted.request))
+    columns = ["gpu", "model", "level", "engine", "precision", "size", "prompt", "output"]
+    table = pd.DataFrame(rows, columns=[*columns, "phase", "measured_s", "predicted_s"])
+    return table.assign(split="test")

@@ -23,7 +23,7 @@ from fate_gym.lab.cost_fit.errors import PAGE, error_markdown, error_table, writ
 from fate_gym.lab.cost_fit.fit import TRAIN_MODELS, TRAIN_SHAPES, fit
 from fate_gym.lab.cost_fit.formulas import within_bandwidth
 from fate_gym.lab.cost_fit.predictions import compare
-from fate_gym.lab.cost_fit.serving import Serving
+from fate_gym.lab.cost_fit.serving.costs import iteration_cost
 from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import compile_problem
 
@@ -105,22 +105,21 @@ def test_the_simulator_computes_what_was_fitted(
     cluster = Cluster(id="one", devices=(Device(id="d", gpu=name),))
     compiled = compile_problem(Problem.build(cluster, [Workflow(id="w", stages=(stage,))]))
     shape = measured.ENGINE_SHAPES["Llama-3.1-8B"]
-    constants = catalogue_constants()
-    serving = Serving(shape, catalog.gpu(name), constants, gpu, "bf16")
-    launch = catalog.execution().prefill_launch_s
-    expected = serving.request_seconds(queries, prompt, output) + launch
+    cost = iteration_cost(shape, gpu, catalogue_constants())
+    prefill = cost.seconds(queries * prompt, queries, queries * prompt * prompt / 2, 0.0)
+    step = cost.seconds(queries, queries, 0.0, queries * (prompt + output / 2))
+    expected = catalog.execution().prefill_launch_s + prefill + output * step
     # The shape counts the weights of GEMMs alone, the catalogue rounds the model's card.
     assert compiled.clean_seconds[0, 0] == pytest.approx(expected, rel=0.01)
 
 
-def test_engines_that_wait_for_memory_take_more_waves() -> None:
-    shape = measured.ENGINE_SHAPES["Qwen3-32B"]
-    constants = catalogue_constants()
-    serving = Serving(shape, catalog.gpu("H100-SXM"), constants, "h100", "bf16")
-    batch = serving.batch(64, 2000, 100)
-    assert 1 <= batch < 64
-    one, two = (serving.request_seconds(n, 2000, 100) for n in (batch, batch + 1))
-    assert two - one > 100 * serving.step(1, 2000) * 0.9
+def test_engines_of_which_16_bit_models_fit_take_as_long_as_computed() -> None:
+    table = pd.read_csv(ERRORS, keep_default_na=False)
+    requests = table[(table.level == "engine") & (table.phase == "request")]
+    full = requests[requests.precision == "bf16"]
+    assert full.median_abs_error.max() <= 0.03
+    assert full.p90_abs_error.max() <= 0.11
+    assert len(requests) == 6
 
 
 def test_cached_data_are_left_out(tables: measured.Tables) -> None:
