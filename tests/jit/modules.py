@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import sys
 from pathlib import Path
@@ -24,10 +23,7 @@ def load(folder: Path, text: str, name: str | None = None) -> ModuleType:
     name = name or f"jit_case_{next(_numbers)}"
     path = folder / f"{name}.py"
     path.write_text(HEADER + text, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    module = sys.modules[name] = ModuleType(name)
+    # Not imported: byte code that is kept would outlive an edit within the same second.
+    exec(compile(HEADER + text, str(path), "exec"), vars(module))
     return module

@@ -224,7 +224,7 @@ class Training:
             agent=config.agent.name,
             network=config.agent.network,
             env=config.options,
-            sizes=Sizes(**vars(self._limits)),
+            sizes=Sizes(**self._limits._asdict()),
             values="q" if self._learner.is_dqn else "logits",
             training={"title": config.title, "config_hash": config.hash}
             | plain
