@@ -87,11 +87,8 @@ def _announced(count: int, workers: int, quiet: bool) -> Iterator[None]:
     start = perf_counter()
     if not quiet:
         seconds = max(1, round(count * _SECONDS_EACH / workers))
-        print(
-            f"fate-gym: compiling {count} functions for this CPU, about {seconds} s; "
-            f"only once, they are kept in {STORE.directory} ...",
-            end="", file=sys.stderr, flush=True,
-        )  # fmt: skip
+        what = f"fate-gym: compiling {count} functions for this CPU, about {seconds} s"
+        print(f"{what}; {STORE.lasts} ...", end="", file=sys.stderr, flush=True)
     yield
     if not quiet:
         print(f" done in {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

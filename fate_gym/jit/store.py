@@ -68,6 +68,16 @@ class Store:
         self.directory = default_directory() if directory is None else directory
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def lasts(self) -> str:
+        """How long what is compiled is kept, for the user."""
+        if self._temporary is None:
+            return f"only once, they are kept in {self.directory}"
+        return (
+            f"for this process alone, since {default_directory()} cannot be written: set "
+            "FATE_GYM_CACHE to a directory that can"
+        )
+
     def path(self, function: KernelFunction) -> Path:
         """The file of a function."""
         return self.directory / f"{function.name}-{function.digest}.bin"

@@ -92,6 +92,7 @@ def test_a_store_that_cannot_be_written_lasts_as_long_as_the_process(
     out, said = _run(script, _environment(tmp_path, Path(where)))
     assert float(out) == TOP
     assert "compiling 8 functions" in said
+    assert f"for this process alone, since {where} cannot be written: set FATE_GYM_CACHE" in said
 
 
 def test_a_store_that_is_full_is_left_alone(
