@@ -38,7 +38,7 @@ def prepare(function: KernelFunction) -> None:
         build(REGISTRY)
 
 
-def build(functions: list[KernelFunction], *, quiet: bool = False) -> int:
+def build(functions: list[KernelFunction]) -> int:
     """Compile what is missing of some functions; returns how many that were."""
     STORE.make_writable()
     with _locked():
@@ -46,7 +46,7 @@ def build(functions: list[KernelFunction], *, quiet: bool = False) -> int:
         wanted = missing(functions)
         if wanted:
             workers = max(1, min(_cores(), len(wanted) // _FEW))
-            with _announced(len(wanted), workers, quiet):
+            with _announced(len(wanted), workers):
                 _compile(wanted, workers)
     return len(wanted)
 
@@ -83,15 +83,13 @@ def _locked() -> Iterator[None]:
 
 
 @contextmanager
-def _announced(count: int, workers: int, quiet: bool) -> Iterator[None]:
+def _announced(count: int, workers: int) -> Iterator[None]:
     start = perf_counter()
-    if not quiet:
-        seconds = max(1, round(count * _SECONDS_EACH / workers))
-        what = f"fate-gym: compiling {count} functions for this CPU, about {seconds} s"
-        print(f"{what}; {STORE.lasts} ...", end="", file=sys.stderr, flush=True)
+    seconds = max(1, round(count * _SECONDS_EACH / workers))
+    what = f"fate-gym: compiling {count} functions for this CPU, about {seconds} s"
+    print(f"{what}; {STORE.lasts} ...", end="", file=sys.stderr, flush=True)
     yield
-    if not quiet:
-        print(f" done in {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    print(f" done in {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def _compile(functions: list[KernelFunction], workers: int) -> None:

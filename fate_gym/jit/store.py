@@ -14,6 +14,7 @@ import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import llvmlite
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fate_gym.jit.function import KernelFunction
 
 _CHECKSUM = 32
+_KEPT_S = 90 * 24 * 3600.0
+"""How long a version of a function is kept at least."""
 
 
 def default_directory() -> Path:
@@ -105,11 +108,18 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(hashlib.sha256(data).digest() + data)
             part.replace(path)
+            self._drop_old(function)
         except OSError:
             with suppress(OSError):
                 part.unlink()
             return False
         return True
+
+    def _drop_old(self, function: KernelFunction) -> None:
+        """Other versions of a function, which nobody has compiled for a while."""
+        for other in self.directory.glob(f"{function.name}-*.bin"):
+            if time() - other.stat().st_mtime > _KEPT_S:
+                other.unlink(missing_ok=True)
 
     def make_writable(self) -> None:
         """Move to a directory of the process's own if this one cannot be written."""

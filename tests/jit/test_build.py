@@ -85,6 +85,18 @@ def test_a_file_that_is_cut_is_none(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_versions_of_long_ago_are_dropped(tmp_path: Path) -> None:
+    store, kept = Store(tmp_path), []
+    for number in range(3):
+        text = f"@kernel\ndef f(x: float) -> float:\n    return x + {number}.0\n"
+        module = load(tmp_path, text, "jit_version")
+        store.write(module.f, module.f.compile())
+        kept.append(store.path(module.f))
+        if number == 0:
+            os.utime(kept[0], (0.0, 0.0))
+    assert [path.exists() for path in kept] == [False, True, True]
+
+
 @pytest.mark.parametrize("where", ["/proc/none", "/dev/full"])
 def test_a_store_that_cannot_be_written_lasts_as_long_as_the_process(
     tmp_path: Path, script: list[str], where: str
