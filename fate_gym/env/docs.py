@@ -14,10 +14,10 @@ from pathlib import Path
 
 from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, Group
+from fate_gym.kernel.docs import renewed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "environment.md"
 BEGIN = "<!-- begin: the docstring of WorkflowSchedulingEnv, by python -m fate_gym.env.docs -->"
-END = "<!-- end -->"
 
 _SCALINGS = """\
 M is ``max_models``. Scalings: a *flag* is 0 or 1; a *share* lies in [0, 1] by itself; *half at c*
@@ -57,9 +57,7 @@ def generated() -> str:
 
 def page(text: str) -> str:
     """The page with its generated part brought up to date."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{generated()}\n\n{END}{after}"
+    return renewed(text, BEGIN, generated())
 
 
 def main() -> int:

@@ -58,11 +58,16 @@ def _table(owner: type[Block] | type[Row]) -> str:
     return "\n".join(lines)
 
 
+def renewed(text: str, begin: str, part: str) -> str:
+    """A page with another part between the marker ``begin`` and `END`."""
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(END)
+    return f"{before}{begin}\n\n{part}\n\n{END}{after}"
+
+
 def page(text: str) -> str:
     """The page with its generated part brought up to date."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{generated()}\n\n{END}{after}"
+    return renewed(text, BEGIN, generated())
 
 
 def main() -> int:
