@@ -207,8 +207,9 @@ def _value(value: Any, user: str) -> Iterator[str]:
             yield from value._content()
     elif isinstance(value, type) and issubclass(value, Block | Row):
         yield layout(value)
-    elif isinstance(value, type) and issubclass(value, tuple):
-        yield repr((value.__qualname__, sorted(value.__annotations__.items())))
+    elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
+        named: Any = value
+        yield repr((named.__qualname__, named.__annotations__, named._field_defaults))
     elif isinstance(value, bool | int | float | str | tuple | np.generic | None):
         yield repr(value)
     elif isinstance(value, np.ndarray):
@@ -230,10 +231,11 @@ def layout(owner: type[Block] | type[Row]) -> str:
 
 
 def _layouts(sig: Any) -> Iterator[str]:
-    """The layouts of all blocks that a signature passes, those inside tuples included."""
+    """What the types of a signature do not show: layouts of blocks, names of a tuple's fields."""
     kinds = [sig.return_type, *sig.args]
     for kind in kinds:
         if isinstance(kind, types.BaseTuple):
+            yield repr(getattr(kind, "fields", ()))
             kinds += kind.types
         elif isinstance(kind, BlockType):
             yield layout(kind.block)

@@ -139,6 +139,8 @@ def test_division_by_zero_is_infinite(tmp_path: Path) -> None:
         ("FACTOR = 3.0", "FACTOR = 4.0", ("leaf",)),
         # A signature: also those that call it.
         ("def leaf(grid: Grid, i: int)", "def leaf(grid: Grid, i: float)", ("leaf", "root")),
+        # The order of what a tuple holds, which its type does not show: who makes and who reads it.
+        ("    x: float\n    y: float", "    y: float\n    x: float", ("leaf", "root")),
         # A schema: all who work on it.
         ('column("f8", "a number")', 'column("f4", "a number")', ("leaf", "root", "inside")),
         ('scale: float = scalar("f8", "a factor")',
