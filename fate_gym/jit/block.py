@@ -12,7 +12,6 @@ returned to Python, and the caller keeps the block alive.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -48,6 +47,11 @@ class Field:
     unit: str
     text: str
     scalar: bool = False
+
+    @property
+    def dimensions(self) -> str:
+        """Its shape by the names of sizes; empty for a single value."""
+        return f"({', '.join(map(str, self.shape))})" if self.shape else ""
 
 
 def column(dtype: str, text: str, unit: str = "") -> Any:
@@ -170,13 +174,6 @@ class Block(metaclass=_BlockClass):
 
     def __reduce__(self) -> tuple[type[Self], tuple[Buffer]]:
         return type(self), (self.buffer,)
-
-    @classmethod
-    def describe(cls) -> Iterator[tuple[str, str, str, str]]:
-        """Name, shape, unit and text of every field."""
-        for name, field in cls.fields.items():
-            shape = "" if field.scalar else f"({', '.join(map(str, field.shape))})"
-            yield name, shape, field.unit, field.text
 
 
 def _property(name: str) -> property:

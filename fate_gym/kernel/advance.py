@@ -8,7 +8,7 @@ from fate_gym.jit import clear_block, inlined, kernel
 from fate_gym.kernel.draws import change_after, choice_draw
 from fate_gym.kernel.events import pop
 from fate_gym.kernel.failure import change_devices, end_of_survivor
-from fate_gym.kernel.numbers import event_of, slot_number
+from fate_gym.kernel.numbers import event_of, next_in_queue, slot_number, slot_of
 from fate_gym.kernel.ready import awaits_nothing, become_ready
 from fate_gym.kernel.schema import (
     DONE,
@@ -110,17 +110,17 @@ def _shard_end(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int
     slot = st.slots[s, k]
     dev = st.devices[slot.device]
     dev.backlog -= slot.busy
-    shards = p.max_shards
     number = slot_number(p, s, k)
     ahead = dev.queue_head
     if ahead == number or ahead < 0:  # no queue: a state with parts blotted out
         dev.queue_head = slot.next
     else:
         # One that takes no time can be over before those ahead of it, of the same moment.
-        while ahead >= 0 and st.slots[ahead // shards, ahead % shards].next != number:
-            ahead = st.slots[ahead // shards, ahead % shards].next
+        while ahead >= 0 and next_in_queue(p, st, ahead) != number:
+            ahead = next_in_queue(p, st, ahead)
         if ahead >= 0:
-            st.slots[ahead // shards, ahead % shards].next = slot.next
+            before, i = slot_of(p, ahead)
+            st.slots[before, i].next = slot.next
         if dev.queue_tail == number:
             dev.queue_tail = ahead
     if dev.queue_head < 0:

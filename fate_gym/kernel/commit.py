@@ -41,7 +41,7 @@ from fate_gym.kernel.schema import (
     ProblemArrays,
     StateArrays,
 )
-from fate_gym.kernel.transfer import add_link_seconds, clear_links, shared_fetch
+from fate_gym.kernel.transfer import add_link_seconds, clear_links, over_link, shared_fetch
 
 NOBODY = -1
 """In place of a device that sends a prefix."""
@@ -190,9 +190,7 @@ def _book(
     d = slot.device
     if copied > 0.0:
         size = copied * p.models[p.stages[s].model].kv
-        st.link_seconds[p.link[source, d]] = (
-            p.link_latency[source, d] + size / p.link_bandwidth[source, d]
-        )
+        st.link_seconds[p.link[source, d]] = over_link(p, source, d, size)
         planned = max(planned, prefix_estimate(p, st, s, source))
     add_link_seconds(p, st, s, d, slot.queries / p.stages[s].queries)
     fetch = st.fetches[s, k]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fate_gym.jit import Floats, Ints, inlined, kernel
+from fate_gym.kernel.numbers import slot_of
 from fate_gym.kernel.schema import (
     FIXED_STAGE,
     VANISHED,
@@ -21,7 +22,7 @@ from fate_gym.kernel.schema import (
     Stage,
     StateArrays,
 )
-from fate_gym.kernel.transfer import prefix_and_parents_seconds, transfer_seconds
+from fate_gym.kernel.transfer import over_link, prefix_and_parents_seconds, transfer_seconds
 
 
 class Cost(NamedTuple):
@@ -205,8 +206,8 @@ def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
         return max(now, dev.drains_at)
     if dev.queue_head < 0:
         return max(now, dev.drains_at)
-    shards = p.max_shards
-    running = st.slots[dev.queue_head // shards, dev.queue_head % shards]
+    s, k = slot_of(p, dev.queue_head)
+    running = st.slots[s, k]
     return max(now, running.start + running.busy) + (dev.backlog - running.busy)
 
 
@@ -298,7 +299,7 @@ def _migrated(
         return cost
     size = copied * p.models[stage.model].kv
     turn = max(cost.turn, there)
-    seconds = p.link_latency[source, d] + size / p.link_bandwidth[source, d]
+    seconds = over_link(p, source, d, size)
     share = n / stage.queries
     if p.eager:
         transfer, moved = transfer_seconds(p, st, s, d, share, turn)

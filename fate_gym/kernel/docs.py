@@ -53,8 +53,7 @@ def _table(owner: type[Block] | type[Row]) -> str:
     named = {row.dtype: row.__name__ for row in SHOWN if issubclass(row, Row)}
     for name, field in owner.fields.items():
         kind = named.get(field.dtype, field.dtype.name)
-        shape = f"({', '.join(map(str, field.shape))})" if field.shape else ""
-        lines.append(f"| `{name}` | {kind} | {shape} | {field.unit} | {field.text} |")
+        lines.append(f"| `{name}` | {kind} | {field.dimensions} | {field.unit} | {field.text} |")
     return "\n".join(lines)
 
 

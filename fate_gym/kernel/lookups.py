@@ -15,7 +15,7 @@ from fate_gym.kernel.cost import (
     whole_cost,
 )
 from fate_gym.kernel.draws import choice_draw
-from fate_gym.kernel.numbers import slot_of
+from fate_gym.kernel.numbers import next_in_queue
 from fate_gym.kernel.schema import (
     DONE,
     TOOL_STAGE,
@@ -40,8 +40,7 @@ def outstanding(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
         number = st.devices[d].queue_head
         while number >= 0:
             out[d] += 1
-            s, k = slot_of(p, number)
-            number = st.slots[s, k].next
+            number = next_in_queue(p, st, number)
 
 
 @kernel

@@ -7,7 +7,7 @@ KV entries: d Q + q for the prefix q on device d, then D Q + slot number for a s
 from __future__ import annotations
 
 from fate_gym.jit import inlined
-from fate_gym.kernel.schema import ProblemArrays
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 
 @inlined
@@ -20,6 +20,13 @@ def slot_number(p: ProblemArrays, s: int, k: int) -> int:
 def slot_of(p: ProblemArrays, number: int) -> tuple[int, int]:
     """Stage and shard of a slot number."""
     return number // p.max_shards, number % p.max_shards
+
+
+@inlined
+def next_in_queue(p: ProblemArrays, st: StateArrays, number: int) -> int:
+    """The slot number behind another in its device's queue, -1: it is the last."""
+    s, k = slot_of(p, number)
+    return st.slots[s, k].next
 
 
 @inlined

@@ -12,10 +12,23 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.numbers import slot_of
 from fate_gym.kernel.schema import TOOL_STAGE, VANISHED, ProblemArrays, StateArrays
 
 GRAZE = 1e-9
 """Seconds by which fetches may overlap: rounding must not decide whether a gap is wide enough."""
+
+
+@inlined
+def over_link(p: ProblemArrays, a: int, d: int, size: float) -> float:
+    """Seconds for ``size`` bytes from device ``a`` to device ``d``."""
+    return p.link_latency[a, d] + size / p.link_bandwidth[a, d]
+
+
+@inlined
+def over_host(p: ProblemArrays, d: int, size: float) -> float:
+    """Seconds for ``size`` bytes between device ``d`` and its host."""
+    return p.link_latency[d, d] + size / p.devices[d].host_bandwidth
 
 
 @inlined
@@ -100,7 +113,7 @@ def add_link_seconds(
                 continue
             size = edge.bytes * share
             moved += size
-            st.link_seconds[host] += p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            st.link_seconds[host] += over_host(p, d, size)
             seconds = max(seconds, st.link_seconds[host])
             continue
         for k in range(st.stages[edge.parent].shards):
@@ -112,10 +125,10 @@ def add_link_seconds(
             if slot.device == d:
                 # The device has failed since: what it had put out comes back from the host.
                 link = host
-                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                delay = over_host(p, d, size)
             else:
                 link = p.link[slot.device, d]
-                delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+                delay = over_link(p, slot.device, d, size)
             st.link_seconds[link] += delay
             seconds = max(seconds, st.link_seconds[link])
     return seconds, moved
@@ -150,9 +163,9 @@ def _eager_transfer(
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size
             if slot.device == d:
-                delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+                delay = over_host(p, d, size)
             else:
-                delay = p.link_latency[slot.device, d] + size / p.link_bandwidth[slot.device, d]
+                delay = over_link(p, slot.device, d, size)
             there = max(there, end + delay)
     return there - turn, moved
 
@@ -175,7 +188,7 @@ def tool_transfer_seconds(p: ProblemArrays, st: StateArrays, s: int) -> tuple[fl
             d = slot.device
             size = edge.bytes * slot.queries / parent.queries
             moved += size
-            delay = p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+            delay = over_host(p, d, size)
             if p.eager:
                 seconds = max(seconds, st.stages[edge.parent].end + delay - st.now)
             else:
@@ -223,12 +236,11 @@ def _clear_from(
     p: ProblemArrays, st: StateArrays, receiver: int, senders: int, start: float, length: float
 ) -> float:
     """The end of what is booked and in the way of a fetch; ``start`` if nothing is."""
-    shards = p.max_shards
     clear = start
     for e in range(p.devices.size):
         number = st.devices[e].queue_head
         while number >= 0:
-            s, k = number // shards, number % shards
+            s, k = slot_of(p, number)
             fetch = st.fetches[s, k]
             meets = p.devices[e].node == receiver or (fetch.senders & senders) != 0
             if (

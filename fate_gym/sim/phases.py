@@ -37,11 +37,12 @@ def phases(rows: Any, on_host: Any) -> Phases:
         rows: columns of `fate_gym.kernel.schema.ShardRow`, by name.
         on_host: (R,) which shards are tools: their noise is on their own seconds alone.
     """
-    noise, start, end = (np.asarray(rows[name], np.float64) for name in ("noise", "start", "end"))
-    loaded = start + rows["load_s"] * noise
-    moved = start + rows["transfer_s"] * np.where(on_host, 1.0, noise)
+    names = ("noise", "start", "load_s", "transfer_s", "prefill_s", "end")
+    noise, start, load, transfer, prefill, end = (np.asarray(rows[n], np.float64) for n in names)
+    loaded = start + load * noise
+    moved = start + transfer * np.where(on_host, 1.0, noise)
     begin = np.maximum(loaded, moved)
-    prefilled = begin + rows["prefill_s"] * noise
+    prefilled = begin + prefill * noise
     times = Phases(start, loaded, moved, begin, prefilled, end)
     return Phases(*(np.minimum(time, end) for time in times))
 

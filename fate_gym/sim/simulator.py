@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -25,7 +25,6 @@ from fate_gym.kernel.schema import (
     READY,
     VANISHED,
     LogArrays,
-    ProblemArrays,
     StateArrays,
     new_log,
     new_state,
@@ -251,15 +250,6 @@ class Simulator:
             else:
                 self.retain(one)
         return placed
-
-    def play(self, schedule: Callable[[ProblemArrays, StateArrays, LogArrays], float]) -> float:
-        """Let compiled code play the rest of the run; returns the last end.
-
-        Args:
-            schedule: called with the problem, the live state and the log. Each commit it makes
-                must be legal: nothing checks.
-        """
-        return schedule(self.compiled.arrays, self.state, self.log)
 
     def trace(self, policy: str = "", counters: dict[str, float] | None = None) -> Trace:
         """What has happened so far; complete when `done`."""

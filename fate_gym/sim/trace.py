@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import HOST
 from fate_gym.problem import Problem
-from fate_gym.sim.phases import phases
+from fate_gym.sim.phases import Phases, phases
 from fate_gym.sim.policy import Retention
 
 Floats = NDArray[np.float64]
@@ -94,7 +94,8 @@ class Trace:
         events: list[dict[str, Any]] = []
         host = len(self.device_ids)
         lanes: list[int] = []
-        for shard in self.shards:
+        spans = np.column_stack(phases(self.shards, self.shards["device"] == HOST))
+        for shard, times in zip(self.shards, spans.tolist(), strict=True):
             tid = int(shard["device"])
             if shard["device"] == HOST:
                 start, end = _nanoseconds(shard["start"]), _nanoseconds(shard["end"])
@@ -102,7 +103,7 @@ class Trace:
                 lane = next(free, len(lanes))
                 lanes[lane : lane + 1] = [end]
                 tid = host + lane
-            events.extend(self._slices(shard, tid))
+            events.extend(self._slices(shard, Phases(*times), tid))
         for outage in self.outages:
             # It may last beyond the run.
             until = min(float(outage["up"]), float(self.stage_end.max()))
@@ -114,9 +115,9 @@ class Trace:
         ]
         return {"traceEvents": names + events, "displayTimeUnit": "ms"}
 
-    def _slices(self, shard: Any, tid: int) -> list[dict[str, Any]]:
+    def _slices(self, shard: Any, times: Phases, tid: int) -> list[dict[str, Any]]:
         workflow, stage = self.stage_ids[shard["stage"]]
-        start, loaded, moved, begin, prefilled, end = phases(shard, shard["device"] == HOST)
+        start, loaded, moved, begin, prefilled, end = times
         spans = [
             ("load", start, loaded),
             ("transfer", start, moved),

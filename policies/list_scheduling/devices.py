@@ -18,7 +18,7 @@ from fate_gym.kernel.cost import (
 )
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import FIXED_STAGE, TOOL_STAGE, ProblemArrays, StateArrays
-from fate_gym.kernel.transfer import transfer_seconds
+from fate_gym.kernel.transfer import over_link, transfer_seconds
 from policies.list_scheduling.rules import STATE, STRICT, Rules
 
 
@@ -148,7 +148,7 @@ def _child_end(
     others = children.others[i, q]
     transfer = 0.0
     if edge.bytes > 0.0 and q != d:
-        transfer = p.link_latency[d, q] + edge.bytes / p.link_bandwidth[d, q]
+        transfer = over_link(p, d, q, edge.bytes)
     if p.eager:
         return max(free, end + transfer, st.now + others) + seconds
     return max(free, end) + max(transfer, others) + seconds

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import Block, FloatMatrix, Floats, Ints, inlined, kernel, scalar, table
 from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
+from fate_gym.kernel.transfer import over_host, over_link
 from policies.base import Assignment, DecisionView
 from policies.list_scheduling.plan_queues import PlanQueues
 from policies.list_scheduling.rules import NO_PENALTY
@@ -201,12 +202,12 @@ def _data_ready(p: ProblemArrays, plan: OfflinePlan, s: int, d: int) -> float:
         source = plan.device[edge.parent]
         if edge.bytes > 0.0 and source != d:
             if source < 0:
-                there += p.link_latency[d, d] + edge.bytes / p.devices[d].host_bandwidth
+                there += over_host(p, d, edge.bytes)
             elif d < 0:
                 there += p.link_latency[source, source]
                 there += edge.bytes / p.devices[source].host_bandwidth
             else:
-                there += p.link_latency[source, d] + edge.bytes / p.link_bandwidth[source, d]
+                there += over_link(p, source, d, edge.bytes)
         ready = max(ready, there)
     return ready
 

@@ -150,7 +150,7 @@ def test_a_size_that_is_not_given_is_named() -> None:
 
 
 def test_the_schema_says_what_every_field_is() -> None:
-    described = {name: (shape, unit, text) for name, shape, unit, text in Case.describe()}
+    described = {name: (f.dimensions, f.unit, f.text) for name, f in Case.fields.items()}
     assert described["time"] == ("", "s", "simulated")
     assert described["grid"] == ("(N, M)", "", "a matrix")
     assert Item.fields["large"].unit == "s"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from fate_gym.lab.jobs.schedules import Schedule, read_schedules
 from fate_gym.lab.report.compute import Report
 from fate_gym.sim.phases import phases
@@ -44,7 +46,8 @@ def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
     device = {name: number for number, name in enumerate(schedule.devices)}
     # The host, on which tools run, is not drawn.
     rows = [row for row in schedule.shards if row["device"] in device]
-    spans = [phases(row, False) for row in rows]
+    names = ["start", "load_s", "transfer_s", "prefill_s", "noise", "end"]
+    spans = phases(pd.DataFrame(rows, columns=names), False)
     models, stages = entry["models"], entry["stages"]
     return {
         "makespan": schedule.end,
@@ -52,8 +55,8 @@ def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
         "model": [models.setdefault(row["model"], len(models)) for row in rows],
         "stage": [stages.setdefault(row["stage"], len(stages)) for row in rows],
         "start": [row["start"] for row in rows],
-        "load": [float(one.loaded - one.start) for one in spans],
-        "move": [float(one.moved - one.start) for one in spans],
-        "fill": [float(one.prefilled - one.begin) for one in spans],
+        "load": (spans.loaded - spans.start).tolist(),
+        "move": (spans.moved - spans.start).tolist(),
+        "fill": (spans.prefilled - spans.begin).tolist(),
         "end": [row["end"] for row in rows],
     }
