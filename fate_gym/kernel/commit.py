@@ -135,6 +135,7 @@ def _commit_shard(
         log.shards[row].queries = n
         log.shards[row].noise = noise
         log.shards[row].length = length
+        log.shards[row].first = cost.turn + (busy - cost.decode) * noise
         log.shards[row].end = end
         if cost.copied > 0.0:
             log.shards[row].source = source

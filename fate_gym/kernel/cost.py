@@ -87,6 +87,26 @@ def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
 
 
 @inlined
+def between_seconds(device: Device, model: Model, tokens: float) -> float:
+    """Seconds between the matrix products of a pass over ``tokens`` tokens, but for fixed times."""
+    seconds = tokens * model.traffic / device.memory_rate
+    if device.reduce_bandwidth > 0.0:
+        seconds += model.reduces * device.reduce_s
+        seconds += tokens * model.reduce_bytes / device.reduce_bandwidth
+    return float(seconds)
+
+
+@inlined
+def linear_seconds(
+    p: ProblemArrays, device: Device, model: Model, tokens: float, logits: float
+) -> float:
+    """Seconds of the matrix products with weights, for ``tokens`` > 0 and ``logits`` of them."""
+    flops = 2.0 * (model.active + model.head * logits / tokens)
+    seconds = flops * (tokens + p.ramp_tokens) / device.flops
+    return max(seconds, _weights_seconds(device, model, tokens))
+
+
+@inlined
 def step_seconds(p: ProblemArrays, stage: Stage, device: Device, model: Model, batch: int) -> float:
     """Seconds of one decode step of ``batch`` queries."""
     prompt = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
@@ -94,8 +114,7 @@ def step_seconds(p: ProblemArrays, stage: Stage, device: Device, model: Model, b
     linear = 2.0 * (model.active + model.head) * (batch + p.ramp_tokens) / device.flops
     linear = max(linear, _weights_seconds(device, model, float(batch)))
     attention = batch * context * model.kv / device.attention_bandwidth
-    between = batch * model.traffic / device.memory_rate
-    return linear + attention + between + model.layers_s
+    return linear + attention + between_seconds(device, model, float(batch)) + model.layers_s
 
 
 @kernel
@@ -129,14 +148,14 @@ def prefill_seconds(
     prompt = stage.prompt_tokens + stage.inherited_tokens
     own = prompt - context_hit
     tokens = prefix + n * own
-    seconds = _weights_seconds(device, model, tokens)
     if tokens > 0.0:
-        flops = 2.0 * (model.active + model.head * n / tokens)
-        seconds = max(seconds, flops * (tokens + p.ramp_tokens) / device.flops)
+        seconds = linear_seconds(p, device, model, tokens, float(n))
         attended = prefix * (prefix_hit + 0.5 * prefix)
         attended += n * own * (stage.prefix_tokens + prompt - 0.5 * own)
         seconds += model.attention * attended / device.attention_flops
-        seconds += tokens * model.traffic / device.memory_rate
+        seconds += between_seconds(device, model, tokens)
+    else:
+        seconds = _weights_seconds(device, model, tokens)
     return seconds + model.layers_s + p.launch_s
 
 

@@ -20,6 +20,7 @@ def log_shard(st: StateArrays, log: LogArrays, s: int, k: int, d: int, cost: Cos
     row.device = d
     row.waves = 1
     row.lost = 0
+    row.preempted = 0
     row.source = -1
     row.committed = st.now
     row.start = cost.turn
@@ -28,6 +29,7 @@ def log_shard(st: StateArrays, log: LogArrays, s: int, k: int, d: int, cost: Cos
     row.prefill_s = cost.prefill
     row.decode_s = cost.decode
     row.length = 1.0
+    row.first = cost.end - cost.decode
     row.prefix_hit = 0.0
     row.prefix_new = 0.0
     row.context_hit = 0.0

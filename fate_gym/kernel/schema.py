@@ -1,7 +1,8 @@
 """What the compiled simulator works on: every field of problem, state and log, once.
 
 Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, O outages,
-K = ``max_shards``, F = S with contention, else 0. Units: seconds, bytes, bytes/s, tokens.
+K = ``max_shards``, F = S with contention, B = D and L = S on batching devices, else 0.
+Units: seconds, bytes, bytes/s, tokens.
 `fate_gym.jit.block` makes sizes, numpy views and compiled access out of these classes.
 """
 
@@ -18,6 +19,8 @@ LOSING, VANISHED = 1, 2
 LIVE, EXPECTED, SAMPLED = 0, 1, 2
 """Where a state comes from: the run itself, or a fork of it."""
 EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
+QUEUED, ADMITTED, JOINED, DECODING, ENDED = 0, 1, 2, 3, 4
+"""What the present wave of a shard on a batching device does."""
 HOST = -1
 """In place of a device: what tools run on."""
 
@@ -76,6 +79,8 @@ class Device(Row):
     attention_flops: float = column("f8", "attention's mfu x peak", "FLOP/s")
     attention_bandwidth: float = column("f8", "attention's mbu x memory bandwidth", "bytes/s")
     memory_rate: float = column("f8", "memory bandwidth", "bytes/s")
+    reduce_bandwidth: float = column("f8", "of an all-reduce; 0: a single GPU", "bytes/s")
+    reduce_s: float = column("f8", "fixed time of an all-reduce", "s")
     host_bandwidth: float = column("f8", "to and from its host", "bytes/s")
 
 
@@ -90,6 +95,8 @@ class Model(Row):
     attention: float = column("f8", "4 x layers x heads x dim", "FLOP per token and token")
     traffic: float = column("f8", "of a token between the GEMMs", "bytes")
     layers_s: float = column("f8", "fixed time of a step", "s")
+    reduces: float = column("f8", "all-reduces of a step where it is spread over GPUs")
+    reduce_bytes: float = column("f8", "of a token in all of them", "bytes")
     expert_bytes: float = column("f8", "weights that lie in experts", "bytes")
     expert_miss: float = column("f8", "1 - k/E")
 
@@ -116,7 +123,10 @@ class ProblemArrays(Block):
     max_shards: int = scalar("i8", "devices that may share a stage")
     eager: int = scalar("i4", "1: transfers start when the parent ends")
     contention: int = scalar("i4", "1: transfers between nodes share the network interfaces")
-    max_batch: int = scalar("i8", "queries in one wave, at most")
+    max_batch: int = scalar("i8", "queries in one wave, and sequences on a device, at most")
+    batching: int = scalar("i4", "1: devices batch continuously; 0: one shard at a time")
+    prefill_first: int = scalar("i4", "1: whole prompts before anybody decodes; 0: chunks")
+    token_budget: int = scalar("i8", "tokens of an iteration, at most")
     choosers: int = scalar("i8", "stages at whose end it is drawn which others live")
     failing: int = scalar("i8", "1 if devices fail: as in `outages`, or drawn if there are none")
     most_failures: int = scalar("i8", "of a device, where they are drawn")
@@ -199,6 +209,49 @@ class Fetch(Row):
     senders: int = column("i8", "bits: the nodes that send; 0: nothing comes over the network")
 
 
+class Batch(Row):
+    """What a batching device works on: waves in lists, decoding ones by their ends."""
+
+    time: float = column("f8", "the border from which iterations are counted", "s")
+    changes_at: float = column("f8", "the border at which something changes next, or inf", "s")
+    loaded_at: float = column("f8", "when the weights of the served model are there", "s")
+    steps: int = column("i8", "iterations so far that made tokens")
+    decoding: int = column("i8", "sequences that decode")
+    context: int = column("i8", "tokens that they attend to in the next step")
+    noise: float = column("f8", "sum over decoding sequences of their noise")
+    sequences: int = column("i8", "of all admitted waves")
+    reserved: float = column("f8", "KV of admitted waves", "bytes")
+    pinned: float = column("f8", "KV of prefixes that admitted waves use", "bytes")
+    admissions: int = column("i8", "waves so far")
+    serving: int = column("i4", "model of the admitted waves, -1: none is admitted or it has none")
+    admitted: int = column("i4", "slot number of the first admitted wave that has not joined, or -1")
+    prompt: int = column("i4", "of the first whose prompt is computed, or -1")
+    decoder: int = column("i4", "of the first that decodes, or -1")
+    unfinished: int = column("i4", "1: a shard that has waves left runs")
+
+
+class Lane(Row):
+    """What a shard does on a batching device; its wave is in one of the device's lists."""
+
+    state: int = column("i4", "QUEUED, ADMITTED, JOINED, DECODING or ENDED")
+    wave: int = column("i4", "queries of the present wave")
+    waiting: int = column("i4", "queries whose wave is still to come")
+    prompt: int = column("i4", "prompt tokens of the wave that are not computed yet")
+    made: int = column("i4", "output tokens of each query by `since`")
+    output: int = column("i4", "output tokens in the end")
+    granted: int = column("i4", "output tokens that KV is reserved for")
+    copied: int = column("i4", "prefix tokens that come from another device")
+    source: int = column("i4", "the device asked to send its prefix, -1: none")
+    row: int = column("i4", "its row in the log")
+    blind: int = column("i4", "1: a planner counts it as if nothing were loaded or cached for it")
+    number: int = column("i8", "of its admission")
+    since: int = column("i8", "the device's steps when it began to decode")
+    there: float = column("f8", "when its inputs and weights are there", "s")
+    pair_s: float = column("f8", "attention of one of its prompt tokens", "s")
+    context_hit: float = column("f8", "inherited tokens of a query that are cached", "tokens")
+    noise: float = column("f8", "factor on the duration")
+
+
 class Event(Row):
     """An end of a shard or a stage, see `fate_gym.kernel.numbers`."""
 
@@ -224,6 +277,7 @@ class StateArrays(Block):
     noisy: int = scalar("i8", "0: durations are the estimates")
     retentions: int = scalar("i8", "times that a policy has ranked what is cached; 0: LRU")
     next_change: float = scalar("f8", "when the next device fails or is repaired, or inf", "s")
+    next_border: float = scalar("f8", "earliest change of a batch, or inf", "s")
 
     devices: Any = table(DeviceState, "D", text="devices")
     stages: Any = table(StageState, "S", text="stages")
@@ -240,6 +294,10 @@ class StateArrays(Block):
     events: Any = table(Event, "EVENTS", text="binary heap of `event_count` events")
     link_seconds: Any = table("f8", "LINKS", unit="s", text="scratch: zero between calls")
     fetches: Any = table(Fetch, "F", "K", text="of the shards; counts while one is in a queue")
+    batches: Any = table(Batch, "B", text="batching devices")
+    lanes: Any = table(Lane, "L", "K", text="shards on batching devices")
+    pins: Any = table("i4", "B", "Q", text="admitted waves that use a prefix")
+    computed: Any = table("i4", "B", "Q", text="tokens of a prefix that are computed or about to be")
 
 
 def new_state(p: ProblemArrays) -> StateArrays:
@@ -253,6 +311,8 @@ def new_state(p: ProblemArrays) -> StateArrays:
         Q=q,
         K=k,
         F=s * p.contention,
+        B=d * p.batching,
+        L=s * p.batching,
         KV=entries,
         KEEP=d * q + s + d * m,
         EVENTS=s * (k + 1),
@@ -272,6 +332,7 @@ class ShardRow(Row):
     queries: int = column("i4", "its share of the batch")
     waves: int = column("i4", "batches that its memory needs")
     lost: int = column("i4", "1: the device failed before it ended")
+    preempted: int = column("i4", "times that memory was taken from it")
     source: int = column("i4", "device that a prefix was copied from, -1: none was")
     committed: float = column("f8", "when it was placed", "s")
     start: float = column("f8", "its turn", "s")
@@ -281,6 +342,7 @@ class ShardRow(Row):
     decode_s: float = column("f8", "after the prefill", "s")
     noise: float = column("f8", "factor on the duration")
     length: float = column("f8", "actual / estimated output tokens")
+    first: float = column("f8", "its first tokens are there: the prompts of its first wave", "s")
     end: float = column("f8", "its actual end", "s")
     prefix_hit: float = column("f8", "prefix tokens that were cached", "tokens")
     prefix_new: float = column("f8", "prefix tokens that were computed", "tokens")
