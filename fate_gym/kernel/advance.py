@@ -5,13 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import clear_block, inlined, kernel
+from fate_gym.kernel.batching.border import pass_border
+from fate_gym.kernel.batching.waves import all_ended, clear_batch
 from fate_gym.kernel.draws import change_after, choice_draw
-from fate_gym.kernel.events import pop
+from fate_gym.kernel.events import pop, push
 from fate_gym.kernel.failure import change_devices, end_of_survivor
-from fate_gym.kernel.numbers import event_of, next_in_queue, slot_number, slot_of
+from fate_gym.kernel.numbers import (
+    event_of,
+    next_in_queue,
+    slot_number,
+    slot_of,
+    stage_end_event,
+)
 from fate_gym.kernel.ready import awaits_nothing, become_ready
 from fate_gym.kernel.schema import (
     DONE,
+    ENDED,
     LOSING,
     VANISHED,
     LogArrays,
@@ -28,7 +37,10 @@ def reset(p: ProblemArrays, st: StateArrays, seed: int) -> None:
     noisy = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
     st.noisy = 1 if noisy else 0
     st.next_change = np.inf
+    st.next_border = np.inf
     for d in range(p.devices.size):
+        if p.batching:
+            clear_batch(st, d)
         st.devices[d].oldest = -1
         st.devices[d].newest = -1
         st.devices[d].queue_head = -1
@@ -107,6 +119,9 @@ def _arrive(p: ProblemArrays, st: StateArrays, log: LogArrays, w: int) -> None:
 
 @inlined
 def _shard_end(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    if p.batching:
+        _end_in_batch(p, st, log, s, k)
+        return
     slot = st.slots[s, k]
     dev = st.devices[slot.device]
     dev.backlog -= slot.busy
@@ -133,9 +148,21 @@ def _shard_end(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int
 
 
 @inlined
+def _end_in_batch(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    st.lanes[s, k].state = ENDED
+    if st.stages[s].note == LOSING:
+        end_of_survivor(p, st, log, s)
+    elif st.stages[s].shards == 1:
+        _finish(p, st, log, s)
+    elif all_ended(st, s):
+        gather = (st.stages[s].shards - 1) * p.gather_s
+        push(st, st.now + gather, stage_end_event(p, s))
+
+
+@inlined
 def next_event_time(p: ProblemArrays, st: StateArrays) -> float:
     """The time of the next event, inf without one. Nobody may foresee a failure: `can_wait`."""
-    time = st.next_change
+    time = min(st.next_change, st.next_border)
     if st.event_count > 0:
         time = min(time, st.events[0].time)
     if st.next_arrival < p.arrivals.size:
@@ -146,7 +173,7 @@ def next_event_time(p: ProblemArrays, st: StateArrays) -> float:
 @inlined
 def can_wait(p: ProblemArrays, st: StateArrays) -> bool:
     """Whether an event lies ahead that is worth waiting for: failures are not."""
-    if st.event_count > 0 or st.next_arrival < p.arrivals.size:
+    if st.event_count > 0 or st.next_arrival < p.arrivals.size or st.next_border < np.inf:
         return True
     return bool(p.failing) and st.known_left > 0 and _any_down(p, st)
 
@@ -161,12 +188,24 @@ def _any_down(p: ProblemArrays, st: StateArrays) -> bool:
 
 @kernel
 def advance(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """Go to the next instant with an event, apply all its events. False: none lies ahead."""
-    if not can_wait(p, st):
-        return False
-    time = next_event_time(p, st)
+    """Go to the next instant with an event, apply all its events. False: none lies ahead.
+
+    What only moves a wave on within its device is no such event.
+    """
+    while True:
+        if not can_wait(p, st):
+            return False
+        if _apply_events(p, st, log):
+            st.instants += 1
+            return True
+
+
+@inlined
+def _apply_events(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
+    """The next instant; returns whether anything happened that a policy may wait for."""
+    time = max(st.now, next_event_time(p, st))  # a border may be early, by rounding
     st.now = time
-    st.instants += 1
+    seen = False
     while next_event_time(p, st) <= time:
         while st.next_arrival < p.arrivals.size:
             w = p.arrivals[st.next_arrival]
@@ -174,15 +213,30 @@ def advance(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
                 break
             st.next_arrival += 1
             _arrive(p, st, log, w)
+            seen = True
+        if st.next_border <= time:
+            seen |= _pass_borders(p, st, log)
         while st.event_count > 0 and st.events[0].time <= time:
             s, k = event_of(p, pop(st))
+            seen = True
             if k == p.max_shards:
                 _finish(p, st, log, s)
             else:
                 _shard_end(p, st, log, s, k)
         if st.next_change <= time:
             change_devices(p, st, log)
-    return True
+            seen = True
+    return seen
+
+
+@kernel
+def _pass_borders(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
+    """Let the batches of devices change that do so now."""
+    seen = False
+    for d in range(p.devices.size):
+        if st.batches[d].changes_at <= st.now:
+            seen |= pass_border(p, st, log, d)
+    return seen
 
 
 @inlined

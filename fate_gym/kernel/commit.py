@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fate_gym.jit import Ints, inlined, kernel
+from fate_gym.kernel.batching.admission import admit_from_queue
+from fate_gym.kernel.batching.border import come
 from fate_gym.kernel.cost import (
+    Cost,
     context_hit_tokens,
     cost_of,
     drain_estimate,
@@ -13,7 +18,7 @@ from fate_gym.kernel.cost import (
     shard_cost,
     vanished_tokens,
 )
-from fate_gym.kernel.draws import length_factor, noise_factor
+from fate_gym.kernel.draws import actual_tokens, length_factor, noise_factor
 from fate_gym.kernel.events import push
 from fate_gym.kernel.log import log_shard
 from fate_gym.kernel.memory import (
@@ -37,6 +42,7 @@ from fate_gym.kernel.ready import take_from_ready
 from fate_gym.kernel.schema import (
     FIXED_STAGE,
     PLACED,
+    QUEUED,
     LogArrays,
     ProblemArrays,
     StateArrays,
@@ -45,6 +51,7 @@ from fate_gym.kernel.transfer import add_link_seconds, clear_links, over_link, s
 
 NOBODY = -1
 """In place of a device that sends a prefix."""
+NOTHING = Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @kernel
@@ -61,12 +68,18 @@ def commit(
     """Place ready stage ``s`` on ``devices[:k]`` with ``counts[:k]`` queries.
 
     Device ``source`` first sends what it caches of the stage's prefix; `NOBODY`: none does. The
-    caller has checked that the placement is legal. Returns the stage's actual end.
+    caller has checked that the placement is legal. Returns the stage's actual end; now on batching
+    devices, where it depends on who comes.
     """
     take_from_ready(st, s)
     st.stages[s].status = PLACED
     st.stages[s].shards = k
     end = 0.0
+    if p.batching:
+        for i in range(k):
+            submit(p, st, log, s, i, devices[i], counts[i], source)
+            come(p, st, log, devices[i])
+        return st.now
     for i in range(k):
         shard_end = _commit_shard(p, st, log, s, i, devices[i], counts[i], source)
         end = max(end, shard_end)
@@ -87,11 +100,26 @@ def reserve(
     """
     end = 0.0
     for i in range(k):
-        end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], NOBODY))
+        if p.batching:
+            end = max(end, _reserve_in_batch(p, st, log, s, i, devices[i], counts[i]))
+        else:
+            end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], NOBODY))
     end += (k - 1) * p.gather_s
     # For what its children would have to fetch, and when.
     st.stages[s].shards = k
     st.stages[s].end = end
+    return end
+
+
+@inlined
+def _reserve_in_batch(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int
+) -> float:
+    """A shard counts as admitted at once if it can be at the next border; returns its end."""
+    end = foreseen_end(p, st, s, d, n, 0)
+    submit(p, st, log, s, k, d, n, NOBODY)
+    come(p, st, log, d)
+    admit_from_queue(p, st, log, d)
     return end
 
 
@@ -102,6 +130,40 @@ def set_drain(st: StateArrays, d: int, time: float) -> None:
     For scratch states that plan one instant; the shards of the queue stay as they are.
     """
     st.devices[d].drains_at = time
+
+
+@kernel
+def submit(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, source: int
+) -> None:
+    """Put a shard into the queue of a batching device, without looking whether it is admitted."""
+    slot, lane = st.slots[s, k], st.lanes[s, k]
+    slot.device = d
+    slot.queries = n
+    slot.kept = 0
+    slot.on_host = 0
+    slot.next = -1
+    slot.start = np.inf
+    slot.busy = 0.0
+    lane.state = QUEUED
+    lane.wave = 0
+    lane.waiting = n
+    lane.prompt = lane.made = lane.grows = 0
+    lane.granted = p.stages[s].output_tokens
+    lane.output = actual_tokens(p, st, s)
+    lane.source = source
+    lane.number = -1
+    lane.noise = noise_factor(p, st, s, d)
+    lane.row = st.shard_rows
+    row = log_shard(st, log, s, k, d, NOTHING)
+    if row >= 0:
+        one = log.shards[row]
+        one.queries = n
+        one.noise = lane.noise
+        one.length = length_factor(p, st, s)
+        one.start = one.first = one.end = np.inf
+        one.prefix_new = -1.0
+    _enqueue(p, st, s, k)
 
 
 @kernel
@@ -212,7 +274,8 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
     working = batch * context_bytes(p, s)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
     if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
-        make_room(p, st, log, s, d, own_prefix, missing + working)
+        # The shard's own row is written.
+        make_room(p, st, log, s, d, own_prefix, missing + working, st.shard_rows - 1)
     dev.weight_bytes += missing
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         slot.kept = batch

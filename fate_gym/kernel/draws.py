@@ -51,6 +51,15 @@ def length_factor(p: ProblemArrays, st: StateArrays, s: int) -> float:
 
 
 @inlined
+def actual_tokens(p: ProblemArrays, st: StateArrays, s: int) -> int:
+    """Output tokens that each query of stage ``s`` will have made in the end."""
+    expected = p.stages[s].output_tokens
+    if expected == 0:
+        return 0
+    return max(1, int(np.floor(expected * length_factor(p, st, s) + 0.5)))
+
+
+@inlined
 def choice_draw(p: ProblemArrays, st: StateArrays, s: int) -> float:
     """The draw in [0, 1) of chooser ``s``, from (seed, stage) alone; a forecast: the likely one."""
     if st.origin == EXPECTED:

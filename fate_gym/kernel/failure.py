@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.border import schedule
+from fate_gym.kernel.batching.waves import all_ended, empty_batch
 from fate_gym.kernel.draws import change_after
 from fate_gym.kernel.events import push
 from fate_gym.kernel.log import log_loss
@@ -64,6 +66,8 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
     other shards have ended.
     """
     dev = st.devices[d]
+    if p.batching:
+        empty_batch(p, st, d)
     number = dev.queue_head
     while number >= 0:
         s, k = slot_of(p, number)
@@ -90,6 +94,8 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
     dev.queue_tail = -1
     dev.backlog = 0.0
     dev.drains_at = np.inf
+    if p.batching:
+        schedule(p, st, d)
     i = 0
     while i < st.ready_count:
         s = st.ready[i]
@@ -120,6 +126,8 @@ def end_of_survivor(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -
         owner, _ = event_of(p, st.events[i].id)
         if owner == s:
             return
+    if p.batching and not all_ended(st, s):
+        return
     for k in range(st.stages[s].shards):
         if st.slots[s, k].kept > 0:
             release_context(p, st, s, k)

@@ -100,10 +100,12 @@ def touch_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
 
 
 @inlined
-def _record(st: StateArrays, log: LogArrays, d: int, kind: int, key: int, size: float) -> None:
+def _record(
+    st: StateArrays, log: LogArrays, shard: int, d: int, kind: int, key: int, size: float
+) -> None:
     if st.eviction_rows < log.evictions.size:
         row = log.evictions[st.eviction_rows]
-        row.shard = st.shard_rows - 1  # its own row is written
+        row.shard = shard
         row.device = d
         row.kind = kind
         row.key = key
@@ -112,19 +114,21 @@ def _record(st: StateArrays, log: LogArrays, d: int, kind: int, key: int, size: 
 
 
 @kernel
-def _drop(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int, entry: int) -> None:
+def _drop(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, shard: int, d: int, entry: int
+) -> None:
     first = first_context_entry(p)
     if entry < first:
         q = entry - prefix_entry(p, d, 0)
         size = st.prefix_tokens[d, q] * p.models[p.prefix_model[q]].kv
         st.prefix_tokens[d, q] = 0
-        _record(st, log, d, EVICT_PREFIX, q, size)
+        _record(st, log, shard, d, EVICT_PREFIX, q, size)
     else:
         s, k = slot_of(p, entry - first)
         slot = st.slots[s, k]
         size = slot.kept * context_bytes(p, s)
         slot.kept = 0
-        _record(st, log, d, EVICT_CONTEXT, s, size)
+        _record(st, log, shard, d, EVICT_CONTEXT, s, size)
     _unlink(st, d, entry)
     st.devices[d].kv_bytes -= size
 
@@ -137,25 +141,43 @@ def context_bytes(p: ProblemArrays, s: int) -> float:
     return tokens * p.models[stage.model].kv
 
 
+@inlined
+def _stays(p: ProblemArrays, st: StateArrays, d: int, entry: int, own_prefix: int) -> bool:
+    """Whether a KV entry is in use: the shard's own prefix, or one that a running wave pins."""
+    if entry == own_prefix:
+        return True
+    if not p.batching or entry >= first_context_entry(p):
+        return False
+    return st.pins[d, entry - prefix_entry(p, d, 0)] > 0
+
+
 @kernel
 def make_room(
-    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, d: int, own_prefix: int, need: float
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    s: int,
+    d: int,
+    own_prefix: int,
+    need: float,
+    shard: int,
 ) -> None:
     """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights.
 
     What the policy ranks lowest goes first, among equals the least recently used. The shard's own
     prefix entry and its own model stay; if nothing else is left the own prefix shrinks to what
-    stage ``s`` needs, which fits, because the device can host the stage.
+    stage ``s`` needs, which fits, because the device can host the stage. ``shard`` is the row in
+    the log of the shard that needs the room.
     """
     dev = st.devices[d]
     limit = p.devices[d].memory
     if st.retentions > 0:
-        _drop_by_rank(p, st, log, d, own_prefix, need)
+        _drop_by_rank(p, st, log, d, own_prefix, need, shard)
     entry = dev.oldest
     while entry >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
         newer = st.newer[entry]
-        if entry != own_prefix:
-            _drop(p, st, log, d, entry)
+        if not _stays(p, st, d, entry, own_prefix):
+            _drop(p, st, log, shard, d, entry)
         entry = newer
     model = p.stages[s].model
     while dev.weight_bytes + dev.kv_bytes + need > limit:
@@ -164,12 +186,24 @@ def make_room(
             break
         st.resident[d, victim] = 0
         dev.weight_bytes -= p.models[victim].weight_bytes
-        _record(st, log, d, EVICT_WEIGHTS, victim, p.models[victim].weight_bytes)
+        _record(st, log, shard, d, EVICT_WEIGHTS, victim, p.models[victim].weight_bytes)
     if own_prefix >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
-        stage = p.stages[s]
-        excess = st.prefix_tokens[d, stage.prefix] - stage.prefix_tokens
-        dev.kv_bytes -= excess * p.models[model].kv
-        st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
+        _shrink_prefix(p, st, s, d)
+
+
+@inlined
+def _shrink_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
+    """Let the prefix entry of stage ``s`` be no longer than the stage needs, if nobody else does."""
+    stage = p.stages[s]
+    q = stage.prefix
+    if p.batching and st.pins[d, q] > 1:
+        return
+    excess = (st.prefix_tokens[d, q] - stage.prefix_tokens) * p.models[stage.model].kv
+    st.devices[d].kv_bytes -= excess
+    st.prefix_tokens[d, q] = stage.prefix_tokens
+    if p.batching:
+        st.batches[d].pinned -= excess
+        st.computed[d, q] = min(st.computed[d, q], stage.prefix_tokens)
 
 
 @inlined
@@ -191,7 +225,13 @@ def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
 
 @kernel
 def _drop_by_rank(
-    p: ProblemArrays, st: StateArrays, log: LogArrays, d: int, own_prefix: int, need: float
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    d: int,
+    own_prefix: int,
+    need: float,
+    shard: int,
 ) -> None:
     """Drop KV entries until ``need`` bytes fit or none is left: lowest rank first, then LRU."""
     dev = st.devices[d]
@@ -200,12 +240,13 @@ def _drop_by_rank(
         entry = dev.oldest
         while entry >= 0:
             value = st.keep[rank_of_entry(p, entry)]
-            if entry != own_prefix and (victim < 0 or value < lowest):
+            lower = victim < 0 or value < lowest
+            if lower and not _stays(p, st, d, entry, own_prefix):
                 victim, lowest = entry, value
             entry = st.newer[entry]
         if victim < 0:
             return
-        _drop(p, st, log, d, victim)
+        _drop(p, st, log, shard, d, victim)
 
 
 @inlined
@@ -228,6 +269,9 @@ def forget(p: ProblemArrays, st: StateArrays, d: int) -> None:
         st.resident[d, m] = 0
     for q in range(p.prefix_model.size):
         st.prefix_tokens[d, q] = 0
+        if p.batching:
+            st.pins[d, q] = 0
+            st.computed[d, q] = 0
 
 
 @inlined
@@ -237,6 +281,17 @@ def keep_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     entry = context_entry(p, s, k)
     st.devices[slot.device].kv_bytes += slot.kept * context_bytes(p, s)
     append_entry(st, slot.device, entry)
+
+
+@inlined
+def keep_more(p: ProblemArrays, st: StateArrays, s: int, k: int, queries: int) -> None:
+    """Keep the contexts of ``queries`` more queries of slot ``k`` of stage ``s``."""
+    slot = st.slots[s, k]
+    if slot.kept > 0:
+        _unlink(st, slot.device, context_entry(p, s, k))
+    st.devices[slot.device].kv_bytes += queries * context_bytes(p, s)
+    slot.kept += queries
+    append_entry(st, slot.device, context_entry(p, s, k))
 
 
 @kernel

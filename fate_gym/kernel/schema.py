@@ -20,7 +20,7 @@ LIVE, EXPECTED, SAMPLED = 0, 1, 2
 """Where a state comes from: the run itself, or a fork of it."""
 EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
 QUEUED, ADMITTED, JOINED, DECODING, ENDED = 0, 1, 2, 3, 4
-"""What the present wave of a shard on a batching device does."""
+"""What the present wave of a shard on a batching device does; ENDED: the shard has ended."""
 HOST = -1
 """In place of a device: what tools run on."""
 
@@ -243,13 +243,14 @@ class Lane(Row):
     output: int = column("i4", "output tokens in the end")
     granted: int = column("i4", "output tokens that KV is reserved for")
     grows: int = column("i4", "1: it brings more of its prefix than the device has computed")
-    copied: int = column("i4", "prefix tokens that come from another device")
+    prefix_hit: int = column("i4", "prefix tokens that are there once another device has sent some")
     source: int = column("i4", "the device asked to send its prefix, -1: none")
     row: int = column("i4", "its row in the log")
     blind: int = column("i4", "1: a planner counts it as if nothing were loaded or cached for it")
     number: int = column("i8", "of its admission")
     since: int = column("i8", "the device's steps when it began to decode")
     began: int = column("i8", "how many had begun to decode before")
+    admitted_at: float = column("f8", "when its wave was admitted", "s")
     there: float = column("f8", "when its inputs and weights are there", "s")
     pair_s: float = column("f8", "attention of one of its prompt tokens", "s")
     context_hit: float = column("f8", "inherited tokens of a query that are cached", "tokens")

@@ -3,8 +3,8 @@
 With contention the fetches share the network interfaces of the nodes: each carries one fetch at a
 time in each direction, and a fetch takes the first gap that is wide enough (Sinnen and Sousa,
 "Communication contention in task scheduling", IEEE TPDS 16(6), 2005). What is booked are the
-fetches of the shards in the devices' queues, so nothing has to be taken back when a shard ends or
-is lost.
+fetches of the shards in the devices' queues (of a batching device: of the waves that have not
+joined), so nothing has to be taken back when a shard ends or is lost.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def _clear_from(
     """The end of what is booked and in the way of a fetch; ``start`` if nothing is."""
     clear = start
     for e in range(p.devices.size):
-        number = st.devices[e].queue_head
+        number = st.batches[e].admitted if p.batching else st.devices[e].queue_head
         while number >= 0:
             s, k = slot_of(p, number)
             fetch = st.fetches[s, k]

@@ -1,0 +1,277 @@
+"""Who is admitted, and what that does to the memory of a device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.pace import GRAZE
+from fate_gym.kernel.batching.waves import enter, reserved_bytes, runs_nothing, take_head
+from fate_gym.kernel.cost import context_hit_tokens, vanished_tokens
+from fate_gym.kernel.memory import (
+    context_bytes,
+    grow_prefix,
+    make_room,
+    touch_contexts,
+    touch_prefix,
+)
+from fate_gym.kernel.numbers import slot_number, slot_of
+from fate_gym.kernel.schema import (
+    ADMITTED,
+    FIXED_STAGE,
+    LogArrays,
+    ProblemArrays,
+    Stage,
+    StateArrays,
+)
+from fate_gym.kernel.transfer import (
+    add_link_seconds,
+    clear_links,
+    over_link,
+    prefix_and_parents_seconds,
+    shared_fetch,
+    transfer_seconds,
+)
+
+
+class Inflow(NamedTuple):
+    """What comes to a device for a shard.
+
+    Attributes:
+        seconds: until all is there.
+        moved: bytes.
+        copied: prefix tokens that another device sends.
+    """
+
+    seconds: float
+    moved: float
+    copied: int
+
+
+@inlined
+def wave_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
+    """How many of ``queries`` queries of stage ``s`` are admitted together on ``d``."""
+    if p.stages[s].kind == FIXED_STAGE:
+        return queries
+    return min(queries, p.batch[s, d])
+
+
+@inlined
+def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
+    """Whether a stage has a prefix that is cached."""
+    return bool(stage.prefix_tokens > 0 and p.models[stage.model].kv > 0.0)
+
+
+@inlined
+def may_join(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reserved: float
+) -> bool:
+    """Whether a wave of stage ``s`` that is first in line may be admitted on ``d`` at a border."""
+    batch = st.batches[d]
+    if runs_nothing(st, d):
+        return True
+    stage = p.stages[s]
+    if batch.unfinished or stage.model < 0 or stage.model != batch.serving:
+        return False
+    if batch.sequences + wave > p.max_batch:
+        return False
+    need = reserved
+    if has_prefix(p, stage):
+        tokens = stage.prefix_tokens
+        if st.pins[d, stage.prefix] > 0:
+            tokens = max(0, tokens - st.prefix_tokens[d, stage.prefix])
+        need += tokens * p.models[stage.model].kv
+    weights = p.models[stage.model].weight_bytes
+    return bool(weights + batch.pinned + batch.reserved + need <= p.devices[d].memory)
+
+
+@inlined
+def admits(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
+    """Whether ``n`` queries of stage ``s`` would be admitted on ``d`` at its next border."""
+    dev = st.devices[d]
+    if dev.queue_head >= 0 or dev.drains_at == np.inf:
+        return False
+    wave = wave_of(p, s, d, n)
+    reserved = 0.0 if p.stages[s].model < 0 else wave * context_bytes(p, s)
+    return may_join(p, st, s, d, wave, reserved)
+
+
+@inlined
+def admit_from_queue(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
+    """Admit from the head of the queue of ``d`` who may; returns how many waves."""
+    count = 0
+    while st.devices[d].queue_head >= 0:
+        s, k = slot_of(p, st.devices[d].queue_head)
+        lane = st.lanes[s, k]
+        lane.wave = wave_of(p, s, d, lane.waiting)
+        if not may_join(p, st, s, d, lane.wave, reserved_bytes(p, st, s, k)):
+            lane.wave = 0
+            break
+        take_head(p, st, d)
+        _admit(p, st, log, s, k)
+        count += 1
+    return count
+
+
+@kernel
+def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    """Let the wave in a slot, which is in no list, come in now."""
+    slot, lane = st.slots[s, k], st.lanes[s, k]
+    d, stage = slot.device, p.stages[s]
+    batch = st.batches[d]
+    again = lane.number >= 0
+    load = 0.0
+    if stage.model >= 0:
+        if not st.resident[d, stage.model]:
+            load = p.load_seconds[stage.model, d]
+        if runs_nothing(st, d):
+            batch.loaded_at = st.now + load * lane.noise
+    else:
+        batch.loaded_at = st.now
+    inflow = Inflow(0.0, 0.0, 0)
+    if not again:
+        inflow = inflow_of(p, st, s, d, slot.queries, lane.source)
+        slot.start = st.now
+        if p.contention:
+            _book(p, st, s, k, inflow.copied)
+        if inflow.copied > 0:
+            touch_prefix(p, st, s, lane.source)
+    launch = 0.0 if stage.model < 0 else p.launch_s
+    lane.admitted_at = st.now
+    lane.prefix_hit = 0
+    if inflow.copied > 0:
+        lane.prefix_hit = inflow.copied + st.computed[d, stage.prefix]
+    lane.there = max(batch.loaded_at, st.now + inflow.seconds * lane.noise) + launch * lane.noise
+    lane.context_hit = 0.0 if stage.model < 0 else context_hit_tokens(p, st, s, d)
+    _log_admission(p, st, log, s, k, load, inflow, again)
+    batch.serving = stage.model
+    lane.waiting -= lane.wave
+    batch.unfinished = 1 if lane.waiting > 0 else 0
+    batch.sequences += lane.wave
+    lane.number = batch.admissions
+    batch.admissions += 1
+    if stage.model >= 0:
+        _occupy(p, st, log, s, k)
+    enter(p, st, d, slot_number(p, s, k), ADMITTED)
+
+
+@inlined
+def _log_admission(
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    s: int,
+    k: int,
+    load: float,
+    inflow: Inflow,
+    again: bool,
+) -> None:
+    lane, stage = st.lanes[s, k], p.stages[s]
+    if lane.row >= log.shards.size:
+        return
+    row = log.shards[lane.row]
+    if not again:
+        wave = lane.wave
+        row.start = st.now
+        row.load_s = load
+        row.transfer_s = inflow.seconds
+        row.bytes_moved = inflow.moved
+        row.copied = inflow.copied
+        row.waves = (row.queries + wave - 1) // wave
+        row.source = lane.source if inflow.copied > 0 else -1
+    if stage.model >= 0:
+        row.context_new += lane.wave * (stage.inherited_tokens - lane.context_hit)
+        row.context_hit += lane.wave * (lane.context_hit - vanished_tokens(p, st, s))
+
+
+@kernel
+def inflow_of(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int
+) -> Inflow:
+    """What comes to ``d`` for ``n`` queries of stage ``s`` that are admitted now.
+
+    Device ``source`` sends what it has computed of the prefix; -1: nobody does.
+    """
+    share = n / p.stages[s].queries
+    copied = copied_tokens(p, st, s, d, source)
+    if copied <= 0:
+        seconds, moved = transfer_seconds(p, st, s, d, share, st.now)
+        return Inflow(seconds, moved, 0)
+    size = copied * p.models[p.stages[s].model].kv
+    there = over_link(p, source, d, size)
+    if p.eager:
+        seconds, moved = transfer_seconds(p, st, s, d, share, st.now)
+        return Inflow(max(seconds, there), moved + size, copied)
+    seconds, moved = prefix_and_parents_seconds(p, st, s, d, share, source, there, st.now)
+    return Inflow(seconds, moved + size, copied)
+
+
+@inlined
+def copied_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int, source: int) -> int:
+    """Tokens of the prefix of stage ``s`` that ``source`` has computed and ``d`` lacks."""
+    stage = p.stages[s]
+    if source < 0 or source == d or stage.prefix < 0 or stage.model < 0:
+        return 0
+    if st.prefix_there[source, stage.prefix] > st.now + GRAZE:
+        return 0
+    theirs = min(stage.prefix_tokens, st.computed[source, stage.prefix])
+    return max(0, theirs - min(stage.prefix_tokens, st.computed[d, stage.prefix]))
+
+
+@kernel
+def _book(p: ProblemArrays, st: StateArrays, s: int, k: int, copied: int) -> None:
+    """Book the network for what comes to the shard in a slot, which is in no list, from now on."""
+    slot, lane = st.slots[s, k], st.lanes[s, k]
+    d = slot.device
+    if copied > 0:
+        size = copied * p.models[p.stages[s].model].kv
+        st.link_seconds[p.link[lane.source, d]] = over_link(p, lane.source, d, size)
+    add_link_seconds(p, st, s, d, slot.queries / p.stages[s].queries)
+    fetch = st.fetches[s, k]
+    _, fetch.start, fetch.end, fetch.senders = shared_fetch(p, st, d, st.now)
+    clear_links(st)
+
+
+@inlined
+def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    """What an admitted wave does to memory, in the order of docs/execution-model.md."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    d = st.slots[s, k].device
+    dev, batch = st.devices[d], st.batches[d]
+    reserved = reserved_bytes(p, st, s, k)
+    touch_contexts(p, st, s, d)
+    own_prefix = _pin_prefix(p, st, s, k)
+    missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
+    if dev.weight_bytes + dev.kv_bytes + missing + reserved > p.devices[d].memory:
+        make_room(p, st, log, s, d, own_prefix, missing + reserved, lane.row)
+    dev.weight_bytes += missing
+    dev.kv_bytes += reserved
+    batch.reserved += reserved
+    st.clock += 1
+    st.resident[d, stage.model] = st.clock
+
+
+@inlined
+def _pin_prefix(p: ProblemArrays, st: StateArrays, s: int, k: int) -> int:
+    """Let the prefix of an admitted wave grow and stay; returns its entry, -1 without."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    lane.grows = 0
+    if not has_prefix(p, stage):
+        return -1
+    d, q = st.slots[s, k].device, stage.prefix
+    before = st.prefix_tokens[d, q]
+    if before == 0:
+        st.computed[d, q] = 0
+    entry = grow_prefix(p, st, s, d, st.prefix_there[d, q])
+    if stage.prefix_tokens > st.computed[d, q]:
+        lane.grows = 1
+        st.prefix_there[d, q] = np.inf
+    kv = p.models[stage.model].kv
+    more = st.prefix_tokens[d, q]
+    if st.pins[d, q] > 0:
+        more -= before
+    st.batches[d].pinned += more * kv
+    st.pins[d, q] += 1
+    return entry

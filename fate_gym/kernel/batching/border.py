@@ -1,0 +1,358 @@
+"""What happens to a batching device: shards come, iterations pass, waves end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.admission import admit_from_queue, has_prefix, may_join, wave_of
+from fate_gym.kernel.batching.pace import (
+    GRAZE,
+    chunk_of,
+    iterations_until,
+    pace_of,
+    seconds_of,
+    stop_of,
+)
+from fate_gym.kernel.batching.waves import (
+    begin_decoding,
+    context_of,
+    enter,
+    leave,
+    queue_first,
+    reserved_bytes,
+    rests,
+    stop_decoding,
+    youngest,
+)
+from fate_gym.kernel.events import push
+from fate_gym.kernel.memory import keep_more, make_room
+from fate_gym.kernel.numbers import next_in_queue, shard_end_event, slot_number, slot_of
+from fate_gym.kernel.schema import (
+    DECODING,
+    FIXED_STAGE,
+    JOINED,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
+
+
+@kernel
+def come(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
+    """A shard was committed to ``d`` now: if this is a border it is admitted, if it may be."""
+    batch = st.batches[d]
+    if rests(st, d):
+        batch.time = st.now
+    if batch.time >= st.now - GRAZE:
+        admit_from_queue(p, st, log, d)
+        _join(p, st, log, d)
+    schedule(p, st, d)
+
+
+@kernel
+def pass_border(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> bool:
+    """Go to the next border of ``d`` at which something changes: now.
+
+    Returns whether a wave ended or was admitted.
+    """
+    batch = st.batches[d]
+    iterate(p, st, d, batch.ahead)
+    batch.time = batch.changes_at
+    ended = _end_decoding(p, st, log, d) + _complete_prompts(p, st, log, d)
+    _grow(p, st, log, d)
+    admitted = admit_from_queue(p, st, log, d)
+    _join(p, st, log, d)
+    schedule(p, st, d)
+    return ended + admitted > 0
+
+
+@kernel
+def schedule(p: ProblemArrays, st: StateArrays, d: int) -> None:
+    """Find the next border of ``d`` at which something changes."""
+    batch = st.batches[d]
+    wake = np.inf
+    number = batch.admitted
+    while number >= 0:
+        s, k = slot_of(p, number)
+        wake = min(wake, st.lanes[s, k].there)
+        number = st.slots[s, k].next
+    batch.ahead = 0
+    batch.changes_at = wake
+    if not rests(st, d):
+        if _head_may_join(p, st, d):
+            wake = min(wake, st.now)
+        pace = pace_of(p, st, d)
+        batch.ahead = pace.most
+        if wake < np.inf:
+            batch.ahead = iterations_until(pace, wake - batch.time)
+        batch.changes_at = batch.time + seconds_of(pace, batch.ahead)
+    st.next_border = np.inf
+    for i in range(p.devices.size):
+        st.next_border = min(st.next_border, st.batches[i].changes_at)
+
+
+@inlined
+def _head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
+    number = st.devices[d].queue_head
+    if number < 0:
+        return False
+    s, k = slot_of(p, number)
+    wave = wave_of(p, s, d, st.lanes[s, k].waiting)
+    reserved = 0.0
+    if p.stages[s].model >= 0:
+        tokens = p.stages[s].prompt_tokens + p.stages[s].inherited_tokens + st.lanes[s, k].granted
+        reserved = wave * tokens * p.models[p.stages[s].model].kv
+    return may_join(p, st, s, d, wave, reserved)
+
+
+@inlined
+def iterate(p: ProblemArrays, st: StateArrays, d: int, iterations: int) -> None:
+    """Let iterations pass in which the batch stays as it is."""
+    batch = st.batches[d]
+    if iterations == 0:
+        return
+    left = p.token_budget
+    if not p.prefill_first:
+        left -= batch.decoding
+    taken = 0
+    number = batch.prompt
+    while number >= 0:
+        s, k = slot_of(p, number)
+        lane = st.lanes[s, k]
+        chunk = chunk_of(p, left, lane.prompt, taken)
+        lane.prompt -= chunk * iterations
+        left -= chunk
+        taken += chunk
+        if lane.prompt > 0:
+            break
+        number = next_in_queue(p, st, number)
+    if taken == 0 or not p.prefill_first:
+        batch.steps += iterations
+        batch.context += batch.decoding * iterations
+
+
+@inlined
+def _end_decoding(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
+    """End the waves whose tokens are all there; returns how many."""
+    batch = st.batches[d]
+    ended = 0
+    number = batch.decoder
+    while number >= 0:
+        s, k = slot_of(p, number)
+        lane = st.lanes[s, k]
+        if stop_of(st, s, k) > batch.steps:
+            break
+        number = st.slots[s, k].next
+        if lane.made + batch.steps - lane.since >= lane.output:
+            stop_decoding(p, st, d, s, k)
+            _end_wave(p, st, log, s, k)
+            ended += 1
+    return ended
+
+
+@inlined
+def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
+    """Let waves whose prompt is computed decode, or end; returns how many end."""
+    batch = st.batches[d]
+    ended = 0
+    while batch.prompt >= 0:
+        number = batch.prompt
+        s, k = slot_of(p, number)
+        lane = st.lanes[s, k]
+        if lane.prompt > 0:
+            break
+        leave(p, st, d, number)
+        _prefix_is_there(p, st, s, k)
+        if lane.row < log.shards.size and log.shards[lane.row].first == np.inf:
+            log.shards[lane.row].first = st.now
+        if lane.output > 0:
+            lane.made += 1
+        if lane.made >= lane.output:
+            _end_wave(p, st, log, s, k)
+            ended += 1
+        else:
+            begin_decoding(p, st, d, s, k)
+    return ended
+
+
+@inlined
+def _prefix_is_there(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
+    """A wave, which is in no list, does not bring more of its prefix any longer."""
+    if st.lanes[s, k].grows == 0:
+        return
+    st.lanes[s, k].grows = 0
+    d, q = st.slots[s, k].device, p.stages[s].prefix
+    others = 0
+    for first in (st.batches[d].admitted, st.batches[d].prompt):
+        number = first
+        while number >= 0:
+            other, i = slot_of(p, number)
+            if p.stages[other].prefix == q:
+                others += st.lanes[other, i].grows
+            number = st.slots[other, i].next
+    if others == 0:
+        st.prefix_there[d, q] = st.now
+
+
+@inlined
+def _give_back(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
+    """The wave in a slot, which is in no list, runs no more: it gives back its memory."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    d = st.slots[s, k].device
+    batch = st.batches[d]
+    reserved = reserved_bytes(p, st, s, k)
+    st.devices[d].kv_bytes -= reserved
+    batch.reserved -= reserved
+    batch.sequences -= lane.wave
+    batch.unfinished = 0 if lane.waiting > 0 else batch.unfinished
+    if stage.model >= 0 and has_prefix(p, stage):
+        st.pins[d, stage.prefix] -= 1
+        if st.pins[d, stage.prefix] == 0:
+            batch.pinned -= st.prefix_tokens[d, stage.prefix] * p.models[stage.model].kv
+
+
+@kernel
+def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    """The wave in a slot, which is in no list, has ended."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    d = st.slots[s, k].device
+    _give_back(p, st, s, k)
+    if stage.keeps_context and p.models[stage.model].kv > 0.0:
+        keep_more(p, st, s, k, lane.wave)
+    lane.wave = 0
+    if lane.waiting > 0:
+        lane.made = 0
+        lane.granted = stage.output_tokens
+        queue_first(p, st, d, slot_number(p, s, k))
+        return
+    if lane.row < log.shards.size:
+        row = log.shards[lane.row]
+        row.end = st.now
+        row.prefill_s = row.first - (row.start + max(row.load_s, row.transfer_s))
+        row.decode_s = row.end - row.first
+    push(st, st.now, shard_end_event(p, s, k))
+
+
+# --- lengths that were not expected --------------------------------------------------------
+
+
+@inlined
+def growth_tokens(output: int) -> int:
+    """Output tokens that a wave reserves for at a time, once it is longer than expected."""
+    return max(16, (output + 7) // 8)
+
+
+@inlined
+def _grow(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
+    """Waves that are longer than what they have reserved for reserve more."""
+    batch = st.batches[d]
+    while batch.decoder >= 0:
+        s, k = slot_of(p, batch.decoder)
+        if stop_of(st, s, k) > batch.steps:
+            break
+        _grow_wave(p, st, log, s, k)
+
+
+@kernel
+def _grow_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    stage, lane = p.stages[s], st.lanes[s, k]
+    d = st.slots[s, k].device
+    dev, batch, model = st.devices[d], st.batches[d], p.models[stage.model]
+    number = slot_number(p, s, k)
+    leave(p, st, d, number)
+    tokens = growth_tokens(stage.output_tokens)
+    lane.granted += tokens
+    enter(p, st, d, number, DECODING)
+    more = lane.wave * tokens * model.kv
+    dev.kv_bytes += more
+    batch.reserved += more
+    limit = p.devices[d].memory
+    if dev.weight_bytes + dev.kv_bytes > limit:
+        make_room(p, st, log, s, d, -1, 0.0, lane.row)
+    while model.weight_bytes + batch.pinned + batch.reserved > limit:
+        victim = youngest(p, st, d)
+        other, i = slot_of(p, victim)
+        if victim == number and batch.sequences == lane.wave:
+            break  # nobody else is there to make room
+        _preempt(p, st, log, other, i)
+        if victim == number:
+            break
+
+
+@kernel
+def _preempt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    """Take the memory of the wave in a slot; it comes first when there is room again."""
+    lane, d = st.lanes[s, k], st.slots[s, k].device
+    if lane.state == DECODING:
+        stop_decoding(p, st, d, s, k)
+    else:
+        leave(p, st, d, slot_number(p, s, k))
+    _prefix_is_there(p, st, s, k)
+    _give_back(p, st, s, k)
+    lane.waiting += lane.wave
+    lane.wave = 0
+    output = p.stages[s].output_tokens
+    lane.granted = max(output, lane.made + growth_tokens(output))
+    queue_first(p, st, d, slot_number(p, s, k))
+    if lane.row < log.shards.size:
+        log.shards[lane.row].preempted += 1
+
+
+# --- joins ---------------------------------------------------------------------------------
+
+
+@inlined
+def _join(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
+    """Admitted waves whose inputs are there join."""
+    number = st.batches[d].admitted
+    while number >= 0:
+        s, k = slot_of(p, number)
+        behind = st.slots[s, k].next
+        if st.lanes[s, k].there <= st.batches[d].time + GRAZE:
+            leave(p, st, d, number)
+            if p.stages[s].kind == FIXED_STAGE:
+                st.lanes[s, k].prompt = 1
+                st.lanes[s, k].pair_s = 0.0
+            else:
+                _measure_prompt(p, st, log, s, k)
+            enter(p, st, d, number, JOINED)
+        number = behind
+
+
+@kernel
+def _measure_prompt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
+    """How many prompt tokens the wave in a slot has, and how much attention they need."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    d = st.slots[s, k].device
+    cached = 0
+    if has_prefix(p, stage):
+        cached = min(stage.prefix_tokens, max(st.computed[d, stage.prefix], lane.prefix_hit))
+        st.computed[d, stage.prefix] = max(st.computed[d, stage.prefix], stage.prefix_tokens)
+    context = context_of(stage, lane)
+    own = context - stage.prefix_tokens - lane.context_hit
+    lane.prompt, attended = prompt_of(stage.prefix_tokens, cached, lane.wave, own, context)
+    seconds = p.models[stage.model].attention * attended / p.devices[d].attention_flops
+    lane.pair_s = seconds / lane.prompt
+    if lane.row < log.shards.size and log.shards[lane.row].prefix_new < 0.0:
+        log.shards[lane.row].prefix_hit = cached
+        log.shards[lane.row].prefix_new = stage.prefix_tokens - cached
+
+
+@inlined
+def prompt_of(
+    prefix: int, cached: int, wave: int, own: float, context: int
+) -> tuple[int, float]:
+    """Prompt tokens of a wave, and the pairs of tokens that they attend to.
+
+    Args:
+        prefix: tokens that the queries share.
+        cached: tokens of it that need no prefill.
+        wave: queries.
+        own: further tokens of each query that need prefill.
+        context: tokens of each query, the prefix and what is cached included.
+    """
+    new = prefix - cached
+    tokens = max(wave, int(np.ceil(new + wave * own - GRAZE)))
+    attended = new * (cached + 0.5 * new) + wave * own * (context - 0.5 * own)
+    return tokens, attended
