@@ -1,6 +1,7 @@
 """Seconds of prefill and decode.
 
-Re-implements the paragraphs "Prefill" and "Decode" of docs/execution-model.md.
+Re-implements the paragraphs "Prefill", "Decode" and "Tensor parallelism" of
+docs/execution-model.md.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from fate_gym.validator.world import Machine, Node, World
 
 
 class Costs:
-    """What a model stage costs on a GPU."""
+    """What a model stage costs on a GPU, or on several that work as one."""
 
     def __init__(self, world: World, node: Node, machine: Machine) -> None:
         assert node.model is not None
         assert machine.gpu is not None
         self.facts, self.model, self.gpu = world.facts, node.model, machine.gpu
+        self.gpus, self.peer = machine.gpus, machine.peer
         self.stage, self.inherited = node.stage, node.inherited
         kv = node.model.kv_bytes_per_token
         self.batch = world.facts.max_batch  # queries in one full wave
@@ -66,11 +68,11 @@ class Costs:
 
     @property
     def _peak(self) -> float:
-        return self.gpu.tflops * 1e12
+        return self.gpus * self.gpu.tflops * 1e12
 
     @property
     def _bandwidth(self) -> float:
-        return self.gpu.bandwidth_gb_s * GB
+        return self.gpus * self.gpu.bandwidth_gb_s * GB
 
     @property
     def _width(self) -> int:
@@ -100,9 +102,14 @@ class Costs:
         return total / (self.gpu.mbu * self._bandwidth)
 
     def _between(self, tokens: float) -> float:
-        """Seconds of the traffic between GEMMs, and the fixed ones, of all layers."""
+        """Seconds of the traffic between GEMMs, of all-reduces, and the fixed ones of all layers."""
         facts, model = self.facts, self.model
         read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
         passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
         moved = 2 * passed * tokens / self._bandwidth
-        return model.layers * (moved + facts.linear_layer_s + facts.attention_layer_s)
+        layer = moved + facts.linear_layer_s + facts.attention_layer_s
+        if self.gpus > 1:
+            # A ring's traffic: each GPU sends 2 (k - 1) / k times what is reduced.
+            sent = tokens * model.hidden * 2 * 2 * (self.gpus - 1) / self.gpus
+            layer += 2 * (sent / self.peer + facts.all_reduce_s)
+        return model.layers * layer
