@@ -149,6 +149,12 @@ class World:
         need = node.model.weight_bytes + context * node.model.kv_bytes_per_token
         return need <= machine.limit * (1 + TOLERANCE)
 
+    def load_seconds(self, model: Model, machine: Machine) -> float:
+        """Seconds to load a model's weights on a device."""
+        init = self.problem.cluster.load_init_s
+        init = self.facts.load_init_s if init is None else init
+        return init + model.weight_bytes / machine.load
+
     def link(self, source: int, target: int) -> Link:
         """The link from one device, or the host, into another device."""
         there = self.machines[target]
