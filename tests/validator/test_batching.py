@@ -18,8 +18,10 @@ import pytest
 from fate_gym import catalog
 from fate_gym.catalog import Execution, Gpu, Model
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
+from fate_gym.problem.problem import Failures, Outage
 from fate_gym.sim.trace import OUTAGE_ROW
 from fate_gym.validator import validate
+from tests.validator.stepping import least_loaded, play
 
 WHOLE = ("stage", "slot", "device", "queries", "waves", "lost", "preempted", "source")
 REAL = (
@@ -93,6 +95,7 @@ def trace_of(
     *,
     evictions: list[tuple[int, int, int, int, float]] | None = None,
     ready: list[float] | None = None,
+    outages: Iterable[tuple[int, float, float]] = (),
 ) -> SimpleNamespace:
     """A trace of stages that have one shard each; durations follow from moments and loads."""
     defaults = {"queries": 1, "waves": 1, "noise": 1, "length": 1, "source": -1}
@@ -131,7 +134,7 @@ def trace_of(
         retentions=[],
         stage_vanished=np.zeros(count, dtype=bool),
         draws=np.full(count, np.nan),
-        outages=np.zeros(0, OUTAGE_ROW),
+        outages=np.array(list(outages), OUTAGE_ROW),
         decision_seconds=np.zeros(0),
         makespan=last.max() - arrival.min(),
         latencies=last - arrival,
@@ -278,9 +281,9 @@ def shared_prefix() -> SimpleNamespace:
     return trace_of(
         problem,
         [
-            # Both wait for the same load.
+            # The second waits for the load of the first.
             {"load_s": LOAD, "first": end, "end": end, "prefix_new": 30000},
-            {"stage": 1, "load_s": LOAD, "first": end, "end": end, "prefix_hit": 30000},
+            {"stage": 1, "first": end, "end": end, "prefix_hit": 30000},
         ],
     )
 
@@ -318,8 +321,8 @@ def noisy() -> SimpleNamespace:
     return trace_of(
         problem,
         [
-            {"load_s": loaded, "first": first_a, "end": first_b, "noise": 0.5},
-            {"stage": 1, "load_s": loaded, "first": first_b, "end": end_b, "noise": 2},
+            {"load_s": LOAD, "first": first_a, "end": first_b, "noise": 0.5},
+            {"stage": 1, "first": first_b, "end": end_b, "noise": 2},
         ],
     )
 
@@ -347,9 +350,148 @@ def preemption() -> SimpleNamespace:
         problem,
         [
             {"load_s": LOAD, "first": begin[0], "end": begin[2], "length": 1.5},
-            {"stage": 1, "load_s": LOAD, "first": begin[0], "end": end_b, "length": 1.5,
-             "preempted": 1},
+            {"stage": 1, "first": begin[0], "end": end_b, "length": 1.5, "preempted": 1},
         ],
+    )  # fmt: skip
+
+
+def failure() -> SimpleNamespace:
+    """The device fails in the middle of a step, while a second query waits in its queue."""
+    steps = it(50, pairs=1250), *(it(1, context=50 + i) for i in (1, 2, 3))
+    head = borders(LOAD + LAUNCH, steps)
+    down = (head[1] + head[2]) / 2
+    up = down + 1.0
+    problem = one_device(
+        (0.0, (query("a", 50, 5), query("b", 50, 5))),
+        max_sequences=1,
+        options=Options(failures=Failures(outages=(Outage(device="d", at=down, seconds=1.0),))),
+    )
+    # Both again, from the load on.
+    first_a, *_, end_a = borders(up + LOAD + LAUNCH, (*steps, it(1, context=54)))[:5]
+    first_b, *_, end_b = borders(end_a + LAUNCH, (*steps, it(1, context=54)))[:5]
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": head[0], "end": down, "lost": 1},
+            {"stage": 1, "start": down, "first": down, "end": down, "lost": 1},
+            {"committed": up, "start": up, "load_s": LOAD, "first": first_a, "end": end_a},
+            {"stage": 1, "committed": up, "start": end_a, "first": first_b, "end": end_b},
+        ],
+        ready=[down, down],
+        outages=[(0, down, up)],
+    )
+
+
+def nearly_there(late: float) -> SimpleNamespace:
+    """The inputs of a second query are there a moment after those of the first, on a device that
+    rests until then: within a nanosecond they join together."""
+    problem = one_device((0.0, (query("a", 50, 2),)), (LOAD + late, (query("b", 40, 1),)))
+    begin = LOAD + LAUNCH
+    if late <= 1e-9:
+        first_a, end_a = borders(begin, (it(90, pairs=1250 + 800), it(1, context=51)))
+        end_b = first_a
+    else:
+        first_a, end_a = borders(begin, (it(50, pairs=1250), it(41, pairs=800, context=51)))
+        end_b = end_a
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": first_a, "end": end_a},
+            {"stage": 1, "committed": LOAD + late, "start": LOAD + late, "first": end_b,
+             "end": end_b},
+        ],
+    )  # fmt: skip
+
+
+def nearly_at_a_border(late: float) -> SimpleNamespace:
+    """A query comes a moment after a border: within a nanosecond it is admitted there, and has
+    joined by the next one; else it is admitted at the next one and joins at the one behind it."""
+    begin = LOAD + LAUNCH
+    head = borders(begin, (it(50, pairs=1250), it(1, context=51), it(1, context=52)))
+    arrival = head[0] + late
+    problem = one_device((0.0, (query("a", 50, 5),)), (arrival, (query("b", 40, 1),)))
+    if late <= 1e-9:
+        start, joined, made = arrival, head[1], 2
+    else:
+        start, joined, made = head[1], head[2], 3
+    steps = [it(41, pairs=800, context=50 + made)]
+    steps += [it(1, context=50 + i) for i in range(made + 1, 5)]
+    tail = borders(joined, steps)
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": head[0], "end": tail[-1]},
+            {"stage": 1, "committed": arrival, "start": start, "first": tail[0], "end": tail[0]},
+        ],
+    )
+
+
+def fixed_stage() -> SimpleNamespace:
+    """Given seconds run by themselves: after who runs, before who waits."""
+    stages = query("a", 50, 1), Stage(id="f", seconds_on={"d": 2.0}), query("b", 50, 1)
+    problem = one_device((0.0, stages))
+    end_a = LOAD + LAUNCH + it(50, pairs=1250)
+    end_f = end_a + 2.0
+    end_b = end_f + LAUNCH + it(50, pairs=1250)
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": end_a, "end": end_a},
+            {"stage": 1, "start": end_a, "first": end_a, "end": end_f},
+            {"stage": 2, "start": end_f, "first": end_b, "end": end_b},
+        ],
+    )
+
+
+def copied_prefix() -> SimpleNamespace:
+    """1e8 bytes of KV over a link of 10 GB/s: 0.02 s, beside a load of 1.5 s."""
+    more: dict[str, Any] = {"prefix_group": "g", "prefix_tokens": 1000}
+    devices = tuple(Device(id=d, gpu="Round", load_gb_s=5, peer_gb_s=10) for d in ("d0", "d1"))
+    end_a = LOAD + LAUNCH + it(1050, pairs=1000 * 500 + 50 * 1025)
+    problem = Problem.build(
+        Cluster(id="two", devices=devices, execution="batching"),
+        [
+            Workflow(id="v", stages=(query("a", 50, 1, **more),)),
+            Workflow(id="w", arrival=end_a, stages=(query("b", 40, 1, **more),)),
+        ],
+        gpus=[GPU],
+        models=[MODEL],
+    )
+    end_b = end_a + LOAD + LAUNCH + it(40, pairs=40 * 1020)
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": end_a, "end": end_a, "prefix_new": 1000},
+            {"stage": 1, "device": 1, "committed": end_a, "start": end_a, "load_s": LOAD,
+             "transfer_s": 0.02, "first": end_b, "end": end_b, "prefix_hit": 1000,
+             "copied": 1000, "source": 0, "bytes_moved": 1e8},
+        ],
+    )  # fmt: skip
+
+
+def growth() -> SimpleNamespace:
+    """24001 tokens are cached and 25992 reserved; what grows by 16 does not fit beside them."""
+    problem = one_device(
+        (0.0, (query("a", 24000, 1), query("b", 25990, 2), query("c", 10, 1))),
+        edges=(Edge(parent="a", child="c", bytes=0.0, inherited_tokens=10),),
+        options=Options(length_uncertainty=0.5),
+        max_sequences=1,
+        token_budget=30000,
+    )
+    end_a = LOAD + LAUNCH + it(24000, pairs=24000 * 12000)
+    steps = it(25990, pairs=25990 * 12995), *(it(1, context=25990 + i) for i in range(1, 20))
+    first_b, *_, end_b = borders(end_a + LAUNCH, steps)
+    end_c = end_b + LAUNCH + it(20, pairs=20 * 10)
+    return trace_of(
+        problem,
+        [
+            {"load_s": LOAD, "first": end_a, "end": end_a},
+            {"stage": 1, "start": end_a, "first": first_b, "end": end_b, "length": 10},
+            {"stage": 2, "committed": end_a, "start": end_b, "first": end_c, "end": end_c,
+             "context_new": 10},
+        ],
+        evictions=[(1, 0, 1, 0, 24001e5)],
+        ready=[0.0, 0.0, end_a],
     )  # fmt: skip
 
 
@@ -366,6 +508,14 @@ TRACES: dict[str, Callable[[], SimpleNamespace]] = {
     "context": inherited_context,
     "noise": noisy,
     "preemption": preemption,
+    "growth": growth,
+    "failure": failure,
+    "inputs within a nanosecond": lambda: nearly_there(0.5e-9),
+    "inputs after a nanosecond": lambda: nearly_there(2e-9),
+    "commit within a nanosecond": lambda: nearly_at_a_border(0.5e-9),
+    "commit after a nanosecond": lambda: nearly_at_a_border(2e-9),
+    "fixed": fixed_stage,
+    "copy": copied_prefix,
 }
 
 
@@ -374,8 +524,26 @@ def test_hand_computed_trace_is_valid(name: str) -> None:
     assert validate(TRACES[name]()) == []  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", [name for name in TRACES if name != "copy"])
+def test_the_same_is_played_without_a_trace(name: str) -> None:
+    trace = TRACES[name]()
+    rows = {int(row["stage"]): row for row in trace.shards}
+    played = play(
+        trace.problem,
+        least_loaded,
+        noise=lambda stage, _: float(rows[stage]["noise"]),
+        length=lambda stage: float(rows[stage]["length"]),
+        outages=[tuple(outage) for outage in trace.outages.tolist()],
+    )
+    assert len(played.shards) == len(trace.shards)
+    for field in (*WHOLE, *REAL):
+        kept = trace.shards["lost"] == 0
+        assert played.shards[field][kept] == pytest.approx(trace.shards[field][kept], rel=1e-9)
+    assert played.evictions.tolist() == trace.evictions.tolist()
+
+
 @pytest.mark.parametrize("field", [*WHOLE, *REAL])
-@pytest.mark.parametrize("name", ["chunked", "waves", "prefix"])
+@pytest.mark.parametrize("name", ["chunked", "waves", "prefix", "growth", "preemption", "copy"])
 def test_a_wrong_value_is_found(name: str, field: str) -> None:
     for row in range(len(TRACES[name]().shards)):
         trace = TRACES[name]()

@@ -5,5 +5,7 @@ closed form: each iteration is made.
 """
 
 from fate_gym.validator.batching.replay import replay_batching
+from fate_gym.validator.batching.run import Run
+from fate_gym.validator.batching.waves import Job
 
-__all__ = ["replay_batching"]
+__all__ = ["Job", "Run", "replay_batching"]

@@ -52,15 +52,13 @@ def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
     if job.found.start == math.inf:
         job.found.start = now
         inflow = _fetch(engine, wave, now, peers)
-        job.found.transfer = inflow.transfer * job.noise
+        job.found.transfer = inflow.transfer
         job.found.bytes_moved = inflow.bytes_moved
         job.found.copied = inflow.hits.copied
     wave.fetch = inflow.fetch
     loaded = now
     if job.node.model is not None:
         loaded = _take_memory(engine, wave, now)
-        if now == job.found.start:
-            job.found.load = max(0.0, loaded - now)
         job.found.context_hit += wave.queries * hits.cached
         job.found.context_new += wave.queries * (job.node.inherited - hits.cached - hits.gone)
     wave.hits = inflow.hits
@@ -165,7 +163,8 @@ def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
     memory.weights.pop(model, None)
     memory.weights[model] = job.node.model.weight_bytes
     if missing:
-        engine.loaded[model] = (
-            now + state.world.load_seconds(job.node.model, engine.machine) * job.noise
-        )
+        load = state.world.load_seconds(job.node.model, engine.machine)
+        engine.loaded[model] = now + load * job.noise
+        if now == job.found.start:
+            job.found.load = load
     return engine.loaded[model]

@@ -65,6 +65,12 @@ class Engine:
         return not self.runs and bool(self.prompts or self.decoding)
 
     @property
+    def fixed(self) -> Job | None:
+        """The fixed stage that has joined, if one has."""
+        job = self.prompts[0].job if self.prompts else None
+        return job if job is not None and job.seconds is not None else None
+
+    @property
     def next_border(self) -> float:
         """When the next border is that needs no commit, as far as iterations have started."""
         if self.runs or self.about_to_run:
@@ -73,10 +79,9 @@ class Engine:
 
     def start(self) -> None:
         """Start an iteration at the border."""
-        alone = self.prompts[0].job if self.prompts else None
-        if alone is not None and alone.seconds is not None:
+        if self.fixed is not None and self.fixed.seconds is not None:
             self.chunks, self.steps = {self.prompts[0]: self.prompts[0].tokens}, []
-            self.until = self.border + alone.seconds
+            self.until = self.border + self.fixed.seconds
             return
         self.steps, self.chunks = list(self.decoding), {}
         room = self.serving.token_budget
