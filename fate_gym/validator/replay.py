@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def validate(trace: Trace) -> list[str]:
     """Every way in which a trace breaks the execution model; empty for a valid trace.
 
-    The shards are replayed in commit order. Commit times, placements, sources of copied prefixes,
+    The shards are replayed in commit order, those of batching devices iteration by iteration in
+    the order of time. Commit times, placements, sources of copied prefixes,
     retentions, draws of choosers, random outages and (with uncertainty) noise and lengths are taken
     from the trace, everything else is computed anew and compared. A fault that makes
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
