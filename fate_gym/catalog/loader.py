@@ -52,6 +52,11 @@ class Gpu(_Fact):
     fitted: bool = False
     sources: dict[str, str] = {}
 
+    def times(self, count: int) -> Gpu:
+        """That many of these GPUs as one: what they can do, cost and draw; links stay those of one."""
+        names = ("memory_gb", "bandwidth_gb_s", "tflops", "watts", "usd_per_hour")
+        return self.model_copy(update={name: count * getattr(self, name) for name in names})
+
 
 class Model(_Fact):
     """A served model (a quantised variant is a model of its own).
@@ -153,11 +158,27 @@ class Execution(_Fact):
     peer_latency_s: NonNegativeFloat
     memory_utilisation: float = Field(gt=0, le=1)
     max_batch: int = Field(ge=1)
+    token_budget: int = Field(ge=1)
+    all_reduce_s: NonNegativeFloat
     gather_s: NonNegativeFloat
 
     def pcie_gb_s(self, generation: int) -> float:
         """Effective host-to-device bandwidth of a PCIe generation, GB/s."""
         return float(getattr(self, f"pcie{generation}_gb_s"))
+
+    def peer_gb_s(self, gpu: Gpu) -> float:
+        """Effective bandwidth between two GPUs of a node: NVLink, else PCIe peer to peer, GB/s."""
+        if gpu.nvlink_gb_s is not None:
+            return self.nvlink_efficiency * gpu.nvlink_gb_s
+        return self.pcie_peer_efficiency * self.pcie_gb_s(gpu.pcie)
+
+    def reduce_gb_s(self, peer_gb_s: float, count: int) -> float:
+        """Bandwidth of an all-reduce over a ring of ``count`` > 1 GPUs, in GB/s of its operand.
+
+        Each GPU sends and receives 2 (count - 1) / count times the operand (Patarasu and Yuan,
+        JPDC 69(2), 2009).
+        """
+        return peer_gb_s * count / (2.0 * (count - 1))
 
     def attention_mfu(self, gpu: Gpu) -> float:
         """Share of the peak FLOP/s that attention reaches in prefill."""
@@ -180,6 +201,14 @@ class Execution(_Fact):
         between = self.linear_passes * model.hidden
         attention = self.attention_passes * 2 * (model.attention_width + model.kv_width)
         return 2.0 * model.layers * (between + attention)
+
+    def all_reduces(self, model: Model) -> int:
+        """All-reduces of a pass where the model is spread over GPUs: two a layer."""
+        return 2 * model.layers
+
+    def all_reduce_bytes(self, model: Model) -> float:
+        """Bytes per token in all of them, at 16 bits."""
+        return 2.0 * self.all_reduces(model) * model.hidden
 
 
 def read_yaml(name: str) -> Any:

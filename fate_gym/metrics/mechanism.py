@@ -171,7 +171,7 @@ def _last_rows(device: Ints, key: Ints, row: Ints) -> dict[tuple[int, int], int]
 
 def _rates(problem: Problem) -> tuple[Floats, Floats]:
     """(D,) $/h and (D,) W; 0 for a device without a GPU."""
-    gpus = [problem.gpu_facts.get(device.gpu or "") for device in problem.cluster.devices]
+    gpus = [problem.device_facts.get(device.id) for device in problem.cluster.devices]
     usd = np.array([gpu.usd_per_hour if gpu else 0.0 for gpu in gpus])
     watts = np.array([gpu.watts if gpu else 0.0 for gpu in gpus])
     return usd, watts

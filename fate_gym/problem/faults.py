@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fate_gym.errors import InputError
+from fate_gym.errors import InputError, near_matches
 
 T = TypeVar("T", bound=Hashable)
 
@@ -25,8 +26,17 @@ def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> Inpu
     """The first fault of a pydantic error, with ids in place of list positions."""
     first = error.errors()[0]
     items, field = _locate(data, first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
+    if first["type"] == "literal_error" and field and isinstance(value, str):
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return InputError(
+            f"unknown {field.split('.')[-1]} {value[:80]!r}",
+            source=source,
+            item=items,
+            field=field,
+            remedy=near_matches(value, choices),
+        )
+    message = first["msg"].removeprefix("Value error, ")
     if field and isinstance(value, str | int | float | bool | None):
         message += (
             f" (got {str(value)[:80]!r})" if isinstance(value, str) else f" (got {str(value)[:80]})"

@@ -189,6 +189,15 @@ class Problem(Frozen):
         """The catalogue's models with this problem's own on top, by name."""
         return catalog.models() | {model.name: model for model in self.models}
 
+    @cached_property
+    def device_facts(self) -> dict[str, Gpu]:
+        """What each device is as one GPU, by device id; devices without a GPU are left out."""
+        return {
+            device.id: self.gpu_facts[device.gpu].times(device.tensor_parallel)
+            for device in self.cluster.devices
+            if device.gpu is not None
+        }
+
     @property
     def stage_count(self) -> int:
         return sum(len(workflow.stages) for workflow in self.workflows)
@@ -198,7 +207,7 @@ class Problem(Frozen):
         """Bytes that weights and KV may take, by device id; 0 without a GPU."""
         share = self.cluster.memory_utilisation or catalog.execution().memory_utilisation
         return {
-            device.id: self.gpu_facts[device.gpu].memory_gb * GB * share if device.gpu else 0.0
+            device.id: self.device_facts[device.id].memory_gb * GB * share if device.gpu else 0.0
             for device in self.cluster.devices
         }
 
@@ -213,18 +222,24 @@ class Problem(Frozen):
         if stage.seconds_on is not None:
             hosts = [device.id for device in self.cluster.devices if device.id in stage.seconds_on]
         else:
-            need = self._memory_of_one_query(workflow, stage)
+            need = self.query_bytes(workflow, stage)
             hosts = [name for name, limit in self.memory_limits.items() if need <= limit]
         if stage.allowed_devices is None:
             return hosts
         return [name for name in hosts if name in stage.allowed_devices]
 
-    def _memory_of_one_query(self, workflow: Workflow, stage: Stage) -> float:
+    def query_bytes(self, workflow: Workflow, stage: Stage) -> float:
+        """Bytes that a model stage needs at least: its weights and the KV of one query."""
         assert stage.model is not None
-        inherited = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
-        context = stage.prefix_tokens + stage.prompt_tokens + inherited + stage.output_tokens
         model = self.model_facts[stage.model]
+        context = query_tokens(workflow, stage)
         return model.weight_bytes + context * model.kv_bytes_per_token
+
+
+def query_tokens(workflow: Workflow, stage: Stage) -> int:
+    """Tokens of one query of a stage at its full length: prompt, what it inherits, and output."""
+    inherited = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
+    return stage.prefix_tokens + stage.prompt_tokens + inherited + stage.output_tokens
 
 
 def problem_from(data: Any, source: str | Path) -> Problem:
@@ -279,11 +294,19 @@ def _check_cluster(problem: Problem) -> None:
     cluster = problem.cluster
     item = f"cluster '{cluster.id}'"
     known = {device.id for device in cluster.devices}
+    cluster.check_execution(item)
     _unique((device.id for device in cluster.devices), "device", item)
     for device in cluster.devices:
         if device.gpu is not None:
             at_device = f"{item}, device '{device.id}'"
             check_known("unknown GPU", device.gpu, problem.gpu_facts, item=at_device, field="gpu")
+        elif device.tensor_parallel > 1:
+            raise InputError(
+                f"{device.tensor_parallel} GPUs in parallel on a device without a GPU",
+                item=f"{item}, device '{device.id}'",
+                field="tensor_parallel",
+                remedy="name the device's gpu, or remove tensor_parallel",
+            )
     for link in cluster.links:
         for name in (link.a, link.b):
             check_known("link to unknown device", name, known, item=item, field="links")
@@ -441,12 +464,50 @@ def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:
         for name in getattr(stage, field) or ():
             check_known("unknown device", name, problem.memory_limits, item=item, field=field)
     if stage.kind != "tool" and not problem.eligible_devices(workflow, stage):
-        raise InputError(
-            "no device can host the stage",
-            item=item,
-            field="model" if stage.allowed_devices is None else "allowed_devices",
-            remedy="use a quantised variant, a shorter context, or a device with more memory",
+        raise _without_host(problem, workflow, stage, item)
+
+
+def _without_host(problem: Problem, workflow: Workflow, stage: Stage, item: str) -> InputError:
+    """No device can host a stage: what it needs, and how much the nearest device lacks."""
+    where = {
+        "item": item,
+        "field": "model" if stage.allowed_devices is None else "allowed_devices",
+    }
+    if stage.model is None:
+        return InputError(
+            "no device can host the stage: none that it allows has seconds for it",
+            remedy="allow a device that seconds_on names",
+            **where,
         )
+    need = problem.query_bytes(workflow, stage)
+    fault = (
+        f"no device can host the stage: {stage.model} with a context of "
+        f"{query_tokens(workflow, stage):,} tokens takes {_gigabytes(need)}"
+    )
+    allowed = stage.allowed_devices
+    limits = {
+        name: limit
+        for name, limit in problem.memory_limits.items()
+        if allowed is None or name in allowed
+    }
+    nearest = max(limits, key=lambda name: limits[name], default=None)
+    if nearest is None or limits[nearest] == 0.0:
+        return InputError(
+            f"{fault}, and {'no device' if allowed is None else 'none that it allows'} has memory",
+            remedy="name a gpu for the device",
+            **where,
+        )
+    missing = _gigabytes(need - limits[nearest])
+    return InputError(
+        f"{fault}, {missing} more than there is on {nearest!r}, which comes nearest",
+        remedy="use a quantised variant, a shorter context, a device with more memory, or several "
+        "GPUs as one device (tensor_parallel)",
+        **where,
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / GB:,.2f} GB" if size >= 0.01 * GB else f"{size / GB:.2g} GB"
 
 
 def _unique(names: Iterable[str], kind: str, item: str | None, *, field: str = "id") -> None:

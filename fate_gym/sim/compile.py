@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym import catalog
-from fate_gym.catalog import GB, Gpu
+from fate_gym.catalog import GB
 from fate_gym.kernel.pricing import floor_seconds, prefix_savings, price
 from fate_gym.kernel.ranks import downward_ranks, upward_ranks
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
@@ -141,7 +141,11 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
     arrays.max_shards = min(problem.options.max_shards, len(cluster.devices))
     arrays.eager = problem.options.eager_transfers
     arrays.contention = problem.options.contention
-    arrays.max_batch = constants.max_batch
+    serving = cluster.serving
+    arrays.batching = serving.batching
+    arrays.prefill_first = serving.prefill_first
+    arrays.token_budget = serving.token_budget
+    arrays.max_batch = serving.max_sequences
     arrays.uncertainty = problem.options.uncertainty
     arrays.length_uncertainty = problem.options.length_uncertainty
     if failures is not None:
@@ -176,8 +180,9 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
                 row[name] = 1.0
             row["memory_rate"] = 1.0
             continue
-        gpu = problem.gpu_facts[device.gpu]
-        peers.append(device.peer_gb_s or _peer_gb_s(gpu))
+        gpu = problem.device_facts[device.id]
+        peer = device.peer_gb_s or constants.peer_gb_s(gpu)
+        peers.append(peer)
         row["memory"] = problem.memory_limits[device.id]
         peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
         row["flops"] = gpu.mfu * peak
@@ -186,11 +191,16 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
         row["attention_bandwidth"] = constants.attention_mbu(gpu) * memory_rate
         row["memory_rate"] = memory_rate
         row["host_bandwidth"] = constants.pcie_gb_s(gpu.pcie) * GB
+        row["reduce_s"] = constants.all_reduce_s
+        if device.tensor_parallel > 1:
+            row["reduce_bandwidth"] = constants.reduce_gb_s(peer, device.tensor_parallel) * GB
     node = p.devices["node"]
     same = node[:, None] == node[None, :]
-    peer, network_rate = np.array(peers) * GB, np.array(networks) * GB
+    peer_rate, network_rate = np.array(peers) * GB, np.array(networks) * GB
     p.link_bandwidth[:] = np.where(
-        same, np.minimum.outer(peer, peer), np.minimum.outer(network_rate, network_rate)
+        same,
+        np.minimum.outer(peer_rate, peer_rate),
+        np.minimum.outer(network_rate, network_rate),
     )
     p.link_latency[:] = np.where(same, constants.peer_latency_s, cluster.network_latency_s)
     count = len(cluster.devices)
@@ -216,13 +226,6 @@ def _fill_outages(p: ProblemArrays, problem: Problem) -> None:
     p.devices["outages_to"] = np.searchsorted(devices, every, side="right")
 
 
-def _peer_gb_s(gpu: Gpu) -> float:
-    constants = catalog.execution()
-    if gpu.nvlink_gb_s is not None:
-        return constants.nvlink_efficiency * gpu.nvlink_gb_s
-    return constants.pcie_peer_efficiency * constants.pcie_gb_s(gpu.pcie)
-
-
 def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
     problem = compiled.problem
     cluster = problem.cluster
@@ -239,6 +242,8 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
         row["attention"] = 4.0 * model.layers * model.attention_width
         row["traffic"] = constants.traffic_bytes(model)
         row["layers_s"] = constants.layer_seconds(model)
+        row["reduces"] = constants.all_reduces(model)
+        row["reduce_bytes"] = constants.all_reduce_bytes(model)
         row["expert_bytes"] = model.expert_weight_share * model.weight_bytes
         if model.experts:
             row["expert_miss"] = 1.0 - model.experts_per_token / model.experts
@@ -256,7 +261,8 @@ def _load_gb_s(problem: Problem, device: Device) -> float:
         return given
     if device.gpu is None:
         return device.network_gb_s or problem.cluster.network_gb_s
-    return catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu].pcie)
+    pcie = catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu].pcie)
+    return device.tensor_parallel * pcie  # each GPU loads its part
 
 
 def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:

@@ -241,11 +241,9 @@ class DecisionView:
     @reads("costs")
     def usd_per_hour(self) -> Floats:
         """(D,) price of each device; 0 for one without a GPU."""
-        problem = self._compiled.problem
-        gpus = [device.gpu for device in problem.cluster.devices]
-        return np.array(
-            [0.0 if gpu is None else problem.gpu_facts[gpu].usd_per_hour for gpu in gpus]
-        )
+        facts = self._compiled.problem.device_facts
+        names = self._compiled.device_ids
+        return np.array([facts[name].usd_per_hour if name in facts else 0.0 for name in names])
 
     @reads("places")
     def local_bytes(self, stage: int) -> Floats:

@@ -56,7 +56,7 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     facts: Any = None
     if "costs" in seen:
         facts = SimpleNamespace(
-            cluster=problem.cluster, gpu_facts=problem.gpu_facts, options=problem.options
+            cluster=problem.cluster, device_facts=problem.device_facts, options=problem.options
         )
     if "dag" in seen and facts is not None:
         now = view.now

@@ -1,76 +1,69 @@
 """Seconds of prefill and decode.
 
-Re-implements the paragraphs "Prefill" and "Decode" of docs/execution-model.md.
+Re-implements the paragraphs "Prefill", "Decode" and "Tensor parallelism" of
+docs/execution-model.md.
 """
 
 from __future__ import annotations
 
 import math
 
-from fate_gym.catalog import GB
+from fate_gym.catalog import GB, Execution, Model
 from fate_gym.validator.state import Hits
 from fate_gym.validator.world import Machine, Node, World
 
 
-class Costs:
-    """What a model stage costs on a GPU."""
+class Rates:
+    """How fast a GPU, or several that work as one, serves a model."""
 
-    def __init__(self, world: World, node: Node, machine: Machine) -> None:
-        assert node.model is not None
+    def __init__(self, facts: Execution, model: Model, machine: Machine) -> None:
         assert machine.gpu is not None
-        self.facts, self.model, self.gpu = world.facts, node.model, machine.gpu
-        self.stage, self.inherited = node.stage, node.inherited
-        kv = node.model.kv_bytes_per_token
-        self.batch = world.facts.max_batch  # queries in one full wave
-        if node.query_tokens * kv > 0:
-            room = machine.limit - node.model.weight_bytes - node.stage.prefix_tokens * kv
-            self.batch = max(1, min(self.batch, math.floor(room / (node.query_tokens * kv))))
+        self.facts, self.model, self.gpu = facts, model, machine.gpu
+        self.gpus, self.peer = machine.gpus, machine.peer
 
-    def prefill(self, n: int, hits: Hits) -> float:
-        """Seconds of prefill of ``n`` queries."""
-        p, u = self.stage.prefix_tokens, self.stage.prompt_tokens
-        new = float(p - hits.prefix)
-        each = u + (self.inherited - hits.cached - hits.gone)
-        tokens = new + n * each
-        computing = attention = 0.0
+    def linear(self, tokens: float, outputs: float) -> float:
+        """Seconds of the GEMMs of so many tokens, of which so many yield a next one."""
+        computing = 0.0
         if tokens > 0:
             in_layers, in_head = self._params
-            products = 2 * (in_layers * tokens + in_head * n)
+            products = 2 * (in_layers * tokens + in_head * outputs)
             computing = products / (self._mfu(tokens) * self._peak)
-            pairs = new * (hits.prefix + new / 2)
-            pairs += n * each * (p + u + self.inherited - each / 2)
-            mfu = self.gpu.attention_mfu
-            if mfu is None:
-                mfu = min(1.0, self.facts.attention_mfu_ratio * self.gpu.mfu)
-            attention = 4 * self.model.layers * self._width * pairs / (mfu * self._peak)
-        fixed = self._between(tokens) + self.facts.prefill_launch_s
-        return max(computing, self._reading(tokens)) + attention + fixed
+        return max(computing, self._reading(tokens))
 
-    def decode(self, n: int) -> tuple[int, float]:
-        """The number of waves and the seconds of decoding of ``n`` queries."""
-        waves = math.ceil(n / self.batch)
-        last = n - (waves - 1) * self.batch
-        steps = (waves - 1) * self._step(self.batch) + self._step(last)
-        return waves, self.stage.output_tokens * steps
+    def attending(self, pairs: float) -> float:
+        """Seconds of the attention of prompts: so many tokens attend to so many, in pairs."""
+        mfu = self.gpu.attention_mfu
+        if mfu is None:
+            mfu = min(1.0, self.facts.attention_mfu_ratio * self.gpu.mfu)
+        return 4 * self.model.layers * self._width * pairs / (mfu * self._peak)
 
-    def _step(self, x: int) -> float:
-        """Seconds of one decode step with ``x`` queries in the wave."""
-        own = self.stage.prompt_tokens + self.inherited + self.stage.output_tokens / 2
-        computing = 2 * sum(self._params) * x / (self._mfu(x) * self._peak)
+    def recalling(self, tokens: float) -> float:
+        """Seconds to read the KV of so many tokens of context."""
         mbu = self.gpu.attention_mbu
         if mbu is None:
             mbu = min(1.0, self.facts.attention_mbu_ratio * self.gpu.mbu)
-        contexts = x * (self.stage.prefix_tokens + own) * self.model.kv_bytes_per_token
-        attention = contexts / (mbu * self._bandwidth)
-        return max(computing, self._reading(x)) + attention + self._between(x)
+        return tokens * self.model.kv_bytes_per_token / (mbu * self._bandwidth)
+
+    def between(self, tokens: float) -> float:
+        """Seconds between GEMMs: traffic, all-reduces, and what is fixed, of all layers."""
+        facts, model = self.facts, self.model
+        read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
+        passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
+        moved = 2 * passed * tokens / self._bandwidth
+        layer = moved + facts.linear_layer_s + facts.attention_layer_s
+        if self.gpus > 1:
+            # A ring's traffic: each GPU sends 2 (k - 1) / k times what is reduced.
+            sent = tokens * model.hidden * 2 * 2 * (self.gpus - 1) / self.gpus
+            layer += 2 * (sent / self.peer + facts.all_reduce_s)
+        return model.layers * layer
 
     @property
     def _peak(self) -> float:
-        return self.gpu.tflops * 1e12
+        return self.gpus * self.gpu.tflops * 1e12
 
     @property
     def _bandwidth(self) -> float:
-        return self.gpu.bandwidth_gb_s * GB
+        return self.gpus * self.gpu.bandwidth_gb_s * GB
 
     @property
     def _width(self) -> int:
@@ -99,10 +92,48 @@ class Costs:
             total -= model.expert_weight_share * model.weight_bytes * idle
         return total / (self.gpu.mbu * self._bandwidth)
 
-    def _between(self, tokens: float) -> float:
-        """Seconds of the traffic between GEMMs, and the fixed ones, of all layers."""
-        facts, model = self.facts, self.model
-        read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
-        passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
-        moved = 2 * passed * tokens / self._bandwidth
-        return model.layers * (moved + facts.linear_layer_s + facts.attention_layer_s)
+
+class Costs:
+    """What a model stage costs on an exclusive device."""
+
+    def __init__(self, world: World, node: Node, machine: Machine) -> None:
+        assert node.model is not None
+        self.rates = Rates(world.facts, node.model, machine)
+        self.launch = world.facts.prefill_launch_s
+        self.stage, self.inherited = node.stage, node.inherited
+        self.batch = wave_limit(node, machine, world.facts.max_batch)
+
+    def prefill(self, n: int, hits: Hits) -> float:
+        """Seconds of prefill of ``n`` queries."""
+        p, u = self.stage.prefix_tokens, self.stage.prompt_tokens
+        new = float(p - hits.prefix)
+        each = u + (self.inherited - hits.cached - hits.gone)
+        tokens = new + n * each
+        pairs = new * (hits.prefix + new / 2)
+        pairs += n * each * (p + u + self.inherited - each / 2)
+        attention = self.rates.attending(pairs) if tokens > 0 else 0.0
+        return self.rates.linear(tokens, n) + attention + self.rates.between(tokens) + self.launch
+
+    def decode(self, n: int) -> tuple[int, float]:
+        """The number of waves and the seconds of decoding of ``n`` queries."""
+        waves = math.ceil(n / self.batch)
+        last = n - (waves - 1) * self.batch
+        steps = (waves - 1) * self._step(self.batch) + self._step(last)
+        return waves, self.stage.output_tokens * steps
+
+    def _step(self, x: int) -> float:
+        """Seconds of one decode step with ``x`` queries in the wave."""
+        own = self.stage.prompt_tokens + self.inherited + self.stage.output_tokens / 2
+        attention = self.rates.recalling(x * (self.stage.prefix_tokens + own))
+        return self.rates.linear(x, x) + attention + self.rates.between(x)
+
+
+def wave_limit(node: Node, machine: Machine, most: int) -> int:
+    """Queries in one full wave of a model stage, at most ``most``."""
+    assert node.model is not None
+    each = node.query_tokens * node.model.kv_bytes_per_token
+    if each == 0:
+        return most
+    prefix = node.stage.prefix_tokens * node.model.kv_bytes_per_token
+    room = machine.limit - node.model.weight_bytes - prefix
+    return max(1, min(most, math.floor(room / each)))

@@ -5,6 +5,8 @@ Re-implements the section "Memory" of docs/execution-model.md, and the cached to
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from fate_gym.validator.costs import Costs
 from fate_gym.validator.state import Entry, Hits, Memory, Row, State
 from fate_gym.validator.world import TOLERANCE, Node
@@ -61,7 +63,7 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
     def held() -> float:
         return memory.used() + missing + working
 
-    while held() > machine.limit and _evict(state, row, own, model):
+    while held() > machine.limit and evict(state, row, {own}, model):
         pass
     if held() > machine.limit and own in memory.kv:
         memory.kv[own] = Entry(p, p * kv, memory.kv[own].there)
@@ -74,14 +76,14 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
     memory.weights[model] = node.model.weight_bytes
 
 
-def _evict(state: State, row: Row, own: tuple[int, int], model: int) -> bool:
-    """Evict what is worth least, but neither the shard's own prefix nor its model.
+def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int) -> bool:
+    """Evict for a shard what is worth least, but neither KV that is kept nor its own model.
 
     False when there is nothing.
     """
     device = row["device"]
     memory = state.memories[device]
-    entries = [key for key in memory.kv if key != own]
+    entries = [key for key in memory.kv if key not in kept]
     idle = [(WEIGHTS, other) for other in memory.weights if other != model]
     if not entries and not idle:
         return False

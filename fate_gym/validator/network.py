@@ -32,8 +32,8 @@ class Inflow:
 
 def inflow_of_tool(state: State, node: Node, row: Row) -> Inflow:
     """What moves to a tool."""
-    now, flows = row["committed"], _flows(state, node, row)
-    return Inflow(now, Hits(0, {}), flows, _seconds(state, flows, now))
+    now, flows = row["committed"], flows_into(state, node, row)
+    return Inflow(now, Hits(0, {}), flows, seconds_from(state, flows, now))
 
 
 def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
@@ -42,18 +42,20 @@ def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
     memory = state.memories[device]
     planned = _expected_turn(state, device, now)
     inflow = Inflow(
-        max(now, memory.drains), find_hits(state, node, memory), _flows(state, node, row)
+        max(now, memory.drains), find_hits(state, node, memory), flows_into(state, node, row)
     )
     if row["source"] != -1:
         planned = max(planned, _copy_prefix(state, node, row, inflow))
     if state.world.problem.options.contention:
-        _book(state, inflow, state.world.machines[device].node, planned, now)
+        queues = (_queue(state, other, now) for other in range(len(state.placed)))
+        booked = [shard.fetch for queue in queues for shard in queue if shard.fetch]
+        book(state, inflow, state.world.machines[device].node, planned, booked)
     else:
-        inflow.transfer = _seconds(state, inflow.flows, inflow.turn)
+        inflow.transfer = seconds_from(state, inflow.flows, inflow.turn)
     return inflow
 
 
-def _flows(state: State, node: Node, row: Row) -> list[Flow]:
+def flows_into(state: State, node: Node, row: Row) -> list[Flow]:
     """What a shard fetches from its parents."""
     share = row["queries"] / node.stage.queries
     flows: list[Flow] = []
@@ -81,7 +83,7 @@ def _link(world: World, place: int, target: int, *, away: bool) -> Link | None:
     return world.link(HOST if place == target else place, target)
 
 
-def _seconds(state: State, flows: list[Flow], start: float) -> float:
+def seconds_from(state: State, flows: list[Flow], start: float) -> float:
     """Seconds from ``start`` until everything is there, without contention."""
     if state.world.problem.options.eager_transfers:
         there = max((flow.since + flow.seconds for flow in flows), default=start)
@@ -134,18 +136,16 @@ def _expected_turn(state: State, device: int, now: float) -> float:
     return running + math.fsum(shard.busy for shard in queue[1:])
 
 
-def _book(state: State, inflow: Inflow, receiver: str, planned: float, now: float) -> None:
+def book(state: State, inflow: Inflow, receiver: str, planned: float, booked: list[Fetch]) -> None:
     """Book the first gap in the network that is wide enough, from the planned turn on."""
     # What takes no time (a fraction of a byte) passes between two others.
     network = [flow for flow in inflow.flows if flow.link.key[0] == "node" and flow.seconds > 0]
     others = [flow for flow in inflow.flows if flow.link.key[0] != "node"]
-    inflow.transfer = _seconds(state, others, planned)
+    inflow.transfer = seconds_from(state, others, planned)
     if not network:
         return
     length = math.fsum(flow.seconds for flow in network)
     senders = frozenset(flow.link.key[1] for flow in network)
-    queued = (shard for device in range(len(state.placed)) for shard in _queue(state, device, now))
-    booked = [shard.fetch for shard in queued if shard.fetch]
     # At the turn or where another fetch ends: the first that meets none.
     moments = {planned} | {fetch.end for fetch in booked if fetch.end > planned}
     fetches = (Fetch(receiver, senders, t, t + length) for t in sorted(moments))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fate_gym.validator.batching import replay_batching
 from fate_gym.validator.choices import check_draws
 from fate_gym.validator.failures import check_outages, check_survivors, pass_time
-from fate_gym.validator.legality import check_moment, check_split
+from fate_gym.validator.placements import check_all_ran, check_placement, node_of, placements
 from fate_gym.validator.shards import run_shard, run_tool
 from fate_gym.validator.state import Placement, Row, State, StopError
 from fate_gym.validator.totals import check_evictions, check_numbering, check_totals, check_turns
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def validate(trace: Trace) -> list[str]:
     """Every way in which a trace breaks the execution model; empty for a valid trace.
 
-    The shards are replayed in commit order. Commit times, placements, sources of copied prefixes,
+    The shards are replayed in commit order, those of batching devices iteration by iteration in
+    the order of time. Commit times, placements, sources of copied prefixes,
     retentions, draws of choosers, random outages and (with uncertainty) noise and lengths are taken
     from the trace, everything else is computed anew and compared. A fault that makes
     the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
@@ -41,9 +42,14 @@ def validate(trace: Trace) -> list[str]:
         for index, values in enumerate(trace.shards.tolist())
     ]
     try:
-        _replay(state, rows)
-        check_evictions(state)
-        check_turns(state, rows)
+        check_outages(state)
+        check_draws(state)
+        if trace.problem.cluster.serving.batching:
+            replay_batching(state, rows)
+        else:
+            _replay(state, rows)
+            check_evictions(state)
+            check_turns(state, rows)
         check_totals(state)
     except StopError:
         state.faults.append("the replay stopped at the fault above")
@@ -59,46 +65,21 @@ def assert_valid(trace: Trace) -> None:
 
 
 def _replay(state: State, rows: list[Row]) -> None:
-    check_outages(state)
-    check_draws(state)
-    retentions = list(state.trace.retentions)
-    for placed in _placements(rows):
-        number, now = placed[0]["stage"], placed[0]["committed"]
-        if not 0 <= number < len(state.world.nodes):
-            state.faults.stop(f"shards: unknown stage number {number}")
-        node = state.world.nodes[number]
+    for placed in placements(rows):
+        node = node_of(state, placed)
         # Failures come last in their instant: a tool starts before them, a choice is behind.
-        pass_time(state, now, failures_too=node.stage.kind != "tool")
-        if number in state.done:
+        pass_time(state, placed[0]["committed"], failures_too=node.stage.kind != "tool")
+        if node.number in state.done:
             state.faults.stop(f"{node.name}: committed twice")
-        if number in state.vanished_by:
-            state.faults.stop(f"{node.name}: committed, but it has vanished")
-        while retentions and retentions[0][0] <= placed[0]["index"]:
-            state.retention = retentions.pop(0)[1]
+        check_placement(state, node, placed)
         _place(state, node, placed)
     pass_time(state, math.inf, failures_too=True)
-    for node in state.world.nodes:
-        if node.number not in state.done and node.number not in state.vanished_by:
-            state.faults.append(f"{node.name}: never ran")
+    check_all_ran(state)
     check_survivors(state)
 
 
-def _placements(rows: list[Row]) -> Iterator[list[Row]]:
-    """The rows of each placement: a stage that lost a shard has several."""
-    placed: list[Row] = []
-    for row in rows:
-        if placed and (row["stage"] != placed[-1]["stage"] or row["slot"] == 0):
-            yield placed
-            placed = []
-        placed.append(row)
-    if placed:
-        yield placed
-
-
 def _place(state: State, node: Node, rows: list[Row]) -> None:
-    """Check a placement, run its shards and note the end of the stage."""
-    check_moment(state, node, rows)
-    check_split(state, node, rows)
+    """Run the shards of a placement and note the end of the stage."""
     run = run_tool if node.stage.kind == "tool" else run_shard
     shards = {row["device"]: run(state, node, row) for row in rows}
     ends = [shard.end for shard in shards.values()]

@@ -30,7 +30,7 @@ def run_tool(state: State, node: Node, row: Row) -> Shard:
     inflow = inflow_of_tool(state, node, row)
     state.faults.differ(state.at(row), "source", -1, row["source"])
     seconds = node.stage.tool_seconds or 0.0
-    noise, _ = _drawn(state, node, row)
+    noise, _ = drawn(state, node, row)
     _compare(state, node, row, inflow, Work(decode=seconds))
     return Shard(row, inflow.turn, inflow.turn + inflow.transfer + seconds * noise)
 
@@ -38,7 +38,7 @@ def run_tool(state: State, node: Node, row: Row) -> Shard:
 def run_shard(state: State, node: Node, row: Row) -> Shard:
     """Check one shard on a device and bring the device's memory up to date."""
     device = row["device"]
-    noise, length = _drawn(state, node, row)
+    noise, length = drawn(state, node, row)
     inflow = inflow_of_shard(state, node, row)
     work = _work(state, node, row, inflow)
     moved = max(work.load, inflow.transfer)
@@ -58,12 +58,9 @@ def _work(state: State, node: Node, row: Row, inflow: Inflow) -> Work:
     if node.stage.seconds_on is not None:
         return Work(decode=node.stage.seconds_on[machine.name])
     assert node.model is not None
-    problem = state.world.problem
     load = 0.0
     if state.world.models.index(node.model.name) not in state.memories[row["device"]].weights:
-        init = problem.cluster.load_init_s
-        load = state.world.facts.load_init_s if init is None else init
-        load += node.model.weight_bytes / machine.load
+        load = state.world.load_seconds(node.model, machine)
     costs = Costs(state.world, node, machine)
     waves, decode = costs.decode(row["queries"])
     return Work(load, costs.prefill(row["queries"], inflow.hits), decode, waves)
@@ -100,7 +97,7 @@ def _compare(state: State, node: Node, row: Row, inflow: Inflow, work: Work) -> 
     differ(where, "context_new", rest, row["context_new"], whole)
 
 
-def _drawn(state: State, node: Node, row: Row) -> tuple[float, float]:
+def drawn(state: State, node: Node, row: Row) -> tuple[float, float]:
     """Noise and actual / estimated tokens: given by the trace, but 1 where nothing is uncertain."""
     options = state.world.problem.options
     sigmas = {

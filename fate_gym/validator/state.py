@@ -48,12 +48,14 @@ def close(a: float, b: float, scale: float = 0.0) -> bool:
 class Entry:
     """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
 
-    ``there`` is when the shard that last added to a prefix ends.
+    ``there`` is when the shard that last added to a prefix ends; ``computed`` is for batching
+    devices: the tokens of a prefix that are computed, or that a wave which has joined will compute.
     """
 
     amount: int
     bytes: float
     there: float = 0.0
+    computed: int = 0
 
 
 @dataclass
@@ -175,6 +177,8 @@ class State:
         """The stage at whose end it is drawn whether a stage lives."""
         self.evicted: list[tuple[int, int, int, int, float]] = []
         self.retention: Any = None
+        self.retentions = list(trace.retentions)
+        """The rankings to come."""
         self.last_commit = 0.0
 
     def at(self, row: Row) -> str:

@@ -45,11 +45,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Machine:
-    """A device; memory limit in bytes, bandwidths in bytes/s."""
+    """A device; memory limit in bytes, bandwidths in bytes/s.
+
+    ``gpus`` equal ones work as one: ``gpu`` is a single one, ``limit`` and ``load`` are of all.
+    """
 
     name: str
     node: str
     gpu: Gpu | None
+    gpus: int
     limit: float
     pcie: float
     peer: float
@@ -70,12 +74,22 @@ class Machine:
             else:
                 peer = facts.pcie_peer_efficiency * pcie
             share = cluster.memory_utilisation or facts.memory_utilisation
-            limit = gpu.memory_gb * GB * share
+            limit = device.tensor_parallel * gpu.memory_gb * GB * share
         if device.peer_gb_s:
             peer = device.peer_gb_s * GB
         load_gb_s = device.load_gb_s or cluster.load_gb_s
-        load = load_gb_s * GB if load_gb_s else pcie
-        return cls(device.id, device.node, gpu, limit, pcie, peer, network, load)
+        load = load_gb_s * GB if load_gb_s else device.tensor_parallel * pcie
+        return cls(
+            device.id,
+            device.node,
+            gpu,
+            device.tensor_parallel,
+            limit=limit,
+            pcie=pcie,
+            peer=peer,
+            network=network,
+            load=load,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,12 @@ class World:
         context = stage.prefix_tokens + node.query_tokens
         need = node.model.weight_bytes + context * node.model.kv_bytes_per_token
         return need <= machine.limit * (1 + TOLERANCE)
+
+    def load_seconds(self, model: Model, machine: Machine) -> float:
+        """Seconds to load a model's weights on a device."""
+        init = self.problem.cluster.load_init_s
+        init = self.facts.load_init_s if init is None else init
+        return init + model.weight_bytes / machine.load
 
     def link(self, source: int, target: int) -> Link:
         """The link from one device, or the host, into another device."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fate_gym import catalog
-from fate_gym.errors import check_known
+from fate_gym.errors import InputError, check_known
 from fate_gym.problem import Cluster, Device
+from fate_gym.problem.cluster import Degree, Execution
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, read_group
 
@@ -21,11 +22,14 @@ class NodeSpec(Frozen):
 
     gpus: dict[Name, PositiveInt] = Field(min_length=1, description="GPU type to number")
     count: PositiveInt = 1
+    tensor_parallel: Degree = Field(
+        1, description="GPUs that work as one device: those of a type in groups of so many"
+    )
     load_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
     network_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
 
 
-class ClusterSpec(Frozen):
+class ClusterSpec(Execution):
     """What a file of the config group ``cluster`` says; units in the names."""
 
     name: Name
@@ -42,9 +46,13 @@ class ClusterSpec(Frozen):
 def build_cluster(spec: ClusterSpec) -> Cluster:
     """One device per GPU, named by GPU type and number within the cluster, e.g. ``a10g-3``.
 
+    With ``tensor_parallel`` there is one device per group of GPUs, named and numbered likewise.
+
     Raises:
-        InputError: for an unknown GPU type, with near matches.
+        InputError: for an unknown GPU type, with near matches; for GPUs that do not make whole
+            groups; for options of execution that contradict one another.
     """
+    spec.check_execution(f"cluster {spec.name!r}")
     devices: list[Device] = []
     seen: Counter[str] = Counter()
     nodes = [node for node in spec.nodes for _ in range(node.count)]
@@ -52,12 +60,21 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
         for gpu, count in node.gpus.items():
             where = {"item": f"cluster {spec.name!r}", "field": "nodes.gpus"}
             check_known("unknown GPU", gpu, catalog.gpus(), **where)
-            for _ in range(count):
+            if count % node.tensor_parallel:
+                raise InputError(
+                    f"{count} {gpu} do not make groups of {node.tensor_parallel} equal GPUs",
+                    item=f"cluster {spec.name!r}",
+                    field="nodes.tensor_parallel",
+                    remedy=f"give each type of the node a multiple of {node.tensor_parallel}, or "
+                    "list the others as a node of their own",
+                )
+            for _ in range(count // node.tensor_parallel):
                 devices.append(
                     Device(
                         id=f"{gpu.lower()}-{seen[gpu]}",
                         gpu=gpu,
                         node=f"node{number}",
+                        tensor_parallel=node.tensor_parallel,
                         load_gb_s=node.load_gb_s,
                         network_gb_s=node.network_gb_s,
                     )
@@ -67,11 +84,23 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
     return Cluster(id=spec.name, devices=tuple(devices), **same)
 
 
-def load_cluster(name: str, extra_dirs: Sequence[str | Path] = ()) -> Cluster:
-    """The cluster of ``conf/cluster/NAME.yaml``; ``extra_dirs`` are searched first.
+def load_cluster(name: str, extra_dirs: Sequence[str | Path] = (), **changes: Any) -> Cluster:
+    """The cluster of ``conf/cluster/NAME.yaml``.
+
+    Args:
+        name: of the file.
+        extra_dirs: searched first.
+        changes: fields in place of the file's, e.g. ``execution="batching"``.
 
     Raises:
-        InputError: for an unknown name (with near matches) or a bad file.
+        InputError: for an unknown name (with near matches), a bad file or a bad change.
     """
     data, source = read_group("cluster", name, extra_dirs)
-    return build_cluster(parse(data, ClusterSpec, source=source))
+    spec = parse(data, ClusterSpec, source=source)
+    if changes:
+        source = "cluster"
+        spec = parse(spec.model_dump() | changes, ClusterSpec, source=source)
+    try:
+        return build_cluster(spec)
+    except InputError as error:
+        raise error.at(source) from None

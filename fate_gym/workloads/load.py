@@ -12,9 +12,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fate_gym import catalog
-from fate_gym.catalog import GB, Gpu, Model
+from fate_gym.catalog import GB, Model
 from fate_gym.errors import InputError
-from fate_gym.problem import Problem, Stage
+from fate_gym.problem import Device, Problem, Stage
+
+
+_OF_NO_MATTER = ("id", "node", "load_gb_s", "network_gb_s")
+"""Fields of a device that nominal work does not depend on."""
 
 
 def capacity_per_s(problem: Problem) -> float:
@@ -37,9 +41,10 @@ def device_seconds(problem: Problem) -> list[float]:
     """Nominal seconds of work of each workflow, summed over stages.
 
     The seconds of a stage are the mean over its eligible devices of prefill and decode by
-    docs/execution-model.md, with all weights of a mixture read and all waves full.
+    docs/execution-model.md, with all weights of a mixture read and all waves full. Batching devices
+    count as exclusive ones, so that the same workflows arrive at the same times on both.
     """
-    gpu_of = {device.id: device.gpu for device in problem.cluster.devices}
+    devices = {device.id: device for device in problem.cluster.devices}
     hosts: dict[tuple[str, tuple[str, ...] | None], list[tuple[_Rates, float]]] = {}
     totals = []
     for workflow in problem.workflows:
@@ -51,11 +56,15 @@ def device_seconds(problem: Problem) -> list[float]:
                 key = (stage.model, stage.allowed_devices)
                 if key not in hosts:
                     model = problem.model_facts[stage.model]
-                    names = [gpu_of[name] for name in problem.eligible_devices(workflow, stage)]
+                    names = problem.eligible_devices(workflow, stage)
+                    # Devices alike are computed once.
+                    alike = Counter(
+                        devices[name].model_copy(update=dict.fromkeys(_OF_NO_MATTER))
+                        for name in names
+                    )
                     hosts[key] = [
-                        (_Rates.of(model, problem.gpu_facts[gpu]), count / len(names))
-                        for gpu, count in Counter(names).items()
-                        if gpu is not None
+                        (_Rates.of(model, problem, device), count / len(names))
+                        for device, count in alike.items()
                     ]
                 tokens = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
                 total += sum(share * rates.seconds(stage, tokens) for rates, share in hosts[key])
@@ -81,19 +90,28 @@ class _Rates:
     most: int
 
     @classmethod
-    def of(cls, model: Model, gpu: Gpu) -> _Rates:
+    def of(cls, model: Model, problem: Problem, device: Device) -> _Rates:
         facts = catalog.execution()
+        assert device.gpu is not None
+        gpu = problem.gpu_facts[device.gpu].times(device.tensor_parallel)
         peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
         flops = gpu.mfu * peak
         width = 4.0 * model.layers * model.attention_width
+        traffic_s = facts.traffic_bytes(model) / memory_rate
+        fixed_s = facts.layer_seconds(model)
+        if device.tensor_parallel > 1:
+            peer = device.peer_gb_s or facts.peer_gb_s(gpu)
+            reduce_rate = facts.reduce_gb_s(peer, device.tensor_parallel) * GB
+            traffic_s += facts.all_reduce_bytes(model) / reduce_rate
+            fixed_s += facts.all_reduces(model) * facts.all_reduce_s
         return cls(
             layers_s=2.0 * model.layer_params / flops,
             head_s=2.0 * model.head_params / flops,
             reading_s=model.read_bytes / (gpu.mbu * memory_rate),
             pair_s=width / (facts.attention_mfu(gpu) * peak),
             context_s=model.kv_bytes_per_token / (facts.attention_mbu(gpu) * memory_rate),
-            traffic_s=facts.traffic_bytes(model) / memory_rate,
-            fixed_s=facts.layer_seconds(model),
+            traffic_s=traffic_s,
+            fixed_s=fixed_s,
             launch_s=facts.prefill_launch_s,
             ramp=facts.mfu_ramp_tokens,
             room=gpu.memory_gb * GB * facts.memory_utilisation - model.weight_bytes,

@@ -281,6 +281,11 @@ class FilesSuite(Frozen):
     keep_clusters: bool = Field(
         True, description="problem files keep their own; choosing a cluster switches it off"
     )
+    cluster_changes: dict[Name, Any] = Field(
+        {},
+        description="fields in place of those of the clusters that problem files keep",
+        exclude_if=lambda changes: not changes,
+    )
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """A problem for each file. Raises `InputError` naming the file."""
@@ -306,6 +311,8 @@ class FilesSuite(Frozen):
         if isinstance(data, Mapping) and "workflows" in data:
             if not self.keep_clusters:
                 data = {**data, "cluster": cluster.model_dump(mode="json")}
+            elif isinstance(data.get("cluster"), Mapping):
+                data = {**data, "cluster": {**data["cluster"], **self.cluster_changes}}
             return problem_from(data, file)
         if not isinstance(data, Mapping) or "workflow" not in data:
             raise InputError(

@@ -52,7 +52,7 @@ class EvaluateConfig(Config):
 
     @property
     def title(self) -> str:
-        """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
+        """``suite/policy/s<seed>``, as progress bars name the job."""
         return f"{self.suite.name}/{self.policy.name}/s{self.seed}"
 
     @property
@@ -92,6 +92,8 @@ class EvaluateConfig(Config):
 def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -> EvaluateConfig:
     """Check a composed configuration, and fill in the suite's own cluster if none is chosen.
 
+    Without a chosen cluster, the options of ``cluster`` that are given change the suite's own.
+
     Args:
         values: the composed configuration.
         extra_dirs: configuration directories that come before the package's own.
@@ -103,13 +105,16 @@ def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -
         if not isinstance(values.get(group), Mapping):
             raise not_chosen(group)
     kind = suite_class(values["suite"], source="suite")
-    suite, chosen = dict(values["suite"]), values.get("cluster")
-    if chosen is None:
-        cluster = load_cluster(str(suite.get("cluster")), extra_dirs)
-    else:
-        cluster = build_cluster(parse(chosen, ClusterSpec, source="cluster"))
+    suite, options = dict(values["suite"]), dict(values.get("cluster") or {})
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.keys() & {"name", "nodes"}:
+        cluster = build_cluster(parse(given, ClusterSpec, source="cluster"))
         if kind is FilesSuite:
             suite["keep_clusters"] = False
+    else:
+        cluster = load_cluster(str(suite.get("cluster")), extra_dirs, **given)
+        if kind is FilesSuite:
+            suite["cluster_changes"] = given
     try:
         return EvaluateConfig.model_validate({**values, "suite": suite, "cluster": cluster})
     except ValidationError as error:

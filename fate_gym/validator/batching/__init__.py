@@ -1,0 +1,11 @@
+"""The batching device, iteration by iteration and token by token.
+
+Re-implements the section "The batching device" of docs/execution-model.md. Nothing is computed in
+closed form: each iteration is made.
+"""
+
+from fate_gym.validator.batching.replay import replay_batching
+from fate_gym.validator.batching.run import Run
+from fate_gym.validator.batching.waves import Job
+
+__all__ = ["Job", "Run", "replay_batching"]

@@ -1,0 +1,170 @@
+"""Admission and join of a wave: may it, what it fetches, what it finds, what has to go for it.
+
+Re-implements "Admission" of docs/execution-model.md.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from dataclasses import replace
+
+from fate_gym.validator.batching.engine import Engine
+from fate_gym.validator.batching.waves import Wave
+from fate_gym.validator.memory import CONTEXT, evict, find_hits, prefix_key
+from fate_gym.validator.network import Inflow, book, flows_into, seconds_from
+from fate_gym.validator.state import Entry, Flow
+from fate_gym.validator.world import TOLERANCE
+
+_ROUNDING = 1e-6
+"""Tokens above a whole number that come from rounding: hits are fractions."""
+
+
+def may_admit(engine: Engine, wave: Wave) -> bool:
+    """Whether the head of the queue may be admitted."""
+    if not engine.admitted:
+        return True
+    job, other = wave.job, engine.admitted[0].job
+    if job.seconds is not None or other.seconds is not None or job.node.model != other.node.model:
+        return False
+    if any(running.job.left > 0 for running in engine.admitted):
+        return False
+    queries = sum(running.queries for running in engine.admitted) + wave.queries
+    if queries > engine.serving.max_sequences:
+        return False
+    assert job.node.model is not None
+    entries, pinned = engine.memory.kv, engine.pinned
+    own = prefix_key(engine.state, job.node)
+    more = job.node.stage.prefix_tokens * job.kv
+    if own in pinned:
+        more = max(0.0, more - entries[own].bytes)
+    held = math.fsum(entries[key].bytes for key in pinned) + engine.reserved
+    return job.node.model.weight_bytes + held + more + wave.reserved <= engine.machine.limit
+
+
+def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
+    """Admit a wave at ``now``."""
+    job, state = wave.job, engine.state
+    known = engine.memory.kv.get(prefix_key(state, job.node), Entry(0, 0.0)).computed
+    hits = find_hits(state, job.node, engine.memory)
+    wave.hits = replace(hits, prefix=min(job.node.stage.prefix_tokens, known))
+    inflow = Inflow(now, wave.hits, [])
+    if job.found.start == math.inf:
+        job.found.start = now
+        inflow = _fetch(engine, wave, now, peers)
+        job.found.transfer = inflow.transfer
+        job.found.bytes_moved = inflow.bytes_moved
+        job.found.copied = inflow.hits.copied
+    wave.fetch = inflow.fetch
+    loaded = now
+    if job.node.model is not None:
+        loaded = _take_memory(engine, wave, now)
+        job.found.context_hit += wave.queries * hits.cached
+        job.found.context_new += wave.queries * (job.node.inherited - hits.cached - hits.gone)
+    wave.hits = inflow.hits
+    launch = 0.0 if job.seconds is not None else state.world.facts.prefill_launch_s * job.noise
+    wave.there = max(loaded, now + inflow.transfer * job.noise) + launch
+    if job.paused is None:
+        job.left -= wave.queries
+    job.paused = None
+    engine.admitted.append(wave)
+    insort(state.events, now)
+
+
+def join(engine: Engine, wave: Wave) -> None:
+    """The inputs are there: count what is left to compute."""
+    job, hits, stage = wave.job, wave.hits, wave.job.node.stage
+    wave.joined, wave.done = True, 0
+    engine.prompts.append(wave)
+    if job.seconds is not None:
+        wave.tokens = 1
+        job.found.first = engine.border
+        return
+    p, known = stage.prefix_tokens, hits.prefix if hits.copied else 0
+    if wave.key is not None:
+        entry = engine.memory.kv[wave.key]
+        known = min(p, max(known, entry.computed))
+        entry.computed = max(entry.computed, p)
+    wave.known = known
+    new, inherited = float(p - known), job.node.inherited
+    each = stage.prompt_tokens + inherited - hits.cached - hits.gone + wave.made
+    wave.tokens = max(wave.queries, math.ceil(new + wave.queries * each - _ROUNDING))
+    attended = p + stage.prompt_tokens + inherited + wave.made - each / 2
+    wave.pairs = new * (known + new / 2) + wave.queries * each * attended
+    if job.found.prefix is None:
+        job.found.prefix = known
+
+
+def _fetch(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> Inflow:
+    """What moves to a shard at its first admission."""
+    state, job = engine.state, wave.job
+    inflow = Inflow(now, wave.hits, flows_into(state, job.node, job.row))
+    if job.row["source"] != -1:
+        _copy_prefix(engine, wave, inflow, peers)
+    if state.world.problem.options.contention:
+        fetching = (other for peer in peers for other in peer.admitted if not other.joined)
+        booked = [other.fetch for other in fetching if other.fetch]
+        book(state, inflow, engine.machine.node, now, booked)
+    else:
+        inflow.transfer = seconds_from(state, inflow.flows, now)
+    return inflow
+
+
+def _copy_prefix(engine: Engine, wave: Wave, inflow: Inflow, peers: list[Engine]) -> None:
+    """Add the prefix that is copied from another device."""
+    state, job = engine.state, wave.job
+    source, where = job.row["source"], f"{engine.state.at(job.row)}: source"
+    if source == engine.number or not 0 <= source < len(peers) or job.node.model is None:
+        state.faults.stop(f"{where}: device {source} has nothing to copy from")
+    key, there = prefix_key(state, job.node), peers[source]
+    entry = there.memory.kv.get(key, Entry(0, 0.0))
+    is_missing = any(other.key == key and other.lacks for other in there.admitted)
+    has = 0 if is_missing else min(job.node.stage.prefix_tokens, entry.computed)
+    copied = has - wave.hits.prefix
+    if copied <= 0:
+        state.faults.append(f"{where}: device {source} has no more of the prefix")
+        return
+    there.memory.touch(key)
+    link = state.world.link(source, engine.number)
+    inflow.flows.append(Flow(link, copied * job.kv, inflow.turn))
+    inflow.hits = replace(wave.hits, prefix=has, copied=copied)
+
+
+def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
+    """Make room for a wave; when its model's weights are loaded."""
+    job, state, memory, row = wave.job, engine.state, engine.memory, wave.job.row
+    assert job.node.model is not None
+    p, limit = job.node.stage.prefix_tokens, engine.machine.limit
+    for parent in wave.hits.tokens:
+        memory.touch((CONTEXT, parent))
+    own, is_shared = prefix_key(state, job.node), False
+    if p > 0 and job.kv > 0:
+        is_shared = own in engine.pinned
+        known = memory.kv.pop(own, Entry(0, 0.0))
+        tokens = max(known.amount, p)
+        memory.kv[own] = Entry(tokens, tokens * job.kv, computed=known.computed)
+        wave.key, wave.lacks = own, known.computed < p
+    model = state.world.models.index(job.node.model.name)
+    missing = 0.0 if model in memory.weights else job.node.model.weight_bytes
+    kept = engine.pinned | ({wave.key} if wave.key else set())
+
+    def held() -> float:
+        return memory.used() + engine.reserved + missing + wave.reserved
+
+    while held() > limit and evict(state, row, kept, model):
+        pass
+    if held() > limit and wave.key and not is_shared:
+        known = memory.kv[own]
+        memory.kv[own] = Entry(p, p * job.kv, computed=min(known.computed, p))
+    # A wave that runs alone may have grown beyond the memory before it was preempted.
+    if held() > limit * (1 + TOLERANCE) and wave.room == job.node.stage.output_tokens:
+        got = held()
+        state.faults.append(f"{state.at(row)}: memory: limit {limit!r} bytes, got {got!r}")
+    memory.weights.pop(model, None)
+    memory.weights[model] = job.node.model.weight_bytes
+    if missing:
+        load = state.world.load_seconds(job.node.model, engine.machine)
+        engine.loaded[model] = now + load * job.noise
+        if now == job.found.start:
+            job.found.load = load
+    return engine.loaded[model]

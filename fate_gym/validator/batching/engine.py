@@ -1,0 +1,130 @@
+"""A batching device: its queue, its waves, its iterations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fate_gym.validator.batching.waves import Job, Wave, slack
+from fate_gym.validator.costs import Rates
+from fate_gym.validator.state import Memory, State
+
+
+class Engine:
+    """One device. What is done at its borders stands in `border.py` and the modules it calls."""
+
+    def __init__(self, state: State, number: int, on_end: Callable[[Job, float], None]) -> None:
+        self.state, self.number, self.on_end = state, number, on_end
+        self.machine = state.world.machines[number]
+        self.serving = state.world.problem.cluster.serving
+        self.clear()
+
+    def clear(self) -> None:
+        """Lose everything, as in a failure."""
+        self.state.memories[self.number] = Memory()
+        self.queue: list[Job] = []
+        self.admitted: list[Wave] = []
+        """In the order of admission."""
+        self.prompts: list[Wave] = []
+        """Waves whose prompt was not complete at the last border, in the order of their joins."""
+        self.decoding: list[Wave] = []
+        """In the order in which they began to decode."""
+        self.loaded: dict[int, float] = {}
+        """When the weights of each model were or will be loaded, if they are resident."""
+        self.border = 0.0
+        """The last border at which something happened."""
+        self.until = math.inf
+        """The end of the iteration that is under way; infinite without one."""
+        self.chunks: dict[Wave, int] = {}
+        """Prompt tokens of the iteration that is under way."""
+        self.steps: list[Wave] = []
+        """Waves that make a token in the iteration that is under way."""
+
+    @property
+    def memory(self) -> Memory:
+        return self.state.memories[self.number]
+
+    @property
+    def pinned(self) -> set[tuple[int, int]]:
+        """The prefix entries that admitted waves use."""
+        return {wave.key for wave in self.admitted if wave.key is not None}
+
+    @property
+    def reserved(self) -> float:
+        """Bytes of the KV of admitted waves, beside their prefixes."""
+        return math.fsum(wave.reserved for wave in self.admitted)
+
+    @property
+    def runs(self) -> bool:
+        """Whether an iteration is under way."""
+        return self.until < math.inf
+
+    @property
+    def about_to_run(self) -> bool:
+        """Whether it stands at a border from which an iteration will start."""
+        return not self.runs and bool(self.prompts or self.decoding)
+
+    @property
+    def fixed(self) -> Job | None:
+        """The fixed stage that has joined, if one has."""
+        job = self.prompts[0].job if self.prompts else None
+        return job if job is not None and job.seconds is not None else None
+
+    @property
+    def next_border(self) -> float:
+        """When the next border is that needs no commit, as far as iterations have started."""
+        if self.runs or self.about_to_run:
+            return self.until
+        return max(self.border, min((wave.there for wave in self.admitted), default=math.inf))
+
+    def start(self) -> None:
+        """Start an iteration at the border."""
+        if self.fixed is not None and self.fixed.seconds is not None:
+            self.chunks, self.steps = {self.prompts[0]: self.prompts[0].tokens}, []
+            self.until = self.border + self.fixed.seconds
+            return
+        self.steps, self.chunks = list(self.decoding), {}
+        room = self.serving.token_budget
+        if not self.serving.prefill_first:
+            room -= sum(wave.queries for wave in self.steps)
+            for wave in self.prompts:
+                taken = min(room, wave.tokens - wave.done)
+                if taken > 0:
+                    self.chunks[wave] = taken
+                    room -= taken
+        elif self.prompts:
+            self.steps = []
+            for wave in self.prompts:
+                if self.chunks and wave.tokens > room:
+                    break
+                self.chunks[wave] = wave.tokens
+                room -= wave.tokens
+        self.until = self.border + self._seconds()
+
+    def finish(self) -> None:
+        """Count what the iteration has made."""
+        for wave, tokens in self.chunks.items():
+            wave.done += tokens
+        for wave in self.steps:
+            wave.made += 1
+        self.border, self.until = self.until, math.inf
+
+    def _seconds(self) -> float:
+        """Seconds of the iteration, noise included."""
+        parts = [(wave, tokens) for wave, tokens in self.chunks.items()]
+        parts += [(wave, wave.queries) for wave in self.steps]
+        tokens = sum(count for _, count in parts)
+        model = parts[0][0].job.node.model
+        assert model is not None
+        rates = Rates(self.state.world.facts, model, self.machine)
+        yielding = [wave for wave, c in self.chunks.items() if wave.done + c >= wave.tokens]
+        outputs = sum(wave.queries for wave in [*self.steps, *yielding])
+        pairs = sum(wave.pairs * c / wave.tokens for wave, c in self.chunks.items())
+        contexts = sum(wave.queries * wave.context for wave in self.steps)
+        seconds = rates.linear(tokens, outputs) + rates.attending(pairs)
+        seconds += rates.recalling(contexts) + rates.between(tokens)
+        return seconds * sum(wave.job.noise * count for wave, count in parts) / tokens
+
+    def is_there(self, wave: Wave) -> bool:
+        """Whether the inputs of a wave are there at the border."""
+        return wave.there <= self.border + slack(self.border)

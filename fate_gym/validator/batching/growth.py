@@ -1,0 +1,66 @@
+"""Waves that make more tokens than was estimated, and what is preempted for them.
+
+Re-implements "Uncertain lengths" of docs/execution-model.md.
+"""
+
+from __future__ import annotations
+
+from fate_gym.validator.batching.engine import Engine
+from fate_gym.validator.batching.waves import Wave
+from fate_gym.validator.memory import evict
+
+
+def grow(engine: Engine) -> None:
+    """Let waves reserve more that have used up what they reserved, in the order of admission."""
+    for wave in list(engine.admitted):
+        if wave not in engine.decoding or wave.made < wave.room:
+            continue
+        _make_room(engine, wave)
+        if wave in engine.admitted:
+            wave.room += wave.job.growth
+
+
+def _make_room(engine: Engine, wave: Wave) -> None:
+    """Evict and preempt until a wave can grow, or is preempted itself, or is alone."""
+    job, state, memory = wave.job, engine.state, engine.memory
+    assert job.node.model is not None
+    model = state.world.models.index(job.node.model.name)
+    more = wave.queries * job.growth * job.kv
+    while memory.used() + engine.reserved + more > engine.machine.limit:
+        if evict(state, job.row, engine.pinned, model):
+            continue
+        last = engine.admitted[-1]
+        if last is wave and len(engine.admitted) == 1:
+            return
+        _preempt(engine, last)
+        if last is wave:
+            return
+
+
+def _preempt(engine: Engine, wave: Wave) -> None:
+    """Take its memory from a wave; its shard is the head of the queue again."""
+    job, key = wave.job, wave.key
+    engine.admitted.remove(wave)
+    for waves in (engine.prompts, engine.decoding):
+        if wave in waves:
+            waves.remove(wave)
+    if key is not None:
+        entry = engine.memory.kv[key]
+        new = job.node.stage.prefix_tokens - wave.known
+        if wave.in_prompt and wave.done < new:
+            entry.computed = min(entry.computed, wave.known + wave.done)
+        if key not in engine.pinned:
+            # What was never computed is not there.
+            if entry.computed == 0:
+                del engine.memory.kv[key]
+            else:
+                entry.amount, entry.bytes = entry.computed, entry.computed * job.kv
+    wave.joined = wave.lacks = False
+    wave.fetch, wave.key = None, None
+    wave.tokens = wave.done = 0
+    wave.room = max(job.node.stage.output_tokens, wave.made + job.growth)
+    job.found.preempted += 1
+    job.paused = wave
+    if job in engine.queue:
+        engine.queue.remove(job)
+    engine.queue.insert(0, job)

@@ -1,0 +1,134 @@
+"""Shards, and the waves in which they run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from fate_gym.validator.costs import wave_limit
+from fate_gym.validator.state import Fetch, Hits, Row
+from fate_gym.validator.world import Machine, Node
+
+
+def slack(time: float) -> float:
+    """Seconds from ``time`` that count as the same moment: 1e-9, and what rounding adds up to."""
+    return 1e-9 + 1e-12 * abs(time)
+
+
+@dataclass
+class Found:
+    """What came out for a shard: the columns of its row."""
+
+    start: float = math.inf
+    load: float = 0.0
+    transfer: float = 0.0
+    first: float = math.inf
+    prefix: int | None = None
+    """Prefix tokens that needed no computing at the first join; None before."""
+    context_hit: float = 0.0
+    context_new: float = 0.0
+    copied: int = 0
+    bytes_moved: float = 0.0
+    preempted: int = 0
+
+
+@dataclass(eq=False)
+class Job:
+    """A shard that was committed."""
+
+    node: Node
+    row: Row
+    batch: int
+    """Queries of a full wave."""
+    noise: float
+    target: int
+    """Tokens that each query makes in the end."""
+    seconds: float | None
+    """Given seconds of a fixed stage, noise included."""
+    left: int
+    """Queries of the waves that were never admitted."""
+    paused: Wave | None = None
+    """The wave that was preempted and waits."""
+    end: float | None = None
+    found: Found = field(default_factory=Found)
+
+    @classmethod
+    def of(
+        cls, node: Node, row: Row, machine: Machine, most: int, drawn: tuple[float, float]
+    ) -> Job:
+        """A shard from its row; at most ``most`` queries at once; noise and length as drawn."""
+        noise, length = drawn
+        target, batch, seconds = node.stage.output_tokens, row["queries"], None
+        if node.stage.seconds_on is not None:
+            target, seconds = 0, node.stage.seconds_on[machine.name] * noise
+        else:
+            batch = wave_limit(node, machine, most)
+            if target > 0:
+                target = max(1, math.floor(target * length + 0.5))
+        return cls(node, row, batch, noise, target, seconds, left=row["queries"])
+
+    @property
+    def waves(self) -> int:
+        return math.ceil(int(self.row["queries"]) / self.batch)
+
+    @property
+    def next_wave(self) -> Wave:
+        """The wave that is to be admitted next."""
+        return self.paused or Wave(self, min(self.batch, self.left), self.node.stage.output_tokens)
+
+    @property
+    def kv(self) -> float:
+        """Bytes of the KV of a token."""
+        return self.node.model.kv_bytes_per_token if self.node.model else 0
+
+    @property
+    def growth(self) -> int:
+        """Tokens of each query for which a wave reserves more when it grows."""
+        return max(16, math.ceil(self.node.stage.output_tokens / 8))
+
+
+@dataclass(eq=False)
+class Wave:
+    """Queries of a shard that are admitted, compute and end together."""
+
+    job: Job
+    queries: int
+    room: int
+    """Tokens of output of each query for which KV is reserved."""
+    made: int = 0
+    """Tokens of output that each query has."""
+    key: tuple[int, int] | None = None
+    """The prefix entry that it pins."""
+    there: float = math.inf
+    """When its inputs are there."""
+    hits: Hits = field(default_factory=lambda: Hits(0, {}))
+    """What the admission found; of the prefix: cached then, and copied."""
+    fetch: Fetch | None = None
+    lacks: bool = False
+    """Whether a part of its prefix was not there at the admission and is not computed yet."""
+    joined: bool = False
+    known: int = 0
+    """Prefix tokens that did not need computing at the join."""
+    tokens: int = 0
+    """Prompt tokens to compute."""
+    pairs: float = 0.0
+    done: int = 0
+    """Prompt tokens that are computed."""
+
+    @property
+    def reserved(self) -> float:
+        """Bytes of KV of its own."""
+        node = self.job.node
+        each = node.query_tokens - node.stage.output_tokens + self.room
+        return self.queries * each * self.job.kv
+
+    @property
+    def context(self) -> int:
+        """Tokens that a query attends to, whatever was cached of them."""
+        stage = self.job.node.stage
+        return stage.prefix_tokens + stage.prompt_tokens + self.job.node.inherited + self.made
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether tokens of its prompt are missing."""
+        return self.joined and self.done < self.tokens
