@@ -11,14 +11,17 @@ from fate_gym.kernel.cost import (
     Cost,
     context_hit_tokens,
     cost_of,
-    drain_estimate,
-    migrated_cost,
-    prefix_estimate,
     prefix_hit_tokens,
-    shard_cost,
     vanished_tokens,
 )
 from fate_gym.kernel.draws import actual_tokens, length_factor, noise_factor
+from fate_gym.kernel.estimate import (
+    drain_estimate,
+    migrated_cost,
+    prefix_estimate,
+    shard_cost,
+    shard_end,
+)
 from fate_gym.kernel.events import push
 from fate_gym.kernel.log import log_shard
 from fate_gym.kernel.memory import (
@@ -51,7 +54,7 @@ from fate_gym.kernel.transfer import add_link_seconds, clear_links, over_link, s
 
 NOBODY = -1
 """In place of a device that sends a prefix."""
-NOTHING = Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @kernel
@@ -116,7 +119,7 @@ def _reserve_in_batch(
     p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int
 ) -> float:
     """A shard counts as admitted at once if it can be at the next border; returns its end."""
-    end = foreseen_end(p, st, s, d, n, 0)
+    end = shard_end(p, st, s, d, n)
     submit(p, st, log, s, k, d, n, NOBODY)
     come(p, st, log, d)
     admit_from_queue(p, st, log, d)
@@ -125,11 +128,20 @@ def _reserve_in_batch(
 
 @inlined
 def set_drain(st: StateArrays, d: int, time: float) -> None:
-    """Let the queue of device ``d`` drain at a time that a planner assumes.
+    """Let the queue of exclusive device ``d`` drain at a time that a planner assumes.
 
     For scratch states that plan one instant; the shards of the queue stay as they are.
     """
     st.devices[d].drains_at = time
+
+
+@inlined
+def count_blindly(st: StateArrays, s: int) -> None:
+    """Let estimates count stage ``s`` on a batching device as if nothing were there for it.
+
+    For scratch states that plan one instant.
+    """
+    st.lanes[s, 0].blind = 1
 
 
 @kernel
@@ -152,6 +164,7 @@ def submit(
     lane.granted = p.stages[s].output_tokens
     lane.output = actual_tokens(p, st, s)
     lane.source = source
+    lane.blind = 0
     lane.number = -1
     lane.noise = noise_factor(p, st, s, d)
     lane.row = st.shard_rows
@@ -295,6 +308,8 @@ def take_back(
     placement changes its own stage and what lies on its devices, no more.
     """
     _take_back_scalars(st, scratch)
+    if p.batching:
+        _take_back_batches(p, st, scratch, s, devices, k)
     scratch.stages[s] = st.stages[s]
     first = first_context_entry(p)
     for i in range(k):
@@ -321,6 +336,28 @@ def take_back(
                 owner, j = slot_of(p, entry - first)
                 scratch.slots[owner, j].kept = st.slots[owner, j].kept
             entry = st.newer[entry]
+
+
+@inlined
+def _take_back_batches(
+    p: ProblemArrays, st: StateArrays, scratch: StateArrays, s: int, devices: Ints, k: int
+) -> None:
+    scratch.next_border = st.next_border
+    for i in range(k):
+        d = devices[i]
+        batch = st.batches[d]
+        scratch.batches[d] = st.batches[d]
+        scratch.lanes[s, i] = st.lanes[s, i]
+        for q in range(p.prefix_model.size):
+            scratch.pins[d, q] = st.pins[d, q]
+            scratch.computed[d, q] = st.computed[d, q]
+        for head in (batch.admitted, batch.prompt, batch.decoder, st.devices[d].queue_head):
+            number = head
+            while number >= 0:
+                other, j = slot_of(p, number)
+                scratch.slots[other, j].next = st.slots[other, j].next
+                scratch.lanes[other, j] = st.lanes[other, j]
+                number = st.slots[other, j].next
 
 
 @inlined

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fate_gym.jit import Floats, Ints, inlined, kernel
-from fate_gym.kernel.numbers import slot_of
+from fate_gym.jit import Ints, inlined, kernel
 from fate_gym.kernel.schema import (
-    FIXED_STAGE,
     VANISHED,
     Device,
     Model,
@@ -22,7 +20,6 @@ from fate_gym.kernel.schema import (
     Stage,
     StateArrays,
 )
-from fate_gym.kernel.transfer import over_link, prefix_and_parents_seconds, transfer_seconds
 
 
 class Cost(NamedTuple):
@@ -35,6 +32,7 @@ class Cost(NamedTuple):
         copied: prefix tokens that another device sends.
         busy: seconds from turn to end.
         end: seconds.
+        delay: seconds by which the others on the device end later, summed; 0 where shards queue.
     """
 
     turn: float
@@ -46,6 +44,7 @@ class Cost(NamedTuple):
     copied: float
     busy: float
     end: float
+    delay: float
 
 
 @inlined
@@ -61,7 +60,7 @@ def cost_of(
     """A cost of these parts."""
     busy = max(load, transfer) + prefill + decode
     end = turn + max(load, transfer) + prefill + decode
-    return Cost(turn, load, transfer, prefill, decode, moved, copied, busy, end)
+    return Cost(turn, load, transfer, prefill, decode, moved, copied, busy, end, 0.0)
 
 
 @inlined
@@ -165,7 +164,8 @@ def prefix_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> floa
     stage = p.stages[s]
     if stage.prefix < 0:
         return 0.0
-    return float(min(stage.prefix_tokens, st.prefix_tokens[d, stage.prefix]))
+    cached = st.computed[d, stage.prefix] if p.batching else st.prefix_tokens[d, stage.prefix]
+    return float(min(stage.prefix_tokens, cached))
 
 
 @inlined
@@ -216,154 +216,6 @@ def kept_queries(st: StateArrays, s: int, d: int) -> int:
     return 0
 
 
-@inlined
-def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
-    """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
-    dev = st.devices[d]
-    now = st.now
-    if not st.noisy:
-        return max(now, dev.drains_at)
-    if dev.queue_head < 0:
-        return max(now, dev.drains_at)
-    s, k = slot_of(p, dev.queue_head)
-    running = st.slots[s, k]
-    return max(now, running.start + running.busy) + (dev.backlog - running.busy)
-
-
-@inlined
-def prefix_estimate(p: ProblemArrays, st: StateArrays, s: int, source: int) -> float:
-    """When ``source`` is expected to have the prefix of stage ``s``, not before now.
-
-    With noise nobody knows when a shard that computes it will end: the whole queue counts.
-    """
-    there = max(st.now, st.prefix_there[source, p.stages[s].prefix])
-    if st.noisy and there > st.now:
-        there = drain_estimate(p, st, source)
-    return there
-
-
-@kernel
-def shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: float) -> Cost:
-    """The estimated cost of ``n`` queries of stage ``s`` on device ``d``.
-
-    ``turn`` is the time at which the device's queue has drained: with contention, as it is
-    expected. The state is the one that the device will be in then.
-    """
-    return _shard_cost(p, st, s, d, n, turn)
-
-
-@inlined
-def _shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: float) -> Cost:
-    stage = p.stages[s]
-    transfer, moved = transfer_seconds(p, st, s, d, n / stage.queries, turn)
-    if stage.kind == FIXED_STAGE:
-        return cost_of(turn, 0.0, transfer, 0.0, p.clean_seconds[s, d], moved, 0.0)
-    load = 0.0 if st.resident[d, stage.model] else p.load_seconds[stage.model, d]
-    prefix_hit = prefix_hit_tokens(p, st, s, d)
-    context_hit = context_hit_tokens(p, st, s, d)
-    if n == stage.queries:
-        decode = p.decode_seconds[s, d]
-        if prefix_hit == 0.0 and context_hit == 0.0:
-            prefill = p.clean_seconds[s, d] - decode
-            return cost_of(turn, load, transfer, prefill, decode, moved, 0.0)
-    else:
-        decode = decode_seconds(p, s, d, n)
-    prefill = prefill_seconds(p, s, d, n, prefix_hit, context_hit)
-    return cost_of(turn, load, transfer, prefill, decode, moved, 0.0)
-
-
-@kernel
-def migrated_cost(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, cost: Cost, source: int
-) -> Cost:
-    """A shard's cost if ``source`` sends ``d`` the prefix tokens of stage ``s`` that ``d`` lacks.
-
-    Where ``source`` has none that ``d`` lacks it is ``cost``. A shard whose source is still
-    computing the prefix waits for it until it is there; `migrated_estimate` says when that is
-    expected.
-    """
-    if p.stages[s].prefix < 0:
-        return cost
-    there = max(st.now, st.prefix_there[source, p.stages[s].prefix])
-    return _migrated(p, st, s, d, n, cost, source, there)
-
-
-@kernel
-def migrated_estimate(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, cost: Cost, source: int
-) -> Cost:
-    """Like `migrated_cost`, but waits until the source is expected to have the prefix."""
-    if p.stages[s].prefix < 0:
-        return cost
-    return _migrated(p, st, s, d, n, cost, source, prefix_estimate(p, st, s, source))
-
-
-@inlined
-def _migrated(
-    p: ProblemArrays,
-    st: StateArrays,
-    s: int,
-    d: int,
-    n: int,
-    cost: Cost,
-    source: int,
-    there: float,
-) -> Cost:
-    stage = p.stages[s]
-    if stage.kind == FIXED_STAGE or source == d:
-        return cost
-    here = prefix_hit_tokens(p, st, s, d)
-    copied = prefix_hit_tokens(p, st, s, source) - here
-    if copied <= 0.0:
-        return cost
-    size = copied * p.models[stage.model].kv
-    turn = max(cost.turn, there)
-    seconds = over_link(p, source, d, size)
-    share = n / stage.queries
-    if p.eager:
-        transfer, moved = transfer_seconds(p, st, s, d, share, turn)
-        transfer = max(transfer, there + seconds - turn)
-    else:
-        planned = max(drain_estimate(p, st, d), prefix_estimate(p, st, s, source))
-        transfer, moved = prefix_and_parents_seconds(p, st, s, d, share, source, seconds, planned)
-    context_hit = context_hit_tokens(p, st, s, d)
-    prefill = prefill_seconds(p, s, d, n, here + copied, context_hit)
-    return cost_of(turn, cost.load, transfer, prefill, cost.decode, moved + size, copied)
-
-
-@kernel
-def whole_cost(p: ProblemArrays, st: StateArrays, s: int, d: int) -> Cost:
-    """The estimated cost of all queries of ``s`` on ``d``, from its expected turn on."""
-    return _shard_cost(p, st, s, d, p.stages[s].queries, drain_estimate(p, st, d))
-
-
-@inlined
-def end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run now."""
-    if p.clean_seconds[s, d] == np.inf:
-        return np.inf
-    return _shard_cost(p, st, s, d, p.stages[s].queries, drain_estimate(p, st, d)).end
-
-
-@inlined
-def strict_end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """The classical EFT: queue, transfer and clean cost; blind to residency and caches."""
-    if p.clean_seconds[s, d] == np.inf:
-        return np.inf
-    turn = drain_estimate(p, st, d)
-    if turn == np.inf:
-        return np.inf  # down: there is no time from then on in which inputs could come
-    transfer, _ = transfer_seconds(p, st, s, d, 1.0, turn)
-    return turn + transfer + p.clean_seconds[s, d]
-
-
-@kernel
-def end_estimates(p: ProblemArrays, st: StateArrays, s: int, ends: Floats) -> None:
-    """Fill ``ends`` (D,) with `end_estimate`."""
-    for d in range(ends.size):
-        ends[d] = end_estimate(p, st, s, d)
-
-
 @kernel
 def split_queries(p: ProblemArrays, s: int, devices: Ints, k: int, counts: Ints) -> None:
     """Deal the queries of ``s`` over ``devices[:k]`` in proportion to speed, into ``counts``."""
@@ -389,21 +241,3 @@ def split_queries(p: ProblemArrays, s: int, devices: Ints, k: int, counts: Ints)
                 best, best_value = i, value
         counts[best] += 1 if left > 0 else -1
         left += -1 if left > 0 else 1
-
-
-@kernel
-def placement_end(
-    p: ProblemArrays, st: StateArrays, s: int, devices: Ints, counts: Ints, k: int
-) -> float:
-    """Estimated end of stage ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries.
-
-    With contention the shards do not see what the others of the placement will book: the end may
-    be later.
-    """
-    if k == 1:
-        return end_estimate(p, st, s, devices[0])
-    end = 0.0
-    for i in range(k):
-        turn = drain_estimate(p, st, devices[i])
-        end = max(end, shard_cost(p, st, s, devices[i], counts[i], turn).end)
-    return end + (k - 1) * p.gather_s

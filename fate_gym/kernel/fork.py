@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.kernel.batching.luck import forget_luck
 from fate_gym.kernel.cost import decode_seconds
 from fate_gym.kernel.draws import length_factor, noise_factor
 from fate_gym.kernel.events import push
@@ -61,8 +62,12 @@ def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> 
             out.next_change = min(out.next_change, out.devices[d].changes_at)
     if not out.noisy:
         return
+    if p.batching:
+        for d in range(p.devices.size):
+            if out.devices[d].drains_at < np.inf:
+                forget_luck(p, out, d)
     for d in range(p.devices.size):
-        if out.devices[d].drains_at < np.inf:
+        if out.devices[d].drains_at < np.inf and not p.batching:
             _expect_queue(p, out, d)
     count = out.event_count
     out.event_count = 0
@@ -105,7 +110,7 @@ def _expect_event(
     p: ProblemArrays, st: StateArrays, out: StateArrays, time: float, event: int
 ) -> None:
     s, k = event_of(p, event)
-    if k < p.max_shards:
+    if k < p.max_shards and not p.batching:
         slot = out.slots[s, k]
         q = p.stages[s].prefix
         expected = slot.start + slot.busy
@@ -118,7 +123,7 @@ def _expect_event(
         if out.origin == SAMPLED:
             seconds *= noise_factor(p, out, s, HOST)
         time = max(out.now, st.stages[s].ready_at + seconds)
-    else:
+    elif not p.batching:
         time = out.now
         for i in range(st.stages[s].shards):
             time = max(time, out.slots[s, i].start + out.slots[s, i].busy)

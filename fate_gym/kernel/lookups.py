@@ -6,15 +6,9 @@ import numpy as np
 
 from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.advance import can_wait
-from fate_gym.kernel.cost import (
-    Cost,
-    context_hit_tokens,
-    drain_estimate,
-    migrated_estimate,
-    prefill_seconds,
-    whole_cost,
-)
+from fate_gym.kernel.cost import Cost, context_hit_tokens, prefill_seconds
 from fate_gym.kernel.draws import choice_draw
+from fate_gym.kernel.estimate import drain_estimate, migrated_estimate, whole_cost
 from fate_gym.kernel.numbers import next_in_queue
 from fate_gym.kernel.schema import (
     DONE,

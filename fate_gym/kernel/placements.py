@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fate_gym.jit import Block, Floats, Ints, Row, column, inlined, kernel, scalar, table
-from fate_gym.kernel.cost import end_estimate, split_queries
+from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.estimate import end_estimate
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 EARLIEST, HOLDERS, NEIGHBOURS = 0, 1, 2

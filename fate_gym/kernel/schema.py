@@ -226,7 +226,9 @@ class Batch(Row):
     admissions: int = column("i8", "waves admitted so far")
     begun: int = column("i8", "times so far that a wave began to decode")
     serving: int = column("i4", "model of the admitted waves, -1: none is admitted or it has none")
-    admitted: int = column("i4", "slot number of the first admitted wave that has not joined, or -1")
+    admitted: int = column(
+        "i4", "slot number of the first admitted wave that has not joined, or -1"
+    )
     prompt: int = column("i4", "of the first whose prompt is computed, or -1")
     decoder: int = column("i4", "of the first that decodes, or -1")
     unfinished: int = column("i4", "1: a shard that has waves left runs")
@@ -302,7 +304,9 @@ class StateArrays(Block):
     batches: Any = table(Batch, "B", text="batching devices")
     lanes: Any = table(Lane, "L", "K", text="shards on batching devices")
     pins: Any = table("i4", "B", "Q", text="admitted waves that use a prefix")
-    computed: Any = table("i4", "B", "Q", text="tokens of a prefix that are computed or about to be")
+    computed: Any = table(
+        "i4", "B", "Q", text="tokens of a prefix that are computed or about to be"
+    )
 
 
 def new_state(p: ProblemArrays) -> StateArrays:

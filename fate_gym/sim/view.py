@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.kernel import lookups
-from fate_gym.kernel.cost import Cost, end_estimates
+from fate_gym.kernel.cost import Cost
+from fate_gym.kernel.estimate import end_estimates
 from fate_gym.kernel.fork import fork, fork_sampled
 from fate_gym.kernel.schema import DONE, TOOL_STAGE, VANISHED, StateArrays
 from fate_gym.sim.groups import ARRAYS, reads

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.kernel import snapshot as build
-from fate_gym.kernel.cost import placement_end, split_queries
+from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.estimate import placement_end
 from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import TOOL_STAGE, WAITING, StateArrays, new_state
 from fate_gym.problem import Problem, parse_problem

@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fate_gym.jit import FloatMatrix, Floats, Ints, inlined, kernel
-from fate_gym.kernel.cost import (
+from fate_gym.kernel.cost import prefill_seconds, prefix_hit_tokens, split_queries
+from fate_gym.kernel.estimate import (
     drain_estimate,
     end_estimate,
     placement_end,
-    prefill_seconds,
-    prefix_hit_tokens,
-    split_queries,
     strict_end_estimate,
 )
 from fate_gym.kernel.placements import Placements

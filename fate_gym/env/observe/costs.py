@@ -5,7 +5,8 @@ from __future__ import annotations
 from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
 from fate_gym.env.schema import FeatureRow, PlacementCost, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.cost import context_hit_tokens, cost_of, prefix_hit_tokens, shard_cost
+from fate_gym.kernel.cost import context_hit_tokens, cost_of, prefix_hit_tokens
+from fate_gym.kernel.estimate import shard_cost
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 

@@ -7,7 +7,7 @@ import numpy as np
 from fate_gym.env.features import DEVICE, DEVICE_WIDTH, saturate
 from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.estimate import drain_estimate
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 

@@ -65,9 +65,7 @@ def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
 
 
 @inlined
-def may_join(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reserved: float
-) -> bool:
+def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reserved: float) -> bool:
     """Whether a wave of stage ``s`` that is first in line may be admitted on ``d`` at a border."""
     batch = st.batches[d]
     if runs_nothing(st, d):
@@ -187,9 +185,7 @@ def _log_admission(
 
 
 @kernel
-def inflow_of(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int
-) -> Inflow:
+def inflow_of(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int) -> Inflow:
     """What comes to ``d`` for ``n`` queries of stage ``s`` that are admitted now.
 
     Device ``source`` sends what it has computed of the prefix; -1: nobody does.

@@ -340,9 +340,7 @@ def _measure_prompt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k
 
 
 @inlined
-def prompt_of(
-    prefix: int, cached: int, wave: int, own: float, context: int
-) -> tuple[int, float]:
+def prompt_of(prefix: int, cached: int, wave: int, own: float, context: int) -> tuple[int, float]:
     """Prompt tokens of a wave, and the pairs of tokens that they attend to.
 
     Args:

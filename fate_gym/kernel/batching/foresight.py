@@ -1,17 +1,17 @@
 """A batching device played forward, for estimates: nobody else comes, nothing surprising happens.
 
-The waves are copied into small arrays, in which lists are ranges of positions; the state stays as
-it is. Ends come in the order of stops, so that each change of the batch takes constant time.
+The waves are copied into a `Scene`; the state stays as it is. Waves stand in it as they were or
+will be admitted. What is cached now stays cached.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fate_gym.jit import Block, Row, column, inlined, kernel, scalar, table
-from fate_gym.kernel.batching.admission import inflow_of, wave_of
+from fate_gym.jit import Floats, Ints, inlined, kernel
+from fate_gym.kernel.batching.admission import has_prefix, inflow_of, wave_of
 from fate_gym.kernel.batching.border import prompt_of
 from fate_gym.kernel.batching.pace import (
     GRAZE,
@@ -22,7 +22,432 @@ from fate_gym.kernel.batching.pace import (
     pace_of,
     seconds_of,
 )
-from fate_gym.kernel.batching.waves import context_of, rests
-from fate_gym.kernel.cost import context_hit_tokens, prefix_hit_tokens
-from fate_gym.kernel.numbers import slot_of
-from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
+from fate_gym.kernel.batching.waves import rests
+from fate_gym.kernel.cost import context_hit_tokens
+from fate_gym.kernel.memory import context_bytes
+from fate_gym.kernel.numbers import next_in_queue, slot_of
+from fate_gym.kernel.schema import (
+    ADMITTED,
+    DECODING,
+    ENDED,
+    FIXED_STAGE,
+    JOINED,
+    QUEUED,
+    ProblemArrays,
+    StateArrays,
+)
+
+_INT_MAX = 2**62
+
+
+class Foresight(NamedTuple):
+    """What is expected of a shard that comes to a device. Times in seconds.
+
+    Attributes:
+        turn: its admission.
+        load: seconds to load its model.
+        transfer: seconds until its inputs are there.
+        moved: bytes that come from elsewhere.
+        copied: prefix tokens that another device sends.
+        first: its first tokens.
+        end: its end.
+        drained: when the device has nothing left to do.
+        others: sum of the ends of all other shards.
+    """
+
+    turn: float
+    load: float
+    transfer: float
+    moved: float
+    copied: int
+    first: float
+    end: float
+    drained: float
+    others: float
+
+
+class Scene(NamedTuple):
+    """The shards of a device, N of them. Fields are (N,) and as in `schema.Lane`."""
+
+    stage: Ints
+    state: Ints
+    wave: Ints
+    waiting: Ints
+    prompt: Ints
+    left: Ints  # steps until it ends, of a decoding wave
+    made: Ints
+    again: Ints  # 1: its inputs are there already
+    source: Ints
+    blind: Ints
+    line: Ints  # positions in the order in which they joined; scratch
+    there: Floats
+    pair_s: Floats
+    context_hit: Floats
+    end: Floats
+
+
+class Clock(NamedTuple):
+    """What changes while a scene is played: one element each, so that it can be written to."""
+
+    time: Floats  # (2,) the border, and when the weights are there
+    counts: Ints  # (4,) joined so far, sequences, model that is served, decoding sequences
+    found: Floats  # (6,) turn, load, transfer, moved, copied, first of the last shard
+
+
+@kernel
+def foresee(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int, blind: int, full: int
+) -> Foresight:
+    """Play ``d`` forward with ``n`` queries of stage ``s`` behind its queue; -1: nobody comes.
+
+    Args:
+        p: the problem.
+        st: the state.
+        s: a stage that may run there, or -1.
+        d: a device that is up.
+        n: queries.
+        source: the device that sends the prefix, -1: nobody does.
+        blind: 1: as if nothing were loaded or cached for it.
+        full: 0: only what concerns the shard is wanted; else all has to end.
+    """
+    scene, clock = _gather(p, st, s, d, n, source, blind)
+    last = scene.stage.size - 1 if s >= 0 else -1
+    gate = st.now
+    while True:
+        if clock.time[0] >= gate - GRAZE:
+            _admit(p, st, d, scene, clock, last)
+        _join(p, st, d, scene, clock)
+        wake = np.inf
+        for i in range(scene.stage.size):
+            if scene.state[i] == ADMITTED:
+                wake = min(wake, scene.there[i])
+        if clock.counts[0] == 0 and clock.counts[3] == 0:
+            if wake == np.inf:
+                break
+            clock.time[0] = wake
+            continue
+        if clock.time[0] < gate - GRAZE:
+            wake = min(wake, gate)
+        pace = _pace(p, d, scene, clock)
+        k = pace.most
+        if wake < np.inf:
+            k = iterations_until(pace, wake - clock.time[0])
+        _iterate(p, scene, clock, k)
+        clock.time[0] += seconds_of(pace, k)
+        _end(p, d, scene, clock, last)
+        if last >= 0 and not full and scene.state[last] == ENDED:
+            break
+    drained, others = st.now, 0.0
+    for i in range(scene.stage.size):
+        drained = max(drained, scene.end[i])
+        others += scene.end[i] if i != last else 0.0
+    f = clock.found
+    end = scene.end[last] if last >= 0 else drained
+    return Foresight(f[0], f[1], f[2], f[3], int(f[4]), f[5], end, drained, others)
+
+
+@inlined
+def _gather(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int, blind: int
+) -> tuple[Scene, Clock]:
+    batch = st.batches[d]
+    count = 1 if s >= 0 else 0
+    heads = (batch.decoder, batch.prompt, batch.admitted, st.devices[d].queue_head)
+    for head in heads:
+        number = head
+        while number >= 0:
+            count += 1
+            number = next_in_queue(p, st, number)
+    ints = np.zeros((11, count), np.int64)
+    floats = np.zeros((4, count))
+    scene = Scene(
+        ints[0], ints[1], ints[2], ints[3], ints[4], ints[5], ints[6], ints[7], ints[8],
+        ints[9], ints[10], floats[0], floats[1], floats[2], floats[3],
+    )  # fmt: skip
+    clock = Clock(np.empty(2), np.zeros(4, np.int64), np.zeros(6))
+    clock.time[0] = st.now if rests(st, d) else batch.time
+    clock.time[1] = batch.loaded_at
+    clock.counts[1] = batch.sequences
+    clock.counts[2] = batch.serving if batch.sequences > 0 else -2
+    clock.counts[3] = batch.decoding
+    i = 0
+    for head in heads:
+        number = head
+        while number >= 0:
+            _copy_lane(p, st, d, scene, clock, number, i)
+            number = next_in_queue(p, st, number)
+            i += 1
+    if s >= 0:
+        scene.stage[i], scene.waiting[i] = s, n
+        scene.source[i], scene.blind[i] = source, blind
+    if st.noisy and not rests(st, d):
+        _catch_up(p, st, d, scene, clock)
+    return scene, clock
+
+
+@inlined
+def _copy_lane(
+    p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, number: int, i: int
+) -> None:
+    s, k = slot_of(p, number)
+    lane = st.lanes[s, k]
+    scene.stage[i], scene.state[i] = s, lane.state
+    scene.wave[i], scene.waiting[i] = lane.wave, lane.waiting
+    scene.prompt[i], scene.made[i] = lane.prompt, lane.made
+    scene.again[i], scene.source[i], scene.blind[i] = lane.number >= 0, lane.source, lane.blind
+    scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
+    scene.context_hit[i] = lane.context_hit
+    if lane.state == JOINED:
+        scene.line[clock.counts[0]] = i
+        clock.counts[0] += 1
+    elif lane.state == DECODING:
+        made = lane.made + st.batches[d].steps - lane.since
+        scene.made[i] = made
+        scene.left[i] = max(1, p.stages[s].output_tokens - made)
+
+
+@kernel
+def _catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
+    """Let those iterations pass that have passed by now: they show, whatever took how long."""
+    pace = pace_of(p, st, d)
+    passed = st.now - clock.time[0]
+    k = min(iterations_until(pace, passed), st.batches[d].ahead)
+    if seconds_of(pace, k) > passed + GRAZE:
+        k -= 1
+    if k > 0:
+        _iterate(p, scene, clock, k)
+        clock.time[0] += seconds_of(pace, k)
+        for i in range(scene.stage.size):
+            if scene.state[i] == DECODING:
+                scene.left[i] = max(1, scene.left[i])
+
+
+@inlined
+def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: int) -> bool:
+    """Whether the wave at position ``i``, first in line, may be admitted at a border."""
+    if clock.counts[1] == 0:
+        return True
+    stage = p.stages[scene.stage[i]]
+    if stage.model < 0 or stage.model != clock.counts[2]:
+        return False
+    if clock.counts[1] + wave > p.max_batch:
+        return False
+    taken = wave * context_bytes(p, scene.stage[i])
+    kv = p.models[stage.model].kv
+    own = stage.prefix_tokens if has_prefix(p, stage) else 0
+    for j in range(scene.stage.size):
+        if scene.state[j] < ADMITTED or scene.state[j] > DECODING:
+            continue
+        if scene.waiting[j] > 0:
+            return False
+        other = p.stages[scene.stage[j]]
+        taken += scene.wave[j] * context_bytes(p, scene.stage[j])
+        if not has_prefix(p, other):
+            continue
+        if other.prefix == stage.prefix:
+            own = max(own, other.prefix_tokens)
+            continue
+        longest = other.prefix_tokens
+        for h in range(scene.stage.size):
+            alike = h != j and p.stages[scene.stage[h]].prefix == other.prefix
+            if alike and ADMITTED <= scene.state[h] <= DECODING:
+                tokens = p.stages[scene.stage[h]].prefix_tokens
+                if tokens > longest or (tokens == longest and h < j):
+                    longest = 0  # counted with the other
+                    break
+        taken += longest * kv
+    taken += own * kv
+    return bool(taken + p.models[stage.model].weight_bytes <= p.devices[d].memory)
+
+
+@inlined
+def _admit(
+    p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, last: int
+) -> None:
+    for i in range(scene.stage.size):
+        if scene.state[i] != QUEUED:
+            continue
+        s = scene.stage[i]
+        wave = wave_of(p, s, d, scene.waiting[i])
+        if not _fits(p, d, scene, clock, i, wave):
+            break
+        _admit_one(p, st, d, scene, clock, i, wave, last)
+
+
+@kernel
+def _admit_one(
+    p: ProblemArrays,
+    st: StateArrays,
+    d: int,
+    scene: Scene,
+    clock: Clock,
+    i: int,
+    wave: int,
+    last: int,
+) -> None:
+    s, time = scene.stage[i], max(st.now, clock.time[0])
+    stage = p.stages[s]
+    load = 0.0
+    if stage.model >= 0 and not st.resident[d, stage.model] and not scene.blind[i]:
+        load = p.load_seconds[stage.model, d]
+        for j in range(i):  # whoever came before has loaded it
+            if p.stages[scene.stage[j]].model == stage.model:
+                load = 0.0
+    if clock.counts[1] == 0:
+        clock.time[1] = time + load
+    seconds, moved, copied = 0.0, 0.0, 0
+    if not scene.again[i]:
+        inflow = inflow_of(p, st, s, d, scene.waiting[i], scene.source[i])
+        seconds, moved, copied = inflow.seconds, inflow.moved, inflow.copied
+        if p.eager:
+            seconds = max(0.0, seconds - (time - st.now))
+    launch = 0.0 if stage.model < 0 else p.launch_s
+    scene.there[i] = max(clock.time[1], time + seconds) + launch
+    if i == last and not scene.again[i]:
+        f = clock.found
+        f[0], f[1], f[2], f[3], f[4] = time, load, seconds, moved, float(copied)
+        f[5] = np.inf
+    scene.again[i] = 1
+    scene.wave[i] = wave
+    scene.waiting[i] -= wave
+    scene.prompt[i] = copied
+    scene.state[i] = ADMITTED
+    clock.counts[1] += wave
+    clock.counts[2] = stage.model
+    if stage.model >= 0 and not scene.blind[i]:
+        scene.context_hit[i] = context_hit_tokens(p, st, s, d)
+
+
+@inlined
+def _join(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
+    for i in range(scene.stage.size):
+        if scene.state[i] == ADMITTED and scene.there[i] <= clock.time[0] + GRAZE:
+            _measure(p, st, d, scene, i)
+            scene.state[i] = JOINED
+            scene.line[clock.counts[0]] = i
+            clock.counts[0] += 1
+
+
+@kernel
+def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) -> None:
+    s = scene.stage[i]
+    stage = p.stages[s]
+    if stage.kind == FIXED_STAGE:
+        scene.prompt[i] = 1
+        return
+    cached = 0
+    if has_prefix(p, stage) and not scene.blind[i]:
+        cached = st.computed[d, stage.prefix] if st.prefix_tokens[d, stage.prefix] > 0 else 0
+        cached += scene.prompt[i]  # what is copied
+        for j in range(scene.stage.size):
+            if scene.state[j] >= JOINED and p.stages[scene.stage[j]].prefix == stage.prefix:
+                cached = max(cached, p.stages[scene.stage[j]].prefix_tokens)
+        cached = min(cached, stage.prefix_tokens)
+    own = stage.prompt_tokens + stage.inherited_tokens + scene.made[i]
+    context = stage.prefix_tokens + own
+    prompt, attended = prompt_of(
+        stage.prefix_tokens, cached, scene.wave[i], own - scene.context_hit[i], context
+    )
+    scene.prompt[i] = prompt
+    seconds = p.models[stage.model].attention * attended / p.devices[d].attention_flops
+    scene.pair_s[i] = seconds / prompt
+
+
+@kernel
+def _pace(p: ProblemArrays, d: int, scene: Scene, clock: Clock) -> Pace:
+    """The pace from the border on; somebody has joined."""
+    decoding = clock.counts[3]
+    left = p.token_budget - (0 if p.prefill_first else decoding)
+    tokens, logits, chunk, pairs = 0, 0, 0, 0.0
+    for turn in range(clock.counts[0]):
+        i = scene.line[turn]
+        s = scene.stage[i]
+        if p.stages[s].kind == FIXED_STAGE:
+            return Pace(p.clean_seconds[s, d], 0.0, 1, 0)
+        taken = chunk_of(p, left, scene.prompt[i], tokens)
+        if taken == 0:
+            break
+        tokens += taken
+        left -= taken
+        pairs += taken * scene.pair_s[i]
+        if taken < scene.prompt[i]:
+            chunk = taken if turn == 0 else 0
+            break
+        logits += scene.wave[i]
+    most = 1
+    if chunk > 0:
+        most = (scene.prompt[scene.line[0]] - 1) // chunk
+    if tokens > 0 and p.prefill_first:
+        decoding = 0
+    context = 0
+    if decoding > 0:
+        steps = _INT_MAX
+        for i in range(scene.stage.size):
+            if scene.state[i] == DECODING:
+                stage = p.stages[scene.stage[i]]
+                own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
+                context += scene.wave[i] * (own + scene.made[i])
+                steps = min(steps, scene.left[i])
+        if tokens == 0:
+            most = steps
+        elif chunk > 0:
+            most = min(most, steps)
+    m = clock.counts[2]
+    first = pairs + iteration_seconds(p, d, m, tokens + decoding, logits + decoding, context)
+    growth = decoding * p.models[m].kv / p.devices[d].attention_bandwidth
+    return Pace(first, growth, most, chunk)
+
+
+@kernel
+def _iterate(p: ProblemArrays, scene: Scene, clock: Clock, iterations: int) -> None:
+    left = p.token_budget - (0 if p.prefill_first else clock.counts[3])
+    taken = 0
+    for turn in range(clock.counts[0]):
+        i = scene.line[turn]
+        chunk = chunk_of(p, left, scene.prompt[i], taken)
+        scene.prompt[i] -= chunk * iterations
+        left -= chunk
+        taken += chunk
+        if scene.prompt[i] > 0:
+            break
+    if taken == 0 or not p.prefill_first:
+        for i in range(scene.stage.size):
+            if scene.state[i] == DECODING:
+                scene.made[i] += iterations
+                scene.left[i] -= iterations
+
+
+@kernel
+def _end(p: ProblemArrays, d: int, scene: Scene, clock: Clock, last: int) -> None:
+    """Sequences and prompts end at a border."""
+    for i in range(scene.stage.size):
+        if scene.state[i] == DECODING and scene.left[i] <= 0:
+            clock.counts[3] -= scene.wave[i]
+            _end_wave(scene, clock, i)
+    complete = 0
+    while complete < clock.counts[0] and scene.prompt[scene.line[complete]] == 0:
+        i = scene.line[complete]
+        complete += 1
+        output = p.stages[scene.stage[i]].output_tokens
+        if i == last and clock.found[5] == np.inf:
+            clock.found[5] = clock.time[0]
+        scene.made[i] += 1 if output > 0 else 0
+        if scene.made[i] >= output:
+            _end_wave(scene, clock, i)
+        else:
+            scene.state[i] = DECODING
+            scene.left[i] = output - scene.made[i]
+            clock.counts[3] += scene.wave[i]
+    for turn in range(complete, clock.counts[0]):
+        scene.line[turn - complete] = scene.line[turn]
+    clock.counts[0] -= complete
+
+
+@inlined
+def _end_wave(scene: Scene, clock: Clock, i: int) -> None:
+    clock.counts[1] -= scene.wave[i]
+    scene.wave[i] = 0
+    scene.made[i] = 0
+    scene.end[i] = clock.time[0]
+    # A shard that has waves left is the first in line again: no later one has been admitted.
+    scene.state[i] = QUEUED if scene.waiting[i] > 0 else ENDED

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import copy_block, inlined, kernel
-from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.estimate import drain_estimate
 from fate_gym.kernel.placements import candidate_count, generate, new_placements
 from fate_gym.kernel.schema import NO_LOG, READY, ProblemArrays, StateArrays, new_state
 from policies.fate.paper.score import (

@@ -19,13 +19,8 @@ import numpy as np
 
 from fate_gym.jit import Block, inlined, kernel, scalar, table
 from fate_gym.kernel.commit import reserve, take_back
-from fate_gym.kernel.cost import (
-    context_hit_tokens,
-    drain_estimate,
-    prefill_seconds,
-    prefix_hit_tokens,
-    shard_cost,
-)
+from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
+from fate_gym.kernel.estimate import drain_estimate, shard_cost
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import (
     MODEL_STAGE,

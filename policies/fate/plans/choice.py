@@ -13,9 +13,9 @@ from fate_gym.kernel.cost import (
     context_hit_tokens,
     prefill_seconds,
     prefix_hit_tokens,
-    shard_cost,
     split_queries,
 )
+from fate_gym.kernel.estimate import shard_cost
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 from fate_gym.kernel.transfer import transfer_seconds
 from policies.fate.plans.schema import Context, Style, Workspace

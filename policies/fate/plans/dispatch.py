@@ -6,7 +6,7 @@ import numpy as np
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.commit import NOBODY, commit
-from fate_gym.kernel.cost import drain_estimate
+from fate_gym.kernel.estimate import drain_estimate
 from fate_gym.kernel.schema import SAMPLED, ProblemArrays, StateArrays
 from policies.fate.plans.choice import choose, hosts
 from policies.fate.plans.schema import Context, Plan, Style, Workspace

@@ -6,7 +6,8 @@ import numpy as np
 
 from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.advance import next_event_time
-from fate_gym.kernel.cost import end_estimate, split_queries
+from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.estimate import end_estimate
 from fate_gym.kernel.placements import Placements, sort_devices
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from policies.fate.kinds import interchangeable
