@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import Ints, inlined, kernel
-from fate_gym.kernel.batching.admission import admit_from_queue
+from fate_gym.kernel.batching.admission import admit_from_queue, waves_of
 from fate_gym.kernel.batching.border import come
 from fate_gym.kernel.cost import (
     Cost,
@@ -172,10 +172,12 @@ def submit(
     if row >= 0:
         one = log.shards[row]
         one.queries = n
+        one.waves = waves_of(p, s, d, n)
         one.noise = lane.noise
         one.length = length_factor(p, st, s)
         one.start = one.first = one.end = np.inf
-        one.prefix_new = -1.0
+        # Not known before the wave joins.
+        one.prefix_new = 0.0 if p.stages[s].kind == FIXED_STAGE else -1.0
     _enqueue(p, st, s, k)
 
 

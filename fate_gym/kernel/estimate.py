@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import Floats, Ints, inlined, kernel
+from fate_gym.kernel.batching.foresight import foresee
 from fate_gym.kernel.cost import (
     Cost,
     context_hit_tokens,

@@ -48,4 +48,6 @@ def log_loss(st: StateArrays, log: LogArrays, s: int, k: int) -> None:
             row.lost = 1
             row.start = min(row.start, st.now)
             row.end = st.now
+            row.first = min(row.first, st.now)
+            row.prefix_new = max(row.prefix_new, 0.0)
             return

@@ -59,6 +59,13 @@ def wave_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
 
 
 @inlined
+def waves_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
+    """In how many waves ``queries`` queries of stage ``s`` run on ``d``."""
+    wave = wave_of(p, s, d, queries)
+    return (queries + wave - 1) // wave
+
+
+@inlined
 def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
     """Whether a stage has a prefix that is cached."""
     return bool(stage.prefix_tokens > 0 and p.models[stage.model].kv > 0.0)
@@ -171,13 +178,11 @@ def _log_admission(
         return
     row = log.shards[lane.row]
     if not again:
-        wave = lane.wave
         row.start = st.now
         row.load_s = load
         row.transfer_s = inflow.seconds
         row.bytes_moved = inflow.moved
         row.copied = inflow.copied
-        row.waves = (row.queries + wave - 1) // wave
         row.source = lane.source if inflow.copied > 0 else -1
     if stage.model >= 0:
         row.context_new += lane.wave * (stage.inherited_tokens - lane.context_hit)

@@ -164,8 +164,7 @@ def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int)
             break
         leave(p, st, d, number)
         _prefix_is_there(p, st, s, k)
-        if lane.row < log.shards.size and log.shards[lane.row].first == np.inf:
-            log.shards[lane.row].first = st.now
+        _log_first(st, log, lane.row)
         if lane.output > 0:
             lane.made += 1
         if lane.made >= lane.output:
@@ -174,6 +173,13 @@ def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int)
         else:
             begin_decoding(p, st, d, s, k)
     return ended
+
+
+@inlined
+def _log_first(st: StateArrays, log: LogArrays, row: int) -> None:
+    """The first tokens of a shard are there, if they were not before; of a fixed one, its inputs."""
+    if row < log.shards.size and log.shards[row].first == np.inf:
+        log.shards[row].first = st.now
 
 
 @inlined
@@ -314,6 +320,7 @@ def _join(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
             if p.stages[s].kind == FIXED_STAGE:
                 st.lanes[s, k].prompt = 1
                 st.lanes[s, k].pair_s = 0.0
+                _log_first(st, log, st.lanes[s, k].row)
             else:
                 _measure_prompt(p, st, log, s, k)
             enter(p, st, d, number, JOINED)
