@@ -102,7 +102,7 @@ class Costs:
         return total / (self.gpu.mbu * self._bandwidth)
 
     def _between(self, tokens: float) -> float:
-        """Seconds of the traffic between GEMMs, of all-reduces, and the fixed ones of all layers."""
+        """Seconds between the GEMMs of all layers: traffic, all-reduces and fixed ones."""
         facts, model = self.facts, self.model
         read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
         passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written

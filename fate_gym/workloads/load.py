@@ -16,7 +16,6 @@ from fate_gym.catalog import GB, Model
 from fate_gym.errors import InputError
 from fate_gym.problem import Device, Problem, Stage
 
-
 _OF_NO_MATTER = ("id", "node", "load_gb_s", "network_gb_s")
 """Fields of a device that nominal work does not depend on."""
 
