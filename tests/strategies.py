@@ -82,10 +82,12 @@ def clusters(
     """
     count = draw(st.integers(1, most))
     kinds = st.sampled_from(gpus)
+    types = [draw(_maybe(kinds) if without_gpu and i else kinds) for i in range(count)]
     devices = tuple(
         Device(
             id=f"d{i}",
-            gpu=draw(_maybe(kinds) if without_gpu and i else kinds),
+            gpu=types[i],
+            tensor_parallel=draw(st.sampled_from([1, 1, 1, 2, 4])) if types[i] else 1,
             node=f"n{draw(st.integers(0, 2))}",
             load_gb_s=draw(_maybe(_positive(0.5, 60))),
             peer_gb_s=draw(_maybe(_positive(1, 500))),
@@ -204,7 +206,9 @@ def _stages(
     for parent in parents:
         tokens[parent] = draw(st.just(0) | st.integers(0, left // 3))
         left -= tokens[parent]
-    prompt = draw(st.integers(0 if prefix else 1, max(1, left // 2)))
+    # An empty prefill of several GPUs: tests/validator/test_tensor_parallel.py.
+    empty = prefix > 0 and all(device.tensor_parallel == 1 for device in cluster.devices)
+    prompt = draw(st.integers(0 if empty else 1, max(1, left // 2)))
     output = draw(st.sampled_from([0, 1]) | st.integers(0, max(0, left - prompt)))
     output = max(0, min(output, left - prompt))
     need = _model(name).weight_bytes + (prefix + prompt + sum(tokens.values()) + output) * kv
@@ -235,7 +239,7 @@ def _limits(cluster: Cluster) -> dict[str, float]:
     """Bytes for weights and KV, by device."""
     share = cluster.memory_utilisation or catalog.execution().memory_utilisation
     return {
-        device.id: catalog.gpu(device.gpu).memory_gb * GB * share
+        device.id: device.tensor_parallel * catalog.gpu(device.gpu).memory_gb * GB * share
         for device in cluster.devices
         if device.gpu
     }

@@ -53,7 +53,7 @@ class Gpu(_Fact):
     sources: dict[str, str] = {}
 
     def times(self, count: int) -> Gpu:
-        """That many of these GPUs as one: what they can do, cost and draw; links stay those of one."""
+        """That many of these GPUs as one: its rates, memory, price and power; links stay."""
         names = ("memory_gb", "bandwidth_gb_s", "tflops", "watts", "usd_per_hour")
         return self.model_copy(update={name: count * getattr(self, name) for name in names})
 

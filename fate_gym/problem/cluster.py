@@ -95,8 +95,9 @@ class Execution(Frozen):
 
 
 class Device(Frozen):
-    """One GPU in one node, or several that work as one. Bandwidths left out follow from the GPU
-    type and the cluster.
+    """One GPU in one node, or several that work as one.
+
+    Bandwidths left out follow from the GPU type and the cluster.
 
     ``gpu = None`` makes a device without memory or speed of its own: it can run only stages
     with ``seconds_on`` (classical scheduling instances).

@@ -142,10 +142,12 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
     arrays.eager = problem.options.eager_transfers
     arrays.contention = problem.options.contention
     serving = cluster.serving
-    arrays.batching = serving.batching
-    arrays.prefill_first = serving.prefill_first
-    arrays.token_budget = serving.token_budget
     arrays.max_batch = serving.max_sequences
+    if serving.batching:
+        # Else 0: what does not count stays out of digests of the arrays.
+        arrays.batching = 1
+        arrays.prefill_first = serving.prefill_first
+        arrays.token_budget = serving.token_budget
     arrays.uncertainty = problem.options.uncertainty
     arrays.length_uncertainty = problem.options.length_uncertainty
     if failures is not None:
@@ -191,8 +193,8 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
         row["attention_bandwidth"] = constants.attention_mbu(gpu) * memory_rate
         row["memory_rate"] = memory_rate
         row["host_bandwidth"] = constants.pcie_gb_s(gpu.pcie) * GB
-        row["reduce_s"] = constants.all_reduce_s
         if device.tensor_parallel > 1:
+            row["reduce_s"] = constants.all_reduce_s
             row["reduce_bandwidth"] = constants.reduce_gb_s(peer, device.tensor_parallel) * GB
     node = p.devices["node"]
     same = node[:, None] == node[None, :]
@@ -242,8 +244,9 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
         row["attention"] = 4.0 * model.layers * model.attention_width
         row["traffic"] = constants.traffic_bytes(model)
         row["layers_s"] = constants.layer_seconds(model)
-        row["reduces"] = constants.all_reduces(model)
-        row["reduce_bytes"] = constants.all_reduce_bytes(model)
+        if any(device.tensor_parallel > 1 for device in cluster.devices):
+            row["reduces"] = constants.all_reduces(model)
+            row["reduce_bytes"] = constants.all_reduce_bytes(model)
         row["expert_bytes"] = model.expert_weight_share * model.weight_bytes
         if model.experts:
             row["expert_miss"] = 1.0 - model.experts_per_token / model.experts

@@ -265,6 +265,7 @@ class Expected:
         compiled = self.env.compiled
         device = self.devices[d]
         gpu = self.problem.gpu_facts[device.gpu] if device.gpu else None
+        gpus = device.tensor_parallel
         count = len(self.devices)
         rates = [compiled.bandwidth[e, d] for e in range(count) if e != d]
         sizes = np.array([self.problem.model_facts[name].weight_bytes for name in self.models])
@@ -286,8 +287,8 @@ class Expected:
         row = {
             "present": 1.0,
             "memory": half(limit, 32e9),
-            "flops": half(gpu.mfu * gpu.tflops * 1e12, 150e12) if gpu else 0.0,
-            "bandwidth": half(gpu.mbu * gpu.bandwidth_gb_s * 1e9, 1e12) if gpu else 0.0,
+            "flops": half(gpus * gpu.mfu * gpu.tflops * 1e12, 150e12) if gpu else 0.0,
+            "bandwidth": half(gpus * gpu.mbu * gpu.bandwidth_gb_s * 1e9, 1e12) if gpu else 0.0,
             "link_rate": half(float(np.mean(rates)) if rates else 0.0, 25e9),
             "node_peers": sum(other.node == device.node for other in self.devices) / count
             - 1 / count,
@@ -406,14 +407,14 @@ class Expected:
         if not stage.model:
             return 0.0
         total = 0.0
-        gpu = self.devices[d].gpu
+        gpu, gpus = self.devices[d].gpu, self.devices[d].tensor_parallel
         for edge in workflow.edges:
             child = self.number[workflow.id, edge.child]
             other = self.stages[child][1]
             if edge.parent == stage.id and other.model == stage.model and d in self.eligible[child]:
                 fact = self.problem.gpu_facts[gpu or ""]
                 flops = 2 * self.fact(stage).layer_params * other.queries * edge.inherited_tokens
-                total += flops / (fact.mfu * fact.tflops * 1e12)
+                total += flops / (gpus * fact.mfu * fact.tflops * 1e12)
         return total
 
     def evicted(self, s: int, d: int, n: int) -> tuple[float, float]:

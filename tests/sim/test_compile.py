@@ -88,7 +88,9 @@ def test_load_seconds(problem: Problem) -> None:
         init = catalog.execution().load_init_s
     for m, name in enumerate(compiled.model_names):
         for d, device in enumerate(cluster.devices):
-            rate = device.load_gb_s or cluster.load_gb_s or pcie(problem, device)
+            rate = device.load_gb_s or cluster.load_gb_s
+            if rate is None:
+                rate = device.tensor_parallel * pcie(problem, device)
             seconds = init + problem.model_facts[name].weight_bytes / (rate * GB)
             assert compiled.load_seconds[m, d] == pytest.approx(seconds)
 

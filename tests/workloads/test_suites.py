@@ -63,7 +63,7 @@ def test_files_name_every_field(name: str) -> None:
     data = yaml.safe_load((CONF / "suite" / f"{name}.yaml").read_text(encoding="utf-8"))
     suite = load_suite(name)
     absent = set() if suite.mode == "stream" else {"arrivals"}
-    absent |= {"uncertain", "contention"} - set(suite.model_dump())
+    absent |= {"uncertain", "contention", "cluster_changes"} - set(suite.model_dump())
     assert set(data) == set(type(suite).model_fields) - absent
 
 

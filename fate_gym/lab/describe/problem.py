@@ -7,7 +7,7 @@ from pathlib import Path
 from fate_gym.errors import InputError
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.files import write_text
-from fate_gym.problem import Problem, dump_problem, load_problem
+from fate_gym.problem import Cluster, Problem, dump_problem, load_problem
 from fate_gym.workloads import import_workflow, load_cluster, load_wfformat
 
 
@@ -58,4 +58,15 @@ def _print_problem(file: Path, problem: Problem) -> None:
         f"{queries} queries"
     )
     print(f"  models     {', '.join(models) or 'none'}")
-    print(f"  cluster    {problem.cluster.id}: {len(problem.cluster.devices)} devices")
+    cluster = problem.cluster
+    print(f"  cluster    {cluster.id}: {len(cluster.devices)} devices, {_execution(cluster)}")
+
+
+def _execution(cluster: Cluster) -> str:
+    serving = cluster.serving
+    if not serving.batching:
+        return cluster.execution
+    return (
+        f"{cluster.execution} ({'prompts first' if serving.prefill_first else 'chunked prefill'}, "
+        f"{serving.token_budget} tokens, {serving.max_sequences} sequences)"
+    )

@@ -13,7 +13,7 @@ from fate_gym.lab.describe.facts import describe
 from fate_gym.lab.describe.table import print_description
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
-from fate_gym.lab.jobs.run import cluster_name
+from fate_gym.lab.jobs.run import place
 from fate_gym.lab.sweep.compose import hydra_ready, plain
 from fate_gym.lab.sweep.mistakes import explain
 from fate_gym.workloads import build_suite
@@ -36,7 +36,7 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
     config = _compose(overrides)
     problems = build_suite(config.suite, config.cluster, config.seed)
     facts = describe(problems)
-    title = f"{config.suite.name} on {cluster_name(problems)}, seed {config.seed}"
+    title = f"{config.suite.name} on {place(problems)}, seed {config.seed}"
     print_description(title, problems, facts)
     if figure is not None:
         try:

@@ -52,8 +52,10 @@ class EvaluateConfig(Config):
 
     @property
     def title(self) -> str:
-        """``suite/policy/s<seed>``, as progress bars name the job."""
-        return f"{self.suite.name}/{self.policy.name}/s{self.seed}"
+        """``suite/policy/s<seed>``, with the execution of the cluster unless it is exclusive."""
+        title = f"{self.suite.name}/{self.policy.name}/s{self.seed}"
+        execution = self.cluster.execution
+        return title if execution == "exclusive" else f"{title} ({execution})"
 
     @property
     def suite_hash(self) -> str:

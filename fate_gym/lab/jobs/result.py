@@ -29,6 +29,8 @@ class JobResult(BaseModel):
     name: str
     suite: str
     cluster: str
+    # Results from before devices could batch say nothing, and are of exclusive ones.
+    execution: Literal["exclusive", "batching", "several"] = "exclusive"
     policy: str
     family: str
     seed: int
@@ -50,8 +52,12 @@ class JobResult(BaseModel):
 
     @property
     def title(self) -> str:
-        """``suite/policy/s<seed>``, as lines of text and W&B name the job."""
-        return f"{self.suite}/{self.policy}/s{self.seed}"
+        """``suite/policy/s<seed>``, as lines of text and W&B name the job.
+
+        Where devices do not all run one shard at a time it says so.
+        """
+        title = f"{self.suite}/{self.policy}/s{self.seed}"
+        return title if self.execution == "exclusive" else f"{title} ({self.execution})"
 
     @property
     def run_id(self) -> str:

@@ -102,10 +102,10 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     problems = build_suite(config.suite, config.cluster, config.seed)
     measurements, warm = _play(config, problems, progress)
     played = perf_counter()
-    cluster = cluster_name(problems)
-    cell = {
+    cell: dict[str, Any] = {
         "suite": config.suite.name,
-        "cluster": cluster,
+        "cluster": cluster_name(problems),
+        "execution": execution_name(problems),
         "policy": config.policy.name,
         "seed": config.seed,
     }
@@ -132,7 +132,7 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
         overrides=overrides,
         **provenance.made_with(),
     )
-    made_with = ("versions", "git_sha", "machine", "workload_hash", "config_hash")
+    made_with = ("versions", "git_sha", "machine", "workload_hash", "config_hash", "execution")
     resolved = config.model_dump(mode="json") | {
         "made_with": result.model_dump(include={*made_with})
     }
@@ -177,6 +177,18 @@ def cluster_name(problems: Sequence[Problem]) -> str:
     """The cluster of the problems, or ``several``: a suite of files may have many."""
     names = {problem.cluster.id for problem in problems}
     return names.pop() if len(names) == 1 else "several"
+
+
+def execution_name(problems: Sequence[Problem]) -> str:
+    """How the devices of the problems execute, or ``several`` ways."""
+    names = {problem.cluster.execution for problem in problems}
+    return names.pop() if len(names) == 1 else "several"
+
+
+def place(problems: Sequence[Problem]) -> str:
+    """The cluster of the problems, with the execution of its devices unless it is exclusive."""
+    name, execution = cluster_name(problems), execution_name(problems)
+    return name if execution == "exclusive" else f"{name} ({execution})"
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

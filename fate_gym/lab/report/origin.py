@@ -56,8 +56,18 @@ def what(report: Report) -> str:
     sweep = report.sweep
     return (
         f"Real topology, modelled attributes: {len(sweep.finished)} jobs, "
-        f"{len(sweep.rows)} workflows"
+        f"{len(sweep.rows)} workflows; {devices(sweep)}"
     )
+
+
+def devices(sweep: Sweep) -> str:
+    """How the devices execute, e.g. ``exclusive devices``."""
+    kinds = {kind: None for _, result in sweep.finished for kind in _kinds(result)}
+    return f"{' and '.join(sorted(kinds, reverse=True))} devices"
+
+
+def _kinds(result: JobResult) -> tuple[str, ...]:
+    return ("exclusive", "batching") if result.execution == "several" else (result.execution,)
 
 
 def origin_lines(sweep: Sweep) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fate_gym.lab.report.compute import Report
-from fate_gym.lab.report.origin import commands
+from fate_gym.lab.report.origin import commands, devices
 from fate_gym.lab.report.summary import PolicySummary
 from fate_gym.lab.tables import markdown_table, number, print_table
 
@@ -61,6 +61,13 @@ def _cells(rows: Sequence[PolicySummary], heads: Sequence[str]) -> list[list[str
     return [[_CELLS[head](row) for head in heads] for row in rows]
 
 
+def _pooled(report: Report) -> str:
+    kinds = devices(report.sweep)
+    if " and " not in kinds:
+        return ""
+    return f" All suites: {kinds} together; suites are told apart by them."
+
+
 def legend(report: Report) -> str:
     """What the columns of the summary mean."""
     strongest = report.strongest
@@ -78,5 +85,5 @@ def legend(report: Report) -> str:
         "draws whole instances (graphs, or streams). P95: 95th percentile of that ratio over "
         "workflows; in a stream, the ratio of the 95th percentiles of latency. Gap: latency / "
         "lower bound. "
-        f"{against}"
+        f"{against}{_pooled(report)}"
     )

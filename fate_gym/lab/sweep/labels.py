@@ -38,18 +38,24 @@ def policy_labels(jobs: Sequence[JobResult]) -> list[str]:
 
 
 def suite_labels(jobs: Sequence[JobResult]) -> list[str]:
-    """A label for each job's suite: its name, with the cluster or a hash where these differ."""
+    """A label for each job's suite: its name, with what tells its variants apart.
+
+    That is the cluster, a hash where cluster and execution are the same, and the execution unless
+    it is exclusive.
+    """
     clusters: dict[str, set[str]] = defaultdict(set)
-    hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
+    hashes: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for result in jobs:
         clusters[result.suite].add(result.cluster)
-        hashes[result.suite, result.cluster].add(result.suite_hash)
+        hashes[result.suite, result.cluster, result.execution].add(result.suite_hash)
     labels = []
     for result in jobs:
         label = result.suite
         if len(clusters[result.suite]) > 1:
             label += f"@{result.cluster}"
-        if len(hashes[result.suite, result.cluster]) > 1:
+        if len(hashes[result.suite, result.cluster, result.execution]) > 1:
             label += f"#{result.suite_hash[:4]}"
+        if result.execution != "exclusive":
+            label += f" ({result.execution})"
         labels.append(label)
     return labels

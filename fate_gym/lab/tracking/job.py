@@ -95,7 +95,7 @@ def _log(tracking: TrackingConfig, result: JobResult, directory: Path) -> None:
             name=result.title,
             id=result.run_id,
             resume="allow",
-            tags=[f"v{result.versions['fate-gym']}", result.family],
+            tags=[f"v{result.versions['fate-gym']}", result.family, result.execution],
         )
     except wandb.Error as error:
         if tracking.mode == "online":

@@ -23,7 +23,7 @@ MECHANISM = ("model_loads", "load_seconds", "prefix_hit_rate", "bytes_moved", "d
 
 
 def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Workspace:
-    """The view of a sweep: its runs, grouped by policy, with results, mechanism and pictures.
+    """The view of a sweep: its runs, grouped by policy and execution, with what came out and why.
 
     Args:
         directory: of the sweep; its runs were logged under its name as their group.
@@ -77,7 +77,7 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
         ],
         runset_settings=spaces.RunsetSettings(
             filters=[spaces.Metric("Group") == name],
-            groupby=[spaces.Config("policy.name")],
+            groupby=[spaces.Config("policy.name"), spaces.Config("execution")],
             pinned_columns=["summary:latency_ratio", "summary:gap_to_bound"],
         ),
     )

@@ -19,7 +19,7 @@ def test_the_view_shows_the_runs_of_the_sweep_by_policy(sweep: Run) -> None:
     (runs,) = view["spec"]["section"]["runSets"]
     (condition,) = runs["filters"]["filters"]
     assert (condition["key"]["name"], condition["value"]) == ("group", "grid")
-    assert [group["name"] for group in runs["grouping"]] == ["policy.value.name"]
+    assert [group["name"] for group in runs["grouping"]] == ["policy.value.name", "execution.value"]
     sections = view["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == ["Results", "Mechanism", "Schedules"]
     # What the panels show is what runs log.

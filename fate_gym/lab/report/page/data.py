@@ -92,10 +92,11 @@ def _mechanism(part: Sweep, order: list[str]) -> list[dict[str, Any]]:
 
 def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
     sweep = report.sweep
+    suite_of = sweep.rows.drop_duplicates("job").set_index("job")["suite"]
     return [
         {
             "policy": place[sweep.labels[job.directory]],
-            "suite": result.suite,
+            "suite": suite_of[str(job.directory)],
             "seed": result.seed,
             "where": job.directory.relative_to(sweep.root).as_posix(),
             "latency_ratio": result.means["latency_ratio"],
