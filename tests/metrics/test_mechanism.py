@@ -240,3 +240,17 @@ def test_a_run_that_swaps_models_regrets_each_swap_but_the_last() -> None:
     )
     total = metrics["load_seconds"] + metrics["prefill_seconds"] + metrics["decode_seconds"]
     assert total == pytest.approx(trace.makespan)
+
+
+def test_gpus_that_work_as_one_cost_and_draw_as_many() -> None:
+    cluster = Cluster(
+        id="c",
+        devices=(Device(id="d", gpu="large", tensor_parallel=3), Device(id="e", gpu="small")),
+    )
+    workflow = Workflow(id="w", stages=(stage("a", "M"),))
+    problem = Problem.build(cluster, [workflow], gpus=[SMALL, LARGE], models=MODELS)
+    compiled = compile_problem(problem)
+    metrics = mechanism_metrics(trace_of(compiled, {"device": 0, "end": 10.0}), compiled)
+    assert metrics["usd"] == pytest.approx(10 * 3 * 3.6 / 3600)
+    assert metrics["usd_reserved"] == pytest.approx(10 * (3 * 3.6 + 1.8) / 3600)
+    assert metrics["energy_joules"] == pytest.approx(10 * 3 * 300)

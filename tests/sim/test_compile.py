@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fate_gym import catalog
 from fate_gym.catalog import GB
-from fate_gym.problem import Device, Problem, Workflow
+from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import CompiledProblem, Simulator, compile_problem
 from policies import make_policy
 from tests.strategies import problems
@@ -211,3 +211,114 @@ def test_floors_are_below_what_happens(problem: Problem, seed: int) -> None:
             whole = compiled.arrays.stages["queries"][row["stage"]]
             bound = floor[row["stage"], row["device"]] * row["queries"] / whole
             assert spent >= bound * (1 - 1e-9)
+
+
+# --- devices of several GPUs, and batching ones -------------------------------------------------
+
+
+@given(problems())
+def test_rates_of_gpus_that_work_as_one(problem: Problem) -> None:
+    p, constants = compile_problem(problem).arrays, catalog.execution()
+    for row, device in zip(p.devices, problem.cluster.devices, strict=True):
+        k = device.tensor_parallel
+        if device.gpu is None:
+            continue
+        gpu = problem.gpu_facts[device.gpu]
+        assert row["memory"] == pytest.approx(problem.memory_limits[device.id])
+        assert row["flops"] == pytest.approx(k * gpu.mfu * gpu.tflops * 1e12)
+        assert row["bandwidth"] == pytest.approx(k * gpu.mbu * gpu.bandwidth_gb_s * GB)
+        assert row["memory_rate"] == pytest.approx(k * gpu.bandwidth_gb_s * GB)
+        attention = k * constants.attention_mfu(gpu) * gpu.tflops * 1e12
+        assert row["attention_flops"] == pytest.approx(attention)
+        reading = k * constants.attention_mbu(gpu) * gpu.bandwidth_gb_s * GB
+        assert row["attention_bandwidth"] == pytest.approx(reading)
+        # A ring sends 2 (k - 1) / k bytes over each link for a byte that is reduced.
+        rate = 0.0 if k == 1 else peer(problem, device) * GB / (2 * (k - 1) / k)
+        assert row["reduce_bandwidth"] == pytest.approx(rate)
+
+
+def alone(gpus: int, **stage: int) -> CompiledProblem:
+    """A stage of Llama-3.1-70B-AWQ on a device of H200s."""
+    device = Device(id="d", gpu="H200-SXM", tensor_parallel=gpus)
+    given = Stage(id="s", model="Llama-3.1-70B-AWQ", **stage)
+    cluster = Cluster(id="c", devices=(device,))
+    return compile_problem(Problem.build(cluster, [Workflow(id="w", stages=(given,))]))
+
+
+def test_seconds_of_a_stage_on_two_gpus() -> None:
+    """A prompt of 4,000 tokens is bound by compute, a step of one query by bandwidth."""
+    compiled = alone(2, prompt_tokens=4000, output_tokens=100)
+    gpu, model, facts = (
+        catalog.gpu("H200-SXM"), catalog.model("Llama-3.1-70B-AWQ"), catalog.execution()
+    )  # fmt: skip
+    flops, rate = 2 * gpu.tflops * 1e12, 2 * gpu.bandwidth_gb_s * GB
+    ramp = facts.mfu_ramp_tokens
+
+    def reduced(tokens: int) -> float:
+        """80 layers, two all-reduces each, of 8,192 numbers a token; half of NVLink's 900 GB/s."""
+        ring = tokens * 8192 * 2 * 2 * (2 - 1) / 2 / (0.8 * 450e9)
+        return 2 * 80 * (ring + 0.00002)
+
+    def between(tokens: int) -> float:
+        return tokens * facts.traffic_bytes(model) / rate + facts.layer_seconds(model)
+
+    pairs = 4000 * 4000 / 2
+    prefill = 2 * (model.layer_params + model.head_params / 4000) * (4000 + ramp)
+    prefill /= gpu.mfu * flops
+    prefill += 4 * 80 * 8192 * pairs / (facts.attention_mfu(gpu) * flops)
+    prefill += between(4000) + reduced(4000) + facts.prefill_launch_s
+    step = model.read_bytes / (gpu.mbu * rate)
+    step += 4050 * model.kv_bytes_per_token / (facts.attention_mbu(gpu) * rate)
+    step += between(1) + reduced(1)
+    assert compiled.clean_seconds[0, 0] == pytest.approx(prefill + 100 * step)
+    # Weights come over both GPUs' PCIe.
+    load = facts.load_init_s + model.weight_bytes / (2 * 50 * GB)
+    assert compiled.load_seconds[0, 0] == pytest.approx(load)
+
+
+def test_more_gpus_are_faster_until_all_reduces_are_what_is_left() -> None:
+    seconds = [alone(k, prompt_tokens=1, output_tokens=100).clean_seconds[0, 0] for k in (1, 2, 4)]
+    assert seconds[0] > seconds[1] > seconds[2] > seconds[0] / 4
+    floor = 101 * 2 * 80 * catalog.execution().all_reduce_s
+    assert alone(64, prompt_tokens=1, output_tokens=100).clean_seconds[0, 0] > floor
+
+
+def test_a_device_with_load_bandwidth_of_its_own_keeps_it() -> None:
+    compiled = alone(2, prompt_tokens=1)
+    (device,) = compiled.problem.cluster.devices
+    own = device.model_copy(update={"load_gb_s": 5.0})
+    cluster = compiled.problem.cluster.model_copy(update={"devices": (own,)})
+    given = compile_problem(compiled.problem.model_copy(update={"cluster": cluster}))
+    weights = catalog.model("Llama-3.1-70B-AWQ").weight_bytes
+    assert given.load_seconds[0, 0] == pytest.approx(
+        catalog.execution().load_init_s + weights / 5e9
+    )
+
+
+def test_prices_of_gpus_that_work_as_one() -> None:
+    view = Simulator(alone(4, prompt_tokens=1)).view()
+    assert view.usd_per_hour() == pytest.approx(4 * catalog.gpu("H200-SXM").usd_per_hour)
+
+
+def test_options_of_batching_devices() -> None:
+    plain = alone(1, prompt_tokens=1).problem
+    for changes, expected in (
+        ({}, (0, 0, 0, 256)),
+        ({"execution": "batching"}, (1, 0, 8192, 256)),
+        ({"execution": "batching", "prefill": "first"}, (1, 1, 8192, 256)),
+        ({"execution": "batching", "token_budget": 99, "max_sequences": 7}, (1, 0, 99, 7)),
+    ):
+        cluster = plain.cluster.model_copy(update=changes)
+        p = compile_problem(plain.model_copy(update={"cluster": cluster})).arrays
+        assert (p.batching, p.prefill_first, p.token_budget, p.max_batch) == expected
+
+
+def test_what_a_device_does_not_have_leaves_no_trace_in_the_arrays() -> None:
+    """Digests of the arrays, such as those of best known makespans, stay valid."""
+    p = alone(1, prompt_tokens=1).arrays
+    assert not p.token_budget
+    for table, field in (
+        (p.devices, "reduce_s"), (p.devices, "reduce_bandwidth"),
+        (p.models, "reduces"), (p.models, "reduce_bytes"),
+    ):  # fmt: skip
+        assert not table[field].any()

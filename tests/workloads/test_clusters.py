@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -98,3 +99,83 @@ def test_bad_gpu_in_a_file_names_the_cluster(tmp_path: Path) -> None:
 def test_unknown_cluster_has_near_matches() -> None:
     with pytest.raises(InputError, match="'mixed_12'"):
         load_cluster("mixed12")
+
+
+# --- how devices execute, and GPUs that work as one ---------------------------------------------
+
+
+def test_gpus_of_a_type_are_grouped() -> None:
+    nodes = (
+        NodeSpec(gpus={"H100-SXM": 4, "L40S": 2}, tensor_parallel=2),
+        NodeSpec(gpus={"H100-SXM": 1}, count=2),
+    )
+    cluster = build_cluster(ClusterSpec(name="c", nodes=nodes))
+    assert [(d.id, d.gpu, d.node, d.tensor_parallel) for d in cluster.devices] == [
+        ("h100-sxm-0", "H100-SXM", "node0", 2),
+        ("h100-sxm-1", "H100-SXM", "node0", 2),
+        ("l40s-0", "L40S", "node0", 2),
+        ("h100-sxm-2", "H100-SXM", "node1", 1),
+        ("h100-sxm-3", "H100-SXM", "node2", 1),
+    ]
+
+
+@pytest.mark.parametrize("gpus", [{"H100-SXM": 3}, {"H100-SXM": 3, "A100-80": 1}])
+def test_gpus_that_make_no_whole_groups_of_equal_ones(gpus: dict[str, int]) -> None:
+    nodes = (NodeSpec(gpus=gpus, tensor_parallel=2),)
+    with pytest.raises(InputError) as caught:
+        build_cluster(ClusterSpec(name="c", nodes=nodes))
+    error = caught.value
+    assert (error.item, error.field) == ("cluster 'c'", "nodes.tensor_parallel")
+    assert error.fault == "3 H100-SXM do not make groups of 2 equal GPUs"
+    assert "multiple of 2" in (error.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("execution: batchin", "field 'execution': unknown execution 'batchin'.*'batching'"),
+        ("prefill: last", "field 'prefill': unknown prefill 'last'"),
+        ("token_budget: true", "field 'token_budget': .*integer .got True"),
+        ("max_sequences: 0", "field 'max_sequences': .*greater than or equal to 1"),
+        ("prefill: first", "cluster 'bad': field 'prefill': prefill is an option of batching"),
+        ("{execution: batching, token_budget: 9}", "cluster 'bad': field 'token_budget': a token"),
+        ("excution: batching", "unknown field 'excution'.*'execution'"),
+        ("{nodes: [{gpus: {L4: 2}, tensor_parallel: 1.5}]}", "tensor_parallel': .*integer"),
+        ("{nodes: [{gpus: {L4: 2}, tensor_parallel: 4}]}", "2 L4 do not make groups of 4"),
+    ],
+)
+def test_a_bad_option_names_file_and_field(line: str, words: str, tmp_path: Path) -> None:
+    good = {"name": "bad", "nodes": [{"gpus": {"L4": 1}}]}
+    (tmp_path / "cluster").mkdir()
+    text = yaml.safe_dump(good | yaml.safe_load(line))
+    (tmp_path / "cluster" / "bad.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_cluster("bad", [tmp_path])
+    assert "bad.yaml: " in str(caught.value)
+    assert re.search(words, str(caught.value))
+    assert caught.value.remedy
+
+
+def test_a_cluster_can_be_changed_as_it_is_loaded() -> None:
+    plain = load_cluster("mixed_8")
+    changed = load_cluster("mixed_8", execution="batching", prefill="first", max_sequences=9)
+    assert changed.serving == (True, True, 8192, 9)
+    assert changed.model_copy(update=dict.fromkeys(("prefill", "max_sequences"))) == (
+        plain.model_copy(update={"execution": "batching"})
+    )
+    with pytest.raises(InputError, match="'excution'"):
+        load_cluster("mixed_8", excution="batching")
+    with pytest.raises(InputError, match="option of batching devices"):
+        load_cluster("mixed_8", token_budget=512)
+
+
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
+def test_pairs_of_h100_host_70b_models_in_16_bits(execution: str) -> None:
+    stage = Stage(id="s", model="Llama-3.1-70B", prompt_tokens=4000, output_tokens=1000)
+    workflow = Workflow(id="w", stages=(stage,))
+    pairs = load_cluster("h100_pairs", execution=execution)
+    problem = Problem.build(pairs, [workflow])
+    assert problem.eligible_devices(workflow, stage) == [f"h100-sxm-{i}" for i in range(4)]
+    for name in set(SHIPPED) - {"h100_pairs"}:
+        with pytest.raises(InputError, match=r"no device can host the stage: Llama-3.1-70B"):
+            Problem.build(load_cluster(name, execution=execution), [workflow])

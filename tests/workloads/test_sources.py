@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from fate_gym.errors import InputError
-from fate_gym.problem import Cluster, Problem, dump_problem
+from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow, dump_problem
+from fate_gym.sim import compile_problem
 from fate_gym.workloads import FilesSuite, build_suite, load_cluster, load_suite, parse_suite
 from fate_gym.workloads.load import capacity_per_s, device_seconds
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
@@ -185,6 +186,39 @@ def test_problem_files_keep_their_cluster_unless_one_is_chosen(cluster: Cluster)
     assert build_suite(kept, cluster, 0)[0].cluster.id == "two-nodes"
     replaced = suite(source="files", files=[str(EXAMPLE)], keep_clusters=False)
     assert build_suite(replaced, cluster, 0)[0].cluster == cluster
+
+
+def test_the_clusters_of_problem_files_can_be_changed(cluster: Cluster) -> None:
+    (kept,) = build_suite(suite(source="files", files=[str(EXAMPLE)]), cluster, 0)
+    changes = {"execution": "batching", "token_budget": 512}
+    spec = suite(source="files", files=[str(EXAMPLE)], cluster_changes=changes)
+    (changed,) = build_suite(spec, cluster, 0)
+    assert changed.cluster == kept.cluster.model_copy(update=changes)
+    wrong = suite(source="files", files=[str(EXAMPLE)], cluster_changes={"token_budget": 512})
+    with pytest.raises(InputError, match=r"\.json: .*'token_budget': .*option of batching"):
+        build_suite(wrong, cluster, 0)
+
+
+def test_both_kinds_of_devices_get_the_same_arrivals() -> None:
+    spec = load_suite("real_dag_stream_test")
+    exclusive, batching = (
+        build_suite(spec, load_cluster("mixed_12", execution=execution), 3)[0]
+        for execution in ("exclusive", "batching")
+    )
+    assert exclusive.workflows == batching.workflows
+
+
+def test_nominal_seconds_on_gpus_that_work_as_one() -> None:
+    """A stage of one wave on one device takes nominally what it takes with nothing cached."""
+    stage = Stage(id="s", model="Llama-3.1-70B", prompt_tokens=900, output_tokens=90, queries=5)
+    for device in (
+        Device(id="d", gpu="H100-SXM", tensor_parallel=4),
+        Device(id="d", gpu="A100-80", tensor_parallel=3, peer_gb_s=5.0, load_gb_s=1.0),
+    ):
+        cluster = Cluster(id="c", devices=(device,))
+        problem = Problem.build(cluster, [Workflow(id="w", stages=(stage,))])
+        (seconds,) = device_seconds(problem)
+        assert seconds == pytest.approx(compile_problem(problem).clean_seconds[0, 0])
 
 
 def test_files_of_both_kinds_and_equal_names(tmp_path: Path, cluster: Cluster) -> None:

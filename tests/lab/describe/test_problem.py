@@ -19,7 +19,18 @@ def test_a_problem_file_is_summarised(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["validate", str(file)]) == 0
     text = capsys.readouterr().out
     assert f"{problem.stage_count} stages" in text
-    assert "mixed_8: 8 devices" in text
+    assert "mixed_8: 8 devices, exclusive" in text
+
+
+def test_a_problem_file_says_how_its_devices_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = load_cluster("mixed_8", execution="batching", prefill="first", max_sequences=64)
+    file = tmp_path / "problem.json"
+    dump_problem(build_suite(load_suite("smoke"), cluster, 0)[0], file)
+    assert main(["validate", str(file)]) == 0
+    wanted = "mixed_8: 8 devices, batching (prompts first, 8192 tokens, 64 sequences)"
+    assert wanted in capsys.readouterr().out
 
 
 def _wfformat(file: Path) -> Path:

@@ -20,6 +20,13 @@ def test_a_suite_is_described_and_drawn(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_description_says_which_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "suite=smoke"]) == 0
+    assert "smoke on mixed_8, seed 0" in capsys.readouterr().out
+    assert main(["describe", "suite=smoke", "cluster.execution=batching"]) == 0
+    assert "smoke on mixed_8 (batching), seed 0" in capsys.readouterr().out
+
+
 def test_a_description_fits_a_terminal_of_eighty_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

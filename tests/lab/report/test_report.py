@@ -236,5 +236,9 @@ def test_variants_get_labels_of_their_own(sweep: Run) -> None:
         "smoke@mixed_8",
         "smoke@other",
     ]
+    batching = variant(execution="batching", suite_hash="ffff0000")
+    assert suite_labels([heft, batching]) == ["smoke", "smoke (batching)"]
+    # Alone, too: reports of several directories are read side by side.
+    assert suite_labels([batching]) == ["smoke (batching)"]
     changed = suite_labels([heft, variant(suite_hash="ffff0000")])
     assert changed == [f"smoke#{heft.suite_hash[:4]}", "smoke#ffff"]

@@ -24,6 +24,23 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("suite=smok policy=heft", "unknown suite 'smok'. Remedy: did you mean 'smoke'?"),
         ("suite=smoke policy=heft cluster=mixd_8", "unknown cluster 'mixd_8'. Remedy: did you"),
         ("suite=smoke policy=heft suite.cluster=mixd_8", "unknown cluster 'mixd_8'"),
+        (
+            "suite=smoke policy=heft cluster.execution=batchin",
+            "cluster: field 'execution': unknown execution 'batchin'. Remedy: did you mean",
+        ),
+        ("suite=smoke policy=heft cluster.excution=batching", "did you mean 'execution'"),
+        (
+            "suite=smoke policy=heft cluster.prefill=first",
+            "cluster 'mixed_8': field 'prefill': prefill is an option of batching devices",
+        ),
+        (
+            "suite=smoke policy=heft cluster=mixed_4 cluster.token_budget=512",
+            "cluster 'mixed_4': field 'token_budget': token_budget is an option of batching",
+        ),
+        (
+            "suite=smoke policy=heft cluster.execution=batching cluster.token_budget=true",
+            "cluster: field 'token_budget': Input should be a valid integer (got True)",
+        ),
         ("suite=smoke policy=heft seeed=1", "unknown option 'seeed'. Remedy: did you mean 'seed'"),
         (
             "suite=smoke policy=heft policy.params.bosted=true",
