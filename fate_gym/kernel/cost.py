@@ -154,7 +154,7 @@ def prefill_seconds(
         seconds += model.attention * attended / device.attention_flops
         seconds += between_seconds(device, model, tokens)
     else:
-        seconds = _weights_seconds(device, model, tokens)
+        seconds = _weights_seconds(device, model, tokens) + between_seconds(device, model, 0.0)
     return seconds + model.layers_s + p.launch_s
 
 

@@ -27,6 +27,8 @@ SHOWN: tuple[type[Block] | type[Row], ...] = (
     schema.StageState,
     schema.Slot,
     schema.Fetch,
+    schema.Batch,
+    schema.Lane,
     schema.Event,
     schema.LogArrays,
     schema.ShardRow,

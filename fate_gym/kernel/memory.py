@@ -193,7 +193,7 @@ def make_room(
 
 @inlined
 def _shrink_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Let the prefix entry of stage ``s`` be no longer than the stage needs, if nobody else does."""
+    """Cut the prefix entry of stage ``s`` to what the stage needs, if nobody else uses it."""
     stage = p.stages[s]
     q = stage.prefix
     if p.batching and st.pins[d, q] > 1:

@@ -79,11 +79,6 @@ def test_a_device_that_cannot_host_the_model_alone_can_with_another() -> None:
     assert any("cannot" in fault or "host" in fault for fault in validate(trace))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="kernel.cost.prefill_seconds leaves out the all-reduces' fixed time where all tokens "
-    "are cached; docs/execution-model.md counts between(0)",
-)
 def test_an_empty_prefill_still_takes_its_fixed_times() -> None:
     given: dict[str, Any] = {
         "model": "Llama-3.1-8B", "prefix_group": "g", "prefix_tokens": 500, "output_tokens": 5,

@@ -177,7 +177,7 @@ def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int)
 
 @inlined
 def _log_first(st: StateArrays, log: LogArrays, row: int) -> None:
-    """The first tokens of a shard are there, if they were not before; of a fixed one, its inputs."""
+    """A shard has its first tokens, if it had not before; a fixed one, its inputs."""
     if row < log.shards.size and log.shards[row].first == np.inf:
         log.shards[row].first = st.now
 

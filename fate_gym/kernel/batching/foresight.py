@@ -77,6 +77,7 @@ class Scene(NamedTuple):
     left: Ints  # steps until it ends, of a decoding wave
     made: Ints
     again: Ints  # 1: its inputs are there already
+    begun: Ints  # 1: one of its waves has joined
     source: Ints
     blind: Ints
     line: Ints  # positions in the order in which they joined; scratch
@@ -134,7 +135,7 @@ def foresee(
             k = iterations_until(pace, wake - clock.time[0])
         _iterate(p, scene, clock, k)
         clock.time[0] += seconds_of(pace, k)
-        _end(p, d, scene, clock, last)
+        _end(p, scene, clock, last)
         if last >= 0 and not full and scene.state[last] == ENDED:
             break
     drained, others = st.now, 0.0
@@ -158,11 +159,11 @@ def _gather(
         while number >= 0:
             count += 1
             number = next_in_queue(p, st, number)
-    ints = np.zeros((11, count), np.int64)
+    ints = np.zeros((12, count), np.int64)
     floats = np.zeros((4, count))
     scene = Scene(
         ints[0], ints[1], ints[2], ints[3], ints[4], ints[5], ints[6], ints[7], ints[8],
-        ints[9], ints[10], floats[0], floats[1], floats[2], floats[3],
+        ints[9], ints[10], ints[11], floats[0], floats[1], floats[2], floats[3],
     )  # fmt: skip
     clock = Clock(np.empty(2), np.zeros(4, np.int64), np.zeros(6))
     clock.time[0] = st.now if rests(st, d) else batch.time
@@ -197,6 +198,7 @@ def _copy_lane(
     scene.again[i], scene.source[i], scene.blind[i] = lane.number >= 0, lane.source, lane.blind
     scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
     scene.context_hit[i] = lane.context_hit
+    scene.begun[i] = lane.state >= JOINED
     if lane.state == JOINED:
         scene.line[clock.counts[0]] = i
         clock.counts[0] += 1
@@ -288,7 +290,8 @@ def _admit_one(
     s, time = scene.stage[i], max(st.now, clock.time[0])
     stage = p.stages[s]
     load = 0.0
-    if stage.model >= 0 and not st.resident[d, stage.model] and not scene.blind[i]:
+    seen = scene.again[i] or scene.blind[i]
+    if stage.model >= 0 and not st.resident[d, stage.model] and not seen:
         load = p.load_seconds[stage.model, d]
         for j in range(i):  # whoever came before has loaded it
             if p.stages[scene.stage[j]].model == stage.model:
@@ -323,7 +326,7 @@ def _join(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock)
     for i in range(scene.stage.size):
         if scene.state[i] == ADMITTED and scene.there[i] <= clock.time[0] + GRAZE:
             _measure(p, st, d, scene, i)
-            scene.state[i] = JOINED
+            scene.state[i], scene.begun[i] = JOINED, 1
             scene.line[clock.counts[0]] = i
             clock.counts[0] += 1
 
@@ -340,7 +343,7 @@ def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) ->
         cached = st.computed[d, stage.prefix] if st.prefix_tokens[d, stage.prefix] > 0 else 0
         cached += scene.prompt[i]  # what is copied
         for j in range(scene.stage.size):
-            if scene.state[j] >= JOINED and p.stages[scene.stage[j]].prefix == stage.prefix:
+            if scene.begun[j] and p.stages[scene.stage[j]].prefix == stage.prefix:
                 cached = max(cached, p.stages[scene.stage[j]].prefix_tokens)
         cached = min(cached, stage.prefix_tokens)
     own = stage.prompt_tokens + stage.inherited_tokens + scene.made[i]
@@ -418,7 +421,7 @@ def _iterate(p: ProblemArrays, scene: Scene, clock: Clock, iterations: int) -> N
 
 
 @kernel
-def _end(p: ProblemArrays, d: int, scene: Scene, clock: Clock, last: int) -> None:
+def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
     """Sequences and prompts end at a border."""
     for i in range(scene.stage.size):
         if scene.state[i] == DECODING and scene.left[i] <= 0:

@@ -43,9 +43,9 @@ def seconds_of(pace: Pace, iterations: int) -> float:
 
 @inlined
 def iterations_until(pace: Pace, seconds: float) -> int:
-    """The least number of iterations, at least one, that take ``seconds`` or more, but for rounding.
+    """The least number of iterations that take ``seconds`` or more, but for rounding.
 
-    At most ``pace.most``.
+    At least one, at most ``pace.most``.
     """
     wanted = seconds - GRAZE
     if wanted <= pace.first or pace.most <= 1:
@@ -70,6 +70,9 @@ def iteration_seconds(
     """Seconds of an iteration of model ``m``, but for the attention of prompts.
 
     Args:
+        p: the problem.
+        d: the device.
+        m: the model.
         tokens: of decoding queries and prompts; at least one.
         logits: those whose next token is made.
         context: tokens that decoding queries attend to, over all of them.
@@ -85,6 +88,7 @@ def chunk_of(p: ProblemArrays, left: int, missing: int, taken: int) -> int:
     """Prompt tokens of the next prompt in an iteration; 0: none, nor of those behind it.
 
     Args:
+        p: the problem.
         left: tokens that the budget still has room for.
         missing: what the prompt lacks.
         taken: prompt tokens that the iteration has already.

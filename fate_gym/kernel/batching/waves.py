@@ -1,8 +1,8 @@
 """Where the waves of a batching device are.
 
-A shard whose wave is admitted is in one of three lists: until its inputs are there (by admission), while its
-prompt is computed (by join), while it decodes (by its stop). `Slot.next` links the lists, as it links
-the queue.
+A shard whose wave is admitted is in one of three lists: until its inputs are there (by admission),
+while its prompt is computed (by join), while it decodes (by its stop). `Slot.next` links the lists,
+as it links the queue.
 """
 
 from __future__ import annotations
