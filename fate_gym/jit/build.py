@@ -35,15 +35,17 @@ _SECONDS_EACH = 0.25
 def prepare(function: KernelFunction) -> None:
     """See to it that a function and all that it calls are in the store."""
     if len(missing(_closure(function))) > _FEW:
-        build(REGISTRY)
+        build(REGISTRY, least=_FEW + 1)
 
 
-def build(functions: list[KernelFunction]) -> int:
-    """Compile what is missing of some functions; returns how many that were."""
+def build(functions: list[KernelFunction], least: int = 1) -> int:
+    """Compile what is missing of some functions, if it is at least so many; returns how many."""
     STORE.make_writable()
     with _locked():
         # Whoever had the lock before may have done it.
         wanted = missing(functions)
+        if len(wanted) < least:
+            return 0
         if wanted:
             workers = max(1, min(_cores(), len(wanted) // _FEW))
             with _announced(len(wanted), workers):
