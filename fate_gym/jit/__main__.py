@@ -19,7 +19,7 @@ def main() -> None:
                 if "@kernel" in path.read_text(encoding="utf-8"):
                     inner = path.relative_to(folder).with_suffix("").parts
                     import_module(".".join((package, *inner)))
-    build.build(build.REGISTRY)
+    build.build(build.REGISTRY, least=1)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ _SECONDS_EACH = 0.25
 def prepare(function: KernelFunction) -> None:
     """See to it that a function and all that it calls are in the store."""
     if len(missing(_closure(function))) > _FEW:
-        build(REGISTRY, least=_FEW + 1)
+        build(REGISTRY)
 
 
-def build(functions: list[KernelFunction], least: int = 1) -> int:
+def build(functions: list[KernelFunction], least: int = _FEW + 1) -> int:
     """Compile what is missing of some functions, if it is at least so many; returns how many."""
     STORE.make_writable()
     with _locked():

@@ -101,11 +101,14 @@ def compile_ahead(plan: Plan) -> None:
     from fate_gym.jit.build import REGISTRY, build
     from policies.registry import policy_class, policy_specs
 
-    words = {word.removeprefix("policy=") for job in plan.jobs or [] for word in job}
-    for name, spec in policy_specs().items():
-        if name in words:
-            with suppress(InputError):  # its job will say so
-                policy_class(spec)
+    chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
+    names = {word.removeprefix("policy=") for word in chosen}
+    specs = policy_specs()
+    if not names <= specs.keys():
+        return  # its job will say so, and nobody should wait for that
+    with suppress(InputError):  # likewise
+        for name in names:
+            policy_class(specs[name])
     build(REGISTRY)
 
 
