@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.jit import Floats, Ints, kernel
+from fate_gym.jit import Floats, Ints, inlined, kernel
 from fate_gym.kernel.advance import can_wait
 from fate_gym.kernel.cost import Cost, context_hit_tokens, prefill_seconds
 from fate_gym.kernel.draws import choice_draw
 from fate_gym.kernel.estimate import drain_estimate, migrated_estimate, whole_cost
 from fate_gym.kernel.numbers import next_in_queue
+from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.schema import (
     DONE,
     TOOL_STAGE,
@@ -30,11 +31,39 @@ def event_ahead(p: ProblemArrays, st: StateArrays) -> bool:
 def outstanding(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
     """Shards that run or wait."""
     for d in range(out.size):
-        out[d] = 0
-        number = st.devices[d].queue_head
-        while number >= 0:
-            out[d] += 1
-            number = next_in_queue(p, st, number)
+        out[d] = _length(p, st, st.devices[d].queue_head)
+        if p.batching:
+            batch = st.batches[d]
+            for head in (batch.admitted, batch.prompt, batch.decoder):
+                out[d] += _length(p, st, head)
+
+
+@inlined
+def _length(p: ProblemArrays, st: StateArrays, head: int) -> int:
+    count = 0
+    number = head
+    while number >= 0:
+        count += 1
+        number = next_in_queue(p, st, number)
+    return count
+
+
+@kernel
+def open_devices(p: ProblemArrays, st: StateArrays, out: Ints) -> int:
+    """1 where some stage may start now; returns how many these are."""
+    count = 0
+    for d in range(out.size):
+        out[d] = is_open(p, st, d)
+        count += out[d]
+    return count
+
+
+@kernel
+def starting(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
+    """1 where the whole stage would start now."""
+    for d in range(out.size):
+        hosts = p.clean_seconds[s, d] < np.inf
+        out[d] = hosts and starts_now(p, st, s, d, p.stages[s].queries)
 
 
 @kernel

@@ -198,7 +198,7 @@ class Slot(Row):
     on_host: int = column("i4", "1: the device has failed since, the output is on its host")
     next: int = column("i4", "the slot number behind this one in the device's queue")
     start: float = column("f8", "its turn", "s")
-    busy: float = column("f8", "estimated, from its turn to its end", "s")
+    busy: float = column("f8", "from its turn to its end, estimated; batching: when it ended", "s")
 
 
 class Fetch(Row):

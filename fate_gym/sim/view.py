@@ -84,10 +84,9 @@ class DecisionView:
 
     @property
     @reads("queues")
-    def any_idle(self) -> bool:
-        """Whether some device is up and runs nothing."""
-        devices = self._state.devices
-        return bool(((devices["queue_head"] < 0) & (devices["drains_at"] < np.inf)).any())
+    def any_open(self) -> bool:
+        """Whether some device is open (`open_devices`)."""
+        return lookups.open_devices(self._problem, self._state, self._counts) > 0
 
     @property
     def ready(self) -> list[int]:
@@ -189,10 +188,22 @@ class DecisionView:
         return there & (self._state.prefix_tokens[:, key] > 0)
 
     @reads("queues")
-    def idle(self) -> NDArray[np.bool_]:
-        """(D,) devices that are up and without a shard."""
-        devices = self._state.devices
-        return (devices["queue_head"] < 0) & (devices["drains_at"] < np.inf)
+    def open_devices(self) -> NDArray[np.bool_]:
+        """(D,) devices that are up and on which nobody waits: some stage may start there now.
+
+        An exclusive device is open if it runs nothing.
+        """
+        lookups.open_devices(self._problem, self._state, self._counts)
+        return self._counts > 0
+
+    @reads("queues")
+    def starts_now(self, stage: int) -> NDArray[np.bool_]:
+        """(D,) devices on which the whole stage would start now.
+
+        Exclusive ones that run nothing; batching ones whose next border would admit it.
+        """
+        lookups.starting(self._problem, self._state, stage, self._counts)
+        return self._counts > 0
 
     @reads("queues")
     def outstanding(self) -> Integers:

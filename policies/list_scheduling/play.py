@@ -7,6 +7,7 @@ from fate_gym.kernel.advance import advance, to_decision
 from fate_gym.kernel.commit import NOBODY, commit, count_blindly, reserve, set_drain
 from fate_gym.kernel.estimate import strict_end_estimate
 from fate_gym.kernel.fork import fork
+from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 from policies.list_scheduling.devices import best_placement, compared_ends
@@ -26,14 +27,14 @@ def decide_instant(
     at once (stages that are planned for later still keep others from taking their device).
     """
     choices.count = 0
-    idle = 0
+    open_devices = 0
     for d in range(p.devices.size):
-        idle += st.devices[d].queue_head < 0
-    if rules.lazy and idle == 0:
+        open_devices += is_open(p, st, d)
+    if rules.lazy and open_devices == 0:
         return 0
     line = line_up(p, st, rules)
     for turn in range(line.stages.size):
-        if rules.lazy and idle == 0:
+        if rules.lazy and open_devices == 0:
             break
         i, row = next_in(line, turn), choices.count
         s, devices = line.stages[i], choices.devices[row]
@@ -47,9 +48,11 @@ def decide_instant(
         starting = 0
         for k in range(width):
             # Not by the estimate: a shard that takes longer than expected still holds its device.
-            starting += st.devices[devices[k]].queue_head < 0
-        idle -= starting
+            starting += starts_now(p, st, s, devices[k], choices.counts[row, k])
+            open_devices -= is_open(p, st, devices[k])
         _occupy(p, st, log, rules, choices, row)
+        for k in range(width):
+            open_devices += is_open(p, st, devices[k])
         renew(p, st, rules, line, devices, width)
         if starting == width or not rules.lazy:
             choices.count += 1

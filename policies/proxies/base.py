@@ -44,7 +44,7 @@ class Ordered:
 class Routed(Ordered):
     """Routes each stage to a device when it becomes ready; it waits there in the policy's queue.
 
-    Whenever a device is idle, the stage of its queue with the smallest `key` starts. With
+    A stage starts as soon as it can and no other of its queue has a smaller `key`. With
     ``boosted`` the queues are left out: the ready stages choose in the order of `key` (`Ordered`).
     """
 
@@ -62,7 +62,7 @@ class Routed(Ordered):
         self._started = self._waiting.copy()
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Route what is new, then start the first of the queue of each idle device."""
+        """Route what is new, then start the first of each queue where it can start."""
         if self._boosted:
             return super().decide(view)
         ready = view.ready
@@ -79,8 +79,11 @@ class Routed(Ordered):
             entry = (self.key(view, stage), stage)
             if device not in first or entry < first[device]:
                 first[device] = entry
-        idle = view.idle()
-        starting = [(stage, device) for device, (_, stage) in first.items() if idle[device]]
+        starting = [
+            (stage, device)
+            for device, (_, stage) in first.items()
+            if view.starts_now(stage)[device]
+        ]
         for stage, device in starting:
             self._waiting[device] -= 1
             del self._place[stage]

@@ -24,8 +24,10 @@ class Halo:
     heaviest) are split evenly over them.
 
     Inferred: mu; the search looks ``epochs`` epochs and ``window`` stages ahead, and its first
-    epoch fills the devices that are idle now; what is not placed counts as if it ran on its best
-    device; a split is made only if the model says that it ends earlier.
+    epoch fills the devices that are open now; what is not placed counts as if it ran on its best
+    device; a split is made only if the model says that it ends earlier. A batching device is open
+    as long as nobody waits there, and epoch after epoch joins its batch; a stage of another model
+    than it serves keeps it closed for that instant, so that it drains.
 
     Sees neither links between devices, arrivals, nor more than the last model on each device.
 
@@ -61,32 +63,33 @@ class Halo:
         self._search.boosted = int(self._boosted)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """Match stages to the devices that are idle."""
-        if not view.any_idle:
+        """Match stages to the devices that are open."""
+        if not view.any_open:
             return []
-        idle = view.idle()
-        stages, devices, seconds = self.match(view, idle)
+        spare = view.open_devices()
+        stages, devices, seconds = self.match(view, spare)
         placements = {
             int(stage): [int(device)] for stage, device in zip(stages, devices, strict=True)
         }
-        idle[devices] = False
+        spare[devices] = False
         demand = dict(zip(placements, seconds.tolist(), strict=True))
-        self._share(view, placements, demand, np.flatnonzero(idle))
+        self._share(view, placements, demand, np.flatnonzero(spare))
         return [
             Assignment(stage, tuple(used), even(view.request(stage).queries, len(used)))
             for stage, used in placements.items()
+            if view.starts_now(stage)[used[0]]
         ]
 
     def match(
-        self, view: DecisionView, idle: NDArray[np.bool_]
+        self, view: DecisionView, workers: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """The first epoch of the best plan: (n,) stages, their devices, and their seconds.
 
-        ``idle`` (D,) are the devices of that epoch; later ones have all.
+        ``workers`` (D,) are the devices of that epoch; later ones have all.
         """
         p, room = view.compiled.arrays, self._search
         arrived = np.asarray(view.arrived, np.int64)
-        plan = self._plans[search(p, view.state, arrived, np.flatnonzero(idle), room)]
+        plan = self._plans[search(p, view.state, arrived, np.flatnonzero(workers), room)]
         first = np.flatnonzero(plan.place[: room.count] >= 0)
         return room.stages[first], plan.place[first], plan.took[first]
 
@@ -109,7 +112,8 @@ class Halo:
             clean = view.clean_seconds(stage)
             load = np.where(view.resident(stage), 0.0, view.load_seconds(stage))
             used = placements[stage]
-            for device in [d for d in left if clean[d] < np.inf]:
+            starts = view.starts_now(stage)
+            for device in [d for d in left if starts[d]]:
                 if len(used) >= min(view.compiled.arrays.max_shards, queries):
                     break
                 wider = [*used, device]

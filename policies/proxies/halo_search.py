@@ -79,10 +79,10 @@ def new_search(p: ProblemArrays, beam: int, window: int) -> tuple[Search, list[P
 
 
 @kernel
-def search(p: ProblemArrays, st: StateArrays, workflows: Ints, idle: Ints, sr: Search) -> int:
+def search(p: ProblemArrays, st: StateArrays, workflows: Ints, workers: Ints, sr: Search) -> int:
     """Search; returns the number of the best plan, by its place in both beams.
 
-    ``workflows`` (W,) have arrived, ``idle`` (n,) are the devices of the first epoch.
+    ``workflows`` (W,) have arrived, ``workers`` (n,) are the devices of the first epoch.
     """
     _collect(p, st, workflows, sr)
     _price(p, st, sr)
@@ -90,14 +90,14 @@ def search(p: ProblemArrays, st: StateArrays, workflows: Ints, idle: Ints, sr: S
     for epoch in range(sr.epochs):
         if not _open_epoch(p, st, sr, epoch):
             break
-        number = idle.size if epoch == 0 else p.devices.size
+        number = workers.size if epoch == 0 else p.devices.size
         for i in range(number):
             for n in range(sr.count):
-                d = idle[i] if epoch == 0 else i
+                d = workers[i] if epoch == 0 else i
                 if sr.cold[n, d] < np.inf:
                     sr.latest[n] = d
         for i in range(number):
-            d = idle[i] if epoch == 0 else i
+            d = workers[i] if epoch == 0 else i
             sr.found = 0
             for b in range(sr.plans):
                 _find_moves(p, st, sr, b, d, epoch, number - i)

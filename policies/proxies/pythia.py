@@ -10,7 +10,7 @@ from policies.proxies.dag import HopsLeft
 
 
 class Pythia(Ordered):
-    """Nearest to the end first, with a bonus; to the idle device with most room for KV.
+    """Nearest to the end first, with a bonus; to the open device with most room for KV.
 
     Source: "Pythia" (arXiv 2604.25899).
 
@@ -19,7 +19,8 @@ class Pythia(Ordered):
 
     Inferred: the distance is the number of stages on the longest chain that is left; a model will
     soon be idle if no ready stage needs it; headroom is what memory is left once the model is
-    there; only idle devices are instances with a free slot.
+    there; an instance with a free slot is a device on which the stage starts now. A stage that
+    starts nowhere waits for the open device with most room, and no later one joins there.
 
     Does not see costs.
 
@@ -55,21 +56,24 @@ class Pythia(Ordered):
         return float(1.0 / self._hops.counts[stage] + self._bonus * len(wanted))
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Give idle devices to the stages in order."""
+        """Give open devices to the stages in order."""
         if self._boosted:
             return super().decide(view)
-        if not view.any_idle:
+        if not view.any_open:
             return []
-        idle = view.idle()
+        is_open = view.open_devices()
         assignments = []
         for stage in self.order(view):
-            eligible = view.eligible(stage)
-            free = eligible[idle[eligible]]
-            if free.size:
-                headroom = view.free_bytes() - view.missing_bytes(stage)
-                device = least(-headroom, free, -view.cached_prefix_tokens(stage))
-                idle[device] = False
+            able = view.eligible(stage)
+            able = able[is_open[able]]
+            if able.size == 0:
+                continue
+            starts = able[view.starts_now(stage)[able]]
+            headroom = view.free_bytes() - view.missing_bytes(stage)
+            hosts = starts if starts.size else able
+            device = least(-headroom, hosts, -view.cached_prefix_tokens(stage))
+            # A batching device may have further slots: then there is a next call at this instant.
+            is_open[device] = False
+            if starts.size:
                 assignments.append(Assignment(stage, (device,)))
-            if not idle.any():
-                break
         return assignments

@@ -74,7 +74,7 @@ class BestKnown:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Execute the plan."""
-        if view.instant == self._instant or not view.any_idle:
+        if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
         arrived = self._incumbent.update(view)

@@ -11,7 +11,6 @@ from fate_gym.kernel.batching.pace import GRAZE
 from fate_gym.kernel.batching.waves import enter, reserved_bytes, runs_nothing, take_head
 from fate_gym.kernel.cost import context_hit_tokens, vanished_tokens
 from fate_gym.kernel.memory import (
-    context_bytes,
     grow_prefix,
     make_room,
     touch_contexts,
@@ -72,6 +71,18 @@ def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
 
 
 @inlined
+def unpinned_bytes(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
+    """Bytes of the prefix of stage ``s``, which has a model, that no wave has pinned on ``d``."""
+    stage = p.stages[s]
+    if not has_prefix(p, stage):
+        return 0.0
+    tokens = stage.prefix_tokens
+    if st.pins[d, stage.prefix] > 0:
+        tokens = max(0, tokens - st.prefix_tokens[d, stage.prefix])
+    return tokens * p.models[stage.model].kv
+
+
+@inlined
 def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reserved: float) -> bool:
     """Whether a wave of stage ``s`` that is first in line may be admitted on ``d`` at a border."""
     batch = st.batches[d]
@@ -82,25 +93,30 @@ def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reser
         return False
     if batch.sequences + wave > p.max_batch:
         return False
-    need = reserved
-    if has_prefix(p, stage):
-        tokens = stage.prefix_tokens
-        if st.pins[d, stage.prefix] > 0:
-            tokens = max(0, tokens - st.prefix_tokens[d, stage.prefix])
-        need += tokens * p.models[stage.model].kv
+    need = reserved + unpinned_bytes(p, st, s, d)
     weights = p.models[stage.model].weight_bytes
     return bool(weights + batch.pinned + batch.reserved + need <= p.devices[d].memory)
 
 
 @inlined
-def admits(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
-    """Whether ``n`` queries of stage ``s`` would be admitted on ``d`` at its next border."""
-    dev = st.devices[d]
-    if dev.queue_head >= 0 or dev.drains_at == np.inf:
+def waiting_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int, wave: int) -> float:
+    """KV that the next wave of a shard in the queue, of ``wave`` queries, will reserve."""
+    stage = p.stages[s]
+    if stage.model < 0:
+        return 0.0
+    tokens = stage.prompt_tokens + stage.inherited_tokens + st.lanes[s, k].granted
+    return wave * tokens * p.models[stage.model].kv
+
+
+@kernel
+def head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
+    """Whether the first in line on ``d`` will be admitted at the next border."""
+    number = st.devices[d].queue_head
+    if number < 0:
         return False
-    wave = wave_of(p, s, d, n)
-    reserved = 0.0 if p.stages[s].model < 0 else wave * context_bytes(p, s)
-    return may_join(p, st, s, d, wave, reserved)
+    s, k = slot_of(p, number)
+    wave = wave_of(p, s, d, st.lanes[s, k].waiting)
+    return may_join(p, st, s, d, wave, waiting_bytes(p, st, s, k, wave))
 
 
 @inlined

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.batching.admission import admit_from_queue, has_prefix, may_join, wave_of
+from fate_gym.kernel.batching.admission import admit_from_queue, has_prefix, head_may_join
 from fate_gym.kernel.batching.pace import (
     GRAZE,
     chunk_of,
@@ -80,7 +80,7 @@ def schedule(p: ProblemArrays, st: StateArrays, d: int) -> None:
     batch.ahead = 0
     batch.changes_at = wake
     if not rests(st, d):
-        if _head_may_join(p, st, d):
+        if head_may_join(p, st, d):
             wake = min(wake, st.now)
         pace = pace_of(p, st, d)
         batch.ahead = pace.most
@@ -90,20 +90,6 @@ def schedule(p: ProblemArrays, st: StateArrays, d: int) -> None:
     st.next_border = np.inf
     for i in range(p.devices.size):
         st.next_border = min(st.next_border, st.batches[i].changes_at)
-
-
-@inlined
-def _head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
-    number = st.devices[d].queue_head
-    if number < 0:
-        return False
-    s, k = slot_of(p, number)
-    wave = wave_of(p, s, d, st.lanes[s, k].waiting)
-    reserved = 0.0
-    if p.stages[s].model >= 0:
-        tokens = p.stages[s].prompt_tokens + p.stages[s].inherited_tokens + st.lanes[s, k].granted
-        reserved = wave * tokens * p.models[p.stages[s].model].kv
-    return may_join(p, st, s, d, wave, reserved)
 
 
 @inlined
@@ -237,6 +223,8 @@ def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int)
         row.end = st.now
         row.prefill_s = row.first - (row.start + max(row.load_s, row.transfer_s))
         row.decode_s = row.end - row.first
+    slot = st.slots[s, k]
+    slot.busy = st.now - slot.start
     push(st, st.now, shard_end_event(p, s, k))
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.jit import copy_block, inlined, kernel
+from fate_gym.jit import Ints, copy_block, inlined, kernel
+from fate_gym.kernel.commit import reserve
 from fate_gym.kernel.estimate import drain_estimate
+from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.placements import candidate_count, generate, new_placements
 from fate_gym.kernel.schema import NO_LOG, READY, ProblemArrays, StateArrays, new_state
 from policies.fate.paper.score import (
@@ -71,11 +73,35 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
 @inlined
 def _find_free(f: Frontier) -> None:
     for d in range(f.problem.devices.size):
-        free = drain_estimate(f.problem, f.start, d) - f.start.now
-        if f.start.devices[d].queue_head >= 0:
+        f.outlook.drains[d] = drain_estimate(f.problem, f.start, d)
+        free = f.outlook.drains[d] - f.start.now
+        if not is_open(f.problem, f.start, d):
             # A shard that takes longer than expected still holds its device.
             free = max(free, OVERDUE_S)
         f.outlook.free[d] = free
+
+
+@kernel
+def find_starting(f: Frontier, chosen: Ints, starting: Ints) -> None:
+    """Say which candidates start now if they are placed one after the other.
+
+    Who waits for its devices keeps them from those of lower rank.
+
+    Args:
+        f: the frontier.
+        chosen: (n,) rows of the candidates, the first to be placed in front.
+        starting: (n,) 1 where all shards start now.
+    """
+    p, after, found = f.problem, f.after, f.candidates
+    for i in range(chosen.size):
+        row = found.rows[chosen[i]]
+        devices, counts = found.devices[chosen[i]], found.counts[chosen[i]]
+        starting[i] = 1
+        for k in range(row.width):
+            if not starts_now(p, after, row.stage, devices[k], counts[k]):
+                starting[i] = 0
+        reserve(p, after, f.log, row.stage, devices, counts, row.width)
+    copy_block(after, f.start)
 
 
 @inlined

@@ -1,12 +1,12 @@
 """FATE: frontier-aware planning with CP-SAT (Huang et al., arXiv 2605.07238), with a guard.
 
-At every event with ready stages and an idle device:
+At every event with ready stages and an open device (`DecisionView.any_open`):
 
 1. candidates and their state-conditional costs (`candidates`), bounded shards included;
 2. horizon-aware scores (`score`);
 3. CP-SAT picks one placement for each stage of the frontier (`solver`), once for each weight of
    the horizon;
-4. of a plan, what can start now is proposed: on each idle device its highest-ranked stage;
+4. of a plan, what can start now is proposed, on each device the highest-ranked stages first;
 5. guard (ours): list schedules (with state costs and with classical costs, with and without shards,
    planned anew at every event) are played to the end of the known work when work arrives; the best
    plan is kept (`policies.fate.rollout.incumbent`). A proposal is taken if what follows it, by a
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import Dimension
-from policies.fate.paper.candidates import find_candidates, new_frontier
+from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import Objective, check_objective
@@ -106,7 +106,7 @@ class Fate:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Plan the frontier; commit what starts now."""
-        if view.instant == self._instant or not view.any_idle:
+        if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
         incumbent = self._incumbent
@@ -167,20 +167,15 @@ class Fate:
         return hint
 
     def _starting_now(self, chosen: NDArray[np.int64]) -> list[Assignment]:
-        """The chosen placements that can start: idle devices go to the highest-ranked stage."""
+        """The chosen placements that can start, highest-ranked stages first."""
         candidates, proposal = self._frontier.candidates, self._proposal
-        free = self._frontier.outlook.free <= 0.0
-        count = 0
-        for row in chosen.tolist():
-            devices = candidates.devices[row, : candidates.rows["width"][row]]
-            if free[devices].all():
-                proposal.rows[count] = candidates.rows[row]
-                proposal.devices[count] = candidates.devices[row]
-                proposal.counts[count] = candidates.counts[row]
-                count += 1
-            # If it waits for these devices, nobody of lower rank may take them.
-            free[devices] = False
-        return assignments(proposal, count)
+        starting = np.zeros_like(chosen)
+        find_starting(self._frontier, chosen, starting)
+        rows = chosen[starting > 0]
+        proposal.rows[: rows.size] = candidates.rows[rows]
+        proposal.devices[: rows.size] = candidates.devices[rows]
+        proposal.counts[: rows.size] = candidates.counts[rows]
+        return assignments(proposal, rows.size)
 
     def _consider(
         self, proposal: list[Assignment], planned: list[Assignment], value: float

@@ -1,6 +1,7 @@
 """Part 2 of FATE: what a placement leaves behind for the stages that come later.
 
 score(v, S) = immediate cost
+            + by how much others in the same batches end later (batching devices)
             + horizon x sum over descendants u of decay^distance x (best cost of u after v -> S)
             + regret of the weights that v -> S evicts and that are needed again
             + price of a scarce device for a stage that could run elsewhere
@@ -21,6 +22,7 @@ from fate_gym.jit import Block, inlined, kernel, scalar, table
 from fate_gym.kernel.commit import reserve, take_back
 from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
 from fate_gym.kernel.estimate import drain_estimate, shard_cost
+from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import (
     MODEL_STAGE,
@@ -53,6 +55,7 @@ class Outlook(Block):
 
     descendant_count: int = scalar("i8", "of the stage at hand")
     free: Any = table("f8", "D", unit="s", text="from now until the device is free")
+    drains: Any = table("f8", "D", unit="s", text="when its queue is expected to drain")
     need: Any = table("i8", "M", text="known stages still to be placed, by model")
     scarce: Any = table("f8", "D", text="share of work that few devices can do, 0..1")
     descendants: Any = table("i8", "H", text="of the stage at hand, nearest first")
@@ -146,17 +149,22 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
     p, st, after, given = f.problem, f.start, f.after, f.generated
     placement, devices, counts = given.rows[row], given.devices[row], given.counts[row]
     s, width = placement.stage, placement.width
-    for i in range(width):
-        turn = drain_estimate(p, st, devices[i])
-        given.busy[row, i] = shard_cost(p, st, s, devices[i], counts[i], turn).busy
     later = 0.0
+    for i in range(width):
+        cost = shard_cost(p, st, s, devices[i], counts[i], f.outlook.drains[devices[i]])
+        given.busy[row, i] = cost.busy
+        later += cost.delay
     if not _is_restricted(p, f.outlook, s):
         for i in range(width):
             scarce = f.outlook.scarce[devices[i]]
             later += weights.reachability * scarce * given.busy[row, i]
     end = reserve(p, after, f.log, s, devices, counts, width)
     if p.stages[s].model >= 0:
+        for i in range(width):
+            f.outlook.drains[devices[i]] = drain_estimate(p, after, devices[i])
         later += _consequences(f, weights, row, max(st.now, end))
+        for i in range(width):
+            f.outlook.drains[devices[i]] = drain_estimate(p, st, devices[i])
     take_back(p, st, after, s, devices, width)
     placement.end = end
     placement.later = later
@@ -187,20 +195,26 @@ def _consequences(f: Frontier, weights: Weights, row: int, when: float) -> float
                 later += weights.residency * p.load_seconds[m, d] / (1.0 + holders)
     if weights.horizon > 0.0:
         for i in range(outlook.descendant_count):
-            cost = _best_cost(p, after, outlook.descendants[i], when, weights)
+            cost = _best_cost(f, outlook.descendants[i], when, weights)
             later += weights.horizon * weights.decay ** outlook.distances[i] * cost
     return later
 
 
 @inlined
-def _best_cost(p: ProblemArrays, st: StateArrays, u: int, when: float, weights: Weights) -> float:
-    """Seconds from ``when`` to the end of ``u`` on its best device, as far as it is known."""
+def _best_cost(f: Frontier, u: int, when: float, weights: Weights) -> float:
+    """Seconds from ``when`` to the end of ``u`` on its best device in ``f.after``.
+
+    As far as it is known: on a batching device it joins what runs there now if it can.
+    """
+    p, st = f.problem, f.after
     best = np.inf
     stage = p.stages[u]
     for d in range(p.devices.size):
         if p.clean_seconds[u, d] == np.inf:
             continue
-        drain = drain_estimate(p, st, d)
+        drain = f.outlook.drains[d]
+        if p.batching and drain < np.inf and starts_now(p, st, u, d, stage.queries):
+            drain = when
         load = 0.0
         if st.resident[d, stage.model] == 0:
             load = weights.residency * p.load_seconds[stage.model, d]

@@ -1,7 +1,8 @@
 """Where a stage goes for which nothing is planned: to the device on which it ends first.
 
-Costs are those of `fate_gym.kernel.cost`. Those of a ready stage on a device are looked up again
-only after something was placed on that device, or always if they depend on more than the device.
+Costs are those of `fate_gym.kernel.cost`, on batching devices `policies.fate.plans.joining`. Those
+of a ready stage on a device are looked up again only after something was placed on that device, or
+always if they depend on more than the device.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fate_gym.kernel.cost import (
 from fate_gym.kernel.estimate import shard_cost
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 from fate_gym.kernel.transfer import transfer_seconds
+from policies.fate.plans.joining import joined_end
 from policies.fate.plans.schema import Context, Style, Workspace
 
 
@@ -41,9 +43,12 @@ def choose(c: Context, style: Style, s: int) -> float:
         choice.ends[d] = np.inf
         if not hosts(p, s, d):
             continue
-        if ws.cached[s, d].version != ws.devices[d].version or changing:
-            _look_up(p, c.state, ws, s, d)
-        end = _end_on(p, c.state, ws, style, s, d)
+        if p.batching:
+            end = joined_end(p, c.state, ws, s, d, p.stages[s].queries, style.strict)
+        else:
+            if ws.cached[s, d].version != ws.devices[d].version or changing:
+                _look_up(p, c.state, ws, s, d)
+            end = _end_on(p, c.state, ws, style, s, d)
         choice.ends[d] = end
         if style.biased:
             end += c.biases.seconds[kind, d]
@@ -120,6 +125,8 @@ def _widen(c: Context, s: int, most: int) -> None:
 
 @inlined
 def _shard_end(p: ProblemArrays, st: StateArrays, ws: Workspace, s: int, d: int, n: int) -> float:
+    if p.batching:
+        return joined_end(p, st, ws, s, d, n, 0)
     device = ws.devices[d]
     cost = shard_cost(p, st, s, d, n, device.turn)
     brought = device.brings >= 0 and device.brings == p.stages[s].model

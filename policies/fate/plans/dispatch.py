@@ -7,8 +7,10 @@ import numpy as np
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.estimate import drain_estimate
+from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.schema import SAMPLED, ProblemArrays, StateArrays
 from policies.fate.plans.choice import choose, hosts
+from policies.fate.plans.joining import find_turns
 from policies.fate.plans.schema import Context, Plan, Style, Workspace
 
 FEW = 64
@@ -19,16 +21,16 @@ FEW = 64
 def dispatch(c: Context, style: Style) -> int:
     """Place what starts now by ``c.played``; returns how many stages, which are in ``started``."""
     p, st, plan, ws = c.problem, c.state, c.played, c.work
-    idle = _find_idle(p, st, ws)
+    free = _find_turns(p, st, ws)
     noted = 0
     # Times of the plan are expected times: in a drawn future events come at others.
     drawn = st.origin == SAMPLED
-    if idle == 0 or (drawn and st.now < ws.wait_until):
+    if free == 0 or (drawn and st.now < ws.wait_until):
         return noted
     effort = (p.devices.size + 7) // 8
     ready = order_ready(st, plan, ws)
     for i in range(ready):
-        if idle == 0:
+        if free == 0:
             break
         s = ws.order[i]
         row = plan.stages[s]
@@ -40,56 +42,70 @@ def dispatch(c: Context, style: Style) -> int:
             ws.work += effort
             if end == np.inf:
                 continue
-            if not _is_free(c):
-                idle -= _reserve(c, s, end)
+            if not _may_start(c, s):
+                free -= _reserve(c, s, end)
                 continue
             _write_choice(c, s)
-        elif not _can_start(p, plan, ws, s):
+        elif not _can_start(p, st, plan, ws, s):
+            if p.batching:
+                free -= _hold(plan, ws, s)
             continue
-        idle -= _start(c, s)
+        free -= _start(c, s)
         ws.started[noted] = s
         noted += 1
     return noted
 
 
 @inlined
-def _find_idle(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
-    """Look up the turn of every device; returns how many are idle."""
-    idle = 0
+def _find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
+    """Look up the turn of every device; returns how many are free."""
+    free = 0
     for d in range(p.devices.size):
         device = ws.devices[d]
-        # In a drawn future, too, nobody knows yet when a running shard will end.
-        device.turn = drain_estimate(p, st, d)
+        _renew_turn(p, st, ws, d)
         device.brings = -1
-        device.free = st.devices[d].queue_head < 0 and st.devices[d].drains_at < np.inf
-        idle += device.free
-    return idle
+        device.free = is_open(p, st, d)
+        free += device.free
+    return free
 
 
 @inlined
-def _can_start(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> bool:
-    """Whether all devices planned can run ``s``, and one of them is free."""
-    free = 0
+def _renew_turn(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> None:
+    if p.batching:
+        find_turns(p, st, ws, d)
+    else:
+        # In a drawn future, too, nobody knows yet when a running shard will end.
+        ws.devices[d].turn = drain_estimate(p, st, d)
+
+
+@inlined
+def _can_start(p: ProblemArrays, st: StateArrays, plan: Plan, ws: Workspace, s: int) -> bool:
+    """Whether all devices planned can run ``s``, and on one of them it starts now."""
+    starting = 0
     for k in range(plan.stages[s].width):
         d = plan.devices[s, k]
         if ws.devices[d].turn == np.inf or not hosts(p, s, d):
             return False
-        free += ws.devices[d].free
-    return free > 0
+        free = ws.devices[d].free > 0
+        starting += free and starts_now(p, st, s, d, plan.counts[s, k])
+    return starting > 0
 
 
 @inlined
-def _is_free(c: Context) -> bool:
-    """Whether all devices of the choice are free."""
+def _may_start(c: Context, s: int) -> bool:
+    """Whether ``s`` starts now on all devices of the choice."""
     for k in range(c.choice.rows[0].width):
-        if c.work.devices[c.choice.devices[0, k]].free == 0:
+        d = c.choice.devices[0, k]
+        if c.work.devices[d].free == 0:
+            return False
+        if not starts_now(c.problem, c.state, s, d, c.choice.counts[0, k]):
             return False
     return True
 
 
 @inlined
 def _reserve(c: Context, s: int, end: float) -> int:
-    """Keep the devices of the choice for ``s``; returns how many are idle no more."""
+    """Keep the devices of the choice for ``s``; returns how many are free no more."""
     taken = 0
     for k in range(c.choice.rows[0].width):
         device = c.work.devices[c.choice.devices[0, k]]
@@ -97,6 +113,17 @@ def _reserve(c: Context, s: int, end: float) -> int:
         device.free = 0
         device.turn = end
         device.brings = c.problem.stages[s].model
+    return taken
+
+
+@inlined
+def _hold(plan: Plan, ws: Workspace, s: int) -> int:
+    """Let nobody join before ``s`` the batches that it waits for; how many devices that takes."""
+    taken = 0
+    for k in range(plan.stages[s].width):
+        device = ws.devices[plan.devices[s, k]]
+        taken += device.free
+        device.free = 0
     return taken
 
 
@@ -115,17 +142,19 @@ def _write_choice(c: Context, s: int) -> None:
 
 @inlined
 def _start(c: Context, s: int) -> int:
-    """Place ``s`` as planned; returns how many devices are idle no more."""
+    """Place ``s`` as planned; returns how many devices are free no more."""
     p, st, plan, ws = c.problem, c.state, c.played, c.work
     width = plan.stages[s].width
     end = commit(p, st, c.log, s, plan.devices[s], plan.counts[s], width, NOBODY)
     ws.placed += 1
     taken = 0
     for k in range(width):
-        device = ws.devices[plan.devices[s, k]]
-        taken += device.free
-        device.free = 0
-        device.turn = drain_estimate(p, st, plan.devices[s, k])
+        d = plan.devices[s, k]
+        device = ws.devices[d]
+        if device.free and not is_open(p, st, d):
+            device.free = 0
+            taken += 1
+        _renew_turn(p, st, ws, d)
         ws.version += 1
         device.version = ws.version
     bound = end + ws.stages[s].tail

@@ -55,7 +55,8 @@ class DeviceTurn(Row):
 
     turn: float = column("f8", "when it is expected to be free, with what is planned", "s")
     brings: int = column("i8", "the model that a stage planned at this instant brings, -1")
-    free: int = column("i8", "1: idle, and no stage is planned on it")
+    joins: float = column("f8", "batching: when the prompts there are computed", "s")
+    free: int = column("i8", "1: open, and no stage that has to wait is planned on it")
     version: int = column("i8", "of its memory: changes with every placement")
 
 

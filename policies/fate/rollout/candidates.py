@@ -1,4 +1,4 @@
-"""Candidates: placements of the frontier on idle devices, each valued with what follows."""
+"""Candidates: placements of the frontier that start now, each valued with what follows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.advance import next_event_time
 from fate_gym.kernel.cost import split_queries
 from fate_gym.kernel.estimate import end_estimate
+from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.placements import Placements, sort_devices
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from policies.fate.kinds import interchangeable
@@ -23,8 +24,8 @@ from policies.fate.plans.schema import Context, Plan, Style
 def list_candidates(c: Context, kinds: int, places: int, shards: int, found: Placements) -> None:
     """The candidates of the first ``kinds`` kinds of ready stages, by the keys of ``c.base``.
 
-    Of each kind up to ``places`` on single devices, and one on each 2 to ``shards`` of the idle
-    devices that end first. The last row, without a stage, is to wait: nothing of the frontier
+    Of each kind up to ``places`` on single devices, and one on each 2 to ``shards`` of
+    those that end first. The last row, without a stage, is to wait: nothing of the frontier
     starts before the next event; if no event lies ahead there is none.
     """
     p, st, ws = c.problem, c.start, c.work
@@ -43,11 +44,11 @@ def list_candidates(c: Context, kinds: int, places: int, shards: int, found: Pla
             taken += 1
             for d in range(p.devices.size):
                 found.ends[d] = np.inf
-                if st.devices[d].queue_head < 0 and hosts(p, s, d):
+                if hosts(p, s, d) and starts_now(p, st, s, d, p.stages[s].queries):
                     found.ends[d] = end_estimate(p, st, s, d)
-            idle = sort_devices(found.ends, found.order)
-            _add_single(p, st, s, idle, places, found)
-            for k in range(2, min(shards, p.stages[s].queries, idle) + 1):
+            able = sort_devices(found.ends, found.order)
+            _add_single(p, st, s, able, places, found)
+            for k in range(2, min(shards, p.stages[s].queries, able) + 1):
                 _add(p, s, found.order, k, found)
     if next_event_time(p, st) < np.inf:
         found.rows[found.count].stage = -1
@@ -57,11 +58,11 @@ def list_candidates(c: Context, kinds: int, places: int, shards: int, found: Pla
 
 @inlined
 def _add_single(
-    p: ProblemArrays, st: StateArrays, s: int, idle: int, places: int, found: Placements
+    p: ProblemArrays, st: StateArrays, s: int, able: int, places: int, found: Placements
 ) -> None:
     """Single devices: of those that are alike (end, clean seconds and residency) one."""
     first = found.count
-    for i in range(idle):
+    for i in range(able):
         d = found.order[i]
         alike = False
         for row in range(first, found.count):

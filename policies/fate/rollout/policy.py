@@ -1,13 +1,13 @@
 """`fate_rollout` (ours): FATE's planner with a horizon that is simulated to the end.
 
-At every event with ready stages and an idle device:
+At every event with ready stages and an open device (`DecisionView.any_open`):
 
 1. **Incumbent.** The best plan so far is kept from event to event and played again. When work
    arrives, or durations turn out other than expected, list schedules with several orders
    (ranks; first come first served, shortest remaining, slack and stretch over workflows) offer
    plans too, with and without shards.
 2. **Tuning.** What a list schedule prefers is changed at random and kept where that helps.
-3. **Candidates.** For the first kinds of ready stages the placements on idle devices that differ,
+3. **Candidates.** For the first kinds of ready stages the placements that start now and differ,
    bounded shards, and waiting; each is valued by playing the base schedule behind it to the end of
    the known work.
 4. **CP-SAT** picks the joint placement with the largest sum of gains among candidates that improve.
@@ -118,7 +118,7 @@ class FateRollout:
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Look for a better plan; commit what starts now by the best."""
-        if view.instant == self._instant or not view.any_idle:
+        if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
         started = perf_counter()

@@ -26,7 +26,7 @@ def first_epoch(
     view = simulator.view()
     policy = Halo(beam=beam, mu=mu, epochs=epochs, window=64)
     policy.reset(view, 0)
-    stages, devices, _ = policy.match(view, view.idle())
+    stages, devices, _ = policy.match(view, view.open_devices())
     return {int(s): int(d) for s, d in zip(stages, devices, strict=True)}
 
 

@@ -1,0 +1,67 @@
+"""Where a shard would start now: what "idle" is to an exclusive device, on either kind of device.
+
+For policies that commit only what starts at once. An exclusive device takes a shard if it runs
+none; a batching one if it would be admitted at the next border, behind all that waits there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.admission import (
+    head_may_join,
+    may_join,
+    unpinned_bytes,
+    waiting_bytes,
+    wave_of,
+)
+from fate_gym.kernel.memory import context_bytes
+from fate_gym.kernel.numbers import next_in_queue, slot_of
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
+
+
+@inlined
+def is_open(p: ProblemArrays, st: StateArrays, d: int) -> bool:
+    """Whether device ``d`` is up and nobody waits there for others to end.
+
+    Some stage may start there now; `starts_now` says which.
+    """
+    dev = st.devices[d]
+    if dev.drains_at == np.inf:
+        return False
+    if dev.queue_head < 0:
+        return True
+    return bool(p.batching) and head_may_join(p, st, d)
+
+
+@inlined
+def starts_now(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
+    """Whether ``n`` queries of stage ``s``, which ``d`` hosts, would start there now."""
+    if st.devices[d].drains_at == np.inf:
+        return False
+    if not p.batching:
+        return bool(st.devices[d].queue_head < 0)
+    return _admits(p, st, s, d, n)
+
+
+@kernel
+def _admits(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
+    """Whether a shard, and all that waits before it, is admitted at the next border.
+
+    A prefix that several of them bring counts for each.
+    """
+    stage = p.stages[s]
+    sequences = wave_of(p, s, d, n)
+    need = 0.0 if stage.model < 0 else sequences * context_bytes(p, s)
+    number = st.devices[d].queue_head
+    while number >= 0:
+        other, k = slot_of(p, number)
+        waiting = st.lanes[other, k].waiting
+        wave = wave_of(p, other, d, waiting)
+        if wave < waiting or stage.model < 0 or p.stages[other].model != stage.model:
+            return False
+        sequences += wave
+        need += waiting_bytes(p, st, other, k, wave) + unpinned_bytes(p, st, other, d)
+        number = next_in_queue(p, st, number)
+    return may_join(p, st, s, d, sequences, need)
