@@ -121,7 +121,7 @@ def test_many_queries_reach_the_roofline(execution: Execution) -> None:
     seconds = [query_seconds(execution, n, 300, 100, **serving) for n in (1, 8, 64, 256, 4096)]
     assert (np.diff(seconds) < 0).all()
     # An exclusive device decodes 256 queries at a time: a ramp of 51 tokens still counts.
-    most = {"batching": 1.03, "exclusive": 1.25}[execution]
+    most = {"batching": 1.01, "exclusive": 1.1}[execution]
     assert 1.0 < seconds[-1] / least_query_seconds(300, 100) < most
 
 
