@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.write:
         command = f"python scripts/fit_cost_model.py {options.data} --write"
         write_efficiency(constants, CATALOGUE, command)
-        write_errors(errors, CATALOGUE)
+        write_errors(errors, rows, CATALOGUE)
         update_page(errors)
     if options.figures is not None:
         draw(rows, options.figures)

@@ -81,6 +81,12 @@ def catalogue_constants() -> Constants:
     return Constants(rates, **{own: getattr(facts, name) for own, name in _SHARED.items()})
 
 
+def execution_of(constants: Constants) -> catalog.Execution:
+    """The catalogue's constants of execution, with those that are fitted taken from elsewhere."""
+    shared = {name: getattr(constants, own) for own, name in _SHARED.items()}
+    return catalog.execution().model_copy(update=shared)
+
+
 def rates_of(name: str, constants: Constants) -> Rates:
     """What a GPU of the tables does; one without fit has start values, and no attention."""
     if name in constants.gpus:

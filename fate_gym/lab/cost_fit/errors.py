@@ -13,6 +13,7 @@ from fate_gym.lab.tables import markdown_table
 PAGE = CATALOGUE.parents[1] / "docs" / "cost-model.md"
 _TABLE_FROM, _TABLE_TO = "<!-- errors -->", "<!-- end -->"
 _GOAL = 0.15
+_PHASES = ("ttft", "tpot", "request")
 _HEADS = (
     "what", "phase", "GPU", "model", "bits", "rows", "median error", "90th percentile", "bias"
 )  # fmt: skip
@@ -58,9 +59,30 @@ def error_markdown(errors: Frame) -> str:
     return "\n".join(markdown_table(_HEADS, rows, left=len(_HEADS)))
 
 
-def write_errors(errors: Frame, folder: Path) -> None:
-    """Write ``cost_errors.csv``."""
+def engine_table(rows: Frame) -> Frame:
+    """A row for each run of a measured engine: every time, measured and computed, in seconds."""
+    runs = rows[rows.level.str.startswith("engine")]
+    keys = ["gpu", "model", "engine", "precision", "size", "prompt", "output", "level"]
+    values = runs.rename(columns={"measured_s": "measured", "predicted_s": "computed"})
+    table = values.pivot(index=keys, columns="phase", values=["measured", "computed"])
+    order = [(what, phase) for phase in _PHASES for what in ("measured", "computed")]
+    table = table[order].map(_digits)
+    table.columns = [f"{phase}_{what}_s" for what, phase in order]
+    table = table.reset_index().rename(columns={"size": "clients"})
+    full = (table.pop("level") != "engine").astype(int)
+    table.insert(table.columns.get_loc("output") + 1, "kv_full", full)
+    return table
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def write_errors(errors: Frame, rows: Frame, folder: Path) -> None:
+    """Write ``cost_errors.csv``, and ``cost_engines.csv`` with every run of an engine."""
     errors.to_csv(folder / "cost_errors.csv", index=False, lineterminator="\n")
+    table = engine_table(rows)
+    table.to_csv(folder / "cost_engines.csv", index=False, lineterminator="\n")
 
 
 def update_page(errors: Frame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -21,16 +22,19 @@ _GPUS = {  # Okabe & Ito 2008
 _PANELS = (
     ("layer", "prefill", "Prefill of a layer"),
     ("layer", "decode", "Decode step of a layer"),
-    ("engine", "ttft", "Engine: time to first token"),
-    ("engine", "tpot", "Engine: time a token"),
-    ("engine", "request", "Engine: time of a request"),
 )
+_ENGINE_PANELS = (
+    ("ttft", "Time to first token"),
+    ("tpot", "Time per output token"),
+    ("request", "Time of a request"),
+)
+_ENGINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 _TEXT = "#222222"
 _DPI = 150
 
 
 def draw(rows: Frame, folder: Path) -> None:
-    """Write ``cost_model_scatter.png`` and ``cost_model_curves.png`` into a folder.
+    """Write ``cost_model_scatter.png``, ``…_engines.png`` and ``…_curves.png`` into a folder.
 
     Args:
         rows: from `fate_gym.lab.cost_fit.predictions.compare`.
@@ -38,54 +42,76 @@ def draw(rows: Frame, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     scatter_figure(rows).savefig(folder / "cost_model_scatter.png", dpi=_DPI)
+    engines_figure(rows).savefig(folder / "cost_model_engines.png", dpi=_DPI)
     curves_figure(rows).savefig(folder / "cost_model_curves.png", dpi=_DPI)
 
 
 def scatter_figure(rows: Frame) -> Figure:
-    """Predicted against measured seconds, both logarithmic, with the band of 15 %."""
-    figure = Figure(figsize=(12.0, 8.0), layout="constrained")
-    *panels, legend = figure.subplots(2, 3).flat
+    """Layers: predicted against measured seconds, both logarithmic, with the band of 15 %."""
+    figure = Figure(figsize=(10.4, 4.0), layout="constrained")
+    *panels, legend = figure.subplots(1, 3, width_ratios=(4, 4, 1.3))
     for axes, (level, phase, title) in zip(panels, _PANELS, strict=True):
-        part = rows[rows.level.str.startswith(level) & (rows.phase == phase)]
-        _scatter(axes, part)
-        held_out = part[part.split == "test"]
-        error = (held_out.predicted_s / held_out.measured_s - 1).abs()
-        axes.set_title(f"{title}: median error {error.median():.1%}", fontsize=10, color=_TEXT)
+        part = rows[(rows.level == level) & (rows.phase == phase)]
+        _diagonal(axes, part)
+        for gpu, colour in _GPUS.items():
+            for split, face in (("train", "none"), ("test", colour)):
+                chosen = part[(part.gpu == gpu) & (part.split == split)]
+                _dots(axes, chosen, edgecolors=colour, facecolors=face)
+        _head(axes, title, part[part.split == "test"])
+    handles = [_dot(colour, colour) for colour in _GPUS.values()]
+    handles += [_dot("#4d4d4d", "none"), _dot("#4d4d4d", "#4d4d4d")]
     legend.axis("off")
-    legend.legend(*_handles(), loc="center", frameon=False, fontsize=10)
+    legend.legend(handles, [*_GPUS, "fitted on", "held out"], loc="center", frameon=False)
     return figure
 
 
-def _scatter(axes: Axes, part: Frame) -> None:
+def engines_figure(rows: Frame) -> Figure:
+    """Engines: the same, every run of each model, precision, engine and GPU."""
+    figure = Figure(figsize=(13.2, 5.0), layout="constrained")
+    engines = rows[rows.level.str.startswith("engine")]
+    groups = dict(list(engines.groupby(["model", "precision", "engine", "gpu"])))
+    for axes, (phase, title) in zip(figure.subplots(1, 3), _ENGINE_PANELS, strict=True):
+        _diagonal(axes, engines[engines.phase == phase])
+        for group, colour in zip(groups.values(), _ENGINES, strict=True):
+            chosen = group[group.phase == phase]
+            full = chosen.level == "engine, KV full"
+            _dots(axes, chosen[~full], edgecolors=colour, facecolors=colour)
+            _dots(axes, chosen[full], color=colour, marker="x")
+        _head(axes, title, engines[engines.phase == phase])
+    handles = [_dot(colour, colour) for colour in _ENGINES]
+    handles.append(_dot("#4d4d4d", "#4d4d4d", "x"))
+    names = [
+        f"{model}, {8 if precision == 'fp8' else 16} bits, {engine}, {gpu.partition('-')[0]}"
+        for model, precision, engine, gpu in groups
+    ]
+    names.append("KV of all clients does not fit")
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _diagonal(axes: Axes, part: Frame) -> None:
+    """The line of no error and a band of 15 %, with limits that show all of ``part``."""
     both = part[["measured_s", "predicted_s"]]
     low, high = both.min(axis=None) / 1.5, both.max(axis=None) * 1.5
     line = np.array([low, high])
     axes.fill_between(line, line * 0.85, line * 1.15, color="#e8e8e8", lw=0)
     axes.plot(line, line, color="#8a8a8a", lw=0.8)
-    for gpu, colour in _GPUS.items():
-        for split, face in (("train", "none"), ("test", colour)):
-            chosen = part[(part.gpu == gpu) & (part.split == split)]
-            full = chosen.level == "engine, KV full"
-            axes.scatter(
-                chosen.measured_s[~full], chosen.predicted_s[~full], s=14, lw=0.8,
-                facecolors=face, edgecolors=colour, alpha=0.8,
-            )  # fmt: skip
-            axes.scatter(
-                chosen.measured_s[full], chosen.predicted_s[full], s=22, lw=1.0,
-                marker="x", color=colour, alpha=0.8,
-            )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     axes.set_xlabel("measured, s")
-    axes.set_ylabel("predicted, s")
+    axes.set_ylabel("computed, s")
 
 
-def _handles() -> tuple[list[Artist], list[str]]:
-    def dot(colour: str, face: str, marker: str = "o") -> Artist:
-        return Line2D([], [], marker=marker, ls="", color=colour, markerfacecolor=face)
+def _dots(axes: Axes, chosen: Frame, **style: Any) -> None:
+    axes.scatter(chosen.measured_s, chosen.predicted_s, s=16, lw=0.8, alpha=0.8, **style)
 
-    handles = [dot(colour, colour) for colour in _GPUS.values()]
-    handles += [dot("#4d4d4d", "none"), dot("#4d4d4d", "#4d4d4d"), dot("#4d4d4d", "#4d4d4d", "x")]
-    return handles, [*_GPUS, "fitted on", "held out", "held out, not all clients' KV fits"]
+
+def _head(axes: Axes, title: str, part: Frame) -> None:
+    error = (part.predicted_s / part.measured_s - 1).abs()
+    axes.set_title(f"{title}: median error {error.median():.1%}", fontsize=10, color=_TEXT)
+
+
+def _dot(colour: str, face: str, marker: str = "o") -> Artist:
+    return Line2D([], [], marker=marker, ls="", color=colour, markerfacecolor=face)
 
 
 def curves_figure(rows: Frame) -> Figure:

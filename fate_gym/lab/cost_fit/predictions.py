@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fate_gym.lab.cost_fit.benchmark import benchmark
+from fate_gym.lab.cost_fit.closed_loop import means
 from fate_gym.lab.cost_fit.constants import UNSEEN, Constants, rates_of
 from fate_gym.lab.cost_fit.fit import TRAIN_MODELS
 from fate_gym.lab.cost_fit.formulas import (
@@ -24,7 +26,6 @@ from fate_gym.lab.cost_fit.measured import (
     Tables,
     engine_models,
 )
-from fate_gym.lab.cost_fit.serving.benchmark import benchmark, means
 
 ATTENTION_OF = {
     "Llama-2-7b-hf": "llama-2-7b tp1",
@@ -127,7 +128,7 @@ def _engine_rows(engine: Frame, constants: Constants) -> Frame:
     names = engine_models(engine)
     for row, model in zip(engine.itertuples(index=False), names, strict=True):
         run = benchmark(row, model, constants)
-        predicted = means(run.run())
+        predicted = means(run.run(constants))
         tpot, ttft = row.silicon_tpot_ms / 1e3, row.silicon_ttft_ms / 1e3
         level = "engine" if run.fits else "engine, KV full"
         precision = "fp8" if row.precision == "fp8" else "bf16"

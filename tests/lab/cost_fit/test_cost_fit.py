@@ -23,7 +23,6 @@ from fate_gym.lab.cost_fit.errors import PAGE, error_markdown, error_table, writ
 from fate_gym.lab.cost_fit.fit import TRAIN_MODELS, TRAIN_SHAPES, fit
 from fate_gym.lab.cost_fit.formulas import within_bandwidth
 from fate_gym.lab.cost_fit.predictions import compare
-from fate_gym.lab.cost_fit.serving.costs import iteration_cost
 from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import compile_problem
 
@@ -93,6 +92,29 @@ def test_the_fit_finds_constants_that_made_the_data(tables: measured.Tables) -> 
     assert found.linear_passes == pytest.approx(truth.linear_passes, rel=1e-3)
 
 
+def pass_seconds(gpu: str, tokens: int, logits: int, pairs: float, context: float) -> float:
+    """Seconds of a pass of Llama-3.1-8B, from the formulas that the fit uses for one layer.
+
+    Args:
+        gpu: key of the constants.
+        tokens: that meet the layers.
+        logits: tokens that meet the output projection.
+        pairs: pairs of tokens that prefill attends to.
+        context: tokens that decoding attends to, over all queries.
+    """
+    shape, constants = measured.ENGINE_SHAPES["Llama-3.1-8B"], catalogue_constants()
+    rates, kv_width = constants.gpus[gpu], shape.kv_heads * shape.head_dim
+    params = shape.layers * shape.layer_params + shape.head_params * logits / tokens
+    read = 2.0 * (shape.layers * shape.layer_params + shape.head_params)
+    compute = 2.0 * params * (tokens + constants.ramp_tokens) / (rates.mfu * rates.flops)
+    passes = constants.linear_passes * 2.0 * shape.hidden * tokens
+    passes += constants.attention_passes * 4.0 * (shape.width + kv_width) * tokens
+    layer = 4.0 * shape.width * pairs / (rates.attention_mfu * rates.flops)
+    layer += 4.0 * kv_width * context / (rates.attention_mbu * rates.bytes_s)
+    layer += passes / rates.bytes_s + constants.layer_s
+    return max(compute, read / (rates.mbu * rates.bytes_s)) + shape.layers * layer
+
+
 @pytest.mark.parametrize("gpu", ["a100", "h100"])
 @pytest.mark.parametrize(("queries", "prompt", "output"), [(1, 700, 30), (40, 1500, 200)])
 def test_the_simulator_computes_what_was_fitted(
@@ -104,10 +126,8 @@ def test_the_simulator_computes_what_was_fitted(
     )
     cluster = Cluster(id="one", devices=(Device(id="d", gpu=name),))
     compiled = compile_problem(Problem.build(cluster, [Workflow(id="w", stages=(stage,))]))
-    shape = measured.ENGINE_SHAPES["Llama-3.1-8B"]
-    cost = iteration_cost(shape, gpu, catalogue_constants())
-    prefill = cost.seconds(queries * prompt, queries, queries * prompt * prompt / 2, 0.0)
-    step = cost.seconds(queries, queries, 0.0, queries * (prompt + output / 2))
+    prefill = pass_seconds(gpu, queries * prompt, queries, queries * prompt * prompt / 2, 0.0)
+    step = pass_seconds(gpu, queries, queries, 0.0, queries * (prompt + output / 2))
     expected = catalog.execution().prefill_launch_s + prefill + output * step
     # The shape counts the weights of GEMMs alone, the catalogue rounds the model's card.
     assert compiled.clean_seconds[0, 0] == pytest.approx(expected, rel=0.01)
@@ -120,6 +140,22 @@ def test_engines_of_which_16_bit_models_fit_take_as_long_as_computed() -> None:
     assert full.median_abs_error.max() <= 0.03
     assert full.p90_abs_error.max() <= 0.11
     assert len(requests) == 6
+
+
+def test_every_run_of_an_engine_is_in_the_catalogue(tables: measured.Tables) -> None:
+    table = pd.read_csv(CATALOGUE / "cost_engines.csv")
+    assert len(table) == len(tables.engine)
+    errors = pd.read_csv(ERRORS, keep_default_na=False)
+    for phase in ("ttft", "tpot", "request"):
+        error = (table[f"{phase}_computed_s"] / table[f"{phase}_measured_s"] - 1.0).abs()
+        keys = [table[key] for key in ("gpu", "model", "precision", "engine")]
+        for level, chosen in (
+            ("engine", table.kv_full == 0),
+            ("engine, KV full", table.kv_full == 1),
+        ):
+            found = error[chosen].groupby(keys).median()
+            shown = errors[(errors.level == level) & (errors.phase == phase)]
+            assert found.to_numpy() == pytest.approx(shown.median_abs_error.to_numpy(), abs=1e-3)
 
 
 def test_cached_data_are_left_out(tables: measured.Tables) -> None:
@@ -174,19 +210,20 @@ def test_a_missing_table_is_one_error(tmp_path: Path) -> None:
 def test_writing_keeps_gpus_without_fit(
     tmp_path: Path, tables: measured.Tables, fitted: Constants
 ) -> None:
-    errors = error_table(compare(tables, fitted))
+    rows = compare(tables, fitted)
+    errors = error_table(rows)
     command = str(catalog.read_yaml("efficiency.yaml")["command"])
     write_efficiency(fitted, tmp_path, command)
-    write_errors(errors, tmp_path)
-    for name in ("efficiency.yaml", "cost_errors.csv"):
+    write_errors(errors, rows, tmp_path)
+    for name in ("efficiency.yaml", "cost_errors.csv", "cost_engines.csv"):
         assert (tmp_path / name).read_text() == (CATALOGUE / name).read_text()
 
 
-def test_the_command_draws_both_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(DATA), "--figures", str(tmp_path)])
     assert "median_abs_error" in capsys.readouterr().out
-    for name in ("cost_model_scatter.png", "cost_model_curves.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("scatter", "engines", "curves"):
+        assert (tmp_path / f"cost_model_{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_predictions_grow_with_the_batch(tables: measured.Tables) -> None:

@@ -1,4 +1,4 @@
-"""How the measured engines were started and loaded, and what the cost model says of such a run.
+"""How the measured engines were started and loaded.
 
 Two benchmarks made the engine table:
 
@@ -9,27 +9,18 @@ Two benchmarks made the engine table:
 * **InferenceMAX** (the rows of Llama-3.1-70B; ``benchmarks/70b_fp8_h200_slurm.sh`` and
   ``70b_fp8_h200_trt_slurm.sh``): 10 requests a client, no warm-up, lengths uniform in
   [0.8 x, x] (``random-range-ratio``).
-
-Time to first token counts from submission, queueing included; time a token is
-(end - first token) / (output - 1).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from fate_gym import catalog
-from fate_gym.catalog import GB
+from fate_gym.catalog import GB, Gpu, Model
+from fate_gym.lab.cost_fit.closed_loop import ClosedLoop, Request
 from fate_gym.lab.cost_fit.constants import Constants
-from fate_gym.lab.cost_fit.measured import ENGINE_SHAPES, GPUS, SYSTEMS
-from fate_gym.lab.cost_fit.serving.closed_form import serve
-from fate_gym.lab.cost_fit.serving.costs import IterationCost, iteration_cost
-from fate_gym.lab.cost_fit.serving.queries import Engine, Request, Run
+from fate_gym.lab.cost_fit.measured import ENGINE_SHAPES, GPUS, SYSTEMS, Shape
 
 REQUESTS_A_CLIENT = 10
 _RANGE_RATIO = 0.8
@@ -52,69 +43,60 @@ _TRTLLM_FRACTION = 0.9  # free_gpu_memory_fraction, of what weights leave
 _SGLANG_FRACTION = {"h100_sxm": 0.835, "h200_sxm": 0.907}
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One row of the engine table, ready to be served."""
-
-    cost: IterationCost
-    engine: Engine
-    requests: Sequence[Request]
-    clients: int
-
-    @property
-    def fits(self) -> bool:
-        """The KV of all clients fits into memory at once, on average."""
-        tokens = float(np.mean([request.kv_tokens for request in self.requests]))
-        return self.clients * tokens <= self.engine.kv_tokens
-
-    @property
-    def output(self) -> float:
-        """Mean output tokens of a request."""
-        return float(np.mean([request.output for request in self.requests]))
-
-    def run(self) -> Run:
-        """What is served."""
-        return serve(self.cost, self.engine, self.requests, self.clients)
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a benchmark reports: means over its requests, in seconds."""
-
-    ttft: float
-    tpot: float
-    request: float
-
-
-def means(run: Run, warm_up: int = 0) -> Means:
-    """Means over the requests of a run but the first ``warm_up`` that ended."""
-    counted = run.queries[warm_up:]
-    ttft, tpot, request = np.mean([(q.ttft, q.tpot, q.seconds) for q in counted], axis=0).tolist()
-    return Means(ttft, tpot, request)
-
-
-def benchmark(row: Any, model: str, constants: Constants) -> Benchmark:
+def benchmark(row: Any, model: str, constants: Constants) -> ClosedLoop:
     """The benchmark behind a row of the engine table."""
     shape, gpu = ENGINE_SHAPES[model], SYSTEMS[row.system]
     eight_bits = row.precision == "fp8"
     # 8-bit KV: in the scripts of InferenceMAX; and the clients of TensorRT-LLM that ran together on
     # 8-bit Qwen3-32B need more than the memory in 16 bits. Else the engines' default, the model's.
     eight_bit_kv = eight_bits and (model == _INFERENCE_MAX or row.backend == "trtllm")
-    cost = iteration_cost(shape, gpu, constants, 2 - eight_bits, 2 - eight_bit_kv)
-    weights = cost.read_bytes + 2.0 * shape.head_params
-    room = _kv_room(row, catalog.gpu(GPUS[gpu]).memory_gb * GB, weights)
-    clients = int(row.concurrency)
+    served = _model(model, shape, eight_bits, eight_bit_kv)
+    room = _kv_room(row, catalog.gpu(GPUS[gpu]).memory_gb * GB, served.weight_bytes)
     if model == _INFERENCE_MAX:
         budget = _INFERENCE_MAX_TOKENS[row.backend]
     else:
-        budget = int(row.isl) + clients + _EXTRA_TOKENS
-    engine = Engine(
-        kv_tokens=int(room / cost.kv_bytes),
+        budget = int(row.isl) + int(row.concurrency) + _EXTRA_TOKENS
+    return ClosedLoop(
+        model=served,
+        gpu=_gpu(gpu, constants, eight_bits),
+        kv_tokens=int(room / served.kv_bytes_per_token),
         token_budget=budget,
-        max_sequences=clients,
-        launch_s=catalog.execution().prefill_launch_s,
+        requests=_requests(row, model),
     )
-    return Benchmark(cost, engine, _requests(row, model), clients)
+
+
+def _model(name: str, shape: Shape, eight_bits: bool, eight_bit_kv: bool) -> Model:
+    """A model as it was served; embedding and output projection stay at two bytes a weight."""
+    body, head = shape.layers * shape.layer_params, shape.head_params
+    return Model(
+        name=name,
+        params_b=(body + 2 * head) / 1e9,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        # The cost model counts two bytes a number: half as many heads are as many bytes.
+        kv_heads=shape.kv_heads // 2 if eight_bit_kv else shape.kv_heads,
+        head_dim=shape.head_dim,
+        heads=shape.heads,
+        vocab=shape.vocab,
+        weight_gb=(body * (1 if eight_bits else 2) + 2 * 2 * head) / GB,
+    )
+
+
+def _gpu(key: str, constants: Constants, eight_bits: bool) -> Gpu:
+    """A GPU with the efficiencies under test; of 8-bit weights linear layers reach twice as much.
+
+    Attention computes in 16 bits.
+    """
+    rates, factor = constants.gpus[key], 2 if eight_bits else 1
+    facts = {
+        "tflops": factor * rates.flops / 1e12,
+        "bandwidth_gb_s": rates.bytes_s / GB,
+        "mfu": rates.mfu,
+        "mbu": rates.mbu,
+        "attention_mfu": rates.attention_mfu / factor,
+        "attention_mbu": rates.attention_mbu,
+    }
+    return catalog.gpu(GPUS[key]).model_copy(update=facts)
 
 
 def _kv_room(row: Any, memory: float, weights: float) -> float:
@@ -125,13 +107,20 @@ def _kv_room(row: Any, memory: float, weights: float) -> float:
     return (_SGLANG_FRACTION[row.system] if sglang else _VLLM_UTILISATION) * memory - weights
 
 
-def _requests(row: Any, model: str) -> list[Request]:
-    count, prompt, output = REQUESTS_A_CLIENT * int(row.concurrency), int(row.isl), int(row.osl)
+def _requests(row: Any, model: str) -> list[list[Request]]:
+    """The requests of each client.
+
+    In the benchmarks whoever has its answer takes the next request of a list. Here each client has
+    its own from the start: where lengths are equal that is the same, and where they are drawn each
+    client has other ones of the same distribution.
+    """
+    clients, prompt, output = int(row.concurrency), int(row.isl), int(row.osl)
     if model != _INFERENCE_MAX:
-        return [Request(prompt, output)] * count
+        return [[Request(prompt, output)] * REQUESTS_A_CLIENT] * clients
     draw = random.Random(0)
     least = [int(_RANGE_RATIO * length) for length in (prompt, output)]
-    return [
+    drawn = [
         Request(draw.randint(least[0], prompt), draw.randint(least[1], output))
-        for _ in range(count)
+        for _ in range(REQUESTS_A_CLIENT * clients)
     ]
+    return [drawn[client::clients] for client in range(clients)]

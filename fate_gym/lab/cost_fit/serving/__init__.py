@@ -1,1 +1,0 @@
-"""A serving engine that batches continuously, and what a benchmark would measure of it."""
