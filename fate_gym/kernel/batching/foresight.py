@@ -37,8 +37,6 @@ from fate_gym.kernel.schema import (
     StateArrays,
 )
 
-_INT_MAX = 2**62
-
 
 class Foresight(NamedTuple):
     """What is expected of a shard that comes to a device. Times in seconds.
@@ -74,13 +72,14 @@ class Scene(NamedTuple):
     wave: Ints
     waiting: Ints
     prompt: Ints
-    left: Ints  # steps until it ends, of a decoding wave
-    made: Ints
+    stop: Ints  # the count of steps with which it ends, of a decoding wave
+    made: Ints  # tokens that each query had when its prompt was computed
     again: Ints  # 1: its inputs are there already
     begun: Ints  # 1: one of its waves has joined
     source: Ints
     blind: Ints
-    line: Ints  # positions in the order in which they joined; scratch
+    line: Ints  # positions of those whose prompt is computed, in the order in which they joined
+    decoders: Ints  # positions of those that decode, by `stop`
     there: Floats
     pair_s: Floats
     context_hit: Floats
@@ -88,11 +87,30 @@ class Scene(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """What changes while a scene is played: one element each, so that it can be written to."""
+    """What changes while a scene is played.
 
-    time: Floats  # (2,) the border, and when the weights are there
-    counts: Ints  # (4,) joined so far, sequences, model that is served, decoding sequences
-    found: Floats  # (6,) turn, load, transfer, moved, copied, first of the last shard
+    Attributes:
+        times: (2,) the border, and when the weights are there.
+        counts: (11,) see the constants below.
+        found: (6,) turn, load, transfer, moved, copied and first of the last shard.
+    """
+
+    times: Floats
+    counts: Ints
+    found: Floats
+
+
+BORDER, LOADED = 0, 1
+IN_LINE = 0
+"""Length of `Scene.line`."""
+DECODES, CONTEXT, STEPS = 1, 2, 3
+"""Queries that decode, the tokens that they attend to, the steps that were made so far."""
+FIRST, BEHIND = 4, 5
+"""`Scene.decoders` lies between these."""
+SEQUENCES, SERVING, FETCHING = 6, 7, 8
+"""Queries that are admitted, their model (-2: nothing is), waves of them that have not joined."""
+HEAD, LOOK = 9, 10
+"""No shard waits before this position; 1: something has changed since it was refused."""
 
 
 @kernel
@@ -112,29 +130,26 @@ def foresee(
         full: 0: only what concerns the shard is wanted; else all has to end.
     """
     scene, clock = _gather(p, st, s, d, n, source, blind)
+    times, counts = clock.times, clock.counts
     last = scene.stage.size - 1 if s >= 0 else -1
     gate = st.now
     while True:
-        if clock.time[0] >= gate - GRAZE:
+        if counts[LOOK] and times[BORDER] >= gate - GRAZE:
             _admit(p, st, d, scene, clock, last)
-        _join(p, st, d, scene, clock)
-        wake = np.inf
-        for i in range(scene.stage.size):
-            if scene.state[i] == ADMITTED:
-                wake = min(wake, scene.there[i])
-        if clock.counts[0] == 0 and clock.counts[3] == 0:
+        wake = _join(p, st, d, scene, clock)
+        if counts[IN_LINE] == 0 and counts[DECODES] == 0:
             if wake == np.inf:
                 break
-            clock.time[0] = wake
+            times[BORDER] = wake
             continue
-        if clock.time[0] < gate - GRAZE:
+        if times[BORDER] < gate - GRAZE:
             wake = min(wake, gate)
         pace = _pace(p, d, scene, clock)
         k = pace.most
         if wake < np.inf:
-            k = iterations_until(pace, wake - clock.time[0])
+            k = iterations_until(pace, wake - times[BORDER])
         _iterate(p, scene, clock, k)
-        clock.time[0] += seconds_of(pace, k)
+        times[BORDER] += seconds_of(pace, k)
         _end(p, scene, clock, last)
         if last >= 0 and not full and scene.state[last] == ENDED:
             break
@@ -159,18 +174,18 @@ def _gather(
         while number >= 0:
             count += 1
             number = next_in_queue(p, st, number)
-    ints = np.zeros((12, count), np.int64)
+    ints = np.zeros((13, count), np.int64)
     floats = np.zeros((4, count))
     scene = Scene(
         ints[0], ints[1], ints[2], ints[3], ints[4], ints[5], ints[6], ints[7], ints[8],
-        ints[9], ints[10], ints[11], floats[0], floats[1], floats[2], floats[3],
+        ints[9], ints[10], ints[11], ints[12], floats[0], floats[1], floats[2], floats[3],
     )  # fmt: skip
-    clock = Clock(np.empty(2), np.zeros(4, np.int64), np.zeros(6))
-    clock.time[0] = st.now if rests(st, d) else batch.time
-    clock.time[1] = batch.loaded_at
-    clock.counts[1] = batch.sequences
-    clock.counts[2] = batch.serving if batch.sequences > 0 else -2
-    clock.counts[3] = batch.decoding
+    clock = Clock(np.empty(2), np.zeros(11, np.int64), np.zeros(6))
+    clock.times[BORDER] = st.now if rests(st, d) else batch.time
+    clock.times[LOADED] = batch.loaded_at
+    clock.counts[SEQUENCES] = batch.sequences
+    clock.counts[SERVING] = batch.serving if batch.sequences > 0 else -2
+    clock.counts[LOOK] = 1
     i = 0
     for head in heads:
         number = head
@@ -199,40 +214,64 @@ def _copy_lane(
     scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
     scene.context_hit[i] = lane.context_hit
     scene.begun[i] = lane.state >= JOINED
-    if lane.state == JOINED:
-        scene.line[clock.counts[0]] = i
-        clock.counts[0] += 1
+    if lane.state == ADMITTED:
+        clock.counts[FETCHING] += 1
+    elif lane.state == JOINED:
+        scene.line[clock.counts[IN_LINE]] = i
+        clock.counts[IN_LINE] += 1
     elif lane.state == DECODING:
-        made = lane.made + st.batches[d].steps - lane.since
-        scene.made[i] = made
-        scene.left[i] = max(1, p.stages[s].output_tokens - made)
+        scene.made[i] = lane.made + st.batches[d].steps - lane.since
+        _decode(p, scene, clock, i, max(1, p.stages[s].output_tokens - scene.made[i]))
+
+
+@inlined
+def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) -> None:
+    """Let the wave at a position decode from now on, for so many steps."""
+    counts, stage = clock.counts, p.stages[scene.stage[i]]
+    scene.state[i] = DECODING
+    scene.stop[i] = counts[STEPS] + steps
+    own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens + scene.made[i]
+    counts[DECODES] += scene.wave[i]
+    counts[CONTEXT] += scene.wave[i] * own
+    # Those that are done make room in front.
+    if counts[FIRST] > 0 and counts[BEHIND] == scene.decoders.size:
+        for j in range(counts[FIRST], counts[BEHIND]):
+            scene.decoders[j - counts[FIRST]] = scene.decoders[j]
+        counts[BEHIND] -= counts[FIRST]
+        counts[FIRST] = 0
+    j = counts[BEHIND]
+    counts[BEHIND] += 1
+    while j > counts[FIRST] and scene.stop[scene.decoders[j - 1]] > scene.stop[i]:
+        scene.decoders[j] = scene.decoders[j - 1]
+        j -= 1
+    scene.decoders[j] = i
 
 
 @kernel
 def _catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
     """Let those iterations pass that have passed by now: they show, whatever took how long."""
     pace = pace_of(p, st, d)
-    passed = st.now - clock.time[0]
+    passed = st.now - clock.times[BORDER]
     k = min(iterations_until(pace, passed), st.batches[d].ahead)
     if seconds_of(pace, k) > passed + GRAZE:
         k -= 1
     if k > 0:
         _iterate(p, scene, clock, k)
-        clock.time[0] += seconds_of(pace, k)
-        for i in range(scene.stage.size):
-            if scene.state[i] == DECODING:
-                scene.left[i] = max(1, scene.left[i])
+        clock.times[BORDER] += seconds_of(pace, k)
+        for j in range(clock.counts[FIRST], clock.counts[BEHIND]):
+            i = scene.decoders[j]
+            scene.stop[i] = max(scene.stop[i], clock.counts[STEPS] + 1)
 
 
 @inlined
 def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: int) -> bool:
     """Whether the wave at position ``i``, first in line, may be admitted at a border."""
-    if clock.counts[1] == 0:
+    if clock.counts[SEQUENCES] == 0:
         return True
     stage = p.stages[scene.stage[i]]
-    if stage.model < 0 or stage.model != clock.counts[2]:
+    if stage.model < 0 or stage.model != clock.counts[SERVING]:
         return False
-    if clock.counts[1] + wave > p.max_batch:
+    if clock.counts[SEQUENCES] + wave > p.max_batch:
         return False
     taken = wave * context_bytes(p, scene.stage[i])
     kv = p.models[stage.model].kv
@@ -266,14 +305,16 @@ def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: in
 def _admit(
     p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, last: int
 ) -> None:
-    for i in range(scene.stage.size):
-        if scene.state[i] != QUEUED:
-            continue
-        s = scene.stage[i]
-        wave = wave_of(p, s, d, scene.waiting[i])
-        if not _fits(p, d, scene, clock, i, wave):
-            break
-        _admit_one(p, st, d, scene, clock, i, wave, last)
+    counts = clock.counts
+    counts[LOOK] = 0
+    while counts[HEAD] < scene.stage.size:
+        i = counts[HEAD]
+        if scene.state[i] == QUEUED:
+            wave = wave_of(p, scene.stage[i], d, scene.waiting[i])
+            if not _fits(p, d, scene, clock, i, wave):
+                break
+            _admit_one(p, st, d, scene, clock, i, wave, last)
+        counts[HEAD] += 1
 
 
 @kernel
@@ -287,7 +328,7 @@ def _admit_one(
     wave: int,
     last: int,
 ) -> None:
-    s, time = scene.stage[i], max(st.now, clock.time[0])
+    s, time = scene.stage[i], max(st.now, clock.times[BORDER])
     stage = p.stages[s]
     load = 0.0
     seen = scene.again[i] or scene.blind[i]
@@ -296,8 +337,8 @@ def _admit_one(
         for j in range(i):  # whoever came before has loaded it
             if p.stages[scene.stage[j]].model == stage.model:
                 load = 0.0
-    if clock.counts[1] == 0:
-        clock.time[1] = time + load
+    if clock.counts[SEQUENCES] == 0:
+        clock.times[LOADED] = time + load
     seconds, moved, copied = 0.0, 0.0, 0
     if not scene.again[i]:
         inflow = inflow_of(p, st, s, d, scene.waiting[i], scene.source[i])
@@ -305,7 +346,7 @@ def _admit_one(
         if p.eager:
             seconds = max(0.0, seconds - (time - st.now))
     launch = 0.0 if stage.model < 0 else p.launch_s
-    scene.there[i] = max(clock.time[1], time + seconds) + launch
+    scene.there[i] = max(clock.times[LOADED], time + seconds) + launch
     if i == last and not scene.again[i]:
         f = clock.found
         f[0], f[1], f[2], f[3], f[4] = time, load, seconds, moved, float(copied)
@@ -315,20 +356,31 @@ def _admit_one(
     scene.waiting[i] -= wave
     scene.prompt[i] = copied
     scene.state[i] = ADMITTED
-    clock.counts[1] += wave
-    clock.counts[2] = stage.model
+    clock.counts[SEQUENCES] += wave
+    clock.counts[SERVING] = stage.model
+    clock.counts[FETCHING] += 1
     if stage.model >= 0 and not scene.blind[i]:
         scene.context_hit[i] = context_hit_tokens(p, st, s, d)
 
 
 @inlined
-def _join(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
+def _join(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> float:
+    """Let those join whose inputs are there; returns when the next ones are, inf without."""
+    counts, wake = clock.counts, np.inf
+    if counts[FETCHING] == 0:
+        return wake
     for i in range(scene.stage.size):
-        if scene.state[i] == ADMITTED and scene.there[i] <= clock.time[0] + GRAZE:
-            _measure(p, st, d, scene, i)
-            scene.state[i], scene.begun[i] = JOINED, 1
-            scene.line[clock.counts[0]] = i
-            clock.counts[0] += 1
+        if scene.state[i] != ADMITTED:
+            continue
+        if scene.there[i] > clock.times[BORDER] + GRAZE:
+            wake = min(wake, scene.there[i])
+            continue
+        _measure(p, st, d, scene, i)
+        scene.state[i], scene.begun[i] = JOINED, 1
+        scene.line[counts[IN_LINE]] = i
+        counts[IN_LINE] += 1
+        counts[FETCHING] -= 1
+    return wake
 
 
 @kernel
@@ -359,10 +411,11 @@ def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) ->
 @kernel
 def _pace(p: ProblemArrays, d: int, scene: Scene, clock: Clock) -> Pace:
     """The pace from the border on; somebody has joined."""
-    decoding = clock.counts[3]
+    counts = clock.counts
+    decoding = counts[DECODES]
     left = p.token_budget - (0 if p.prefill_first else decoding)
     tokens, logits, chunk, pairs = 0, 0, 0, 0.0
-    for turn in range(clock.counts[0]):
+    for turn in range(counts[IN_LINE]):
         i = scene.line[turn]
         s = scene.stage[i]
         if p.stages[s].kind == FIXED_STAGE:
@@ -384,18 +437,13 @@ def _pace(p: ProblemArrays, d: int, scene: Scene, clock: Clock) -> Pace:
         decoding = 0
     context = 0
     if decoding > 0:
-        steps = _INT_MAX
-        for i in range(scene.stage.size):
-            if scene.state[i] == DECODING:
-                stage = p.stages[scene.stage[i]]
-                own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
-                context += scene.wave[i] * (own + scene.made[i])
-                steps = min(steps, scene.left[i])
+        context = counts[CONTEXT]
+        steps = scene.stop[scene.decoders[counts[FIRST]]] - counts[STEPS]
         if tokens == 0:
             most = steps
         elif chunk > 0:
             most = min(most, steps)
-    m = clock.counts[2]
+    m = counts[SERVING]
     first = pairs + iteration_seconds(p, d, m, tokens + decoding, logits + decoding, context)
     growth = decoding * p.models[m].kv / p.devices[d].attention_bandwidth
     return Pace(first, growth, most, chunk)
@@ -403,9 +451,10 @@ def _pace(p: ProblemArrays, d: int, scene: Scene, clock: Clock) -> Pace:
 
 @kernel
 def _iterate(p: ProblemArrays, scene: Scene, clock: Clock, iterations: int) -> None:
-    left = p.token_budget - (0 if p.prefill_first else clock.counts[3])
+    counts = clock.counts
+    left = p.token_budget - (0 if p.prefill_first else counts[DECODES])
     taken = 0
-    for turn in range(clock.counts[0]):
+    for turn in range(counts[IN_LINE]):
         i = scene.line[turn]
         chunk = chunk_of(p, left, scene.prompt[i], taken)
         scene.prompt[i] -= chunk * iterations
@@ -414,43 +463,51 @@ def _iterate(p: ProblemArrays, scene: Scene, clock: Clock, iterations: int) -> N
         if scene.prompt[i] > 0:
             break
     if taken == 0 or not p.prefill_first:
-        for i in range(scene.stage.size):
-            if scene.state[i] == DECODING:
-                scene.made[i] += iterations
-                scene.left[i] -= iterations
+        counts[STEPS] += iterations
+        counts[CONTEXT] += iterations * counts[DECODES]
 
 
 @kernel
 def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
     """Sequences and prompts end at a border."""
-    for i in range(scene.stage.size):
-        if scene.state[i] == DECODING and scene.left[i] <= 0:
-            clock.counts[3] -= scene.wave[i]
-            _end_wave(scene, clock, i)
+    counts = clock.counts
+    while counts[FIRST] < counts[BEHIND]:
+        i = scene.decoders[counts[FIRST]]
+        if scene.stop[i] > counts[STEPS]:
+            break
+        counts[FIRST] += 1
+        stage = p.stages[scene.stage[i]]
+        own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
+        counts[DECODES] -= scene.wave[i]
+        counts[CONTEXT] -= scene.wave[i] * (own + stage.output_tokens)
+        _end_wave(scene, clock, i)
     complete = 0
-    while complete < clock.counts[0] and scene.prompt[scene.line[complete]] == 0:
+    while complete < counts[IN_LINE] and scene.prompt[scene.line[complete]] == 0:
         i = scene.line[complete]
         complete += 1
         output = p.stages[scene.stage[i]].output_tokens
         if i == last and clock.found[5] == np.inf:
-            clock.found[5] = clock.time[0]
+            clock.found[5] = clock.times[BORDER]
         scene.made[i] += 1 if output > 0 else 0
         if scene.made[i] >= output:
             _end_wave(scene, clock, i)
         else:
-            scene.state[i] = DECODING
-            scene.left[i] = output - scene.made[i]
-            clock.counts[3] += scene.wave[i]
-    for turn in range(complete, clock.counts[0]):
+            _decode(p, scene, clock, i, output - scene.made[i])
+    for turn in range(complete, counts[IN_LINE]):
         scene.line[turn - complete] = scene.line[turn]
-    clock.counts[0] -= complete
+    counts[IN_LINE] -= complete
 
 
 @inlined
 def _end_wave(scene: Scene, clock: Clock, i: int) -> None:
-    clock.counts[1] -= scene.wave[i]
+    clock.counts[SEQUENCES] -= scene.wave[i]
+    clock.counts[LOOK] = 1
     scene.wave[i] = 0
     scene.made[i] = 0
-    scene.end[i] = clock.time[0]
-    # A shard that has waves left is the first in line again: no later one has been admitted.
-    scene.state[i] = QUEUED if scene.waiting[i] > 0 else ENDED
+    scene.end[i] = clock.times[BORDER]
+    if scene.waiting[i] > 0:
+        # First in line again: no later one has been admitted.
+        scene.state[i] = QUEUED
+        clock.counts[HEAD] = i
+    else:
+        scene.state[i] = ENDED

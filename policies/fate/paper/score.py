@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fate_gym.jit import Block, inlined, kernel, scalar, table
+from fate_gym.kernel.batching.admission import has_prefix
 from fate_gym.kernel.commit import reserve, take_back
 from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
 from fate_gym.kernel.estimate import drain_estimate, shard_cost
@@ -162,6 +163,8 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
     if p.stages[s].model >= 0:
         for i in range(width):
             f.outlook.drains[devices[i]] = drain_estimate(p, after, devices[i])
+            if p.batching:
+                _leave_behind(p, after, s, i)
         later += _consequences(f, weights, row, max(st.now, end))
         for i in range(width):
             f.outlook.drains[devices[i]] = drain_estimate(p, st, devices[i])
@@ -169,6 +172,19 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
     placement.end = end
     placement.later = later
     placement.value = (end - st.now) + later
+
+
+@inlined
+def _leave_behind(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
+    """Let descendants find what the shard in a slot will have computed by then.
+
+    On an exclusive device the state is that of the shard's end as soon as it is placed.
+    """
+    slot, stage = st.slots[s, k], p.stages[s]
+    if has_prefix(p, stage):
+        st.computed[slot.device, stage.prefix] = st.prefix_tokens[slot.device, stage.prefix]
+    if stage.keeps_context and p.models[stage.model].kv > 0.0:
+        slot.kept = slot.queries
 
 
 @inlined
