@@ -10,7 +10,7 @@ import numpy as np
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.advance import advance, next_event_time
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import StateArrays
+from fate_gym.kernel.schema import DONE, StateArrays
 from policies.fate.plans.dispatch import dispatch
 from policies.fate.plans.objective import TAIL, objective_value
 from policies.fate.plans.schema import Context, Plan, Style
@@ -41,9 +41,27 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
         elif not advance(p, st, c.log):
             break
     ws.work += ws.placed
+    if p.batching and not hopeless:
+        _find_ends(c)
     if hopeless or (style.horizon < 0 and st.known_left > 0):
         return np.inf
     return objective_value(ws, style.objective)
+
+
+@inlined
+def _find_ends(c: Context) -> None:
+    """What the workflows came to: on a batching device others may join, and all end later.
+
+    At a placement only a lower bound is known there.
+    """
+    p, st, ws = c.problem, c.state, c.work
+    ws.second = 0.0
+    for s in range(p.stages.size):
+        if st.stages[s].status == DONE and c.start.stages[s].status != DONE:
+            bound = st.stages[s].end + ws.stages[s].tail
+            ws.second += bound
+            workflow = ws.workflows[p.stages[s].workflow]
+            workflow.end = max(workflow.end, bound)
 
 
 @kernel
