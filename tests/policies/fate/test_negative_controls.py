@@ -116,9 +116,12 @@ def all_hosts(problem: Problem) -> Problem:
     return with_parts(with_cluster(problem, devices=devices), lambda _: {"allowed_devices": None})
 
 
-def narrow(output: int, large_output: int) -> Problem:
-    """Small stages that can run anywhere, and two large ones behind them that one device hosts."""
-    shape: dict[str, Any] = {"queries": 4, "prompt_tokens": 400}
+def narrow(output: int, large_output: int, queries: int = 4) -> Problem:
+    """Small stages that can run anywhere, and two large ones behind them that one device hosts.
+
+    With many queries few of them share a batch.
+    """
+    shape: dict[str, Any] = {"queries": queries, "prompt_tokens": 400}
     small = [Stage(id=f"s{i}", model=SMALL, output_tokens=output, **shape) for i in range(6)]
     large = [Stage(id=f"l{i}", model=LARGE, output_tokens=large_output, **shape) for i in (0, 1)]
     edges = tuple(Edge(parent=f"s{i}", child=f"l{i}") for i in (0, 1))
@@ -147,7 +150,9 @@ CONTROLS = {
     "locality": Control("locality", tuple(map(large_outputs, REAL)), nothing_passed_on),
     "prefix": Control("prefix", (*REAL, shared_prefix()), nothing_cached),
     "reachability": Control(
-        "reachability", (narrow(400, 100), narrow(100, 400), narrow(600, 300)), all_hosts
+        "reachability",
+        (narrow(400, 100), narrow(100, 400), narrow(600, 300), narrow(800, 50, 64)),
+        all_hosts,
     ),
 }
 
@@ -307,8 +312,11 @@ def test_no_order_gains_anything_among_stages_that_are_alike(
 
 
 @executions
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "parrot"])
 def test_nobody_loses_anything_among_stages_that_are_alike(name: str, execution: Execution) -> None:
-    """A policy that makes stages wait for one another gives away the batch."""
+    """A policy that makes stages wait for one another gives away the batch.
+
+    As Parrot does: by its own rule an engine takes 2,048 prompt tokens at a time.
+    """
     problem = fork_and_join(execution)
     assert run(problem, name).makespan <= run(problem, "round_robin").makespan * (1 + 1e-9)
