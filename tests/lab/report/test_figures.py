@@ -13,6 +13,7 @@ from fate_gym.lab.report.figures.style import policy_colours
 
 def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
     row = {"load_s": 0.0, "transfer_s": 0.0, "prefill_s": 0.0, "noise": 1.0} | parts
+    inputs = max(row["load_s"], row["transfer_s"])
     return ShardRow(
         schedule="a",
         problem="p",
@@ -21,7 +22,9 @@ def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
         model="m",
         device=device,
         queries=1,
+        waves=1,
         start=start,
+        first=row.get("first", start + (inputs + row["prefill_s"]) * row["noise"]),
         end=end,
         decode_s=0.0,
         load_s=row["load_s"],

@@ -321,9 +321,9 @@
         const Y = n * laneH;
         s += `<text x="${L}" y="${Y + 15}" font-weight="600">${esc(c.policy)}: ${sig(c.makespan)} s</text>`;
         g.devices.forEach((d, i) => { s += `<text class="soft" x="${L - 6}" y="${Y + 24 + i * row + row * 0.75}" text-anchor="end">${esc(cut(d, w > 600 ? 14 : 9))}</text><line class="gridline" x1="${L}" x2="${w - R}" y1="${Y + 24 + (i + 1) * row}" y2="${Y + 24 + (i + 1) * row}"/>`; });
-        const rect = (a, b, y, hh, kind) => (b > a ? `<rect x="${x(a).toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0.6, x(b) - x(a)).toFixed(1)}" height="${hh}" fill="var(--${kind})"/>` : "");
+        const rect = (a, b, y, hh, kind) => (b > a ? `<rect x="${x(a).toFixed(1)}" y="${y.toFixed(2)}" width="${Math.max(0.6, x(b) - x(a)).toFixed(1)}" height="${Number(hh.toFixed(2))}" fill="var(--${kind})"/>` : "");
         c.start.forEach((t, i) => {
-          const y = Y + 25 + c.device[i] * row, hh = row - 3, begin = t + Math.max(c.load[i], c.move[i]), mid = begin + c.fill[i];
+          const hh = (row - 3) / c.lanes[c.device[i]], y = Y + 25 + c.device[i] * row + c.lane[i] * hh, begin = t + Math.max(c.load[i], c.move[i]), mid = begin + c.fill[i];
           s += `<g ${tip(`${g.stages[c.stage[i]]}\n${g.models[c.model[i]]} on ${g.devices[c.device[i]]}\n${sig(t)} to ${sig(c.end[i])} s; load ${sig(c.load[i])}, transfer ${sig(c.move[i])}, prefill ${sig(c.fill[i])} s`)}>` +
             rect(t, t + c.load[i], y, hh / 2, "load") + rect(t, t + c.move[i], y + hh / 2, hh / 2, "move") + rect(begin, mid, y, hh, "fill") + rect(mid, c.end[i], y, hh, "decode") + "</g>";
         });
