@@ -151,7 +151,7 @@ def _means(trace: Trace, values: Floats) -> Floats:
 
 
 def device_occupancy(trace: Trace) -> Floats:
-    """(D,) mean number of queries in service while a device runs something; NaN if it never does."""
+    """(D,) mean queries in service while a device runs something, NaN if it never does."""
     busy, shards = busy_seconds(trace), trace.shards
     total = [occupancy(shards[shards["device"] == d]).integral() for d in range(busy.size)]
     means: Floats = np.divide(total, busy, where=busy > 0, out=np.full(busy.size, np.nan))
