@@ -150,14 +150,6 @@ def _means(trace: Trace, values: Floats) -> Floats:
     return means
 
 
-def device_occupancy(trace: Trace) -> Floats:
-    """(D,) mean queries in service while a device runs something, NaN if it never does."""
-    busy, shards = busy_seconds(trace), trace.shards
-    total = [occupancy(shards[shards["device"] == d]).integral() for d in range(busy.size)]
-    means: Floats = np.divide(total, busy, where=busy > 0, out=np.full(busy.size, np.nan))
-    return means
-
-
 def summarised(name: str, values: Floats) -> dict[str, float]:
     """``NAME_mean``, ``NAME_p50``, ``NAME_p95`` and ``NAME_p99`` of the values that are not NaN."""
     known = values[~np.isnan(values)]

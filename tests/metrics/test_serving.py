@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from fate_gym.metrics.mechanism import busy_seconds, mechanism_metrics
 from fate_gym.metrics.serving import (
-    device_occupancy,
     meets_slo,
     serving_by_workflow,
     serving_metrics,
@@ -137,8 +136,6 @@ def test_occupancy_and_utilisation_of_batching_devices(seed: int) -> None:
     busy = busy_seconds(trace)
     metrics = serving_metrics(trace, compiled)
     assert metrics["batch_occupancy"] * busy.sum() == pytest.approx(each.sum())
-    by_device = np.nan_to_num(device_occupancy(trace))
-    assert by_device @ busy == pytest.approx(each.sum())
     share = busy.sum() / (trace.makespan * len(busy))
     assert share <= 1.0 + 1e-12
     # Every moment at which something runs counts, and counts once.

@@ -50,6 +50,10 @@ class Schedule:
     shards: list[ShardRow]
 
     @property
+    def start(self) -> float:
+        return min(shard["start"] for shard in self.shards)
+
+    @property
     def end(self) -> float:
         return max(shard["end"] for shard in self.shards)
 

@@ -78,8 +78,9 @@ def test_occupancy_is_drawn_by_device_and_over_time() -> None:
     shards = [_shard("d0", 0.0, 4.0), _shard("d0", 2.0, 8.0), _shard("", 0.0, 8.0)]
     shards[1]["queries"], shards[1]["waves"] = 9, 2
     schedule = Schedule("p", ["d0", "d1"], shards)
-    cells = by_device(schedule, np.array([0.0, 2.0, 4.0, 8.0]))
-    assert cells.tolist() == [[1.0, 6.0, 5.0], [0.0, 0.0, 0.0]]
+    edges = np.array([0.0, 2.0, 4.0, 8.0])
+    cells = [line.means(edges).tolist() for line in by_device(schedule)]
+    assert cells == [[1.0, 6.0, 5.0], [0.0, 0.0, 0.0]]
     assert schedule_occupancy(schedule).integral() == 4 + 5 * 6
     figure = occupancy_figure({"a": schedule, "b": Schedule("p", ["d0", "d1"], shards[:1])})
     assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == [
