@@ -27,6 +27,9 @@ _SHOWN = {
     "model_loads": ("model loads", ".1f"),
     "prefix_hit_rate": ("prefix hit rate", ".1%"),
     "device_utilisation": ("device utilisation", ".1%"),
+    "ttft_p95": ("time to first token P95, s", ".2f"),
+    "tpot_p95": ("time per output token P95, s", ".4f"),
+    "slo_attainment": ("requests within objectives", ".1%"),
 }
 
 

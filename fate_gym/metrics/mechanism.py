@@ -9,6 +9,8 @@ import numpy as np
 from fate_gym.kernel.schema import EVICT_CONTEXT, EVICT_PREFIX, EVICT_WEIGHTS
 from fate_gym.metrics.arrays import Bools, Floats, Ints, Records
 from fate_gym.problem import Problem
+from fate_gym.sim.occupancy import steps
+from fate_gym.sim.phases import phases
 
 if TYPE_CHECKING:
     from fate_gym.sim import CompiledProblem, Trace
@@ -30,10 +32,12 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
           have been there;
         * ``copied_prefix_tokens``: of the hits, those copied from another device;
         * ``bytes_moved``; ``transfer_wait_seconds``: transfers where they outlast the load
-          beside them; ``prefill_seconds``, ``decode_seconds``: on devices;
-        * ``device_utilisation``: busy / (makespan x devices), loads and transfers included;
+          beside them; ``prefill_seconds``, ``decode_seconds``: on devices, summed over shards,
+          which overlap on a batching device; ``preemptions`` (count);
+        * ``device_utilisation``: busy / (makespan x devices), loads and transfers included; time
+          in which a device runs several shards counts once;
         * ``evictions`` and ``regretted_evictions`` (counts), see `regretted_evictions`;
-        * ``scarce_occupancy``: share of the busy time of scarce devices that goes to stages
+        * ``scarce_occupancy``: share of the shard time on scarce devices that goes to stages
           which could run elsewhere, see `scarce_occupancy`;
         * ``usd``: price of the busy time; ``usd_reserved``: of all devices for the makespan;
           ``energy_joules``: TDP x busy time, idle power left out;
@@ -48,7 +52,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     lost = trace.shards["lost"] != 0
     shards = trace.shards[~lost]
     on_device = shards[shards["device"] >= 0]
-    noise = on_device["noise"]
+    spans = phases(on_device, False)
     busy = busy_seconds(trace)
     regretted = regretted_evictions(trace, compiled)
     usd_per_hour, watts = _rates(problem)
@@ -56,14 +60,15 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
     p50, p99 = np.percentile(decision_ms, [50, 99]) if len(decision_ms) else (np.nan, np.nan)
     metrics = {
         "model_loads": np.count_nonzero(on_device["load_s"] > 0),
-        "load_seconds": (on_device["load_s"] * noise).sum(),
+        "load_seconds": (spans.loaded - spans.start).sum(),
         "prefix_hit_rate": _rate(on_device["prefix_hit"], on_device["prefix_new"]),
         "context_hit_rate": _rate(on_device["context_hit"], on_device["context_new"]),
         "copied_prefix_tokens": shards["copied"].sum(),
         "bytes_moved": shards["bytes_moved"].sum(),
         "transfer_wait_seconds": transfer_wait_seconds(shards),
-        "prefill_seconds": (on_device["prefill_s"] * noise).sum(),
-        "decode_seconds": (on_device["decode_s"] * on_device["length"] * noise).sum(),
+        "prefill_seconds": (spans.prefilled - spans.begin).sum(),
+        "decode_seconds": (spans.end - spans.prefilled).sum(),
+        "preemptions": shards["preempted"].sum(),
         "device_utilisation": _ratio(busy.sum(), trace.makespan * len(busy)),
         "evictions": len(trace.evictions),
         "regretted_evictions": np.count_nonzero(regretted),
@@ -86,11 +91,10 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
 
 
 def busy_seconds(trace: Trace) -> Floats:
-    """(D,) seconds in which each device runs a shard, its load and transfers included."""
-    shards = trace.shards[trace.shards["device"] >= 0]
-    seconds = np.zeros(len(trace.problem.cluster.devices))
-    np.add.at(seconds, shards["device"], shards["end"] - shards["start"])
-    return seconds
+    """(D,) seconds in which each device runs a shard, or several, loads and transfers included."""
+    shards, devices = trace.shards, range(len(trace.problem.cluster.devices))
+    of_device = (shards[shards["device"] == device] for device in devices)
+    return np.array([steps(one["start"], one["end"]).positive_seconds() for one in of_device])
 
 
 def transfer_wait_seconds(shards: Records) -> float:
@@ -130,7 +134,7 @@ def regretted_evictions(trace: Trace, compiled: CompiledProblem) -> Bools:
 
 
 def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
-    """Share of the busy time of scarce devices taken by stages that could run elsewhere.
+    """Share of the time of shards on scarce devices taken by stages that could run elsewhere.
 
     A model stage is scarce when at most a quarter of the devices can run it; the devices that can
     run a scarce stage are scarce. A stage could run elsewhere when a device that is not scarce can

@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate, chain
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 T = TypeVar("T", bound=Hashable)
 
@@ -141,6 +141,23 @@ class FanOut(Frozen):
         return list(chain.from_iterable(self.replicas))
 
 
+class Slo(Frozen):
+    """Service level objectives of every request of a workflow (a model stage with output)."""
+
+    ttft_s: PositiveFloat | None = Field(
+        None, description="most seconds from ready to the first token"
+    )
+    tpot_s: PositiveFloat | None = Field(
+        None, description="most seconds between output tokens, on average over the request"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Slo:
+        if self.ttft_s is None and self.tpot_s is None:
+            raise ValueError("needs ttft_s, tpot_s or both")
+        return self
+
+
 class Life(NamedTuple):
     """A stage lives if the uniform draw of stage ``after`` is in [low, high)."""
 
@@ -163,6 +180,12 @@ class Workflow(Frozen):
     fan_outs: tuple[FanOut, ...] = ()
     arrival: NonNegativeFloat = 0.0
     deadline: NonNegativeFloat | None = Field(None, description="seconds after the arrival")
+    slo: Slo | None = Field(
+        None,
+        description="objectives of its requests; metrics judge by them, schedules do not change",
+        # Hashes of problems stand in results: those of problems without objectives stay valid.
+        exclude_if=lambda slo: slo is None,
+    )
     tenant: str = "default"
     family: str = Field("", description="where the topology comes from; splits go by family")
 

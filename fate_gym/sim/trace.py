@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import HOST
 from fate_gym.problem import Problem
+from fate_gym.sim.occupancy import lanes, occupancy
 from fate_gym.sim.phases import Phases, phases
 from fate_gym.sim.policy import Retention
 
@@ -26,8 +27,10 @@ class Trace:
 
     Attributes:
         problem: what was run; ``policy`` and ``seed``: how.
-        shards: (R,) `fate_gym.kernel.schema.ShardRow` in commit order; load to decode are the
-            estimates, ``end`` is what came out. A ``lost`` shard ends when its device fails.
+        shards: (R,) `fate_gym.kernel.schema.ShardRow` in commit order; ``first`` and ``end`` are
+            what came out, load and transfer the estimates, prefill and decode the estimates too
+            on exclusive devices, what came out on batching ones. Shards of one batching device
+            overlap. A ``lost`` shard ends when its device fails.
         evictions: (X,) `fate_gym.kernel.schema.EvictionRow`, in order.
         stage_ready, stage_end: (S,). Of a stage that lost a shard: of its last placement. A stage
             that vanished: when that was drawn.
@@ -88,32 +91,46 @@ class Trace:
     def to_chrome(self) -> dict[str, Any]:
         """The run in Chrome's trace event format, for Perfetto; a row a device.
 
-        Tools that run at the same time stand in several rows of the host. Of a load and a
-        transfer, which start together, the shorter lies inside the longer, as viewers want it.
+        Shards that run at the same time on a device, and tools, stand in several rows of their
+        place. Of a load and a transfer, which start together, the shorter lies inside the longer,
+        as viewers want it. Beside them a counter for each device: queries in service.
         """
-        events: list[dict[str, Any]] = []
         host = len(self.device_ids)
-        lanes: list[int] = []
+        place = np.where(self.shards["device"] == HOST, host, self.shards["device"])
+        start, end = (np.rint(self.shards[name] * 1e9) for name in ("start", "end"))
+        lane = lanes(place, start, end)
+        most = np.ones(host + 1, np.int64)
+        np.maximum.at(most, place, lane + 1)
+        first = most.cumsum() - most
+        names = [
+            {"ph": "M", "name": "thread_name", "pid": 0, "tid": int(first[number]) + i}
+            | {"args": {"name": name if i == 0 else f"{name} {i + 1}"}}
+            for number, name in enumerate([*self.device_ids, "host"])
+            for i in range(int(most[number]))
+        ]
+        events: list[dict[str, Any]] = []
         spans = np.column_stack(phases(self.shards, self.shards["device"] == HOST))
-        for shard, times in zip(self.shards, spans.tolist(), strict=True):
-            tid = int(shard["device"])
-            if shard["device"] == HOST:
-                start, end = _nanoseconds(shard["start"]), _nanoseconds(shard["end"])
-                free = (i for i, until in enumerate(lanes) if until <= start)
-                lane = next(free, len(lanes))
-                lanes[lane : lane + 1] = [end]
-                tid = host + lane
-            events.extend(self._slices(shard, Phases(*times), tid))
+        rows = (first[place] + lane).tolist()
+        for shard, times, row in zip(self.shards, spans.tolist(), rows, strict=True):
+            events.extend(self._slices(shard, Phases(*times), row))
         for outage in self.outages:
             # It may last beyond the run.
             until = min(float(outage["up"]), float(self.stage_end.max()))
-            events.extend(_slice("down", "down", int(outage["device"]), outage["down"], until))
-        rows = [*self.device_ids, "host", *(f"host {i}" for i in range(2, len(lanes) + 1))]
-        names = [
-            {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": name}}
-            for number, name in enumerate(rows)
-        ]
-        return {"traceEvents": names + events, "displayTimeUnit": "ms"}
+            row = int(first[outage["device"]])
+            events.extend(_slice("down", "down", row, outage["down"], until))
+        return {"traceEvents": names + events + self._counters(), "displayTimeUnit": "ms"}
+
+    def _counters(self) -> list[dict[str, Any]]:
+        """Queries in service on each device, whenever their number changes."""
+        events = []
+        for number, device in enumerate(self.device_ids):
+            times, values = occupancy(self.shards[self.shards["device"] == number])
+            for time, queries in zip(times.tolist(), values.tolist(), strict=True):
+                event = {"ph": "C", "pid": 0, "name": f"{device}: queries in service"}
+                events.append(
+                    event | {"ts": _nanoseconds(time) / 1e3, "args": {"queries": queries}}
+                )
+        return events
 
     def _slices(self, shard: Any, times: Phases, tid: int) -> list[dict[str, Any]]:
         workflow, stage = self.stage_ids[shard["stage"]]
@@ -129,6 +146,8 @@ class Trace:
         args = {"workflow": workflow, "stage": stage, "queries": int(shard["queries"])}
         if shard["lost"]:
             args["lost"] = True
+        if shard["preempted"]:
+            args["preempted"] = int(shard["preempted"])
         return [
             event | {"args": args}
             for kind, first, last in spans

@@ -61,7 +61,7 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     if "dag" in seen and facts is not None:
         now = view.now
         facts.workflows = tuple(
-            w if w.arrival <= now else w.model_copy(update={"deadline": None})
+            w if w.arrival <= now else w.model_copy(update={"deadline": None, "slo": None})
             for w in problem.workflows
         )
     compiled.problem = facts

@@ -23,7 +23,7 @@ from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
 from fate_gym.problem.io import read_bytes, read_json
 from fate_gym.problem.problem import problem_from
-from fate_gym.problem.workflow import Frozen, Name
+from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
@@ -69,6 +69,9 @@ class _Suite(Frozen):
         description="transfers share the nodes' network interfaces",
         exclude_if=lambda contention: not contention,
     )
+    slo: Slo | None = Field(
+        None, description="objectives of the requests of every workflow", exclude_if=_is_absent
+    )
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
@@ -94,6 +97,8 @@ class _Suite(Frozen):
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
         """The problems of a seed: one for each workflow, or one stream."""
         workflows, options = self.workflows(seed), self.options
+        if self.slo is not None:
+            workflows = [w.model_copy(update={"slo": self.slo}) for w in workflows]
         if self.arrivals is None:
             return [
                 Problem.build(cluster, [workflow], id=workflow.id, options=options)

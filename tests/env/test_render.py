@@ -14,9 +14,9 @@ import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.env.features import DEVICES
 from fate_gym.env.render import Renderer, as_text
-from fate_gym.env.render.bars import DOWN, PHASES, TOOL
+from fate_gym.env.render.bars import DOWN, PHASES, TOOL, shard_bars
 from fate_gym.env.render.residency import residencies, strips
-from fate_gym.env.render.scene import rounded_up
+from fate_gym.env.render.scene import rounded_up, shards_until
 from fate_gym.problem import (
     Cluster,
     Device,
@@ -146,6 +146,53 @@ def test_failures_show() -> None:
         env.step(1)
     assert DOWN in colours(picture(env)[: picture(env).shape[0] // 2])
     assert_valid(env.trace())
+
+
+def batching() -> Problem:
+    """Six stages of one model that share a device, and one of another that waits behind them."""
+    stages = [
+        Stage(id=f"s{i}", model="Llama-3.1-8B", prompt_tokens=2000, output_tokens=200 + 50 * i)
+        for i in range(6)
+    ]
+    last = Stage(id="other", model="Qwen2.5-7B", prompt_tokens=2000, output_tokens=100)
+    cluster = Cluster(id="one", devices=(Device(id="d0", gpu="A10G"),), execution="batching")
+    return Problem.build(cluster, [Workflow(id="w", stages=(*stages, last))], id="batch")
+
+
+def test_a_batch_is_drawn_as_long_as_it_is_known() -> None:
+    env = WorkflowSchedulingEnv(batching(), max_shards=1, render_mode="rgb_array")
+    env.reset(seed=0)
+    seen = []
+    while not env.ended:
+        env.step(0)
+        frame, text, trace = picture(env), as_text(env), env.trace()
+        known = shards_until(trace, env.time)
+        assert np.isfinite([known[name] for name in ("start", "first", "end")]).all()
+        assert (known["end"] <= max(env.time, known["end"].max(initial=0.0))).all()
+        running = (trace.shards["start"] <= env.time) & (env.time < trace.shards["end"])
+        seen.append(int(running.sum()))
+        assert f"{seen[-1]:3d} in service" in text
+    assert max(seen) == 6
+    bars = frame[: frame.shape[0] // 2]
+    assert {PHASES["load"], PHASES["prefill"], PHASES["decode"]} <= colours(bars)
+    # Who waits has loaded nothing: its model comes when the batch has drained.
+    model = env.compiled.arrays.stages["model"]
+    here = residencies(trace, model, env.time)
+    came = next(one for one in here if trace.model_names[one.model] == "Qwen2.5-7B")
+    assert came.start >= trace.shards["end"][:6].max()
+
+
+def test_bars_that_overlap_share_the_height_of_a_row() -> None:
+    env = WorkflowSchedulingEnv(batching(), max_shards=1)
+    env.reset(seed=0)
+    while not env.ended:
+        env.step(0)
+    decode = shard_bars(env.trace().shards, 1)[3]
+    boxes = sorted((p.vertices[:, 1].min(), p.vertices[:, 1].max()) for p in decode.get_paths())
+    heights = {round(high - low, 9) for low, high in boxes}
+    assert heights == {round(0.52 / 6, 9)}
+    assert boxes[0][0] == pytest.approx(-0.42)
+    assert boxes[-1][1] == pytest.approx(0.10)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_config_says_what_was_run_and_with_what(single: Run) -> None:
 def test_chrome_trace_opens(single: Run) -> None:
     trace = json.loads((job_directory(single.root, "heft", 0) / "trace.json").read_text())
     kinds = {event["ph"] for event in trace["traceEvents"]}
-    assert kinds == {"M", "X"}
+    assert kinds == {"M", "X", "C"}
 
 
 def test_a_finished_job_is_skipped(single: Run) -> None:

@@ -74,6 +74,8 @@ def shards_of(*rows: dict[str, float]) -> np.ndarray[Any, Any]:
     for shard, row in zip(shards, rows, strict=True):
         for name, value in row.items():
             shard[name] = value
+        inputs = max(shard["load_s"], shard["transfer_s"])
+        shard["first"] = shard["start"] + (inputs + shard["prefill_s"]) * shard["noise"]
     return shards
 
 
@@ -139,6 +141,7 @@ def test_sums_rates_and_costs(compiled: CompiledProblem) -> None:
             "transfer_wait_seconds": (3 - 2) * 2 + 4 + 0 + 6,
             "prefill_seconds": 1 * 2 + 2,
             "decode_seconds": 1 * 2 + 4 + 1,
+            "preemptions": 0,
             "device_utilisation": 24 / (40 * 5),
             "evictions": 0,
             "regretted_evictions": 0,

@@ -66,6 +66,18 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
         lambda t: edges(t).append({"parent": "old", "child": "old"}),
         "workflow 'w0'", "edges", "'old'|old",
     ),
+    "objectives that ask for nothing": (
+        lambda t: t["workflows"][0].update(slo={}),
+        "workflow 'w0'", "slo", "needs ttft_s, tpot_s or both",
+    ),
+    "an objective of no time": (
+        lambda t: t["workflows"][0].update(slo={"ttft_s": 0}),
+        "workflow 'w0'", "slo.ttft_s", "greater than 0",
+    ),
+    "a misspelt objective": (
+        lambda t: t["workflows"][0].update(slo={"ttft": 1}),
+        "workflow 'w0'", "slo.ttft", "not permitted",
+    ),
     "missing parent": (
         lambda t: edges(t)[0].update(parent="asl"),
         "workflow 'w0'", "edges.parent", "unknown stage 'asl'",
@@ -348,6 +360,16 @@ def test_json_round_trip(problem: Problem) -> None:
     again = parse_problem(text)
     assert again == problem
     assert dump_problem(again) == text
+
+
+def test_objectives_round_trip_and_stay_away_where_there_are_none() -> None:
+    tree = copy.deepcopy(GOOD)
+    tree["workflows"][0]["slo"] = {"tpot_s": 0.05}
+    problem = parse_problem(json.dumps(tree))
+    first, second = json.loads(problem.model_dump_json())["workflows"]
+    assert first["slo"] == {"ttft_s": None, "tpot_s": 0.05}
+    assert "slo" not in second
+    assert parse_problem(problem.model_dump_json()) == problem
 
 
 def test_file_round_trip(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, Trace
 from policies import make_policy
 from tests.strategies import problems
+from tests.validator.test_stepping import crowd
 
 KINDS = ("load", "transfer", "prefill", "decode")
 
@@ -199,6 +200,60 @@ def test_chrome_slices_of_a_row_lie_behind_or_inside_one_another(
                 around.pop()
             assert not around or end <= around[-1]
             around.append(end)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_shards_that_overlap_stand_in_rows_of_their_device(seed: int) -> None:
+    trace = Simulator(crowd(seed)).run(make_policy("least_loaded"), seed=seed)
+    events = trace.to_chrome()["traceEvents"]
+    names = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert list(names) == list(range(len(names)))
+    assert {name.split()[0] for name in names.values()} == {"d0", "d1", "host"}
+    shards: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    rows: dict[int, list[tuple[float, float, tuple[str, str]]]] = defaultdict(list)
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event["ph"] != "X":
+            continue
+        args, place = event["args"], names[event["tid"]].split()[0]
+        key = (args["workflow"], args["stage"])
+        shards[place, *key].add(event["tid"])
+        rows[event["tid"]].append((event["ts"], event["ts"] + event["dur"], key))
+        if event["cat"] in ("prefill", "decode"):
+            seconds[place] += event["dur"] / 1e6
+    # All slices of a shard are in one row, in which it is alone.
+    assert all(len(tids) == 1 for tids in shards.values())
+    for spans in rows.values():
+        ends: dict[tuple[str, str], list[float]] = {}
+        for start, end, key in spans:
+            first, last = ends.setdefault(key, [start, end])
+            ends[key] = [min(first, start), max(last, end)]
+        for (_, before), (start, _) in itertools.pairwise(sorted(ends.values())):
+            assert start >= before - 1e-3
+    for number, device in enumerate(trace.device_ids):
+        mine = trace.shards[trace.shards["device"] == number]
+        inputs = np.maximum(mine["load_s"], mine["transfer_s"]) * mine["noise"]
+        expected = float((mine["end"] - mine["start"] - inputs).sum())
+        assert seconds[device] == pytest.approx(expected, abs=1e-8 * (1 + len(mine)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_chrome_counters_are_the_queries_in_service(seed: int) -> None:
+    trace = Simulator(crowd(seed)).run(make_policy("eft"), seed=seed)
+    counters: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for event in trace.to_chrome()["traceEvents"]:
+        if event["ph"] == "C":
+            counters[event["name"]].append((event["ts"] / 1e6, event["args"]["queries"]))
+    for number, device in enumerate(trace.device_ids):
+        mine = trace.shards[trace.shards["device"] == number]
+        values = counters.get(f"{device}: queries in service", [])
+        area = sum(n * (b - a) for (a, n), (b, _) in itertools.pairwise(values))
+        each = np.ceil(mine["queries"] / mine["waves"])
+        expected = float((each * (mine["end"] - mine["start"])).sum())
+        assert area == pytest.approx(expected, abs=1e-7 * (1 + len(mine)))
+        assert not values or values[-1][1] == 0
 
 
 def test_chrome_file(tmp_path: Path) -> None:

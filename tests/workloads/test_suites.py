@@ -13,12 +13,14 @@ import pytest
 import yaml
 
 from fate_gym.errors import InputError
+from fate_gym.problem import Slo
 from fate_gym.workloads import (
     WfCommonsSuite,
     build_suite,
     families,
     load_cluster,
     load_suite,
+    parse_suite,
     select_topologies,
 )
 from fate_gym.workloads.suites import TEST_FAMILIES, TRAIN_FAMILIES
@@ -63,7 +65,7 @@ def test_files_name_every_field(name: str) -> None:
     data = yaml.safe_load((CONF / "suite" / f"{name}.yaml").read_text(encoding="utf-8"))
     suite = load_suite(name)
     absent = set() if suite.mode == "stream" else {"arrivals"}
-    absent |= {"uncertain", "contention", "cluster_changes"} - set(suite.model_dump())
+    absent |= {"uncertain", "contention", "slo", "cluster_changes"} - set(suite.model_dump())
     assert set(data) == set(type(suite).model_fields) - absent
 
 
@@ -95,6 +97,17 @@ def test_problems_are_repeatable_and_seeds_keep_the_topologies() -> None:
         p.workflows[0].edges[0].parent for p in other
     ]
     assert all(problem.workflows[0].family for problem in first)
+
+
+def test_objectives_of_a_suite_are_those_of_its_workflows() -> None:
+    suite = load_suite("agentic")
+    plain = build_suite(suite, load_cluster("mixed_12"), 0)
+    wanted = parse_suite(suite.model_dump(mode="json") | {"slo": {"ttft_s": 1.0}}, source="test")
+    (problem,) = build_suite(wanted, load_cluster("mixed_12"), 0)
+    assert {workflow.slo for workflow in problem.workflows} == {Slo(ttft_s=1.0)}
+    bare = tuple(w.model_copy(update={"slo": None}) for w in problem.workflows)
+    assert [problem.model_copy(update={"workflows": bare})] == plain
+    assert "slo" not in suite.model_dump()
 
 
 def test_spread_takes_both_ends_of_the_sizes() -> None:

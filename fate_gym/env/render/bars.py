@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fate_gym.env.render.residency import residencies, strips
 from fate_gym.kernel.schema import HOST
 from fate_gym.sim import Trace
+from fate_gym.sim.occupancy import lanes
 from fate_gym.sim.phases import phases
 
 if TYPE_CHECKING:
@@ -19,15 +20,25 @@ Floats = NDArray[np.float64]
 
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
 """Colours of the four phases of a shard, in the order in which they happen (Okabe & Ito 2008)."""
+_HEIGHT = 0.52
+"""Of the part of a row that shards share."""
 TOOL, DOWN, TEXT = "#8c6d31", "#4d4d4d", "#222222"
 
 
-def shard_bars(trace: Trace, host_row: int) -> list[PolyCollection]:
-    """Load (upper half) beside transfer (lower half), then prefill, then decode."""
-    tool = trace.shards["device"] == HOST
-    times = phases(trace.shards, tool)
-    y = np.where(tool, host_row, trace.shards["device"]).astype(float)
-    top, low, middle = y - 0.42, y + 0.10, y - 0.16
+def shard_bars(shards: NDArray[Any], host_row: int) -> list[PolyCollection]:
+    """Load (upper half) beside transfer (lower half), then prefill, then decode.
+
+    Shards that run at the same time share the height of their row.
+    """
+    tool = shards["device"] == HOST
+    times = phases(shards, tool)
+    row = np.where(tool, host_row, shards["device"])
+    lane = lanes(row, times.start, times.end)
+    most = np.ones(host_row + 1, np.int64)
+    np.maximum.at(most, row, lane + 1)
+    height = _HEIGHT / most[row]
+    top = row - 0.42 + height * lane
+    low, middle = top + height, top + 0.5 * height
     ends = np.where(tool, TOOL, PHASES["decode"]).tolist()
     return [
         _bars(times.start, times.loaded, top, middle, PHASES["load"]),
@@ -86,6 +97,7 @@ def _bars(
         list(polygons[shown]),
         facecolors=colour,
         edgecolors="white" if edge else "none",
-        linewidths=0.4 if edge else 0.0,
+        # Thin bars would vanish behind their edges.
+        linewidths=np.where(edge & (lower - upper > 0.1), 0.4, 0.0)[shown],
         zorder=3,
     )

@@ -18,7 +18,7 @@ from fate_gym.env.render.bars import (
     residency_bars,
     shard_bars,
 )
-from fate_gym.env.render.scene import horizon
+from fate_gym.env.render.scene import horizon, shards_until
 from fate_gym.kernel.schema import TOOL_STAGE
 from fate_gym.sim import CompiledProblem, Trace
 
@@ -34,7 +34,8 @@ _LEGEND_ROW, _LEGEND_COLUMNS = 22, 5
 class Chart:
     """A Gantt chart of one problem: what stays is drawn once, what changes for every frame.
 
-    In each row above, load (upper half) beside transfer (lower half), then prefill, then decode.
+    In each row above, load (upper half) beside transfer (lower half), then prefill, then decode;
+    shards that run at the same time one below the other.
     Below, a strip each: the models in the device's memory. Pale: committed, yet to come.
 
     Args:
@@ -110,7 +111,8 @@ class Chart:
 
     def draw(self, trace: Trace, now: float) -> Picture:
         """(H, W, 3) one frame."""
-        until = horizon(now, trace)
+        shards = shards_until(trace, now)
+        until = horizon(now, shards)
         if until != self._horizon:
             self._horizon = until
             self._axes.set_xlim(0.0, until)
@@ -118,9 +120,9 @@ class Chart:
             self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
         self._canvas.restore_region(self._background)
         models = self.compiled.arrays.stages["model"]
-        last = max(now, float(trace.shards["end"].max(initial=0.0)))
+        last = max(now, float(shards["end"].max(initial=0.0)))
         for artist in (
-            *shard_bars(trace, self._host),
+            *shard_bars(shards, self._host),
             *residency_bars(trace, models, last, self._colours),
             *outage_bars(trace, now),
             *now_and_later(now, until, self._rows),

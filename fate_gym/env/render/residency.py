@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import EVICT_WEIGHTS
 from fate_gym.sim import Trace
+from fate_gym.sim.occupancy import lanes
 
 
 class Residency(NamedTuple):
@@ -44,7 +45,8 @@ def residencies(trace: Trace, models: NDArray[Any], until: float) -> list[Reside
             key = (int(row["device"]), int(row["key"]))
             found.append(Residency(*key, since.pop(key, start), start))
         model = int(models[shard["stage"]])
-        if model >= 0:
+        # On a batching device a shard that waits has no start yet, and has loaded nothing.
+        if model >= 0 and start < np.inf:
             since.setdefault((int(shard["device"]), model), start)
     for failure in failures:
         _fail(since, found, *failure)
@@ -64,11 +66,5 @@ def _fail(
 
 def strips(here: list[Residency]) -> NDArray[np.int64]:
     """A strip for each residency: those of one device that overlap are in different ones."""
-    taken: dict[int, list[float]] = {}
-    strip = np.zeros(len(here), np.int64)
-    for i in sorted(range(len(here)), key=lambda i: here[i].start):
-        ends = taken.setdefault(here[i].device, [])
-        free = next((j for j, end in enumerate(ends) if end <= here[i].start), len(ends))
-        ends[free : free + 1] = [here[i].end]
-        strip[i] = free
-    return strip
+    columns = ([one.device for one in here], [one.start for one in here], [one.end for one in here])
+    return lanes(*columns)

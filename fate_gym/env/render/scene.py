@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.sim import CompiledProblem, DecisionView, Trace
 
@@ -25,9 +28,21 @@ class Scene(Protocol):
     def view(self) -> DecisionView: ...
 
 
-def horizon(time: float, trace: Trace) -> float:
+def shards_until(trace: Trace, now: float) -> NDArray[Any]:
+    """(R,) the shards of a run so far, with what is not known yet cut off at the present.
+
+    Batching devices settle nothing ahead: who is in a queue has no start, and who runs has no end.
+    """
+    shards = trace.shards.copy()
+    running = np.isinf(shards["end"])
+    for name in ("start", "first", "end"):
+        shards[name][running] = np.minimum(shards[name][running], now)
+    return shards
+
+
+def horizon(time: float, shards: NDArray[Any]) -> float:
     """The end of a time axis that shows all that has been placed, seconds."""
-    return rounded_up(max(time, float(trace.shards["end"].max(initial=0.0))))
+    return rounded_up(max(time, float(shards["end"].max(initial=0.0))))
 
 
 def rounded_up(seconds: float) -> float:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.env.render.residency import residencies
-from fate_gym.env.render.scene import Scene, horizon
+from fate_gym.env.render.scene import Scene, horizon, shards_until
 from fate_gym.kernel.schema import HOST
 from fate_gym.sim import Trace
+from fate_gym.sim.occupancy import in_service
 from fate_gym.sim.phases import phases
 
 _COLUMNS = 64
+_ORDER = ".ltpd"
 
 
 def as_text(scene: Scene) -> str:
@@ -19,14 +25,16 @@ def as_text(scene: Scene) -> str:
     stages = compiled.arrays.stages
     trace, view = scene.trace(), scene.view()
     ended = int((trace.stage_end > 0).sum())
-    until = horizon(scene.time, trace)
+    shards = shards_until(trace, scene.time)
+    until = horizon(scene.time, shards)
     counts = f"{ended} of {len(trace.stage_ids)} stages ended, {len(view.ready)} ready"
     legend = "L load, T transfer, P prefill, D decode, small letters: yet to come"
     lines = [
         f"{compiled.problem.id}: {scene.time:.2f} s, {counts}",
         f"one column is {until / _COLUMNS:.3g} s; {legend}",
     ]
-    timelines = _timelines(trace, until, scene.time)
+    timelines = _timelines(shards, len(trace.device_ids), until, scene.time)
+    served = _in_service(trace, scene.time)
     here: dict[int, list[str]] = {}
     for one in residencies(trace, stages["model"], math.inf):
         if one.end == math.inf:
@@ -36,6 +44,8 @@ def as_text(scene: Scene) -> str:
     for d, name in enumerate(trace.device_ids):
         models = ", ".join(here.get(d, ())) or "-"
         state = f"queue {queues[d]:7.2f} s" if up[d] else "down           "
+        if compiled.problem.cluster.execution == "batching":
+            state += f"  {served[d]:3d} in service"
         lines.append(f"{name:>{width}} |{timelines[d]}| {state}  {models}")
     for slot, stage in enumerate(scene.window):
         workflow, name = trace.stage_ids[stage]
@@ -48,12 +58,21 @@ def as_text(scene: Scene) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _timelines(trace: Trace, until: float, now: float) -> list[str]:
-    """A line of letters for each device."""
-    lines = [["."] * _COLUMNS for _ in trace.device_ids]
+def _in_service(trace: Trace, now: float) -> NDArray[np.int64]:
+    """(D,) queries that run on each device now."""
+    shards = trace.shards[trace.shards["device"] != HOST]
+    running = shards[(shards["start"] <= now) & (now < shards["end"])]
+    counts = np.zeros(len(trace.device_ids), np.int64)
+    np.add.at(counts, running["device"], in_service(running))
+    return counts
+
+
+def _timelines(shards: NDArray[Any], devices: int, until: float, now: float) -> list[str]:
+    """A line of letters for each device. Of shards that run together the last phase shows."""
+    lines = [["."] * _COLUMNS for _ in range(devices)]
     scale = _COLUMNS / until
-    times = phases(trace.shards, trace.shards["device"] == HOST)
-    for i, device in enumerate(trace.shards["device"].tolist()):
+    times = phases(shards, shards["device"] == HOST)
+    for i, device in enumerate(shards["device"].tolist()):
         if device == HOST:
             continue
         # A load and a transfer at the same time show as the longer of the two.
@@ -66,6 +85,7 @@ def _timelines(trace: Trace, until: float, now: float) -> list[str]:
         for phase, start, end in parts:
             for column in range(int(start * scale), min(_COLUMNS, math.ceil(end * scale))):
                 middle = (column + 0.5) / scale
-                if start <= middle < end:
+                before = lines[device][column].lower()
+                if start <= middle < end and _ORDER.index(before) < _ORDER.index(phase[0]):
                     lines[device][column] = phase[0] if middle > now else phase[0].upper()
     return ["".join(line) for line in lines]

@@ -10,6 +10,7 @@ from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.metrics.outcome import workflow_outcomes
+from fate_gym.metrics.serving import serving_by_workflow, serving_metrics
 from fate_gym.problem import Problem
 from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
 from policies.registry import make_policy
@@ -48,9 +49,9 @@ def measure(
     bound on the latency, and what explains the difference. ``latency_ratio``, the headline of every
     report, is the latency (time from arrival to end) over round robin's; ``makespan_ratio`` is the
     makespan over round robin's. For a workflow alone the two are the same.
-    Numbers of a whole run (loads, hit rates, utilisation, cost, decision times) stand in every
-    row of its workflows. With ``charge_planning`` the policy's own time passes in its run (round
-    robin's, microseconds, does not).
+    Numbers of a whole run (loads, hit rates, utilisation, percentiles over its requests, cost,
+    decision times) stand in every row of its workflows. With ``charge_planning`` the policy's own
+    time passes in its run (round robin's, microseconds, does not).
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
@@ -78,7 +79,9 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
         "workflows": len(problem.workflows),
         "devices": len(problem.cluster.devices),
         "state_intensity": problem_state_intensity(compiled),
-    } | mechanism_metrics(trace, compiled)
+    }
+    shared |= mechanism_metrics(trace, compiled) | serving_metrics(trace, compiled)
+    served = serving_by_workflow(trace, compiled)
     bounds = problem_bounds(compiled, trace.stage_vanished)
     rows = []
     pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
@@ -107,6 +110,7 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
                 "gap_to_bound": ours["latency"] / bound,
                 "deadline_missed": ours["deadline_missed"],
             }
+            | served[number]
             | shared
         )
     return rows

@@ -19,7 +19,8 @@ _LARGEST = 1_000  # stages of a problem whose schedule is kept, unless it is the
 class ShardRow(TypedDict):
     """One shard of a schedule, with names in place of numbers; seconds.
 
-    The host (tools) has no device name, and a stage without a model no model name.
+    The host (tools) has no device name, and a stage without a model no model name. ``first`` is
+    when the first tokens are there.
     """
 
     schedule: str
@@ -29,12 +30,14 @@ class ShardRow(TypedDict):
     model: str
     device: str
     queries: int
+    waves: int
     start: float
     load_s: float
     transfer_s: float
     prefill_s: float
     decode_s: float
     noise: float
+    first: float
     end: float
 
 
@@ -45,6 +48,10 @@ class Schedule:
     problem: str
     devices: list[str]
     shards: list[ShardRow]
+
+    @property
+    def start(self) -> float:
+        return min(shard["start"] for shard in self.shards)
 
     @property
     def end(self) -> float:
@@ -67,12 +74,14 @@ def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
                 model=stages[shard["stage"]].model or "",
                 device=trace.device_ids[device] if device >= 0 else "",
                 queries=int(shard["queries"]),
+                waves=int(shard["waves"]),
                 start=float(shard["start"]),
                 load_s=float(shard["load_s"]),
                 transfer_s=float(shard["transfer_s"]),
                 prefill_s=float(shard["prefill_s"]),
                 decode_s=float(shard["decode_s"]),
                 noise=float(shard["noise"]),
+                first=float(shard["first"]),
                 end=float(shard["end"]),
             )
         )
@@ -101,6 +110,10 @@ def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
     devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
     problems: dict[str, dict[str, Schedule]] = {}
     for row in pq.read_table(directory / SHARDS).to_pylist():
+        if "first" not in row:  # from before devices could batch
+            inputs = max(row["load_s"], row["transfer_s"])
+            row["first"] = row["start"] + (inputs + row["prefill_s"]) * row["noise"]
+            row["waves"] = 1
         schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)

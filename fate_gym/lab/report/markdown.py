@@ -11,6 +11,7 @@ from fate_gym.lab.report.baselines import choose_baselines
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.origin import commands, origin_lines, what
+from fate_gym.lab.report.serving import SERVING, serving_legend, serving_means
 from fate_gym.lab.report.summary_table import legend, markdown_summary
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
 from fate_gym.lab.tables import markdown_table, number
@@ -30,6 +31,7 @@ def markdown(report: Report, figures: Iterable[str]) -> str:
         sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
         sections["By suite"] = _by_suite(report)
     sections["Headroom captured"] = _headroom(report)
+    sections["Serving"] = _serving(report)
     sections["Counters"] = _counters(sweep)
     sections[f"Against {report.spec.reference}"] = _effects(report)
     pictures = [f"![{FIGURES[name]}]({name}.png)\n" for name in figures]
@@ -75,6 +77,19 @@ def _headroom(report: Report) -> list[str]:
             if row.headroom_strict > 0.0
         ],
     )
+
+
+def _serving(report: Report) -> list[str]:
+    """Serving metrics, of all suites together."""
+    means = serving_means(report.sweep.rows, report.order)
+    if not means:
+        return []
+    table = [
+        [name, *(number(row[name], SERVING[column].form) for column, row in means.items())]
+        for name in report.order
+    ]
+    heads = ["policy", *(SERVING[column].head for column in means)]
+    return [*markdown_table(heads, table), "", serving_legend(means)]
 
 
 def _counters(sweep: Sweep) -> list[str]:

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 MECHANISM = ("model_loads", "load_seconds", "prefix_hit_rate", "bytes_moved", "device_utilisation")
 """Means of a run in the section that explains differences."""
 
+SERVING = {
+    "ttft_p95": "time to first token P95, s",
+    "tpot_p95": "time per output token P95, s",
+    "turn_latency_p95": "latency of a turn P95, s",
+    "slo_attainment": "share of requests within objectives",
+    "goodput_per_s": "goodput, requests per second",
+    "batch_occupancy": "queries in service on a busy device",
+}
+"""Means of a run in the section on serving, with their titles."""
+
 
 def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Workspace:
     """The view of a sweep: its runs, grouped by policy and execution, with what came out and why.
@@ -73,6 +83,7 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
         sections=[
             section("Results", *results, is_open=True),
             section("Mechanism", *(bars(metric, metric) for metric in MECHANISM)),
+            section("Serving", *(bars(metric, title) for metric, title in SERVING.items())),
             section("Schedules", panels.MediaBrowser(media_keys=["gantt"], title="Gantt")),
         ],
         runset_settings=spaces.RunsetSettings(

@@ -7,12 +7,18 @@ import pytest
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
 from fate_gym.lab.report.figures.gantt import PHASES, gantt_figure
+from fate_gym.lab.report.figures.occupancy import (
+    by_device,
+    occupancy_figure,
+    schedule_occupancy,
+)
 from fate_gym.lab.report.figures.shares import ecdf_figure
 from fate_gym.lab.report.figures.style import policy_colours
 
 
 def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
     row = {"load_s": 0.0, "transfer_s": 0.0, "prefill_s": 0.0, "noise": 1.0} | parts
+    inputs = max(row["load_s"], row["transfer_s"])
     return ShardRow(
         schedule="a",
         problem="p",
@@ -21,7 +27,9 @@ def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
         model="m",
         device=device,
         queries=1,
+        waves=1,
         start=start,
+        first=row.get("first", start + (inputs + row["prefill_s"]) * row["noise"]),
         end=end,
         decode_s=0.0,
         load_s=row["load_s"],
@@ -47,6 +55,38 @@ def test_a_shard_is_drawn_phase_by_phase() -> None:
         "decode": [(7.0, 11.0)],
     }
     assert [label.get_text() for label in axes.get_yticklabels()] == ["d0", "d1"]
+
+
+def test_shards_that_overlap_share_a_row() -> None:
+    shards = [_shard("d0", 0.0, 4.0), _shard("d0", 2.0, 6.0), _shard("d0", 4.0, 8.0)]
+    figure = gantt_figure({"a": Schedule("p", ["d0", "d1"], shards)})
+    (axes,) = figure.axes
+    decode = dict(zip(PHASES, axes.collections, strict=True))["decode"]
+    boxes = [
+        (box.xmin, box.xmax, box.ymin, box.ymax)
+        for box in (path.get_extents() for path in decode.get_paths())
+    ]
+    top, middle, low = -0.38, 0.0, 0.38
+    assert sorted(boxes) == [
+        pytest.approx((0.0, 4.0, top, middle)),
+        pytest.approx((2.0, 6.0, middle, low)),
+        pytest.approx((4.0, 8.0, top, middle)),
+    ]
+
+
+def test_occupancy_is_drawn_by_device_and_over_time() -> None:
+    shards = [_shard("d0", 0.0, 4.0), _shard("d0", 2.0, 8.0), _shard("", 0.0, 8.0)]
+    shards[1]["queries"], shards[1]["waves"] = 9, 2
+    schedule = Schedule("p", ["d0", "d1"], shards)
+    edges = np.array([0.0, 2.0, 4.0, 8.0])
+    cells = [line.means(edges).tolist() for line in by_device(schedule)]
+    assert cells == [[1.0, 6.0, 5.0], [0.0, 0.0, 0.0]]
+    assert schedule_occupancy(schedule).integral() == 4 + 5 * 6
+    figure = occupancy_figure({"a": schedule, "b": Schedule("p", ["d0", "d1"], shards[:1])})
+    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == [
+        "a: 8 s; 4.2 queries in service on a busy device, devices busy 50% of the time",
+        "b: 4 s; 1.0 queries in service on a busy device, devices busy 50% of the time",
+    ]
 
 
 def test_colours_are_distinct_for_the_best_and_grey_beyond() -> None:

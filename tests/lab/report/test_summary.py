@@ -10,6 +10,7 @@ from fate_gym.errors import InputError
 from fate_gym.lab.report.baselines import Baselines, choose_baselines, mean_order
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
 from fate_gym.lab.report.p95 import p95_ratio
+from fate_gym.lab.report.serving import serving_means, serving_panels
 from fate_gym.lab.report.summary import PolicySummary, summarise
 from fate_gym.lab.report.versus import effects_of
 
@@ -161,3 +162,18 @@ def test_mechanisms_without_values_are_left_out() -> None:
     assert "prefix hit rate" not in means
     assert means["moved, GB"] == {"b": 3.0, "a": 3.0}
     assert np.isnan(means["context hit rate"]["a"])
+
+
+def test_serving_metrics_are_means_over_runs() -> None:
+    """However many workflows a run has; those of old results, or without values, are left out."""
+    long, short = _rows({"a": [1.0] * 3, "b": [1.0] * 3}, 3), _rows({"a": [1.0], "b": [1.0]}, 1)
+    rows = pd.concat(
+        [
+            long.assign(tpot_p95=np.where(long["policy"] == "a", 0.03, 0.05)),
+            short.assign(tpot_p95=np.where(short["policy"] == "a", 0.01, np.nan), seed=1),
+        ]
+    ).assign(slo_attainment=np.nan)
+    means = serving_means(rows, ["a", "b"])
+    assert list(means) == ["tpot_p95"]
+    assert means["tpot_p95"] == pytest.approx({"a": 20.0, "b": 50.0})
+    assert list(serving_panels(rows, ["a", "b"])) == ["time per output token P95, ms"]

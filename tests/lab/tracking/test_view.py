@@ -21,11 +21,14 @@ def test_the_view_shows_the_runs_of_the_sweep_by_policy(sweep: Run) -> None:
     assert (condition["key"]["name"], condition["value"]) == ("group", "grid")
     assert [group["name"] for group in runs["grouping"]] == ["policy.value.name", "execution.value"]
     sections = view["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == ["Results", "Mechanism", "Schedules"]
+    assert [section["name"] for section in sections] == [
+        "Results", "Mechanism", "Serving", "Schedules",
+    ]  # fmt: skip
     # What the panels show is what runs log.
     (result,) = sweep.root.glob("smoke/heft/s0-*/result.json")
     logged = {*json.loads(result.read_text())["means"], "decision_ms_p99"}
-    for section in sections[:2]:
+    logged |= {"slo_attainment", "goodput_per_s"}  # where workflows have objectives
+    for section in sections[:3]:
         for panel in section["panels"]:
             assert set(panel["config"].get("metrics") or []) <= logged
 

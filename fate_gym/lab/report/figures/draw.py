@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,10 +14,12 @@ from fate_gym.lab.jobs.schedules import Schedule, first_schedules
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.curves import axis_figure, intensity_figure
 from fate_gym.lab.report.figures.gantt import gantt_figure
-from fate_gym.lab.report.figures.rows import decision_time_figure, forest_figure, mechanism_figure
+from fate_gym.lab.report.figures.occupancy import occupancy_figure
+from fate_gym.lab.report.figures.rows import bars_figure, decision_time_figure, forest_figure
 from fate_gym.lab.report.figures.shares import ecdf_figure, profile_figure
 from fate_gym.lab.report.figures.style import policy_colours
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
+from fate_gym.lab.report.serving import serving_panels
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.results import WORKFLOW
 
@@ -28,10 +30,15 @@ FIGURES = {
     "axis": "Mean latency / RoundRobin over an axis",
     "intensity": "Gain over the strongest baseline against state intensity",
     "mechanism": "Mechanism, means over workflows",
+    "serving": "Serving metrics, means over runs",
+    "occupancy": "Queries in service over time",
     "decision_time": "Wall-clock time of a decision",
     "gantt": "One problem, three schedules",
 }
 """Names and titles of the figures, in the order of the report; each is a PNG and an SVG file."""
+
+MOST_PANELS = 5
+"""Policies whose occupancy is drawn together; of a larger field, the best ones."""
 
 
 def draw_figures(report: Report) -> dict[str, Figure]:
@@ -55,7 +62,9 @@ def draw_figures(report: Report) -> dict[str, Figure]:
         "profile": lambda: profile_figure(profile, colours),
         "axis": lambda: _axis(report),
         "intensity": lambda: _intensity(report, table),
-        "mechanism": lambda: mechanism_figure(mechanism_means(sweep.rows, order), colours),
+        "mechanism": lambda: bars_figure(mechanism_means(sweep.rows, order), colours),
+        "serving": lambda: _serving(report, colours),
+        "occupancy": lambda: _occupancy(report),
         "decision_time": lambda: decision_time_figure(
             decision_quantiles(sweep.decisions, order), colours
         ),
@@ -101,23 +110,41 @@ def _intensity(report: Report, table: pd.DataFrame) -> Figure | None:
     )
 
 
+def _serving(report: Report, colours: Mapping[str, str]) -> Figure | None:
+    panels = serving_panels(report.sweep.rows, report.order)
+    return bars_figure(panels, colours) if panels else None
+
+
+def _occupancy(report: Report) -> Figure | None:
+    """Of every policy, if they are few."""
+    few = len(report.order) <= MOST_PANELS
+    schedules = pick_schedules(report, report.order if few else best_policies(report))
+    if not schedules:
+        return None
+    ordered = {name: schedules[name] for name in report.order if name in schedules} | schedules
+    return occupancy_figure(ordered, title=next(iter(schedules.values())).problem)
+
+
 def _gantt(report: Report) -> Figure | None:
-    schedules = pick_schedules(report)
+    schedules = pick_schedules(report, best_policies(report))
     if not schedules:
         return None
     return gantt_figure(schedules, title=next(iter(schedules.values())).problem)
 
 
-def pick_schedules(report: Report) -> dict[str, Schedule]:
-    """Schedules of one problem for the Gantt chart.
+def best_policies(report: Report) -> list[str]:
+    """The strongest baseline and the best FATE policy that the sweep has."""
+    return [name for name in (report.strongest, report.best_fate) if name is not None]
 
-    Round robin, the strongest baseline and the best FATE policy that the sweep has, on the first
-    suite and seed that all of them have finished; empty if there is none.
+
+def pick_schedules(report: Report, policies: Sequence[str]) -> dict[str, Schedule]:
+    """Schedules of one problem: those of round robin and of some policies.
+
+    On the first suite and seed that all of them have finished; empty if there is none. Without
+    policies, another one that has finished is taken.
     """
     sweep = report.sweep
-    wanted = [
-        name for name in (report.strongest, report.best_fate) if name and name != "round_robin"
-    ]
+    wanted = [name for name in policies if name != "round_robin"]
     cells: dict[tuple[str, int], dict[str, Job]] = defaultdict(dict)
     for job, result in sweep.finished:
         cell = cells[result.suite_hash, result.seed]

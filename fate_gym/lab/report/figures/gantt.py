@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
 from fate_gym.lab.report.figures.style import TEXT, canvas
+from fate_gym.sim.occupancy import lanes
 from fate_gym.sim.phases import phases
 
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
@@ -24,8 +25,9 @@ PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decod
 def gantt_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figure:
     """What every device does over time; one panel a schedule, on a shared time axis.
 
-    A shard is a bar: load above transfer (they overlap), then prefill, then decode. Letters
-    name the model, once for every run of shards of one model. Tools, on the host, are not drawn.
+    A shard is a bar: load above transfer (they overlap), then prefill, then decode. Shards that
+    run at the same time share the height of their device's row. Letters name the model, once for
+    every run of shards of one model. Tools, on the host, are not drawn.
 
     Args:
         schedules: by policy, from top to bottom; of one problem.
@@ -81,12 +83,16 @@ def _draw_schedule(
             (row for row in schedule.shards if row["device"] == device),
             key=lambda row: row["start"],
         )
-        for row in shards:
+        ends = ([row["start"] for row in shards], [row["end"] for row in shards])
+        lane = lanes(np.zeros(len(shards)), *ends)
+        height = 0.76 / (lane.max(initial=0) + 1)
+        for row, number in zip(shards, lane.tolist(), strict=True):
             start, loaded, moved, begin, prefilled, end = map(float, phases(row, False))
-            spans["load"].append((start, loaded - start, y - 0.38, 0.38))
-            spans["transfer"].append((start, moved - start, y, 0.38))
-            spans["prefill"].append((begin, prefilled - begin, y - 0.38, 0.76))
-            spans["decode"].append((prefilled, end - prefilled, y - 0.38, 0.76))
+            top, half = y - 0.38 + number * height, 0.5 * height
+            spans["load"].append((start, loaded - start, top, half))
+            spans["transfer"].append((start, moved - start, top + half, half))
+            spans["prefill"].append((begin, prefilled - begin, top, height))
+            spans["decode"].append((prefilled, end - prefilled, top, height))
         _write_letters(axes, shards, y, letters, 0.012 * horizon)
     for phase, colour in PHASES.items():
         _draw_spans(axes, spans[phase], colour)
@@ -103,7 +109,9 @@ def _draw_spans(
         for x, width, y, height in spans
         if width > 0
     ]
-    axes.add_collection(PolyCollection(corners, facecolors=colour, edgecolors="white", lw=0.3))
+    # Thin bars would vanish behind their edges.
+    edge = 0.3 if all(height > 0.15 for _, _, _, height in spans) else 0.0
+    axes.add_collection(PolyCollection(corners, facecolors=colour, edgecolors="white", lw=edge))
 
 
 def _write_letters(

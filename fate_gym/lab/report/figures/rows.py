@@ -1,4 +1,4 @@
-"""Figures with a row a policy: mean latency ratios, mechanisms, decision times."""
+"""Figures with a row a policy: mean latency ratios, mechanisms and serving, decision times."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 
 from fate_gym.lab.report.figures import style
 from fate_gym.lab.report.summary import PolicySummary
+
+_MOST_PANELS = 6
+"""Beside one another."""
 
 
 def forest_figure(
@@ -42,20 +45,23 @@ def forest_figure(
     return figure
 
 
-def mechanism_figure(
-    panels: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]
-) -> Figure:
-    """Why policies differ: one panel a mechanism, one bar a policy, in the order of the first.
+def bars_figure(panels: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
+    """Several numbers of each policy: one panel a number, one bar a policy, in the same order.
 
     Args:
         panels: by title, a value a policy; best policy first.
         colours: from `policy_colours`.
     """
     order = list(next(iter(panels.values())))
+    rows = -(-len(panels) // _MOST_PANELS)
+    columns = -(-len(panels) // rows)
     figure, all_axes = style.canvas(
-        1.6 + 2.1 * len(panels), 0.9 + 0.26 * len(order), columns=len(panels), sharey=True
-    )
-    for axes, (title, row) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+        1.6 + 2.1 * columns, rows * (0.9 + 0.26 * len(order)), rows=rows, columns=columns,
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, row) in zip(all_axes.flat, panels.items(), strict=False):
         values = np.array([row[name] for name in order])
         axes.barh(range(len(order)), values, color=[colours[name] for name in order], height=0.66)
         top = np.nanmax([*values, 1e-12])

@@ -9,6 +9,7 @@ import pandas as pd
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
 from fate_gym.lab.report.page.gantts import gantts
+from fate_gym.lab.report.serving import serving_panels
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
 
 
@@ -29,6 +30,7 @@ def page_data(report: Report) -> dict[str, Any]:
             for suite, rows in summaries.items()
         },
         "mechanism": {suite: _mechanism(part, order) for suite, part in parts.items()},
+        "serving": {suite: _serving(part, order) for suite, part in parts.items()},
         "decision_time": {
             suite: decision_quantiles(part.decisions, order) for suite, part in parts.items()
         },
@@ -82,6 +84,12 @@ def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> 
             "latency_ratio": keyed["latency_ratio"].tolist(),
         },
     }
+
+
+def _serving(part: Sweep, order: list[str]) -> list[dict[str, Any]]:
+    present = set(part.rows["policy"])
+    panels = serving_panels(part.rows, [name for name in order if name in present])
+    return [{"title": title, "values": values} for title, values in panels.items()]
 
 
 def _mechanism(part: Sweep, order: list[str]) -> list[dict[str, Any]]:

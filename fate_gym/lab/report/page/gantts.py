@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fate_gym.lab.jobs.schedules import Schedule, read_schedules
 from fate_gym.lab.report.compute import Report
+from fate_gym.lab.report.figures.occupancy import BINS, schedule_occupancy
+from fate_gym.sim.occupancy import lanes
 from fate_gym.sim.phases import phases
 
 _SHARDS = 30_000
@@ -42,16 +45,29 @@ def gantts(report: Report) -> list[dict[str, Any]]:
 
 
 def _schedule(schedule: Schedule, entry: dict[str, Any]) -> dict[str, Any]:
-    """A schedule in columns; models and stages are numbers in the entry of its problem."""
+    """A schedule in columns; models and stages are numbers in the entry of its problem.
+
+    Shards that run at the same time on a device are in different lanes of it. ``served`` are
+    queries in service, means over equal parts of the schedule.
+    """
     device = {name: number for number, name in enumerate(schedule.devices)}
     # The host, on which tools run, is not drawn.
     rows = [row for row in schedule.shards if row["device"] in device]
-    names = ["start", "load_s", "transfer_s", "prefill_s", "noise", "end"]
-    spans = phases(pd.DataFrame(rows, columns=names), False)
+    names = ["device", "start", "load_s", "transfer_s", "first", "noise", "end"]
+    table = pd.DataFrame(rows, columns=names)
+    spans = phases(table, False)
+    number = [device[row["device"]] for row in rows]
+    lane = lanes(number, table["start"], table["end"])
+    most = np.ones(len(device), np.int64)
+    np.maximum.at(most, np.array(number, np.int64), lane + 1)
+    edges = np.linspace(0.0, schedule.end, BINS + 1)
     models, stages = entry["models"], entry["stages"]
     return {
         "makespan": schedule.end,
-        "device": [device[row["device"]] for row in rows],
+        "device": number,
+        "lane": lane.tolist(),
+        "lanes": most.tolist(),
+        "served": schedule_occupancy(schedule).means(edges).tolist(),
         "model": [models.setdefault(row["model"], len(models)) for row in rows],
         "stage": [stages.setdefault(row["stage"], len(stages)) for row in rows],
         "start": [row["start"] for row in rows],

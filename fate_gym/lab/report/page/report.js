@@ -186,6 +186,24 @@
   };
   const of = (p, chosen) => chosen.map((k) => byKey[k].get(p)).filter(isNum);
 
+  function bars(w, what, all) {
+    const panels = all[S.suite] || all[""], some = shown();
+    if (!panels.length || !some.length) return null;
+    const columns = w > 900 ? 3 : w > 520 ? 2 : 1, gap = 26, width = (w - gap * (columns - 1)) / columns, L = Math.min(130, width * 0.42), rowH = 19, panelH = 34 + some.length * rowH;
+    let s = "";
+    panels.forEach((panel, i) => {
+      const X = (i % columns) * (width + gap), Y = Math.floor(i / columns) * (panelH + 14), values = some.map((p) => panel.values[names[p]]), top = Math.max(...values.filter(isNum), 1e-12);
+      s += `<text x="${X}" y="${Y + 16}" font-weight="600">${esc(panel.title)}</text>`;
+      some.forEach((p, j) => {
+        const v = values[j], y = Y + 28 + j * rowH, bar = isNum(v) ? (v / top) * (width - L - 48) : 0;
+        s += `<g data-p="${p}" ${tip(`${names[p]}\n${panel.title}: ${sig(v)}`)}><text class="soft" x="${X + L - 8}" y="${y + 11}" text-anchor="end">${esc(cut(names[p], Math.floor(L / 6.6)))}</text><rect x="${X + L}" y="${y + 1}" width="${bar.toFixed(1)}" height="13" rx="2" fill="${colour(p)}"/><text class="soft" x="${X + L + bar + 5}" y="${y + 12}">${sig(v)}</text></g>`;
+      });
+    });
+    return svg(w, Math.ceil(panels.length / columns) * (panelH + 14), `${what}: ${panels.map((m) => `${m.title}: ${some.slice(0, 4).map((p) => `${names[p]} ${sig(m.values[names[p]])}`).join(", ")}`).join("; ")}`, s);
+  }
+  const gantts = () => D.gantts.filter((g) => !S.suite || g.suite === S.suite || S.suite.startsWith(g.suite));
+  const gantt = () => gantts()[Math.min(Number(S.gantt || 0), gantts().length - 1)];
+
   const figures = [
     ["forest", "Mean latency / RoundRobin", "Mean over workflows with its 95 % interval; left is better.", false, (w, box) => {
       const rows = box.rows.filter((r) => S.shown.has(r.policy)), L = label(w), R = 56, T = 14, B = 40, h = T + B + rows.length * 26;
@@ -278,20 +296,18 @@
       });
       return svg(w, h, `Differences to ${D.effects.reference}: ${rows.map((r) => `${r.policy} ${signed(r.difference)} %`).join(", ")}`, s);
     }],
-    ["mechanism", "Mechanism", "Means over workflows: why policies differ. Bars in the order of the table.", true, (w) => {
-      const panels = D.mechanism[S.suite] || D.mechanism[""], some = shown();
-      if (!panels.length || !some.length) return null;
-      const columns = w > 900 ? 3 : w > 520 ? 2 : 1, gap = 26, width = (w - gap * (columns - 1)) / columns, L = Math.min(130, width * 0.42), rowH = 19, panelH = 34 + some.length * rowH;
-      let s = "";
-      panels.forEach((panel, i) => {
-        const X = (i % columns) * (width + gap), Y = Math.floor(i / columns) * (panelH + 14), values = some.map((p) => panel.values[names[p]]), top = Math.max(...values.filter(isNum), 1e-12);
-        s += `<text x="${X}" y="${Y + 16}" font-weight="600">${esc(panel.title)}</text>`;
-        some.forEach((p, j) => {
-          const v = values[j], y = Y + 28 + j * rowH, bar = isNum(v) ? (v / top) * (width - L - 48) : 0;
-          s += `<g data-p="${p}" ${tip(`${names[p]}\n${panel.title}: ${sig(v)}`)}><text class="soft" x="${X + L - 8}" y="${y + 11}" text-anchor="end">${esc(cut(names[p], Math.floor(L / 6.6)))}</text><rect x="${X + L}" y="${y + 1}" width="${bar.toFixed(1)}" height="13" rx="2" fill="${colour(p)}"/><text class="soft" x="${X + L + bar + 5}" y="${y + 12}">${sig(v)}</text></g>`;
-        });
-      });
-      return svg(w, Math.ceil(panels.length / columns) * (panelH + 14), `Mechanism: ${panels.map((m) => `${m.title}: ${some.slice(0, 4).map((p) => `${names[p]} ${sig(m.values[names[p]])}`).join(", ")}`).join("; ")}`, s);
+    ["mechanism", "Mechanism", "Means over workflows: why policies differ. Bars in the order of the table.", true, (w) => bars(w, "Mechanism", D.mechanism)],
+    ["serving", "Serving", "Means over runs. First token, turn: from when a stage is ready. Objectives and goodput where workflows have objectives.", true, (w) => bars(w, "Serving", D.serving)],
+    ["occupancy", "Queries in service over time", "On all devices together, means over short parts of a schedule; the problem is the one whose schedules stand below.", true, (w) => {
+      const g = gantt(), some = g ? shown().map((p) => [p, g.schedules.find((s) => s.policy === names[p])]).filter((q) => q[1]) : [];
+      if (!some.length) return null;
+      const h = 320, L = 50, R = 14, T = 26, B = 40, x = scale(0, Math.max(...some.map(([, s]) => s.makespan)), L, w - R), y = scale(0, Math.max(...some.flatMap(([, s]) => s.served), 1) * 1.04, h - B, T);
+      let s = frame(w, h, L, R, T, B, x, y, "seconds", "queries in service");
+      for (const [p, one] of [...some].reverse()) {
+        const step = one.makespan / one.served.length, d = one.served.map((v, i) => `${i ? "V" : `M${x(0).toFixed(1)},`}${y(v).toFixed(1)}H${x((i + 1) * step).toFixed(1)}`).join("");
+        s += `<path d="${d}" fill="none" stroke="${colour(p)}" stroke-width="1.6" data-p="${p}" ${tip(`${names[p]}\nmean ${sig(mean(one.served))} in service, ends at ${sig(one.makespan)} s`)}/>`;
+      }
+      return svg(w, h, `Queries in service over time on ${g.problem}; means: ${some.map(([p, one]) => `${names[p]} ${sig(mean(one.served))}`).join(", ")}`, s);
     }],
     ["decision_time", "Wall-clock time of a decision", "P1 to P99 (thin), quartiles (thick), median (dot); P50 / P99 in ms at the right.", true, (w) => {
       const all = D.decision_time[S.suite] || D.decision_time[""], some = shown().filter((p) => all[names[p]]);
@@ -306,7 +322,7 @@
       return svg(w, h, `Decision time in milliseconds, P50 and P99: ${some.map((p, i) => `${names[p]} ${sig(q[i][2])} and ${sig(q[i][4])}`).join(", ")}`, s);
     }],
     ["gantt", "Schedules side by side", "", true, (w, box) => {
-      const all = D.gantts.filter((g) => !S.suite || g.suite === S.suite || S.suite.startsWith(g.suite)), g = all[Math.min(Number(S.gantt || 0), all.length - 1)];
+      const all = gantts(), g = gantt();
       if (!g) return null;
       const wanted = S.lanes || [...new Set([D.best, D.strongest, "round_robin"])];
       const lanes = wanted.map((n) => g.schedules.find((s) => s.policy === n)).filter(Boolean);
@@ -321,9 +337,9 @@
         const Y = n * laneH;
         s += `<text x="${L}" y="${Y + 15}" font-weight="600">${esc(c.policy)}: ${sig(c.makespan)} s</text>`;
         g.devices.forEach((d, i) => { s += `<text class="soft" x="${L - 6}" y="${Y + 24 + i * row + row * 0.75}" text-anchor="end">${esc(cut(d, w > 600 ? 14 : 9))}</text><line class="gridline" x1="${L}" x2="${w - R}" y1="${Y + 24 + (i + 1) * row}" y2="${Y + 24 + (i + 1) * row}"/>`; });
-        const rect = (a, b, y, hh, kind) => (b > a ? `<rect x="${x(a).toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0.6, x(b) - x(a)).toFixed(1)}" height="${hh}" fill="var(--${kind})"/>` : "");
+        const rect = (a, b, y, hh, kind) => (b > a ? `<rect x="${x(a).toFixed(1)}" y="${y.toFixed(2)}" width="${Math.max(0.6, x(b) - x(a)).toFixed(1)}" height="${Number(hh.toFixed(2))}" fill="var(--${kind})"/>` : "");
         c.start.forEach((t, i) => {
-          const y = Y + 25 + c.device[i] * row, hh = row - 3, begin = t + Math.max(c.load[i], c.move[i]), mid = begin + c.fill[i];
+          const hh = (row - 3) / c.lanes[c.device[i]], y = Y + 25 + c.device[i] * row + c.lane[i] * hh, begin = t + Math.max(c.load[i], c.move[i]), mid = begin + c.fill[i];
           s += `<g ${tip(`${g.stages[c.stage[i]]}\n${g.models[c.model[i]]} on ${g.devices[c.device[i]]}\n${sig(t)} to ${sig(c.end[i])} s; load ${sig(c.load[i])}, transfer ${sig(c.move[i])}, prefill ${sig(c.fill[i])} s`)}>` +
             rect(t, t + c.load[i], y, hh / 2, "load") + rect(t, t + c.move[i], y + hh / 2, hh / 2, "move") + rect(begin, mid, y, hh, "fill") + rect(mid, c.end[i], y, hh, "decode") + "</g>";
         });
@@ -362,7 +378,7 @@
     }
     if (!only) { cards(box.rows); table(box.rows); workflows(box.keys); }
   }
-  const legend = (id) => (["ecdf", "profile"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
+  const legend = (id) => (["ecdf", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
   // ---------- workflows ----------
   function workflows(chosen) {
@@ -426,6 +442,7 @@
     if (which === "problem") S.gantt = Number(e.target.value);
     else S.lanes = [0, 1, 2].map((i) => frames.gantt.querySelector(`[data-g="${i}"]`).value);
     draw("gantt");
+    draw("occupancy");
   });
   // ---------- tooltips and highlighting ----------
   const tipNode = $("tip"), hide = () => { tipNode.hidden = true; };

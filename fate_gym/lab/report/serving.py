@@ -1,0 +1,76 @@
+"""What serving metrics a report shows, and their means over the runs of each policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Shown(NamedTuple):
+    """A column of ``workflows.parquet`` as it is shown.
+
+    Attributes:
+        head: of a column in a table.
+        title: of a panel, with unit.
+        factor: to the unit.
+        form: of the number in a table.
+    """
+
+    head: str
+    title: str
+    factor: float = 1.0
+    form: str = ".3g"
+
+
+SERVING = {
+    "ttft_p50": Shown("TTFT P50, s", "time to first token P50, s"),
+    "ttft_p95": Shown("TTFT P95, s", "time to first token P95, s"),
+    "tpot_p50": Shown("TPOT P50, ms", "time per output token P50, ms", 1e3),
+    "tpot_p95": Shown("TPOT P95, ms", "time per output token P95, ms", 1e3),
+    "turn_latency_p95": Shown("turn P95, s", "latency of a turn P95, s"),
+    "slo_attainment": Shown("objectives met, %", "requests within objectives, %", 100.0, ".1f"),
+    "goodput_per_s": Shown("goodput, 1/s", "goodput, requests per second"),
+    "batch_occupancy": Shown("in service", "queries on a busy device"),
+    "device_utilisation": Shown("busy, %", "devices busy, % of the time", 100.0, ".1f"),
+}
+"""In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.serving`."""
+
+_RUN = ["policy", "suite", "problem", "seed"]
+
+
+def serving_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Means over problems and seeds of the columns in `SERVING`, by column and policy.
+
+    In the units in which they are shown. Columns without values are left out.
+    """
+    runs = rows.drop_duplicates(_RUN).groupby("policy")
+    table = {}
+    for column, shown in SERVING.items():
+        if column not in rows or not rows[column].notna().any():
+            continue
+        means = runs[column].mean() * shown.factor
+        table[column] = {policy: float(means[policy]) for policy in order}
+    return table
+
+
+def serving_legend(columns: Collection[str]) -> str:
+    """What the columns mean."""
+    text = (
+        "Means over runs. TTFT: time from when a stage is ready to its first token. TPOT: time per "
+        "further output token. Turn: time from when a model stage is ready to its end. In service: "
+        "queries in service on a device that runs something. Busy: share of the time in which "
+        "a device runs something."
+    )
+    if "slo_attainment" in columns:
+        text += (
+            " Objectives met: share of the requests whose TTFT and TPOT are within what their "
+            "workflow asks for; goodput: such requests per second."
+        )
+    return text
+
+
+def serving_panels(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The same by title, for figures."""
+    return {SERVING[name].title: values for name, values in serving_means(rows, order).items()}
