@@ -110,10 +110,6 @@ def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
     devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
     problems: dict[str, dict[str, Schedule]] = {}
     for row in pq.read_table(directory / SHARDS).to_pylist():
-        if "first" not in row:  # from before devices could batch
-            inputs = max(row["load_s"], row["transfer_s"])
-            row["first"] = row["start"] + (inputs + row["prefill_s"]) * row["noise"]
-            row["waves"] = 1
         schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)

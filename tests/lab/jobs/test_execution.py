@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fate_gym.errors import InputError
 from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
 from fate_gym.lab.jobs.result import JobResult, read_result
 from fate_gym.lab.jobs.run import run_job
-from fate_gym.lab.jobs.schedules import read_schedules
 from fate_gym.lab.report.compute import compute_report
 from fate_gym.lab.report.markdown import markdown
 from fate_gym.lab.report.page.data import page_data
@@ -110,20 +108,6 @@ def test_a_result_from_before_is_of_exclusive_devices(
     del data["execution"]
     (tmp_path / "result.json").write_text(json.dumps(data))
     assert read_result(tmp_path) == result
-
-
-def test_schedules_from_before_say_when_first_tokens_were_there(
-    both: dict[str, tuple[Path, JobResult]], tmp_path: Path
-) -> None:
-    directory, _ = both["exclusive"]
-    shutil.copytree(directory, tmp_path / "old")
-    file = tmp_path / "old" / "shards.parquet"
-    pd.read_parquet(file).drop(columns=["first", "waves"]).to_parquet(file)
-    for problem, schedules in read_schedules(directory).items():
-        for policy, schedule in schedules.items():
-            old = read_schedules(tmp_path / "old")[problem][policy].shards
-            for now, before in zip(schedule.shards, old, strict=True):
-                assert before["first"] == pytest.approx(now["first"])
 
 
 def test_problem_files_are_played_on_both(tmp_path: Path) -> None:
