@@ -50,6 +50,9 @@ def floor_seconds(p: ProblemArrays, floor: FloatMatrix) -> None:
                 wave = min(stage.queries, p.batch[s, d])
                 if p.max_shards > 1:
                     floor[s, d] = stage.queries / wave * decode_seconds(p, s, d, wave)
+                if p.batching:
+                    # There the prompt yields the first token.
+                    floor[s, d] *= max(0, stage.output_tokens - 1) / max(1, stage.output_tokens)
                 floor[s, d] += prefill_seconds(
                     p, s, d, stage.queries, float(stage.prefix_tokens), cacheable
                 )

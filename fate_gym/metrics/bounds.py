@@ -32,6 +32,9 @@ arrival, earliest times and ``R`` are computed in turn; each round keeps them lo
 ``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
 ``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
 
+On batching devices stages share iterations, whose cost per token falls with their number: there the
+rate floor is one of a stage's own time, not of the device's, and only the critical path is a bound.
+
 Transfers, waiting, evictions and failures are left out: they only add time. Stages that vanish
 are left out with their edges. With noise on durations or lengths the bounds would hold for the
 estimates, not for what happens; `problem_bounds` then returns NaN.
@@ -62,7 +65,8 @@ class LowerBounds:
     """Lower bounds, seconds. NaN: durations are noisy and no bound holds.
 
     Attributes:
-        work: no schedule fits the work on the devices in less, counted from the first arrival.
+        work: no schedule fits the work on the devices in less, counted from the first arrival; NaN
+            on batching devices.
         critical_path: no schedule gets through the longest path in less, counted likewise.
         makespan: the larger of the two.
         latency: (W,) from the arrival of each workflow to its end.
@@ -89,6 +93,7 @@ class BoundInputs:
         edge_child: (E,) stage that it enters.
         most_shards: (S,) devices that may share each stage.
         gather_seconds: added to a stage for every shard beyond the first.
+        batching: devices run many shards at once.
     """
 
     floor_seconds: Floats
@@ -101,6 +106,7 @@ class BoundInputs:
     edge_child: Ints
     most_shards: Ints
     gather_seconds: float = 0.0
+    batching: bool = False
 
     @property
     def release(self) -> Floats:
@@ -154,14 +160,29 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
             edge_child=compiled.edge_child[edges],
             most_shards=np.minimum(compiled.arrays.stages["queries"], problem.options.max_shards),
             gather_seconds=compiled.arrays.gather_s,
+            batching=bool(compiled.arrays.batching),
         )
     )
 
 
 def lower_bounds(inputs: BoundInputs) -> LowerBounds:
     """Lower bounds on the makespan and the latencies, seconds."""
-    floor, model_of, workflow_of = inputs.floor_seconds, inputs.model_of, inputs.workflow_of
-    release, workflows = inputs.release, len(inputs.arrival)
+    release, workflow_of = inputs.release, inputs.workflow_of
+    end = earliest_ends(inputs)
+    latency = np.zeros(len(inputs.arrival))
+    np.maximum.at(latency, workflow_of, end - release)
+    critical_path = float(end.max()) - float(inputs.arrival.min())
+    if inputs.batching:
+        return LowerBounds(float("nan"), critical_path, critical_path, latency)
+    charges, own = _charges(inputs)
+    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=latency.size))
+    work = float(charges.sum())
+    return LowerBounds(work, critical_path, max(work, critical_path), latency)
+
+
+def _charges(inputs: BoundInputs) -> tuple[Floats, Floats]:
+    """(S,) what each stage costs at the best prices; and what it does if only its workflow runs."""
+    floor, model_of, release = inputs.floor_seconds, inputs.model_of, inputs.release
     on_device = inputs.usable.any(axis=1)
     in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
     share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
@@ -171,16 +192,8 @@ def lower_bounds(inputs: BoundInputs) -> LowerBounds:
     charges[on_device] = priced_work(costs[on_device], prices)
     bare[on_device] = priced_work(floor[on_device], prices)
 
-    first = float(inputs.arrival.min())
-    end = earliest_ends(inputs)
-    latency = np.zeros(workflows)
-    np.maximum.at(latency, workflow_of, end - release)
     # A later workflow may meet models that others have loaded: it is charged for its work alone.
-    own = np.where(release == first, charges, bare)
-    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=workflows))
-    work = float(charges.sum())
-    critical_path = float(end.max()) - first
-    return LowerBounds(work, critical_path, max(work, critical_path), latency)
+    return charges, np.where(release == inputs.arrival.min(), charges, bare)
 
 
 def work_bound(costs: Floats) -> float:

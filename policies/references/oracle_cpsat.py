@@ -71,6 +71,12 @@ class OracleCpSat:
         """Solve."""
         p = view.compiled.arrays
         stages = p.stages.size
+        if p.batching:
+            raise InputError(
+                "its model is of devices that run one stage at a time, and these batch",
+                item=f"policy {self.name!r}",
+                remedy="use best_known, or cluster.execution=exclusive",
+            )
         if stages > self._most_stages:
             raise InputError(
                 f"the problem has {stages} stages",

@@ -10,6 +10,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -360,8 +361,14 @@ MODEL = Model(
 )  # fmt: skip
 
 
-def problem(*stages: Stage, edges: tuple[Edge, ...] = (), **options: object) -> Problem:
-    cluster = Cluster(id="c", devices=tuple(Device(id=f"d{i}", gpu="Small") for i in range(3)))
+def problem(
+    *stages: Stage,
+    edges: tuple[Edge, ...] = (),
+    execution: Literal["exclusive", "batching"] = "exclusive",
+    **options: object,
+) -> Problem:
+    devices = tuple(Device(id=f"d{i}", gpu="Small") for i in range(3))
+    cluster = Cluster(id="c", devices=devices, execution=execution)
     workflow = Workflow(id="w", stages=stages, edges=edges)
     return Problem.build(
         cluster, [workflow], gpus=[GPU], models=[MODEL], options=Options.model_validate(options)
@@ -397,17 +404,23 @@ def makespans(of: Problem) -> list[float]:
     return found
 
 
-def test_the_simulator_never_beats_the_bound_and_comes_near_it() -> None:
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
+def test_the_simulator_never_beats_the_bound_and_comes_near_it(
+    execution: Literal["exclusive", "batching"],
+) -> None:
     of = problem(
         model_stage("a", queries=6, prefix_group="g", prefix_tokens=500),
         model_stage("b", queries=2, prefix_group="g", prefix_tokens=500),
         model_stage("c", queries=4, prompt_tokens=50),
         edges=(Edge(parent="a", child="c", bytes=1e6, inherited_tokens=150),),
+        execution=execution,
     )
     best = min(makespans(of))
     bound = problem_bounds(compile_problem(of))
     assert 0.6 * best <= bound.makespan <= best * SLACK
     assert bound.latency == pytest.approx([bound.makespan])
+    # Iterations that stages share cost less for each: no work bound is known.
+    assert np.isnan(bound.work) == (execution == "batching")
 
 
 def test_a_split_that_saves_a_wave_does_not_beat_the_bound() -> None:

@@ -295,8 +295,4 @@ def _floors(view: DecisionView) -> NDArray[np.float64]:
     compiled = view.compiled
     floor = compiled.floor_seconds.min(axis=1)
     floor = np.where(np.isfinite(floor), floor, 0.0)
-    if compiled.arrays.batching:
-        # The prompt yields the first token there.
-        output = compiled.arrays.stages["output_tokens"]
-        floor = floor * np.maximum(0, output - 1) / np.maximum(1, output)
     return floor / compiled.arrays.max_shards + compiled.tool_seconds

@@ -98,3 +98,10 @@ def test_large_problems_are_refused() -> None:
     problem = Problem.classical({f"t{i}": {"m": 1.0} for i in range(50)}, {})
     with pytest.raises(InputError, match="50 stages"):
         Simulator(problem).run(make_policy("oracle_cpsat"))
+
+
+def test_batching_devices_are_refused() -> None:
+    one = Problem.classical({"t": {"m": 1.0}}, {})
+    cluster = one.cluster.model_copy(update={"execution": "batching"})
+    with pytest.raises(InputError, match="these batch"):
+        Simulator(one.model_copy(update={"cluster": cluster})).run(make_policy("oracle_cpsat"))
