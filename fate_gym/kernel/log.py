@@ -29,7 +29,7 @@ def log_shard(st: StateArrays, log: LogArrays, s: int, k: int, d: int, cost: Cos
     row.prefill_s = cost.prefill
     row.decode_s = cost.decode
     row.length = 1.0
-    row.first = cost.end - cost.decode
+    row.first = cost.turn + (max(cost.load, cost.transfer) + cost.prefill)
     row.prefix_hit = 0.0
     row.prefix_new = 0.0
     row.context_hit = 0.0

@@ -57,18 +57,29 @@ def real(stages: int) -> list[Problem]:
 REAL = real(stages=40)
 
 
+def on(problem: Problem, execution: str) -> Problem:
+    """The problem on exclusive or batching devices."""
+    cluster = problem.cluster.model_copy(update={"execution": execution})
+    return problem.model_copy(update={"cluster": cluster})
+
+
+both = pytest.mark.parametrize("execution", ["exclusive", "batching"])
+
+
+@both
 @settings(max_examples=30)
-@given(problems())
-def test_never_behind_its_bases(problem: Problem) -> None:
-    simulator = Simulator(alone(problem))
+@given(problem=problems())
+def test_never_behind_its_bases(problem: Problem, execution: str) -> None:
+    simulator = Simulator(on(alone(problem), execution))
     guarded = simulator.run(make_policy("fate")).makespan
     for base in BASES + RENEWED:
         assert guarded <= simulator.run(make_policy(base)).makespan * (1 + 1e-9), base
 
 
+@both
 @pytest.mark.parametrize("problem", REAL, ids=lambda problem: problem.workflows[0].id)
-def test_never_behind_its_bases_on_real_graphs(problem: Problem) -> None:
-    simulator = Simulator(problem)
+def test_never_behind_its_bases_on_real_graphs(problem: Problem, execution: str) -> None:
+    simulator = Simulator(on(problem, execution))
     trace = simulator.run(make_policy("fate"))
     assert_valid(trace)
     for base in BASES + RENEWED:

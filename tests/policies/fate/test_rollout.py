@@ -28,7 +28,7 @@ from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.fate.rollout import policy as rollout_module
 from policies.fate.rollout.incumbent import Incumbent
-from tests.policies.fate.test_policy import BASES, REAL, RENEWED, alone
+from tests.policies.fate.test_policy import BASES, REAL, RENEWED, alone, both, on
 from tests.strategies import problems
 
 SMALL = {"first": 3_000, "steps": 600}
@@ -39,10 +39,11 @@ def run(problem: Problem, **params: Any) -> Trace:
     return Simulator(problem).run(make_policy("fate_rollout", **SMALL | params))
 
 
+@both
 @settings(max_examples=25)
-@given(problems(), st.sampled_from(["makespan", "latency", "slowdown"]))
-def test_never_behind_its_bases(problem: Problem, objective: str) -> None:
-    problem = alone(problem)
+@given(problem=problems(), objective=st.sampled_from(["makespan", "latency", "slowdown"]))
+def test_never_behind_its_bases(problem: Problem, objective: str, execution: str) -> None:
+    problem = on(alone(problem), execution)
     trace = run(problem, objective=objective)
     assert_valid(trace)
     for base in BASES + RENEWED:
