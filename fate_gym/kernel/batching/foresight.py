@@ -113,6 +113,30 @@ def foresee(
     """
     scene, clock = _gather(p, st, s, d, n, source, blind)
     last = scene.stage.size - 1 if s >= 0 else -1
+    _play(p, st, d, scene, clock, last, full)
+    drained, others = st.now, 0.0
+    for i in range(scene.stage.size):
+        drained = max(drained, scene.end[i])
+        others += scene.end[i] if i != last else 0.0
+    f = clock.found
+    end = scene.end[last] if last >= 0 else drained
+    return Foresight(f[0], f[1], f[2], f[3], int(f[4]), f[5], end, drained, others)
+
+
+@kernel
+def foresee_ends(p: ProblemArrays, st: StateArrays, d: int, ends: Floats) -> None:
+    """Raise ``ends`` (S,) to the expected ends of the shards on ``d``, which is up."""
+    scene, clock = _gather(p, st, -1, d, 0, -1, 0)
+    _play(p, st, d, scene, clock, -1, 1)
+    for i in range(scene.stage.size):
+        ends[scene.stage[i]] = max(ends[scene.stage[i]], scene.end[i])
+
+
+@kernel
+def _play(
+    p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, last: int, full: int
+) -> None:
+    """Until all has ended, or with ``full`` 0 the shard at position ``last``."""
     gate = st.now
     while True:
         if clock.time[0] >= gate - GRAZE:
@@ -138,13 +162,6 @@ def foresee(
         _end(p, scene, clock, last)
         if last >= 0 and not full and scene.state[last] == ENDED:
             break
-    drained, others = st.now, 0.0
-    for i in range(scene.stage.size):
-        drained = max(drained, scene.end[i])
-        others += scene.end[i] if i != last else 0.0
-    f = clock.found
-    end = scene.end[last] if last >= 0 else drained
-    return Foresight(f[0], f[1], f[2], f[3], int(f[4]), f[5], end, drained, others)
 
 
 @inlined

@@ -1,0 +1,75 @@
+"""How placements compare when the stages of the slots before have been placed first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.env.features import CANDIDATE
+from fate_gym.env.observe.costs import shard_end_of
+from fate_gym.env.schema import Run
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.commit import reserve
+from fate_gym.kernel.estimate import shard_end
+from fate_gym.kernel.fork import fork
+
+
+@kernel
+def plan_ahead(run: Run) -> None:
+    """How much later than its best end each placement is, behind the stages of larger rank.
+
+    Each of these is taken to go to the device on which it ends earliest then, as HEFT would have
+    it: what a free device is worth to a stage depends on who else wants it.
+    """
+    f, ep, c = run.facts, run.episode, run.placements
+    devices, table = ep.devices, c.rows
+    for d in range(devices.size):
+        devices[d].planned = devices[d].turn
+        devices[d].taken = 0
+    if run.problem.batching and ep.shown > 1:
+        fork(run.problem, run.state, run.scratch)
+    for slot in range(ep.shown):
+        base = ep.lines[slot] * f.positions
+        best, where = np.inf, -1
+        for d in range(devices.size):
+            if table[base + d].width > 0:
+                c.ends[d] = _end_behind(run, base + d, 0)
+                if c.ends[d] < best:
+                    best, where = c.ends[d], d
+        for row in range(base, base + f.positions):
+            width = table[row].width
+            if width == 1:
+                _write_behind(run, row, c.ends[c.devices[row, 0]] - best)
+            elif width > 1:
+                end = 0.0
+                for i in range(width):
+                    end = max(end, _end_behind(run, row, i))
+                _write_behind(run, row, end + (width - 1) * run.problem.gather_s - best)
+        if where >= 0 and slot + 1 < ep.shown:
+            _take(run, base + where, where, best)
+
+
+@inlined
+def _write_behind(run: Run, row: int, behind: float) -> None:
+    run.episode.features[row, CANDIDATE.behind] = behind / (abs(behind) + run.facts.time_scale)
+
+
+@inlined
+def _end_behind(run: Run, row: int, i: int) -> float:
+    """When shard ``i`` of a placement ends behind the stages of the slots before."""
+    c = run.placements
+    d = c.devices[row, i]
+    if not run.problem.batching:
+        return run.episode.devices[d].planned + c.busy[row, i]
+    if run.episode.devices[d].taken == 0:
+        return shard_end_of(run, row, i)
+    return shard_end(run.problem, run.scratch, c.rows[row].stage, d, c.counts[row, i])
+
+
+@inlined
+def _take(run: Run, row: int, d: int, end: float) -> None:
+    """The stage of a row goes to device ``d`` before those of the slots behind."""
+    c, s = run.placements, run.placements.rows[row].stage
+    run.episode.devices[d].planned = end
+    run.episode.devices[d].taken = 1
+    if run.problem.batching:
+        reserve(run.problem, run.scratch, run.unlogged, s, c.devices[row], c.counts[row], 1)
