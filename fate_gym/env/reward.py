@@ -44,7 +44,8 @@ def update_progress(run: Run) -> None:
         ep.workflows[w].left = count
         ep.workflows[w].counted = ep.ended_stages
         for s in range(workflow.stages_from, workflow.stages_to):
-            if p.stages[s].kind != TOOL_STAGE:
+            # Some have been placed when a run is looked at for the first time.
+            if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
                 ep.work += f.stages[s].best
     if p.choosers > 0 or p.failing > 0:
         # Stages vanish, and those that were lost have to be placed again.
