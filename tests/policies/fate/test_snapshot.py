@@ -236,7 +236,7 @@ def test_a_snapshot_of_a_batch_is_the_batch() -> None:
     # In the run the fifth has just been admitted: it joins an iteration later.
     assert ends[1].delay == pytest.approx(ends[0].delay, rel=1e-2)
     drains = [one.drain_estimates()[0] - one.now for one in (simulator.view(), view)]
-    assert drains[1] == pytest.approx(drains[0], rel=1e-4)
+    assert drains[1] == pytest.approx(drains[0], rel=5e-3)
     (placement,) = decide(given, state, make_policy("heft"))
     assert placement.expected_end_s == pytest.approx(ends[1].end - view.now)
 
