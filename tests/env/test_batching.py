@@ -165,6 +165,22 @@ def test_policies_play_through_the_environment(policy: str) -> None:
     assert trace.same_schedule(same_run)
 
 
+@pytest.mark.parametrize("option", ["uncertainty", "length_uncertainty"])
+def test_luck_to_come_does_not_show(option: str) -> None:
+    """While weights are loaded, and in whatever order stages come: another seed, the same rows."""
+    shown = []
+    for seed in range(4):
+        env = WorkflowSchedulingEnv(chats(6), dag=True, **{option: 0.5})
+        env.reset(seed=seed)
+        for stage in range(4):
+            slot = env.window.index(stage)
+            observation = env.step(slot * env.env_spec.positions + stage // 3)[0]
+        shown.append(observation)
+    for observation in shown[1:]:
+        for key, rows in observation.items():
+            np.testing.assert_allclose(rows, shown[0][key], atol=1e-6, err_msg=key)
+
+
 # --- what the features say ------------------------------------------------------------------
 
 

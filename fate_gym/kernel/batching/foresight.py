@@ -184,7 +184,7 @@ def _gather(
     )  # fmt: skip
     clock = Clock(np.empty(2), np.zeros(4, np.int64), np.zeros(6))
     clock.time[0] = st.now if rests(st, d) else batch.time
-    clock.time[1] = batch.loaded_at
+    clock.time[1] = _expected_loaded(p, st, d)
     clock.counts[1] = batch.sequences
     clock.counts[2] = batch.serving if batch.sequences > 0 else -2
     clock.counts[3] = batch.decoding
@@ -214,6 +214,8 @@ def _copy_lane(
     scene.prompt[i], scene.made[i] = lane.prompt, lane.made
     scene.again[i], scene.source[i], scene.blind[i] = lane.number >= 0, lane.source, lane.blind
     scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
+    if st.noisy and lane.state == ADMITTED:
+        scene.there[i] = _expected_there(p, st, d, s, k, clock.time[1])
     scene.context_hit[i] = lane.context_hit
     scene.begun[i] = lane.state >= JOINED
     if lane.state == JOINED:
@@ -223,6 +225,29 @@ def _copy_lane(
         made = lane.made + st.batches[d].steps - lane.since
         scene.made[i] = made
         scene.left[i] = max(1, p.stages[s].output_tokens - made)
+
+
+@inlined
+def _expected_loaded(p: ProblemArrays, st: StateArrays, d: int) -> float:
+    """When the weights of the served model are there; noise shows once they are."""
+    batch = st.batches[d]
+    if not st.noisy or batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
+        return batch.loaded_at
+    s, k = slot_of(p, batch.admitted)
+    return max(st.now, st.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d])
+
+
+@kernel
+def _expected_there(
+    p: ProblemArrays, st: StateArrays, d: int, s: int, k: int, loaded: float
+) -> float:
+    """When the inputs of an admitted wave are expected, given the same for the weights."""
+    lane = st.lanes[s, k]
+    launch = 0.0 if p.stages[s].model < 0 else p.launch_s
+    there = lane.admitted_at + (lane.there - lane.admitted_at) / lane.noise
+    if abs(lane.there - launch * lane.noise - st.batches[d].loaded_at) <= GRAZE:
+        there = loaded + launch  # it waits for the weights
+    return max(st.now, there)
 
 
 @kernel
