@@ -81,6 +81,15 @@ class DeviceNow(Row):
     planned: float = column("f8", "scratch: the turn behind the stages of the slots before", "s")
     taken: int = column("i8", "scratch: 1: a stage of a slot before is to go there")
     changed: int = column("i8", "1: costs on it are not what they were an observation before")
+    # Of its shards; where they queue, as of the last change of the queue.
+    queries: int = column("i8", "that run together")
+    reserved: float = column("f8", "KV of these, as a share of the memory beside the weights")
+    waiting: int = column("i8", "shards in line")
+    tokens: float = column("f8", "to be computed, but for the running shard of a queue")
+    running_tokens: float = column("f8", "of that shard, when it begins")
+    running_since: float = column("f8", "when it began", "s")
+    running_seconds: float = column("f8", "that it is expected to take", "s")
+    head: int = column("i8", "slot number of that shard + 2")
     # As long as these stay what they are, so do the costs of a stage on it.
     drains_at: float = column("f8", "of its state", "s")
     weight_bytes: float = column("f8", "of its state", "bytes")

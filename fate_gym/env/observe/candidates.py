@@ -35,7 +35,7 @@ def update_candidates(run: Run, slot: int) -> None:
     base = line * f.positions
     ends, rows, features, devices, costs = c.ends, c.rows, ep.features, ep.devices, ep.costs
     now, scale = st.now, f.time_scale
-    prefixed = p.stages[s].prefix >= 0
+    prefixed, batching = p.stages[s].prefix >= 0, p.batching != 0
     best = np.inf
     for d in range(ends.size):
         ends[d] = np.inf
@@ -53,7 +53,7 @@ def update_candidates(run: Run, slot: int) -> None:
             c.busy[base + d, 0] = costs[line, d].busy
             ep.ends[base + d, 0] = costs[line, d].end
             write_placement(run, base + d, costs[line, d])
-        end = costs[line, d].end if p.batching else end_alone(costs[line, d], dev.turn)
+        end = costs[line, d].end if batching else end_alone(costs[line, d], dev.turn)
         ends[d] = end
         best = min(best, end)
         if prefixed:
@@ -65,7 +65,11 @@ def update_candidates(run: Run, slot: int) -> None:
             later = end - best
             rows[base + d].end = end
             row = features[base + d]
-            write_beginning(run, base + d, costs[line, d])
+            if batching:
+                write_beginning(run, base + d, costs[line, d])
+            else:
+                row[CANDIDATE.turn] = devices[d].turn_feature
+                row[CANDIDATE.admits] = devices[d].admits
             row[CANDIDATE.end] = saturate(end - now, scale)
             row[CANDIDATE.later] = later / (later + scale)
             row[CANDIDATE.demand] = devices[d].demand

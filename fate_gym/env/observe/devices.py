@@ -11,7 +11,7 @@ from fate_gym.env.features import (
     HALF_SHARDS,
     saturate,
 )
-from fate_gym.env.observe.load import load_of
+from fate_gym.env.observe.load import measure_load
 from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.estimate import drain_estimate, undisturbed
@@ -95,11 +95,17 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         rows[d, DEVICE.prefix_hits] = now.hits / max(1, with_prefix)
         rows[d, DEVICE.demand] = now.demand
         rows[d, DEVICE.up] = now.turn < np.inf
-        load = load_of(p, st, d)
-        rows[d, DEVICE.occupancy] = min(1.0, load.queries / p.max_batch)
-        rows[d, DEVICE.reserved] = load.reserved
-        rows[d, DEVICE.waiting] = saturate(load.waiting, HALF_SHARDS)
-        rows[d, DEVICE.outstanding] = saturate(load.tokens, HALF_OUTSTANDING)
+        if p.batching or now.changed or now.head != dev.queue_head + 2:
+            measure_load(run, d)
+        tokens = now.tokens
+        if now.running_seconds > 0.0:
+            left = now.running_since + now.running_seconds - st.now
+            share = min(1.0, max(0.0, left / now.running_seconds))
+            tokens += share * now.running_tokens
+        rows[d, DEVICE.occupancy] = min(1.0, now.queries / p.max_batch)
+        rows[d, DEVICE.reserved] = now.reserved
+        rows[d, DEVICE.waiting] = saturate(now.waiting, HALF_SHARDS)
+        rows[d, DEVICE.outstanding] = saturate(tokens, HALF_OUTSTANDING)
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
     for d in range(p.devices.size, rows.shape[0]):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from fate_gym.env.schema import Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.admission import wave_of
 from fate_gym.kernel.batching.pace import GRAZE, iterations_until, pace_of, seconds_of
@@ -11,22 +10,6 @@ from fate_gym.kernel.batching.waves import rests
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.numbers import next_in_queue, slot_of
 from fate_gym.kernel.schema import DECODING, JOINED, ProblemArrays, StateArrays
-
-
-class Load(NamedTuple):
-    """The shards of a device.
-
-    Attributes:
-        queries: that run together.
-        reserved: KV that these need, as a share of the memory beside the weights of their model.
-        waiting: shards in line.
-        tokens: still to be computed for all.
-    """
-
-    queries: int
-    reserved: float
-    waiting: int
-    tokens: float
 
 
 @inlined
@@ -38,36 +21,37 @@ def has_work(p: ProblemArrays, st: StateArrays, d: int) -> bool:
 
 
 @kernel
-def load_of(p: ProblemArrays, st: StateArrays, d: int) -> Load:
-    """The load of device ``d``, without what nobody can know: actual lengths and noise to come."""
+def measure_load(run: Run, d: int) -> None:
+    """Note the load of device ``d``, without what nobody can know: lengths and noise to come."""
+    p, st, now = run.problem, run.state, run.episode.devices[d]
+    now.head = st.devices[d].queue_head + 2
+    now.running_seconds, now.running_tokens, now.reserved = 0.0, 0.0, 0.0
     if p.batching:
-        return _load_of_batch(p, st, d)
+        _measure_batch(run, d)
+        return
+    now.queries, now.waiting, now.tokens = 0, 0, 0.0
     number = st.devices[d].queue_head
     if number < 0:
-        return Load(0, 0.0, 0, 0.0)
+        return
     s, k = slot_of(p, number)
     slot = st.slots[s, k]
-    queries = wave_of(p, s, d, slot.queries)
-    reserved = 0.0
+    now.queries = wave_of(p, s, d, slot.queries)
     if p.stages[s].model >= 0:
         kv = p.models[p.stages[s].model].kv
-        held = p.stages[s].prefix_tokens * kv + queries * context_bytes(p, s)
-        reserved = _share(p, d, p.stages[s].model, held)
-    left = 0.0
-    if slot.busy > 0.0:
-        left = min(1.0, max(0.0, (slot.start + slot.busy - st.now) / slot.busy))
-    waiting, more = _waiting(p, st, slot.next)
-    tokens = left * _tokens(p, s, slot.queries, True) + more
-    return Load(queries, reserved, waiting, tokens)
+        held = p.stages[s].prefix_tokens * kv + now.queries * context_bytes(p, s)
+        now.reserved = _share(p, d, p.stages[s].model, held)
+    now.running_since, now.running_seconds = slot.start, slot.busy
+    now.running_tokens = _tokens(p, s, slot.queries, True)
+    now.waiting, now.tokens = _waiting(p, st, slot.next)
 
 
 @inlined
-def _load_of_batch(p: ProblemArrays, st: StateArrays, d: int) -> Load:
+def _measure_batch(run: Run, d: int) -> None:
+    p, st, now = run.problem, run.state, run.episode.devices[d]
     batch = st.batches[d]
-    waiting, tokens = _waiting(p, st, st.devices[d].queue_head)
-    reserved = 0.0
+    now.waiting, tokens = _waiting(p, st, st.devices[d].queue_head)
     if batch.sequences > 0 and batch.serving >= 0:
-        reserved = _share(p, d, batch.serving, batch.reserved + batch.pinned)
+        now.reserved = _share(p, d, batch.serving, batch.reserved + batch.pinned)
     for first in (batch.admitted, batch.prompt, batch.decoder):
         number = first
         while number >= 0:
@@ -76,7 +60,7 @@ def _load_of_batch(p: ProblemArrays, st: StateArrays, d: int) -> Load:
             number = st.slots[s, k].next
     if tokens > 0.0 and not rests(st, d) and batch.serving >= 0:
         tokens -= _tokens_since(p, st, d)
-    return Load(batch.sequences, reserved, waiting, max(0.0, tokens))
+    now.queries, now.tokens = batch.sequences, max(0.0, tokens)
 
 
 @inlined
