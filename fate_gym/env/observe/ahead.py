@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import CANDIDATE
-from fate_gym.env.observe.costs import shard_end_of
 from fate_gym.env.schema import Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.commit import reserve
@@ -99,5 +98,5 @@ def _end_behind(run: Run, row: int, i: int) -> float:
     c = run.placements
     d = c.devices[row, i]
     if run.episode.devices[d].taken == 0:
-        return shard_end_of(run, row, i)
+        return run.episode.ends[row, i]
     return shard_end(run.problem, run.scratch, c.rows[row].stage, d, c.counts[row, i])

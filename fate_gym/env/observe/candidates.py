@@ -14,7 +14,6 @@ from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
 from fate_gym.env.observe.costs import (
     cost_alone,
     end_alone,
-    write_beginning,
     write_placement,
 )
 from fate_gym.env.observe.teams import update_teams, withdraw
@@ -51,7 +50,8 @@ def update_candidates(run: Run, slot: int) -> None:
             c.counts[base + d, 0] = p.stages[s].queries
             cost_alone(run, s, d, costs[line, d])
             c.busy[base + d, 0] = costs[line, d].busy
-            ep.ends[base + d, 0] = costs[line, d].end
+            if batching:
+                ep.ends[base + d, 0] = costs[line, d].end
             write_placement(run, base + d, costs[line, d])
         end = costs[line, d].end if batching else end_alone(costs[line, d], dev.turn)
         ends[d] = end
@@ -66,7 +66,8 @@ def update_candidates(run: Run, slot: int) -> None:
             rows[base + d].end = end
             row = features[base + d]
             if batching:
-                write_beginning(run, base + d, costs[line, d])
+                row[CANDIDATE.turn] = saturate(costs[line, d].begin - now, scale)
+                row[CANDIDATE.admits] = costs[line, d].admits
             else:
                 row[CANDIDATE.turn] = devices[d].turn_feature
                 row[CANDIDATE.admits] = devices[d].admits

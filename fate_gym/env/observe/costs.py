@@ -84,15 +84,6 @@ def end_alone(cost: PlacementCost, turn: float) -> float:
     return parts.end
 
 
-@inlined
-def shard_end_of(run: Run, row: int, i: int) -> float:
-    """When shard ``i`` of a placement is expected to end."""
-    if run.problem.batching:
-        return run.episode.ends[row, i]
-    c = run.placements
-    return run.episode.devices[c.devices[row, i]].turn + c.busy[row, i]
-
-
 @kernel
 def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[float, float]:
     """Shares of the memory: KV and weights that have to go, at least, for a shard of ``n``.
@@ -127,23 +118,6 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
         return 0.0, 0.0
     kv = min(over, others_kv)
     return kv / memory, min(over - kv, others_weights) / memory
-
-
-@inlined
-def write_beginning(run: Run, row: int, cost: PlacementCost) -> None:
-    """When a placement begins: features that time changes."""
-    ep, c = run.episode, run.placements
-    turn, free = 0.0, cost.admits != 0
-    if run.problem.batching:
-        turn = saturate(cost.begin - run.state.now, run.facts.time_scale)
-    else:
-        free = True
-        for i in range(c.rows[row].width):
-            dev = ep.devices[c.devices[row, i]]
-            turn = max(turn, dev.turn_feature)
-            free = free and dev.admits != 0
-    ep.features[row, CANDIDATE.turn] = turn
-    ep.features[row, CANDIDATE.admits] = free
 
 
 @kernel

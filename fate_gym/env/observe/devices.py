@@ -95,8 +95,12 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         rows[d, DEVICE.prefix_hits] = now.hits / max(1, with_prefix)
         rows[d, DEVICE.demand] = now.demand
         rows[d, DEVICE.up] = now.turn < np.inf
+        for m in range(p.models.size):
+            rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
         if p.batching or now.changed or now.head != dev.queue_head + 2:
             measure_load(run, d)
+        if now.queries == 0 and now.waiting == 0:
+            continue  # zeros
         tokens = now.tokens
         if now.running_seconds > 0.0:
             left = now.running_since + now.running_seconds - st.now
@@ -106,8 +110,6 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         rows[d, DEVICE.reserved] = now.reserved
         rows[d, DEVICE.waiting] = saturate(now.waiting, HALF_SHARDS)
         rows[d, DEVICE.outstanding] = saturate(tokens, HALF_OUTSTANDING)
-        for m in range(p.models.size):
-            rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
     for d in range(p.devices.size, rows.shape[0]):
         for c in range(rows.shape[1]):
             rows[d, c] = 0.0

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
-from fate_gym.env.observe.costs import (
-    cost_of_team,
-    shard_end_of,
-    write_beginning,
-    write_placement,
-)
+from fate_gym.env.observe.costs import cost_of_team, write_placement
 from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import split_queries
@@ -74,15 +69,26 @@ def _write_times(run: Run, row: int, best: float) -> None:
     """The features of a placement that time changes."""
     f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width
-    end, demand = 0.0, 0.0
-    for i in range(k):
-        end = max(end, shard_end_of(run, row, i))
-        demand = max(demand, ep.devices[c.devices[row, i]].demand)
+    end, turn, demand, free = 0.0, 0.0, 0.0, True
+    if run.problem.batching:
+        end = ep.team_cost[0].end
+        turn = saturate(ep.team_cost[0].begin - run.state.now, f.time_scale)
+        free = ep.team_cost[0].admits != 0
+        for i in range(k):
+            demand = max(demand, ep.devices[c.devices[row, i]].demand)
+    else:
+        for i in range(k):
+            dev = ep.devices[c.devices[row, i]]
+            end = max(end, dev.turn + c.busy[row, i])
+            turn = max(turn, dev.turn_feature)
+            demand = max(demand, dev.demand)
+            free = free and dev.admits != 0
     end += (k - 1) * run.problem.gather_s
     later = end - best
     c.rows[row].end = end
     features = ep.features[row]
-    write_beginning(run, row, ep.team_cost[0])
+    features[CANDIDATE.turn] = turn
+    features[CANDIDATE.admits] = free
     features[CANDIDATE.end] = saturate(end - run.state.now, f.time_scale)
     features[CANDIDATE.later] = later / (abs(later) + f.time_scale)
     features[CANDIDATE.demand] = demand
