@@ -26,6 +26,8 @@ HALF_QUERIES = 4.0
 HALF_DEGREE = 4.0
 HALF_STAGES = 50.0
 HALF_WORKFLOWS = 4.0
+HALF_SHARDS = 4.0
+HALF_OUTSTANDING = 10_000.0
 HALF_MEMORY = 32e9
 HALF_TRANSFER = 256e6
 HALF_FLOPS = 150e12
@@ -176,19 +178,37 @@ DEVICES = Group(
         _half("link_rate", "from other devices, mean", "GB/s", HALF_LINK_RATE),
         _share("node_peers", "other devices of its node / all devices"),
         _share("hosts_models", "models of the problem that some stage could run here / models"),
-        _flag("idle", "nothing is running"),
+        _flag(
+            "admits",
+            "nobody waits for it, and it is up; an exclusive one, besides: nothing is running",
+        ),
         _seconds(
             "queue",
-            "expected time until the queue is empty; of a device that is down: until it is up",
+            "expected time until all its shards have ended; of a device that is down: until it "
+            "is up",
         ),
-        _share("weights", "resident weights / memory, as the next shard will meet them"),
-        _share("kv", "cached KV / memory, as the next shard will meet it"),
+        _share(
+            "weights",
+            "resident weights / memory, as the next shard will meet them; of a batching device: "
+            "now",
+        ),
+        _share("kv", "cached KV / memory, likewise; on a batching device with what is reserved"),
         _share("free", "1 - weights - kv"),
         _share("prefix_hits", "mean share of the shown stages' prefixes that is cached here"),
         _share(
             "demand", "mean over the shown stages of 1 / (devices that can run it), where it is one"
         ),
         _flag("up", "it has not failed, or it is up again"),
+        _share("occupancy", "queries that run together now / most that may"),
+        _share("reserved", "KV that these need / memory beside the weights of their model"),
+        _count("waiting", "shards in line for it", HALF_SHARDS),
+        _half(
+            "outstanding",
+            "tokens, of prompts and outputs, that its shards still have to compute; what is "
+            "cached counts until the shard begins",
+            "tokens",
+            HALF_OUTSTANDING,
+        ),
     ),
     (_flag("resident", "the model is loaded, as the next shard will meet it"),),
 )
@@ -199,7 +219,7 @@ CANDIDATES = Group(
     (
         _flag("legal", "the placement exists; otherwise the row is 0"),
         _share("devices", "devices used / max_shards"),
-        _seconds("turn", "time until the last of its devices is free"),
+        _seconds("turn", "time until the last of its shards begins"),
         _seconds("load", "longest load of weights"),
         _seconds("transfer", "longest transfer of inputs"),
         _seconds("prefill", "longest prefill"),
@@ -210,7 +230,7 @@ CANDIDATES = Group(
             "behind",
             "later, if the stages in the slots before went first, each to where it ends earliest",
         ),
-        _seconds("occupied", "device time that it takes, summed"),
+        _seconds("occupied", "by how much later its devices will be free, summed"),
         _share("speed", "best seconds of the stage / its seconds on the slowest device used"),
         _share("resident", "queries that find the model loaded / queries"),
         _share(
@@ -226,6 +246,12 @@ CANDIDATES = Group(
         ),
         _seconds("children_saved", "prefill that children save by following to the first device"),
         _share("demand", "largest demand (see devices) for one of its devices"),
+        _seconds("delay", "by how much later the other shards on its devices end, summed"),
+        _flag(
+            "admits",
+            "all its shards begin at once, on a batching device: at the end of the iteration that "
+            "is under way",
+        ),
     ),
 )
 
@@ -241,7 +267,7 @@ GLOBALS = Group(
         _count("stages_left", "stages of these that have not ended", HALF_STAGES),
         _share("done", "ended stages / stages of arrived workflows"),
         _share("busy", "devices with something to run / devices"),
-        _seconds("mean_queue", "expected time until a queue is empty, mean over devices"),
+        _seconds("mean_queue", "queue (see devices), mean over devices"),
         _seconds("longest_queue", "the same, longest"),
         _seconds("path_left", "largest upward rank of a ready stage", long=True),
         _seconds("work_left", "best seconds of stages not placed / devices", long=True),
@@ -250,6 +276,7 @@ GLOBALS = Group(
         _half("length_uncertainty", "sigma of actual / estimated output tokens", "-", HALF_SIGMA),
         _flag("failing", "devices may fail"),
         _share("up", "devices that are up / devices"),
+        _flag("batching", "devices batch continuously; otherwise they run one shard at a time"),
     ),
 )
 

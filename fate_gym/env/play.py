@@ -77,6 +77,8 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
             FactsArrays(lane.facts),
             EpisodeArrays(lane.episode),
             Placements(lane.placements),
+            StateArrays(lane.scratch),
+            LogArrays(lane.unlogged),
         )
         outcome = _play(run, log, observation_in(out, i), lanes.action[i])
         lanes.reward[i], lanes.time[i], lanes.ended[i], lanes.invalid[i] = outcome

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fate_gym.env.observe.load import has_work
 from fate_gym.env.schema import LATENCY, SHAPED, Run
 from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.foresight import foresee_ends
+from fate_gym.kernel.estimate import undisturbed
 from fate_gym.kernel.numbers import event_of
 from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE
 
@@ -41,7 +44,8 @@ def update_progress(run: Run) -> None:
         ep.workflows[w].left = count
         ep.workflows[w].counted = ep.ended_stages
         for s in range(workflow.stages_from, workflow.stages_to):
-            if p.stages[s].kind != TOOL_STAGE:
+            # Some have been placed when a run is looked at for the first time.
+            if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
                 ep.work += f.stages[s].best
     if p.choosers > 0 or p.failing > 0:
         # Stages vanish, and those that were lost have to be placed again.
@@ -120,6 +124,8 @@ def last_end_estimate(run: Run) -> float:
         return estimate
     for r in range(st.ready_count):
         estimate = max(estimate, st.now + f.stages[st.ready[r]].path)
+    if p.batching:
+        estimate = max(estimate, _forced_by_batches(run))
     for e in range(st.event_count):
         s, _ = event_of(p, st.events[e].id)
         if st.stages[s].status == PLACED:
@@ -128,9 +134,26 @@ def last_end_estimate(run: Run) -> float:
             estimate = max(estimate, st.events[e].time + tail)
     work = max(0.0, run.episode.work)
     for d in range(p.devices.size):
+        drained = st.devices[d].drains_at
+        if p.batching:
+            drained, _ = undisturbed(p, st, d)
         # A device that is down drains at inf.
-        if st.devices[d].drains_at < np.inf:
-            work += max(st.now, st.devices[d].drains_at)
-        else:
-            work += st.now
+        work += max(st.now, drained) if drained < np.inf else st.now
     return max(estimate, work / p.devices.size)
+
+
+@kernel
+def _forced_by_batches(run: Run) -> float:
+    """The latest end that the stages on batching devices force upon their workflows."""
+    p, st, f, ends = run.problem, run.state, run.facts, run.episode.forced
+    for s in range(ends.size):
+        ends[s] = 0.0
+    for d in range(p.devices.size):
+        if st.devices[d].drains_at < np.inf and has_work(p, st, d):
+            foresee_ends(p, st, d, ends)
+    estimate = 0.0
+    for s in range(ends.size):
+        if ends[s] > 0.0:
+            end = ends[s] + (st.stages[s].shards - 1) * p.gather_s
+            estimate = max(estimate, end + f.stages[s].path - f.stages[s].best)
+    return estimate

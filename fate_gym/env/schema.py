@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import Block, Row, column, scalar, table
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
+from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
 MAKESPAN, LATENCY, SHAPED = 0, 1, 2
 """Rewards."""
@@ -72,12 +72,24 @@ class FactsArrays(Block):
 class DeviceNow(Row):
     """A device as of the last observation."""
 
-    turn: float = column("f8", "when the queue is expected to be empty; inf: it is down", "s")
+    turn: float = column("f8", "when all its shards are expected to have ended; inf: down", "s")
     turn_feature: float = column("f8", "the same as a feature")
+    others: float = column("f8", "sum of the ends of its shards, if it batches", "s")
+    admits: int = column("i8", "1: nobody waits for it, and it is up; exclusive: nothing runs")
     demand: float = column("f8", "of the stages in the window, a feature")
     hits: float = column("f8", "sum of the prefix hits of the stages in the window")
     planned: float = column("f8", "scratch: the turn behind the stages of the slots before", "s")
+    taken: int = column("i8", "scratch: 1: a stage of a slot before is to go there")
     changed: int = column("i8", "1: costs on it are not what they were an observation before")
+    # Of its shards; where they queue, as of the last change of the queue.
+    queries: int = column("i8", "that run together")
+    reserved: float = column("f8", "KV of these, as a share of the memory beside the weights")
+    waiting: int = column("i8", "shards in line")
+    tokens: float = column("f8", "to be computed, but for the running shard of a queue")
+    running_tokens: float = column("f8", "of that shard, when it begins")
+    running_since: float = column("f8", "when it began", "s")
+    running_seconds: float = column("f8", "that it is expected to take", "s")
+    head: int = column("i8", "slot number of that shard + 2")
     # As long as these stay what they are, so do the costs of a stage on it.
     drains_at: float = column("f8", "of its state", "s")
     weight_bytes: float = column("f8", "of its state", "bytes")
@@ -107,7 +119,11 @@ class PlacementCost(Row):
     transfer: float = column("f8", "longest", "s")
     prefill: float = column("f8", "longest", "s")
     decode: float = column("f8", "longest", "s")
-    busy: float = column("f8", "from turn to end, of all devices", "s")
+    busy: float = column("f8", "by how much later the devices are free, summed", "s")
+    delay: float = column("f8", "of others on the devices, summed", "s")
+    begin: float = column("f8", "latest, if the devices batch", "s")
+    end: float = column("f8", "latest, if the devices batch", "s")
+    admits: int = column("i8", "1: all begin at once, if the devices batch")
     moved: float = column("f8", "by all", "bytes")
     prefix_hit: float = column("f8", "cached prefix tokens; on several devices, x queries")
     context_hit: float = column("f8", "inherited tokens that need no prefill; likewise")
@@ -152,6 +168,8 @@ class EpisodeArrays(Block):
     best: Any = table("f8", "B", unit="s", text="earliest end of the stage of a line on one device")
     costs: Any = table(PlacementCost, "B", "D", text="of the stage of a line on one device")
     team_cost: Any = table(PlacementCost, 1, text="scratch: on several")
+    ends: Any = table("f8", "R", "K", unit="s", text="of the shards of a row, if devices batch")
+    forced: Any = table("f8", "S", unit="s", text="scratch: ends of stages under way")
     features: Any = table("f4", "R", "CANDIDATE_F", text="features of the placements")
 
 
@@ -163,6 +181,10 @@ class Run(NamedTuple):
     facts: FactsArrays
     episode: EpisodeArrays
     placements: Placements
+    scratch: StateArrays
+    """To try out on batching devices what the stages before would do; else it is ``state``."""
+    unlogged: LogArrays
+    """A log without rows."""
 
 
 # --- observations --------------------------------------------------------------------------
@@ -188,6 +210,8 @@ class Lane(Row):
     facts: int = column("i8", "address of FactsArrays")
     episode: int = column("i8", "address of EpisodeArrays")
     placements: int = column("i8", "address of Placements")
+    scratch: int = column("i8", "address of StateArrays")
+    unlogged: int = column("i8", "address of LogArrays")
 
 
 class LaneArrays(Block):

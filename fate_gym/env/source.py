@@ -19,7 +19,7 @@ from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
 from fate_gym.kernel.placements import new_placements
-from fate_gym.kernel.schema import StateArrays, new_state
+from fate_gym.kernel.schema import NO_LOG, StateArrays, new_state
 from fate_gym.problem import Problem, load_problem
 from fate_gym.sim import CompiledProblem, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite
@@ -62,7 +62,9 @@ class Instance:
             R=rows,
             CANDIDATE_F=CANDIDATE_WIDTH,
         )
-        return Run(p, state, f, episode, new_placements(rows, f.shards, devices))
+        scratch = new_state(p) if p.batching else state
+        placements = new_placements(rows, f.shards, devices)
+        return Run(p, state, f, episode, placements, scratch, NO_LOG)
 
     def acquire(self) -> Run:
         """Room for an episode with a state of its own; what `release` was given, if it can be."""

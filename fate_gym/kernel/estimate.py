@@ -24,12 +24,17 @@ from fate_gym.kernel.transfer import over_link, prefix_and_parents_seconds, tran
 
 
 @kernel
-def _drained(p: ProblemArrays, st: StateArrays, d: int) -> float:
+def undisturbed(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float]:
+    """When batching device ``d`` drains if nobody comes, and the sum of the ends of its shards.
+
+    Drains at inf: the device is down.
+    """
     if st.devices[d].drains_at == np.inf:
-        return np.inf
+        return np.inf, 0.0
     if st.batches[d].sequences == 0 and st.devices[d].queue_head < 0:
-        return st.now
-    return foresee(p, st, -1, d, 0, -1, 0, 1).drained
+        return st.now, 0.0
+    alone = foresee(p, st, -1, d, 0, -1, 0, 1)
+    return alone.drained, alone.others
 
 
 @kernel
@@ -44,11 +49,29 @@ def _batch_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, sourc
     """What comes out for a shard on a batching device; *busy* is by how much later it drains."""
     if st.devices[d].drains_at == np.inf:
         return cost_of(np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    alone = foresee(p, st, -1, d, 0, -1, 0, 1)
+    drained, others = undisturbed(p, st, d)
+    return cost_in_batch(p, st, s, d, n, source, drained, others)
+
+
+@kernel
+def cost_in_batch(
+    p: ProblemArrays,
+    st: StateArrays,
+    s: int,
+    d: int,
+    n: int,
+    source: int,
+    drained: float,
+    others: float,
+) -> Cost:
+    """`shard_cost` on a batching device that is up, given what `undisturbed` says of it.
+
+    Device ``source`` sends the prefix; -1: nobody does.
+    """
     f = foresee(p, st, s, d, n, source, 0, 1)
     prefill = f.first - (f.turn + max(f.load, f.transfer))
-    busy = f.drained - alone.drained
-    delay = max(0.0, f.others - alone.others)  # not below 0 by rounding
+    busy = f.drained - drained
+    delay = max(0.0, f.others - others)  # not below 0 by rounding
     return Cost(
         f.turn,
         f.load,
@@ -75,7 +98,7 @@ def shard_end(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> floa
 def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
     """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
     if p.batching:
-        return _drained(p, st, d)
+        return undisturbed(p, st, d)[0]
     dev = st.devices[d]
     now = st.now
     if not st.noisy:

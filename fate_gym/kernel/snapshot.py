@@ -2,19 +2,34 @@
 
 Begin with `begin_at`, say what devices hold, which placements have finished and which run, and end
 with `release`. Nothing is checked: every stage at most once, parents before their children, at
-most one running shard on a device.
+most one running shard on an exclusive device. On batching devices those that decode come before
+those that do not yet, and those that wait come last.
 """
 
 from __future__ import annotations
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import reset
+from fate_gym.kernel.batching.admission import admit_from_queue
+from fate_gym.kernel.batching.border import come, schedule
+from fate_gym.kernel.batching.waves import begin_decoding, leave
+from fate_gym.kernel.commit import NOBODY, submit
 from fate_gym.kernel.events import push
 from fate_gym.kernel.memory import append_entry, keep_context
 from fate_gym.kernel.numbers import prefix_entry, shard_end_event, slot_number, stage_end_event
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.ready import enlist
-from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, WAITING, ProblemArrays, StateArrays
+from fate_gym.kernel.schema import (
+    ADMITTED,
+    DONE,
+    ENDED,
+    PLACED,
+    TOOL_STAGE,
+    WAITING,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+)
 
 
 @kernel
@@ -30,6 +45,8 @@ def begin_at(p: ProblemArrays, st: StateArrays, time: float) -> None:
         st.stages[s].missing -= 1
     for d in range(p.devices.size):
         st.devices[d].drains_at = time
+        if p.batching:
+            st.batches[d].time = time
 
 
 @kernel
@@ -47,6 +64,8 @@ def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) 
     kv = p.models[p.prefix_model[q]].kv
     if kv > 0.0:
         st.prefix_tokens[d, q] = tokens
+        if p.batching:
+            st.computed[d, q] = tokens
         st.devices[d].kv_bytes += tokens * kv
         append_entry(st, d, prefix_entry(p, d, q))
 
@@ -58,6 +77,9 @@ def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cach
     st.stages[s].status = DONE
     st.stages[s].end = st.now
     st.known_left -= 1
+    if p.batching:
+        for k in range(st.stages[s].shards):
+            st.lanes[s, k].state = ENDED
     for i in range(p.stages[s].children_from, p.stages[s].children_to):
         st.stages[p.edges[p.out_edges[i]].child].missing -= 1
     if cached and p.stages[s].keeps_context and p.models[p.stages[s].model].kv > 0.0:
@@ -87,6 +109,64 @@ def run(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, seconds
             hold_weights(st, slot.device, model, p.models[model].weight_bytes)
     if st.stages[s].shards != 1:
         push(st, end, stage_end_event(p, s))
+
+
+@kernel
+def run_in_batch(
+    p: ProblemArrays, st: StateArrays, placed: Placements, row: int, made: int, log: LogArrays
+) -> int:
+    """A placement runs on batching devices; each query has made ``made`` tokens.
+
+    With 0 its prompt is still to be computed. Returns the position of the first of its devices
+    that cannot have admitted it beside the others, -1: all can. ``log`` has no rows.
+    """
+    s = _place(st, placed, row)
+    st.stages[s].status = PLACED
+    for k in range(st.stages[s].shards):
+        slot, lane = st.slots[s, k], st.lanes[s, k]
+        d, queries = slot.device, slot.queries
+        if st.resident[d, p.stages[s].model] == 0:
+            hold_weights(st, d, p.stages[s].model, p.models[p.stages[s].model].weight_bytes)
+        submit(p, st, log, s, k, d, queries, NOBODY)
+        if made > 0:
+            # Who is longer than expected makes one more.
+            lane.output = max(lane.output, made + 1)
+            lane.granted = max(lane.granted, lane.output)
+        admit_from_queue(p, st, log, d)
+        if lane.state != ADMITTED:
+            return k
+        lane.there = st.now
+        come(p, st, log, d)
+        if made > 0:
+            _decode(p, st, s, k, made)
+            schedule(p, st, d)
+    return -1
+
+
+@inlined
+def _decode(p: ProblemArrays, st: StateArrays, s: int, k: int, made: int) -> None:
+    """The wave in a slot, which has joined, has its prompt and some tokens."""
+    lane, d = st.lanes[s, k], st.slots[s, k].device
+    leave(p, st, d, slot_number(p, s, k))
+    if lane.grows:
+        lane.grows = 0
+        st.prefix_there[d, p.stages[s].prefix] = st.now
+    lane.prompt = 0
+    lane.made = made
+    begin_decoding(p, st, d, s, k)
+
+
+@kernel
+def wait_in_line(
+    p: ProblemArrays, st: StateArrays, placed: Placements, row: int, log: LogArrays
+) -> None:
+    """A placement waits on batching devices, behind those that do already."""
+    s = _place(st, placed, row)
+    st.stages[s].status = PLACED
+    for k in range(st.stages[s].shards):
+        d, queries = st.slots[s, k].device, st.slots[s, k].queries
+        submit(p, st, log, s, k, d, queries, NOBODY)
+        come(p, st, log, d)
 
 
 @inlined

@@ -45,6 +45,13 @@ IMPLIED = {
 }
 """What shows through a group."""
 
+IN_BATCHES = {"drains": ("costs", "places", "links")}
+"""What shows through a group besides, on devices that batch.
+
+When one drains is what comes out if it is played forward. Of residency, prefixes and contexts that
+tells what the shards under way will find.
+"""
+
 ARRAYS = "arrays"
 """Marks accessors that hand out everything; what their users read is tested in another way."""
 
@@ -59,11 +66,13 @@ def reads(*groups: str) -> Callable[[F], F]:
     return mark
 
 
-def expand(groups: Iterable[str]) -> frozenset[str]:
+def expand(groups: Iterable[str], *, batching: bool = False) -> frozenset[str]:
     """The groups with what they imply."""
     seen = set(groups)
     if ALL in seen:
         return frozenset(GROUPS)
     for group in groups:
         seen.update(IMPLIED.get(group, ()))
+        if batching:
+            seen.update(IN_BATCHES.get(group, ()))
     return frozenset(seen)

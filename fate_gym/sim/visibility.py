@@ -14,10 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import (
     DONE,
+    ENDED,
     FIXED_STAGE,
+    PLACED,
+    QUEUED,
     TOOL_STAGE,
     WAITING,
     ProblemArrays,
@@ -47,7 +51,7 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     The rest is still well formed, but not true: no queue, nothing loaded, every cost a second.
     Workflows that have not arrived and failures to come are blotted out in any case.
     """
-    seen = expand(sees)
+    seen = expand(sees, batching=bool(view._problem.batching))
     compiled = copy.copy(view._compiled)
     for name in ("floor_seconds", "prefix_seconds"):
         compiled.__dict__.pop(name, None)
@@ -128,24 +132,20 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
     if "drains" not in seen:
         devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
         devices["backlog"] = 0.0
-        placed = (st.stages["status"] > 1) & ~done
+        placed = st.stages["status"] == PLACED
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.now
     if "links" not in seen:
         st.fetches["senders"] = 0
-    if "queues" not in seen and not (st.fetches.size and "links" in seen):
-        # With contention the links show who is under way, and when.
+    # With contention the links show who is under way, and when.
+    queues = "queues" in seen or (st.fetches.size > 0 and "links" in seen)
+    if not queues:
         devices["queue_head"] = devices["queue_tail"] = -1
-    if "residency" not in seen:
-        st.resident[:] = 0
+    if p.batching:
+        _blot_batches(p, st, seen, queues=queues)
     if "memory" not in seen:
         devices["weight_bytes"] = devices["kv_bytes"] = 0.0
-    if "prefixes" not in seen:
-        st.prefix_tokens[:] = 0
-        st.prefix_there[:] = 0.0
-    if "contexts" not in seen:
-        st.slots["kept"] = 0
-    _relink(p, st, "prefixes" in seen, "contexts" in seen)
+    _blot_caches(p, st, seen)
     if not seen & {"places", "contexts"}:
         st.slots["device"][done & (p.stages["kind"] != TOOL_STAGE)] = 0
     if not seen & {"progress", "links"}:
@@ -157,13 +157,71 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
         st.last_end = 0.0
 
 
-def _relink(p: ProblemArrays, st: StateArrays, prefixes: bool, contexts: bool) -> None:
+def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, queues: bool) -> None:
+    """Of batching devices: who runs, how far, and in which memory."""
+    batches, lanes = st.batches, st.lanes
+    admitted = (lanes["state"] > QUEUED) & (lanes["state"] < ENDED)
+    if not queues:
+        for name in ("admitted", "prompt", "decoder"):
+            batches[name] = -1
+        batches["sequences"] = batches["decoding"] = batches["unfinished"] = 0
+        lanes["state"] = ENDED
+        lanes["wave"] = lanes["waiting"] = 0
+    if "drains" not in seen:
+        # Every wave lacks one token: states that can be played forward.
+        for name in ("ahead", "steps", "context", "admissions", "begun"):
+            batches[name] = 0
+        batches["noise"] = batches["decoding"]
+        batches["time"] = batches["loaded_at"] = st.now
+        batches["changes_at"][batches["changes_at"] < np.inf] = st.now
+        for name in ("made", "since", "began"):
+            lanes[name] = 0
+        lanes["number"][admitted] = 0
+        lanes["output"] = lanes["granted"] = lanes["prompt"] = 1
+        lanes["admitted_at"] = lanes["there"] = st.now
+        lanes["pair_s"], lanes["noise"] = 0.0, 1.0
+        # That something lies ahead shows, but not when.
+        st.next_border = st.now if st.next_border < np.inf else np.inf
+        lanes["grows"] = lanes["prefix_hit"] = 0
+        lanes["source"] = -1
+        lanes["context_hit"] = 0.0
+        if "residency" not in seen:
+            batches["serving"] = np.where(batches["sequences"] > 0, min(0, p.models.size - 1), -1)
+        if "memory" not in seen:
+            batches["reserved"] = batches["pinned"] = 0.0
+
+
+def _blot_caches(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
+    """What is loaded and cached; when a batching device drains tells some of it."""
+    resident = np.full(st.resident.shape, "residency" in seen)
+    prefixes = np.full(st.prefix_tokens.shape, "prefixes" in seen)
+    contexts = np.full(st.slots.shape, "contexts" in seen)
+    if p.batching and "drains" in seen:
+        placed = (st.stages["status"] == PLACED)[:, None] & (st.lanes["state"] < ENDED)
+        placed &= np.arange(st.slots.shape[1]) < st.stages["shards"][:, None]
+        for s, k in zip(*np.nonzero(placed & (st.slots["device"] >= 0)), strict=True):
+            d, stage = st.slots[s, k]["device"], p.stages[s]
+            if stage["model"] >= 0:
+                resident[d, stage["model"]] = True
+            if stage["prefix"] >= 0:
+                prefixes[d, stage["prefix"]] = True
+            parents = p.edges["parent"][stage["parents_from"] : stage["parents_to"]]
+            contexts[parents] |= st.slots["device"][parents] == d
+    st.resident[~resident] = 0
+    st.prefix_tokens[~prefixes] = 0
+    st.prefix_there[~prefixes] = 0.0
+    if p.batching:
+        st.pins[~prefixes] = st.computed[~prefixes] = 0
+    st.slots["kept"][~contexts] = 0
+    _relink(st, np.concatenate([prefixes.ravel(), contexts.ravel()]))
+
+
+def _relink(st: StateArrays, kept: NDArray[np.bool_]) -> None:
     """Take the entries that are blotted out from the devices' lists of KV entries."""
-    first = p.devices.size * p.prefix_model.size
     for device in st.devices:
         entries, entry = [], int(device["oldest"])
         while entry >= 0:
-            if prefixes if entry < first else contexts:
+            if kept[entry]:
                 entries.append(entry)
             entry = int(st.newer[entry])
         device["oldest"] = entries[0] if entries else -1

@@ -13,14 +13,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.kernel import snapshot as build
 from fate_gym.kernel.cost import split_queries
 from fate_gym.kernel.estimate import placement_end
 from fate_gym.kernel.placements import new_placements
-from fate_gym.kernel.schema import TOOL_STAGE, WAITING, StateArrays, new_state
+from fate_gym.kernel.schema import (
+    FIXED_STAGE,
+    NO_LOG,
+    TOOL_STAGE,
+    WAITING,
+    StateArrays,
+    new_state,
+)
 from fate_gym.problem import Problem, parse_problem
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, compile_problem
 
@@ -62,9 +77,16 @@ class FinishedStage(PlacedStage):
 
 
 class RunningStage(PlacedStage):
-    """A stage under way."""
+    """A stage under way; how far depends on what its devices are."""
 
-    ends_in_s: NonNegativeFloat = Field(description="seconds until it is expected to end")
+    ends_in_s: NonNegativeFloat | None = Field(
+        None, description="seconds until it is expected to end; of tools and on exclusive devices"
+    )
+    tokens_made: NonNegativeInt | None = Field(
+        None,
+        description="output tokens that each query has made, on batching devices; 0: its prompt "
+        "is still to be computed",
+    )
 
 
 class ClusterState(_Part):
@@ -76,6 +98,9 @@ class ClusterState(_Part):
     devices: dict[str, DeviceState] = {}
     finished: tuple[FinishedStage, ...] = ()
     running: tuple[RunningStage, ...] = ()
+    waiting: tuple[PlacedStage, ...] = Field(
+        (), description="on batching devices: stages in line, the first to be admitted first"
+    )
 
 
 class PlannedStage(PlacedStage):
@@ -169,7 +194,7 @@ def decide(problem: Problem, state: ClusterState, policy: Policy) -> list[Planne
     """What a policy starts now in a state of a problem. Raises `InputError`."""
     compiled = compile_problem(problem)
     arrays = compiled.arrays
-    live = _Builder(compiled, state).state
+    live = build_state(compiled, state)
     view = DecisionView(compiled, live)
     policy.reset(view, 0)
     planned: list[PlannedStage] = []
@@ -197,6 +222,11 @@ def decide(problem: Problem, state: ClusterState, policy: Policy) -> list[Planne
     return planned
 
 
+def build_state(compiled: CompiledProblem, given: ClusterState) -> StateArrays:
+    """The state of a snapshot of a problem. Raises `InputError`."""
+    return _Builder(compiled, given).state
+
+
 class _Builder:
     """Builds the state of a snapshot; all that is wrong with it is an `InputError`."""
 
@@ -213,10 +243,12 @@ class _Builder:
         for finished in given.finished:
             self._place(finished, "state.finished")
             build.finish(self._arrays, self.state, self._placed, 0, finished.cached)
-        for running in given.running:
-            self._place(running, "state.running")
-            self._check_idle(running)
-            build.run(self._arrays, self.state, self._placed, 0, running.ends_in_s)
+        self._batching = bool(compiled.arrays.batching)
+        # Who decodes has been admitted before those whose prompt is computed.
+        for running in sorted(given.running, key=lambda one: not one.tokens_made):
+            self._run(running)
+        for waiting in given.waiting:
+            self._wait(waiting)
         build.release(self._arrays, self.state)
         self._check_memory()
 
@@ -239,8 +271,48 @@ class _Builder:
                 if q is not None:
                     build.hold_prefix(self._arrays, self.state, d, q, prefix.tokens)
 
-    def _place(self, placed: PlacedStage, field: str) -> None:
-        """Let the row of ``_placed`` be a stage whose parents have finished."""
+    def _run(self, running: RunningStage) -> None:
+        field = "state.running"
+        s = self._place(running, field)
+        kind = self._arrays.stages["kind"][s]
+        in_batch = self._batching and kind != TOOL_STAGE
+        if in_batch and kind == FIXED_STAGE:
+            fault = "a stage of given seconds runs on a batching device"
+            remedy = "leave it out, or set cluster.execution to 'exclusive'"
+            raise _fault(running, fault, field, remedy)
+        name, other = ("tokens_made", "ends_in_s") if in_batch else ("ends_in_s", "tokens_made")
+        where = "a tool" if kind == TOOL_STAGE else "batching" if in_batch else "exclusive"
+        where = where if kind == TOOL_STAGE else f"a stage on {where} devices"
+        if getattr(running, other) is not None:
+            fault = f"{other} says nothing of {where}"
+            raise _fault(running, fault, f"{field}.{other}", f"give {name} instead")
+        if getattr(running, name) is None:
+            fault = f"{name} is missing: how far is {where}?"
+            raise _fault(running, fault, f"{field}.{name}", f"add {name}")
+        if not in_batch:
+            assert running.ends_in_s is not None
+            self._check_idle(running)
+            build.run(self._arrays, self.state, self._placed, 0, running.ends_in_s)
+            return
+        made = running.tokens_made or 0
+        misfit = build.run_in_batch(self._arrays, self.state, self._placed, 0, made, NO_LOG)
+        if misfit >= 0:
+            device = list(running.devices)[misfit]
+            fault = f"device {device!r} cannot run it beside the others: another model, too many "
+            fault += "sequences, or too little memory"
+            remedy = "move it to state.waiting, or correct what runs there"
+            raise _fault(running, fault, field, remedy)
+
+    def _wait(self, waiting: PlacedStage) -> None:
+        field = "state.waiting"
+        s = self._place(waiting, field)
+        if not self._batching or self._arrays.stages["kind"][s] == TOOL_STAGE:
+            fault = "only stages on batching devices wait in line"
+            raise _fault(waiting, fault, field, "leave it out: it is decided when it can start")
+        build.wait_in_line(self._arrays, self.state, self._placed, 0, NO_LOG)
+
+    def _place(self, placed: PlacedStage, field: str) -> int:
+        """Let the row of ``_placed`` be a stage whose parents have finished; its number."""
         s = self._stage(placed, field)
         stage = self._arrays.stages[s]
         self._check_devices(placed, stage, f"{field}.devices")
@@ -259,6 +331,7 @@ class _Builder:
         self._placed.rows[0]["stage"], self._placed.rows[0]["width"] = s, width
         self._placed.devices[0, :width] = devices
         self._placed.counts[0, :width] = list(placed.devices.values())
+        return s
 
     def _device(self, name: str, field: str) -> int:
         if name not in self._devices:

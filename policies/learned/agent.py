@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env.faults import bad
-from fate_gym.env.features import DEVICE_WIDTH, STAGE_WIDTH
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.spec import MASK, Limits
 from fate_gym.errors import InputError
@@ -59,8 +58,8 @@ class PointerAgent:
         return self._one(observation)
 
     def _one(self, observation: Observation) -> NDArray[np.float32]:
-        stages = np.ascontiguousarray(observation["stages"][:, :STAGE_WIDTH])
-        devices = np.ascontiguousarray(observation["devices"][:, :DEVICE_WIDTH])
+        stages = np.take(observation["stages"], self._weights.stages, axis=1)
+        devices = np.take(observation["devices"], self._weights.devices, axis=1)
         mask = observation[MASK]
         sizes, a = (len(stages), len(devices), mask.size), self._activations
         if a is None or (len(a.stage), len(a.device), a.scores.size) != sizes:

@@ -32,15 +32,23 @@ CANDIDATE_INPUTS = CANDIDATE_WIDTH + len(CLOSE) * (len(FINE) + 1)
 
 
 class Weights(Block):
-    """The network's parameters. Matrices are (in, out), those of the rounds one below the other."""
+    """The network's parameters. Matrices are (in, out), those of the rounds one below the other.
 
-    stage_w: Any = table("f4", STAGE_WIDTH, "H", text="stage_in.weight")
+    Features whose weights are all 0 are left out. So a checkpoint that did not know them gives, to
+    the last bit, the scores that it gave before there were any.
+    """
+
+    stages: Any = table("i8", "STAGES", text="columns that are read")
+    devices: Any = table("i8", "DEVICES", text="columns that are read")
+    globals: Any = table("i8", "GLOBALS", text="columns that are read")
+    candidates: Any = table("i8", "CANDIDATES", text="columns that are read")
+    stage_w: Any = table("f4", "STAGES", "H", text="stage_in.weight")
     stage_b: Any = table("f4", "H", text="stage_in.bias")
-    device_w: Any = table("f4", DEVICE_WIDTH, "H", text="device_in.weight")
+    device_w: Any = table("f4", "DEVICES", "H", text="device_in.weight")
     device_b: Any = table("f4", "H", text="device_in.bias")
     context_w: Any = table("f4", "CONTEXT", "H", text="context_in.weight")
     context_b: Any = table("f4", "H", text="context_in.bias")
-    candidate_w: Any = table("f4", CANDIDATE_INPUTS, "H", text="candidate_in.weight")
+    candidate_w: Any = table("f4", "INPUTS", "H", text="candidate_in.weight")
     candidate_b: Any = table("f4", "H", text="candidate_in.bias")
     from_stage: Any = table("f4", "H", "H", text="from_stage.weight")
     from_device: Any = table("f4", "H", "H", text="from_device.weight")
@@ -69,7 +77,7 @@ class Activations(Block):
     of_stage: Any = table("f4", "S", "H", text="what a candidate takes from its stage")
     of_device: Any = table("f4", "D", "H", text="from its device")
     everywhere: Any = table("f4", "H", text="from the context")
-    inputs: Any = table("f4", "A", CANDIDATE_INPUTS, text="of the legal candidates")
+    inputs: Any = table("f4", "A", "INPUTS", text="of the legal candidates")
     z: Any = table("f4", "A", "H", text="the legal candidates, encoded")
     step: Any = table("f4", "A", "H", text="what a round takes from the candidate itself")
     best_slot: Any = table("f4", "S", "H", text="maximum over the candidates of a slot")
@@ -93,16 +101,46 @@ def read_weights(state: Mapping[str, NDArray[Any]]) -> Weights:
     hidden = state["score.weight"].shape[1]
     rounds = sum(name.startswith("own.") and name.endswith(".weight") for name in state)
     sizes = {"H": hidden, "R H": rounds * hidden, "3 H": 3 * hidden}
-    weights = Weights.allocate(**sizes, CONTEXT=GLOBAL_WIDTH + 2 * hidden)
+    widths = {
+        "stages": ("stage_in.weight", STAGE_WIDTH, 0),
+        "devices": ("device_in.weight", DEVICE_WIDTH, 0),
+        "globals": ("context_in.weight", GLOBAL_WIDTH, 2 * hidden),
+        "candidates": ("candidate_in.weight", CANDIDATE_WIDTH, CANDIDATE_INPUTS - CANDIDATE_WIDTH),
+    }
+    known = dict(state)
+    read = {}
+    for group, (name, width, more) in widths.items():
+        read[group], known[name] = _without_unread(state[name], width, more, name)
+        sizes[group.upper()] = read[group].size
+    sizes["CONTEXT"] = known["context_in.weight"].shape[1]
+    sizes["INPUTS"] = known["candidate_in.weight"].shape[1]
+    weights = Weights.allocate(**sizes)
     for name, field in Weights.tables.items():
         target = getattr(weights, name)
-        if "{}" in field.text:
+        if name in read:
+            target[:] = read[name]
+        elif "{}" in field.text:
             for r in range(rounds):
                 part = target[r * hidden : (r + 1) * hidden]
-                _copy(state[field.text.format(r)], part, field.text.format(r))
+                _copy(known[field.text.format(r)], part, field.text.format(r))
         else:
-            _copy(state[field.text], target, field.text)
+            _copy(known[field.text], target, field.text)
     return weights
+
+
+def _without_unread(
+    given: NDArray[Any], width: int, more: int, name: str
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Which of ``width`` features have a weight, and the matrix (out, in) without the others.
+
+    The first feature says whether there is a row: it is always read. Behind the features follow
+    ``more`` inputs.
+    """
+    if given.shape[1] != width + more:
+        raise ValueError(f"{name} has the shape {given.shape}, not {(len(given), width + more)}")
+    reads: NDArray[np.bool_] = np.any(given[:, :width] != 0.0, axis=0)
+    reads[0] = True
+    return np.flatnonzero(reads), given[:, np.append(reads, np.ones(more, np.bool_))]
 
 
 def _copy(given: NDArray[Any], target: NDArray[np.float32], name: str) -> None:
@@ -118,6 +156,7 @@ def new_activations(weights: Weights, slots: int, devices: int, actions: int) ->
         **{"3 H": weights.wait_w.shape[0], "A + 1": actions},
         A=actions - 1,
         CONTEXT=weights.context_w.shape[0],
+        INPUTS=weights.candidate_w.shape[0],
         D=devices,
         H=weights.score_w.size,
         P=(actions - 1) // slots,
@@ -176,10 +215,11 @@ def _encode(w: Weights, a: Activations, stages: Matrix, devices: Matrix, context
     _rectify(a.stage, w.stage_b)
     _multiply(devices, w.device_w, a.device)
     _rectify(a.device, w.device_b)
-    for j in range(GLOBAL_WIDTH):
-        a.known[j] = context[j]
-    _mean_of_present(stages, a.stage, a.known, GLOBAL_WIDTH)
-    _mean_of_present(devices, a.device, a.known, GLOBAL_WIDTH + w.score_w.size)
+    count = w.globals.size
+    for j in range(count):
+        a.known[j] = context[w.globals[j]]
+    _mean_of_present(stages, a.stage, a.known, count)
+    _mean_of_present(devices, a.device, a.known, count + w.score_w.size)
     _multiply_row(a.known, w.context_w, a.around)
     _rectify_row(a.around, w.context_b)
     _multiply(a.stage, w.from_stage, a.of_stage)
@@ -199,12 +239,12 @@ def _encode_candidates(w: Weights, a: Activations, candidates: Matrix, mask: Mas
             found += 1
     for i in range(found):
         action = a.legal[i]
-        for c in range(CANDIDATE_WIDTH):
-            a.inputs[i, c] = candidates[action, c]
+        for c in range(w.candidates.size):
+            a.inputs[i, c] = candidates[action, w.candidates[c]]
         for n in range(len(CLOSE)):
             later = candidates[action, CLOSE[n]]
             unscaled = later / max(np.float32(1e-6), np.float32(1.0) - abs(later))
-            at = CANDIDATE_WIDTH + n * (len(FINE) + 1)
+            at = w.candidates.size + n * (len(FINE) + 1)
             a.inputs[i, at] = unscaled / (abs(unscaled) + np.float32(FINE[0]))
             a.inputs[i, at + 1] = unscaled / (abs(unscaled) + np.float32(FINE[1]))
             a.inputs[i, at + 2] = later <= 0.0
@@ -291,8 +331,8 @@ def score_actions(
     Args:
         w: the weights.
         a: scratch, and the result.
-        stages: (S, STAGE_WIDTH).
-        devices: (D, DEVICE_WIDTH).
+        stages: (S, w.stages.size), the columns that are read.
+        devices: (D, w.devices.size), likewise.
         candidates: (A, CANDIDATE_WIDTH).
         context: (GLOBAL_WIDTH,).
         mask: (A + 1,).

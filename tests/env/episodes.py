@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env import Observation, WorkflowSchedulingEnv
+from fate_gym.problem import Problem
 
 Step = tuple[Observation, float, bool, dict[str, Any]]
 
@@ -54,6 +55,12 @@ def play(
             each(observation, info)
         steps.append((observation, float(reward), ended, info))
     return steps
+
+
+def batching(problem: Problem, **serving: Any) -> Problem:
+    """The problem on devices that batch."""
+    cluster = problem.cluster.model_copy(update={"execution": "batching", **serving})
+    return problem.model_copy(update={"cluster": cluster})
 
 
 def same(a: Any, b: Any) -> bool:

@@ -10,7 +10,15 @@ import pytest
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
-from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Simulator, compile_problem
+from fate_gym.sim import (
+    Assignment,
+    CompiledProblem,
+    Decision,
+    DecisionView,
+    Policy,
+    Simulator,
+    compile_problem,
+)
 from fate_gym.sim.groups import ALL, ARRAYS, GROUPS, expand
 from fate_gym.sim.visibility import RecordingView, blind
 from policies import build_policy, make_policy, policy_names, policy_specs
@@ -89,7 +97,17 @@ def crowded(*, uncertainty: float = 0.0) -> Problem:
     )
 
 
-PROBLEMS = [compile_problem(crowded()), compile_problem(crowded(uncertainty=0.3))]
+def batching(problem: Problem) -> Problem:
+    cluster = problem.cluster.model_copy(update={"execution": "batching", "max_sequences": 24})
+    return problem.model_copy(update={"cluster": cluster})
+
+
+PROBLEMS = [
+    compile_problem(problem)
+    for uncertainty in (0.0, 0.3)
+    for exclusive in (crowded(uncertainty=uncertainty),)
+    for problem in (exclusive, batching(exclusive))
+]
 
 
 @pytest.mark.parametrize("name", LIMITED)
@@ -106,9 +124,20 @@ def test_policies_read_what_they_declare(name: str) -> None:
         assert set(sees) <= seen
 
 
+PEEPING = {
+    "cpop", "dls", "fdws", "heft", "lookahead_heft", "max_min", "min_min", "peft", "rank_hybd",
+    "sufferage",
+}  # fmt: skip
+"""Strict list schedules. On batching devices what they reserve within an instant is admitted with
+the true residency and caches, before `fate_gym.kernel.commit.count_blindly` is called."""
+
+
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
 @pytest.mark.parametrize("name", LIMITED)
-def test_policies_decide_the_same_without_what_they_may_not_see(name: str) -> None:
-    for problem in PROBLEMS:
+def test_policies_decide_the_same_without_what_they_may_not_see(name: str, execution: str) -> None:
+    if execution == "batching" and name in PEEPING:
+        pytest.xfail("reservations of strict list schedules see caches")
+    for problem in PROBLEMS[execution == "batching" :: 2]:
         simulator = Simulator(problem)
         open_eyed = simulator.run(make_policy(name), seed=3)
         blindfolded = simulator.run(Watched(make_policy(name), policy_specs()[name].sees), seed=3)
@@ -165,13 +194,15 @@ SPIES = {
 }
 
 
+@pytest.mark.parametrize("problem", PROBLEMS[:2], ids=["exclusive", "batching"])
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_spy_is_caught(group: str) -> None:
+def test_a_spy_is_caught(group: str, problem: CompiledProblem) -> None:
     """One that may see all but this group, and looks at it."""
-    allowed = [other for other in GROUPS if group not in expand([other])]
+    batches = bool(problem.arrays.batching)
+    allowed = [other for other in GROUPS if group not in expand([other], batching=batches)]
     if group == "estimates":  # its parts would do
         allowed = []
-    simulator = Simulator(PROBLEMS[0])
+    simulator = Simulator(problem)
     watched = Watched(Spy(SPIES[group]))
     open_eyed = simulator.run(watched)
     assert group in watched.seen or ARRAYS in watched.seen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fate_gym.env.observe.candidates import plan_ahead, update_candidates, write_candidates
+from fate_gym.env.observe.ahead import plan_ahead
+from fate_gym.env.observe.candidates import update_candidates, write_candidates
 from fate_gym.env.observe.devices import update_devices, write_devices
 from fate_gym.env.observe.graph import write_edges, write_nodes
 from fate_gym.env.observe.run import write_globals

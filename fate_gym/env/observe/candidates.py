@@ -1,9 +1,9 @@
 """What is observed of the candidate placements of the stages in the window.
 
 They are those of `fate_gym.kernel.placements.generate`, bit for bit; a test compares the two. From
-one step to the next most costs stay what they are: those of a stage on a device depend on what the
-device holds when its queue has drained, which changes when something is placed on it. They are
-kept line by line, and worked out anew for the devices that changed.
+one step to the next most costs stay what they are: those of a stage on an exclusive device depend
+on what the device holds when its queue has drained, which changes when something is placed on it.
+They are kept line by line, and worked out anew for the devices that changed: batching ones always.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.features import CANDIDATE, CANDIDATE_WIDTH, saturate
-from fate_gym.env.observe.costs import cost_alone, end_alone, write_placement
+from fate_gym.env.observe.costs import (
+    cost_alone,
+    end_alone,
+    write_placement,
+)
 from fate_gym.env.observe.teams import update_teams, withdraw
 from fate_gym.env.schema import EpisodeArrays, FactsArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
@@ -21,7 +25,7 @@ from fate_gym.kernel.placements import Placements
 @kernel
 def update_candidates(run: Run, slot: int) -> None:
     """Bring placements, costs and features of the stage in a slot up to date."""
-    p, st, f, ep, c = run
+    p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     s = ep.window[slot]
     new = ep.lines[slot] < 0
     if new:
@@ -30,7 +34,7 @@ def update_candidates(run: Run, slot: int) -> None:
     base = line * f.positions
     ends, rows, features, devices, costs = c.ends, c.rows, ep.features, ep.devices, ep.costs
     now, scale = st.now, f.time_scale
-    prefixed = p.stages[s].prefix >= 0
+    prefixed, batching = p.stages[s].prefix >= 0, p.batching != 0
     best = np.inf
     for d in range(ends.size):
         ends[d] = np.inf
@@ -44,10 +48,12 @@ def update_candidates(run: Run, slot: int) -> None:
             rows[base + d].width = 1
             c.devices[base + d, 0] = d
             c.counts[base + d, 0] = p.stages[s].queries
-            cost_alone(p, st, s, d, dev.turn, costs[line, d])
+            cost_alone(run, s, d, costs[line, d])
             c.busy[base + d, 0] = costs[line, d].busy
+            if batching:
+                ep.ends[base + d, 0] = costs[line, d].end
             write_placement(run, base + d, costs[line, d])
-        end = end_alone(costs[line, d], dev.turn)
+        end = costs[line, d].end if batching else end_alone(costs[line, d], dev.turn)
         ends[d] = end
         best = min(best, end)
         if prefixed:
@@ -59,7 +65,12 @@ def update_candidates(run: Run, slot: int) -> None:
             later = end - best
             rows[base + d].end = end
             row = features[base + d]
-            row[CANDIDATE.turn] = devices[d].turn_feature
+            if batching:
+                row[CANDIDATE.turn] = saturate(costs[line, d].begin - now, scale)
+                row[CANDIDATE.admits] = costs[line, d].admits
+            else:
+                row[CANDIDATE.turn] = devices[d].turn_feature
+                row[CANDIDATE.admits] = devices[d].admits
             row[CANDIDATE.end] = saturate(end - now, scale)
             row[CANDIDATE.later] = later / (later + scale)
             row[CANDIDATE.demand] = devices[d].demand
@@ -79,39 +90,6 @@ def _take_line(f: FactsArrays, ep: EpisodeArrays, c: Placements, slot: int) -> N
         c.rows[row].width = 0
         for i in range(CANDIDATE_WIDTH):
             ep.features[row, i] = 0.0
-
-
-@kernel
-def plan_ahead(run: Run) -> None:
-    """How much later than its best end each placement is, behind the stages of larger rank.
-
-    Each of these is taken to go to the device on which it ends earliest then, as HEFT would have
-    it: what an idle device is worth to a stage depends on who else wants it.
-    """
-    f, ep, c = run.facts, run.episode, run.placements
-    devices, table, busy, features = ep.devices, c.rows, c.busy, ep.features
-    for d in range(devices.size):
-        devices[d].planned = devices[d].turn
-    for slot in range(ep.shown):
-        base = ep.lines[slot] * f.positions
-        best, where = np.inf, -1
-        for d in range(devices.size):
-            if table[base + d].width > 0:
-                end = devices[d].planned + busy[base + d, 0]
-                if end < best:
-                    best, where = end, d
-        for row in range(base, base + f.positions):
-            width = table[row].width
-            if width == 0:
-                continue
-            end = 0.0
-            for i in range(width):
-                end = max(end, devices[c.devices[row, i]].planned + busy[row, i])
-            end += (width - 1) * run.problem.gather_s
-            behind = end - best
-            features[row, CANDIDATE.behind] = behind / (abs(behind) + f.time_scale)
-        if where >= 0:
-            devices[where].planned = best
 
 
 @kernel

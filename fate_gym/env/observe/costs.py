@@ -5,18 +5,29 @@ from __future__ import annotations
 from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
 from fate_gym.env.schema import FeatureRow, PlacementCost, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.cost import context_hit_tokens, cost_of, prefix_hit_tokens
-from fate_gym.kernel.estimate import shard_cost
+from fate_gym.kernel.batching.admission import admits
+from fate_gym.kernel.cost import Cost, context_hit_tokens, cost_of, prefix_hit_tokens
+from fate_gym.kernel.estimate import cost_in_batch, shard_cost
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 
+@inlined
+def _shard_cost(run: Run, s: int, d: int, n: int) -> Cost:
+    p, st, dev = run.problem, run.state, run.episode.devices[d]
+    if p.batching:
+        return cost_in_batch(p, st, s, d, n, -1, dev.turn, dev.others)
+    return shard_cost(p, st, s, d, n, dev.turn)
+
+
 @kernel
-def cost_alone(
-    p: ProblemArrays, st: StateArrays, s: int, d: int, turn: float, out: PlacementCost
-) -> None:
+def cost_alone(run: Run, s: int, d: int, out: PlacementCost) -> None:
     """Fill in the cost of all queries of stage ``s`` on device ``d``."""
-    cost = shard_cost(p, st, s, d, p.stages[s].queries, turn)
+    p, st = run.problem, run.state
+    cost = _shard_cost(run, s, d, p.stages[s].queries)
+    out.delay, out.begin, out.end, out.admits = cost.delay, cost.turn, cost.end, 0
+    if p.batching:
+        out.admits = admits(p, st, s, d, p.stages[s].queries)
     out.load = cost.load
     out.transfer = cost.transfer
     out.prefill = cost.prefill
@@ -39,10 +50,17 @@ def cost_of_team(run: Run, row: int, out: PlacementCost) -> None:
     load, transfer, prefill, decode = 0.0, 0.0, 0.0, 0.0
     busy, moved, prefixes, contexts = 0.0, 0.0, 0.0, 0.0
     out.evicted_kv, out.evicted_weights = 0.0, 0.0
+    out.delay, out.begin, out.end, out.admits = 0.0, 0.0, 0.0, 1
     for i in range(c.rows[row].width):
         d, n = c.devices[row, i], c.counts[row, i]
-        cost = shard_cost(p, st, s, d, n, run.episode.devices[d].turn)
+        cost = _shard_cost(run, s, d, n)
         c.busy[row, i] = cost.busy
+        run.episode.ends[row, i] = cost.end
+        out.delay += cost.delay
+        out.begin = max(out.begin, cost.turn)
+        out.end = max(out.end, cost.end)
+        if p.batching and not admits(p, st, s, d, n):
+            out.admits = 0
         load = max(load, cost.load)
         transfer = max(transfer, cost.transfer)
         prefill = max(prefill, cost.prefill)
@@ -68,7 +86,11 @@ def end_alone(cost: PlacementCost, turn: float) -> float:
 
 @kernel
 def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[float, float]:
-    """Shares of the memory: KV and weights that have to go, at least, for a shard of ``n``."""
+    """Shares of the memory: KV and weights that have to go, at least, for a shard of ``n``.
+
+    On a batching device what runs keeps its KV. Where another model is served the shard waits
+    until nothing runs.
+    """
     stage = p.stages[s]
     model = p.models[stage.model]
     dev = st.devices[d]
@@ -79,6 +101,16 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
     prefix = max(cached, stage.prefix_tokens * model.kv)
     pinned = model.weight_bytes + prefix + min(n, p.batch[s, d]) * context_bytes(p, s)
     others_kv = dev.kv_bytes - cached
+    if p.batching and st.batches[d].sequences > 0:
+        batch = st.batches[d]
+        others_kv -= batch.reserved
+        if batch.serving == stage.model:
+            held = batch.pinned
+            if stage.prefix >= 0 and st.pins[d, stage.prefix] > 0:
+                held -= cached
+            others_kv -= held
+            pinned += batch.reserved + held
+        others_kv = max(0.0, others_kv)
     others_weights = dev.weight_bytes - own_weights
     memory = p.devices[d].memory
     over = pinned + others_kv + others_weights - memory
@@ -115,6 +147,7 @@ def write_placement(run: Run, row: int, cost: PlacementCost) -> None:
     out[CANDIDATE.moved] = saturate(cost.moved, HALF_TRANSFER)
     out[CANDIDATE.evicted_kv] = cost.evicted_kv
     out[CANDIDATE.evicted_weights] = cost.evicted_weights
+    out[CANDIDATE.delay] = saturate(cost.delay, scale)
     _write_children(run, s, c.devices[row, 0], out)
 
 

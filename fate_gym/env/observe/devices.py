@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.env.features import DEVICE, DEVICE_WIDTH, saturate
+from fate_gym.env.features import (
+    DEVICE,
+    DEVICE_WIDTH,
+    HALF_OUTSTANDING,
+    HALF_SHARDS,
+    saturate,
+)
+from fate_gym.env.observe.load import measure_load
 from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.estimate import drain_estimate
+from fate_gym.kernel.estimate import drain_estimate, undisturbed
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 
@@ -23,7 +30,11 @@ def update_devices(run: Run) -> None:
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
-        dev.turn = drain_estimate(p, st, d)
+        if p.batching:
+            dev.turn, dev.others = undisturbed(p, st, d)
+        else:
+            dev.turn = drain_estimate(p, st, d)
+        dev.admits = st.devices[d].queue_head < 0 and dev.turn < np.inf
         dev.turn_feature = saturate(seconds_until_free(p, st.now, dev.turn), f.time_scale)
         dev.hits = 0.0
         dev.demand = 0.0
@@ -41,9 +52,10 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
     """Note whether what the costs on a device depend on has changed."""
     seen, dev = ep.devices[d], st.devices[d]
     # What is left of an eager transfer shrinks while the stage waits for its turn; with contention
-    # what is booked anywhere may be in the way.
+    # what is booked anywhere may be in the way; a batch moves on all the time.
     seen.changed = (
-        p.eager != 0
+        p.batching != 0
+        or p.eager != 0
         or p.contention != 0
         or seen.drains_at != dev.drains_at
         or seen.weight_bytes != dev.weight_bytes
@@ -78,13 +90,26 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
             rows[d, DEVICE.weights] = weights
             rows[d, DEVICE.kv] = kv
             rows[d, DEVICE.free] = 1.0 - weights - kv
-        rows[d, DEVICE.idle] = dev.queue_head < 0 and now.turn < np.inf
+        rows[d, DEVICE.admits] = now.admits
         rows[d, DEVICE.queue] = now.turn_feature
         rows[d, DEVICE.prefix_hits] = now.hits / max(1, with_prefix)
         rows[d, DEVICE.demand] = now.demand
         rows[d, DEVICE.up] = now.turn < np.inf
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
+        if p.batching or now.changed or now.head != dev.queue_head + 2:
+            measure_load(run, d)
+        if now.queries == 0 and now.waiting == 0:
+            continue  # zeros
+        tokens = now.tokens
+        if now.running_seconds > 0.0:
+            left = now.running_since + now.running_seconds - st.now
+            share = min(1.0, max(0.0, left / now.running_seconds))
+            tokens += share * now.running_tokens
+        rows[d, DEVICE.occupancy] = min(1.0, now.queries / p.max_batch)
+        rows[d, DEVICE.reserved] = now.reserved
+        rows[d, DEVICE.waiting] = saturate(now.waiting, HALF_SHARDS)
+        rows[d, DEVICE.outstanding] = saturate(tokens, HALF_OUTSTANDING)
     for d in range(p.devices.size, rows.shape[0]):
         for c in range(rows.shape[1]):
             rows[d, c] = 0.0

@@ -14,6 +14,7 @@ from fate_gym.env.features import (
     saturate,
 )
 from fate_gym.env.observe.devices import seconds_until_free
+from fate_gym.env.observe.load import has_work
 from fate_gym.env.schema import FeatureRow, Run
 from fate_gym.jit import kernel
 
@@ -27,7 +28,7 @@ def write_globals(run: Run, row: FeatureRow) -> None:
     for d in range(number):
         queue = seconds_until_free(p, st.now, ep.devices[d].turn)
         up += ep.devices[d].turn < np.inf
-        busy += st.devices[d].queue_head >= 0
+        busy += has_work(p, st, d)
         total += queue
         longest = max(longest, queue)
     path = 0.0
@@ -50,3 +51,4 @@ def write_globals(run: Run, row: FeatureRow) -> None:
     row[GLOBAL.length_uncertainty] = saturate(p.length_uncertainty, HALF_SIGMA)
     row[GLOBAL.failing] = p.failing
     row[GLOBAL.up] = up / number
+    row[GLOBAL.batching] = p.batching

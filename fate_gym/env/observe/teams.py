@@ -26,7 +26,7 @@ def update_teams(run: Run, line: int, new: bool, best: float) -> None:
     The scratch ``ends`` has the end on each single device, ``best`` is the earliest; the line is
     ``new`` if nothing is known of it.
     """
-    p, st, f, ep, c = run
+    p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     first = line * f.positions + f.first_team
     s = c.rows[first - f.first_team].stage
     most = min(f.shards, min(p.stages[s].queries, p.max_shards))
@@ -69,17 +69,26 @@ def _write_times(run: Run, row: int, best: float) -> None:
     """The features of a placement that time changes."""
     f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width
-    end, turn, demand = 0.0, 0.0, 0.0
-    for i in range(k):
-        dev = ep.devices[c.devices[row, i]]
-        end = max(end, dev.turn + c.busy[row, i])
-        turn = max(turn, dev.turn_feature)
-        demand = max(demand, dev.demand)
+    end, turn, demand, free = 0.0, 0.0, 0.0, True
+    if run.problem.batching:
+        end = ep.team_cost[0].end
+        turn = saturate(ep.team_cost[0].begin - run.state.now, f.time_scale)
+        free = ep.team_cost[0].admits != 0
+        for i in range(k):
+            demand = max(demand, ep.devices[c.devices[row, i]].demand)
+    else:
+        for i in range(k):
+            dev = ep.devices[c.devices[row, i]]
+            end = max(end, dev.turn + c.busy[row, i])
+            turn = max(turn, dev.turn_feature)
+            demand = max(demand, dev.demand)
+            free = free and dev.admits != 0
     end += (k - 1) * run.problem.gather_s
     later = end - best
     c.rows[row].end = end
     features = ep.features[row]
     features[CANDIDATE.turn] = turn
+    features[CANDIDATE.admits] = free
     features[CANDIDATE.end] = saturate(end - run.state.now, f.time_scale)
     features[CANDIDATE.later] = later / (abs(later) + f.time_scale)
     features[CANDIDATE.demand] = demand

@@ -73,7 +73,7 @@ class Scene(NamedTuple):
     waiting: Ints
     prompt: Ints
     stop: Ints  # the count of steps with which it ends, of a decoding wave
-    made: Ints  # tokens that each query had when its prompt was computed
+    made: Ints  # tokens of each query so far; while it decodes, less the steps so far
     again: Ints  # 1: its inputs are there already
     begun: Ints  # 1: one of its waves has joined
     source: Ints
@@ -130,9 +130,32 @@ def foresee(
         full: 0: only what concerns the shard is wanted; else all has to end.
     """
     scene, clock = _gather(p, st, s, d, n, source, blind)
-    times, counts = clock.times, clock.counts
     last = scene.stage.size - 1 if s >= 0 else -1
-    gate = st.now
+    _play(p, st, d, scene, clock, last, full)
+    drained, others = st.now, 0.0
+    for i in range(scene.stage.size):
+        drained = max(drained, scene.end[i])
+        others += scene.end[i] if i != last else 0.0
+    f = clock.found
+    end = scene.end[last] if last >= 0 else drained
+    return Foresight(f[0], f[1], f[2], f[3], int(f[4]), f[5], end, drained, others)
+
+
+@kernel
+def foresee_ends(p: ProblemArrays, st: StateArrays, d: int, ends: Floats) -> None:
+    """Raise ``ends`` (S,) to the expected ends of the shards on ``d``, which is up."""
+    scene, clock = _gather(p, st, -1, d, 0, -1, 0)
+    _play(p, st, d, scene, clock, -1, 1)
+    for i in range(scene.stage.size):
+        ends[scene.stage[i]] = max(ends[scene.stage[i]], scene.end[i])
+
+
+@kernel
+def _play(
+    p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, last: int, full: int
+) -> None:
+    """Until all has ended, or with ``full`` 0 the shard at position ``last``."""
+    times, counts, gate = clock.times, clock.counts, st.now
     while True:
         if counts[LOOK] and times[BORDER] >= gate - GRAZE:
             _admit(p, st, d, scene, clock, last)
@@ -153,13 +176,6 @@ def foresee(
         _end(p, scene, clock, last)
         if last >= 0 and not full and scene.state[last] == ENDED:
             break
-    drained, others = st.now, 0.0
-    for i in range(scene.stage.size):
-        drained = max(drained, scene.end[i])
-        others += scene.end[i] if i != last else 0.0
-    f = clock.found
-    end = scene.end[last] if last >= 0 else drained
-    return Foresight(f[0], f[1], f[2], f[3], int(f[4]), f[5], end, drained, others)
 
 
 @inlined
@@ -182,7 +198,7 @@ def _gather(
     )  # fmt: skip
     clock = Clock(np.empty(2), np.zeros(11, np.int64), np.zeros(6))
     clock.times[BORDER] = st.now if rests(st, d) else batch.time
-    clock.times[LOADED] = batch.loaded_at
+    clock.times[LOADED] = _expected_loaded(p, st, d)
     clock.counts[SEQUENCES] = batch.sequences
     clock.counts[SERVING] = batch.serving if batch.sequences > 0 else -2
     clock.counts[LOOK] = 1
@@ -212,6 +228,8 @@ def _copy_lane(
     scene.prompt[i], scene.made[i] = lane.prompt, lane.made
     scene.again[i], scene.source[i], scene.blind[i] = lane.number >= 0, lane.source, lane.blind
     scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
+    if st.noisy and lane.state == ADMITTED:
+        scene.there[i] = _expected_there(p, st, d, s, k, clock.times[LOADED])
     scene.context_hit[i] = lane.context_hit
     scene.begun[i] = lane.state >= JOINED
     if lane.state == ADMITTED:
@@ -233,6 +251,7 @@ def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) ->
     own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens + scene.made[i]
     counts[DECODES] += scene.wave[i]
     counts[CONTEXT] += scene.wave[i] * own
+    scene.made[i] -= counts[STEPS]
     # Those that are done make room in front.
     if counts[FIRST] > 0 and counts[BEHIND] == scene.decoders.size:
         for j in range(counts[FIRST], counts[BEHIND]):
@@ -245,6 +264,29 @@ def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) ->
         scene.decoders[j] = scene.decoders[j - 1]
         j -= 1
     scene.decoders[j] = i
+
+
+@inlined
+def _expected_loaded(p: ProblemArrays, st: StateArrays, d: int) -> float:
+    """When the weights of the served model are there; noise shows once they are."""
+    batch = st.batches[d]
+    if not st.noisy or batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
+        return batch.loaded_at
+    s, k = slot_of(p, batch.admitted)
+    return max(st.now, st.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d])
+
+
+@kernel
+def _expected_there(
+    p: ProblemArrays, st: StateArrays, d: int, s: int, k: int, loaded: float
+) -> float:
+    """When the inputs of an admitted wave are expected, given the same for the weights."""
+    lane = st.lanes[s, k]
+    launch = 0.0 if p.stages[s].model < 0 else p.launch_s
+    there = lane.admitted_at + (lane.there - lane.admitted_at) / lane.noise
+    if abs(lane.there - launch * lane.noise - st.batches[d].loaded_at) <= GRAZE:
+        there = loaded + launch  # it waits for the weights
+    return max(st.now, there)
 
 
 @kernel
@@ -479,7 +521,7 @@ def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
         stage = p.stages[scene.stage[i]]
         own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
         counts[DECODES] -= scene.wave[i]
-        counts[CONTEXT] -= scene.wave[i] * (own + stage.output_tokens)
+        counts[CONTEXT] -= scene.wave[i] * (own + scene.made[i] + counts[STEPS])
         _end_wave(scene, clock, i)
     complete = 0
     while complete < counts[IN_LINE] and scene.prompt[scene.line[complete]] == 0:

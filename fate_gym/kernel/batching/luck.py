@@ -24,6 +24,8 @@ def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
     Tokens that are made by the last border stay made.
     """
     batch = out.batches[d]
+    loaded = batch.loaded_at
+    _load_anew(p, out, d)
     if not rests(out, d):
         _catch_up(p, out, d)
     decoders = batch.decoder
@@ -32,7 +34,7 @@ def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
     while decoders >= 0:
         s, k = slot_of(p, decoders)
         decoders = out.slots[s, k].next
-        _draw_anew(p, out, d, s, k)
+        _draw_anew(p, out, d, s, k, loaded)
         lane = out.lanes[s, k]
         batch.noise += lane.wave * lane.noise
         enter(p, out, d, slot_number(p, s, k), DECODING)
@@ -40,7 +42,7 @@ def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
         number = first
         while number >= 0:
             s, k = slot_of(p, number)
-            _draw_anew(p, out, d, s, k)
+            _draw_anew(p, out, d, s, k, loaded)
             number = out.slots[s, k].next
     schedule(p, out, d)
 
@@ -60,7 +62,20 @@ def _catch_up(p: ProblemArrays, out: StateArrays, d: int) -> None:
 
 
 @inlined
-def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int) -> None:
+def _load_anew(p: ProblemArrays, out: StateArrays, d: int) -> None:
+    """Weights that are being loaded are there when that is expected, or drawn."""
+    batch = out.batches[d]
+    if batch.loaded_at <= out.now or batch.admitted < 0 or batch.serving < 0:
+        return
+    s, k = slot_of(p, batch.admitted)  # the first: it has begun to load them
+    noise = noise_factor(p, out, s, d) if out.origin == SAMPLED else 1.0
+    loaded = out.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d] * noise
+    batch.loaded_at = max(out.now, loaded)
+
+
+@inlined
+def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int, loaded: float) -> None:
+    """Draw anew for the shard in a slot; ``loaded`` is when the weights were to be there."""
     lane = out.lanes[s, k]
     before = lane.noise
     lane.noise = 1.0
@@ -74,5 +89,8 @@ def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int) -> No
             made += out.batches[d].steps - lane.since
         lane.output = max(lane.output, made + 1)
     if lane.state == ADMITTED:
-        passed = (lane.there - lane.admitted_at) * lane.noise / before
-        lane.there = max(out.now, lane.admitted_at + passed)
+        launch = 0.0 if p.stages[s].model < 0 else p.launch_s
+        there = lane.admitted_at + (lane.there - lane.admitted_at) * lane.noise / before
+        if abs(lane.there - launch * before - loaded) <= GRAZE:
+            there = out.batches[d].loaded_at + launch * lane.noise  # it waits for the weights
+        lane.there = max(out.now, there)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from fate_gym.errors import InputError
+from fate_gym.kernel.schema import DECODING
 from fate_gym.lab.cli import main
-from fate_gym.sim import Simulator
+from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
+from fate_gym.sim import DecisionView, Simulator, compile_problem
 from policies import fate, make_policy
-from policies.fate.snapshot import decide, read_snapshot
+from policies.fate.snapshot import build_state, decide, read_snapshot
 
 EXAMPLE = Path("docs/examples/snapshot.json")
 
@@ -160,6 +162,158 @@ def test_impossible_snapshots(fault: str) -> None:
     assert raised.value.field == field
     assert raised.value.source == "<snapshot>"
     assert raised.value.remedy
+
+
+# --- devices that batch -----------------------------------------------------------------------
+
+
+def batching_example(**state: Any) -> dict[str, Any]:
+    data = example()
+    data["cluster"]["execution"] = "batching"
+    draft = {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}, "tokens_made": 120}
+    return data | {"state": data["state"] | {"running": [draft]} | state}
+
+
+def chats(count: int) -> Problem:
+    """Requests to one device, of different lengths: a snapshot of its batch can be made by hand."""
+    stages = tuple(
+        Stage(
+            id=f"s{i}", model="Llama-3.1-8B", queries=2, prompt_tokens=400,
+            output_tokens=100 + 60 * i, prefix_group="g", prefix_tokens=1000,
+        )
+        for i in range(count)
+    )  # fmt: skip
+    cluster = Cluster(
+        id="one",
+        devices=(Device(id="d", gpu="A100-80"),),
+        execution="batching",
+        max_sequences=8,
+    )
+    return Problem.build(cluster, [Workflow(id="w", stages=stages)])
+
+
+@pytest.mark.parametrize("policy", ["fate", "fate_rollout", "heft_boosted"])
+def test_a_batch_has_a_plan(policy: str) -> None:
+    (placement,) = fate.plan(batching_example(), policy=policy)
+    assert (placement.stage, sum(placement.devices.values())) == ("read", 8)
+    assert placement.expected_end_s > 0
+
+
+def test_a_snapshot_of_a_batch_is_the_batch() -> None:
+    """At an end of a wave, a border: what is expected is what the simulator expects."""
+    problem = chats(6)
+    simulator = Simulator(problem)
+    for stage in range(5):
+        simulator.place(stage, [0])
+    while simulator.state.stages["status"][0] != 3:
+        simulator.wait()
+    live = simulator.state
+    running = []
+    for s in range(1, 5):
+        lane = live.lanes[s, 0]
+        since = live.batches["steps"][0] - lane["since"] if lane["state"] == DECODING else 0
+        made = {"tokens_made": int(lane["made"] + since)}
+        running.append({"workflow": "w", "stage": f"s{s}", "devices": {"d": 2}} | made)
+    assert sum(one["tokens_made"] > 0 for one in running) == 3  # the fifth did not fit before
+    data = json.loads(problem.model_dump_json(exclude_none=True)) | {
+        "state": {
+            "devices": {
+                "d": {
+                    "resident": ["Llama-3.1-8B"],
+                    "prefixes": [{"model": "Llama-3.1-8B", "group": "g", "tokens": 1000}],
+                }
+            },
+            "finished": [{"workflow": "w", "stage": "s0", "devices": {"d": 2}}],
+            "running": running,
+        }
+    }
+    given, state, _ = read_snapshot(data)
+    compiled = compile_problem(given)
+    built = build_state(compiled, state)
+    view = DecisionView(compiled, built)
+    ends = [simulator.view().estimate(5, 0), view.estimate(5, 0)]
+    assert ends[1].end - view.now == pytest.approx(ends[0].end - simulator.view().now, rel=1e-4)
+    # In the run the fifth has just been admitted: it joins an iteration later.
+    assert ends[1].delay == pytest.approx(ends[0].delay, rel=1e-2)
+    drains = [one.drain_estimates()[0] - one.now for one in (simulator.view(), view)]
+    assert drains[1] == pytest.approx(drains[0], rel=5e-3)
+    (placement,) = decide(given, state, make_policy("heft"))
+    assert placement.expected_end_s == pytest.approx(ends[1].end - view.now)
+
+
+def test_who_waits_is_admitted_first() -> None:
+    problem = chats(6)
+    data = json.loads(problem.model_dump_json(exclude_none=True))
+    running = [
+        {"workflow": "w", "stage": f"s{s}", "devices": {"d": 2}, "tokens_made": 10}
+        for s in range(4)
+    ]
+    waits = [{"workflow": "w", "stage": "s4", "devices": {"d": 2}}]
+    ends = []
+    for waiting in ([], waits):
+        given, state, _ = read_snapshot(data | {"state": {"running": running, "waiting": waiting}})
+        placements = decide(given, state, make_policy("heft", lazy=False))
+        ends.append({p.stage: p.expected_end_s for p in placements})
+    assert set(ends[0]) == {"s4", "s5"} and set(ends[1]) == {"s5"}
+    assert ends[1]["s5"] > ends[0]["s4"]
+
+
+BATCHING_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "seconds in a batch": (
+        {"running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}, "ends_in_s": 1.0}
+        ]},
+        "state.running.ends_in_s", "says nothing of a stage on batching devices",
+    ),
+    "no progress": (
+        {"running": [{"workflow": "review", "stage": "draft", "devices": {"l40s": 1}}]},
+        "state.running.tokens_made", "tokens_made is missing",
+    ),
+    "two models at once": (
+        {"finished": [
+            {"workflow": "question", "stage": "plan", "devices": {"l40s": 1}},
+            {"workflow": "question", "stage": "search"},
+        ], "running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}, "tokens_made": 9},
+            {"workflow": "question", "stage": "read", "devices": {"l40s": 8}, "tokens_made": 9},
+        ]},
+        "state.running", "device 'l40s' cannot run it beside the others",
+    ),
+    "a tool in line": (
+        {"finished": [{"workflow": "question", "stage": "plan", "devices": {"l40s": 1}}],
+         "waiting": [{"workflow": "question", "stage": "search"}]},
+        "state.waiting", "only stages on batching devices wait in line",
+    ),
+    "negative tokens": (
+        {"running": [
+            {"workflow": "review", "stage": "draft", "devices": {"l40s": 1}, "tokens_made": -1}
+        ]},
+        "state.running.0.tokens_made", "greater than",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BATCHING_FAULTS)
+def test_impossible_snapshots_of_batches(fault: str) -> None:
+    state, field, message = BATCHING_FAULTS[fault]
+    with pytest.raises(InputError, match=message) as raised:
+        fate.plan(batching_example(**state))
+    assert raised.value.field == field
+    assert raised.value.remedy
+
+
+def test_batches_are_of_batching_devices() -> None:
+    data = batching_example()
+    data["cluster"]["execution"] = "exclusive"
+    with pytest.raises(InputError, match="exclusive devices") as raised:
+        fate.plan(data)
+    assert raised.value.field == "state.running.tokens_made"
+    data = example()
+    data["state"]["waiting"] = data["state"].pop("running")
+    del data["state"]["waiting"][0]["ends_in_s"]
+    with pytest.raises(InputError, match="only stages on batching devices") as raised:
+        fate.plan(data)
+    assert raised.value.field == "state.waiting"
 
 
 def test_a_stage_that_nothing_can_host() -> None:

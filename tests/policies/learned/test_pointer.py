@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fate_gym.env.features import DEVICES, STAGES
+from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, STAGES
 from fate_gym.errors import InputError
 from policies.learned.agent import PointerAgent
 from tests.policies.learned.problems import (
@@ -69,8 +69,27 @@ def test_empty_slots_and_the_columns_of_single_models_do_not_matter() -> None:
         second = agent.scores(b)[:-1].reshape(slots, -1)
         devices = a["devices"].shape[0]
         # Device d is position d in both; what comes after moves by the room that is empty.
-        np.testing.assert_allclose(second[:, :devices], first[:, :devices], rtol=1e-5)
-        np.testing.assert_allclose(second[:, 11:], first[:, devices:], rtol=1e-5)
+        np.testing.assert_allclose(second[:, :devices], first[:, :devices], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(second[:, 11:], first[:, devices:], rtol=1e-5, atol=1e-6)
+
+
+def test_features_without_weights_are_not_looked_at() -> None:
+    """To the last bit: what a matrix product adds up in which order depends on its size."""
+    weights = random_weights()
+    unread = {
+        "device_in.weight": (DEVICES, "devices", ["occupancy", "waiting"]),
+        "candidate_in.weight": (CANDIDATES, "candidates", ["delay", "admits"]),
+        "context_in.weight": (GLOBALS, "globals", ["batching"]),
+    }
+    for name, (group, _, features) in unread.items():
+        weights[name][:, [group.index(feature) for feature in features]] = 0.0
+    agent = PointerAgent(OPTIONS, weights)
+    for seen in observations(stream()):
+        other = {key: value.copy() for key, value in seen.items()}
+        for group, key, features in unread.values():
+            for feature in features:
+                other[key][..., group.index(feature)] = 0.7
+        np.testing.assert_array_equal(agent.scores(other), agent.scores(seen))
 
 
 def test_a_batch_is_scored_like_its_observations() -> None:
