@@ -5,10 +5,10 @@ from __future__ import annotations
 from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
 from fate_gym.env.schema import FeatureRow, PlacementCost, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.batching.admission import admits
 from fate_gym.kernel.cost import Cost, context_hit_tokens, cost_of, prefix_hit_tokens
 from fate_gym.kernel.estimate import cost_in_batch, shard_cost
 from fate_gym.kernel.memory import context_bytes
+from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 
@@ -27,7 +27,7 @@ def cost_alone(run: Run, s: int, d: int, out: PlacementCost) -> None:
     cost = _shard_cost(run, s, d, p.stages[s].queries)
     out.delay, out.begin, out.end, out.admits = cost.delay, cost.turn, cost.end, 0
     if p.batching:
-        out.admits = admits(p, st, s, d, p.stages[s].queries)
+        out.admits = starts_now(p, st, s, d, p.stages[s].queries)
     out.load = cost.load
     out.transfer = cost.transfer
     out.prefill = cost.prefill
@@ -59,7 +59,7 @@ def cost_of_team(run: Run, row: int, out: PlacementCost) -> None:
         out.delay += cost.delay
         out.begin = max(out.begin, cost.turn)
         out.end = max(out.end, cost.end)
-        if p.batching and not admits(p, st, s, d, n):
+        if p.batching and not starts_now(p, st, s, d, n):
             out.admits = 0
         load = max(load, cost.load)
         transfer = max(transfer, cost.transfer)

@@ -15,6 +15,7 @@ from fate_gym.env.observe.load import measure_load
 from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.estimate import drain_estimate, undisturbed
+from fate_gym.kernel.openings import is_open
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 
@@ -34,7 +35,7 @@ def update_devices(run: Run) -> None:
             dev.turn, dev.others = undisturbed(p, st, d)
         else:
             dev.turn = drain_estimate(p, st, d)
-        dev.admits = st.devices[d].queue_head < 0 and dev.turn < np.inf
+        dev.admits = is_open(p, st, d)
         dev.turn_feature = saturate(seconds_until_free(p, st.now, dev.turn), f.time_scale)
         dev.hits = 0.0
         dev.demand = 0.0
