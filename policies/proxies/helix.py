@@ -25,10 +25,10 @@ class Helix(OneAtATime):
     Inferred: a device holds whole models and shares its time between them, so the program
     maximises the common multiple of all models' demands that the devices can carry; demands and
     speeds are those of the stages seen so far, and the program is solved again when a model is
-    seen for the first time (the published one is solved once, for one model, before serving). Left out: the filter of
-    devices whose expected KV is above a high-water mark (what has ended is not seen here, and
-    engines queue what does not fit), and that of prompts that are too long for a device, which
-    cannot host them anyway.
+    seen for the first time (the published one is solved once, for one model, before serving). Left
+    out: the filter of devices whose expected KV is above a high-water mark (what has ended is not
+    seen here, and engines queue what does not fit), and that of prompts that are too long for a
+    device, which cannot host them anyway.
 
     Sees neither prefixes, the parents' places, the graph nor live queues.
 
