@@ -83,6 +83,7 @@ class Nalar(Routed):
         if view.now < self._next:
             return
         self._next = view.now + self._period
+        turns = view.drain_estimates()  # of exclusive devices those of every stage
         for stage in ready:
             here = self._place[stage]
             eligible = view.eligible(stage)
@@ -92,7 +93,8 @@ class Nalar(Routed):
             if self._finish:
                 cost = view.end_estimates(stage) + queued
             else:
-                turns = view.turn_estimates(stage)
+                if view.batching:
+                    turns = view.turn_estimates(stage)
                 cost = turns + queued + self.move_seconds(view, stage, here)
             there = least(cost, eligible)
             if cost[there] < cost[here]:
@@ -131,6 +133,8 @@ class Nalar(Routed):
     def _add(self, view: DecisionView, stage: int, device: int) -> None:
         seconds = view.clean_seconds(stage)[device]
         self._queued[device] += seconds
+        if not view.batching:
+            return
         model = view.request(stage).model
         self._longest[device, model] = max(self._longest[device, model], seconds)
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fate_gym.problem import Cluster, Device, Options, Problem, Stage, Workflow
+from fate_gym.problem import (
+    Cluster,
+    Device,
+    Failures,
+    Options,
+    Outage,
+    Problem,
+    Stage,
+    Workflow,
+)
 from fate_gym.sim import Assignment, Policy, Simulator
+from fate_gym.validator import assert_valid
+from policies import make_policy, policy_specs
 from policies.proxies.autellix import Autellix
 from policies.proxies.halo import Halo
 from policies.proxies.helix import Helix
@@ -381,3 +392,64 @@ def test_attained_service_is_from_the_admission(sequences: int | None) -> None:
     row = rows[rows["stage"] == 1][0]
     assert policy.attained(view, 2) == pytest.approx(row["end"] - row["start"])
     assert row["start"] > row["committed"]
+
+
+def test_inputs_are_fetched_from_now() -> None:
+    """A running batch hides none of an input's transfer that left when its parent ended."""
+    stages = [call("in"), call("busy", output=2000), call("next")]
+    built = problem(stages, devices=2, edges={0: [("in", "next"), ("in", "busy")]}, sequences=256)
+    (flow,) = built.workflows
+    edges = tuple(edge.model_copy(update={"bytes": 5e9}) for edge in flow.edges)
+    eager = built.options.model_copy(update={"eager_transfers": True})
+    simulator = Simulator(
+        built.model_copy(
+            update={"workflows": (flow.model_copy(update={"edges": edges}),), "options": eager}
+        )
+    )
+    simulator.place(0, (1,))
+    until_ready(simulator, 1)
+    view = simulator.view()
+    idle = view.transfer_seconds(2)[0]
+    simulator.place(1, (0,))
+    assert view.drain_estimates()[0] > view.now + idle
+    assert view.transfer_seconds(2)[0] == idle > 0.0
+
+
+@either
+def test_turns_of_a_device_that_is_down(sequences: int | None) -> None:
+    """d0 is down from 2 to 6; at 3 nobody knows more than that repairs take 4 seconds."""
+    flows = [call("a", output=3000)], [call("b")]
+    built = problem(*flows, devices=2, arrivals=(0.0, 3.0), sequences=sequences)
+    outages = (Outage(device="d0", at=2.0, seconds=4.0),)
+    options = built.options.model_copy(update={"failures": Failures(outages=outages)})
+    simulator = Simulator(built.model_copy(update={"options": options}))
+    simulator.place(0, (1,))
+    until_ready(simulator, 1)
+    view = simulator.view()
+    assert view.up.tolist() == [False, True]
+    assert view.turn_estimates(1)[0] == view.drain_estimates()[0] == 7.0
+    assert np.array_equal(view.turn_estimates(1)[0], view.prompt_estimates(1)[0])
+
+
+PROXIES = [name for name, spec in policy_specs().items() if spec.family == "proxy"]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_runs_are_valid_where_devices_fail_and_lengths_vary(name: str) -> None:
+    models = ("Llama-3.1-8B", QWEN)
+    flows = [
+        [
+            call(f"s{i}", models[i % 2], group="g", prefix=700, queries=1 + 3 * (i % 3), output=90)
+            for i in range(8)
+        ]
+        for _ in range(3)
+    ]
+    edges = {w: [("s0", f"s{i}") for i in range(1, 7)] + [("s6", "s7")] for w in range(3)}
+    built = problem(*flows, edges=edges, arrivals=(0.0, 0.0, 4.0), inherited=50, sequences=8)
+    failures = Failures(mtbf_s=6.0, mttr_s=2.0, most=3)
+    options = built.options.model_copy(
+        update={"uncertainty": 0.3, "length_uncertainty": 0.5, "failures": failures}
+    )
+    for seed in range(2):
+        simulator = Simulator(built.model_copy(update={"options": options}))
+        assert_valid(simulator.run(make_policy(name), seed=seed))
