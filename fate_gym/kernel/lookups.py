@@ -6,10 +6,12 @@ import numpy as np
 
 from fate_gym.jit import Floats, Ints, inlined, kernel
 from fate_gym.kernel.advance import can_wait
-from fate_gym.kernel.cost import Cost, context_hit_tokens, prefill_seconds
+from fate_gym.kernel.batching.admission import wave_of
+from fate_gym.kernel.batching.foresight import foresee
+from fate_gym.kernel.cost import Cost, context_hit_tokens, decode_seconds, prefill_seconds
 from fate_gym.kernel.draws import choice_draw
-from fate_gym.kernel.estimate import drain_estimate, migrated_estimate, whole_cost
-from fate_gym.kernel.numbers import next_in_queue
+from fate_gym.kernel.estimate import drain_estimate, migrated_estimate, turn_of, whole_cost
+from fate_gym.kernel.numbers import next_in_queue, slot_of
 from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.schema import (
     DONE,
@@ -49,6 +51,48 @@ def _length(p: ProblemArrays, st: StateArrays, head: int) -> int:
 
 
 @kernel
+def outstanding_queries(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
+    """Queries that run or wait; those of waves that are through do not count."""
+    for d in range(out.size):
+        out[d] = _queries(p, st, st.devices[d].queue_head, 0)
+        if p.batching:
+            batch = st.batches[d]
+            for head in (batch.admitted, batch.prompt, batch.decoder):
+                out[d] += _queries(p, st, head, 1)
+
+
+@inlined
+def _queries(p: ProblemArrays, st: StateArrays, head: int, runs: int) -> int:
+    """Queries of the shards in a list; ``runs``: 1 if their waves are admitted."""
+    count = 0
+    number = head
+    while number >= 0:
+        s, k = slot_of(p, number)
+        if p.batching:
+            count += st.lanes[s, k].waiting + runs * st.lanes[s, k].wave
+        else:
+            count += st.slots[s, k].queries
+        number = next_in_queue(p, st, number)
+    return count
+
+
+@kernel
+def headroom(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
+    """Memory that the KV of stage ``s`` could have."""
+    m = p.stages[s].model
+    for d in range(out.size):
+        weights = 0.0 if m < 0 else p.models[m].weight_bytes
+        if p.batching:
+            batch = st.batches[d]
+            out[d] = p.devices[d].memory - weights - batch.reserved - batch.pinned
+            continue
+        if m >= 0 and st.resident[d, m]:
+            weights = 0.0
+        free = p.devices[d].memory - st.devices[d].weight_bytes
+        out[d] = free - st.devices[d].kv_bytes - weights
+
+
+@kernel
 def open_devices(p: ProblemArrays, st: StateArrays, out: Ints) -> int:
     """1 where some stage may start now; returns how many these are."""
     count = 0
@@ -80,6 +124,17 @@ def prefills(p: ProblemArrays, s: int, cached: Ints, out: Floats) -> None:
 
 
 @kernel
+def full_batches(p: ProblemArrays, s: int, out: Floats) -> None:
+    """Seconds of the whole stage as a part of the largest batches; inf: cannot run."""
+    for d in range(out.size):
+        out[d] = p.clean_seconds[s, d]
+        if out[d] < np.inf and p.stages[s].model >= 0:
+            batch = p.batch[s, d]
+            share = p.stages[s].queries / batch
+            out[d] += share * decode_seconds(p, s, d, batch) - p.decode_seconds[s, d]
+
+
+@kernel
 def local_bytes(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
     """Bytes of the stage's inputs that lie on each device."""
     for d in range(out.size):
@@ -105,12 +160,11 @@ def context_hits(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None
 
 @kernel
 def transfers(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
-    """Seconds to bring the stage's inputs, from the time the queue has drained; inf: down."""
+    """Seconds to bring the stage's inputs, from its turn (batching: from now); inf: down."""
     for d in range(out.size):
-        turn = drain_estimate(p, st, d)
         out[d] = np.inf
-        if turn < np.inf:
-            out[d], _ = transfer_seconds(p, st, s, d, 1.0, turn)
+        if st.devices[d].drains_at < np.inf:
+            out[d], _ = transfer_seconds(p, st, s, d, 1.0, turn_of(p, st, d))
 
 
 @kernel
@@ -118,6 +172,32 @@ def drain_estimates(p: ProblemArrays, st: StateArrays, out: Floats) -> None:
     """When the queue is expected to be empty; inf: down."""
     for d in range(out.size):
         out[d] = drain_estimate(p, st, d)
+
+
+@kernel
+def turns(p: ProblemArrays, st: StateArrays, s: int, prompts: int, out: Floats) -> None:
+    """When the whole stage would begin behind all that waits; inf: it cannot run, or down.
+
+    ``prompts``: 1: when the prompts before its own are computed as well.
+    """
+    for d in range(out.size):
+        out[d] = np.inf
+        if p.clean_seconds[s, d] == np.inf or st.devices[d].drains_at == np.inf:
+            continue
+        if p.batching:
+            out[d] = _batch_turn(p, st, s, d, prompts)
+        else:
+            out[d] = drain_estimate(p, st, d)
+
+
+@kernel
+def _batch_turn(p: ProblemArrays, st: StateArrays, s: int, d: int, prompts: int) -> float:
+    stage = p.stages[s]
+    f = foresee(p, st, s, d, stage.queries, -1, 1, 0)
+    if not prompts or stage.model < 0:
+        return f.turn
+    own = prefill_seconds(p, s, d, wave_of(p, s, d, stage.queries), 0.0, 0.0)
+    return f.turn + max(0.0, f.first - f.turn - f.transfer - own)
 
 
 @kernel

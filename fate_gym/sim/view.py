@@ -73,6 +73,11 @@ class DecisionView:
         return int(self._problem.devices.size)
 
     @property
+    def batching(self) -> bool:
+        """Whether devices batch continuously; if not, each runs one shard at a time."""
+        return bool(self._problem.batching)
+
+    @property
     def now(self) -> float:
         """Simulated seconds."""
         return self._state.now
@@ -133,6 +138,30 @@ class DecisionView:
         lookups.drain_estimates(self._problem, self._state, self._numbers)
         repaired = self.now + self._problem.mttr_s
         return np.where(self._numbers < np.inf, self._numbers, repaired)
+
+    @reads("drains")
+    def turn_estimates(self, stage: int) -> Floats:
+        """(D,) when the whole stage would begin behind all that runs and waits.
+
+        On an exclusive device when its queue is empty, on a batching one when the stage would be
+        admitted. inf where it cannot run; of a device that is down: when its repair is expected.
+        """
+        return self._turns(stage, prompts=False)
+
+    @reads("drains")
+    def prompt_estimates(self, stage: int) -> Floats:
+        """(D,) when the stage's prompt would be the next one to compute.
+
+        Like `turn_estimates`, but on a batching device the prompts of those who came before are
+        computed as well. Loads and inputs of the stage itself are left out.
+        """
+        return self._turns(stage, prompts=True)
+
+    def _turns(self, stage: int, *, prompts: bool) -> Floats:
+        lookups.turns(self._problem, self._state, stage, int(prompts), self._numbers)
+        repaired = np.where(self.up, np.inf, self.now + self._problem.mttr_s)
+        able = self._problem.clean_seconds[stage] < np.inf
+        return np.where(able, np.minimum(self._numbers, repaired), np.inf)
 
     @reads("estimates")
     def end_estimates(self, stage: int) -> Floats:
@@ -211,6 +240,22 @@ class DecisionView:
         lookups.outstanding(self._problem, self._state, self._counts)
         return self._counts.copy()
 
+    @reads("queues")
+    def outstanding_queries(self) -> Integers:
+        """(D,) queries that run or wait on each device."""
+        lookups.outstanding_queries(self._problem, self._state, self._counts)
+        return self._counts.copy()
+
+    @reads("memory", "residency")
+    def headroom_bytes(self, stage: int) -> Floats:
+        """(D,) memory that is left for KV once the stage's model is there; may be below 0.
+
+        On an exclusive device what is cached counts as taken. On a batching one only what the
+        running queries hold does: cached KV and idle weights give way, as in serving engines.
+        """
+        lookups.headroom(self._problem, self._state, stage, self._numbers)
+        return self._numbers.copy()
+
     @reads("memory")
     def free_bytes(self) -> Floats:
         """(D,) memory taken by neither weights nor cached KV."""
@@ -251,6 +296,16 @@ class DecisionView:
         return self._numbers.copy()
 
     @reads("costs")
+    def full_batch_seconds(self, stage: int) -> Floats:
+        """(D,) device time of the whole stage at the throughput of full batches.
+
+        Its prefill, and its share of decoding in batches as large as memory lets them be; never
+        more than `clean_seconds`. inf where it cannot run.
+        """
+        lookups.full_batches(self._problem, stage, self._numbers)
+        return self._numbers.copy()
+
+    @reads("costs")
     def usd_per_hour(self) -> Floats:
         """(D,) price of each device; 0 for one without a GPU."""
         facts = self._compiled.problem.device_facts
@@ -266,6 +321,8 @@ class DecisionView:
     @reads("places", "links")
     def transfer_seconds(self, stage: int) -> Floats:
         """(D,) to bring the stage's inputs to each device, from the time its queue has drained.
+
+        On a batching device from now: they are fetched while others run.
 
         With contention the wait for the network is part of it: who sees the links sees what is
         booked on them.

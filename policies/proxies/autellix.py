@@ -20,10 +20,13 @@ class Autellix(Routed):
     come first served within a level; calls of at most 2048 tokens go to the engine with fewest
     outstanding calls, longer ones to the engine that the program's state is on.
 
+    A call is a query on batching devices, which count those that run or wait; on exclusive ones a
+    stage.
+
     Inferred: levels are geometric (``quantum`` seconds, each level twice the one before); the
     program's state is what its stages of one model leave, so the pin is by (workflow, model);
-    engines with equally many outstanding stages: first those that hold the model. Left out:
-    preemption and the promotion of starved calls, since shards run to completion.
+    engines with equally many outstanding calls: first those that hold the model. Left out:
+    preemption and the promotion of starved calls, since what has started runs to completion.
 
     Sees neither the graph ahead, estimates, prefix tables nor transfers.
 

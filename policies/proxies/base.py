@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Assignment, Decision, DecisionView
 from policies.list_scheduling.policy import InstantPlanner
@@ -59,19 +60,23 @@ class Routed(Ordered):
         self._turn: dict[int, int] = {}
         self._place: dict[int, int] = {}
         self._waiting = np.zeros(view.devices, np.int64)
+        self._queries = self._waiting.copy()
         self._started = self._waiting.copy()
+        self._batching = view.batching
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Route what is new, then start the first of each queue where it can start."""
         if self._boosted:
             return super().decide(view)
         ready = view.ready
-        self._started = view.outstanding()
+        self._started = view.outstanding_queries() if self._batching else view.outstanding()
         self._meet(view, ready)
         up = view.up
         for stage in ready:
             if stage not in self._place or not up[self._place[stage]]:
                 self.send(view, stage, self.route(view, stage))
+                if self.at_once(view, stage):
+                    return self._start(view, [stage])
         self.rearrange(view, ready)
         first: dict[int, tuple[Any, int]] = {}
         for stage in ready:
@@ -79,15 +84,17 @@ class Routed(Ordered):
             entry = (self.key(view, stage), stage)
             if device not in first or entry < first[device]:
                 first[device] = entry
-        starting = [
-            (stage, device)
-            for device, (_, stage) in first.items()
-            if view.starts_now(stage)[device]
-        ]
-        for stage, device in starting:
+        starting = [stage for device, (_, stage) in first.items() if view.starts_now(stage)[device]]
+        return self._start(view, starting)
+
+    def _start(self, view: DecisionView, stages: Sequence[int]) -> list[Assignment]:
+        assignments = []
+        for stage in stages:
+            device = self._place.pop(stage)
             self._waiting[device] -= 1
-            del self._place[stage]
-        return [Assignment(stage, (device,)) for stage, device in starting]
+            self._queries[device] -= view.request(stage).queries
+            assignments.append(Assignment(stage, (device,)))
+        return assignments
 
     def order(self, view: DecisionView) -> Sequence[int]:
         """The ready stages by `key`."""
@@ -104,15 +111,22 @@ class Routed(Ordered):
 
     def send(self, view: DecisionView, stage: int, device: int) -> None:
         """Put a stage into the queue of a device, from wherever it was."""
+        queries = view.request(stage).queries
         before = self._place.get(stage)
         if before is not None:
             self._waiting[before] -= 1
+            self._queries[before] -= queries
         self._place[stage] = device
         self._waiting[device] += 1
+        self._queries[device] += queries
 
     def load(self) -> Any:
-        """(D,) stages that run or wait on each device, those in the policy's queues included."""
-        return self._started + self._waiting
+        """(D,) what runs or waits on each device, that in the policy's queues included.
+
+        Counts stages on exclusive devices, where a stage is one job; on batching devices queries,
+        which are the requests that an engine counts.
+        """
+        return self._started + (self._queries if self._batching else self._waiting)
 
     # --- what a proxy fills in ---------------------------------------------------------------
 
@@ -126,12 +140,24 @@ class Routed(Ordered):
         """The device for a stage that has become ready."""
         raise NotImplementedError
 
+    def at_once(self, view: DecisionView, stage: int) -> bool:
+        """Whether a stage that has just been routed starts before the next one is routed."""
+        return False
+
     def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
         """Called after routing: the place to move stages that still wait."""
 
     def key(self, view: DecisionView, stage: int) -> Any:
         """Orders the stages of a queue; the default is first come, first served."""
         return self._turn[stage]
+
+
+def profile(view: DecisionView, stage: int) -> NDArray[np.float64]:
+    """(D,) device time of a stage as a profile of throughput gives it; inf: cannot run.
+
+    On batching devices that of full batches, which is what serving systems profile.
+    """
+    return view.full_batch_seconds(stage) if view.batching else view.clean_seconds(stage)
 
 
 def least(values: Any, devices: Any, *ties: Any) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import DecisionView, OneAtATime
+from policies.proxies.base import profile
 
 
 class Helix(OneAtATime):
@@ -18,10 +19,16 @@ class Helix(OneAtATime):
     flows of less than 5 % are masked; requests are dealt by interleaved weighted round robin: the
     device with the least (load given so far + work) / flow.
 
+    A device's speed is its throughput: on batching devices that of batches as large as its memory
+    lets them be, as in Helix's profiles, on exclusive ones the stage's own time.
+
     Inferred: a device holds whole models and shares its time between them, so the program
     maximises the common multiple of all models' demands that the devices can carry; demands and
     speeds are those of the stages seen so far, and the program is solved again when a model is
-    seen for the first time (the published one is solved once, for one model, before serving).
+    seen for the first time (the published one is solved once, for one model, before serving). Left
+    out: the filter of devices whose expected KV is above a high-water mark (what has ended is not
+    seen here, and engines queue what does not fit), and that of prompts that are too long for a
+    device, which cannot host them anyway.
 
     Sees neither prefixes, the parents' places, the graph nor live queues.
 
@@ -61,7 +68,7 @@ class Helix(OneAtATime):
 
     def _count(self, view: DecisionView, stage: int) -> bool:
         """Note a stage's work and its model's speeds; whether the model is new."""
-        clean = np.maximum(view.clean_seconds(stage), 1e-9)
+        clean = np.maximum(profile(view, stage), 1e-9)
         finite = clean[clean < np.inf]
         work = float(finite.sum()) / finite.size
         model = view.request(stage).model
@@ -82,8 +89,7 @@ class Helix(OneAtATime):
         carriers = eligible[flow[eligible] > 0.0]
         if carriers.size == 0:
             carriers, flow = eligible, np.maximum(self._speed[model], 1e-9)
-        clean = view.clean_seconds(stage)
-        work = float(clean[eligible].mean())
+        work = float(profile(view, stage)[eligible].mean())
         loads = (self._given[model][carriers] + work) / flow[carriers]
         device = int(carriers[loads.argmin()])
         self._given[model][device] += work

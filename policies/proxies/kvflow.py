@@ -24,7 +24,8 @@ class Kvflow(Routed):
     first served, but those whose prefix is still loading stand back.
 
     Inferred: the published system has one engine; here a stage goes to the device that caches most
-    of its prefix, then to the one with fewest stages under way. A prefix is loading while it is
+    of its prefix, then to the one with fewest requests under way (queries on batching devices,
+    stages on exclusive ones). A prefix is loading while it is
     being computed and no device has the whole of it. Suffixes are the contexts that children
     inherit. Left out: prefetching for agents within 2 steps, since there is no tier of cache
     behind the device.

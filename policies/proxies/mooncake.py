@@ -21,8 +21,12 @@ class Mooncake:
     queue + prefill of the rest), else with its own (queue + prefill); the least time to first
     token wins, and the prefix is fetched if that is how the winner was priced.
 
-    Inferred: ``threshold``; loading the model and fetching the parents' outputs come on top, which
-    one model on every instance spares Mooncake. Left out: separate decode instances, and
+    The queue is what the algorithm calls the prefill queue: on an exclusive device all that is in
+    front, on a batching one the admission and the prompts that came before, while others decode.
+
+    Inferred: ``threshold``; on batching devices a prefix that is still being computed is not
+    fetched, since it could not be sent; loading the model and fetching the parents' outputs come on
+    top, which one model on every instance spares Mooncake. Left out: separate decode instances, and
     rejecting requests.
 
     Does not see the graph ahead.
@@ -47,8 +51,9 @@ class Mooncake:
         stage = view.ready[0]
         eligible = view.eligible(stage)
         own = view.cached_prefix_tokens(stage)
-        holder = least(-own, eligible)
-        best = int(own[holder])
+        there = self.fetchable(view, stage, own)
+        holder = least(-there, eligible)
+        best = int(there[holder])
         fetch = (own < best) & (best > self._threshold * own)
         if self._boosted:
             ends = view.end_estimates(stage)
@@ -58,20 +63,34 @@ class Mooncake:
             fetch = fetched < ends
             seconds = np.minimum(ends, fetched)
         else:
-            seconds = self.first_token(view, stage, own, holder, fetch)
+            seconds = self.first_token(view, stage, own, holder, best, fetch)
         device = least(seconds, eligible)
         return [Assignment(stage, (device,), None, holder if fetch[device] else None)]
 
+    def fetchable(self, view: DecisionView, stage: int, own: np.ndarray) -> np.ndarray:
+        """(D,) tokens of the prefix that each device could send, of ``own`` (D,) cached."""
+        if not view.batching:
+            return own
+        return np.where(view.prefix_loading(stage), 0, own)
+
     def first_token(
-        self, view: DecisionView, stage: int, own: np.ndarray, holder: int, fetch: np.ndarray
+        self,
+        view: DecisionView,
+        stage: int,
+        own: np.ndarray,
+        holder: int,
+        best: int,
+        fetch: np.ndarray,
     ) -> np.ndarray:
-        """(D,) when prefill would end. ``fetch`` (D,): where the prefix comes from ``holder``."""
-        best = int(own[holder])
+        """(D,) when prefill would end.
+
+        ``fetch`` (D,): where ``best`` tokens of the prefix come from ``holder``.
+        """
         load = np.where(view.resident(stage), 0.0, view.load_seconds(stage))
         prefill = view.prefill_seconds(stage, np.where(fetch, best, own))
         moved = np.where(fetch, view.prefix_transfer_seconds(stage, holder, best - own), 0.0)
         inputs = np.maximum(load, view.transfer_seconds(stage))
-        turn = view.drain_estimates()
+        turn = view.prompt_estimates(stage)
         if view.prefix_loading(stage)[holder]:
             turn = np.where(fetch, np.maximum(turn, turn[holder]), turn)
         return turn + np.maximum(inputs, moved) + prefill

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import FloatMatrix, Floats, IntMatrix, Ints, inlined, kernel
 from policies.base import DecisionView, OneAtATime
-from policies.proxies.base import least
+from policies.proxies.base import least, profile
 
 MOST_SPLITS = 600
 """Ways to take some devices of each kind, up to which they are enumerated."""
@@ -25,11 +25,14 @@ class Murakkab(OneAtATime):
     of device, so that they carry the expected demand with 15 % to spare at the least cost; the
     expectation is a moving average of what came in (weight 0.5).
 
+    A replica carries what its profile says: on batching devices the throughput of batches as large
+    as its memory lets them be, on exclusive ones that of the stages one by one.
+
     Inferred: the length of the epoch; a device is one replica's alone; kinds of device are those
     with equal price and equal speeds; what cannot be carried costs more than any device; of equal
     kinds the devices that hosted the model before stay. A model that turns up within an epoch
-    starts a new one. The router's load of a replica is the clean seconds that it sent there and
-    that have not gone by.
+    starts a new one. The router's load of a replica is the seconds, by the profile, of what it
+    sent there, as far as they have not gone by.
 
     Sees neither the place in the graph, prefixes nor queues.
 
@@ -81,16 +84,16 @@ class Murakkab(OneAtATime):
             return least(view.end_estimates(stage), replicas)
         self._busy = np.maximum(self._busy, view.now)
         device = least(self._busy, replicas)
-        self._busy[device] += view.clean_seconds(stage)[device]
+        self._busy[device] += profile(view, stage)[device]
         return device
 
     def _count(self, view: DecisionView, stage: int) -> None:
-        clean = view.clean_seconds(stage)
-        able = clean < np.inf
-        work = float(clean[able].mean())
+        seconds = profile(view, stage)
+        able = seconds < np.inf
+        work = float(seconds[able].mean())
         model = view.request(stage).model
         self._came[model] = self._came.get(model, 0.0) + work
-        speed = np.where(able, work / np.maximum(clean, 1e-9), 0.0)
+        speed = np.where(able, work / np.maximum(seconds, 1e-9), 0.0)
         self._speed[model] = np.maximum(self._speed.get(model, 0.0), speed)
 
     def _plan(self, view: DecisionView) -> None:

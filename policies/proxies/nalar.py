@@ -19,16 +19,21 @@ class Nalar(Routed):
     overloaded; a global controller looks at all queues from time to time and moves waiting
     requests where they gain.
 
-    Inferred: a session is a workflow's use of one model; overloaded means more than ``limit``
-    stages under way or waiting; the controller runs every ``period`` seconds and moves a stage
-    when the wait that it saves is more than the transfer of its inputs and the cached prefix that
-    it loses. Waits are clean seconds of what stands in front.
+    Inferred: a session is a workflow's use of one model; overloaded means that ``limit`` stages or
+    more would be in front; the controller runs every ``period`` seconds and moves a stage when the
+    wait that it saves is more than the transfer of its inputs and the cached prefix that it loses.
+
+    On an exclusive device all that runs or waits is in front, with its clean seconds. On a batching
+    one who joins the batch waits for nothing: in front are the stages that wait, and the batch, as
+    one, if it has no room. The wait is that until the stage is admitted; of what waits for the
+    device in the controller's queue, stages of its own model join with it, and each other model
+    counts with the clean seconds of its longest stage, since its stages run together.
 
     Does not see stages that are not issued yet.
 
     Args:
         name: the policy's name in results.
-        limit: stages on a device.
+        limit: stages in front.
         period: seconds.
         boosted: where the strict form takes the least loaded device and compares waits, this one
             takes and compares EFT*.
@@ -45,42 +50,67 @@ class Nalar(Routed):
         super().reset(view, seed)
         self._sessions: dict[tuple[int, int], int] = {}
         self._next = self._period
+        # (D, models) clean seconds of the longest stage that waits; the last: without a model.
+        self._longest = np.zeros((view.devices, view.compiled.arrays.models.size + 1))
 
     def route(self, view: DecisionView, stage: int) -> int:
         request = view.request(stage)
         session = request.workflow, request.model
         eligible = view.eligible(stage)
-        load = self.load()
         device = self._sessions.get(session, -1)
-        if device not in eligible or load[device] >= self._limit:
+        if device not in eligible or self.in_front(view, stage)[device] >= self._limit:
             if self._finish:
-                device = least(view.end_estimates(stage) + self._queued, eligible)
+                device = least(view.end_estimates(stage) + self.queued(view, stage), eligible)
             else:
-                device = least(load, eligible, ~view.resident(stage))
+                device = least(self.load(), eligible, ~view.resident(stage))
             self._sessions[session] = device
         return device
+
+    def in_front(self, view: DecisionView, stage: int) -> np.ndarray:
+        """(D,) stages that one would have in front of it."""
+        if not view.batching:
+            return np.asarray(self.load())
+        return self._waiting + ~view.starts_now(stage)
+
+    def at_once(self, view: DecisionView, stage: int) -> bool:
+        """On a batching device those that join it are not in front of the next one."""
+        device = self._place[stage]
+        first = self._waiting[device] == 1
+        return view.batching and bool(first and view.starts_now(stage)[device])
 
     def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
         """Every ``period`` seconds: move the waiting stages that gain."""
         if view.now < self._next:
             return
         self._next = view.now + self._period
-        drains = view.drain_estimates()
+        turns = view.drain_estimates()  # of exclusive devices those of every stage
         for stage in ready:
             here = self._place[stage]
             eligible = view.eligible(stage)
             if eligible.size == 1:
                 continue
-            queued = self._queued.copy()
-            # Its own time is no part of its wait.
-            queued[here] -= view.clean_seconds(stage)[here]
+            queued = self.queued(view, stage)
             if self._finish:
                 cost = view.end_estimates(stage) + queued
             else:
-                cost = drains + queued + self.move_seconds(view, stage, here)
+                if view.batching:
+                    turns = view.turn_estimates(stage)
+                cost = turns + queued + self.move_seconds(view, stage, here)
             there = least(cost, eligible)
             if cost[there] < cost[here]:
                 self.send(view, stage, there)
+
+    def queued(self, view: DecisionView, stage: int) -> np.ndarray:
+        """(D,) seconds of the controller's queues that are in front of a stage, without itself."""
+        if view.batching:
+            others = self._longest.copy()
+            others[:, view.request(stage).model] = 0.0
+            return others.sum(axis=1)
+        seconds = self._queued.copy()
+        here = self._place.get(stage)
+        if here is not None:
+            seconds[here] -= view.clean_seconds(stage)[here]
+        return seconds
 
     def move_seconds(self, view: DecisionView, stage: int, here: int) -> np.ndarray:
         """(D,) what moving a stage from ``here`` costs: more transfer, prefix prefilled again."""
@@ -94,16 +124,28 @@ class Nalar(Routed):
         return np.maximum(0.0, transfer - transfer[here]) + np.maximum(0.0, lost)
 
     def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Sum up the queues: (D,) clean seconds of the stages that wait in them."""
+        """Sum up the queues: clean seconds of the stages that wait in them."""
         self._queued = np.zeros(view.devices)
+        self._longest[:] = 0.0
         for stage, device in self._place.items():
-            self._queued[device] += view.clean_seconds(stage)[device]
+            self._add(view, stage, device)
+
+    def _add(self, view: DecisionView, stage: int, device: int) -> None:
+        seconds = view.clean_seconds(stage)[device]
+        self._queued[device] += seconds
+        if not view.batching:
+            return
+        model = view.request(stage).model
+        self._longest[device, model] = max(self._longest[device, model], seconds)
 
     def send(self, view: DecisionView, stage: int, device: int) -> None:
         """Keep the sums."""
-        clean = view.clean_seconds(stage)
         before = self._place.get(stage)
-        if before is not None:
-            self._queued[before] -= clean[before]
-        self._queued[device] += clean[device]
         super().send(view, stage, device)
+        if before is None:
+            self._add(view, stage, device)
+        elif view.batching:
+            self.observe(view, view.ready)
+        else:
+            self._queued[before] -= view.clean_seconds(stage)[before]
+            self._add(view, stage, device)

@@ -20,7 +20,12 @@ class Parrot(Ordered):
 
     Taken: requests in the order of the graph; those that share a prefix with others in the queue,
     or belong to one task group, go to one engine; else to an engine that holds the prefix; else
-    to the one with the least load. An engine takes requests up to 256 tasks and 2048 tokens.
+    to the one with the least load. An engine takes requests up to 256 tasks and 2048 tokens, the
+    bounds of a request about which nothing else is known.
+
+    On batching devices the tasks are the queries that run or wait, whoever ends first, and an
+    engine takes as many tokens as its KV holds: a stage goes where it starts now. That is what
+    Parrot does for requests of which throughput is wanted, and task groups are such requests.
 
     Inferred: the order is by the longest chain of stages that is left; the queries of a stage are
     the tasks of a group already, so a group is the ready stages with one prefix, or else the
@@ -32,7 +37,7 @@ class Parrot(Ordered):
     Args:
         name: the policy's name in results.
         most_tasks: queries that an engine takes.
-        most_tokens: prompt tokens that an engine takes.
+        most_tokens: prompt tokens that an engine takes, on exclusive devices.
         boosted: the same order; the device by EFT*, without groups.
     """
 
@@ -53,6 +58,8 @@ class Parrot(Ordered):
         self._hops = HopsLeft(view)
         # (queries, tokens) of what was sent to each engine and may still be there.
         self._sent: list[deque[tuple[int, int]]] = [deque() for _ in range(view.devices)]
+        self._together: dict[object, int] = {}
+        self._instant = -1
 
     def order(self, view: DecisionView) -> Sequence[int]:
         """The ready stages, the longest chain left first; ties by time ready."""
@@ -66,21 +73,24 @@ class Parrot(Ordered):
         order = self.order(view)
         used = self._used(view)
         sizes = {stage: self.size(view, stage) for stage in order}
-        together: dict[object, int] = {}
+        if not view.batching or self._instant != view.instant:
+            self._together = {}
+            self._instant = view.instant
         assignments = []
         for stage in order:
-            eligible = view.eligible(stage)
-            room = eligible[self._fits(used[eligible], sizes[stage])]
+            room = self._room(view, stage, used, sizes[stage])
             if not room.size:
                 continue
             group = self.group(view, stage)
-            device = together.get(group, -1)
+            device = self._together.get(group, -1)
             if device not in room:
                 device = self._engine(view, stage, room, used)
-            together[group] = device
+            self._together[group] = device
+            assignments.append(Assignment(stage, (device,)))
+            if view.batching:
+                break  # where the next one starts depends on this one: there is a next call
             used[device] += sizes[stage]
             self._sent[device].append(sizes[stage])
-            assignments.append(Assignment(stage, (device,)))
         return assignments
 
     def group(self, view: DecisionView, stage: int) -> object:
@@ -97,8 +107,15 @@ class Parrot(Ordered):
         return request.queries, request.prefix_tokens + request.queries * request.own_tokens
 
     def _used(self, view: DecisionView) -> np.ndarray:
-        """(D, 2) queries and tokens under way: engines serve in order, so the last sent are."""
+        """(D, 2) queries and tokens under way.
+
+        Exclusive devices serve in order, so the last sent are. Of batching ones the tokens do not
+        matter, and are 0.
+        """
         used = np.zeros((view.devices, 2))
+        if view.batching:
+            used[:, 0] = view.outstanding_queries()
+            return used
         for device, count in enumerate(view.outstanding().tolist()):
             sent = self._sent[device]
             while len(sent) > count:
@@ -106,6 +123,16 @@ class Parrot(Ordered):
             if sent:
                 used[device] = np.sum(sent, axis=0)
         return used
+
+    def _room(
+        self, view: DecisionView, stage: int, used: np.ndarray, size: tuple[int, int]
+    ) -> np.ndarray:
+        """(n,) engines that take a stage of this size."""
+        able = view.eligible(stage)
+        if view.batching:
+            able = able[view.starts_now(stage)[able]]
+            size = size[0], 0
+        return able[self._fits(used[able], size)]
 
     def _fits(self, used: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """(n,) whether engines with ``used`` (n, 2) queries and tokens take some more."""

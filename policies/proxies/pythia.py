@@ -19,7 +19,8 @@ class Pythia(Ordered):
 
     Inferred: the distance is the number of stages on the longest chain that is left; a model will
     soon be idle if no ready stage needs it; headroom is what memory is left once the model is
-    there; an instance with a free slot is a device on which the stage starts now. A stage that
+    there (on batching devices cached KV and weights that nobody uses count as free, as engines
+    report it); an instance with a free slot is a device on which the stage starts now. A stage that
     starts nowhere waits for the open device with most room, and no later one joins there.
 
     Does not see costs.
@@ -69,7 +70,7 @@ class Pythia(Ordered):
             if able.size == 0:
                 continue
             starts = able[view.starts_now(stage)[able]]
-            headroom = view.free_bytes() - view.missing_bytes(stage)
+            headroom = view.headroom_bytes(stage)
             hosts = starts if starts.size else able
             device = least(-headroom, hosts, -view.cached_prefix_tokens(stage))
             # A batching device may have further slots: then there is a next call at this instant.

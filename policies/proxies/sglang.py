@@ -16,24 +16,35 @@ class Sglang(OneAtATime):
     router's own tree, if the match is more than ``cache_threshold`` of the prompt, else the worker
     with the smallest tree. Thresholds 1.5 and 0.3 are the router's.
 
-    Inferred: a request is a stage, so ``balance_abs`` counts stages (64 requests there); the tree
-    of a worker is the longest prefix of each key that was sent to it, and its size the tokens
+    On batching devices a request is a query, running or waiting, and out of balance means 64 of
+    them, as in the router.
+
+    Inferred: on an exclusive device a request is a stage, so ``balance_abs`` counts stages; the
+    tree of a worker is the longest prefix of each key that was sent to it, and its size the tokens
     sent. Left out: eviction from the tree, as runs are short.
 
-    Sees neither real caches nor costs.
+    Sees neither real caches nor costs: to the router a slow worker is like a fast one, and it does
+    not ask which model a worker has loaded (its workers have one each).
 
     Args:
         cache_threshold: share of the prompt that has to match.
-        balance_abs: stages.
+        balance_abs: stages, on exclusive devices.
         balance_rel: ratio.
+        balance_requests: queries, on batching devices.
     """
 
     name = "sglang"
 
     def __init__(
-        self, *, cache_threshold: float = 0.3, balance_abs: int = 4, balance_rel: float = 1.5
+        self,
+        *,
+        cache_threshold: float = 0.3,
+        balance_abs: int = 4,
+        balance_rel: float = 1.5,
+        balance_requests: int = 64,
     ) -> None:
         self._threshold, self._abs, self._rel = cache_threshold, balance_abs, balance_rel
+        self._requests = balance_requests
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Empty the histories."""
@@ -53,9 +64,10 @@ class Sglang(OneAtATime):
     def _worker(self, view: DecisionView, stage: int) -> int:
         request = view.request(stage)
         eligible = view.eligible(stage)
-        load = view.outstanding()
+        load = view.outstanding_queries() if view.batching else view.outstanding()
+        apart = self._requests if view.batching else self._abs
         most, fewest = load[eligible].max(), load[eligible].min()
-        if most - fewest > self._abs and most > self._rel * fewest:
+        if most - fewest > apart and most > self._rel * fewest:
             return least(load, eligible)
         prompt = request.prefix_tokens + request.own_tokens
         matched = [min(t.get(request.prefix, 0), request.prefix_tokens) for t in self._tree]

@@ -42,11 +42,16 @@ def problem(
     arrivals: tuple[float, ...] = (),
     shards: int = 1,
     inherited: int = 0,
+    sequences: int | None = None,
 ) -> Problem:
-    """Workflows on equal GPUs ``d0``, ``d1``, …; edges by number of the workflow."""
-    cluster = Cluster(
-        id="equal", devices=tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(devices))
-    )
+    """Workflows on equal GPUs ``d0``, ``d1``, …; edges by number of the workflow.
+
+    With ``sequences`` the devices batch continuously, that many queries at most.
+    """
+    gpus = tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(devices))
+    cluster = Cluster(id="equal", devices=gpus)
+    if sequences is not None:
+        cluster = Cluster(id="equal", devices=gpus, execution="batching", max_sequences=sequences)
     flows = [
         Workflow(
             id=f"w{i}",
