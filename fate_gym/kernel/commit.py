@@ -95,16 +95,24 @@ def commit(
 
 @kernel
 def reserve(
-    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, devices: Ints, counts: Ints, k: int
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    s: int,
+    devices: Ints,
+    counts: Ints,
+    k: int,
+    blind: int,
 ) -> float:
     """Occupy the devices as `commit` does, but leave ready list and events alone.
 
-    For scratch states that plan one instant and never advance. Returns the stage's end.
+    For scratch states that plan one instant and never advance. With ``blind`` batching devices
+    count the stage as if nothing were loaded or cached for it. Returns the stage's end.
     """
     end = 0.0
     for i in range(k):
         if p.batching:
-            end = max(end, _reserve_in_batch(p, st, log, s, i, devices[i], counts[i]))
+            end = max(end, _reserve_in_batch(p, st, log, s, i, devices[i], counts[i], blind))
         else:
             end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], NOBODY))
     end += (k - 1) * p.gather_s
@@ -116,11 +124,12 @@ def reserve(
 
 @inlined
 def _reserve_in_batch(
-    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int
+    p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, blind: int
 ) -> float:
     """A shard counts as admitted at once if it can be at the next border; returns its end."""
     end = shard_end(p, st, s, d, n)
     submit(p, st, log, s, k, d, n, NOBODY)
+    st.lanes[s, k].blind = blind
     come(p, st, log, d)
     admit_from_queue(p, st, log, d)
     return end
@@ -133,15 +142,6 @@ def set_drain(st: StateArrays, d: int, time: float) -> None:
     For scratch states that plan one instant; the shards of the queue stay as they are.
     """
     st.devices[d].drains_at = time
-
-
-@inlined
-def count_blindly(st: StateArrays, s: int) -> None:
-    """Let estimates count stage ``s`` on a batching device as if nothing were there for it.
-
-    For scratch states that plan one instant.
-    """
-    st.lanes[s, 0].blind = 1
 
 
 @kernel

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from fate_gym.kernel.schema import (
 )
 from fate_gym.sim.groups import expand
 from fate_gym.sim.view import DecisionView
+
+if TYPE_CHECKING:
+    from fate_gym.sim.compile import CompiledProblem
 
 
 class RecordingView:
@@ -72,7 +75,24 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
     st = view._state.copy()
     _blot_state(p, st, seen)
     _blot_problem(p, st, seen)
-    return DecisionView(compiled, st)
+    return _BlindView(compiled, st, view if "queues" in seen else None)
+
+
+class _BlindView(DecisionView):
+    """A view of what is left. Where a stage would start now shows, but not the reasons for it.
+
+    Those are the model that a batch serves and the memory that it has left.
+    """
+
+    def __init__(self, compiled: CompiledProblem, st: StateArrays, true: DecisionView | None):
+        super().__init__(compiled, st)
+        self._true = true
+
+    def open_devices(self) -> NDArray[np.bool_]:
+        return super().open_devices() if self._true is None else self._true.open_devices()
+
+    def starts_now(self, stage: int) -> NDArray[np.bool_]:
+        return super().starts_now(stage) if self._true is None else self._true.starts_now(stage)
 
 
 def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:

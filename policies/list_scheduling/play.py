@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import advance, to_decision
-from fate_gym.kernel.commit import NOBODY, commit, count_blindly, reserve, set_drain
+from fate_gym.kernel.commit import NOBODY, commit, reserve, set_drain
 from fate_gym.kernel.estimate import strict_end_estimate
 from fate_gym.kernel.fork import fork
 from fate_gym.kernel.openings import is_open, starts_now
@@ -69,13 +69,11 @@ def _occupy(
     # Who does not see residency and caches does not see what they do to the queue either.
     blind = rules.rule == STRICT and width == 1
     end = strict_end_estimate(p, st, s, devices[0]) if blind and not p.batching else 0.0
-    if rules.lazy:
-        reserve(p, st, log, s, devices, counts, width)
+    if rules.lazy or (blind and p.batching):
+        reserve(p, st, log, s, devices, counts, width, int(blind))
     else:
         commit(p, st, log, s, devices, counts, width, NOBODY)
-    if blind and p.batching:
-        count_blindly(st, s)
-    elif blind:
+    if blind and not p.batching:
         set_drain(st, devices[0], end)
 
 

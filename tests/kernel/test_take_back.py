@@ -38,7 +38,7 @@ def test_a_scratch_state_is_the_state_again(problem: Problem, steps: int, seed: 
             if candidate is None:
                 continue
             devices, counts = np.array(candidate[0]), np.array(candidate[1])
-            reserve(arrays, scratch, NO_LOG, stage, devices, counts, devices.size)
+            reserve(arrays, scratch, NO_LOG, stage, devices, counts, devices.size, 0)
             assert (scratch.buffer != before.buffer).any()
             take_back(arrays, before, scratch, stage, devices, devices.size)
             np.testing.assert_array_equal(scratch.buffer, before.buffer)

@@ -124,19 +124,9 @@ def test_policies_read_what_they_declare(name: str) -> None:
         assert set(sees) <= seen
 
 
-PEEPING = {
-    "cpop", "dls", "fdws", "heft", "lookahead_heft", "max_min", "min_min", "peft", "rank_hybd",
-    "sufferage",
-}  # fmt: skip
-"""Strict list schedules. On batching devices what they reserve within an instant is admitted with
-the true residency and caches, before `fate_gym.kernel.commit.count_blindly` is called."""
-
-
 @pytest.mark.parametrize("execution", ["exclusive", "batching"])
 @pytest.mark.parametrize("name", LIMITED)
 def test_policies_decide_the_same_without_what_they_may_not_see(name: str, execution: str) -> None:
-    if execution == "batching" and name in PEEPING:
-        pytest.xfail("reservations of strict list schedules see caches")
     for problem in PROBLEMS[execution == "batching" :: 2]:
         simulator = Simulator(problem)
         open_eyed = simulator.run(make_policy(name), seed=3)

@@ -84,7 +84,7 @@ def _plan_batches(run: Run) -> None:
             devices[where].taken = 1
             row = base + where
             devs, counts = c.devices[row], c.counts[row]
-            reserve(run.problem, run.scratch, run.unlogged, table[row].stage, devs, counts, 1)
+            reserve(run.problem, run.scratch, run.unlogged, table[row].stage, devs, counts, 1, 0)
 
 
 @inlined

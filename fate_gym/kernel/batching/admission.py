@@ -145,7 +145,7 @@ def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) ->
     again = lane.number >= 0
     load = 0.0
     if stage.model >= 0:
-        if not st.resident[d, stage.model]:
+        if not (st.resident[d, stage.model] or lane.blind):
             load = p.load_seconds[stage.model, d]
         if runs_nothing(st, d):
             batch.loaded_at = st.now + load * lane.noise
@@ -165,7 +165,8 @@ def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) ->
     if inflow.copied > 0:
         lane.prefix_hit = inflow.copied + st.computed[d, stage.prefix]
     lane.there = max(batch.loaded_at, st.now + inflow.seconds * lane.noise) + launch * lane.noise
-    lane.context_hit = 0.0 if stage.model < 0 else context_hit_tokens(p, st, s, d)
+    seen = stage.model >= 0 and not lane.blind
+    lane.context_hit = context_hit_tokens(p, st, s, d) if seen else 0.0
     _log_admission(p, st, log, s, k, load, inflow, again)
     batch.serving = stage.model
     lane.waiting -= lane.wave

@@ -100,7 +100,7 @@ def find_starting(f: Frontier, chosen: Ints, starting: Ints) -> None:
         for k in range(row.width):
             if not starts_now(p, after, row.stage, devices[k], counts[k]):
                 starting[i] = 0
-        reserve(p, after, f.log, row.stage, devices, counts, row.width)
+        reserve(p, after, f.log, row.stage, devices, counts, row.width, 0)
     copy_block(after, f.start)
 
 

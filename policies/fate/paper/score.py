@@ -159,7 +159,7 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
         for i in range(width):
             scarce = f.outlook.scarce[devices[i]]
             later += weights.reachability * scarce * given.busy[row, i]
-    end = reserve(p, after, f.log, s, devices, counts, width)
+    end = reserve(p, after, f.log, s, devices, counts, width, 0)
     if p.stages[s].model >= 0:
         for i in range(width):
             f.outlook.drains[devices[i]] = drain_estimate(p, after, devices[i])
