@@ -2,8 +2,8 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, environment, workloads, saga, planners, memory, start, compile, decisions;
-lab, comparison and training (some minutes; the last needs the extra rl) only when named.
+Sections: simulator, serving, environment, workloads, saga, planners, memory, start, compile,
+decisions; lab, comparison and training (some minutes; the last needs the extra rl) only when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.
@@ -30,12 +30,17 @@ from numpy.typing import NDArray
 
 import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
+from fate_gym.errors import FateGymError
 from fate_gym.jit import Floats, Ints, kernel
+from fate_gym.kernel.advance import start, to_decision
+from fate_gym.kernel.commit import NOBODY, commit
+from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import PlayingPolicy, Simulator, compile_problem
+from fate_gym.validator import validate
 from fate_gym.workloads import (
     assign_roles,
     build_suite,
@@ -199,6 +204,109 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
         tails = [size + rank[child] for child, size in children[stage.id]]
         rank[stage.id] = mean[stage.id] + max(tails, default=0.0)
     return np.array([rank[stage.id] for stage in workflow.stages])
+
+
+def chats(count: int, turns: int, devices: int, execution: str) -> Problem:
+    """Conversations of one model: each turn inherits what has been said."""
+    rng = np.random.default_rng(0)
+    arrivals = np.cumsum(rng.exponential(0.25, count))
+    workflows = []
+    for number, arrival in enumerate(arrivals.tolist()):
+        stages, edges = [], []
+        for turn in range(turns):
+            prompt, output = rng.integers(20, 800), rng.integers(20, 500)
+            stages.append(
+                Stage(
+                    id=f"t{turn}",
+                    model="Qwen2.5-7B",
+                    queries=1,
+                    prompt_tokens=int(prompt),
+                    output_tokens=int(output),
+                )
+            )
+            if turn:
+                inherited = 300 * turn
+                edges.append(
+                    Edge(
+                        parent=f"t{turn - 1}",
+                        child=f"t{turn}",
+                        bytes=1e3,
+                        inherited_tokens=inherited,
+                    )
+                )
+        workflows.append(
+            Workflow(id=f"c{number}", arrival=arrival, stages=tuple(stages), edges=tuple(edges))
+        )
+    cluster = Cluster(
+        id="chats",
+        devices=tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(devices)),
+        execution=execution,
+    )
+    return Problem(cluster=cluster, workflows=tuple(workflows))
+
+
+@kernel
+def play_sticky(
+    p: ProblemArrays, st: StateArrays, log: LogArrays, devices: Ints, counts: Ints
+) -> int:
+    """Play a run in which each workflow stays on its device: no decision costs time."""
+    start(p, st, log, 0)
+    placed = 0
+    while to_decision(p, st, log):
+        stage = p.stages[st.ready[0]]
+        devices[0] = stage.workflow % p.devices.size
+        counts[0] = stage.queries
+        commit(p, st, log, st.ready[0], devices, counts, 1, NOBODY)
+        placed += 1
+    return placed
+
+
+def engine_seconds(problem: Problem, number: int) -> float:
+    """Seconds of the engine for a run, best of some."""
+    simulator = Simulator(problem, record=False)
+    devices, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    p, st, log = simulator.compiled.arrays, simulator.state, simulator.log
+    return best_of(number, lambda: play_sticky(p, st, log, devices, counts))
+
+
+def changes_of(problem: Problem) -> int:
+    """Moments at which something changes on some device: shards start, get to decoding, end."""
+    simulator = Simulator(problem)
+    devices, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    play_sticky(simulator.compiled.arrays, simulator.state, simulator.log, devices, counts)
+    shards = simulator.log.shards[: simulator.state.shard_rows]
+    times = ("start", "first", "end") if problem.cluster.execution == "batching" else ("end",)
+    moments = [np.tile(shards["device"], len(times)), np.concatenate([shards[t] for t in times])]
+    return np.unique(np.stack(moments), axis=1).shape[1]
+
+
+def serving_figures() -> None:
+    """The engine of batching devices, against exclusive ones and against stepping by tokens."""
+    batching, exclusive = (chats(1000, 10, 12, kind) for kind in ("batching", "exclusive"))
+    seconds = {one: engine_seconds(p, 10) for one, p in ((True, batching), (False, exclusive))}
+    report("engine, 1,000 chats x 10 turns x 12 devices", f"{seconds[True] * 1e3:.1f} ms", "< 200")
+    ratio = seconds[False] / seconds[True]
+    report("  stages a second, over exclusive devices", f"{ratio:.2f}")
+    ratio *= changes_of(batching) / changes_of(exclusive)
+    report("  changes of devices a second, over the same", f"{ratio:.2f}", "goal >= 0.5")
+    few = chats(60, 10, 2, "batching")
+    trace = Simulator(few).run(make_policy("round_robin"))
+    began = perf_counter()
+    faults = validate(trace)
+    stepping = perf_counter() - began
+    if faults:
+        raise FateGymError(f"the validator disagrees: {faults[0]}")
+    ratio = stepping / engine_seconds(few, 10)
+    report("  over stepping through tokens (60 chats, 2 devices)", f"{ratio:,.0f} x", "goal >= 100")
+    simulator = Simulator(chats(1000, 10, 12, "batching"))
+    for name in ("eft", "least_loaded"):
+        began = perf_counter()
+        decisions = simulator.run(make_policy(name)).decision_seconds
+        seconds = perf_counter() - began
+        report(
+            f"  run of {name}, deciding included",
+            f"{seconds:.2f} s, {np.mean(decisions) * 1e6:.0f} us a decision",
+        )
 
 
 @kernel
@@ -590,6 +698,7 @@ def large_sweep(source: Path, target: Path) -> int:
 
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
+    "serving": serving_figures,
     "environment": environment_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
