@@ -277,7 +277,7 @@ def changes_of(problem: Problem) -> int:
     shards = simulator.log.shards[: simulator.state.shard_rows]
     times = ("start", "first", "end") if problem.cluster.execution == "batching" else ("end",)
     moments = [np.tile(shards["device"], len(times)), np.concatenate([shards[t] for t in times])]
-    return np.unique(np.stack(moments), axis=1).shape[1]
+    return int(np.unique(np.stack(moments), axis=1).shape[1])
 
 
 def serving_figures() -> None:
@@ -302,10 +302,10 @@ def serving_figures() -> None:
     for name in ("eft", "least_loaded"):
         began = perf_counter()
         decisions = simulator.run(make_policy(name)).decision_seconds
-        seconds = perf_counter() - began
+        whole = perf_counter() - began
         report(
             f"  run of {name}, deciding included",
-            f"{seconds:.2f} s, {np.mean(decisions) * 1e6:.0f} us a decision",
+            f"{whole:.2f} s, {np.mean(decisions) * 1e6:.0f} us a decision",
         )
 
 
