@@ -378,9 +378,14 @@ class LogArrays(Block):
     evictions: Any = table(EvictionRow, "X", text="in order")
 
 
+EVICTIONS_OF_A_WAVE = 3
+"""At most: a shard (on a batching device each of its waves) adds so many entries, to be evicted."""
+
+
 def new_log(shards: int, evictions: int | None = None) -> LogArrays:
-    """A log with room for some rows: a shard adds at most three entries that can be evicted."""
-    return LogArrays.allocate(R=shards, X=3 * shards if evictions is None else evictions)
+    """A log with room for some rows."""
+    most = EVICTIONS_OF_A_WAVE * shards
+    return LogArrays.allocate(R=shards, X=most if evictions is None else evictions)
 
 
 NO_LOG = new_log(0)

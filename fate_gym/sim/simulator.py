@@ -20,11 +20,13 @@ from fate_gym.kernel.lookups import draws_made
 from fate_gym.kernel.memory import rank_cached
 from fate_gym.kernel.schema import (
     DONE,
+    EVICTIONS_OF_A_WAVE,
     LIVE,
     NO_LOG,
     READY,
     VANISHED,
     LogArrays,
+    ProblemArrays,
     StateArrays,
     new_log,
     new_state,
@@ -76,7 +78,9 @@ class Simulator:
         stages, _, _, _, _, shards = self.compiled.shape
         self._record = record
         attempts = _ATTEMPTS if self.compiled.problem.options.failures else 1
-        self.log = new_log(stages * shards * attempts if record else 0)
+        rows = stages * shards * attempts if record else 0
+        waves = _further_waves(self.compiled.arrays) * attempts if record else 0
+        self.log = new_log(rows, EVICTIONS_OF_A_WAVE * (rows + waves))
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
@@ -192,10 +196,16 @@ class Simulator:
             IllegalActionError: no event lies ahead.
         """
         self.extend_log()
+        before = self.state.copy() if self._preempts else None
         if not wait(self.compiled.arrays, self.state, self.log):
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
+        while before is not None and self.state.eviction_rows > self.log.evictions.size:
+            # Nobody can tell before how often shards are preempted: once more, with more room.
+            self._reserve_rows(self.log.shards.size, 2 * self.state.eviction_rows)
+            self.state.buffer[:] = before.buffer
+            wait(self.compiled.arrays, self.state, self.log)
 
     def run(
         self, policy: Policy, *, seed: int | None = None, charge_planning: bool = False
@@ -257,8 +267,8 @@ class Simulator:
         shards, evictions = self.state.shard_rows, self.state.eviction_rows
         if self._record and (shards > self.log.shards.size or evictions > self.log.evictions.size):
             raise FateGymError(
-                "so many shards were lost that the log of the run is not complete: play it with "
-                "Simulator.run, whose log grows"
+                "so many shards were lost or preempted that the log of the run is not complete: "
+                "play it with Simulator.run, whose log grows"
             )
         ends = self.state.stages["end"].copy()
         draws = np.full(ends.size, np.nan)
@@ -293,13 +303,23 @@ class Simulator:
         `place` and `wait` see to it; whoever lets compiled code play step by step calls it, and
         takes `log` anew: it may be another one.
         """
-        if not self._record or self.compiled.problem.options.failures is None:
+        if not self._record:
+            return
+        if self._preempts and 2 * self.state.eviction_rows > self.log.evictions.size:
+            self._reserve_rows(self.log.shards.size, 2 * self.log.evictions.size)
+        if self.compiled.problem.options.failures is None:
             return
         # Each tool starts once, and one placement is made at a time.
         stages, _, _, _, _, shards = self.compiled.shape
         rows = self.state.shard_rows + stages + shards
         if rows > self.log.shards.size:
             self._reserve_rows(2 * self.log.shards.size, 2 * self.log.evictions.size)
+
+    @property
+    def _preempts(self) -> bool:
+        """Whether shards may be preempted, and evict when they come back: who knows how often."""
+        p = self.compiled.arrays
+        return bool(self._record and p.batching and p.length_uncertainty > 0.0)
 
     def _reserve_rows(self, shards: int, evictions: int) -> None:
         if shards > self.log.shards.size or evictions > self.log.evictions.size:
@@ -349,6 +369,14 @@ class Simulator:
                 f"that sum to {queries}"
             )
         return k
+
+
+def _further_waves(p: ProblemArrays) -> int:
+    """Waves of all stages on batching devices beyond the first of each shard, at most."""
+    if not p.batching:
+        return 0
+    smallest = np.maximum(1, p.batch.min(axis=1, where=np.isfinite(p.clean_seconds), initial=2**31))
+    return int((-(-p.stages["queries"] // smallest)).sum())
 
 
 def _copy_rows(source: LogArrays, target: LogArrays) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
@@ -16,6 +16,7 @@ from fate_gym.sim import Policy, Simulator, Trace, compile_problem
 from fate_gym.validator import assert_valid
 from policies import build_policy, make_policy, policy_names, policy_specs
 from policies.list_scheduling.policy import ListScheduler, Order
+from tests.kernel.batching.test_engine import batching
 from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems
 
@@ -45,6 +46,21 @@ def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, s
     assert _counted(first) == _counted(again)
     fresh = make_policy(name, **SMALL.get(name, {}))
     assert first.same_schedule(Simulator(problem).run(fresh, seed=seed))
+
+
+@pytest.mark.parametrize("name", [name for name in policy_names() if name != "oracle_cpsat"])
+@settings(max_examples=4)
+@given(problem=problems(most=8), seed=SEEDS)
+def test_runs_on_batching_devices_are_valid_and_repeat(
+    name: str, problem: Problem, seed: int
+) -> None:
+    tokens = sum(stage.output_tokens for w in problem.workflows for stage in w.stages)
+    assume(tokens <= 6000)  # the validator makes each of them
+    simulator = Simulator(batching(problem))
+    policy = make_policy(name, **SMALL.get(name, {}))
+    first = simulator.run(policy, seed=seed)
+    assert_valid(first)
+    assert first.same_schedule(simulator.run(policy, seed=seed))
 
 
 def _counted(trace: Trace) -> dict[str, float]:
@@ -94,10 +110,10 @@ def test_only_the_random_policies_heed_their_seed() -> None:
 
 
 @settings(max_examples=25)
-@given(problems(), SEEDS)
-def test_play_gives_the_schedule_of_run(problem: Problem, seed: int) -> None:
+@given(problems(), SEEDS, st.booleans())
+def test_play_gives_the_schedule_of_run(problem: Problem, seed: int, batch: bool) -> None:
     """Bit for bit, for every list scheduler that can be made."""
-    compiled = compile_problem(problem)
+    compiled = compile_problem(batching(problem) if batch else problem)
     asked, played = Simulator(compiled), Simulator(compiled)
     plain: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min", "fdws", "rank_hybd")
     makers: list[dict[str, Any]] = [

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fate_gym.kernel.estimate import end_estimates
+from fate_gym.kernel.schema import new_log
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator
 from fate_gym.validator import validate
@@ -162,3 +163,20 @@ def test_a_fork_knows_no_actual_lengths() -> None:
         forks.append(fork)
     assert forks[0].lanes.tobytes() == forks[1].lanes.tobytes()
     assert forks[0].batches.tobytes() == forks[1].batches.tobytes()
+
+
+def test_evictions_are_never_lost() -> None:
+    """Nobody knows beforehand how often shards are preempted, and evict when they come back."""
+    tight = [Device(id=f"d{i}", gpu="A10G") for i in range(2)]
+    problem = chats(queries=12, output=900, length_uncertainty=0.8)
+    cluster = problem.cluster.model_copy(
+        update={"devices": tuple(tight), "memory_utilisation": 0.75}
+    )
+    problem = problem.model_copy(update={"cluster": cluster})
+    whole = Simulator(problem).run(make_policy("eft"), seed=2)
+    assert whole.shards["preempted"].sum() > 0
+    assert len(whole.evictions) > 2
+    small = Simulator(problem)
+    small.log = new_log(small.log.shards.size, 1)
+    assert small.run(make_policy("eft"), seed=2).same_schedule(whole)
+    assert validate(whole) == []

@@ -237,7 +237,10 @@ def test_a_snapshot_of_a_batch_is_the_batch() -> None:
     assert ends[1].delay == pytest.approx(ends[0].delay, rel=1e-2)
     drains = [one.drain_estimates()[0] - one.now for one in (simulator.view(), view)]
     assert drains[1] == pytest.approx(drains[0], rel=5e-3)
-    (placement,) = decide(given, state, make_policy("heft"))
+    # Without room in the batch, who commits what starts at once waits; others queue it.
+    assert view.starts_now(5).tolist() == simulator.view().starts_now(5).tolist() == [False]
+    assert decide(given, state, make_policy("heft")) == []
+    (placement,) = decide(given, state, make_policy("eft"))
     assert placement.expected_end_s == pytest.approx(ends[1].end - view.now)
 
 
