@@ -312,11 +312,8 @@ def test_no_order_gains_anything_among_stages_that_are_alike(
 
 
 @executions
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "parrot"])
+@pytest.mark.parametrize("name", EVERY)
 def test_nobody_loses_anything_among_stages_that_are_alike(name: str, execution: Execution) -> None:
-    """A policy that makes stages wait for one another gives away the batch.
-
-    As Parrot does: by its own rule an engine takes 2,048 prompt tokens at a time.
-    """
+    """A policy that makes stages wait for one another gives away the batch."""
     problem = fork_and_join(execution)
     assert run(problem, name).makespan <= run(problem, "round_robin").makespan * (1 + 1e-9)
