@@ -8,7 +8,7 @@ from typing import TypeVar
 F = TypeVar("F", bound=Callable[..., object])
 
 GROUPS = {
-    "queues": "which devices are idle, and how many shards are under way on each",
+    "queues": "where a stage would start now, and how many shards are under way on each device",
     "drains": "when each device's queue is expected to be empty",
     "residency": "which models are loaded where",
     "prefixes": "which prefixes are cached where",
