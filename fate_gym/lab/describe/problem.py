@@ -85,7 +85,7 @@ def _refuse_workflow(file: Path) -> None:
     except InputError:
         return
     raise InputError(
-        f"is no problem but a workflow or trace ({form.name})",
+        f"is not a problem but a workflow or trace ({form.name})",
         source=file,
         remedy="use fate-gym import FILE",
     )

@@ -21,7 +21,13 @@ from fate_gym.workloads.formats.requests import ImportedRequests
 from fate_gym.workloads.formats.tasks import ImportedDag
 from fate_gym.workloads.formats.wfformat import is_wfformat, parse_wfformat
 
-_YAML_KEY = re.compile(r"^(?:[\w-]+|\"[\w-]+\"|'[\w-]+')\s*:(?:\s|$)", re.MULTILINE)
+_YAML_KEY = re.compile(
+    r"^[\"']?(?:pegasus|x-pegasus|jobs|jobDependencies|types|default)[\"']?\s*:(?:\s|$)",
+    re.MULTILINE,
+)
+"""Top-level keys of the YAML files that are known here."""
+
+_JSON_LINES = re.compile(rb"\s*\{[^\n]*\}\s*\n\s*\{")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -48,8 +54,8 @@ class Content:
 
     @cached_property
     def json(self) -> Any:
-        """Of a file that begins as JSON; None for others. Raises `InputError`."""
-        if self.start not in (b"{", b"["):
+        """Of a file that begins as JSON; None for others and JSON Lines. Raises `InputError`."""
+        if self.start not in (b"{", b"[") or _JSON_LINES.match(self.data):
             return None
         try:
             return json.loads(self.data)
@@ -76,7 +82,7 @@ class Content:
 
     @cached_property
     def yaml(self) -> Any:
-        """Of a file with a line that begins as ``key:``; None for others. Raises `InputError`."""
+        """Of a file with a key of a known YAML file; None for others. Raises `InputError`."""
         if not _YAML_KEY.search(self.text):
             return None
         return parse_yaml(self.text.encode(), self.source)

@@ -104,8 +104,10 @@ def number_from_text(text: str, item: str | None, field: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise wrong(text, item, field, "a number") from None
-    return checked_number(value, item, field)
+        value = math.nan
+    if not 0 <= value <= MOST:
+        raise wrong(text, item, field, f"a number from 0 to {MOST:g}")
+    return value
 
 
 def checked_tokens(value: Any, item: str | None, field: str) -> int:

@@ -199,7 +199,7 @@ def _yaml_size(row: Fields) -> float:
     size = row.values.get("size")
     if size is None:
         size = row.object("metadata", {}).values.get("size")
-    return _number(size, row.item, "size")
+    return _number(size, row.item, row.at("size"))
 
 
 def _number(value: Any, item: str | None, field: str) -> float:

@@ -9,6 +9,7 @@ log) are not needed. Arrivals count from the first request.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,7 +117,7 @@ def read_requests(text: str, name: str, columns: Columns) -> ImportedRequests:
 
 def _rows(text: str, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
     """Each line that is not empty: what to call it, and its fields by column."""
-    reader = csv.reader(text.lstrip().splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), strict=True)
     first = len(text) - len(text.lstrip())
     skipped = text[:first].count("\n")
     header: list[str] = []

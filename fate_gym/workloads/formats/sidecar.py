@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,15 +95,12 @@ def import_workflows(
             field="model",
             remedy="leave one out; a sidecar may have a 'default' entry",
         )
-    if isinstance(found, ImportedDag):
-        calls = dict(zip(found.topology.types, found.calls, strict=True))
-        measured = any(call.measured for call in found.calls)
-        if not measured and roles is None and model is None:
-            return (assign_roles(found.topology, seed),)
-    else:
-        calls = {request.kind: request.call for request in found.requests}
+    if roles is None and model is not None:
+        return _apply(found, _one_model(model))
     if roles is None:
-        return _apply(found, _own_models(calls) if model is None else _one_model(model))
+        if isinstance(found, ImportedDag) and not any(call.given for call in found.calls):
+            return (assign_roles(found.topology, seed),)
+        return _apply(found, _own_models(found))
     sidecar = load_sidecar(roles)
     try:
         return _apply(found, sidecar)
@@ -154,20 +151,14 @@ def apply_sidecar(
 
 def template(found: ImportedDag | ImportedRequests) -> str:
     """A sidecar file for the types of an imported file, to be filled in."""
-    if isinstance(found, ImportedDag):
-        kinds = list(found.topology.type_names)
-        measured = all(call.measured for call in found.calls)
-    else:
-        kinds, measured = sorted({request.kind for request in found.requests}), True
+    facts = list(_facts(found))
     row: dict[str, object] = {"model": "Llama-3.1-8B"}
-    if not measured:
+    if not all(call.prompt_tokens is not None for _, call, _ in facts):
         row |= {"prompt_tokens": 1000, "output_tokens": 200}
-    data = Sidecar.model_validate({"types": dict.fromkeys(kinds, row)})
-    lines = ["# Attributes by task type: change models and tokens to yours."]
-    lines.append(
-        yaml.safe_dump(data.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    types = {kind: dict(row) for kind, _, _ in facts}
+    return "# Attributes by task type: change models and tokens to yours.\n" + yaml.safe_dump(
+        {"types": types}, sort_keys=False
     )
-    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -182,8 +173,8 @@ class _Task:
     def stage(self, row: TaskAttributes, application: str) -> Stage:
         """The stage with the attributes of its type, and the tokens of the file."""
         values = row.model_dump(exclude={"inherited_tokens", "tool_seconds"})
-        if self.call.measured and row.model is None:
-            raise self._wrong("the file gives tokens, which a tool has not", "name a model")
+        if self.call.given and row.model is None:
+            raise self._wrong("the file gives a model call, and the type is a tool", "name a model")
         if self.call.prompt_tokens is not None and row.prefix_tokens:
             raise self._wrong(
                 "prefix_tokens are given, and the file gives whole prompts", "leave them out"
@@ -233,10 +224,23 @@ def _one_model(name: str) -> Sidecar:
     return Sidecar(default=TaskAttributes(model=name))
 
 
-def _own_models(calls: Mapping[str, Call]) -> Sidecar:
-    """The models that the file names, where the catalogue has them all."""
+def _own_models(found: ImportedDag | ImportedRequests) -> Sidecar:
+    """The models that the file names, if the catalogue has them; seconds without a call: a tool."""
+    models: dict[str, set[str | None]] = {}
+    tools: dict[str, bool] = {}
+    for kind, call, seconds in _facts(found):
+        models.setdefault(kind, set()).add(call.model)
+        tools[kind] = tools.get(kind, True) and not call.given and seconds > 0
+    mixed = sorted(kind for kind, names in models.items() if len(names) > 1)
+    if mixed:
+        raise InputError(
+            f"the tasks of one type name several models, or none: {_listed(mixed)}",
+            field="type",
+            remedy="give tasks of different models different types",
+        )
+    own = {kind: next(iter(names)) for kind, names in models.items() if not tools[kind]}
     known = catalog.models()
-    unknown = sorted(kind for kind, call in calls.items() if call.model not in known)
+    unknown = sorted(kind for kind, model in own.items() if model not in known)
     if unknown:
         raise InputError(
             f"the file gives tokens, but no model of the catalogue, for task type"
@@ -245,7 +249,21 @@ def _own_models(calls: Mapping[str, Call]) -> Sidecar:
             remedy="say which: --model NAME (suite.model=NAME) for all, or --roles FILE "
             "(suite.roles=FILE) by type; fate-gym import FILE --template FILE writes one",
         )
-    return Sidecar(types={kind: TaskAttributes(model=call.model) for kind, call in calls.items()})
+    return Sidecar(
+        types={
+            kind: TaskAttributes(tool_seconds="runtime")
+            if tools[kind]
+            else TaskAttributes(model=own[kind])
+            for kind in models
+        }
+    )
+
+
+def _facts(found: ImportedDag | ImportedRequests) -> Iterable[tuple[str, Call, float]]:
+    """Type, call and seconds of each task or request."""
+    if isinstance(found, ImportedDag):
+        return zip(found.topology.types, found.calls, found.seconds, strict=True)
+    return ((request.kind, request.call, 0.0) for request in found.requests)
 
 
 def _listed(names: list[str], most: int = 20) -> str:

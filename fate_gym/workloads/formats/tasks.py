@@ -23,9 +23,9 @@ class Call:
     output_tokens: int | None = None
 
     @property
-    def measured(self) -> bool:
-        """Whether the file gives tokens."""
-        return self.prompt_tokens is not None or self.output_tokens is not None
+    def given(self) -> bool:
+        """Whether the file says anything."""
+        return self != Call()
 
 
 @dataclass(frozen=True, eq=False)
