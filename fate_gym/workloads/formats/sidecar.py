@@ -95,9 +95,9 @@ def import_workflows(
             field="model",
             remedy="leave one out; a sidecar may have a 'default' entry",
         )
-    if roles is None and model is not None:
-        return _apply(found, _one_model(model))
     if roles is None:
+        if model is not None:
+            return _apply(found, _one_model(found, model))
         if isinstance(found, ImportedDag) and not any(call.given for call in found.calls):
             return (assign_roles(found.topology, seed),)
         return _apply(found, _own_models(found))
@@ -219,9 +219,32 @@ def _apply(found: ImportedDag | ImportedRequests, sidecar: Sidecar) -> tuple[Wor
     )
 
 
-def _one_model(name: str) -> Sidecar:
-    check_known("unknown model", name, catalog.models(), field="model")
-    return Sidecar(default=TaskAttributes(model=name))
+def _one_model(found: ImportedDag | ImportedRequests, model: str) -> Sidecar:
+    """One model for every type with tokens; in a file that gives some, seconds alone are a tool."""
+    check_known("unknown model", model, catalog.models(), field="model")
+    facts = list(_facts(found))
+    tokens = any(call.given for _, call, _ in facts)
+    tools = {kind for kind, call, seconds in facts if tokens and not call.given and seconds > 0}
+    calls = {kind for kind, call, _ in facts if call.given}
+    without = sorted(
+        {
+            kind
+            for kind, call, _ in facts
+            if call.prompt_tokens is None and kind not in tools - calls
+        }
+    )
+    if without:
+        raise InputError(
+            f"the file gives no prompt tokens for task type{'s' * (len(without) > 1)} "
+            f"{_listed(without)}, which a model alone does not make up for",
+            field="model",
+            remedy="give models and tokens by type (--roles FILE; --template FILE writes one), or "
+            "leave the model out for those of the role mapping",
+        )
+    return Sidecar(
+        types={kind: TaskAttributes(tool_seconds="runtime") for kind in tools - calls},
+        default=TaskAttributes(model=model),
+    )
 
 
 def _own_models(found: ImportedDag | ImportedRequests) -> Sidecar:

@@ -59,6 +59,9 @@ def test_a_node_with_seconds_alone_is_a_tool() -> None:
     nothing = {"model": None, "prompt_tokens": None, "output_tokens": None}
     workflow = import_workflow(read(node_link(type="search", runtime=2.5, **nothing)), 0)
     assert {stage.id: stage.tool_seconds for stage in workflow.stages}["answer_1"] == 2.5
+    graph = read(node_link(type="search", runtime=2.5, **nothing))
+    stages = import_workflow(graph, 0, model="Gemma-2-9B").stages
+    assert [stage.model for stage in stages].count("Gemma-2-9B") == 3
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,8 @@ def test_errors_of_models_name_the_type(changes: dict[str, Any], words: list[str
     with pytest.raises(InputError) as caught:
         import_workflow(read(node_link(**changes)), 0)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_model_needs_tokens() -> None:
+    with pytest.raises(InputError, match=r"no prompt tokens for task types 'a', 'b'"):
+        import_workflow(read("a_1 b_1\n"), 0, model="Gemma-2-9B")
