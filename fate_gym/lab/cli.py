@@ -57,10 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("policies", help="list the policies")
     validate = verbs.add_parser("validate", help="check a problem file and summarise it")
     validate.add_argument("file", type=Path, help="problem as JSON")
-    imported = verbs.add_parser("import", help="check a WfFormat file and make a problem of it")
-    imported.add_argument("file", type=Path, help="workflow in WfFormat JSON 1.3, 1.4 or 1.5")
+    imported = verbs.add_parser("import", help="check a workflow or trace and make a problem of it")
+    imported.add_argument(
+        "file", type=Path, help="WfFormat, Pegasus (DAX, YAML), node-link JSON, adjacency list, CSV"
+    )
     imported.add_argument("--seed", type=int, default=0, help="of the role mapping (default 0)")
     imported.add_argument("--roles", type=Path, help="YAML with LLM attributes by task type")
+    imported.add_argument("--model", help="of every task, where the file gives tokens")
+    imported.add_argument("--template", type=Path, help="only write a file for --roles to fill in")
     imported.add_argument("--cluster", default="mixed_12", help="of the problem (default mixed_12)")
     imported.add_argument("-o", "--output", type=Path, help="write the problem as JSON")
     described = verbs.add_parser("describe", help="what a suite holds, as a table and pictures")
@@ -123,10 +127,10 @@ def _validate(file: Path) -> None:
     validate(file)
 
 
-def _import(file: Path, **options: Any) -> None:
-    from fate_gym.lab.describe.problem import import_file
+def _import(file: Path, output: Path | None, template: Path | None, **options: Any) -> None:
+    from fate_gym.lab.describe.problem import ImportOptions, import_file
 
-    import_file(file, **options)
+    import_file(file, ImportOptions(**options), output=output, template=template)
 
 
 def _describe(options: Sequence[str], figure: Path | None) -> None:

@@ -3,6 +3,14 @@
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.clusters import ClusterSpec, NodeSpec, build_cluster, load_cluster
+from fate_gym.workloads.formats import (
+    Content,
+    import_workflow,
+    import_workflows,
+    load_wfformat,
+    read_workload,
+    topology_from_graph,
+)
 from fate_gym.workloads.roles import assign_roles
 from fate_gym.workloads.suites import (
     AgenticSuite,
@@ -20,13 +28,13 @@ from fate_gym.workloads.suites import (
 )
 from fate_gym.workloads.topology import Topology
 from fate_gym.workloads.wfcommons import families, topologies, topology
-from fate_gym.workloads.wfformat import import_workflow, load_wfformat, topology_from_graph
 
 __all__ = [
     "AgenticSuite",
     "AlibabaSuite",
     "Arrivals",
     "ClusterSpec",
+    "Content",
     "FilesSuite",
     "NodeSpec",
     "PrefixReuseSuite",
@@ -41,10 +49,12 @@ __all__ = [
     "build_template",
     "families",
     "import_workflow",
+    "import_workflows",
     "load_cluster",
     "load_suite",
     "load_wfformat",
     "parse_suite",
+    "read_workload",
     "select_topologies",
     "suite_class",
     "topologies",

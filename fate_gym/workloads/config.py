@@ -16,6 +16,17 @@ from fate_gym.problem.faults import from_pydantic
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
+_UNREADABLE = (
+    yaml.YAMLError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What PyYAML raises, besides its own error, for scalars with a tag that they do not fit."""
+
 
 def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple[Any, str]:
     """The content of configuration ``name`` of a group, and where it is from.
@@ -43,7 +54,7 @@ def parse_yaml(text: bytes, source: str | Path) -> Any:
     """The content of a YAML file. Raises `InputError` if it is not YAML."""
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"not valid YAML ({' '.join(str(error).split())})",
             source=source,

@@ -21,20 +21,26 @@ from fate_gym.catalog.agentic import Template, agentic_templates
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
-from fate_gym.problem.io import read_bytes, read_json
+from fate_gym.problem.io import read_bytes
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
 from fate_gym.workloads.config import parse, read_group
+from fate_gym.workloads.formats import (
+    Content,
+    import_workflows,
+    is_problem,
+    problem_id,
+    read_workload,
+)
 from fate_gym.workloads.load import capacity_per_s
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
 from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
 from fate_gym.workloads.uncertain import Uncertain, draw_maps
-from fate_gym.workloads.wfformat import import_workflow, parse_wfformat
 
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
 TEST_FAMILIES = ("epigenomics", "soykb", "srasearch")
@@ -271,10 +277,10 @@ class AlibabaSuite(_Suite, _Sized):
 
 
 class FilesSuite(Frozen):
-    """Files of the user: problems and WfFormat workflows, each a problem of its own.
+    """Files of the user: problems, workflows and traces, each a problem of its own.
 
     A problem file is taken as it is, the same for every seed. A workflow file gets its attributes
-    from the role mapping, by seed, or from ``roles``, and runs on the suite's cluster.
+    from the role mapping, by seed, or from ``roles`` or ``model``, and runs on the suite's cluster.
     """
 
     name: Name
@@ -283,6 +289,11 @@ class FilesSuite(Frozen):
     mode: Literal["alone"] = "alone"
     files: tuple[Name, ...] = Field(description="paths")
     roles: Name | None = Field(None, description="path of the sidecar with attributes by task type")
+    model: Name | None = Field(
+        None,
+        description="instead of a sidecar: the model of every task",
+        exclude_if=lambda model: model is None,
+    )
     keep_clusters: bool = Field(
         True, description="problem files keep their own; choosing a cluster switches it off"
     )
@@ -312,22 +323,18 @@ class FilesSuite(Frozen):
         return digest.hexdigest()
 
     def _problem(self, file: str, cluster: Cluster, seed: int) -> Problem:
-        data = read_json(file)
-        if isinstance(data, Mapping) and "workflows" in data:
+        content = Content.of(file)
+        if is_problem(content):
+            data = content.json
             if not self.keep_clusters:
                 data = {**data, "cluster": cluster.model_dump(mode="json")}
             elif isinstance(data.get("cluster"), Mapping):
                 data = {**data, "cluster": {**data["cluster"], **self.cluster_changes}}
             return problem_from(data, file)
-        if not isinstance(data, Mapping) or "workflow" not in data:
-            raise InputError(
-                "is neither a problem nor a WfFormat workflow",
-                source=file,
-                remedy="give 'workflows' and 'cluster', or 'schemaVersion' and 'workflow'",
-            )
-        workflow = import_workflow(parse_wfformat(data, source=file), seed, roles=self.roles)
+        _, found = read_workload(content)
         try:
-            return Problem.build(cluster, [workflow], id=workflow.id)
+            workflows = import_workflows(found, seed, roles=self.roles, model=self.model)
+            return Problem.build(cluster, workflows, id=problem_id(found, workflows))
         except InputError as error:
             raise error.at(file) from None
 

@@ -1,57 +1,107 @@
-"""``fate-gym validate`` and ``fate-gym import``: problem files, and WfFormat files."""
+"""``fate-gym validate`` and ``fate-gym import``: problem files, and workflows and traces."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fate_gym.errors import InputError
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.files import write_text
 from fate_gym.problem import Cluster, Problem, dump_problem, load_problem
-from fate_gym.workloads import import_workflow, load_cluster, load_wfformat
+from fate_gym.workloads import Content, import_workflows, load_cluster, read_workload
+from fate_gym.workloads.formats import format_of, is_problem, problem_id
+from fate_gym.workloads.formats import template as sidecar_template
 
 
 def validate(file: Path) -> None:
     """Check a problem file and print what it holds. Raises `InputError`."""
-    _print_problem(file, load_problem(file))
+    try:
+        problem = load_problem(file)
+    except InputError as error:
+        _refuse_workflow(file)
+        raise error from None
+    print(f"{file}: valid")
+    _print_problem(problem)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How a file becomes a problem.
+
+    Args:
+        seed: of the role mapping.
+        roles: YAML with LLM attributes by task type.
+        model: instead of it, the model of every task.
+        cluster: name of the problem's cluster.
+    """
+
+    seed: int = 0
+    roles: Path | None = None
+    model: str | None = None
+    cluster: str = "mixed_12"
 
 
 def import_file(
-    file: Path, *, seed: int, roles: Path | None, cluster: str, output: Path | None
+    file: Path, options: ImportOptions, *, output: Path | None = None, template: Path | None = None
 ) -> None:
-    """Check a WfFormat file, print what it holds, and write it as a problem.
+    """Check a file, print what it is and holds, and write it as a problem.
 
     Args:
-        file: in WfFormat JSON 1.3, 1.4 or 1.5.
-        seed: of the role mapping.
-        roles: YAML with LLM attributes by task type.
-        cluster: name of the problem's cluster.
+        file: a workflow or trace, in a format of `fate_gym.workloads.formats`.
+        options: how it becomes a problem.
         output: where to write the problem as JSON.
+        template: where to write a sidecar to be filled in; then nothing else is done.
 
     Raises:
         InputError: a bad file, or a place that cannot be written.
     """
-    devices = load_cluster(cluster)
-    workflow = import_workflow(load_wfformat(file), seed, roles=roles)
+    form, found = read_workload(Content.of(file))
+    if template is not None:
+        _write(template, sidecar_template(found))
+        print(f"{file}: {form}\nsidecar to fill in: {template}")
+        return
+    devices = load_cluster(options.cluster)
     try:
-        problem = Problem.build(devices, [workflow], id=workflow.id)
+        workflows = import_workflows(found, options.seed, roles=options.roles, model=options.model)
+        problem = Problem.build(devices, workflows, id=problem_id(found, workflows))
     except InputError as error:
         raise error.at(file) from None
     if output is not None:
-        try:
-            write_text(output, dump_problem(problem) + "\n")
-        except OSError as error:
-            raise unwritable(output, error, remedy="choose another place") from None
-    _print_problem(file, problem)
+        _write(output, dump_problem(problem) + "\n")
+    print(f"{file}: valid {form}")
+    _print_problem(problem)
     if output is not None:
         print(f"problem: {output}")
 
 
-def _print_problem(file: Path, problem: Problem) -> None:
+def _refuse_workflow(file: Path) -> None:
+    """Raise an `InputError` that names the right verb if the file is one to be imported."""
+    content = Content.of(file)
+    if is_problem(content):
+        return
+    try:
+        form = format_of(content)
+    except InputError:
+        return
+    raise InputError(
+        f"is not a problem but a workflow or trace ({form.name})",
+        source=file,
+        remedy="use fate-gym import FILE",
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise unwritable(path, error, remedy="choose another place") from None
+
+
+def _print_problem(problem: Problem) -> None:
     queries = sum(s.queries for w in problem.workflows for s in w.stages if s.kind != "tool")
     edges = sum(len(workflow.edges) for workflow in problem.workflows)
     models = sorted({s.model for w in problem.workflows for s in w.stages if s.model})
-    print(f"{file}: valid")
     print(f"  problem    {problem.id}")
     print(
         f"  workflows  {len(problem.workflows)}: {problem.stage_count} stages, {edges} edges, "

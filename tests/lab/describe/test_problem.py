@@ -56,3 +56,36 @@ def test_a_bad_import_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not output.exists()
     assert main(["import", str(_wfformat(file)), "-o", str(tmp_path / "no" / "p.json")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+EXAMPLES = Path("docs/examples/imports")
+
+
+def test_an_import_says_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(EXAMPLES / "azure.csv"), "--model", "Llama-3.1-8B"]) == 0
+    text = capsys.readouterr().out
+    assert "azure.csv: valid Azure LLM inference trace" in text
+    assert "workflows  4" in text
+
+
+def test_a_template_is_a_sidecar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("answer.dax", "burstgpt.csv"):
+        roles = tmp_path / "roles.yaml"
+        assert main(["import", str(EXAMPLES / file), "--template", str(roles)]) == 0
+        assert main(["import", str(EXAMPLES / file), "--roles", str(roles)]) == 0
+    assert "models     Llama-3.1-8B" in capsys.readouterr().out
+
+
+def test_a_wrong_verb_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(EXAMPLES / "answer.yml")]) == 2
+    assert "Pegasus 5 YAML). Remedy: use fate-gym import" in capsys.readouterr().err
+    assert main(["import", "docs/examples/agent.json"]) == 2
+    assert "Remedy: use fate-gym validate" in capsys.readouterr().err
+    assert main(["validate", "pyproject.toml"]) == 2
+    assert "not valid JSON" in capsys.readouterr().err
+
+
+def test_a_model_that_the_catalogue_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(EXAMPLES / "burstgpt.csv")]) == 2
+    error = capsys.readouterr().err
+    assert "'ChatGPT', 'GPT-4'" in error and "--model NAME" in error

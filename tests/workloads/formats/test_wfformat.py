@@ -24,7 +24,8 @@ from fate_gym.workloads import (
     topology,
     topology_from_graph,
 )
-from fate_gym.workloads.wfformat import Sidecar, apply_sidecar, parse_wfformat
+from fate_gym.workloads.formats.sidecar import Sidecar, apply_sidecar
+from fate_gym.workloads.formats.wfformat import parse_wfformat
 
 PARENTS = {
     "split_1": [],
@@ -151,7 +152,7 @@ def test_sidecar_attributes_with_the_bytes_and_seconds_of_the_file() -> None:
     ("change", "words"),
     [
         ({"join": None}, ["types.join", "join"]),
-        ({"merge": {"model": "bge-large", "prompt_tokens": 1}}, ["types.merge", "no task"]),
+        ({"join": None, "work": None}, ["types", "'join', 'work'", "default"]),
         ({"join": {}}, ["types.join", "exactly one of"]),
         ({"join": {"model": "bge-large", "prompts": 1}}, ["join", "prompts"]),
         ({"join": {"model": "bge-large", "queries": 0}}, ["join", "queries"]),

@@ -1,0 +1,184 @@
+"""Finds out what a file of the user is, and reads it.
+
+A format is recognised by what the file holds, not by its name. Adding one is an entry in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fate_gym.errors import InputError
+from fate_gym.problem.io import read_bytes
+from fate_gym.workloads.config import parse_yaml
+from fate_gym.workloads.formats import graph, pegasus, requests
+from fate_gym.workloads.formats.requests import ImportedRequests
+from fate_gym.workloads.formats.tasks import ImportedDag
+from fate_gym.workloads.formats.wfformat import is_wfformat, parse_wfformat
+
+_YAML_KEY = re.compile(
+    r"^[\"']?(?:pegasus|x-pegasus|jobs|jobDependencies|types|default)[\"']?\s*:(?:\s|$)",
+    re.MULTILINE,
+)
+"""Top-level keys of the YAML files that are known here."""
+
+_JSON_LINES = re.compile(rb"\s*\{[^\n]*\}\s*\n\s*\{")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, parsed as it is asked for."""
+
+    source: str | Path
+    data: bytes
+
+    @classmethod
+    def of(cls, path: str | Path) -> Content:
+        """The content of a file. Raises `InputError` if it cannot be read."""
+        return cls(path, read_bytes(path).removeprefix(_BOM))
+
+    @property
+    def name(self) -> str:
+        return Path(self.source).stem or "workflow"
+
+    @cached_property
+    def start(self) -> bytes:
+        """The first character that is not blank."""
+        return self.data.lstrip()[:1]
+
+    @cached_property
+    def json(self) -> Any:
+        """Of a file that begins as JSON; None for others and JSON Lines. Raises `InputError`."""
+        if self.start not in (b"{", b"[") or _JSON_LINES.match(self.data):
+            return None
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"not valid JSON ({error})",
+                source=self.source,
+                remedy="check that the file is complete",
+            ) from None
+
+    @cached_property
+    def text(self) -> str:
+        """Of a file that is neither JSON nor XML, else empty. Raises `InputError`."""
+        if self.start in (b"{", b"[", b"<"):
+            return ""
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"is not text in UTF-8 ({error.reason} at byte {error.start})",
+                source=self.source,
+                remedy="save it as UTF-8",
+            ) from None
+
+    @cached_property
+    def yaml(self) -> Any:
+        """Of a file with a key of a known YAML file; None for others. Raises `InputError`."""
+        if not _YAML_KEY.search(self.text):
+            return None
+        return parse_yaml(self.text.encode(), self.source)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files: its name, how it is recognised, and how it is read."""
+
+    name: str
+    holds: Callable[[Content], bool]
+    read: Callable[[Content], ImportedDag | ImportedRequests]
+
+
+def _requests(name: str, columns: requests.Columns) -> Format:
+    return Format(
+        name,
+        lambda content: requests.has_columns(content.text, columns),
+        lambda content: requests.read_requests(content.text, content.name, columns),
+    )
+
+
+FORMATS = (
+    Format(
+        "WfFormat",
+        lambda content: is_wfformat(content.json),
+        lambda content: parse_wfformat(content.json, source=content.source),
+    ),
+    Format(
+        "networkx node-link",
+        lambda content: graph.is_node_link(content.json),
+        lambda content: graph.read_node_link(content.json, content.name),
+    ),
+    Format(
+        "Pegasus DAX",
+        lambda content: content.start == b"<" and pegasus.is_dax(content.data),
+        lambda content: pegasus.read_dax(content.data, content.name),
+    ),
+    _requests("Azure LLM inference trace", requests.AZURE),
+    _requests("BurstGPT trace", requests.BURSTGPT),
+    Format(
+        "Pegasus 5 YAML",
+        lambda content: pegasus.is_pegasus_yaml(content.yaml),
+        lambda content: pegasus.read_pegasus_yaml(content.yaml, content.name),
+    ),
+    Format(
+        "adjacency list",
+        lambda content: graph.is_adjacency_list(content.text),
+        lambda content: graph.read_adjacency_list(content.text, content.name),
+    ),
+)
+"""The first that holds is taken."""
+
+
+def is_problem(content: Content) -> bool:
+    """Whether the file is a problem. Raises `InputError` for broken JSON."""
+    return isinstance(content.json, dict) and "workflows" in content.json
+
+
+def format_of(content: Content) -> Format:
+    """The format of a workflow file or trace.
+
+    Raises:
+        InputError: for a file that is none, saying what it is and which verb takes it.
+    """
+    if is_problem(content):
+        verb = "plan" if "state" in content.json else "validate"
+        raise InputError(
+            f"is a {'snapshot' if verb == 'plan' else 'problem'}, which needs no import",
+            source=content.source,
+            remedy=f"use fate-gym {verb} FILE",
+        )
+    for entry in FORMATS:
+        if entry.holds(content):
+            return entry
+    if isinstance(content.yaml, dict) and {"types", "default"} & content.yaml.keys():
+        raise InputError(
+            "is a sidecar with attributes by task type",
+            source=content.source,
+            remedy="give it with --roles, beside the file of a workflow",
+        )
+    raise InputError(
+        "is in no format that can be imported",
+        source=content.source,
+        remedy=f"give a problem or one of {', '.join(entry.name for entry in FORMATS)}",
+    )
+
+
+def read_workload(content: Content) -> tuple[str, ImportedDag | ImportedRequests]:
+    """The name of the format, and what the file says.
+
+    Raises:
+        InputError: naming the file, the element or line in it, and the field at fault.
+    """
+    found = format_of(content)
+    try:
+        return found.name, found.read(content)
+    except InputError as error:
+        raise error.at(content.source) from None

@@ -1,0 +1,170 @@
+"""Request traces as CSV: Azure LLM inference, and BurstGPT. Each request is a call of its own.
+
+Azure (https://github.com/Azure/AzurePublicDataset): ``TIMESTAMP,ContextTokens,GeneratedTokens``,
+with dates. BurstGPT (https://github.com/HPMLL/BurstGPT): ``Timestamp`` in seconds, ``Model``,
+``Request tokens`` and ``Response tokens``; its other columns (session, elapsed time, total, kind of
+log) are not needed. Arrivals count from the first request.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fate_gym.errors import InputError
+from fate_gym.problem.faults import first_repeated
+from fate_gym.workloads.formats.fields import (
+    MOST_TOKENS,
+    checked_text,
+    number_from_text,
+    wrong,
+)
+from fate_gym.workloads.formats.tasks import Call
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: when it comes, in seconds after the first, and what it calls."""
+
+    number: int
+    kind: str
+    arrival: float
+    call: Call
+
+
+@dataclass(frozen=True)
+class ImportedRequests:
+    """The requests of a trace, in the order of their arrival."""
+
+    name: str
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a trace names its columns, and how it says the time."""
+
+    clock: str
+    prompt: str
+    output: str
+    model: str | None
+    seconds: Callable[[str, str, str], float]
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        names = (self.clock, self.prompt, self.output)
+        return names if self.model is None else (*names, self.model)
+
+
+def seconds_of_date(text: str, item: str, field: str) -> float:
+    """Seconds of an ISO date; one without time zone is in UTC. Raises `InputError`."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise wrong(text, item, field, "a date such as 2023-11-16 18:15:46.6805900") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    try:
+        return (moment - _EPOCH).total_seconds()
+    except OverflowError:
+        raise wrong(text, item, field, "a date that can be meant") from None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+AZURE = Columns("TIMESTAMP", "ContextTokens", "GeneratedTokens", None, seconds_of_date)
+BURSTGPT = Columns("Timestamp", "Request tokens", "Response tokens", "Model", number_from_text)
+
+
+def has_columns(text: str, columns: Columns) -> bool:
+    """Whether the first line of a text names the columns."""
+    header = text.lstrip().partition("\n")[0]
+    names = {name.strip().strip('"') for name in header.split(",")}
+    return {columns.clock, columns.prompt, columns.output} <= names
+
+
+def read_requests(text: str, name: str, columns: Columns) -> ImportedRequests:
+    """The requests of a trace.
+
+    Raises:
+        InputError: naming the line and the column at fault.
+    """
+    requests: list[Request] = []
+    start = last = 0.0
+    for item, row in _rows(text, columns):
+        now = columns.seconds(row[columns.clock], item, columns.clock)
+        if not requests:
+            start = now
+        elif now < last:
+            raise InputError(
+                f"the clock runs backwards, by {last - now:g} s",
+                item=item,
+                field=columns.clock,
+                remedy=f"sort the lines by {columns.clock}",
+            )
+        last = now
+        prompt, output = (_tokens(row[key], item, key) for key in (columns.prompt, columns.output))
+        model = None if columns.model is None else row[columns.model]
+        kind = "request" if model is None else checked_text(model, item, columns.model or "")
+        call = Call(model, prompt, output)
+        requests.append(Request(len(requests) + 1, kind, now - start, call))
+    if not requests:
+        raise InputError("there are no requests", remedy="add lines below the header")
+    return ImportedRequests(name, tuple(requests))
+
+
+def _rows(text: str, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each line that is not empty: what to call it, and its fields by column."""
+    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), strict=True)
+    first = len(text) - len(text.lstrip())
+    skipped = text[:first].count("\n")
+    header: list[str] = []
+    try:
+        for row in reader:
+            item = f"line {reader.line_num + skipped}"
+            fields = [field.strip() for field in row]
+            if not any(fields):
+                continue
+            if not header:
+                header = _header(fields, item, columns)
+                continue
+            if len(fields) != len(header):
+                raise InputError(
+                    f"has {len(fields)} columns, and the header {len(header)}",
+                    item=item,
+                    remedy="check that the file is complete",
+                )
+            yield item, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise InputError(
+            f"not valid CSV ({error})",
+            item=f"line {reader.line_num + skipped}",
+            remedy="correct the line",
+        ) from None
+
+
+def _header(fields: list[str], item: str, columns: Columns) -> list[str]:
+    twice = first_repeated(fields)
+    missing = [name for name in columns.needed if name not in fields]
+    if twice is not None:
+        raise InputError(f"column {twice!a} occurs twice", item=item, remedy="keep one of the two")
+    if missing:
+        raise InputError(f"column {missing[0]!r} is missing", item=item, remedy="add the column")
+    return fields
+
+
+def _tokens(text: str, item: str, field: str) -> int:
+    """Tokens of a request: a whole number, at least 1."""
+    value = number_from_text(text, item, field)
+    if value == 0:
+        raise InputError(
+            "is 0: a request that failed, or was not measured",
+            item=item,
+            field=field,
+            remedy="remove such lines (BurstGPT has files without failures)",
+        )
+    if value != int(value) or value > MOST_TOKENS:
+        raise wrong(text, item, field, f"a whole number from 1 to {MOST_TOKENS:g}")
+    return int(value)

@@ -1,0 +1,138 @@
+"""WfFormat JSON 1.3, 1.4 and 1.5.
+
+WfFormat (Coleman et al., FGCS 2022; https://github.com/wfcommons/wfformat) describes scientific
+workflows: tasks, dependencies, files, seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fate_gym.errors import InputError, check_known
+from fate_gym.problem.io import read_json
+from fate_gym.workloads.formats.fields import Fields, checked_text, short
+from fate_gym.workloads.formats.tasks import ImportedDag, Task, by_id_of, ordered, type_of
+
+VERSIONS = ("1.3", "1.4", "1.5")
+
+
+def is_wfformat(data: Any) -> bool:
+    """Whether JSON says that it is a workflow in WfFormat."""
+    return isinstance(data, dict) and ("workflow" in data or "schemaVersion" in data)
+
+
+def load_wfformat(path: str | Path) -> ImportedDag:
+    """Read and check a WfFormat file.
+
+    Raises:
+        InputError: naming the file, the task and the field at fault.
+    """
+    return parse_wfformat(read_json(path), source=path)
+
+
+def parse_wfformat(data: Any, *, source: str | Path = "<workflow>") -> ImportedDag:
+    """A checked workflow from the parsed content of a WfFormat file.
+
+    Raises:
+        InputError: naming ``source``, the task and the field at fault.
+    """
+    try:
+        return _instance(data, source)
+    except InputError as error:
+        raise error.at(source) from None
+
+
+def _instance(data: Any, source: str | Path) -> ImportedDag:
+    top = Fields.of(data, None, "the file")
+    version = top.values.get("schemaVersion")
+    if version not in VERSIONS:
+        raise InputError(
+            f"unknown schema version {short(version)}",
+            field="schemaVersion",
+            remedy=f"this release reads {', '.join(VERSIONS)}",
+        )
+    workflow = replace(top, path="").object("workflow")
+    tasks = _split_layout(workflow) if version == "1.5" else _flat_layout(workflow, version)
+    name = top.values.get("name")
+    name = Path(source).stem if not isinstance(name, str) or not name else name
+    return ordered(tasks, checked_text(name, None, "name"))
+
+
+def _flat_layout(workflow: Fields, version: str) -> list[Task]:
+    """1.3 and 1.4: everything about a task in one place; 1.4 has units in the names."""
+    runtime, size = ("runtime", "size") if version == "1.3" else ("runtimeInSeconds", "sizeInBytes")
+    tasks = []
+    names: dict[str, list[str]] = {}
+    for number, value in enumerate(workflow.entries("tasks")):
+        task, row, name = _task(value, number)
+        names.setdefault(name, []).append(task.id)
+        task.seconds = row.number(runtime)
+        for entry in row.objects("files", []):
+            file = entry.text("name", "id")
+            link = entry.values.get("link")
+            if link not in ("input", "output"):
+                raise InputError(
+                    f"file {file!r} is linked as {short(link)}",
+                    item=task.item,
+                    field="files.link",
+                    remedy="use input or output",
+                )
+            (task.reads if link == "input" else task.writes)[file] = entry.number(size)
+        tasks.append(task)
+    # Both versions occur with dependencies by name and by id.
+    ids = {task.id for task in tasks}
+    for task in tasks:
+        for ends in (task.parents, task.children):
+            for place, end in enumerate(ends):
+                if end not in ids and len(names.get(end, ())) == 1:
+                    ends[place] = names[end][0]
+    return tasks
+
+
+def _split_layout(workflow: Fields) -> list[Task]:
+    """1.5: what the workflow is, apart from how it ran."""
+    specification = workflow.object("specification")
+    sizes: dict[str, float] = {}
+    for entry in specification.objects("files", []):
+        file = entry.text("id")
+        if file in sizes:
+            raise InputError(
+                f"duplicate file {file!r}", field=entry.at("id"), remedy="make ids unique"
+            )
+        sizes[file] = Fields(entry.values, f"file {file!r}").number("sizeInBytes")
+    tasks = []
+    for number, value in enumerate(specification.entries("tasks")):
+        task, row, _ = _task(value, number)
+        for key, into in (("inputFiles", task.reads), ("outputFiles", task.writes)):
+            for file in row.names(key):
+                check_known("unknown file", file, sizes, item=task.item, field=key)
+                into[file] = sizes[file]
+        tasks.append(task)
+    by_id = by_id_of(tasks)
+    ran: set[str] = set()
+    for entry in workflow.object("execution", {}).objects("tasks", []):
+        name = entry.text("id")
+        check_known("unknown task", name, by_id, field=entry.at("id"))
+        if name in ran:
+            raise InputError(
+                f"task {name!r} ran twice", field=entry.at("id"), remedy="keep one of the two"
+            )
+        ran.add(name)
+        by_id[name].seconds = Fields(entry.values, f"task {name!r}").number("runtimeInSeconds")
+    return tasks
+
+
+def _task(value: Any, number: int) -> tuple[Task, Fields, str]:
+    """A task without its files and seconds, its row, and its name."""
+    values = Fields.of(value, f"task #{number}", "task").values
+    name = values.get("name", values.get("id"))
+    key = checked_text(
+        values.get("id", name), f"task #{number}", "id" if "id" in values else "name"
+    )
+    row = Fields(values, f"task {key!r}")
+    name = checked_text(name, row.item, "name")
+    kind = type_of(name) if values.get("category") is None else row.text("category")
+    parents, children = row.names("parents"), row.names("children")
+    return Task(key, kind, f"task {key!r}", parents, children), row, name
