@@ -7,30 +7,34 @@ for the packed topologies, or from a sidecar file that gives them for each task 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, NonNegativeFloat, ValidationError
+from pydantic import Field, ValidationError
 
+from fate_gym.catalog.limits import (
+    MOST_BYTES,
+    MOST_CHARACTERS,
+    MOST_SECONDS,
+    Queries,
+    Seconds,
+    Tokens,
+)
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Stage, Workflow
 from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.io import read_bytes, read_json
-from fate_gym.problem.workflow import Count, Frozen, Name, Tokens, topological_generations
+from fate_gym.problem.workflow import Frozen, Name, topological_generations
 from fate_gym.workloads.config import parse, parse_yaml
 from fate_gym.workloads.roles import assign_roles, edges_of
 from fate_gym.workloads.topology import Topology
 
 VERSIONS = ("1.3", "1.4", "1.5")
-MOST = 1e18
-"""Largest number of bytes or seconds that is taken for real."""
-
-_LONGEST_NAME = 512
-_NUMBERING = re.compile(r"(?:[_-]?(?:ID)?\d+)+$")
+_NUMBERING = re.compile(r"(?:\d+(?:DI)?[_-]?)+")
+"""Of a name read backwards, from where it begins: what follows cannot make it try again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +54,12 @@ class TaskAttributes(Frozen):
     """LLM attributes of one task type; a model or seconds of a tool."""
 
     model: Name | None = None
-    queries: Count = 1
+    queries: Queries = 1
     prefix_tokens: Tokens = Field(0, description="shared by all tasks of the type")
     prompt_tokens: Tokens = 0
     output_tokens: Tokens = 0
     inherited_tokens: Tokens = Field(0, description="taken over from each parent")
-    tool_seconds: NonNegativeFloat | Literal["runtime"] | None = Field(
+    tool_seconds: Seconds | Literal["runtime"] | None = Field(
         None, description="runtime: the seconds of the imported file"
     )
 
@@ -243,7 +247,7 @@ def _flat_layout(workflow: _Object, version: str) -> list[_Task]:
     for number, value in enumerate(workflow.entries("tasks")):
         task, row, name = _task(value, number)
         names.setdefault(name, []).append(task.id)
-        task.seconds = row.number(runtime)
+        task.seconds = row.number(runtime, MOST_SECONDS)
         for entry in row.objects("files", []):
             file = entry.text("name", "id")
             link = entry.values.get("link")
@@ -254,7 +258,7 @@ def _flat_layout(workflow: _Object, version: str) -> list[_Task]:
                     field="files.link",
                     remedy="use input or output",
                 )
-            (task.reads if link == "input" else task.writes)[file] = entry.number(size)
+            (task.reads if link == "input" else task.writes)[file] = entry.number(size, MOST_BYTES)
         tasks.append(task)
     # Both versions occur with dependencies by name and by id.
     ids = {task.id for task in tasks}
@@ -276,7 +280,7 @@ def _split_layout(workflow: _Object) -> list[_Task]:
             raise InputError(
                 f"duplicate file {file!r}", field=entry.at("id"), remedy="make ids unique"
             )
-        sizes[file] = _Object(entry.values, f"file {file!r}").number("sizeInBytes")
+        sizes[file] = _Object(entry.values, f"file {file!r}").number("sizeInBytes", MOST_BYTES)
     tasks = []
     for number, value in enumerate(specification.entries("tasks")):
         task, row, _ = _task(value, number)
@@ -295,7 +299,8 @@ def _split_layout(workflow: _Object) -> list[_Task]:
                 f"task {name!r} ran twice", field=entry.at("id"), remedy="keep one of the two"
             )
         ran.add(name)
-        by_id[name].seconds = _Object(entry.values, f"task {name!r}").number("runtimeInSeconds")
+        row = _Object(entry.values, f"task {name!r}")
+        by_id[name].seconds = row.number("runtimeInSeconds", MOST_SECONDS)
     return tasks
 
 
@@ -344,13 +349,22 @@ def _order(tasks: Sequence[_Task], name: str) -> WfInstance:
         ids=tuple(order),
     )
     moved = tuple(
-        sum(
-            (size for file, size in ordered[parent].writes.items() if file in ordered[child].reads),
-            0.0,
-        )
-        for parent, child in topology.edges.tolist()
+        _moved(ordered[parent], ordered[child]) for parent, child in topology.edges.tolist()
     )
     return WfInstance(topology, moved, tuple(task.seconds for task in ordered))
+
+
+def _moved(parent: _Task, child: _Task) -> float:
+    """Bytes of the files that a task writes and another reads."""
+    moved = sum((size for file, size in parent.writes.items() if file in child.reads), 0.0)
+    if moved > MOST_BYTES:
+        raise InputError(
+            f"reads {moved:g} bytes of task {parent.id!r}, of {MOST_BYTES:g} at most",
+            item=child.item,
+            field="files",
+            remedy="correct the sizes of the files",
+        )
+    return moved
 
 
 def _by_id(tasks: Sequence[_Task]) -> dict[str, _Task]:
@@ -364,7 +378,8 @@ def _by_id(tasks: Sequence[_Task]) -> dict[str, _Task]:
 
 def _type_of(name: str) -> str:
     """A task's type from its name: ``sort_ID000012`` is a ``sort``."""
-    return _NUMBERING.sub("", name) or name
+    numbering = _NUMBERING.match(name[::-1])
+    return name[: -numbering.end()] or name if numbering else name
 
 
 @dataclass(frozen=True)
@@ -411,21 +426,21 @@ class _Object:
             )
         return names
 
-    def number(self, key: str) -> float:
-        """Finite, not negative, and of a size that can be meant; null counts as 0."""
+    def number(self, key: str, most: float) -> float:
+        """From 0 to ``most``; null counts as 0."""
         value = self.values.get(key, 0)
         if value is None:
             return 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong(value, self.item, self.at(key), "a number")
-        if not (0 <= value <= MOST) or math.isnan(value):
-            raise _wrong(value, self.item, self.at(key), f"a number from 0 to {MOST:g}")
+        if not 0 <= value <= most:
+            raise _wrong(value, self.item, self.at(key), f"a number from 0 to {most:g}")
         return float(value)
 
 
 def _text(value: Any, item: str | None, field: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise _wrong(value, item, field, f"a text of 1 to {_LONGEST_NAME} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
+        raise _wrong(value, item, field, f"a text of 1 to {MOST_CHARACTERS} characters")
     try:
         value.encode()
     except UnicodeEncodeError:
