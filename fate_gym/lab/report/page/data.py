@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -107,7 +108,7 @@ def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
             "suite": suite_of[str(job.directory)],
             "seed": result.seed,
             "where": job.directory.relative_to(sweep.root).as_posix(),
-            "latency_ratio": result.means["latency_ratio"],
+            "latency_ratio": result.means.get("latency_ratio", math.inf),
             "seconds": result.seconds["total"],
             "id": result.run_id,
         }
