@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,39 @@ def test_a_workflow_that_takes_no_time_loses_nobodys_results(tmp_path: Path) -> 
     report = make_report(config.sweep_directory)
     assert (config.sweep_directory / "report.html").exists()
     assert len(report.sweep.rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("policy", "params"),
+    [
+        ("fate", {"residency": math.nan}),
+        ("fate", {"limit": math.inf}),
+        ("fate", {"shares": [0.5, -math.inf]}),
+        ("fate", {"shares": "0.5"}),
+        ("fate", {"window": "8"}),
+        ("fate", {"window": 10**400}),
+        ("fate", {"window": True}),
+        ("fate", {"cp_sat": 1}),
+        ("fate", {"objective": "cost"}),
+        ("fate", {"ignore": ["residence"]}),
+        ("heft", {"max_shards": None}),
+        ("heft", {"max_shards": 2.5}),
+        ("heft", {"max_shard": 2}),
+    ],
+)
+def test_a_parameter_that_a_policy_cannot_take_is_an_error_before_anything_runs(
+    tmp_path: Path, policy: str, params: dict[str, Any]
+) -> None:
+    config = job_config(tmp_path, policy, **params)
+    with pytest.raises(InputError) as caught:
+        run_job(config)
+    assert caught.value.item == f"policy '{policy}'"
+    assert caught.value.field == f"params.{next(iter(params))}"
+    assert not config.run_directory.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "javascript:x", "", "x\n"])
+def test_a_suite_cannot_name_a_directory_elsewhere(tmp_path: Path, name: str) -> None:
+    suite = {"name": name, "cluster": "mixed_4", "source": "stress", "sizes": [3]}
+    with pytest.raises(InputError, match=r"suite.*(cannot name a directory|at least 1 char)"):
+        job_config(tmp_path, suite=suite)
