@@ -7,6 +7,7 @@ with their values. Nothing is imported before a policy is made.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -179,10 +180,14 @@ def _check_type(value: Any, annotation: Any, where: Mapping[str, str]) -> None:
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
+        first = error.errors()[0]
+        remedy = "correct the value"
+        if first["type"] == "literal_error" and isinstance(first["input"], str):
+            remedy = near_matches(
+                first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            )
         raise InputError(
-            f"{error.errors()[0]['msg']} (got {ascii(value)[:60]})",
-            remedy="correct the value",
-            **where,
+            f"{first['msg']} (got {ascii(value)[:60]})", remedy=remedy, **where
         ) from None
 
 
