@@ -7,6 +7,7 @@ with their values. Nothing is imported before a policy is made.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -14,11 +15,23 @@ from importlib.resources import files
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.sim.groups import ALL, GROUPS
 from policies.base import Policy
+
+_MOST = 1e9
+"""Largest number that a parameter may be."""
+_MOST_VALUES = 1_000
+"""Most values of a parameter that is a list."""
 
 
 class PolicySpec(BaseModel):
@@ -109,20 +122,73 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
         InputError: a class that does not exist, or a parameter that it does not take.
     """
     parsed = _parse(spec, f"policy {spec.get('name', '?')}")
-    factory = policy_class(parsed)
-    item = f"policy '{parsed.name}'"
-    takes = inspect.signature(factory).parameters
+    factory = check_params(parsed)
+    named = "name" in inspect.signature(factory).parameters
+    return factory(**parsed.params, **({"name": parsed.name} if named else {}))
+
+
+def check_params(spec: PolicySpec) -> Callable[..., Policy]:
+    """The class of a policy, whose signature the parameters fit: names, types, and finite numbers.
+
+    Raises:
+        InputError: a class that does not exist, or the first parameter that does not fit.
+    """
+    factory = policy_class(spec)
+    takes = _parameters(factory)
     known = [name for name in takes if name != "name"]
-    for name in parsed.params:
+    for name, value in spec.params.items():
+        where = {"item": f"policy '{spec.name}'", "field": f"params.{name}"}
         if name not in known:
             raise InputError(
                 f"unknown parameter {name!r}",
-                item=item,
-                field=f"params.{name}",
                 remedy=near_matches(name, known) if known else "the policy takes no parameters",
+                **where,
             )
-    params = parsed.params | ({"name": parsed.name} if "name" in takes else {})
-    return factory(**params)
+        if not _is_small(value):
+            raise InputError(
+                f"is not finite, or larger than {_MOST:g} (got {ascii(value)[:60]})",
+                remedy="correct the value",
+                **where,
+            )
+        _check_type(value, takes[name].annotation, where)
+    return factory
+
+
+def _parameters(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory, eval_str=True).parameters
+    except NameError:  # an annotation that only a type checker can read
+        return inspect.signature(factory).parameters
+
+
+def _is_small(value: Any) -> bool:
+    """Whether all numbers in a value are finite and of a size that can be meant."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_VALUES and all(map(_is_small, value))
+    return not isinstance(value, int | float) or abs(value) <= _MOST
+
+
+def _check_type(value: Any, annotation: Any, where: Mapping[str, str]) -> None:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a type with settings of its own
+        adapter = TypeAdapter(annotation)
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        remedy = "correct the value"
+        if first["type"] == "literal_error" and isinstance(first["input"], str):
+            remedy = near_matches(
+                first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            )
+        raise InputError(
+            f"{first['msg']} (got {ascii(value)[:60]})", remedy=remedy, **where
+        ) from None
 
 
 def _load(text: str, source: str) -> Any:

@@ -7,16 +7,18 @@ from importlib.resources import files
 from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fate_gym.catalog.limits import (
+    Amount,
+    Billions,
+    Gigabytes,
+    PositiveAmount,
+    Rate,
+    Seconds,
+    Share,
+    Size,
+)
 from fate_gym.errors import check_known
 
 T = TypeVar("T")
@@ -26,7 +28,9 @@ GB = 1e9
 
 
 class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=10_000
+    )
 
 
 class Gpu(_Fact):
@@ -38,17 +42,17 @@ class Gpu(_Fact):
     """
 
     name: str
-    memory_gb: PositiveFloat
-    bandwidth_gb_s: PositiveFloat
-    tflops: PositiveFloat
-    nvlink_gb_s: PositiveFloat | None = None
+    memory_gb: Gigabytes
+    bandwidth_gb_s: Rate
+    tflops: Rate
+    nvlink_gb_s: Rate | None = None
     pcie: int = Field(ge=3, le=5)
-    watts: PositiveFloat
-    usd_per_hour: NonNegativeFloat
-    mfu: float = Field(gt=0, le=1)
-    mbu: float = Field(gt=0, le=1)
-    attention_mfu: float | None = Field(None, gt=0, le=1)
-    attention_mbu: float | None = Field(None, gt=0, le=1)
+    watts: PositiveAmount
+    usd_per_hour: Amount
+    mfu: Share
+    mbu: Share
+    attention_mfu: Share | None = None
+    attention_mbu: Share | None = None
     fitted: bool = False
     sources: dict[str, str] = {}
 
@@ -66,18 +70,18 @@ class Model(_Fact):
     """
 
     name: str
-    params_b: PositiveFloat
-    active_b: PositiveFloat | None = None
-    layers: NonNegativeInt
-    hidden: NonNegativeInt
-    kv_heads: NonNegativeInt
-    head_dim: NonNegativeInt
-    heads: int | None = Field(None, ge=0, le=10**6)
+    params_b: Billions
+    active_b: Billions | None = None
+    layers: Size
+    hidden: Size
+    kv_heads: Size
+    head_dim: Size
+    heads: Size | None = None
     vocab: int = Field(0, ge=0, le=10**9)
     tied_embedding: bool = False
-    weight_gb: PositiveFloat
-    experts: NonNegativeInt = 0
-    experts_per_token: NonNegativeInt = 0
+    weight_gb: Gigabytes
+    experts: Size = 0
+    experts_per_token: Size = 0
     sources: dict[str, str] = {}
 
     @property
@@ -141,26 +145,26 @@ class Model(_Fact):
 class Execution(_Fact):
     """Constants of the cost model that belong to no single GPU or model; units in the names."""
 
-    mfu_ramp_tokens: NonNegativeFloat
-    linear_passes: NonNegativeFloat
-    attention_passes: NonNegativeFloat
-    linear_layer_s: NonNegativeFloat
-    attention_layer_s: NonNegativeFloat
-    attention_mfu_ratio: PositiveFloat
-    attention_mbu_ratio: PositiveFloat
-    prefill_launch_s: NonNegativeFloat
-    load_init_s: NonNegativeFloat
-    pcie3_gb_s: PositiveFloat
-    pcie4_gb_s: PositiveFloat
-    pcie5_gb_s: PositiveFloat
-    nvlink_efficiency: float = Field(gt=0, le=1)
-    pcie_peer_efficiency: float = Field(gt=0, le=1)
-    peer_latency_s: NonNegativeFloat
-    memory_utilisation: float = Field(gt=0, le=1)
+    mfu_ramp_tokens: Amount
+    linear_passes: Amount
+    attention_passes: Amount
+    linear_layer_s: Seconds
+    attention_layer_s: Seconds
+    attention_mfu_ratio: PositiveAmount
+    attention_mbu_ratio: PositiveAmount
+    prefill_launch_s: Seconds
+    load_init_s: Seconds
+    pcie3_gb_s: Rate
+    pcie4_gb_s: Rate
+    pcie5_gb_s: Rate
+    nvlink_efficiency: Share
+    pcie_peer_efficiency: Share
+    peer_latency_s: Seconds
+    memory_utilisation: Share
     max_batch: int = Field(ge=1)
     token_budget: int = Field(ge=1)
-    all_reduce_s: NonNegativeFloat
-    gather_s: NonNegativeFloat
+    all_reduce_s: Seconds
+    gather_s: Seconds
 
     def pcie_gb_s(self, generation: int) -> float:
         """Effective host-to-device bandwidth of a PCIe generation, GB/s."""

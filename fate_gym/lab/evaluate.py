@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -65,13 +66,14 @@ def evaluate(config: DictConfig) -> float:
         print(f"results: {directory}", flush=True)
         if warning:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return result.means["latency_ratio"]
+    return result.means.get("latency_ratio", math.inf)
 
 
 def _job_line(result: JobResult) -> str:
     """A finished job in one line."""
+    ratio = result.means.get("latency_ratio", math.inf)
     return (
-        f"{result.title}: latency / RoundRobin {result.means['latency_ratio']:.3f} over "
+        f"{result.title}: latency / RoundRobin {ratio:.3f} over "
         f"{result.workflows} workflows, {result.seconds['total']:.1f} s"
     )
 

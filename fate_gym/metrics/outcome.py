@@ -82,3 +82,17 @@ def latency_summary(latencies: Floats) -> dict[str, float]:
     return {"latency_mean": float(np.mean(latencies))} | {
         f"latency_p{p}": float(value) for p, value in zip((50, 95, 99), percentiles, strict=True)
     }
+
+
+LEAST_S = 1e-9
+"""Shorter times count as this in ratios: two workflows that take no time are equally fast."""
+
+
+def ratios(ours: Floats, theirs: Floats) -> Floats:
+    """Times over others, (n,) each."""
+    return np.maximum(ours, LEAST_S) / np.maximum(theirs, LEAST_S)
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """A time over another."""
+    return max(ours, LEAST_S) / max(theirs, LEAST_S)

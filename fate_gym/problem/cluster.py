@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field
 
 from fate_gym import catalog
+from fate_gym.catalog.limits import MOST_DEVICES, Rate, Seconds, Share
 from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen, Name
 
@@ -112,15 +113,13 @@ class Device(Frozen):
         "price, and two all-reduces a layer",
         exclude_if=lambda count: count == 1,
     )
-    load_gb_s: PositiveFloat | None = Field(
-        None, description="host to device; default: PCIe of its GPUs"
-    )
-    peer_gb_s: PositiveFloat | None = Field(
+    load_gb_s: Rate | None = Field(None, description="host to device; default: PCIe of its GPUs")
+    peer_gb_s: Rate | None = Field(
         None,
         description="between GPUs of the node, of this device and of others; default: NVLink, "
         "else PCIe peer to peer",
     )
-    network_gb_s: PositiveFloat | None = Field(
+    network_gb_s: Rate | None = Field(
         None, description="to other nodes; default: the cluster's network"
     )
 
@@ -130,22 +129,22 @@ class Link(Frozen):
 
     a: Name
     b: Name
-    gb_s: PositiveFloat
-    latency_s: NonNegativeFloat = 0.0
+    gb_s: Rate
+    latency_s: Seconds = 0.0
 
 
 class Cluster(Execution):
     """Devices and the network between their nodes. The defaults are 100 Gb/s RDMA."""
 
     id: Name
-    devices: tuple[Device, ...] = Field(min_length=1)
+    devices: tuple[Device, ...] = Field(min_length=1, max_length=MOST_DEVICES)
     links: tuple[Link, ...] = ()
-    network_gb_s: PositiveFloat = Field(11.0, description="between nodes, effective")
-    network_latency_s: NonNegativeFloat = 0.00003
-    load_gb_s: PositiveFloat | None = Field(
+    network_gb_s: Rate = Field(11.0, description="between nodes, effective")
+    network_latency_s: Seconds = 0.00003
+    load_gb_s: Rate | None = Field(
         None, description="where weights are loaded from: None is host memory over PCIe"
     )
-    load_init_s: NonNegativeFloat | None = Field(
+    load_init_s: Seconds | None = Field(
         None, description="start of an engine before weights stream; None: the catalogue's"
     )
-    memory_utilisation: float | None = Field(None, gt=0, le=1, description="None: the catalogue's")
+    memory_utilisation: Share | None = Field(None, description="None: the catalogue's")

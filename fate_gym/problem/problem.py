@@ -7,17 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Gpu, Model
+from fate_gym.catalog.limits import MOST_FAILURES, MOST_TOKENS, PositiveSeconds, Seconds
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.cluster import Cluster
 from fate_gym.problem.faults import first_repeated, from_pydantic
@@ -33,8 +27,8 @@ class Outage(Frozen):
     """A device is down from ``at`` on for ``seconds``."""
 
     device: Name
-    at: NonNegativeFloat
-    seconds: PositiveFloat
+    at: Seconds
+    seconds: PositiveSeconds
 
 
 class Failures(Frozen):
@@ -44,10 +38,13 @@ class Failures(Frozen):
     repair (of given outages: their mean length), never when the next failure is.
     """
 
-    mtbf_s: PositiveFloat | None = Field(None, description="mean time from repair to failure")
-    mttr_s: PositiveFloat | None = Field(None, description="mean time from failure to repair")
-    most: PositiveInt = Field(
-        100, description="failures of a device, where they are drawn: long stages have to end"
+    mtbf_s: PositiveSeconds | None = Field(None, description="mean time from repair to failure")
+    mttr_s: PositiveSeconds | None = Field(None, description="mean time from failure to repair")
+    most: int = Field(
+        100,
+        ge=1,
+        le=MOST_FAILURES,
+        description="failures of a device, where they are drawn: long stages have to end",
     )
     outages: tuple[Outage, ...] = Field((), description="in place of drawn failures")
 
@@ -460,11 +457,23 @@ def _check_stage(problem: Problem, workflow: Workflow, stage: Stage) -> None:
     item = f"workflow '{workflow.id}', stage '{stage.id}'"
     if stage.model is not None:
         check_known("unknown model", stage.model, problem.model_facts, item=item, field="model")
+        _check_context(workflow, stage, item)
     for field in ("allowed_devices", "seconds_on"):
         for name in getattr(stage, field) or ():
             check_known("unknown device", name, problem.memory_limits, item=item, field=field)
     if stage.kind != "tool" and not problem.eligible_devices(workflow, stage):
         raise _without_host(problem, workflow, stage, item)
+
+
+def _check_context(workflow: Workflow, stage: Stage, item: str) -> None:
+    tokens = query_tokens(workflow, stage)
+    if tokens > MOST_TOKENS:
+        raise InputError(
+            f"a query of {tokens:,} tokens, of {MOST_TOKENS:,} at most",
+            item=item,
+            field="prompt_tokens",
+            remedy="lower prefix_tokens, prompt_tokens, output_tokens or what the stage inherits",
+        )
 
 
 def _without_host(problem: Problem, workflow: Workflow, stage: Stage, item: str) -> InputError:

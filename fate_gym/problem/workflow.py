@@ -9,20 +9,23 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate, chain
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+
+from fate_gym.catalog.limits import MOST_CHARACTERS, Bytes, Limit, Queries, Seconds, Tokens
 
 T = TypeVar("T", bound=Hashable)
 
-Name = Annotated[str, Field(min_length=1, max_length=512)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Tokens = Annotated[int, Field(ge=0, le=10**9)]
+Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
 StageKind = Literal["model", "tool", "fixed"]
 
 
 class Frozen(BaseModel):
-    """Immutable, strict about unknown fields, no NaN and no infinity."""
+    """Immutable, strict about unknown fields; no NaN, no infinity, no text that is not Unicode."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Any limit on the length makes pydantic decode text, and so refuse lone surrogates.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MOST_CHARACTERS
+    )
 
     def __getstate__(self) -> dict[Any, Any]:
         # Cached properties are rebuilt where they are needed; worker processes need not carry them.
@@ -53,13 +56,13 @@ class Stage(Frozen):
     id: Name
     label: str = Field("", description="task type; stages of one type look alike")
     model: Name | None = None
-    queries: Count = Field(1, description="queries that run as one batch")
+    queries: Queries = Field(1, description="queries that run as one batch")
     prefix_group: Name | None = Field(None, description="stages of a group share a prompt prefix")
     prefix_tokens: Tokens = Field(0, description="tokens of the shared prefix")
     prompt_tokens: Tokens = Field(0, description="own prompt tokens of one query")
     output_tokens: Tokens = Field(0, description="tokens that one query generates")
-    tool_seconds: NonNegativeFloat | None = None
-    seconds_on: dict[Name, NonNegativeFloat] | None = Field(
+    tool_seconds: Seconds | None = None
+    seconds_on: dict[Name, Seconds] | None = Field(
         None, description="seconds by device id; devices left out cannot run the stage"
     )
     allowed_devices: tuple[Name, ...] | None = Field(
@@ -98,7 +101,7 @@ class Edge(Frozen):
 
     parent: Name
     child: Name
-    bytes: NonNegativeFloat = 0.0
+    bytes: Bytes = 0.0
     inherited_tokens: Tokens = 0
 
 
@@ -144,10 +147,8 @@ class FanOut(Frozen):
 class Slo(Frozen):
     """Service level objectives of every request of a workflow (a model stage with output)."""
 
-    ttft_s: PositiveFloat | None = Field(
-        None, description="most seconds from ready to the first token"
-    )
-    tpot_s: PositiveFloat | None = Field(
+    ttft_s: Limit | None = Field(None, description="most seconds from ready to the first token")
+    tpot_s: Limit | None = Field(
         None, description="most seconds between output tokens, on average over the request"
     )
 
@@ -178,8 +179,8 @@ class Workflow(Frozen):
     edges: tuple[Edge, ...] = ()
     choices: tuple[Choice, ...] = ()
     fan_outs: tuple[FanOut, ...] = ()
-    arrival: NonNegativeFloat = 0.0
-    deadline: NonNegativeFloat | None = Field(None, description="seconds after the arrival")
+    arrival: Seconds = 0.0
+    deadline: Seconds | None = Field(None, description="seconds after the arrival")
     slo: Slo | None = Field(
         None,
         description="objectives of its requests; metrics judge by them, schedules do not change",

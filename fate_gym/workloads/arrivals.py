@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
+from fate_gym.catalog.limits import PositiveAmount, Seconds
 from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen
 
@@ -25,15 +26,15 @@ class Arrivals(Frozen):
     """
 
     process: Literal["poisson", "bursty", "at_once", "given", "trace"] = "poisson"
-    load: PositiveFloat | None = Field(
+    load: PositiveAmount | None = Field(
         None,
         description="work that arrives / work that the cluster does; see fate_gym.workloads.load",
     )
-    rate_per_s: PositiveFloat | None = Field(None, description="workflows per second")
-    burst_ratio: float = Field(8.0, gt=1, description="rate in bursts / rate between them")
-    burst_share: float = Field(0.2, gt=0, lt=1, description="share of time that bursts take")
-    burst_workflows: PositiveFloat = Field(10.0, description="mean number of a burst's arrivals")
-    times: tuple[NonNegativeFloat, ...] | None = Field(None, description="seconds, ascending")
+    rate_per_s: PositiveAmount | None = Field(None, description="workflows per second")
+    burst_ratio: float = Field(8.0, gt=1, le=1e6, description="rate in bursts / rate between them")
+    burst_share: float = Field(0.2, ge=1e-6, lt=1, description="share of time that bursts take")
+    burst_workflows: PositiveAmount = Field(10.0, description="mean number of a burst's arrivals")
+    times: tuple[Seconds, ...] | None = Field(None, description="seconds, ascending")
 
     @model_validator(mode="after")
     def _complete(self) -> Arrivals:

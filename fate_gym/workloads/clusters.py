@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from fate_gym import catalog
+from fate_gym.catalog.limits import MOST_DEVICES, Devices, Rate, Seconds, Share
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem import Cluster, Device
 from fate_gym.problem.cluster import Degree, Execution
@@ -20,13 +21,13 @@ from fate_gym.workloads.config import parse, read_group
 class NodeSpec(Frozen):
     """One node, or ``count`` nodes alike: which GPUs it has, and its own bandwidths."""
 
-    gpus: dict[Name, PositiveInt] = Field(min_length=1, description="GPU type to number")
-    count: PositiveInt = 1
+    gpus: dict[Name, Devices] = Field(min_length=1, description="GPU type to number")
+    count: Devices = 1
     tensor_parallel: Degree = Field(
         1, description="GPUs that work as one device: those of a type in groups of so many"
     )
-    load_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
-    network_gb_s: PositiveFloat | None = Field(None, description="default: the cluster's")
+    load_gb_s: Rate | None = Field(None, description="default: the cluster's")
+    network_gb_s: Rate | None = Field(None, description="default: the cluster's")
 
 
 class ClusterSpec(Execution):
@@ -34,12 +35,12 @@ class ClusterSpec(Execution):
 
     name: Name
     nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
-    network_gb_s: PositiveFloat = Field(11.0, description="between nodes, effective")
-    network_latency_s: NonNegativeFloat = 0.00003
-    load_gb_s: PositiveFloat | None = Field(None, description="None: host memory over PCIe")
-    load_init_s: NonNegativeFloat | None = Field(None, description="None: the catalogue's")
-    memory_utilisation: float | None = Field(
-        None, gt=0, le=1, description="share that weights and caches may use; None: the catalogue's"
+    network_gb_s: Rate = Field(11.0, description="between nodes, effective")
+    network_latency_s: Seconds = 0.00003
+    load_gb_s: Rate | None = Field(None, description="None: host memory over PCIe")
+    load_init_s: Seconds | None = Field(None, description="None: the catalogue's")
+    memory_utilisation: Share | None = Field(
+        None, description="share that weights and caches may use; None: the catalogue's"
     )
 
 
@@ -53,6 +54,7 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
             groups; for options of execution that contradict one another.
     """
     spec.check_execution(f"cluster {spec.name!r}")
+    _check_size(spec)
     devices: list[Device] = []
     seen: Counter[str] = Counter()
     nodes = [node for node in spec.nodes for _ in range(node.count)]
@@ -82,6 +84,17 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
                 seen[gpu] += 1
     same = spec.model_dump(exclude={"name", "nodes"})
     return Cluster(id=spec.name, devices=tuple(devices), **same)
+
+
+def _check_size(spec: ClusterSpec) -> None:
+    gpus = sum(node.count * sum(node.gpus.values()) for node in spec.nodes)
+    if gpus > MOST_DEVICES:
+        raise InputError(
+            f"{gpus:,} GPUs, of {MOST_DEVICES:,} at most",
+            item=f"cluster {spec.name!r}",
+            field="nodes",
+            remedy="lower count or the numbers of gpus",
+        )
 
 
 def load_cluster(name: str, extra_dirs: Sequence[str | Path] = (), **changes: Any) -> Cluster:

@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import (
     Discriminator,
     Field,
-    PositiveInt,
     Tag,
     model_validator,
 )
 
 from fate_gym.catalog.agentic import Template, agentic_templates
+from fate_gym.catalog.limits import MOST_STAGES, MOST_WORKFLOWS, Queries, Stages, Workflows
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
@@ -144,8 +144,8 @@ def _recorded_times(workflows: list[Workflow], arrivals: Arrivals, capacity: flo
 class _Sized(Frozen):
     """Limits of the number of stages."""
 
-    min_stages: PositiveInt = 1
-    max_stages: PositiveInt | None = None
+    min_stages: Stages = 1
+    max_stages: Stages | None = None
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -167,7 +167,7 @@ class WfCommonsSuite(_Suite, _Sized):
     source: Literal["wfcommons"] = "wfcommons"
     split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
-    per_family: PositiveInt | None = Field(
+    per_family: Workflows | None = Field(
         None, description="topologies per family, evenly spread over the order by size; None: all"
     )
     instances: tuple[Name, ...] | None = Field(
@@ -185,15 +185,23 @@ class AgenticSuite(_Suite):
     source: Literal["agentic"]
     split: Split = Field("all", description="split by family of templates")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
-    tenants: PositiveInt = Field(1, description="deployments of each template")
-    runs: PositiveInt = Field(1, description="workflows of each deployment")
+    tenants: Workflows = Field(1, description="deployments of each template")
+    runs: Workflows = Field(1, description="workflows of each deployment")
 
     def workflows(self, seed: int) -> list[Workflow]:
+        templates = self.templates()
+        if len(templates) * self.tenants * self.runs > MOST_WORKFLOWS:
+            raise InputError(
+                f"{len(templates)} templates, {self.tenants} tenants and {self.runs} runs make "
+                f"more than {MOST_WORKFLOWS:,} workflows",
+                field="tenants",
+                remedy="lower tenants or runs",
+            )
         return [
             build_template(
                 template, seed, run=run, tenant=f"tenant{tenant}", branches=self.branches
             )
-            for template in self.templates()
+            for template in templates
             for tenant in range(self.tenants)
             for run in range(self.runs)
         ]
@@ -212,9 +220,15 @@ class PrefixReuseSuite(_Suite):
     source: Literal["prefix_reuse"]
     shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
     tasks: tuple[Name, ...] | None = Field(None, description="of LongBench; None: all")
-    layers: PositiveInt = 4
-    width: PositiveInt = 6
-    queries: PositiveInt = Field(4, description="questions of a stage")
+    layers: Stages = 4
+    width: Stages = 6
+    queries: Queries = Field(4, description="questions of a stage")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.layers * self.width > MOST_STAGES:
+            raise ValueError(f"layers x width is more than {MOST_STAGES:,} stages")
+        return self
 
     def workflows(self, seed: int) -> list[Workflow]:
         known = longbench().tasks
@@ -234,7 +248,7 @@ class StressSuite(_Suite):
 
     source: Literal["stress"]
     shapes: tuple[Name, ...] | None = Field(None, description="None: all")
-    sizes: tuple[Annotated[int, Field(ge=3, le=100_000)], ...] = Field(
+    sizes: tuple[Annotated[int, Field(ge=3, le=MOST_STAGES)], ...] = Field(
         min_length=1, description="stages of a workflow, about"
     )
 
@@ -249,7 +263,7 @@ class AlibabaSuite(_Suite, _Sized):
 
     source: Literal["alibaba"]
     split: Split = Field("all", description="split by application: jobs of the same typed DAG")
-    jobs: PositiveInt = Field(60, description="workflows of a seed")
+    jobs: Workflows = Field(60, description="workflows of a seed")
     file: Name | None = Field(None, description="a trace; None: that of the extra `traces`")
 
     def workflows(self, seed: int) -> list[Workflow]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,12 +58,18 @@ def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> P
     return found
 
 
-def job_config(runs: Path, policy: str = "heft", seed: int = 0, **params: object) -> EvaluateConfig:
+def job_config(
+    runs: Path,
+    policy: str = "heft",
+    seed: int = 0,
+    suite: dict[str, Any] | None = None,
+    **params: object,
+) -> EvaluateConfig:
     """A job on suite smoke without tracking; ``params`` change those of the policy's file."""
     spec = policy_specs()[policy]
     return parse_config(
         {
-            "suite": load_suite("smoke").model_dump(),
+            "suite": suite or load_suite("smoke").model_dump(),
             "policy": spec.model_dump() | {"params": spec.params | params},
             "seed": seed,
             "tracking": {"mode": "none"},

@@ -123,11 +123,11 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
         "workflow 'w0', stage 'ask'", "model", "no device can host",
     ),
     "no device can host the context": (
-        lambda t: stage(t).update(output_tokens=10**9),
+        lambda t: stage(t).update(output_tokens=9 * 10**7),
         "workflow 'w0', stage 'ask'", "model", "no device can host",
     ),
     "no device can host the inherited context": (
-        lambda t: edges(t)[1].update(inherited_tokens=10**9),
+        lambda t: edges(t)[1].update(inherited_tokens=9 * 10**7),
         "workflow 'w0', stage 'merge'", "model", "no device can host",
     ),
     "no allowed device can host": (
@@ -196,7 +196,7 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
     ),
     "zero bandwidth": (
         lambda t: t["cluster"]["devices"][0].update(load_gb_s=0),
-        "device 'd0'", "load_gb_s", "greater than 0",
+        "device 'd0'", "load_gb_s", "greater than or equal to 0.000000000001",
     ),
     "a number too large for a double": (
         lambda t: t["workflows"][1].update(arrival=10**400), "workflow 'w1'", "arrival", "valid",

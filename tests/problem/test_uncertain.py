@@ -84,13 +84,13 @@ def test_bad_choices(fields: dict[str, Any], field: str, message: str) -> None:
     [
         ({}, "needs either"),
         ({"mtbf_s": 1.0}, "needs either"),
-        ({"mtbf_s": 1.0, "mttr_s": 0.0}, "greater than 0"),
+        ({"mtbf_s": 1.0, "mttr_s": 0.0}, "greater than or equal to 0.000001"),
         (
             {"mtbf_s": 1, "mttr_s": 1, "outages": [{"device": "p", "at": 1, "seconds": 2}]},
             "needs either",
         ),
         ({"outages": [{"device": "x", "at": 1.0, "seconds": 2.0}]}, "unknown device 'x'"),
-        ({"outages": [{"device": "p", "at": 1.0, "seconds": 0.0}]}, "greater than 0"),
+        ({"outages": [{"device": "p", "at": 1.0, "seconds": 0.0}]}, "greater than or equal to"),
         (
             {
                 "outages": [

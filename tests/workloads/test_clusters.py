@@ -179,3 +179,24 @@ def test_pairs_of_h100_host_70b_models_in_16_bits(execution: str) -> None:
     for name in set(SHIPPED) - {"h100_pairs"}:
         with pytest.raises(InputError, match=r"no device can host the stage: Llama-3.1-70B"):
             Problem.build(load_cluster(name, execution=execution), [workflow])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("count", 1_000_000_000, "nodes.0.count"),
+        ("gpus", {"T4": 2**31 - 1}, "nodes.0.gpus.T4"),
+        ("gpus", {"T4": 10_000, "L4": 1}, "nodes"),
+        ("load_gb_s", 5e-324, "nodes.0.load_gb_s"),
+    ],
+)
+def test_a_cluster_that_no_memory_holds_is_refused_before_it_is_built(
+    tmp_path: Path, field: str, value: object, named: str
+) -> None:
+    node = {"gpus": {"T4": 1}, field: value}
+    (tmp_path / "cluster").mkdir()
+    path = tmp_path / "cluster" / "huge.yaml"
+    path.write_text(yaml.safe_dump({"name": "huge", "nodes": [node]}))
+    with pytest.raises(InputError) as caught:
+        load_cluster("huge", [tmp_path])
+    assert (caught.value.source, caught.value.field) == (str(path), named)

@@ -208,3 +208,29 @@ def test_a_suite_is_the_same_in_every_process(name: str) -> None:
         for hash_seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"source": "agentic", "tenants": 2**31 - 1}, "tenants"),
+        ({"source": "agentic", "tenants": 90_000, "runs": 90_000}, "100,000 workflows"),
+        ({"source": "prefix_reuse", "shares": [0.5], "layers": 10**9}, "layers"),
+        ({"source": "prefix_reuse", "shares": [0.5], "layers": 10**4, "width": 10**4}, "100,000"),
+        ({"source": "prefix_reuse", "shares": [0.5], "queries": 10**9}, "queries"),
+        ({"source": "stress", "sizes": [10**9]}, "sizes"),
+        ({"source": "alibaba", "jobs": 10**9}, "jobs"),
+        (
+            {"source": "agentic", "mode": "stream", "arrivals": {"rate_per_s": 5e-324}},
+            "arrivals.rate_per_s",
+        ),
+        ({"source": "agentic", "slo": {"ttft_s": 1e308}}, "slo.ttft_s"),
+    ],
+)
+def test_a_suite_that_no_memory_holds_is_refused(fields: dict[str, Any], word: str) -> None:
+    def build() -> None:
+        spec = parse_suite({"name": "huge", "cluster": "mixed_4", **fields}, source="huge.yaml")
+        build_suite(spec, load_cluster("mixed_4"), 0)
+
+    with pytest.raises(InputError, match=word):
+        build()

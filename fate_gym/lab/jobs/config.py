@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -25,6 +25,8 @@ from fate_gym.workloads import (
 from fate_gym.workloads.config import parse
 from policies.registry import PolicySpec
 
+_Named = TypeVar("_Named", SuiteSpec, PolicySpec)
+
 
 class EvaluateConfig(Config):
     """One job: a suite on a cluster, a policy and a seed."""
@@ -43,12 +45,12 @@ class EvaluateConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
 
-    @field_validator("policy")
+    @field_validator("suite", "policy")
     @classmethod
-    def _names_a_directory(cls, policy: PolicySpec) -> PolicySpec:
-        if not re.fullmatch(NAME, policy.name):
-            raise ValueError(f"the name {policy.name!r} cannot name a directory")
-        return policy
+    def _names_a_directory(cls, spec: _Named) -> _Named:
+        if not re.fullmatch(NAME, spec.name):
+            raise ValueError(f"the name {spec.name!r} cannot name a directory")
+        return spec
 
     @property
     def title(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from fate_gym.lab.jobs.schedules import ShardRow, shard_rows
 from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.metrics.mechanism import mechanism_metrics
-from fate_gym.metrics.outcome import workflow_outcomes
+from fate_gym.metrics.outcome import ratio, workflow_outcomes
 from fate_gym.metrics.serving import serving_by_workflow, serving_metrics
 from fate_gym.problem import Problem
 from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
@@ -49,6 +50,7 @@ def measure(
     bound on the latency, and what explains the difference. ``latency_ratio``, the headline of every
     report, is the latency (time from arrival to end) over round robin's; ``makespan_ratio`` is the
     makespan over round robin's. For a workflow alone the two are the same.
+    Ratios count times under a nanosecond as one, so that no time over no time is 1.
     Numbers of a whole run (loads, hit rates, utilisation, percentiles over its requests, cost,
     decision times) stand in every row of its workflows. With ``charge_planning`` the policy's own
     time passes in its run (round robin's, microseconds, does not).
@@ -104,16 +106,21 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
                 "latency": ours["latency"],
                 "rr_makespan": rr_makespan,
                 "rr_latency": theirs["latency"],
-                "latency_ratio": ours["latency"] / theirs["latency"],
-                "makespan_ratio": makespan / rr_makespan,
+                "latency_ratio": ratio(ours["latency"], theirs["latency"]),
+                "makespan_ratio": ratio(makespan, rr_makespan),
                 "lower_bound": bound,
-                "gap_to_bound": ours["latency"] / bound,
+                "gap_to_bound": _gap(ours["latency"], bound),
                 "deadline_missed": ours["deadline_missed"],
             }
             | served[number]
             | shared
         )
     return rows
+
+
+def _gap(latency: float, bound: float) -> float:
+    """Latency over its lower bound; NaN where none holds."""
+    return ratio(latency, bound) if bound > 0 or latency == 0 else math.nan
 
 
 def instance_of(name: str, seed: int) -> str:

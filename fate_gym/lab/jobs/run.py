@@ -26,7 +26,7 @@ from fate_gym.lab.jobs.schedules import representatives
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.problem import Problem
 from fate_gym.workloads import build_suite
-from policies.registry import build_policy
+from policies.registry import build_policy, check_params
 
 if TYPE_CHECKING:
     from fate_gym.lab.jobs.measure import Measurement
@@ -93,13 +93,15 @@ def run_job(
         progress: draw a progress bar.
 
     Raises:
-        InputError: the run directory cannot be written, or its result is from another version.
+        InputError: the run directory cannot be written, its result is from another version, or the
+            policy does not take its parameters.
         JobFailedError: anything else; the reason is in the marker.
     """
     directory = config.run_directory
     done = read_result(directory)
     if done is not None and (not config.trace or (directory / files.CHROME_TRACE).exists()):
         return Outcome(done, directory, skipped=True)
+    check_params(config.policy)
     files.prepare_directory(directory)
     try:
         result = _run(config, list(overrides), progress)

@@ -12,6 +12,7 @@ from fate_gym.errors import InputError
 from fate_gym.lab.report.versus import Versus, corrected, versus
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep, read_sweep
 from fate_gym.lab.tables import number, print_table
+from fate_gym.metrics.outcome import ratios
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def compare(first: Path, second: Path) -> Comparison:
             remedy="compare sweeps of the same suites, clusters and seeds",
         )
     joined = joined.assign(
-        a=joined["latency_after"] / joined["rr_latency"], b=joined["latency"] / joined["rr_latency"]
+        a=ratios(joined["latency_after"].to_numpy(), joined["rr_latency"].to_numpy()),
+        b=ratios(joined["latency"].to_numpy(), joined["rr_latency"].to_numpy()),
     )
     groups = {str(name): group for name, group in joined.groupby("policy")}
     order = sorted(groups, key=lambda name: (groups[name]["b"].mean(), name))

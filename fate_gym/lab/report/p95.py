@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fate_gym.lab.report.versus import RESAMPLES, SEED
 from fate_gym.lab.tables import Estimate
+from fate_gym.metrics.outcome import ratios as time_ratios
 
 _CHUNK = 4_000_000
 
@@ -26,7 +27,7 @@ def p95_ratio(frame: pd.DataFrame) -> Estimate:
     else:
         streams = frame.groupby(["suite", "problem", "seed"])[["latency", "rr_latency"]]
         tails = streams.quantile(0.95)
-        ratios = (tails["latency"] / tails["rr_latency"]).to_numpy()
+        ratios = time_ratios(tails["latency"].to_numpy(), tails["rr_latency"].to_numpy())
         value, count = float(ratios.mean()), len(ratios)
         samples = ratios[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
     if count == 1:

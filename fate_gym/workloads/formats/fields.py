@@ -8,16 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fate_gym.catalog.limits import MOST_CHARACTERS, MOST_TOKENS
 from fate_gym.errors import InputError
 from fate_gym.problem.faults import first_repeated
 
-MOST = 1e18
-"""Largest number of bytes or seconds that is taken for real."""
-
-MOST_TOKENS = 10**9
-"""Largest number of tokens of a call."""
-
-_LONGEST_NAME = 512
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 3
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
@@ -68,10 +62,10 @@ class Fields:
             )
         return names
 
-    def number(self, key: str) -> float:
-        """Finite, not negative, and of a size that can be meant; null counts as 0."""
+    def number(self, key: str, most: float) -> float:
+        """From 0 to ``most``; null counts as 0."""
         value = self.values.get(key, 0)
-        return 0.0 if value is None else checked_number(value, self.item, self.at(key))
+        return 0.0 if value is None else checked_number(value, self.item, self.at(key), most)
 
     def tokens(self, key: str) -> int | None:
         """A whole number of tokens, or None if the field is missing or null."""
@@ -81,8 +75,8 @@ class Fields:
 
 def checked_text(value: Any, item: str | None, field: str) -> str:
     """A text that can be a name. Raises `InputError`."""
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise wrong(value, item, field, f"a text of 1 to {_LONGEST_NAME} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
+        raise wrong(value, item, field, f"a text of 1 to {MOST_CHARACTERS} characters")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -90,23 +84,23 @@ def checked_text(value: Any, item: str | None, field: str) -> str:
     return value
 
 
-def checked_number(value: Any, item: str | None, field: str) -> float:
-    """Finite, not negative, and of a size that can be meant. Raises `InputError`."""
+def checked_number(value: Any, item: str | None, field: str, most: float) -> float:
+    """A number from 0 to ``most``. Raises `InputError`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong(value, item, field, "a number")
-    if not (0 <= value <= MOST) or math.isnan(value):
-        raise wrong(value, item, field, f"a number from 0 to {MOST:g}")
+    if not 0 <= value <= most:
+        raise wrong(value, item, field, f"a number from 0 to {most:g}")
     return float(value)
 
 
-def number_from_text(text: str, item: str | None, field: str) -> float:
+def number_from_text(text: str, item: str | None, field: str, most: float) -> float:
     """The number that a text holds, as `checked_number`. Raises `InputError`."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= MOST:
-        raise wrong(text, item, field, f"a number from 0 to {MOST:g}")
+    if not 0 <= value <= most:
+        raise wrong(text, item, field, f"a number from 0 to {most:g}")
     return value
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from fate_gym.catalog.limits import MOST_SECONDS
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.faults import first_repeated
-from fate_gym.workloads.formats.fields import MOST, Fields, checked_text, wrong
+from fate_gym.workloads.formats.fields import Fields, checked_text, wrong
 from fate_gym.workloads.formats.tasks import (
     Call,
     ImportedDag,
@@ -143,14 +144,14 @@ def _node(value: Any, number: int) -> Task:
     kind = type_of(key) if row.values.get("type") is None else row.text("type")
     model = None if row.values.get("model") is None else row.text("model")
     call = Call(model, row.tokens("prompt_tokens"), row.tokens("output_tokens"))
-    return Task(key, kind, item, seconds=row.number("runtime"), call=call)
+    return Task(key, kind, item, seconds=row.number("runtime", MOST_SECONDS), call=call)
 
 
 def _node_id(row: Fields, key: str) -> str:
     """Names of nodes are texts or whole numbers."""
     value = row.values.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > MOST:
+        if abs(value) > 10**18:
             raise wrong(value, row.item, key, "a text or a whole number")
         return str(value)
     return checked_text(value, row.item, key)

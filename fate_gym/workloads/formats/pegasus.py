@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from fate_gym.catalog.limits import MOST_BYTES, MOST_SECONDS
 from fate_gym.errors import InputError, check_known
 from fate_gym.workloads.formats.fields import (
     Fields,
@@ -162,13 +163,13 @@ def _xml_job(element: ET.Element, number: int, sizes: dict[str, float]) -> Task:
             _use(task, file, inner.get("link", "none"), "uses.link")
             _note_size(sizes, file, _xml_size(inner, item))
     if runtime:
-        task.seconds = number_from_text(runtime, item, "runtime")
+        task.seconds = number_from_text(runtime, item, "runtime", MOST_SECONDS)
     return task
 
 
 def _xml_size(element: ET.Element, item: str) -> float:
     size = element.get("size") or _metadata(element, "size")
-    return number_from_text(size, item, "size") if size else 0.0
+    return number_from_text(size, item, "size", MOST_BYTES) if size else 0.0
 
 
 def _metadata(element: ET.Element, key: str) -> str | None:
@@ -191,7 +192,7 @@ def _yaml_job(row: Fields, sizes: dict[str, float]) -> Task:
     runtime = pegasus.values.get("runtime")
     if runtime is None:
         runtime = row.object("metadata", {}).values.get("time")
-    task.seconds = _number(runtime, task.item, "runtime")
+    task.seconds = _number(runtime, task.item, "runtime", MOST_SECONDS)
     return task
 
 
@@ -199,16 +200,16 @@ def _yaml_size(row: Fields) -> float:
     size = row.values.get("size")
     if size is None:
         size = row.object("metadata", {}).values.get("size")
-    return _number(size, row.item, row.at("size"))
+    return _number(size, row.item, row.at("size"), MOST_BYTES)
 
 
-def _number(value: Any, item: str | None, field: str) -> float:
+def _number(value: Any, item: str | None, field: str, most: float) -> float:
     """A number, also as a text; 0 if there is none."""
     if value is None:
         return 0.0
     if isinstance(value, str):
-        return number_from_text(value, item, field)
-    return checked_number(value, item, field)
+        return number_from_text(value, item, field, most)
+    return checked_number(value, item, field, most)
 
 
 def _use(task: Task, file: str, link: Any, field: str) -> None:

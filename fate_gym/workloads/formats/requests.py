@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from fate_gym.catalog.limits import MOST_SECONDS, MOST_TOKENS
 from fate_gym.errors import InputError
 from fate_gym.problem.faults import first_repeated
 from fate_gym.workloads.formats.fields import (
-    MOST_TOKENS,
     checked_text,
     number_from_text,
     wrong,
@@ -74,8 +74,14 @@ def seconds_of_date(text: str, item: str, field: str) -> float:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+
+def seconds_of_number(text: str, item: str, field: str) -> float:
+    """Seconds since the beginning of a trace."""
+    return number_from_text(text, item, field, MOST_SECONDS)
+
+
 AZURE = Columns("TIMESTAMP", "ContextTokens", "GeneratedTokens", None, seconds_of_date)
-BURSTGPT = Columns("Timestamp", "Request tokens", "Response tokens", "Model", number_from_text)
+BURSTGPT = Columns("Timestamp", "Request tokens", "Response tokens", "Model", seconds_of_number)
 
 
 def has_columns(text: str, columns: Columns) -> bool:
@@ -157,7 +163,7 @@ def _header(fields: list[str], item: str, columns: Columns) -> list[str]:
 
 def _tokens(text: str, item: str, field: str) -> int:
     """Tokens of a request: a whole number, at least 1."""
-    value = number_from_text(text, item, field)
+    value = number_from_text(text, item, field, MOST_TOKENS)
     if value == 0:
         raise InputError(
             "is 0: a request that failed, or was not measured",
@@ -165,6 +171,6 @@ def _tokens(text: str, item: str, field: str) -> int:
             field=field,
             remedy="remove such lines (BurstGPT has files without failures)",
         )
-    if value != int(value) or value > MOST_TOKENS:
+    if value != int(value):
         raise wrong(text, item, field, f"a whole number from 1 to {MOST_TOKENS:g}")
     return int(value)

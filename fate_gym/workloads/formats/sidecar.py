@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fate_gym import catalog
+from fate_gym.catalog.limits import Queries, Seconds, Tokens
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem import Stage, Workflow
 from fate_gym.problem.io import read_bytes
-from fate_gym.problem.workflow import Count, Frozen, Name, Tokens
+from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, parse_yaml
 from fate_gym.workloads.formats.requests import ImportedRequests
 from fate_gym.workloads.formats.tasks import Call, ImportedDag
@@ -25,12 +26,12 @@ class TaskAttributes(Frozen):
     """LLM attributes of one task type; a model or seconds of a tool."""
 
     model: Name | None = None
-    queries: Count = 1
+    queries: Queries = 1
     prefix_tokens: Tokens = Field(0, description="shared by all tasks of the type")
     prompt_tokens: Tokens = Field(0, description="where the imported file gives none")
     output_tokens: Tokens = Field(0, description="where the imported file gives none")
     inherited_tokens: Tokens = Field(0, description="taken over from each parent")
-    tool_seconds: NonNegativeFloat | Literal["runtime"] | None = Field(
+    tool_seconds: Seconds | Literal["runtime"] | None = Field(
         None, description="runtime: the seconds of the imported file"
     )
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fate_gym.catalog.limits import MOST_BYTES
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.workflow import topological_generations
 from fate_gym.workloads.topology import Topology
 
-_NUMBERING = re.compile(r"(?:[_-]?(?:ID)?\d+)+$")
+_NUMBERING = re.compile(r"(?:\d+(?:DI)?[_-]?)+")
+"""Of a name read backwards, from where it begins: what follows cannot make it try again."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,7 @@ def ordered(tasks: Sequence[Task], name: str) -> ImportedDag:
         ids=tuple(order),
     )
     moved = tuple(
-        sum(
-            (
-                size
-                for file, size in in_order[parent].writes.items()
-                if file in in_order[child].reads
-            ),
-            0.0,
-        )
-        for parent, child in topology.edges.tolist()
+        _moved(in_order[parent], in_order[child]) for parent, child in topology.edges.tolist()
     )
     return ImportedDag(
         topology,
@@ -106,6 +100,19 @@ def ordered(tasks: Sequence[Task], name: str) -> ImportedDag:
         tuple(task.seconds for task in in_order),
         tuple(task.call for task in in_order),
     )
+
+
+def _moved(parent: Task, child: Task) -> float:
+    """Bytes of the files that a task writes and another reads."""
+    moved = sum((size for file, size in parent.writes.items() if file in child.reads), 0.0)
+    if moved > MOST_BYTES:
+        raise InputError(
+            f"reads {moved:g} bytes of task {parent.id!r}, of {MOST_BYTES:g} at most",
+            item=child.item,
+            field="files",
+            remedy="correct the sizes of the files",
+        )
+    return moved
 
 
 def by_id_of(tasks: Sequence[Task]) -> dict[str, Task]:
@@ -120,4 +127,5 @@ def by_id_of(tasks: Sequence[Task]) -> dict[str, Task]:
 
 def type_of(name: str) -> str:
     """A task's type from its name: ``sort_ID000012`` is a ``sort``."""
-    return _NUMBERING.sub("", name) or name
+    numbering = _NUMBERING.match(name[::-1])
+    return name[: -numbering.end()] or name if numbering else name

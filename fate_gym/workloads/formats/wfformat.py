@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fate_gym.catalog.limits import MOST_BYTES, MOST_SECONDS
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.io import read_json
 from fate_gym.workloads.formats.fields import Fields, checked_text, short
@@ -68,7 +69,7 @@ def _flat_layout(workflow: Fields, version: str) -> list[Task]:
     for number, value in enumerate(workflow.entries("tasks")):
         task, row, name = _task(value, number)
         names.setdefault(name, []).append(task.id)
-        task.seconds = row.number(runtime)
+        task.seconds = row.number(runtime, MOST_SECONDS)
         for entry in row.objects("files", []):
             file = entry.text("name", "id")
             link = entry.values.get("link")
@@ -79,7 +80,7 @@ def _flat_layout(workflow: Fields, version: str) -> list[Task]:
                     field="files.link",
                     remedy="use input or output",
                 )
-            (task.reads if link == "input" else task.writes)[file] = entry.number(size)
+            (task.reads if link == "input" else task.writes)[file] = entry.number(size, MOST_BYTES)
         tasks.append(task)
     # Both versions occur with dependencies by name and by id.
     ids = {task.id for task in tasks}
@@ -101,7 +102,7 @@ def _split_layout(workflow: Fields) -> list[Task]:
             raise InputError(
                 f"duplicate file {file!r}", field=entry.at("id"), remedy="make ids unique"
             )
-        sizes[file] = Fields(entry.values, f"file {file!r}").number("sizeInBytes")
+        sizes[file] = Fields(entry.values, f"file {file!r}").number("sizeInBytes", MOST_BYTES)
     tasks = []
     for number, value in enumerate(specification.entries("tasks")):
         task, row, _ = _task(value, number)
@@ -120,7 +121,8 @@ def _split_layout(workflow: Fields) -> list[Task]:
                 f"task {name!r} ran twice", field=entry.at("id"), remedy="keep one of the two"
             )
         ran.add(name)
-        by_id[name].seconds = Fields(entry.values, f"task {name!r}").number("runtimeInSeconds")
+        row = Fields(entry.values, f"task {name!r}")
+        by_id[name].seconds = row.number("runtimeInSeconds", MOST_SECONDS)
     return tasks
 
 

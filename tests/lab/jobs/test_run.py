@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fate_gym.errors import InputError
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.errors import JobFailedError
 from fate_gym.lab.jobs import measure as measuring
-from fate_gym.lab.jobs.directory import FAILED, RESULT
+from fate_gym.lab.jobs.directory import FAILED, RESULT, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import total_counters
 from fate_gym.lab.jobs.run import MEANS, means, percentile, run_job
 from fate_gym.lab.jobs.schedules import read_schedules, representatives
+from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.labels import policy_labels
 from fate_gym.problem import Problem
 from tests.lab.conftest import job_config
@@ -149,3 +154,73 @@ def test_schedules_are_kept_of_small_medium_and_large_problems() -> None:
 def test_percentile_without_values() -> None:
     assert percentile([], 50) == 0.0
     assert percentile([1.0, 3.0], 50) == 2.0
+
+
+def _problem(name: str, stage: dict[str, Any]) -> dict[str, Any]:
+    devices = [{"id": "d0", "gpu": "T4"}, {"id": "d1", "gpu": "T4"}]
+    workflow = {"id": name, "stages": [{"id": "s"} | stage]}
+    return {"id": name, "cluster": {"id": "c", "devices": devices}, "workflows": [workflow]}
+
+
+def test_a_workflow_that_takes_no_time_loses_nobodys_results(tmp_path: Path) -> None:
+    """Round robin takes no time either: the ratio is 1. Where only it takes none it is huge."""
+    stages: dict[str, dict[str, Any]] = {
+        "tool": {"tool_seconds": 0},
+        "fixed": {"seconds_on": {"d0": 0}},
+        "either": {"seconds_on": {"d0": 0, "d1": 5}},
+        "model": {"model": "bge-large", "prompt_tokens": 10},
+    }
+    files = []
+    for name, stage in stages.items():
+        files.append(str(tmp_path / f"{name}.json"))
+        Path(files[-1]).write_text(json.dumps(_problem(name, stage)))
+    suite = {"name": "own", "cluster": "mixed_4", "source": "files", "files": files}
+    for policy in ("round_robin", "random"):
+        config = job_config(tmp_path, policy, suite=suite)
+        outcome = run_job(config)
+        rows = pd.read_parquet(config.run_directory / WORKFLOWS).set_index("workflow")
+        assert outcome.result.workflows == len(rows) == 4
+        assert np.isfinite(rows[["latency_ratio", "makespan_ratio"]]).all(axis=None)
+        sure = rows.loc[["tool", "fixed"], ["latency_ratio", "makespan_ratio", "gap_to_bound"]]
+        assert (sure == 1.0).all(axis=None)
+        slower = rows.loc["either", "latency"] > 0
+        assert rows.loc["either", "latency_ratio"] == (5e9 if slower else 1.0)
+    report = make_report(config.sweep_directory)
+    assert (config.sweep_directory / "report.html").exists()
+    assert len(report.sweep.rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("policy", "params"),
+    [
+        ("fate", {"residency": math.nan}),
+        ("fate", {"limit": math.inf}),
+        ("fate", {"shares": [0.5, -math.inf]}),
+        ("fate", {"shares": "0.5"}),
+        ("fate", {"window": "8"}),
+        ("fate", {"window": 10**400}),
+        ("fate", {"window": True}),
+        ("fate", {"cp_sat": 1}),
+        ("fate", {"objective": "cost"}),
+        ("fate", {"ignore": ["residence"]}),
+        ("heft", {"max_shards": None}),
+        ("heft", {"max_shards": 2.5}),
+        ("heft", {"max_shard": 2}),
+    ],
+)
+def test_a_parameter_that_a_policy_cannot_take_is_an_error_before_anything_runs(
+    tmp_path: Path, policy: str, params: dict[str, Any]
+) -> None:
+    config = job_config(tmp_path, policy, **params)
+    with pytest.raises(InputError) as caught:
+        run_job(config)
+    assert caught.value.item == f"policy '{policy}'"
+    assert caught.value.field == f"params.{next(iter(params))}"
+    assert not config.run_directory.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "javascript:x", "", "x\n"])
+def test_a_suite_cannot_name_a_directory_elsewhere(tmp_path: Path, name: str) -> None:
+    suite = {"name": name, "cluster": "mixed_4", "source": "stress", "sizes": [3]}
+    with pytest.raises(InputError, match=r"suite.*(cannot name a directory|at least 1 char)"):
+        job_config(tmp_path, suite=suite)

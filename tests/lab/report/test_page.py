@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.report.compute import compute_report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.page.data import page_data
-from fate_gym.lab.report.page.render import render_page
+from fate_gym.lab.report.page.render import embeddable, render_page
 from tests.lab.conftest import Run
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -181,3 +182,57 @@ def test_text_of_a_user_cannot_leave_its_place(root: Path, tmp_path: Path) -> No
     text = render_page(compute_report(copy))
     assert "<b>x" not in text and "<i>" not in text
     assert text.count("</script>") == 2
+
+
+ATTACK = "<img src=x onerror='window.ran=1'>"
+SUITE = "javascript:window.ran=2,'#?\"%41&lt;"
+
+
+@pytest.fixture
+def hostile(root: Path, tmp_path: Path) -> Path:
+    """The report of run directories whose makers wish its readers ill."""
+    copy = Path(shutil.copytree(root, tmp_path / "hostile"))
+    (copy / "other").rename(copy / SUITE)
+    for path in (copy / SUITE).glob("*/*/result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"suite": SUITE}))
+    for path in copy.glob("*/*/*/workflows.parquet"):
+        rows = pd.read_parquet(path)
+        rows["stages"] = ATTACK
+        rows["family"] = ATTACK
+        rows["workflow"] = [f"<!--<script>\u2028{name}" for name in rows["workflow"]]
+        rows.to_parquet(path)
+    (copy / "report.html").write_text(render_page(compute_report(copy)))
+    return copy
+
+
+@pytest.mark.slow
+def test_names_and_columns_of_strangers_are_shown_and_do_nothing(
+    browser: Any, hostile: Path
+) -> None:
+    context = browser.new_context()
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"file://{hostile}/report.html")
+    assert page.locator("#summary tbody tr:not(.runs)").count() == 3
+    assert ATTACK in page.locator("#workflows tbody").inner_text()
+    assert "<!--<script>" in page.locator("#workflows tbody").inner_text()
+    links = page.locator("tr.runs a")
+    assert links.count() == 24
+    for link in links.all():
+        assert link.evaluate("node => node.protocol") == "file:"
+        place = link.evaluate("node => decodeURIComponent(node.pathname)")
+        assert Path(place).is_file()
+    assert page.locator("img").count() == 0
+    assert page.evaluate("window.ran") is None
+    assert said == []
+    context.close()
+
+
+def test_embedded_json_keeps_its_values_and_has_no_tags() -> None:
+    values = ["<!--<script>", "</script>", "a & b", "\u2028\u2029", "<b>\\u003c"]
+    for ensure_ascii in (True, False):
+        text = embeddable(json.dumps(values, ensure_ascii=ensure_ascii))
+        assert json.loads(text) == values
+        assert not set(text) & set("<>&\u2028\u2029")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fate_gym.workloads import (
     topology_from_graph,
 )
 from fate_gym.workloads.formats.sidecar import Sidecar, apply_sidecar
+from fate_gym.workloads.formats.tasks import type_of
 from fate_gym.workloads.formats.wfformat import parse_wfformat
 
 PARENTS = {
@@ -318,3 +320,43 @@ def test_bad_graphs() -> None:
         topology_from_graph(graph)
     with pytest.raises(InputError, match="twice"):
         topology_from_graph(nx.MultiDiGraph([("a", "b"), ("a", "b")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sort_ID000012", "sort"),
+        ("sort_1-2_3", "sort"),
+        ("ID_12", "ID"),
+        ("12_ID3", "12_ID3"),
+        ("2024110112304512345678901234567890x", "2024110112304512345678901234567890x"),
+        ("x" + "1" * 10_000, "x"),
+        ("x" + "_ID1" * 3_000, "x"),
+        ("1" * 10_000 + "x", "1" * 10_000 + "x"),
+        ("1_" * 10_000 + "-", "1_" * 10_000 + "-"),
+    ],
+)
+def test_numbering_of_any_length_is_stripped_without_backtracking(name: str, kind: str) -> None:
+    assert type_of(name) == kind
+
+
+@given(st.text("aID_-12", max_size=9))
+def test_numbering_is_the_longest_end_of_numbers(name: str) -> None:
+    assert type_of(name) == (re.sub(r"(?:[_-]?(?:ID)?\d+)+$", "", name) or name)
+
+
+def test_a_time_stamp_in_a_name_does_not_stop_an_import() -> None:
+    name = "1" * 500 + "x"
+    data = put("1.4", 3, "name", name)
+    assert name in parse_wfformat(data).topology.types
+
+
+def test_files_between_two_tasks_have_one_limit_together() -> None:
+    files = [{"name": f"f{number}", "sizeInBytes": 9e14} for number in range(2)]
+    tasks = [
+        {"name": "a", "id": "1", "files": [one | {"link": "output"} for one in files]},
+        {"name": "b", "id": "2", "parents": ["1"], "files": [f | {"link": "input"} for f in files]},
+    ]
+    data = {"name": "n", "schemaVersion": "1.4", "workflow": {"tasks": tasks}}
+    with pytest.raises(InputError, match=r"task '2'.*1.8e\+15 bytes of task '1'.*1e\+15 at"):
+        parse_wfformat(data)

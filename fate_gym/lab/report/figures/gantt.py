@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
 from fate_gym.lab.report.figures.style import TEXT, canvas
+from fate_gym.metrics.outcome import LEAST_S
 from fate_gym.sim.occupancy import lanes
 from fate_gym.sim.phases import phases
 
@@ -41,7 +42,7 @@ def gantt_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figur
         10.0, 1.1 + len(schedules) * (0.45 + row * len(devices)), rows=len(schedules), sharex=True
     )
     panels = np.atleast_1d(all_axes)
-    horizon = max(schedule.end for schedule in schedules.values())
+    horizon = max(LEAST_S, *(schedule.end for schedule in schedules.values()))
     for axes, (name, schedule) in zip(panels, schedules.items(), strict=True):
         axes.set_xlim(0, horizon * 1.005)
         _draw_schedule(axes, schedule, letters, horizon)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from fate_gym.lab.jobs.schedules import Schedule
 from fate_gym.lab.report.figures import style
+from fate_gym.metrics.outcome import LEAST_S
 from fate_gym.sim.occupancy import Steps, occupancy
 
 BINS = 240
@@ -34,7 +35,7 @@ def occupancy_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> F
         10.0, 1.0 + len(schedules) * (0.45 + row * len(devices)), rows=len(schedules), sharex=True
     )
     panels = np.atleast_1d(all_axes)
-    horizon = max(schedule.end for schedule in schedules.values())
+    horizon = max(LEAST_S, *(schedule.end for schedule in schedules.values()))
     edges = np.linspace(0.0, horizon, BINS + 1)
     lines = {name: by_device(schedule) for name, schedule in schedules.items()}
     cells = {name: np.array([one.means(edges) for one in by]) for name, by in lines.items()}
@@ -82,9 +83,10 @@ def _numbers(name: str, schedule: Schedule) -> str:
     busy = sum(line.positive_seconds() for line in lines)
     mean = sum(line.integral() for line in lines) / busy if busy > 0 else 0.0
     span = (schedule.end - schedule.start) * len(lines)
+    share = busy / span if span > 0 else 0.0
     return (
         f"{name}: {schedule.end:.0f} s; {mean:.1f} queries in service on a busy device, "
-        f"devices busy {busy / span:.0%} of the time"
+        f"devices busy {share:.0%} of the time"
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -107,9 +111,15 @@ def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
             "suite": suite_of[str(job.directory)],
             "seed": result.seed,
             "where": job.directory.relative_to(sweep.root).as_posix(),
-            "latency_ratio": result.means["latency_ratio"],
+            "link": _link(job.directory.relative_to(sweep.root)),
+            "latency_ratio": result.means.get("latency_ratio", math.inf),
             "seconds": result.seconds["total"],
             "id": result.run_id,
         }
         for job, result in sweep.finished
     ]
+
+
+def _link(path: Path) -> str:
+    """A relative URL: no name in the path, such as ``javascript:x``, can be read as a scheme."""
+    return "./" + quote(os.fsencode(path.as_posix()))

@@ -41,9 +41,19 @@ def render_page(report: Report) -> str:
         origin=origin_lines(report.sweep),
         css=(here / "report.css").read_text(encoding="utf-8"),
         script=(here / "report.js").read_text(encoding="utf-8"),
-        # The only way out of a script element is its end tag.
-        data=data.replace("</", "<\\/"),
+        data=embeddable(data),
     )
+
+
+def embeddable(data: str) -> str:
+    """JSON text that a script element and a script can hold: the same values, no ``<``.
+
+    Besides its end tag, ``<!--<script>`` changes where a script element ends; U+2028 and U+2029 end
+    lines of a script.
+    """
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return data
 
 
 def _rounded(value: Any) -> Any:

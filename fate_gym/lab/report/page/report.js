@@ -7,7 +7,7 @@
 
   // ---------- small helpers ----------
   const esc = (s) => String(s).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
-  const isNum = (v) => v !== null && v !== undefined && !Number.isNaN(v);
+  const isNum = (v) => typeof v === "number" && !Number.isNaN(v);
   const fix = (v, n = 3) => (isNum(v) ? v.toFixed(n) : "–");
   const sig = (v) => (!isNum(v) ? "–" : v === 0 ? "0" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : Number(v.toPrecision(3)).toString());
   const signed = (v, n = 1) => (isNum(v) ? (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v).toFixed(n) : "–");
@@ -91,8 +91,9 @@
   const stars = (p) => (!isNum(p) ? "" : p < 0.001 ? " ***" : p < 0.01 ? " **" : p < 0.05 ? " *" : "");
   const value = (row, key) => (key === "policy" ? names[row.policy] : row[key]);
   const compare = (x, y, sign) => {
+    if (typeof x === "string" && typeof y === "string") return sign * x.localeCompare(y);
     if (!isNum(x) || !isNum(y)) return isNum(x) ? -1 : isNum(y) ? 1 : 0;
-    return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
+    return sign * (x - y);
   };
 
   function table(rows) {
@@ -109,7 +110,7 @@
       const runs = D.runs.filter((u) => u.policy === p && (!S.suite || u.suite === S.suite || S.suite.startsWith(u.suite)));
       const diff = r.vs_strongest_pct, same = names[p] === D.strongest;
       const clear = isNum(r.p_value) ? r.p_value < 0.05 : false;
-      const list = runs.map((u) => `<li><a href="${encodeURI(u.where)}/result.json">${esc(u.suite)} s${u.seed}</a> ${fix(u.latency_ratio)} · ${sig(u.seconds)} s · <a href="${encodeURI(u.where)}/config.yaml">config</a> · <span title="W&amp;B run ${esc(u.id)}">${esc(u.where.split("-").pop())}</span></li>`).join("");
+      const list = runs.map((u) => `<li><a href="${esc(u.link)}/result.json">${esc(u.suite)} s${esc(u.seed)}</a> ${fix(u.latency_ratio)} · ${sig(u.seconds)} s · <a href="${esc(u.link)}/config.yaml">config</a> · <span title="W&amp;B run ${esc(u.id)}">${esc(u.where.split("-").pop())}</span></li>`).join("");
       return `<tr class="${same ? "strong" : ""} ${open ? "open" : ""}" id="row-${p}"><th scope="row"><button type="button" class="expand" data-policy="${p}" aria-expanded="${open}" aria-controls="runs-${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</button></th>` +
         `<td class="num">${r.n}</td><td><span class="ci">${bar(r)}<span>${fix(r.latency_ratio)} ${isNum(r.latency_ratio_lo) ? `[${fix(r.latency_ratio_lo)}, ${fix(r.latency_ratio_hi)}]` : ""}</span></span></td>` +
         `<td class="num">${fix(r.latency_ratio_p95)}</td><td class="num">${fix(r.gap_to_bound, 2)}</td><td class="num">${isNum(r.win_rate) ? Math.round(100 * r.win_rate) + " %" : "–"}</td>` +
@@ -391,7 +392,7 @@
     rows.sort((u, v) => compare(u[key], v[key], sign));
     const most = S.all ? rows.length : 50;
     $("flowsNote").textContent = `${names[a]} ends earlier than ${names[b]} on ${won} workflows, later on ${lost}; ${Math.min(most, rows.length)} of ${rows.length} shown.`;
-    $("workflows").tBodies[0].innerHTML = rows.slice(0, most).map((r) => `<tr><th scope="row">${esc(r.name)}</th><td>${esc(r.family)}</td><td class="num">${r.seed}</td><td class="num">${r.stages}</td><td class="num">${fix(r.intensity, 2)}</td><td class="num">${fix(r.a)}</td><td class="num">${fix(r.b)}</td><td class="num ${r.diff < -0.01 ? "good" : r.diff > 0.01 ? "bad" : ""}">${signed(r.diff)} %</td></tr>`).join("");
+    $("workflows").tBodies[0].innerHTML = rows.slice(0, most).map((r) => `<tr><th scope="row">${esc(r.name)}</th><td>${esc(r.family)}</td><td class="num">${esc(r.seed)}</td><td class="num">${esc(r.stages)}</td><td class="num">${fix(r.intensity, 2)}</td><td class="num">${fix(r.a)}</td><td class="num">${fix(r.b)}</td><td class="num ${r.diff < -0.01 ? "good" : r.diff > 0.01 ? "bad" : ""}">${signed(r.diff)} %</td></tr>`).join("");
     $("more").hidden = rows.length <= 50;
     $("more").textContent = S.all ? "Show fewer" : `Show all ${rows.length}`;
     mark($("workflows"), S.flowSort);
