@@ -93,15 +93,13 @@ def run_job(
         progress: draw a progress bar.
 
     Raises:
-        InputError: the run directory cannot be written, its result is from another version, or the
-            policy does not take its parameters.
+        InputError: the run directory cannot be written, or its result is from another version.
         JobFailedError: anything else; the reason is in the marker.
     """
     directory = config.run_directory
     done = read_result(directory)
     if done is not None and (not config.trace or (directory / files.CHROME_TRACE).exists()):
         return Outcome(done, directory, skipped=True)
-    check_params(config.policy)
     files.prepare_directory(directory)
     try:
         result = _run(config, list(overrides), progress)
@@ -117,6 +115,7 @@ def run_job(
 
 def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:
     start = perf_counter()
+    check_params(config.policy)
     problems = build_suite(config.suite, config.cluster, config.seed)
     measurements, warm = _play(config, problems, progress)
     played = perf_counter()

@@ -15,6 +15,7 @@ from fate_gym.errors import InputError
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.errors import JobFailedError
 from fate_gym.lab.jobs import measure as measuring
+from fate_gym.lab.jobs import run as running
 from fate_gym.lab.jobs.directory import FAILED, RESULT, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import total_counters
@@ -209,14 +210,17 @@ def test_a_workflow_that_takes_no_time_loses_nobodys_results(tmp_path: Path) -> 
     ],
 )
 def test_a_parameter_that_a_policy_cannot_take_is_an_error_before_anything_runs(
-    tmp_path: Path, policy: str, params: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, params: dict[str, Any]
 ) -> None:
     config = job_config(tmp_path, policy, **params)
-    with pytest.raises(InputError) as caught:
+    monkeypatch.setattr(running, "build_suite", None)
+    with pytest.raises(JobFailedError) as caught:
         run_job(config)
-    assert caught.value.item == f"policy '{policy}'"
-    assert caught.value.field == f"params.{next(iter(params))}"
-    assert not config.run_directory.exists()
+    fault = caught.value.__cause__
+    assert isinstance(fault, InputError)
+    assert fault.item == f"policy '{policy}'"
+    assert fault.field == f"params.{next(iter(params))}"
+    assert (config.run_directory / FAILED).read_text() == f"{fault}\n"
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "javascript:x", "", "x\n"])
