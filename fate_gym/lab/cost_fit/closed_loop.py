@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fate_gym.catalog import GB, Gpu, Model
+from fate_gym.catalog.limits import MOST_RATE
 from fate_gym.kernel.pricing import price
 from fate_gym.lab.cost_fit.constants import Constants, execution_of
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
@@ -26,9 +27,6 @@ from fate_gym.sim import (
     Trace,
     compile_problem,
 )
-
-_NO_LOAD_GB_S = 1e15
-"""Engines are started before they are measured: weights are there."""
 
 
 class Request(NamedTuple):
@@ -87,7 +85,8 @@ class ClosedLoop:
             id="engine",
             devices=(Device(id="device", gpu=self.gpu.name),),
             load_init_s=0.0,
-            load_gb_s=_NO_LOAD_GB_S,
+            # Engines are started before they are measured: weights are there, but for nanoseconds.
+            load_gb_s=MOST_RATE,
             memory_utilisation=1.0,
             execution="batching",
             prefill="chunked",
