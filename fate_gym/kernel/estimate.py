@@ -24,11 +24,7 @@ from fate_gym.kernel.transfer import over_link, prefix_and_parents_seconds, tran
 
 
 @kernel
-def undisturbed(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float]:
-    """When batching device ``d`` drains if nobody comes, and the sum of the ends of its shards.
-
-    Drains at inf: the device is down.
-    """
+def _batch_alone(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float]:
     if st.devices[d].drains_at == np.inf:
         return np.inf, 0.0
     if st.batches[d].sequences == 0 and st.devices[d].queue_head < 0:
@@ -49,12 +45,12 @@ def _batch_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, sourc
     """What comes out for a shard on a batching device; *busy* is by how much later it drains."""
     if st.devices[d].drains_at == np.inf:
         return cost_of(np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    drained, others = undisturbed(p, st, d)
-    return cost_in_batch(p, st, s, d, n, source, drained, others)
+    drained, others = _batch_alone(p, st, d)
+    return _cost_in_batch(p, st, s, d, n, source, drained, others)
 
 
 @kernel
-def cost_in_batch(
+def _cost_in_batch(
     p: ProblemArrays,
     st: StateArrays,
     s: int,
@@ -64,10 +60,6 @@ def cost_in_batch(
     drained: float,
     others: float,
 ) -> Cost:
-    """`shard_cost` on a batching device that is up, given what `undisturbed` says of it.
-
-    Device ``source`` sends the prefix; -1: nobody does.
-    """
     f = foresee(p, st, s, d, n, source, 0, 1)
     prefill = f.first - (f.turn + max(f.load, f.transfer))
     busy = f.drained - drained
@@ -98,7 +90,7 @@ def shard_end(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> floa
 def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
     """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
     if p.batching:
-        return undisturbed(p, st, d)[0]
+        return _batch_alone(p, st, d)[0]
     dev = st.devices[d]
     now = st.now
     if not st.noisy:
@@ -108,6 +100,17 @@ def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
     s, k = slot_of(p, dev.queue_head)
     running = st.slots[s, k]
     return max(now, running.start + running.busy) + (dev.backlog - running.busy)
+
+
+@inlined
+def undisturbed(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float]:
+    """When ``d`` drains if nobody comes, and on a batching device the sum of its shards' ends.
+
+    Drains at inf: the device is down.
+    """
+    if p.batching:
+        return _batch_alone(p, st, d)
+    return drain_estimate(p, st, d), 0.0
 
 
 @inlined
@@ -132,6 +135,19 @@ def shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: 
     if p.batching:
         return _batch_cost(p, st, s, d, n, -1)
     return _shard_cost(p, st, s, d, n, turn)
+
+
+@inlined
+def cost_beside(
+    p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, drained: float, others: float
+) -> Cost:
+    """`shard_cost` on a device that is up, given what `undisturbed` says of it.
+
+    For those who compare many shards with the same queue or batch.
+    """
+    if p.batching:
+        return _cost_in_batch(p, st, s, d, n, -1, drained, others)
+    return shard_cost(p, st, s, d, n, drained)
 
 
 @inlined

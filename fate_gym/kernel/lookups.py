@@ -93,13 +93,10 @@ def headroom(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
 
 
 @kernel
-def open_devices(p: ProblemArrays, st: StateArrays, out: Ints) -> int:
-    """1 where some stage may start now; returns how many these are."""
-    count = 0
+def open_devices(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
+    """1 where some stage may start now."""
     for d in range(out.size):
         out[d] = is_open(p, st, d)
-        count += out[d]
-    return count
 
 
 @kernel

@@ -13,9 +13,9 @@ from fate_gym.kernel.batching.admission import (
     head_may_join,
     may_join,
     unpinned_bytes,
-    waiting_bytes,
     wave_of,
 )
+from fate_gym.kernel.batching.waves import wave_bytes
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.numbers import next_in_queue, slot_of
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
@@ -62,6 +62,6 @@ def _admits(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
         if wave < waiting or stage.model < 0 or p.stages[other].model != stage.model:
             return False
         sequences += wave
-        need += waiting_bytes(p, st, other, k, wave) + unpinned_bytes(p, st, other, d)
+        need += wave_bytes(p, st, other, k, wave) + unpinned_bytes(p, st, other, d)
         number = next_in_queue(p, st, number)
     return may_join(p, st, s, d, sequences, need)

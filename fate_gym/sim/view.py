@@ -91,7 +91,7 @@ class DecisionView:
     @reads("queues")
     def any_open(self) -> bool:
         """Whether some device is open (`open_devices`)."""
-        return lookups.open_devices(self._problem, self._state, self._counts) > 0
+        return bool(self.open_devices().any())
 
     @property
     def ready(self) -> list[int]:

@@ -29,7 +29,7 @@ def plan_ahead(run: Run) -> None:
 def _plan_queues(run: Run) -> None:
     """Who goes first moves the turn of its device."""
     f, ep, c = run.facts, run.episode, run.placements
-    devices, table, busy, features = ep.devices, c.rows, c.busy, ep.features
+    devices, table, busy = ep.devices, c.rows, c.busy
     for d in range(devices.size):
         devices[d].planned = devices[d].turn
     for slot in range(ep.shown):
@@ -48,8 +48,7 @@ def _plan_queues(run: Run) -> None:
             for i in range(width):
                 end = max(end, devices[c.devices[row, i]].planned + busy[row, i])
             end += (width - 1) * run.problem.gather_s
-            behind = end - best
-            features[row, CANDIDATE.behind] = behind / (abs(behind) + f.time_scale)
+            _write_behind(run, row, end - best)
         if where >= 0:
             devices[where].planned = best
 

@@ -6,7 +6,7 @@ from fate_gym.env.features import CANDIDATE, HALF_TRANSFER, saturate
 from fate_gym.env.schema import FeatureRow, PlacementCost, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import Cost, context_hit_tokens, cost_of, prefix_hit_tokens
-from fate_gym.kernel.estimate import cost_in_batch, shard_cost
+from fate_gym.kernel.estimate import cost_beside
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
@@ -14,10 +14,8 @@ from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 @inlined
 def _shard_cost(run: Run, s: int, d: int, n: int) -> Cost:
-    p, st, dev = run.problem, run.state, run.episode.devices[d]
-    if p.batching:
-        return cost_in_batch(p, st, s, d, n, -1, dev.turn, dev.others)
-    return shard_cost(p, st, s, d, n, dev.turn)
+    dev = run.episode.devices[d]
+    return cost_beside(run.problem, run.state, s, d, n, dev.turn, dev.others)
 
 
 @kernel

@@ -14,7 +14,7 @@ from fate_gym.env.features import (
 from fate_gym.env.observe.load import measure_load
 from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.estimate import drain_estimate, undisturbed
+from fate_gym.kernel.estimate import undisturbed
 from fate_gym.kernel.openings import is_open
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
@@ -31,10 +31,7 @@ def update_devices(run: Run) -> None:
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
-        if p.batching:
-            dev.turn, dev.others = undisturbed(p, st, d)
-        else:
-            dev.turn = drain_estimate(p, st, d)
+        dev.turn, dev.others = undisturbed(p, st, d)
         dev.admits = is_open(p, st, d)
         dev.turn_feature = saturate(seconds_until_free(p, st.now, dev.turn), f.time_scale)
         dev.hits = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fate_gym.env.schema import Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.admission import wave_of
-from fate_gym.kernel.batching.pace import GRAZE, iterations_until, pace_of, seconds_of
+from fate_gym.kernel.batching.pace import iterations_passed, pace_of
 from fate_gym.kernel.batching.waves import rests
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.numbers import next_in_queue, slot_of
@@ -121,9 +121,7 @@ def _tokens_since(p: ProblemArrays, st: StateArrays, d: int) -> float:
     if batch.ahead == 0 or passed <= 0.0:
         return 0.0
     pace = pace_of(p, st, d)
-    iterations = min(iterations_until(pace, passed), batch.ahead)
-    if seconds_of(pace, iterations) > passed + GRAZE:
-        iterations -= 1
+    iterations = iterations_passed(pace, passed, batch.ahead)
     tokens = pace.chunk
     if batch.prompt < 0 or not p.prefill_first:
         tokens += batch.decoding

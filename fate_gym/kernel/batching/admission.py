@@ -8,7 +8,13 @@ import numpy as np
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.pace import GRAZE
-from fate_gym.kernel.batching.waves import enter, reserved_bytes, runs_nothing, take_head
+from fate_gym.kernel.batching.waves import (
+    enter,
+    reserved_bytes,
+    runs_nothing,
+    take_head,
+    wave_bytes,
+)
 from fate_gym.kernel.cost import context_hit_tokens, vanished_tokens
 from fate_gym.kernel.memory import (
     grow_prefix,
@@ -98,16 +104,6 @@ def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reser
     return bool(weights + batch.pinned + batch.reserved + need <= p.devices[d].memory)
 
 
-@inlined
-def waiting_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int, wave: int) -> float:
-    """KV that the next wave of a shard in the queue, of ``wave`` queries, will reserve."""
-    stage = p.stages[s]
-    if stage.model < 0:
-        return 0.0
-    tokens = stage.prompt_tokens + stage.inherited_tokens + st.lanes[s, k].granted
-    return wave * tokens * p.models[stage.model].kv
-
-
 @kernel
 def head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
     """Whether the first in line on ``d`` will be admitted at the next border."""
@@ -116,21 +112,17 @@ def head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
         return False
     s, k = slot_of(p, number)
     wave = wave_of(p, s, d, st.lanes[s, k].waiting)
-    return may_join(p, st, s, d, wave, waiting_bytes(p, st, s, k, wave))
+    return may_join(p, st, s, d, wave, wave_bytes(p, st, s, k, wave))
 
 
 @inlined
 def admit_from_queue(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
     """Admit from the head of the queue of ``d`` who may; returns how many waves."""
     count = 0
-    while st.devices[d].queue_head >= 0:
-        s, k = slot_of(p, st.devices[d].queue_head)
+    while head_may_join(p, st, d):
+        s, k = slot_of(p, take_head(p, st, d))
         lane = st.lanes[s, k]
         lane.wave = wave_of(p, s, d, lane.waiting)
-        if not may_join(p, st, s, d, lane.wave, reserved_bytes(p, st, s, k)):
-            lane.wave = 0
-            break
-        take_head(p, st, d)
         _admit(p, st, log, s, k)
         count += 1
     return count

@@ -13,11 +13,13 @@ import numpy as np
 from fate_gym.jit import Floats, Ints, inlined, kernel
 from fate_gym.kernel.batching.admission import has_prefix, inflow_of, wave_of
 from fate_gym.kernel.batching.border import prompt_of
+from fate_gym.kernel.batching.expected import loaded_by, there_by
 from fate_gym.kernel.batching.pace import (
     GRAZE,
     Pace,
     chunk_of,
     iteration_seconds,
+    iterations_passed,
     iterations_until,
     pace_of,
     seconds_of,
@@ -198,7 +200,7 @@ def _gather(
     )  # fmt: skip
     clock = Clock(np.empty(2), np.zeros(11, np.int64), np.zeros(6))
     clock.times[BORDER] = st.now if rests(st, d) else batch.time
-    clock.times[LOADED] = _expected_loaded(p, st, d)
+    clock.times[LOADED] = loaded_by(p, st, d, 0) if st.noisy else batch.loaded_at
     clock.counts[SEQUENCES] = batch.sequences
     clock.counts[SERVING] = batch.serving if batch.sequences > 0 else -2
     clock.counts[LOOK] = 1
@@ -229,7 +231,8 @@ def _copy_lane(
     scene.again[i], scene.source[i], scene.blind[i] = lane.number >= 0, lane.source, lane.blind
     scene.there[i], scene.pair_s[i] = lane.there, lane.pair_s
     if st.noisy and lane.state == ADMITTED:
-        scene.there[i] = _expected_there(p, st, d, s, k, clock.times[LOADED])
+        was, loaded = st.batches[d].loaded_at, clock.times[LOADED]
+        scene.there[i] = there_by(p, st, s, k, was, loaded, 1.0)
     scene.context_hit[i] = lane.context_hit
     scene.begun[i] = lane.state >= JOINED
     if lane.state == ADMITTED:
@@ -266,37 +269,11 @@ def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) ->
     scene.decoders[j] = i
 
 
-@inlined
-def _expected_loaded(p: ProblemArrays, st: StateArrays, d: int) -> float:
-    """When the weights of the served model are there; noise shows once they are."""
-    batch = st.batches[d]
-    if not st.noisy or batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
-        return batch.loaded_at
-    s, k = slot_of(p, batch.admitted)
-    return max(st.now, st.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d])
-
-
-@kernel
-def _expected_there(
-    p: ProblemArrays, st: StateArrays, d: int, s: int, k: int, loaded: float
-) -> float:
-    """When the inputs of an admitted wave are expected, given the same for the weights."""
-    lane = st.lanes[s, k]
-    launch = 0.0 if p.stages[s].model < 0 else p.launch_s
-    there = lane.admitted_at + (lane.there - lane.admitted_at) / lane.noise
-    if abs(lane.there - launch * lane.noise - st.batches[d].loaded_at) <= GRAZE:
-        there = loaded + launch  # it waits for the weights
-    return max(st.now, there)
-
-
 @kernel
 def _catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
     """Let those iterations pass that have passed by now: they show, whatever took how long."""
     pace = pace_of(p, st, d)
-    passed = st.now - clock.times[BORDER]
-    k = min(iterations_until(pace, passed), st.batches[d].ahead)
-    if seconds_of(pace, k) > passed + GRAZE:
-        k -= 1
+    k = iterations_passed(pace, st.now - clock.times[BORDER], st.batches[d].ahead)
     if k > 0:
         _iterate(p, scene, clock, k)
         clock.times[BORDER] += seconds_of(pace, k)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.border import iterate, schedule
-from fate_gym.kernel.batching.pace import GRAZE, iterations_until, pace_of, seconds_of
+from fate_gym.kernel.batching.expected import loaded_by, there_by
+from fate_gym.kernel.batching.pace import iterations_passed, pace_of, seconds_of
 from fate_gym.kernel.batching.waves import enter, rests
 from fate_gym.kernel.draws import actual_tokens, noise_factor
 from fate_gym.kernel.numbers import slot_number, slot_of
@@ -25,7 +26,7 @@ def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
     """
     batch = out.batches[d]
     loaded = batch.loaded_at
-    _load_anew(p, out, d)
+    batch.loaded_at = loaded_by(p, out, d, int(out.origin == SAMPLED))
     if not rests(out, d):
         _catch_up(p, out, d)
     decoders = batch.decoder
@@ -52,36 +53,20 @@ def _catch_up(p: ProblemArrays, out: StateArrays, d: int) -> None:
     """Let the iterations pass that are over by now."""
     batch = out.batches[d]
     pace = pace_of(p, out, d)
-    passed = out.now - batch.time
-    k = min(iterations_until(pace, passed), batch.ahead)
-    if seconds_of(pace, k) > passed + GRAZE:
-        k -= 1
+    k = iterations_passed(pace, out.now - batch.time, batch.ahead)
     if k > 0:
         iterate(p, out, d, k)
         batch.time += seconds_of(pace, k)
 
 
 @inlined
-def _load_anew(p: ProblemArrays, out: StateArrays, d: int) -> None:
-    """Weights that are being loaded are there when that is expected, or drawn."""
-    batch = out.batches[d]
-    if batch.loaded_at <= out.now or batch.admitted < 0 or batch.serving < 0:
-        return
-    s, k = slot_of(p, batch.admitted)  # the first: it has begun to load them
-    noise = noise_factor(p, out, s, d) if out.origin == SAMPLED else 1.0
-    loaded = out.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d] * noise
-    batch.loaded_at = max(out.now, loaded)
-
-
-@inlined
 def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int, loaded: float) -> None:
     """Draw anew for the shard in a slot; ``loaded`` is when the weights were to be there."""
     lane = out.lanes[s, k]
-    before = lane.noise
-    lane.noise = 1.0
+    noise = 1.0
     lane.output = p.stages[s].output_tokens
     if out.origin == SAMPLED:
-        lane.noise = noise_factor(p, out, s, d)
+        noise = noise_factor(p, out, s, d)
         lane.output = actual_tokens(p, out, s)
     if lane.output > 0:
         made = lane.made
@@ -89,8 +74,5 @@ def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int, loade
             made += out.batches[d].steps - lane.since
         lane.output = max(lane.output, made + 1)
     if lane.state == ADMITTED:
-        launch = 0.0 if p.stages[s].model < 0 else p.launch_s
-        there = lane.admitted_at + (lane.there - lane.admitted_at) * lane.noise / before
-        if abs(lane.there - launch * before - loaded) <= GRAZE:
-            there = out.batches[d].loaded_at + launch * lane.noise  # it waits for the weights
-        lane.there = max(out.now, there)
+        lane.there = there_by(p, out, s, k, loaded, out.batches[d].loaded_at, noise)
+    lane.noise = noise

@@ -64,6 +64,13 @@ def iterations_until(pace: Pace, seconds: float) -> int:
 
 
 @inlined
+def iterations_passed(pace: Pace, seconds: float, most: int) -> int:
+    """How many of the next ``most`` iterations are over after ``seconds``, but for rounding."""
+    k = min(iterations_until(pace, seconds), most)
+    return k - 1 if seconds_of(pace, k) > seconds + GRAZE else k
+
+
+@inlined
 def iteration_seconds(
     p: ProblemArrays, d: int, m: int, tokens: int, logits: int, context: int
 ) -> float:

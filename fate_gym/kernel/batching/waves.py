@@ -44,13 +44,19 @@ def context_of(stage: Stage, lane: Lane) -> int:
 
 
 @inlined
-def reserved_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int) -> float:
-    """KV that the wave in a slot has reserved."""
-    stage, lane = p.stages[s], st.lanes[s, k]
+def wave_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int, wave: int) -> float:
+    """KV that a wave of ``wave`` queries of the shard in a slot reserves."""
+    stage = p.stages[s]
     if stage.model < 0:
         return 0.0
-    tokens = stage.prompt_tokens + stage.inherited_tokens + lane.granted
-    return lane.wave * tokens * p.models[stage.model].kv
+    tokens = stage.prompt_tokens + stage.inherited_tokens + st.lanes[s, k].granted
+    return wave * tokens * p.models[stage.model].kv
+
+
+@inlined
+def reserved_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int) -> float:
+    """KV that the wave in a slot has reserved."""
+    return wave_bytes(p, st, s, k, st.lanes[s, k].wave)
 
 
 @inlined

@@ -10,7 +10,7 @@ import numpy as np
 
 from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.commit import reserve
-from fate_gym.kernel.estimate import drain_estimate
+from fate_gym.kernel.estimate import undisturbed
 from fate_gym.kernel.openings import is_open, starts_now
 from fate_gym.kernel.placements import candidate_count, generate, new_placements
 from fate_gym.kernel.schema import NO_LOG, READY, ProblemArrays, StateArrays, new_state
@@ -73,8 +73,10 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
 @inlined
 def _find_free(f: Frontier) -> None:
     for d in range(f.problem.devices.size):
-        f.outlook.drains[d] = drain_estimate(f.problem, f.start, d)
-        free = f.outlook.drains[d] - f.start.now
+        drained, others = undisturbed(f.problem, f.start, d)
+        f.outlook.drains[d] = f.outlook.drains_after[d] = drained
+        f.outlook.others[d] = others
+        free = drained - f.start.now
         if not is_open(f.problem, f.start, d):
             # A shard that takes longer than expected still holds its device.
             free = max(free, OVERDUE_S)

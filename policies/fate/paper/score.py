@@ -22,7 +22,7 @@ from fate_gym.jit import Block, inlined, kernel, scalar, table
 from fate_gym.kernel.batching.admission import has_prefix
 from fate_gym.kernel.commit import reserve, take_back
 from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
-from fate_gym.kernel.estimate import drain_estimate, shard_cost
+from fate_gym.kernel.estimate import cost_beside, drain_estimate
 from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import (
@@ -57,6 +57,10 @@ class Outlook(Block):
     descendant_count: int = scalar("i8", "of the stage at hand")
     free: Any = table("f8", "D", unit="s", text="from now until the device is free")
     drains: Any = table("f8", "D", unit="s", text="when its queue is expected to drain")
+    others: Any = table("f8", "D", unit="s", text="batching: sum of the ends of its shards")
+    drains_after: Any = table(
+        "f8", "D", unit="s", text="when it drains behind the placement at hand"
+    )
     need: Any = table("i8", "M", text="known stages still to be placed, by model")
     scarce: Any = table("f8", "D", text="share of work that few devices can do, 0..1")
     descendants: Any = table("i8", "H", text="of the stage at hand, nearest first")
@@ -152,7 +156,8 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
     s, width = placement.stage, placement.width
     later = 0.0
     for i in range(width):
-        cost = shard_cost(p, st, s, devices[i], counts[i], f.outlook.drains[devices[i]])
+        d = devices[i]
+        cost = cost_beside(p, st, s, d, counts[i], f.outlook.drains[d], f.outlook.others[d])
         given.busy[row, i] = cost.busy
         later += cost.delay
     if not _is_restricted(p, f.outlook, s):
@@ -162,12 +167,12 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
     end = reserve(p, after, f.log, s, devices, counts, width, 0)
     if p.stages[s].model >= 0:
         for i in range(width):
-            f.outlook.drains[devices[i]] = drain_estimate(p, after, devices[i])
+            f.outlook.drains_after[devices[i]] = drain_estimate(p, after, devices[i])
             if p.batching:
                 _leave_behind(p, after, s, i)
         later += _consequences(f, weights, row, max(st.now, end))
         for i in range(width):
-            f.outlook.drains[devices[i]] = drain_estimate(p, st, devices[i])
+            f.outlook.drains_after[devices[i]] = f.outlook.drains[devices[i]]
     take_back(p, st, after, s, devices, width)
     placement.end = end
     placement.later = later
@@ -228,7 +233,7 @@ def _best_cost(f: Frontier, u: int, when: float, weights: Weights) -> float:
     for d in range(p.devices.size):
         if p.clean_seconds[u, d] == np.inf:
             continue
-        drain = f.outlook.drains[d]
+        drain = f.outlook.drains_after[d]
         if p.batching and drain < np.inf and starts_now(p, st, u, d, stage.queries):
             drain = when
         load = 0.0

@@ -60,6 +60,15 @@ def until_ready(simulator: Simulator, stage: int) -> None:
         simulator.wait()
 
 
+def beside_a_long_one(sequences: int | None) -> Simulator:
+    """Two devices: d0 decodes a stage for long when another of its model becomes ready."""
+    stages = [call("a", output=3000)], [call("b")]
+    simulator = Simulator(problem(*stages, arrivals=(0.0, 12.0), devices=2, sequences=sequences))
+    simulator.place(0, (0,))
+    until_ready(simulator, 1)
+    return simulator
+
+
 # --- what the view offers ---------------------------------------------------------------------
 
 
@@ -190,17 +199,7 @@ def test_calls_of_a_queue_start_together() -> None:
 @pytest.mark.parametrize(("sequences", "device"), [(None, 1), (256, 0)])
 def test_mooncake_waits_for_prompts(sequences: int | None, device: int) -> None:
     """d0 has the model and decodes for long: a queue only where one is served after the other."""
-    simulator = Simulator(
-        problem(
-            [call("a", output=3000)],
-            [call("b")],
-            arrivals=(0.0, 12.0),
-            devices=2,
-            sequences=sequences,
-        )
-    )
-    simulator.place(0, (0,))
-    until_ready(simulator, 1)
+    simulator = beside_a_long_one(sequences)
     assert placed(Mooncake(), simulator) == [(1, device)]
 
 
@@ -364,17 +363,7 @@ def test_halo_fills_the_slots_of_an_open_device(sequences: int | None) -> None:
 @pytest.mark.parametrize(("sequences", "device"), [(None, 1), (256, 0)])
 def test_hexagent_joins_who_has_the_model(sequences: int | None, device: int) -> None:
     """d0 decodes for long: behind it the finish is late, beside it there is nothing to load."""
-    simulator = Simulator(
-        problem(
-            [call("a", output=3000)],
-            [call("b")],
-            arrivals=(0.0, 12.0),
-            devices=2,
-            sequences=sequences,
-        )
-    )
-    simulator.place(0, (0,))
-    until_ready(simulator, 1)
+    simulator = beside_a_long_one(sequences)
     assert placed(Hexagent(), simulator) == [(1, device)]
 
 

@@ -22,6 +22,15 @@ def read(text: str) -> ImportedDag:
     return found
 
 
+def assert_refused(example: str, old: str, new: str, words: list[str]) -> None:
+    """The example with a fault in it is one error, which names the file and says these words."""
+    text = example.replace(old, new)
+    assert text != example
+    with pytest.raises(InputError) as caught:
+        read(text)
+    assert all(word in str(caught.value) for word in ("mine", *words))
+
+
 @pytest.mark.parametrize("text", [DAX, YAML], ids=["dax", "yaml"])
 def test_jobs_edges_bytes_and_seconds(text: str) -> None:
     found = read(text)
@@ -75,11 +84,7 @@ def test_a_sidecar_with_a_default() -> None:
     ],
 )
 def test_errors_of_a_dax(old: str, new: str, words: list[str]) -> None:
-    text = DAX.replace(old, new)
-    assert text != DAX
-    with pytest.raises(InputError) as caught:
-        read(text)
-    assert all(word in str(caught.value) for word in ("mine", *words))
+    assert_refused(DAX, old, new, words)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +104,7 @@ def test_errors_of_a_dax(old: str, new: str, words: list[str]) -> None:
     ],
 )
 def test_errors_of_yaml(old: str, new: str, words: list[str]) -> None:
-    text = YAML.replace(old, new)
-    assert text != YAML
-    with pytest.raises(InputError) as caught:
-        read(text)
-    assert all(word in str(caught.value) for word in ("mine", *words))
+    assert_refused(YAML, old, new, words)
 
 
 def test_aliases_that_explode_are_one_short_error() -> None:

@@ -1,0 +1,42 @@
+"""When loads and fetches that are under way will be over, for those who do not know their noise.
+
+It shows once they are over.
+"""
+
+from __future__ import annotations
+
+from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.batching.pace import GRAZE
+from fate_gym.kernel.draws import noise_factor
+from fate_gym.kernel.numbers import slot_of
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
+
+
+@inlined
+def loaded_by(p: ProblemArrays, st: StateArrays, d: int, drawn: int) -> float:
+    """When the weights of the model that ``d`` serves are there; ``drawn``: with the noise of st.
+
+    Who was admitted first has begun to load them.
+    """
+    batch = st.batches[d]
+    if batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
+        return batch.loaded_at
+    s, k = slot_of(p, batch.admitted)
+    noise = noise_factor(p, st, s, d) if drawn else 1.0
+    return max(st.now, st.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d] * noise)
+
+
+@kernel
+def there_by(
+    p: ProblemArrays, st: StateArrays, s: int, k: int, was: float, loaded: float, noise: float
+) -> float:
+    """When the inputs of the admitted wave in a slot are there, with another noise than its own.
+
+    Its weights are there at ``loaded`` then; in the state it has been ``was``.
+    """
+    lane = st.lanes[s, k]
+    launch = 0.0 if p.stages[s].model < 0 else p.launch_s
+    there = lane.admitted_at + (lane.there - lane.admitted_at) * noise / lane.noise
+    if abs(lane.there - launch * lane.noise - was) <= GRAZE:
+        there = loaded + launch * noise  # it waits for the weights
+    return max(st.now, there)
