@@ -15,6 +15,7 @@ from fate_gym.catalog.limits import MOST_FAILURES, MOST_TOKENS, PositiveSeconds,
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.cluster import Cluster
 from fate_gym.problem.faults import first_repeated, from_pydantic
+from fate_gym.problem.sessions import check_turns, prefix_branches
 from fate_gym.problem.workflow import Frozen, Name, Stage, Workflow, topological_order
 
 SCHEMA_VERSION = 1
@@ -271,6 +272,8 @@ def check(problem: Problem) -> None:
     _check_outages(problem)
     _check_contention(problem)
     _unique((workflow.id for workflow in problem.workflows), "workflow", None)
+    check_turns(problem.workflows)
+    prefix_branches(problem.workflows)
     for workflow in problem.workflows:
         _check_graph(workflow)
         _check_choices(workflow)
@@ -340,6 +343,16 @@ def _check_graph(workflow: Workflow) -> None:
             field="edges",
             remedy="merge the two into one edge with the sum of their bytes",
         )
+    extending = {stage.id for stage in workflow.stages if stage.extends_prefix}
+    for edge in workflow.edges:
+        if edge.inherited_tokens and edge.child in extending:
+            raise InputError(
+                f"stage {edge.child!r} extends its prefix and inherits {edge.inherited_tokens:,} "
+                "tokens besides",
+                item=item,
+                field="edges.inherited_tokens",
+                remedy="what it repeats of earlier stages belongs into prefix_tokens",
+            )
     behind = sorted(known.difference(topological_order(workflow)))
     if behind:
         raise InputError(

@@ -11,7 +11,15 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
-from fate_gym.catalog.limits import MOST_CHARACTERS, Bytes, Limit, Queries, Seconds, Tokens
+from fate_gym.catalog.limits import (
+    MOST_CHARACTERS,
+    MOST_TOKENS,
+    Bytes,
+    Limit,
+    Queries,
+    Seconds,
+    Tokens,
+)
 
 T = TypeVar("T", bound=Hashable)
 
@@ -61,6 +69,12 @@ class Stage(Frozen):
     prefix_tokens: Tokens = Field(0, description="tokens of the shared prefix")
     prompt_tokens: Tokens = Field(0, description="own prompt tokens of one query")
     output_tokens: Tokens = Field(0, description="tokens that one query generates")
+    extends_prefix: bool = Field(
+        False,
+        description="prompt and output continue the prefix: later stages of its group find them",
+        # Hashes of problems stand in results: those of problems without sessions stay valid.
+        exclude_if=lambda extends: not extends,
+    )
     tool_seconds: Seconds | None = None
     seconds_on: dict[Name, Seconds] | None = Field(
         None, description="seconds by device id; devices left out cannot run the stage"
@@ -86,6 +100,10 @@ class Stage(Frozen):
             raise ValueError("a stage with seconds_on has exactly one query")
         if self.prefix_tokens and self.prefix_group is None:
             raise ValueError("prefix_tokens needs a prefix_group")
+        if self.extends_prefix and (self.prefix_group is None or self.model is None):
+            raise ValueError("extends_prefix needs a model and a prefix_group")
+        if self.extends_prefix and self.queries != 1:
+            raise ValueError("a stage that extends its prefix has exactly one query")
         if self.model is not None and self.prefix_tokens + self.prompt_tokens == 0:
             raise ValueError("a model stage needs prompt_tokens or prefix_tokens")
         return self
@@ -103,6 +121,18 @@ class Edge(Frozen):
     child: Name
     bytes: Bytes = 0.0
     inherited_tokens: Tokens = 0
+
+
+class Prefix(Frozen):
+    """Where a prefix group branches off another, in the tree of all prompts.
+
+    Prompts of ``group`` begin with the first ``shared_tokens`` tokens of those of ``parent``. A
+    group that is declared nowhere is a root: it shares nothing with others.
+    """
+
+    group: Name
+    parent: Name
+    shared_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class Branch(Frozen):
@@ -170,6 +200,9 @@ class Life(NamedTuple):
 class Workflow(Frozen):
     """A DAG of stages that arrives at a moment and is done when its last stage ends.
 
+    One turn of a session ``follows`` another: it arrives ``think_seconds`` after the end of that
+    one, but not before ``arrival``.
+
     Which of the stages of ``choices`` and ``fan_outs`` live is drawn as the workflow runs; the
     others vanish: they are done without having run.
     """
@@ -179,7 +212,27 @@ class Workflow(Frozen):
     edges: tuple[Edge, ...] = ()
     choices: tuple[Choice, ...] = ()
     fan_outs: tuple[FanOut, ...] = ()
-    arrival: Seconds = 0.0
+    prefixes: tuple[Prefix, ...] = Field(
+        (),
+        description="branches of the prefix tree that its stages use; the tree is the problem's",
+        exclude_if=lambda prefixes: not prefixes,
+    )
+    arrival: Seconds = Field(0.0, description="not before this time")
+    follows: Name | None = Field(
+        None,
+        description="workflow that has to end first: the turn before, of a session",
+        exclude_if=lambda follows: follows is None,
+    )
+    think_seconds: Seconds = Field(
+        0.0,
+        description="from the end of that turn to the arrival of this one",
+        exclude_if=lambda seconds: seconds == 0.0,
+    )
+    session: Name | None = Field(
+        None,
+        description="what its turns have in common, for policies and metrics",
+        exclude_if=lambda session: session is None,
+    )
     deadline: Seconds | None = Field(None, description="seconds after the arrival")
     slo: Slo | None = Field(
         None,
@@ -189,6 +242,12 @@ class Workflow(Frozen):
     )
     tenant: str = "default"
     family: str = Field("", description="where the topology comes from; splits go by family")
+
+    @model_validator(mode="after")
+    def _thinks_after_a_turn(self) -> Workflow:
+        if self.think_seconds and self.follows is None:
+            raise ValueError("think_seconds needs follows, the workflow whose end it counts from")
+        return self
 
     @cached_property
     def parents(self) -> dict[str, tuple[Edge, ...]]:

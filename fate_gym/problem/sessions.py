@@ -1,0 +1,72 @@
+"""What workflows share with one another: branches of the prefix tree, and turns of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fate_gym.errors import InputError, check_known
+from fate_gym.problem.workflow import Prefix, Workflow
+
+
+def prefix_branches(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
+    """Where each prefix group branches off its parent, by group; roots are left out.
+
+    Raises:
+        InputError: two workflows disagree, or a group is its own ancestor.
+    """
+    branches: dict[str, Prefix] = {}
+    for workflow in workflows:
+        for prefix in workflow.prefixes:
+            known = branches.setdefault(prefix.group, prefix)
+            if known != prefix:
+                raise InputError(
+                    f"prefix group {prefix.group!r} shares {prefix.shared_tokens:,} tokens with "
+                    f"{prefix.parent!r}, elsewhere {known.shared_tokens:,} with {known.parent!r}",
+                    item=f"workflow '{workflow.id}'",
+                    field="prefixes",
+                    remedy="declare a group in the same way everywhere, or name it otherwise",
+                )
+    over = _on_a_cycle({group: prefix.parent for group, prefix in branches.items()})
+    if over is not None:
+        raise InputError(
+            f"prefix group {over!r} is its own ancestor",
+            field="prefixes",
+            remedy="let one group of the cycle be a root: declare no parent for it",
+        )
+    return branches
+
+
+def check_turns(workflows: Iterable[Workflow]) -> None:
+    """Every turn follows a workflow of the problem, and none itself.
+
+    Raises:
+        InputError: naming the workflow at fault.
+    """
+    follows = {workflow.id: workflow.follows for workflow in workflows}
+    for name, before in follows.items():
+        if before is not None:
+            item = f"workflow '{name}'"
+            check_known("follows unknown workflow", before, follows, item=item, field="follows")
+    over = _on_a_cycle({name: before for name, before in follows.items() if before is not None})
+    if over is not None:
+        raise InputError(
+            "follows itself, over others or at once",
+            item=f"workflow '{over}'",
+            field="follows",
+            remedy="let the first turn of the session follow nothing",
+        )
+
+
+def _on_a_cycle(parents: Mapping[str, str]) -> str | None:
+    """Something that is its own ancestor, if there is such a thing."""
+    rooted: set[str] = set()
+    for start in parents:
+        path: dict[str, None] = {}
+        node = start
+        while node in parents and node not in rooted:
+            if node in path:
+                return node
+            path[node] = None
+            node = parents[node]
+        rooted.update(path)
+    return None
