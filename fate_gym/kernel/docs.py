@@ -20,6 +20,7 @@ SHOWN: tuple[type[Block] | type[Row], ...] = (
     schema.Edge,
     schema.Device,
     schema.Model,
+    schema.PrefixKey,
     schema.Workflow,
     schema.Outage,
     schema.StateArrays,

@@ -112,11 +112,13 @@ def _expect_event(
     s, k = event_of(p, event)
     if k < p.max_shards and not p.batching:
         slot = out.slots[s, k]
-        q = p.stages[s].prefix
         expected = slot.start + slot.busy
         # The noise of a running shard also shows in when its prefix can be copied.
-        if q >= 0 and st.prefix_there[slot.device, q] == time:
-            out.prefix_there[slot.device, q] = expected
+        q = p.stages[s].written
+        while q >= 0:
+            if st.prefix_there[slot.device, q] == time:
+                out.prefix_there[slot.device, q] = expected
+            q = p.prefixes[q].parent
         time = expected
     elif p.stages[s].kind == TOOL_STAGE:
         seconds = p.stages[s].tool_seconds

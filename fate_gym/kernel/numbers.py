@@ -50,19 +50,19 @@ def event_of(p: ProblemArrays, event: int) -> tuple[int, int]:
 @inlined
 def prefix_entry(p: ProblemArrays, d: int, q: int) -> int:
     """The KV entry of prefix ``q`` on device ``d``."""
-    return d * p.prefix_model.size + q
+    return d * p.prefixes.size + q
 
 
 @inlined
 def context_entry(p: ProblemArrays, s: int, k: int) -> int:
     """The KV entry of the contexts that shard ``k`` of stage ``s`` has left."""
-    return p.devices.size * p.prefix_model.size + slot_number(p, s, k)
+    return p.devices.size * p.prefixes.size + slot_number(p, s, k)
 
 
 @inlined
 def first_context_entry(p: ProblemArrays) -> int:
     """The first KV entry that is not a prefix."""
-    return p.devices.size * p.prefix_model.size
+    return p.devices.size * p.prefixes.size
 
 
 @inlined

@@ -36,7 +36,9 @@ class Stage(Row):
     model: int = column("i4", "-1 without a model")
     queries: int = column("i4", "in the batch")
     prefix: int = column("i4", "prefix key, -1 without")
-    prefix_tokens: int = column("i4", "shared by all queries")
+    prefix_tokens: int = column("i4", "shared by all queries, from the root of the tree")
+    written: int = column("i4", "prefix key of what it leaves cached, -1: no prefix")
+    written_tokens: int = column("i4", "its tokens; more than `prefix_tokens`: it extends them")
     prompt_tokens: int = column("i4", "of each query, beyond prefix and inherited context")
     output_tokens: int = column("i4", "of each query, estimated")
     inherited_tokens: int = column("i4", "of each query, summed over the edges in")
@@ -108,6 +110,14 @@ class Outage(Row):
     end: float = column("f8", "up again", "s")
 
 
+class PrefixKey(Row):
+    """A prefix of a model: a node of a tree. Its ancestors have smaller numbers."""
+
+    model: int = column("i4", "its model")
+    parent: int = column("i4", "the key that it branches off, -1: it is a root")
+    start: int = column("i4", "tokens of the parent that it begins with, 0 of a root")
+
+
 class Workflow(Row):
     """A workflow: stages[stages_from:stages_to]."""
 
@@ -148,7 +158,7 @@ class ProblemArrays(Block):
     arrivals: Any = table("i8", "W", text="workflow numbers, by arrival")
     topological: Any = table("i8", "S", text="stage numbers, parents first")
     by_rank: Any = table("i8", "S", text="stage numbers, largest upward rank first")
-    prefix_model: Any = table("i8", "Q", text="model of a prefix key")
+    prefixes: Any = table(PrefixKey, "Q", text="prefix keys")
     batch: Any = table("i8", "S", "D", text="queries in one wave when all else is evicted")
     clean_seconds: Any = table(
         "f8", "S", "D", unit="s", text="prefill + decode, nothing cached; inf: not eligible"
@@ -245,7 +255,10 @@ class Lane(Row):
     output: int = column("i4", "output tokens in the end")
     granted: int = column("i4", "output tokens that KV is reserved for")
     grows: int = column("i4", "1: it brings more of its prefix than the device has computed")
-    prefix_hit: int = column("i4", "prefix tokens that are there once another device has sent some")
+    known: int = column("i4", "prefix tokens that the device had computed at the admission")
+    prefix_hit: int = column(
+        "i4", "prefix tokens that need no prefill: copied, or found at the join"
+    )
     source: int = column("i4", "the device asked to send its prefix, -1: none")
     row: int = column("i4", "its row in the log")
     blind: int = column("i4", "1: a planner counts it as if nothing were loaded or cached for it")
@@ -290,7 +303,8 @@ class StateArrays(Block):
     stages: Any = table(StageState, "S", text="stages")
     slots: Any = table(Slot, "S", "K", text="shards")
     resident: Any = table("i8", "D", "M", text="0: absent, else the time of last use on `clock`")
-    prefix_tokens: Any = table("i4", "D", "Q", text="cached tokens of a prefix")
+    prefix_tokens: Any = table("i4", "D", "Q", text="cached up to, from the root; 0: no entry")
+    branches: Any = table("i4", "D", "Q", text="entries of the keys that branch off a prefix")
     prefix_there: Any = table("f8", "D", "Q", unit="s", text="when the last of them is there")
     keep: Any = table(
         "f8", "KEEP", text="values: D x Q prefixes, S stages' contexts, D x M models; lowest goes"
@@ -311,7 +325,7 @@ class StateArrays(Block):
 
 def new_state(p: ProblemArrays) -> StateArrays:
     """A state of zeros for a problem."""
-    s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefix_model.size, p.max_shards
+    s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefixes.size, p.max_shards
     entries = d * q + s * k
     return StateArrays.allocate(
         S=s,
@@ -378,14 +392,9 @@ class LogArrays(Block):
     evictions: Any = table(EvictionRow, "X", text="in order")
 
 
-EVICTIONS_OF_A_WAVE = 3
-"""At most: a shard (on a batching device each of its waves) adds so many entries, to be evicted."""
-
-
-def new_log(shards: int, evictions: int | None = None) -> LogArrays:
+def new_log(shards: int, evictions: int) -> LogArrays:
     """A log with room for some rows."""
-    most = EVICTIONS_OF_A_WAVE * shards
-    return LogArrays.allocate(R=shards, X=most if evictions is None else evictions)
+    return LogArrays.allocate(R=shards, X=evictions)
 
 
-NO_LOG = new_log(0)
+NO_LOG = new_log(0, 0)

@@ -15,8 +15,8 @@ from fate_gym.kernel.batching.border import come, schedule
 from fate_gym.kernel.batching.waves import begin_decoding, leave
 from fate_gym.kernel.commit import NOBODY, submit
 from fate_gym.kernel.events import push
-from fate_gym.kernel.memory import append_entry, keep_context
-from fate_gym.kernel.numbers import prefix_entry, shard_end_event, slot_number, stage_end_event
+from fate_gym.kernel.memory import compute_path, grow_path, keep_context
+from fate_gym.kernel.numbers import shard_end_event, slot_number, stage_end_event
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.ready import enlist
 from fate_gym.kernel.schema import (
@@ -61,13 +61,12 @@ def hold_weights(st: StateArrays, d: int, m: int, size: float) -> None:
 @kernel
 def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
     """Device ``d`` caches ``tokens`` tokens of prefix ``q``, used last."""
-    kv = p.models[p.prefix_model[q]].kv
-    if kv > 0.0:
-        st.prefix_tokens[d, q] = tokens
+    if p.models[p.prefixes[q].model].kv > 0.0:
+        while p.prefixes[q].start >= tokens:
+            q = p.prefixes[q].parent
+        grow_path(p, st, d, q, tokens, st.now)
         if p.batching:
-            st.computed[d, q] = tokens
-        st.devices[d].kv_bytes += tokens * kv
-        append_entry(st, d, prefix_entry(p, d, q))
+            compute_path(p, st, d, q, tokens)
 
 
 @kernel
@@ -150,7 +149,10 @@ def _decode(p: ProblemArrays, st: StateArrays, s: int, k: int, made: int) -> Non
     leave(p, st, d, slot_number(p, s, k))
     if lane.grows:
         lane.grows = 0
-        st.prefix_there[d, p.stages[s].prefix] = st.now
+        q = p.stages[s].prefix
+        while q >= 0:
+            st.prefix_there[d, q] = min(st.prefix_there[d, q], st.now)
+            q = p.prefixes[q].parent
     lane.prompt = 0
     lane.made = made
     begin_decoding(p, st, d, s, k)

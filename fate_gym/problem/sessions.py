@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.workflow import Prefix, Workflow
@@ -34,6 +34,34 @@ def prefix_branches(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
             remedy="let one group of the cycle be a root: declare no parent for it",
         )
     return branches
+
+
+def branch_starts(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
+    """`prefix_branches`, each off the group in whose own part it starts.
+
+    A group that shares no more with its parent than the parent does with its own branches off that.
+    """
+    declared = prefix_branches(workflows)
+    branches: dict[str, Prefix] = {}
+    for group, prefix in declared.items():
+        parent = end_of_path(declared, prefix.parent, prefix.shared_tokens)
+        branches[group] = prefix.model_copy(update={"parent": parent})
+    return branches
+
+
+def ancestry(branches: Mapping[str, Prefix], group: str) -> Iterator[str]:
+    """A group, its parent, and so on to the root."""
+    yield group
+    while group in branches:
+        group = branches[group].parent
+        yield group
+
+
+def end_of_path(branches: Mapping[str, Prefix], group: str, tokens: int) -> str:
+    """The group that holds the last of the first ``tokens`` tokens of ``group``."""
+    while group in branches and branches[group].shared_tokens >= tokens:
+        group = branches[group].parent
+    return group
 
 
 def check_turns(workflows: Iterable[Workflow]) -> None:

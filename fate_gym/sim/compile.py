@@ -12,7 +12,8 @@ from fate_gym.catalog import GB
 from fate_gym.kernel.pricing import floor_seconds, prefix_savings, price
 from fate_gym.kernel.ranks import downward_ranks, upward_ranks
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
-from fate_gym.problem import Device, Problem, Stage, Workflow, topological_order
+from fate_gym.problem import Device, Problem, Workflow, topological_order
+from fate_gym.problem.sessions import ancestry, branch_starts, end_of_path
 
 Floats = NDArray[np.float64]
 _KINDS = {"model": MODEL_STAGE, "fixed": FIXED_STAGE, "tool": TOOL_STAGE}
@@ -26,6 +27,7 @@ class CompiledProblem:
         arrays: the tables of compiled code (`fate_gym.kernel.schema`).
         stage_ids: (workflow id, stage id) by stage number.
         device_ids, model_names, prefix_keys: names by number; a prefix key is (model, group).
+        branches: where each prefix group branches off another, by group; not of roots.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -34,11 +36,13 @@ class CompiledProblem:
         self.device_ids = [device.id for device in problem.cluster.devices]
         stages = [stage for workflow in problem.workflows for stage in workflow.stages]
         self.model_names = list(dict.fromkeys(s.model for s in stages if s.model is not None))
+        self.branches = branch_starts(problem.workflows)
         self.prefix_keys = list(
             dict.fromkeys(
-                (s.model, s.prefix_group)
+                (s.model, group)
                 for s in stages
                 if s.model is not None and s.prefix_group is not None
+                for group in reversed(list(ancestry(self.branches, s.prefix_group)))
             )
         )
         self.arrays = _fill(self)
@@ -52,7 +56,7 @@ class CompiledProblem:
             p.stages.size,
             p.devices.size,
             p.models.size,
-            p.prefix_model.size,
+            p.prefixes.size,
             p.nodes,
             p.max_shards,
         )
@@ -254,8 +258,11 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
             rate = _load_gb_s(problem, device)
             p.load_seconds[i, d] = init + model.weight_bytes / (rate * GB)
     number = {name: i for i, name in enumerate(compiled.model_names)}
-    for q, (name, _) in enumerate(compiled.prefix_keys):
-        p.prefix_model[q] = number[name]
+    key = {name: q for q, name in enumerate(compiled.prefix_keys)}
+    for q, (name, group) in enumerate(compiled.prefix_keys):
+        branch = compiled.branches.get(group)
+        parent = -1 if branch is None else key[name, branch.parent]
+        p.prefixes[q] = number[name], parent, branch.shared_tokens if branch else 0
 
 
 def _load_gb_s(problem: Problem, device: Device) -> float:
@@ -271,7 +278,6 @@ def _load_gb_s(problem: Problem, device: Device) -> float:
 def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
     problem = compiled.problem
     model = {name: i for i, name in enumerate(compiled.model_names)}
-    prefix = {key: i for i, key in enumerate(compiled.prefix_keys)}
     first, first_edge = 0, 0
     for w, workflow in enumerate(problem.workflows):
         number = {stage.id: first + i for i, stage in enumerate(workflow.stages)}
@@ -281,7 +287,8 @@ def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
         p.topological[first : first + len(number)] = [
             number[name] for name in topological_order(workflow)
         ]
-        _fill_stages(p, workflow, w, first, model, prefix)
+        _fill_stages(p, workflow, w, first, model)
+        _fill_prefixes(p, compiled, workflow, first)
         _fill_edges(p, workflow, number, first_edge)
         _fill_lives(p, workflow, number)
         first += len(workflow.stages)
@@ -296,7 +303,6 @@ def _fill_stages(
     w: int,
     first: int,
     model: dict[str, int],
-    prefix: dict[tuple[str, str], int],
 ) -> None:
     rows = p.stages[first : first + len(workflow.stages)]
     stages = workflow.stages
@@ -304,17 +310,25 @@ def _fill_stages(
     rows["kind"] = [_KINDS[stage.kind] for stage in stages]
     rows["model"] = [-1 if stage.model is None else model[stage.model] for stage in stages]
     rows["queries"] = [stage.queries for stage in stages]
-    rows["prefix"] = [_prefix_of(stage, prefix) for stage in stages]
     rows["prefix_tokens"] = [stage.prefix_tokens for stage in stages]
     rows["prompt_tokens"] = [stage.prompt_tokens for stage in stages]
     rows["output_tokens"] = [stage.output_tokens for stage in stages]
     rows["tool_seconds"] = [stage.tool_seconds or 0.0 for stage in stages]
 
 
-def _prefix_of(stage: Stage, prefix: dict[tuple[str, str], int]) -> int:
-    if stage.model is None or stage.prefix_group is None:
-        return -1
-    return prefix[stage.model, stage.prefix_group]
+def _fill_prefixes(p: ProblemArrays, compiled: CompiledProblem, flow: Workflow, first: int) -> None:
+    """The ends of the paths that stages read and leave."""
+    key = {name: q for q, name in enumerate(compiled.prefix_keys)}
+    for row, stage in zip(p.stages[first : first + len(flow.stages)], flow.stages, strict=True):
+        row["prefix"] = row["written"] = -1
+        row["written_tokens"] = stage.prefix_tokens
+        if stage.model is None or stage.prefix_group is None:
+            continue
+        if stage.extends_prefix:
+            row["written_tokens"] += stage.prompt_tokens + stage.output_tokens
+        for end, tokens in (("prefix", "prefix_tokens"), ("written", "written_tokens")):
+            group = end_of_path(compiled.branches, stage.prefix_group, int(row[tokens]))
+            row[end] = key[stage.model, group]
 
 
 def _fill_edges(

@@ -110,6 +110,7 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
     blank["kind"], blank["model"], blank["prefix"], blank["chooser"] = FIXED_STAGE, -1, -1, -1
+    blank["written"] = -1
     blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
@@ -122,6 +123,9 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
         p.stages["mean_seconds"] = 1.0
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["output_tokens"] = 0
+        # What a stage adds to its prefix tells how much it puts out.
+        p.stages["written"] = p.stages["prefix"]
+        p.stages["written_tokens"] = p.stages["prefix_tokens"]
         p.stages["tool_seconds"] = 0.0
         for name in set(p.devices.dtype.names or ()) - _NO_DEVICE_COST:
             p.devices[name] = 1.0
@@ -223,13 +227,19 @@ def _blot_caches(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> Non
             d, stage = st.slots[s, k]["device"], p.stages[s]
             if stage["model"] >= 0:
                 resident[d, stage["model"]] = True
-            if stage["prefix"] >= 0:
-                prefixes[d, stage["prefix"]] = True
+            key = stage["written"]
+            while key >= 0:
+                prefixes[d, key] = True
+                key = p.prefixes["parent"][key]
             parents = p.edges["parent"][stage["parents_from"] : stage["parents_to"]]
             contexts[parents] |= st.slots["device"][parents] == d
     st.resident[~resident] = 0
     st.prefix_tokens[~prefixes] = 0
     st.prefix_there[~prefixes] = 0.0
+    st.branches[:] = 0
+    held, parents = st.prefix_tokens > 0, p.prefixes["parent"]
+    for q in np.flatnonzero(parents >= 0):
+        st.branches[:, parents[q]] += held[:, q]
     if p.batching:
         st.pins[~prefixes] = st.computed[~prefixes] = 0
     st.slots["kept"][~contexts] = 0

@@ -46,7 +46,7 @@ def close(a: float, b: float, scale: float = 0.0) -> bool:
 
 @dataclass
 class Entry:
-    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
+    """A cached KV entry; ``amount`` is up to which token of a prefix, or queries of a context.
 
     ``there`` is when the shard that last added to a prefix ends; ``computed`` is for batching
     devices: the tokens of a prefix that are computed, or that a wave which has joined will compute.
@@ -74,6 +74,13 @@ class Memory:
 
     def touch(self, key: tuple[int, int]) -> None:
         self.kv[key] = self.kv.pop(key)
+
+    def touch_path(self, keys: list[tuple[int, int]]) -> float:
+        """Touch those of a path that are there; when all of them are computed."""
+        held = [key for key in keys if key in self.kv]
+        for key in held:
+            self.touch(key)
+        return max((self.kv[key].there for key in held), default=0.0)
 
 
 @dataclass(frozen=True)

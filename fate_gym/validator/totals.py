@@ -21,7 +21,7 @@ def check_numbering(state: State) -> None:
             (workflow.id, stage.id) for workflow in workflows for stage in workflow.stages
         ],
         "model_names": world.models,
-        "prefix_keys": world.prefixes,
+        "prefix_keys": list(world.prefixes),
         "device_ids": [machine.name for machine in world.machines],
         "workflow_of": [node.workflow for node in world.nodes],
         "workflow_arrival": [workflow.arrival for workflow in workflows],

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from fate_gym.validator.batching.border import at_border, commit
 from fate_gym.validator.batching.engine import Engine
 from fate_gym.validator.batching.waves import Job, slack
-from fate_gym.validator.memory import CONTEXT
 from fate_gym.validator.placements import check_placement, node_of
 from fate_gym.validator.shards import drawn
 from fate_gym.validator.state import Placement, Row, Shard, State
-from fate_gym.validator.world import HOST, Node
+from fate_gym.validator.world import CONTEXT, HOST, Node
 
 
 @dataclass(eq=False)
