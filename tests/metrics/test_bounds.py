@@ -49,6 +49,8 @@ class Instance:
     most: int
     gather: float
     tool: dict[int, float] = field(default_factory=dict)
+    follows: list[int] = field(default_factory=list)
+    think: list[float] = field(default_factory=list)
 
     def bounds(self) -> LowerBounds:
         queries = np.array(self.queries, dtype=float)
@@ -65,6 +67,8 @@ class Instance:
             model_of=np.array(self.model),
             workflow_of=np.array(self.workflow),
             arrival=np.array(self.arrival),
+            follows=np.array(self.follows or [-1] * len(self.arrival)),
+            think_seconds=np.array(self.think or [0.0] * len(self.arrival)),
             edge_parent=edges[:, 0],
             edge_child=edges[:, 1],
             most_shards=np.minimum(self.queries, self.most),
