@@ -108,6 +108,10 @@ class World:
     problem: Problem
     facts: Execution
     nodes: list[Node]
+    stages: list[range]
+    """The numbers of the stages of each workflow."""
+    before: list[int | None]
+    """The workflow that has to end before each can arrive."""
     machines: list[Machine]
     models: list[str]
     prefixes: list[tuple[str, str]]
@@ -118,13 +122,18 @@ class World:
     def of(cls, problem: Problem) -> World:
         facts, cluster = catalog.execution(), problem.cluster
         nodes: list[Node] = []
+        stages: list[range] = []
         for number, workflow in enumerate(problem.workflows):
+            stages.append(range(len(nodes), len(nodes) + len(workflow.stages)))
             nodes.extend(_nodes_of(problem, number, workflow, first=len(nodes)))
+        names = [workflow.id for workflow in problem.workflows]
         keys = [(node.stage.model, node.stage.prefix_group or "") for node in nodes]
         return cls(
             problem,
             facts,
             nodes,
+            stages,
+            before=[names.index(w.follows) if w.follows else None for w in problem.workflows],
             machines=[Machine.of(problem, device, facts) for device in cluster.devices],
             models=list(dict.fromkeys(model for model, _ in keys if model)),
             prefixes=list(
