@@ -32,9 +32,7 @@ def check_numbering(state: State) -> None:
     of_stages = dict.fromkeys(
         ("stage_ready", "stage_end", "stage_vanished", "draws"), len(world.nodes)
     )
-    of_workflows = dict.fromkeys(
-        ("workflow_arrival", "workflow_end", "latencies"), len(workflows)
-    )
+    of_workflows = dict.fromkeys(("workflow_arrival", "workflow_end", "latencies"), len(workflows))
     for name, length in (of_stages | of_workflows).items():
         found = len(getattr(trace, name))
         if found != length:
