@@ -2,8 +2,8 @@
 
 `problems` mixes what the execution model knows: GPUs and models of the catalogue, prefix groups
 with several lengths, edges with bytes and inherited tokens, tools, fixed stages, allow-lists,
-arrivals, follow-ups, links, uncertainty. Problems are small (1-12 stages, 1-4 devices), and never fail
-validation: each stage is cut to fit on some device.
+arrivals, turns that follow others, links, uncertainty. Problems are small (1-12 stages, 1-4
+devices), and never fail validation: each stage is cut to fit on some device.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Instance:
             times: (A,) seconds, of those that follow no other. The others come when they may.
         """
         arrivals = np.zeros(self.compiled.arrays.workflows.size)
-        firsts = np.flatnonzero(self.compiled.follows < 0)
+        firsts = np.sort(self.compiled.arrays.arrivals)
         arrivals[firsts] = times
         compiled = copy.copy(self.compiled)
         workflows = zip(compiled.problem.workflows, arrivals.tolist(), strict=True)

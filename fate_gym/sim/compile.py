@@ -99,10 +99,10 @@ class CompiledProblem:
     @property
     def follows(self) -> NDArray[np.int64]:
         """(W,) the workflow that has to end before this one can arrive, -1 without."""
-        flows = self.arrays.workflows
-        before = np.full(flows.size, -1)
-        counts = flows["followers_to"] - flows["followers_from"]
-        before[self.arrays.followers] = np.repeat(np.arange(flows.size), counts)
+        p = self.arrays
+        before = np.full(p.workflows.size, -1)
+        for w, row in enumerate(p.workflows):
+            before[p.followers[row["followers_from"] : row["followers_to"]]] = w
         return before
 
     @property

@@ -107,6 +107,7 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
         p.workflows[name][missing] = 0
     # Nor does it show of those that have arrived who follows them.
     p.workflows["followers_from"] = p.workflows["followers_to"] = 0
+    p.followers[:] = 0
     p.outages["start"] = p.outages["end"] = np.inf
     if "progress" not in seen:
         p.workflows["arrival"][~missing] = st.workflows["arrived_at"][~missing] = 0.0

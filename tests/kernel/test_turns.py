@@ -137,25 +137,22 @@ def test_turns_of_tools_need_nobody(execution: str) -> None:
     assert len(trace.shards) == 3
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
 @every_execution
-def test_a_workflow_ends_with_its_last_stage_that_lives(execution: str, share: float) -> None:
+def test_a_workflow_ends_with_its_last_stage_that_lives(execution: str) -> None:
     """What vanishes when its chooser ends does not keep the next turn waiting."""
-    choice = Choice(
-        after="first",
-        options=[
-            Branch(probability=share, stages=["long"]),
-            Branch(probability=1.0 - share, stages=[]),
-        ],
-    )
+    options = [Branch(probability=0.5, stages=part) for part in (["long"], [])]
     first = turn(
         "a",
         stages=(fixed("first"), fixed("long", 5.0)),
         edges=(Edge(parent="first", child="long"),),
-        choices=(choice,),
+        choices=(Choice(after="first", options=options),),
     )
-    trace = played(build(first, turn("b", "a", think_seconds=1.0), execution=execution))
-    assert trace.workflow_arrival[1] == pytest.approx(7.0 if share else 2.0)
+    simulator = Simulator(build(first, turn("b", "a", think_seconds=1.0), execution=execution))
+    traces = [simulator.run(make_policy("eft"), seed=seed) for seed in range(8)]
+    for trace in traces:
+        assert_valid(trace)
+        assert trace.workflow_arrival[1] == pytest.approx(2.0 if trace.stage_vanished[1] else 7.0)
+    assert len({bool(trace.stage_vanished[1]) for trace in traces}) == 2
 
 
 # --- waiting ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def test_turns_stand_in_any_order_and_may_fork() -> None:
 
 
 def test_nobody_follows_an_unknown_workflow() -> None:
-    with pytest.raises(InputError, match="follows unknown workflow 'frist'.*did you mean 'first'"):
+    with pytest.raises(InputError, match=r"follows unknown workflow 'frist'.*did you mean 'first'"):
         check_turns([turn("first"), turn("second", "frist")])
     with pytest.raises(InputError, match="'second'"):
         Problem.build(ONE, [turn("second", "gone")])

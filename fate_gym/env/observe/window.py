@@ -62,7 +62,7 @@ def _first_ready(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeA
 
 @inlined
 def _precedes(p: ProblemArrays, st: StateArrays, f: FactsArrays, a: int, b: int) -> bool:
-    """Whether stage ``a`` enters the window before stage ``b``: by `_latest_start`, then by rank."""
+    """Whether stage ``a`` is more urgent than ``b``: by `_latest_start`, then by upward rank."""
     ours, theirs = _latest_start(p, st, f, a), _latest_start(p, st, f, b)
     return ours < theirs or (ours == theirs and f.order[a] < f.order[b])
 
