@@ -31,6 +31,7 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
+from fate_gym.problem.sessions import apart
 
 Kind = Literal["any", "llm", "pressure", "mixed", "classical"]
 """What is in a problem.
@@ -368,6 +369,12 @@ def _turns(draw: st.DrawFn, flows: Sequence[Workflow]) -> list[Workflow]:
         change = {"session": session, "follows": before, "think_seconds": think}
         turned[name] = turned[name].model_copy(update=change)
     return list(turned.values())
+
+
+def untied(problem: Problem) -> Problem:
+    """The problem with workflows that all arrive by themselves."""
+    workflows = tuple(apart(workflow) for workflow in problem.workflows)
+    return problem.model_copy(update={"workflows": workflows})
 
 
 def certain(problem: Problem) -> Problem:
