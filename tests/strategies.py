@@ -2,8 +2,8 @@
 
 `problems` mixes what the execution model knows: GPUs and models of the catalogue, prefix groups
 with several lengths, edges with bytes and inherited tokens, tools, fixed stages, allow-lists,
-arrivals, links, uncertainty. Problems are small (1-12 stages, 1-4 devices), and never fail
-validation: each stage is cut to fit on some device.
+arrivals, turns that follow others, links, uncertainty. Problems are small (1-12 stages, 1-4
+devices), and never fail validation: each stage is cut to fit on some device.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
+from fate_gym.problem.sessions import apart
 
 Kind = Literal["any", "llm", "pressure", "mixed", "classical"]
 """What is in a problem.
@@ -370,9 +371,30 @@ def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
                 draw(workflows(cluster, id=f"w{i}", kind=kind, most=left, branches=branches))
             )
             left -= len(flows[-1].stages)
+    flows = draw(_turns(flows))
     return Problem.build(
         cluster, flows, id=f"random-{kind}", options=draw(options(cluster)), models=[TINY_MOE]
     )
+
+
+@st.composite
+def _turns(draw: st.DrawFn, flows: Sequence[Workflow]) -> list[Workflow]:
+    """The workflows, some of which follow others, wherever these stand."""
+    turned = {flow.id: flow for flow in flows}
+    order = draw(st.permutations([flow.id for flow in flows]))
+    for i, name in enumerate(order):
+        session = draw(_maybe(st.sampled_from(["a", "b"])))
+        before = draw(_maybe(st.sampled_from(order[:i]))) if i else None
+        think = draw(st.sampled_from([0.0, 0.0, 1.5]) | _positive(0, 60)) if before else 0.0
+        change = {"session": session, "follows": before, "think_seconds": think}
+        turned[name] = turned[name].model_copy(update=change)
+    return list(turned.values())
+
+
+def untied(problem: Problem) -> Problem:
+    """The problem with workflows that all arrive by themselves."""
+    workflows = tuple(apart(workflow) for workflow in problem.workflows)
+    return problem.model_copy(update={"workflows": workflows})
 
 
 def certain(problem: Problem) -> Problem:

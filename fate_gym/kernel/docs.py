@@ -26,6 +26,7 @@ SHOWN: tuple[type[Block] | type[Row], ...] = (
     schema.StateArrays,
     schema.DeviceState,
     schema.StageState,
+    schema.WorkflowState,
     schema.Slot,
     schema.Fetch,
     schema.Batch,

@@ -1,6 +1,7 @@
 """How slots and events are numbered. S stages, K = ``max_shards``.
 
-Slot number: s K + k. Event number: s (K + 1) + k, where k = K is the end of the stage itself.
+Slot number: s K + k. Event number: s (K + 1) + k, where k = K is the end of the stage itself;
+then S (K + 1) + w for the arrival of workflow w, which follows another.
 KV entries: d Q + q for the prefix q on device d, then D Q + slot number for a shard's contexts.
 """
 
@@ -43,8 +44,20 @@ def stage_end_event(p: ProblemArrays, s: int) -> int:
 
 @inlined
 def event_of(p: ProblemArrays, event: int) -> tuple[int, int]:
-    """Stage and shard of an event; shard K: the stage itself ends."""
+    """Stage and shard of an event that is no arrival; shard K: the stage itself ends."""
     return event // (p.max_shards + 1), event % (p.max_shards + 1)
+
+
+@inlined
+def arrival_event(p: ProblemArrays, w: int) -> int:
+    """The event that workflow ``w`` arrives after the one it follows."""
+    return p.stages.size * (p.max_shards + 1) + w
+
+
+@inlined
+def arriving(p: ProblemArrays, event: int) -> int:
+    """The workflow that arrives with an event, -1: it is the end of something."""
+    return max(-1, event - p.stages.size * (p.max_shards + 1))
 
 
 @inlined

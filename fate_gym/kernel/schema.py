@@ -1,6 +1,7 @@
 """What the compiled simulator works on: every field of problem, state and log, once.
 
-Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, O outages,
+Shapes: S stages, D devices, M models, Q prefix keys, W workflows, A of them that follow no other,
+T that do, E edges, O outages,
 K = ``max_shards``, F = S with contention, B = D and L = S on batching devices, else 0.
 Units: seconds, bytes, bytes/s, tokens.
 `fate_gym.jit.block` makes sizes, numpy views and compiled access out of these classes.
@@ -121,9 +122,14 @@ class PrefixKey(Row):
 class Workflow(Row):
     """A workflow: stages[stages_from:stages_to]."""
 
-    arrival: float = column("f8", "when it is known", "s")
+    arrival: float = column("f8", "not before this: when it is known if it follows no other", "s")
+    think_s: float = column("f8", "from the end of the one it follows to its arrival", "s")
     stages_from: int = column("i4", "its first stage")
     stages_to: int = column("i4", "behind its last stage")
+    followers_from: int = column("i4", "followers[followers_from:followers_to] follow it")
+    followers_to: int = column("i4", "see followers_from")
+    session: int = column("i4", "sessions count from 1 by first use; 0: none")
+    turn: int = column("i4", "how many it follows, directly or not")
 
 
 class ProblemArrays(Block):
@@ -155,7 +161,8 @@ class ProblemArrays(Block):
     models: Any = table(Model, "M", text="models that occur")
     workflows: Any = table(Workflow, "W", text="workflows")
     outages: Any = table(Outage, "O", text="given failures, by device and start")
-    arrivals: Any = table("i8", "W", text="workflow numbers, by arrival")
+    arrivals: Any = table("i8", "A", text="workflows that follow no other, by arrival")
+    followers: Any = table("i8", "T", text="workflows that follow others, by the one they follow")
     topological: Any = table("i8", "S", text="stage numbers, parents first")
     by_rank: Any = table("i8", "S", text="stage numbers, largest upward rank first")
     prefixes: Any = table(PrefixKey, "Q", text="prefix keys")
@@ -197,6 +204,13 @@ class StageState(Row):
     note: int = column("i4", "0, LOSING or VANISHED")
     ready_at: float = column("f8", "since when it is ready", "s")
     end: float = column("f8", "once it is done", "s")
+
+
+class WorkflowState(Row):
+    """A workflow."""
+
+    arrived_at: float = column("f8", "since when it is known; inf: it is not", "s")
+    left: int = column("i8", "stages that have not ended")
 
 
 class Slot(Row):
@@ -273,7 +287,7 @@ class Lane(Row):
 
 
 class Event(Row):
-    """An end of a shard or a stage, see `fate_gym.kernel.numbers`."""
+    """An end of a shard or a stage, or an arrival, see `fate_gym.kernel.numbers`."""
 
     time: float = column("f8", "when", "s")
     id: int = column("i8", "which")
@@ -287,6 +301,7 @@ class StateArrays(Block):
     ready_count: int = scalar("i8", "length of the ready list")
     event_count: int = scalar("i8", "length of the event heap")
     next_arrival: int = scalar("i8", "position in problem.arrivals")
+    arrived_count: int = scalar("i8", "workflows that have arrived")
     known_left: int = scalar("i8", "unfinished stages of arrived workflows")
     clock: int = scalar("i8", "counts uses of models; the order of use")
     instants: int = scalar("i8", "counts the instants with events")
@@ -301,6 +316,8 @@ class StateArrays(Block):
 
     devices: Any = table(DeviceState, "D", text="devices")
     stages: Any = table(StageState, "S", text="stages")
+    workflows: Any = table(WorkflowState, "W", text="workflows")
+    arrived: Any = table("i4", "W", text="in order of arrival; the first `arrived_count` count")
     slots: Any = table(Slot, "S", "K", text="shards")
     resident: Any = table("i8", "D", "M", text="0: absent, else the time of last use on `clock`")
     prefix_tokens: Any = table("i4", "D", "Q", text="cached up to, from the root; 0: no entry")
@@ -329,6 +346,7 @@ def new_state(p: ProblemArrays) -> StateArrays:
     entries = d * q + s * k
     return StateArrays.allocate(
         S=s,
+        W=p.workflows.size,
         D=d,
         M=m,
         Q=q,
@@ -338,7 +356,7 @@ def new_state(p: ProblemArrays) -> StateArrays:
         L=s * p.batching,
         KV=entries,
         KEEP=d * q + s + d * m,
-        EVENTS=s * (k + 1),
+        EVENTS=s * (k + 1) + p.followers.size,
         LINKS=d + p.nodes + 1,
     )
 

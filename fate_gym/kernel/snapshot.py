@@ -34,12 +34,20 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def begin_at(p: ProblemArrays, st: StateArrays, time: float) -> None:
-    """The state at a time when all workflows have arrived, with nothing placed or held."""
+    """The state at a time when all workflows have arrived, with nothing placed or held.
+
+    None of them follows another.
+    """
     reset(p, st, 0)
     st.now = time
     st.instants = 1
     st.noisy = 0
-    st.next_arrival = p.workflows.size
+    st.next_arrival = p.arrivals.size
+    st.arrived_count = p.arrivals.size
+    for i in range(p.arrivals.size):
+        w = p.arrivals[i]
+        st.arrived[i] = w
+        st.workflows[w].arrived_at = p.workflows[w].arrival
     st.known_left = p.stages.size
     for s in range(p.stages.size):
         st.stages[s].missing -= 1
@@ -76,6 +84,7 @@ def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cach
     st.stages[s].status = DONE
     st.stages[s].end = st.now
     st.known_left -= 1
+    st.workflows[p.stages[s].workflow].left -= 1
     if p.batching:
         for k in range(st.stages[s].shards):
             st.lanes[s, k].state = ENDED

@@ -85,6 +85,11 @@ def check_turns(workflows: Iterable[Workflow]) -> None:
         )
 
 
+def apart(workflow: Workflow) -> Workflow:
+    """A workflow as it is where it follows no other: in a problem of its own, say."""
+    return workflow.model_copy(update={"follows": None, "think_seconds": 0.0})
+
+
 def _on_a_cycle(parents: Mapping[str, str]) -> str | None:
     """Something that is its own ancestor, if there is such a thing."""
     rooted: set[str] = set()

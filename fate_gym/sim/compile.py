@@ -101,6 +101,15 @@ class CompiledProblem:
         return self.arrays.stages["workflow"]
 
     @property
+    def follows(self) -> NDArray[np.int64]:
+        """(W,) the workflow that has to end before this one can arrive, -1 without."""
+        p = self.arrays
+        before = np.full(p.workflows.size, -1)
+        for w, row in enumerate(p.workflows):
+            before[p.followers[row["followers_from"] : row["followers_to"]]] = w
+        return before
+
+    @property
     def edge_parent(self) -> NDArray[np.int32]:
         """(E,) parent stage; edges are sorted by child."""
         return self.arrays.edges["parent"]
@@ -138,6 +147,8 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
         M=len(compiled.model_names),
         Q=len(compiled.prefix_keys),
         W=len(problem.workflows),
+        A=sum(workflow.follows is None for workflow in problem.workflows),
+        T=sum(workflow.follows is not None for workflow in problem.workflows),
         O=len(failures.outages) if failures else 0,
     )
     constants = catalog.execution()
@@ -293,8 +304,29 @@ def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
         _fill_lives(p, workflow, number)
         first += len(workflow.stages)
         first_edge += len(workflow.edges)
-    p.arrivals[:] = np.argsort(p.workflows["arrival"], kind="stable")
+    _fill_sessions(p, problem)
     _index_edges(p)
+
+
+def _fill_sessions(p: ProblemArrays, problem: Problem) -> None:
+    """Which workflows follow which, and when those that follow none arrive."""
+    flows = problem.workflows
+    number = {workflow.id: w for w, workflow in enumerate(flows)}
+    before = np.array([-1 if w.follows is None else number[w.follows] for w in flows])
+    p.workflows["think_s"] = [workflow.think_seconds for workflow in flows]
+    firsts, others = np.flatnonzero(before < 0), np.flatnonzero(before >= 0)
+    p.arrivals[:] = firsts[np.argsort(p.workflows["arrival"][firsts], kind="stable")]
+    p.followers[:] = others[np.argsort(before[others], kind="stable")]
+    every, ends = np.arange(len(flows)), before[p.followers]
+    p.workflows["followers_from"] = np.searchsorted(ends, every)
+    p.workflows["followers_to"] = np.searchsorted(ends, every, side="right")
+    names = dict.fromkeys(workflow.session for workflow in flows if workflow.session is not None)
+    sessions = {name: i for i, name in enumerate(names, start=1)}
+    p.workflows["session"] = [sessions.get(w.session, 0) if w.session else 0 for w in flows]
+    over = before.copy()
+    while (over >= 0).any():
+        p.workflows["turn"] += over >= 0
+        over = np.where(over >= 0, before[over], -1)
 
 
 def _fill_stages(

@@ -285,7 +285,7 @@ class Simulator:
             evictions=self.log.evictions[:evictions].copy(),
             stage_ready=self.state.stages["ready_at"].copy(),
             stage_end=ends,
-            workflow_arrival=compiled.arrays.workflows["arrival"].copy(),
+            workflow_arrival=self.state.workflows["arrived_at"].copy(),
             workflow_end=np.maximum.reduceat(ends, firsts),
             workflow_of=compiled.workflow_of.copy(),
             stage_vanished=self.state.stages["note"] == VANISHED,

@@ -101,7 +101,7 @@ class DecisionView:
     @property
     def arrived(self) -> list[int]:
         """Workflows that have arrived, in order of arrival."""
-        return self._problem.arrivals[: self._state.next_arrival].tolist()
+        return self._state.arrived[: self._state.arrived_count].tolist()
 
     @property
     def can_wait(self) -> bool:
@@ -358,8 +358,15 @@ class DecisionView:
     @reads("progress")
     def arrival(self, workflow: int) -> float:
         """When a workflow arrived; inf for one that has not."""
-        time = float(self._problem.workflows[workflow]["arrival"])
-        return time if time <= self.now else np.inf
+        return float(self._state.workflows[workflow]["arrived_at"])
+
+    def session(self, workflow: int) -> int:
+        """The session that a workflow is a turn of, by first use in the problem; -1 without."""
+        return int(self._problem.workflows[workflow]["session"]) - 1
+
+    def turn(self, workflow: int) -> int:
+        """How many workflows came before in its session: those it follows, directly or not."""
+        return int(self._problem.workflows[workflow]["turn"])
 
     @reads("progress")
     def parents(self, stage: int) -> list[int]:

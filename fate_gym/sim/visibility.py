@@ -66,10 +66,10 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
             cluster=problem.cluster, device_facts=problem.device_facts, options=problem.options
         )
     if "dag" in seen and facts is not None:
-        now = view.now
+        arrived = view._state.workflows["arrived_at"] <= view.now
         facts.workflows = tuple(
-            w if w.arrival <= now else w.model_copy(update={"deadline": None, "slo": None})
-            for w in problem.workflows
+            w if known else w.model_copy(update={"deadline": None, "slo": None})
+            for w, known in zip(problem.workflows, arrived, strict=True)
         )
     compiled.problem = facts
     st = view._state.copy()
@@ -96,17 +96,21 @@ class _BlindView(DecisionView):
 
 
 def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
-    now = st.now
-    missing = p.workflows["arrival"] > now
+    missing = st.workflows["arrived_at"] > st.now
     hidden = missing[p.stages["workflow"]]
     if "dag" not in seen:
         hidden |= st.stages["status"] == WAITING
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["children_from"] = p.stages["children_to"] = 0
     p.workflows["arrival"][missing] = np.inf
+    for name in ("think_s", "session", "turn"):
+        p.workflows[name][missing] = 0
+    # Nor does it show of those that have arrived who follows them.
+    p.workflows["followers_from"] = p.workflows["followers_to"] = 0
+    p.followers[:] = 0
     p.outages["start"] = p.outages["end"] = np.inf
     if "progress" not in seen:
-        p.workflows["arrival"][~missing] = 0.0
+        p.workflows["arrival"][~missing] = st.workflows["arrived_at"][~missing] = 0.0
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
     blank["kind"], blank["model"], blank["prefix"], blank["chooser"] = FIXED_STAGE, -1, -1, -1
@@ -159,6 +163,7 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
         placed = st.stages["status"] == PLACED
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.now
+    _blot_arrivals(p, st)
     if "links" not in seen:
         st.fetches["senders"] = 0
     # With contention the links show who is under way, and when.
@@ -179,6 +184,15 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
         st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
         st.last_end = 0.0
+
+
+def _blot_arrivals(p: ProblemArrays, st: StateArrays) -> None:
+    """That something is to arrive shows: one may wait for it. When it does, and what, does not."""
+    first = p.stages.size * (p.max_shards + 1)
+    events = st.events[: st.event_count]
+    events["time"][events["id"] >= first] = np.inf
+    events["id"] = np.minimum(events["id"], first)
+    events.sort(order=("time", "id"))  # which is a heap
 
 
 def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, queues: bool) -> None:

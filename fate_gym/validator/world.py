@@ -128,6 +128,23 @@ def _from_the_root(branches: dict[str, Prefix], group: str) -> list[str]:
     return path
 
 
+def _prefix_keys(
+    branches: dict[str, Prefix], stages: list[Stage]
+) -> tuple[dict[tuple[str, str], int], dict[int, int]]:
+    """The numbers of prefix keys by model and group, and which key each branches off."""
+    numbers: dict[tuple[str, str], int] = {}
+    parents: dict[int, int] = {}
+    for stage in stages:
+        above = None
+        if stage.model and stage.prefix_group:
+            for group in _from_the_root(branches, stage.prefix_group):
+                number = numbers.setdefault((stage.model, group), len(numbers))
+                if above is not None:
+                    parents[number] = above
+                above = number
+    return numbers, parents
+
+
 @dataclass(frozen=True)
 class World:
     """Everything that is fixed before time starts."""
@@ -135,6 +152,10 @@ class World:
     problem: Problem
     facts: Execution
     nodes: list[Node]
+    stages: list[range]
+    """The numbers of the stages of each workflow."""
+    before: list[int | None]
+    """The workflow that has to end before each can arrive."""
     machines: list[Machine]
     models: list[str]
     prefixes: dict[tuple[str, str], int]
@@ -150,24 +171,20 @@ class World:
     def of(cls, problem: Problem) -> World:
         facts, cluster = catalog.execution(), problem.cluster
         nodes: list[Node] = []
+        stages: list[range] = []
         for number, workflow in enumerate(problem.workflows):
+            stages.append(range(len(nodes), len(nodes) + len(workflow.stages)))
             nodes.extend(_nodes_of(problem, number, workflow, first=len(nodes)))
         models = [node.stage.model for node in nodes if node.stage.model]
         branches = {prefix.group: prefix for flow in problem.workflows for prefix in flow.prefixes}
-        prefixes: dict[tuple[str, str], int] = {}
-        parents: dict[int, int] = {}
-        for stage in (node.stage for node in nodes):
-            above = None
-            if stage.model and stage.prefix_group:
-                for group in _from_the_root(branches, stage.prefix_group):
-                    number = prefixes.setdefault((stage.model, group), len(prefixes))
-                    if above is not None:
-                        parents[number] = above
-                    above = number
+        prefixes, parents = _prefix_keys(branches, [node.stage for node in nodes])
+        names = {workflow.id: number for number, workflow in enumerate(problem.workflows)}
         return cls(
             problem,
             facts,
             nodes,
+            stages,
+            before=[names.get(w.follows or "") for w in problem.workflows],
             machines=[Machine.of(problem, device, facts) for device in cluster.devices],
             models=list(dict.fromkeys(models)),
             prefixes=prefixes,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fate_gym.metrics.intensity import StateParts, problem_state_parts
 from fate_gym.problem import Problem, Workflow, topological_order
+from fate_gym.problem.sessions import apart
 from fate_gym.sim import compile_problem
 
 
@@ -47,7 +48,7 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
     found = []
     for problem in problems:
         for workflow in problem.workflows:
-            alone = problem.model_copy(update={"workflows": (workflow,)})
+            alone = problem.model_copy(update={"workflows": (apart(workflow),)})
             inherited = {
                 stage: sum(edge.inherited_tokens for edge in edges)
                 for stage, edges in workflow.parents.items()

@@ -29,9 +29,12 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
         table.add_section()
         table.add_row("all", *_cells(facts))
     Console().print(table)
-    last = max(workflow.arrival for problem in problems for workflow in problem.workflows)
+    flows = [workflow for problem in problems for workflow in problem.workflows]
+    turns = sum(workflow.follows is not None for workflow in flows)
+    last = max(workflow.arrival for workflow in flows if workflow.follows is None)
     stages = sum(row.stages for row in facts)
     print(f"{len(problems)} problems, {len(facts)} workflows, {stages} stages; ", end="")
+    print(f"{turns} follow others, " if turns else "", end="")
     print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
     print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
     print("transfers (move) over execution.")

@@ -103,7 +103,7 @@ def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
     for s in range(p.stages.size):
         stage = p.stages[s]
         # Stages of workflows that have not arrived still miss their arrival.
-        known = p.workflows[stage.workflow].arrival <= st.now
+        known = st.workflows[stage.workflow].arrived_at <= st.now
         if st.stages[s].status >= PLACED or not known or stage.model < 0:
             continue
         need[stage.model] += 1
