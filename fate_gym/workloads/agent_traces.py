@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -95,6 +95,54 @@ def _data(name: str) -> Traversable:
     return files("fate_gym.workloads").joinpath("data", "agent_traces", name)
 
 
+def keep_calls(row: Row, numbers: Sequence[int]) -> Row:
+    """A workflow of these calls alone, ascending, numbered anew.
+
+    Parents that are left out are dropped. A call that shared its prefix with one that is left out
+    shares it with what of it others have kept: the tree of all prompts stays as it was.
+    """
+    new = {number: place for place, number in enumerate(numbers)}
+    calls = []
+    for number in numbers:
+        call = {**row["calls"][number], "id": new[number]}
+        call["parents"] = tuple(new[parent] for parent in call["parents"] if parent in new)
+        shared = call.pop("shared_with", None)
+        if shared is not None and shared[0] not in new:
+            shared = _shared_otherwise(row["calls"], number, numbers)
+        if shared is not None:
+            call["shared_with"] = (new[shared[0]], shared[1])
+        calls.append(call)
+    return {**row, "calls": tuple(calls)}
+
+
+def _shared_otherwise(
+    calls: Sequence[Row], number: int, kept: Sequence[int]
+) -> tuple[int, int] | None:
+    """The earlier call of those kept that shares most with a call, and how much; ties: the last."""
+    own = _common(calls, number)
+    best: tuple[int, int] | None = None
+    for other in kept:
+        if other >= number:
+            break
+        for node, tokens in _common(calls, other).items():
+            if node in own:
+                common = min(tokens, own[node])
+                if common and (best is None or common >= best[1]):
+                    best = other, common
+                break
+    return best
+
+
+def _common(calls: Sequence[Row], number: int) -> dict[int, int]:
+    """What a call has in common with itself and each of its ancestors in the prefix tree."""
+    tokens, found = calls[number].get("prompt_tokens", 0), {}
+    found[number] = tokens
+    while (shared := calls[number].get("shared_with")) is not None:
+        number, tokens = shared[0], min(tokens, shared[1])
+        found[number] = tokens
+    return found
+
+
 def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Workflows as xz-compressed JSON, a column per field; the same workflows, the same bytes.
 
@@ -112,7 +160,7 @@ def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
-def unpack(data: bytes, *, name: str) -> Iterable[Row]:
+def unpack(data: bytes, *, name: str) -> Iterator[Row]:
     """The inverse of `pack`; ``name`` is that of the file, for messages."""
     content = json.loads(lzma.decompress(data))
     if content["format"] != FORMAT:
@@ -133,7 +181,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], *, leave: set[str]) -> dict[str,
     return {field: [row.get(field) for row in rows] for field in fields}
 
 
-def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[Any]:
+def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
     """The inverse of `_columns`."""
     for values in zip(*columns.values(), strict=True):
         yield {

@@ -4,8 +4,8 @@ A load of 1 means that work arrives as fast as all devices together do it when e
 the mean of the devices that can host it, whole, with its model resident and nothing else cached.
 Of a prefix tree, what an earlier call of the same session has left counts as cached: agents send
 their whole context with every call, and no engine computes it anew each time. Loads of weights,
-transfers and idle devices come on top, prefixes shared with others come off: what a cluster sustains
-depends on the policy, the load factor does not.
+transfers and idle devices come on top, prefixes shared with others come off: what a cluster
+sustains depends on the policy, the load factor does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ _OF_NO_MATTER = ("id", "node", "load_gb_s", "network_gb_s")
 """Fields of a device that nominal work does not depend on."""
 
 
-def capacity_per_s(problem: Problem) -> float:
-    """Workflows per second that are a load of 1 on the problem's cluster.
+def capacity_per_s(problem: Problem, arrivals: int | None = None) -> float:
+    """Arrivals per second that are a load of 1 on the problem's cluster.
+
+    Args:
+        problem: what arrives.
+        arrivals: how many arrivals that is, where sessions of several workflows arrive as one;
+            None: each workflow is one.
 
     Raises:
         InputError: if no stage takes time on a device, as when all are tools.
@@ -37,14 +42,16 @@ def capacity_per_s(problem: Problem) -> float:
             field="arrivals.load",
             remedy="give arrivals.rate_per_s",
         )
-    return len(problem.cluster.devices) * len(problem.workflows) / seconds
+    if arrivals is None:
+        arrivals = len(problem.workflows)
+    return len(problem.cluster.devices) * arrivals / seconds
 
 
 def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
     """Prefix tokens of each stage that an earlier one of the same session has left, by stage id.
 
-    A workflow without a session is one of its own. Where no prefix branches and no stage extends its
-    own, prefixes count in full.
+    A workflow without a session is one of its own. Where no prefix branches and no stage extends
+    its own, prefixes count in full.
     """
     branches = prefix_branches(workflows)
     left: dict[str, dict[str, int]] = defaultdict(dict)

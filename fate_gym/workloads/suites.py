@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -17,7 +18,15 @@ from pydantic import (
 )
 
 from fate_gym.catalog.agentic import Template, agentic_templates
-from fate_gym.catalog.limits import MOST_STAGES, MOST_WORKFLOWS, Queries, Stages, Workflows
+from fate_gym.catalog.limits import (
+    MOST_STAGES,
+    MOST_WORKFLOWS,
+    PositiveSeconds,
+    Queries,
+    Seconds,
+    Stages,
+    Workflows,
+)
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
@@ -25,7 +34,9 @@ from fate_gym.problem.io import read_bytes
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
+from fate_gym.workloads.agent_traces import TraceSplit
 from fate_gym.workloads.agentic import build_template
+from fate_gym.workloads.agents import AGENT_SOURCES, SizeClasses, WindowRules, draw_sessions
 from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
 from fate_gym.workloads.config import parse, read_group
 from fate_gym.workloads.formats import (
@@ -37,6 +48,7 @@ from fate_gym.workloads.formats import (
 )
 from fate_gym.workloads.load import capacity_per_s
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
+from fate_gym.workloads.requests import RequestDraw, draw_requests, session_starts
 from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
@@ -45,6 +57,7 @@ from fate_gym.workloads.uncertain import Uncertain, draw_maps
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
 TEST_FAMILIES = ("epigenomics", "soykb", "srasearch")
 
+Sessions = Annotated[int, Field(ge=0, le=MOST_WORKFLOWS)]
 Split = Literal["train", "test", "all"]
 _FAMILIES: dict[Split, tuple[str, ...]] = {
     "train": TRAIN_FAMILIES,
@@ -100,35 +113,51 @@ class _Suite(Frozen):
     def workflows(self, seed: int) -> list[Workflow]:
         """The workflows of a seed, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
 
+    def sessions(self, seed: int) -> list[list[Workflow]]:
+        """The workflows of a seed, those together of which one follows another."""
+        return [[workflow] for workflow in self.workflows(seed)]
+
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """The problems of a seed: one for each workflow, or one stream."""
-        workflows, options = self.workflows(seed), self.options
+        """The problems of a seed: one for each workflow or session, or one stream."""
+        sessions, options = self.sessions(seed), self.options
         if self.slo is not None:
-            workflows = [w.model_copy(update={"slo": self.slo}) for w in workflows]
+            slo = {"slo": self.slo}
+            sessions = [[turn.model_copy(update=slo) for turn in turns] for turns in sessions]
         if self.arrivals is None:
             return [
-                Problem.build(cluster, [workflow], id=workflow.id, options=options)
-                for workflow in workflows
+                Problem.build(cluster, turns, id=_without_turn(turns[0]), options=options)
+                for turns in sessions
             ]
         generator = seeded(seed, self.name, "/arrivals")
         if self.arrivals.process != "trace":
-            workflows = [workflows[place] for place in generator.permutation(len(workflows))]
-        problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
-        capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
+            sessions = [sessions[place] for place in generator.permutation(len(sessions))]
+        turns = list(chain.from_iterable(sessions))
+        problem = Problem.build(cluster, turns, id=f"stream/s{seed}", options=options)
+        capacity = capacity_per_s(problem, len(sessions)) if self.arrivals.load is not None else 0.0
         if self.arrivals.process == "trace":
-            times = _recorded_times(workflows, self.arrivals, capacity)
+            times = _recorded_times(sessions, self.arrivals, capacity)
         else:
-            times = arrival_times(self.arrivals, generator, len(workflows), capacity_per_s=capacity)
+            times = arrival_times(self.arrivals, generator, len(sessions), capacity_per_s=capacity)
         arriving = tuple(
-            workflow.model_copy(update={"arrival": time})
-            for workflow, time in zip(workflows, times.tolist(), strict=False)
+            turn.model_copy(update={"arrival": time})
+            for turns, time in zip(sessions, times.tolist(), strict=False)
+            for turn in turns
         )
         return [problem.model_copy(update={"workflows": arriving})]
 
 
-def _recorded_times(workflows: list[Workflow], arrivals: Arrivals, capacity: float) -> Floats:
+def _without_turn(workflow: Workflow) -> str:
+    """The name of a problem: that of its session, or of its one workflow."""
+    if workflow.session is None:
+        return workflow.id
+    return f"{workflow.session}/{workflow.id.rsplit('/', 1)[-1]}"
+
+
+def _recorded_times(
+    sessions: Sequence[Sequence[Workflow]], arrivals: Arrivals, capacity: float
+) -> Floats:
     """Seconds from the first arrival, with the gaps stretched to the rate if one is given."""
-    times = np.array([workflow.arrival for workflow in workflows])
+    times = np.array([turns[0].arrival for turns in sessions])
     times -= times.min()
     span = float(times.max())
     if span == 0.0:
@@ -290,6 +319,72 @@ class AlibabaSuite(_Suite, _Sized):
         ]
 
 
+class AgentsSuite(_Suite):
+    """Sessions of real agents: windows of their turns, each turn after the one before.
+
+    With arrivals ``trace``, sessions begin as chats do in a part of Mooncake's hour.
+    """
+
+    source: Literal["agents"]
+    split: TraceSplit = Field("all", description="split by session, or by task where it has runs")
+    counts: dict[Name, Sessions] = Field(
+        min_length=1, description="how many sessions of each source a seed draws"
+    )
+    models: SizeClasses
+    turns: Workflows = Field(4, description="of a session, at most")
+    calls: Stages = Field(30, description="of models, of a session, at most; the rest is left out")
+    think_cap_s: Seconds = Field(120.0, description="longest time to think between turns")
+    tool_cap_s: Seconds = Field(60.0, description="longest tool, or gap for tools")
+
+    @model_validator(mode="after")
+    def _size(self) -> Self:
+        for source in self.counts:
+            if source not in AGENT_SOURCES:
+                raise ValueError(
+                    near_matches(source, AGENT_SOURCES) or f"unknown source {source!r}"
+                )
+        if sum(self.counts.values()) == 0:
+            raise ValueError("counts are all 0")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        return list(chain.from_iterable(self.sessions(seed)))
+
+    def sessions(self, seed: int) -> list[list[Workflow]]:
+        rules = WindowRules(self.models, self.turns, self.calls, self.think_cap_s, self.tool_cap_s)
+        drawn = draw_sessions(rules, self.counts, self.split, seed)
+        if self.arrivals is None or self.arrivals.process != "trace":
+            return drawn
+        # Sessions of one source stand together: which one begins when is drawn.
+        order = seeded(seed, self.name, "/order").permutation(len(drawn)).tolist()
+        times = session_starts(self.split, len(drawn), seed, self.name)
+        return [
+            [turn.model_copy(update={"arrival": time}) for turn in drawn[place]]
+            for place, time in zip(order, times, strict=True)
+        ]
+
+
+class RequestsSuite(_Suite):
+    """Requests of a real hour of chats, one workflow each, with their arrivals."""
+
+    source: Literal["requests"]
+    mode: Literal["stream"] = "stream"
+    split: TraceSplit = Field("all", description="split by time: parts of the hour")
+    requests: Workflows = Field(200, description="workflows of a seed")
+    seconds: PositiveSeconds = Field(600.0, description="of the hour that they are drawn from")
+    models: tuple[Name, ...] = Field(min_length=1, description="of the chats, each as likely")
+
+    @model_validator(mode="after")
+    def _as_recorded(self) -> Self:
+        if self.arrivals is not None and self.arrivals.process != "trace":
+            raise ValueError("requests arrive as recorded: arrivals.process has to be trace")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        draw = RequestDraw(self.models, self.requests, self.seconds)
+        return draw_requests(draw, self.split, seed)
+
+
 class FilesSuite(Frozen):
     """Files of the user: problems, workflows and traces, each a problem of its own.
 
@@ -359,6 +454,8 @@ _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
     "prefix_reuse": PrefixReuseSuite,
     "stress": StressSuite,
     "alibaba": AlibabaSuite,
+    "agents": AgentsSuite,
+    "requests": RequestsSuite,
     "files": FilesSuite,
 }
 
@@ -375,6 +472,8 @@ SuiteSpec: TypeAlias = Annotated[
     | Annotated[PrefixReuseSuite, Tag("prefix_reuse")]
     | Annotated[StressSuite, Tag("stress")]
     | Annotated[AlibabaSuite, Tag("alibaba")]
+    | Annotated[AgentsSuite, Tag("agents")]
+    | Annotated[RequestsSuite, Tag("requests")]
     | Annotated[FilesSuite, Tag("files")],
     Discriminator(_source),
 ]
