@@ -14,9 +14,11 @@ from fate_gym.workloads.formats import (
 from fate_gym.workloads.roles import assign_roles
 from fate_gym.workloads.suites import (
     AgenticSuite,
+    AgentsSuite,
     AlibabaSuite,
     FilesSuite,
     PrefixReuseSuite,
+    RequestsSuite,
     StressSuite,
     SuiteSpec,
     WfCommonsSuite,
@@ -31,6 +33,7 @@ from fate_gym.workloads.wfcommons import families, topologies, topology
 
 __all__ = [
     "AgenticSuite",
+    "AgentsSuite",
     "AlibabaSuite",
     "Arrivals",
     "ClusterSpec",
@@ -38,6 +41,7 @@ __all__ = [
     "FilesSuite",
     "NodeSpec",
     "PrefixReuseSuite",
+    "RequestsSuite",
     "StressSuite",
     "SuiteSpec",
     "Topology",

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from pydantic import (
@@ -72,6 +72,9 @@ def _is_absent(value: Any) -> bool:
 
 class _Suite(Frozen):
     """What the suites of all sources have in common."""
+
+    origin: ClassVar[str]
+    """What of the workflows is real, measured or modelled."""
 
     name: Name
     cluster: Name = Field(description="cluster of the suite unless a run names another")
@@ -193,6 +196,8 @@ class WfCommonsSuite(_Suite, _Sized):
     The seed of a run changes roles and lengths, never which topologies are chosen.
     """
 
+    origin: ClassVar[str] = "real topology, modelled attributes"
+
     source: Literal["wfcommons"] = "wfcommons"
     split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
@@ -210,6 +215,8 @@ class WfCommonsSuite(_Suite, _Sized):
 
 class AgenticSuite(_Suite):
     """Runs of agentic applications by several tenants."""
+
+    origin: ClassVar[str] = "published shapes of agents, modelled lengths"
 
     source: Literal["agentic"]
     split: Split = Field("all", description="split by family of templates")
@@ -246,6 +253,8 @@ class AgenticSuite(_Suite):
 class PrefixReuseSuite(_Suite):
     """Layers of stages of which a controlled share reads the same document."""
 
+    origin: ClassVar[str] = "modelled workflows over documents of measured lengths"
+
     source: Literal["prefix_reuse"]
     shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
     tasks: tuple[Name, ...] | None = Field(None, description="of LongBench; None: all")
@@ -275,6 +284,8 @@ class PrefixReuseSuite(_Suite):
 class StressSuite(_Suite):
     """Shapes that are hard to schedule, in given sizes."""
 
+    origin: ClassVar[str] = "modelled workflows"
+
     source: Literal["stress"]
     shapes: tuple[Name, ...] | None = Field(None, description="None: all")
     sizes: tuple[Annotated[int, Field(ge=3, le=MOST_STAGES)], ...] = Field(
@@ -289,6 +300,8 @@ class StressSuite(_Suite):
 
 class AlibabaSuite(_Suite, _Sized):
     """Consecutive jobs of the Alibaba 2018 trace; the seed chooses where they begin."""
+
+    origin: ClassVar[str] = "real topology and arrivals, modelled attributes"
 
     source: Literal["alibaba"]
     split: Split = Field("all", description="split by application: jobs of the same typed DAG")
@@ -324,6 +337,8 @@ class AgentsSuite(_Suite):
 
     With arrivals ``trace``, sessions begin as chats do in a part of Mooncake's hour.
     """
+
+    origin: ClassVar[str] = "measured sessions of agents, models mapped"
 
     source: Literal["agents"]
     split: TraceSplit = Field("all", description="split by session, or by task where it has runs")
@@ -367,6 +382,8 @@ class AgentsSuite(_Suite):
 class RequestsSuite(_Suite):
     """Requests of a real hour of chats, one workflow each, with their arrivals."""
 
+    origin: ClassVar[str] = "measured requests and arrivals, models mapped"
+
     source: Literal["requests"]
     mode: Literal["stream"] = "stream"
     split: TraceSplit = Field("all", description="split by time: parts of the hour")
@@ -394,6 +411,8 @@ class FilesSuite(Frozen):
 
     name: Name
     cluster: Name = Field(description="of workflow files unless a run names another")
+    origin: ClassVar[str] = "own files"
+
     source: Literal["files"]
     mode: Literal["alone"] = "alone"
     files: tuple[Name, ...] = Field(description="paths")

@@ -13,8 +13,17 @@ from fate_gym.lab.describe.facts import Facts, by_family
 from fate_gym.problem import Problem
 
 
-def print_description(title: str, problems: Sequence[Problem], facts: Sequence[Facts]) -> None:
-    """A table with a row for each family, 80 columns wide: ranges, then medians."""
+def print_description(
+    title: str, origin: str, problems: Sequence[Problem], facts: Sequence[Facts]
+) -> None:
+    """A table with a row for each family, 80 columns wide: ranges, then medians.
+
+    Args:
+        title: above the table.
+        origin: what of the workflows is measured and what modelled.
+        problems: of the suite.
+        facts: of the workflows of the problems.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("family", overflow="fold", min_width=12)
     for heading in (
@@ -29,12 +38,21 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
         table.add_section()
         table.add_row("all", *_cells(facts))
     Console().print(table)
+    print(f"{origin[:1].upper()}{origin[1:]}.")
     last = max(workflow.arrival for problem in problems for workflow in problem.workflows)
-    stages = sum(row.stages for row in facts)
-    print(f"{len(problems)} problems, {len(facts)} workflows, {stages} stages; ", end="")
+    turns = [row.workflow.session for row in facts if row.workflow.session is not None]
+    of_sessions = f" of {_count(len(set(turns)), 'session')}" if len(turns) == len(facts) else ""
+    print(
+        f"{_count(len(problems), 'problem')}, {_count(len(facts), 'workflow')}{of_sessions}, "
+        f"{_count(sum(row.stages for row in facts), 'stage')};"
+    )
     print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
     print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
     print("transfers (move) over execution.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cells(rows: Sequence[Facts]) -> list[str]:
