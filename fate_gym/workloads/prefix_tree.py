@@ -119,6 +119,7 @@ class _Groups:
     of: dict[int, str | None] = field(default_factory=dict)
     branches: dict[str, Prefix] = field(default_factory=dict)
     reach: dict[str, int] = field(default_factory=dict)
+    tips: dict[str, int] = field(default_factory=dict)
     count: int = 0
 
     def add(self, number: int, anchor: _Anchor, end: _End) -> None:
@@ -128,15 +129,21 @@ class _Groups:
             self.of[number] = old
             return
         last = None if anchor.call is None else self.of[anchor.call]
-        # Nobody's tail is overwritten: a call goes on where a group ends, or where one continues.
-        goes_on = self.reach.get(last or "") == anchor.tokens or (anchor.behind and end.extends)
+        # Nobody's tail is overwritten: a call goes on where the group of the other ends.
+        goes_on = last is not None and self._ends_with(last, anchor, end)
         if last is None or not goes_on:
             last = f"session/{self.name}/{self.count}"
             self.count += 1
             if old is not None:
                 self.branches[last] = Prefix(group=last, parent=old, shared_tokens=anchor.tokens)
         self.of[number] = last
+        self.tips[last] = number
         self.reach[last] = max(self.reach.get(last, 0), end.tokens)
+
+    def _ends_with(self, group: str, anchor: _Anchor, end: _End) -> bool:
+        if anchor.behind and end.extends:
+            return self.tips.get(group) == anchor.call
+        return self.reach.get(group) == anchor.tokens
 
     def _covering(self, anchor: _Anchor) -> str | None:
         """The group that the last shared token lies in."""
@@ -199,12 +206,14 @@ def _ends(trace: Trace, anchors: dict[int, _Anchor]) -> dict[int, _End]:
 
 
 def _end(trace: Trace, number: int, anchor: _Anchor, needed: int, continued: bool) -> _End:
-    """Args:
-    trace: the calls.
-    number: of the call.
-    anchor: what it shares with earlier ones.
-    needed: the most that it shares with any other, outputs aside.
-    continued: whether another begins with its prompt and output.
+    """How far a call lies in the tree.
+
+    Args:
+        trace: the calls.
+        number: of the call.
+        anchor: what it shares with earlier ones.
+        needed: the most that it shares with any other, outputs aside.
+        continued: whether another begins with its prompt and output.
     """
     call = trace.calls[number]
     if call.queries > 1:

@@ -259,7 +259,10 @@ def test_traces_that_contradict_themselves(call: dict[str, Any], words: str) -> 
 
 @st.composite
 def calls(draw: st.DrawFn, number: int, earlier: list[Call], exact: bool) -> Call:
-    parents = draw(st.sets(st.integers(0, number - 1), max_size=2)) if number else set()
+    parents: set[int] = set()
+    if number:
+        drawn: set[int] = draw(st.sets(st.integers(0, number - 1), max_size=2))
+        parents |= drawn
     if number and draw(st.booleans()):
         parents.add(number - 1)
     fields: dict[str, Any] = {
@@ -278,6 +281,10 @@ def calls(draw: st.DrawFn, number: int, earlier: list[Call], exact: bool) -> Cal
         part = draw(st.integers(1, max(other.prompt // 2, 1)))
         tokens = draw(st.sampled_from([whole, whole, part]))
         fields["shared_with"] = (other.id, tokens)
+        if exact:
+            # Nobody repeats an output that is not there yet, whatever the order.
+            ended = (other.id,) if draw(st.booleans()) else other.parents
+            fields["parents"] = tuple(sorted(parents.union(ended)))
         least = tokens + draw(st.sampled_from([0, other.output, other.output]))
     elif draw(st.booleans()):
         fields |= {"prefix_group": "g", "prefix_tokens": draw(st.integers(0, 300))}
