@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -18,11 +18,14 @@ from fate_gym import catalog
 from fate_gym.errors import InputError
 from fate_gym.problem import Workflow
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads.agent_traces import SOURCES, Row, TraceSplit, keep_calls, split_sessions
+from fate_gym.workloads.agent_traces import Row, TraceSplit, keep_calls, split_sessions
 from fate_gym.workloads.roles import seeded
 from fate_gym.workloads.sessions import SessionRules, Trace, session_workflows
 
-AGENT_SOURCES = tuple(source for source in SOURCES if source != "mooncake_conversation")
+AgentSource = Literal[
+    "weka_claude_code", "coding_sessions", "tau_bench", "mini_swe", "tree_of_thoughts"
+]
+AGENT_SOURCES: tuple[AgentSource, ...] = get_args(AgentSource)
 WHOLE = "tree_of_thoughts"
 """The source whose workflows are no sessions: they are taken as they are."""
 
@@ -56,7 +59,7 @@ class Window(NamedTuple):
 
 
 def draw_sessions(
-    rules: WindowRules, counts: Mapping[str, int], split: TraceSplit, seed: int
+    rules: WindowRules, counts: Mapping[AgentSource, int], split: TraceSplit, seed: int
 ) -> list[list[Workflow]]:
     """The workflows of so many sessions of each source, a list for each session.
 
@@ -107,7 +110,7 @@ def with_turns(row: Row) -> Row:
 
 
 def windows(rules: WindowRules, row: Row, *, whole: bool = False) -> list[Window]:
-    """A window for every turn that it may begin with.
+    """A window for every turn that it may begin with: so early that enough others follow.
 
     A window has ``rules.turns`` turns at most, and whole ones only while its calls of models are
     ``rules.calls`` at most; a first turn that is longer is cut off there. It ends before a context
@@ -125,8 +128,8 @@ def windows(rules: WindowRules, row: Row, *, whole: bool = False) -> list[Window
     limit = _limit(rules.models.long)
     fits = [all(_context(call) <= limit for call in turn) for turn in turns]
     found = []
-    for start, first in enumerate(turns):
-        chosen = first
+    for start in range(max(1, len(turns) - rules.turns + 1)):
+        first = chosen = turns[start]
         if not fits[start] or _llm_calls(first) > rules.calls:
             chosen = _cut_off(first, rules.calls, limit)
         else:

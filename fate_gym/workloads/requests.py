@@ -53,7 +53,7 @@ class RequestDraw(NamedTuple):
 def requests() -> tuple[Request, ...]:
     """Every request by its time, with the ticks of the trace's clock spread out."""
     found = [
-        Request(row["arrival_s"] + call["start_s"], chat, call["id"])
+        Request(round(row["arrival_s"] + call["start_s"], 3), chat, call["id"])
         for chat, row in enumerate(sessions(SOURCE))
         for call in row["calls"]
     ]
