@@ -64,10 +64,12 @@ def what(report: Report) -> str:
 
 def _origins(sweep: Sweep) -> list[str]:
     """What of the workflows is measured and what modelled, by the sources of the suites."""
-    sources = {sweep.option(job, "suite.source"): job.directory for job, _ in sweep.finished}
-    return sorted(
-        {suite_class({"source": name}, source=where).origin for name, where in sources.items()}
-    )
+    found = set()
+    for job, _ in sweep.finished:
+        source = sweep.option(job, "suite.source")
+        suite = {} if source is None else {"source": source}
+        found.add(suite_class(suite, source=job.directory).origin)
+    return sorted(found)
 
 
 def devices(sweep: Sweep) -> str:
