@@ -47,7 +47,9 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
     found = []
     for problem in problems:
         for workflow in problem.workflows:
-            alone = problem.model_copy(update={"workflows": (workflow,)})
+            # A turn alone follows nothing.
+            first = workflow.model_copy(update={"follows": None, "think_seconds": 0.0})
+            alone = problem.model_copy(update={"workflows": (first,)})
             inherited = {
                 stage: sum(edge.inherited_tokens for edge in edges)
                 for stage, edges in workflow.parents.items()
