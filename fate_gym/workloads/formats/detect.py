@@ -68,7 +68,11 @@ class Content:
     @cached_property
     def records(self) -> list[Record]:
         """The lines of JSON Lines, or the whole of a file of one object; none of others."""
-        return records_of(self.data) if self.start == b"{" else []
+        if self.start != b"{":
+            return []
+        if is_json_lines(self.data):
+            return records_of(self.data)
+        return [Record(None, self.data, self.json)]
 
     @cached_property
     def first(self) -> Any:

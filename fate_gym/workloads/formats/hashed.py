@@ -89,9 +89,8 @@ def _call(row: Fields) -> Call:
 
 def _ids(row: Fields) -> list[int]:
     ids = row.entries("hash_ids", [])
-    for value in ids:
-        if type(value) is not int:
-            raise wrong(value, row.item, "hash_ids", "a list of whole numbers")
+    if not {type(value) for value in ids} <= {int}:
+        raise wrong(ids, row.item, "hash_ids", "a list of whole numbers")
     return ids
 
 
@@ -147,14 +146,17 @@ class _Tree:
     """The last node of each prompt."""
 
     def add(self, ids: Sequence[int]) -> None:
+        children, requests = self.children, self.requests
         node = 0
         for block in ids:
-            child = self.children.setdefault((node, block), len(self.parent))
-            if child == len(self.parent):
+            new = len(requests)
+            child = children.setdefault((node, block), new)
+            if child == new:
                 self.parent.append(node)
                 self.depth.append(self.depth[node] + 1)
-                self.requests.append(0)
-            self.requests[child] += 1
+                requests.append(1)
+            else:
+                requests[child] += 1
             node = child
         self.ends.append(node)
 

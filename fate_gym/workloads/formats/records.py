@@ -12,13 +12,16 @@ _SEVERAL = re.compile(rb"\s*\{[^\n]*\}\s*\n\s*\{")
 
 
 class Record(NamedTuple):
-    """One line, or a whole file of one object."""
+    """One line, or a whole file of one object, which may be parsed already."""
 
     item: str | None
     data: bytes
+    parsed: Any = None
 
     def json(self) -> Any:
         """What it says. Raises `InputError` if it is not JSON."""
+        if self.parsed is not None:
+            return self.parsed
         try:
             return json.loads(self.data)
         except (ValueError, RecursionError) as error:
@@ -33,8 +36,6 @@ def is_json_lines(data: bytes) -> bool:
 
 
 def records_of(data: bytes) -> list[Record]:
-    """The lines of JSON Lines that are not blank; the whole of a file of one object."""
-    if not is_json_lines(data):
-        return [Record(None, data)]
+    """The lines of JSON Lines that are not blank."""
     lines = enumerate(data.split(b"\n"), start=1)
     return [Record(f"line {number}", line) for number, line in lines if line.strip()]

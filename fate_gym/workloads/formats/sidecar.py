@@ -18,7 +18,7 @@ from fate_gym.problem.io import read_bytes
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, parse_yaml
 from fate_gym.workloads.formats.agent_traces import ImportedTraces
-from fate_gym.workloads.formats.requests import ImportedRequests, Request
+from fate_gym.workloads.formats.requests import ImportedRequests, Prompt, Request
 from fate_gym.workloads.formats.tasks import Call, ImportedDag
 from fate_gym.workloads.roles import assign_roles, edges_of
 from fate_gym.workloads.sessions import SessionRules, session_workflows, with_inferred_sharing
@@ -180,6 +180,7 @@ class _Task:
     kind: str
     seconds: float
     call: Call
+    shared: Prompt | None = None
 
     def stage(self, row: TaskAttributes, application: str) -> Stage:
         """The stage with the attributes of its type, and the tokens of the file."""
@@ -193,11 +194,16 @@ class _Task:
         for key in ("prompt_tokens", "output_tokens"):
             if getattr(self.call, key) is not None:
                 values[key] = getattr(self.call, key)
+        group = f"{application}/{self.kind}" if row.prefix_tokens else None
+        if self.shared is not None:
+            group = self.shared.group
+            values["prefix_tokens"] = self.shared.tokens
+            values["prompt_tokens"] -= self.shared.tokens
         try:
             return Stage(
                 id=self.id,
                 label=self.kind,
-                prefix_group=f"{application}/{self.kind}" if row.prefix_tokens else None,
+                prefix_group=group,
                 tool_seconds=self.seconds if row.tool_seconds == "runtime" else row.tool_seconds,
                 **values,
             )
@@ -236,15 +242,8 @@ def _of_traces(found: ImportedTraces, rows: dict[str, TaskAttributes]) -> tuple[
 
 
 def _of_request(request: Request, row: TaskAttributes, name: str) -> Workflow:
-    stage = _Task("request", request.kind, 0.0, request.call).stage(row, name)
     shared = request.prompt
-    if shared is not None:
-        changes = {
-            "prefix_group": shared.group,
-            "prefix_tokens": shared.tokens,
-            "prompt_tokens": stage.prompt_tokens - shared.tokens,
-        }
-        stage = stage.model_copy(update=changes)
+    stage = _Task("request", request.kind, 0.0, request.call, shared).stage(row, name)
     return Workflow(
         id=f"{name}/{request.number}",
         stages=(stage,),
