@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from fate_gym.problem.workflow import Prefix
@@ -19,8 +18,8 @@ from fate_gym.workloads.traces import Call, Trace
 BLOCK_TOKENS = 128
 """Traces give common prefixes in whole blocks: one that falls short of a prompt by so much or less
 is the whole prompt, unless the prompt itself is that short."""
-_NEAREST = 256
-"""Ancestors that are looked at for the call which another continues."""
+_MOST_ALIKE = 64
+"""Agents and models at once, of which the latest call is known."""
 
 
 class Place(NamedTuple):
@@ -81,16 +80,46 @@ def with_inferred_sharing(trace: Trace) -> Trace:
     before it, of the same agent and model, continues that one. Where it is shorter, and the
     provider reported cached tokens, it shares those.
     """
-    calls = []
+    calls: list[Call] = []
+    latest: list[dict[_Kind, int]] = []
     for call in trace.calls:
-        found = _nearest_alike(trace, call) if call.is_llm else None
-        if found is not None:
+        known = _merged([latest[parent] for parent in call.parents])
+        if not call.is_llm:
+            calls.append(call)
+            latest.append(known)
+            continue
+        kind = (call.model, call.agent)
+        latest.append(_newest(known | {kind: call.id}))
+        shared = None
+        if kind in known:
+            found = trace.calls[known[kind]]
             whole = call.prompt >= found.prompt + found.output
             tokens = found.prompt if whole else min(call.cached_prefix_tokens or 0, found.prompt)
-            shared = (found.id, min(tokens, call.prompt))
-            call = call.model_copy(update={"shared_with": shared if tokens else None})
-        calls.append(call)
+            tokens = min(tokens, call.prompt)
+            shared = (found.id, tokens) if tokens else None
+        calls.append(call.model_copy(update={"shared_with": shared}))
     return trace.model_copy(update={"calls": tuple(calls)})
+
+
+_Kind = tuple[str | None, int | None]
+"""Model and agent."""
+
+
+def _merged(known: Sequence[dict[_Kind, int]]) -> dict[_Kind, int]:
+    """The latest call of each kind before a call, from those of its parents."""
+    if len(known) == 1:
+        return known[0]
+    merged: dict[_Kind, int] = {}
+    for calls in known:
+        for kind, call in calls.items():
+            merged[kind] = max(call, merged.get(kind, call))
+    return _newest(merged)
+
+
+def _newest(known: dict[_Kind, int]) -> dict[_Kind, int]:
+    if len(known) <= _MOST_ALIKE:
+        return known
+    return dict(sorted(known.items(), key=lambda entry: entry[1])[-_MOST_ALIKE:])
 
 
 class _Anchor(NamedTuple):
@@ -158,6 +187,7 @@ class _Groups:
 def _anchors(trace: Trace, turns: Sequence[int]) -> dict[int, _Anchor]:
     continued: set[int] = set()
     anchors = {}
+    parents = [sorted(call.parents, reverse=True) for call in trace.calls]
     for call in trace.calls:
         if not call.is_llm:
             continue
@@ -171,7 +201,7 @@ def _anchors(trace: Trace, turns: Sequence[int]) -> dict[int, _Anchor]:
                 and earlier.prompt - common <= min(BLOCK_TOKENS, earlier.prompt / 4)
                 and call.prompt >= common + earlier.output
                 and other not in continued
-                and (turns[other] < turns[call.id] or _comes_after(trace, earlier, call))
+                and (turns[other] < turns[call.id] or _comes_after(parents, other, call.id))
             ):
                 continued.add(other)
                 anchor = _Anchor(other, None, common + earlier.output, True)
@@ -228,29 +258,17 @@ def _end(trace: Trace, number: int, anchor: _Anchor, needed: int, continued: boo
     return _End(needed, call.prompt + call.output, True)
 
 
-def _comes_after(trace: Trace, earlier: Call, later: Call) -> bool:
-    """Whether a call has to end before another starts."""
-    return any(call == earlier.id for call in _ancestors(trace, later, earlier.id))
-
-
-def _nearest_alike(trace: Trace, call: Call) -> Call | None:
-    """The last call before another that is of the same agent and model."""
-    for number, _ in zip(_ancestors(trace, call, 0), range(_NEAREST), strict=False):
-        other = trace.calls[number]
-        if other.is_llm and (other.model, other.agent) == (call.model, call.agent):
-            return other
-    return None
-
-
-def _ancestors(trace: Trace, call: Call, least: int) -> Iterator[int]:
-    """The calls before another, the latest first, down to number ``least``."""
-    waiting = [-parent for parent in call.parents]
-    heapify(waiting)
-    seen = set(call.parents)
-    while waiting and -waiting[0] >= least:
-        number = -heappop(waiting)
-        yield number
-        for parent in trace.calls[number].parents:
+def _comes_after(parents: Sequence[Sequence[int]], earlier: int, later: int) -> bool:
+    """Whether a call has to end before another starts; parents are in descending order."""
+    seen = {later}
+    waiting = [later]
+    while waiting:
+        for parent in parents[waiting.pop()]:
+            if parent <= earlier:
+                if parent == earlier:
+                    return True
+                break
             if parent not in seen:
                 seen.add(parent)
-                heappush(waiting, -parent)
+                waiting.append(parent)
+    return False

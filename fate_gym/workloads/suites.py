@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -30,8 +29,6 @@ from fate_gym.catalog.limits import (
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
-from fate_gym.problem.io import read_bytes
-from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agent_traces import TraceSplit
@@ -39,13 +36,7 @@ from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.agents import AgentSource, SizeClasses, WindowRules, draw_sessions
 from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
 from fate_gym.workloads.config import parse, read_group
-from fate_gym.workloads.formats import (
-    Content,
-    import_workflows,
-    is_problem,
-    problem_id,
-    read_workload,
-)
+from fate_gym.workloads.files import FilesSuite
 from fate_gym.workloads.load import capacity_per_s
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
 from fate_gym.workloads.requests import RequestDraw, draw_requests, session_starts
@@ -395,71 +386,6 @@ class RequestsSuite(_Suite):
     def workflows(self, seed: int) -> list[Workflow]:
         draw = RequestDraw(self.models, self.requests, self.seconds)
         return draw_requests(draw, self.split, seed)
-
-
-class FilesSuite(Frozen):
-    """Files of the user: problems, workflows and traces, each a problem of its own.
-
-    A problem file is taken as it is, the same for every seed. A workflow file gets its attributes
-    from the role mapping, by seed, or from ``roles`` or ``model``, and runs on the suite's cluster.
-    """
-
-    name: Name
-    cluster: Name = Field(description="of workflow files unless a run names another")
-    origin: ClassVar[str] = "own files"
-
-    source: Literal["files"]
-    mode: Literal["alone"] = "alone"
-    files: tuple[Name, ...] = Field(description="paths")
-    roles: Name | None = Field(None, description="path of the sidecar with attributes by task type")
-    model: Name | None = Field(
-        None,
-        description="instead of a sidecar: the model of every task",
-        exclude_if=lambda model: model is None,
-    )
-    keep_clusters: bool = Field(
-        True, description="problem files keep their own; choosing a cluster switches it off"
-    )
-    cluster_changes: dict[Name, Any] = Field(
-        {},
-        description="fields in place of those of the clusters that problem files keep",
-        exclude_if=lambda changes: not changes,
-    )
-
-    def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """A problem for each file. Raises `InputError` naming the file."""
-        if not self.files:
-            raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
-        problems = [self._problem(file, cluster, seed) for file in self.files]
-        ids = [problem.id for problem in problems]
-        # Results are told apart by the problem: ids that occur twice are replaced by the paths.
-        return [
-            problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
-            for file, problem in zip(self.files, problems, strict=True)
-        ]
-
-    def contents_hash(self) -> str:
-        """Changes with what the files say. Raises `InputError` if one cannot be read."""
-        digest = hashlib.sha256()
-        for file in (*self.files, *([self.roles] if self.roles else [])):
-            digest.update(hashlib.sha256(read_bytes(file)).digest())
-        return digest.hexdigest()
-
-    def _problem(self, file: str, cluster: Cluster, seed: int) -> Problem:
-        content = Content.of(file)
-        if is_problem(content):
-            data = content.json
-            if not self.keep_clusters:
-                data = {**data, "cluster": cluster.model_dump(mode="json")}
-            elif isinstance(data.get("cluster"), Mapping):
-                data = {**data, "cluster": {**data["cluster"], **self.cluster_changes}}
-            return problem_from(data, file)
-        _, found = read_workload(content)
-        try:
-            workflows = import_workflows(found, seed, roles=self.roles, model=self.model)
-            return Problem.build(cluster, workflows, id=problem_id(found, workflows))
-        except InputError as error:
-            raise error.at(file) from None
 
 
 _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {

@@ -274,9 +274,9 @@ def calls(draw: st.DrawFn, number: int, earlier: list[Call], exact: bool) -> Cal
     }
     same = [call for call in earlier if call.model == fields["model"]]
     least = 0
-    if same and draw(st.integers(0, 3)):
+    if len(same) > 0 and draw(st.integers(0, 3)):
         other = draw(st.sampled_from(same))
-        slack = 0 if exact else draw(st.sampled_from([0, 10, 60]))
+        slack = draw(st.just(0) if exact else st.sampled_from([0, 10, 60]))
         whole = max(other.prompt - slack, 1)
         part = draw(st.integers(1, max(other.prompt // 2, 1)))
         tokens = draw(st.sampled_from([whole, whole, part]))
