@@ -50,8 +50,8 @@ def capacity_per_s(problem: Problem, arrivals: int | None = None) -> float:
 def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
     """Prefix tokens of each stage that an earlier one of the same session has left, by stage id.
 
-    A workflow without a session is one of its own. Where no prefix branches and no stage extends
-    its own, prefixes count in full.
+    A workflow without a session is one of its own; where no prefix of it branches and no stage
+    extends its own, its prefixes count in full.
     """
     branches = prefix_branches(workflows)
     left: dict[str, dict[str, int]] = defaultdict(dict)
@@ -59,7 +59,8 @@ def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
     for workflow in workflows:
         cached = left[workflow.session or workflow.id]
         reused = {}
-        if workflow.prefixes or any(stage.extends_prefix for stage in workflow.stages):
+        extends = any(stage.extends_prefix for stage in workflow.stages)
+        if workflow.session is not None or workflow.prefixes or extends:
             for stage in workflow.stages:
                 if stage.prefix_group is not None and stage.model is not None:
                     reused[stage.id] = _use_path(stage, cached, branches)

@@ -338,8 +338,8 @@ class AgentsSuite(_Suite):
     )
     models: SizeClasses
     turns: Workflows = Field(4, description="of a session, at most")
-    calls: Stages = Field(30, description="of models, of a session, at most; the rest is left out")
-    think_cap_s: Seconds = Field(120.0, description="longest time to think between turns")
+    calls: Stages = Field(20, description="of models, of a session, at most; the rest is left out")
+    think_cap_s: Seconds = Field(60.0, description="longest time to think between turns")
     tool_cap_s: Seconds = Field(60.0, description="longest tool, or gap for tools")
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ from fate_gym.workloads.load import device_seconds, own_reuse
 from fate_gym.workloads.requests import PARTS
 
 MODELS = SizeClasses(large="Llama-3.1-70B", small="Llama-3.1-8B", long="Qwen3-30B-A3B-2507")
-RULES = WindowRules(MODELS, turns=4, calls=30, think_cap_s=120.0, tool_cap_s=60.0)
+RULES = WindowRules(MODELS, turns=4, calls=20, think_cap_s=60.0, tool_cap_s=60.0)
 STREAMS = ("agents", "agents_train", "agents_validation", "agents_test")
 
 
@@ -50,8 +50,8 @@ def session_ids(problem: Problem) -> set[str]:
 def test_a_draw_is_one_problem_of_moderate_size(name: str, execution: str) -> None:
     for seed in range(3):
         problem = stream(name, seed, execution=execution)
-        assert 100 <= problem.stage_count <= 500
-        assert len(session_ids(problem)) == 10
+        assert 150 <= problem.stage_count <= 500
+        assert len(session_ids(problem)) == 14
         compile_problem(problem)
 
 
@@ -81,14 +81,14 @@ def test_turns_follow_one_another_and_arrive_with_their_session() -> None:
     for turns in by_session.values():
         assert [turn.follows for turn in turns] == [None, *(turn.id for turn in turns[:-1])]
         assert len({turn.arrival for turn in turns}) == 1
-        assert all(turn.think_seconds <= 120 for turn in turns)
-    assert any(workflow.think_seconds == 120 for workflow in problem.workflows)
+        assert all(turn.think_seconds <= 60 for turn in turns)
+    assert any(workflow.think_seconds == 60 for workflow in problem.workflows)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.9])
 def test_a_load_is_uncached_work_that_arrives_over_work_that_is_done(load: float) -> None:
     spec = suite(arrivals={"process": "trace", "load": load})
-    (problem,) = build_suite(spec, load_cluster("serving_8"), 0)
+    (problem,) = build_suite(spec, load_cluster("serving_4"), 0)
     times = [workflow.arrival for workflow in problem.workflows]
     assert times == sorted(times) and times[0] == 0.0
     arriving = sum(device_seconds(problem)) / (times[-1] * len(problem.cluster.devices))
@@ -106,14 +106,14 @@ def test_arrivals_of_a_split_are_those_of_its_part_of_the_hour() -> None:
 
 def test_other_processes_of_arrivals() -> None:
     spec = suite(arrivals={"process": "poisson", "rate_per_s": 0.01})
-    (problem,) = build_suite(spec, load_cluster("serving_8"), 0)
+    (problem,) = build_suite(spec, load_cluster("serving_4"), 0)
     assert 200 < problem.workflows[-1].arrival < 5000
 
 
 def test_alone_each_session_is_a_problem() -> None:
     spec = load_suite("agents_alone")
     problems = build_suite(spec, load_cluster(spec.cluster), 0)
-    assert len(problems) == len({problem.id for problem in problems}) == 10
+    assert len(problems) == len({problem.id for problem in problems}) == 14
     assert all(problem.id.endswith("/s0") for problem in problems)
     assert all(len(session_ids(problem)) == 1 for problem in problems)
     assert max(len(problem.workflows) for problem in problems) > 1
@@ -174,7 +174,7 @@ def test_windows_keep_to_their_limits(source: str) -> None:
         for window in windows(RULES, row):
             calls = [row["calls"][number] for number in window.calls]
             turns = [call["turn"] for call in calls]
-            assert sum(call["kind"] == "llm" for call in calls) <= 30
+            assert sum(call["kind"] == "llm" for call in calls) <= 20
             assert turns == sorted(turns) and turns[-1] - turns[0] < 4
             assert window.calls == tuple(range(window.calls[0], window.calls[-1] + 1))
 
@@ -216,9 +216,9 @@ def test_windows_end_before_contexts_that_no_model_is_made_for() -> None:
 
 
 def test_long_turns_are_cut_off_and_short_ones_taken_whole() -> None:
-    row = row_of([1000] * 40, [1000] * 20, [1000] * 20)
+    row = row_of([1000] * 40, [1000] * 10, [1000] * 20)
     found = windows(RULES._replace(turns=2), row)
-    assert [(window.calls[0], len(window.calls)) for window in found] == [(0, 30), (40, 20)]
+    assert [(window.calls[0], len(window.calls)) for window in found] == [(0, 20), (40, 10)]
 
 
 def test_small_models_of_the_sources_become_the_small_one() -> None:

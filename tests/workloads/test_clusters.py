@@ -60,6 +60,7 @@ def test_sizes_of_the_shipped_clusters() -> None:
     assert gpus["mixed_4"].total() == len(gpus["mixed_4"]) == 4
     assert gpus["mixed_32"].total() == 32
     assert gpus["mixed_64"] == {gpu: 2 * count for gpu, count in gpus["mixed_32"].items()}
+    assert gpus["serving_8"] == {gpu: 2 * count for gpu, count in gpus["serving_4"].items()}
     assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
 
 
@@ -177,7 +178,7 @@ def test_pairs_of_h100_host_70b_models_in_16_bits(execution: str) -> None:
     pairs = load_cluster("h100_pairs", execution=execution)
     problem = Problem.build(pairs, [workflow])
     assert problem.eligible_devices(workflow, stage) == [f"h100-sxm-{i}" for i in range(4)]
-    for name in set(SHIPPED) - {"h100_pairs", "serving_8"}:
+    for name in set(SHIPPED) - {"h100_pairs", "serving_4", "serving_8"}:
         with pytest.raises(InputError, match=r"no device can host the stage: Llama-3.1-70B"):
             Problem.build(load_cluster(name, execution=execution), [workflow])
 

@@ -51,7 +51,7 @@ def test_a_description_says_what_is_measured_and_what_modelled(
     assert main(["describe", "suite=agents", "--figure", str(figure)]) == 0
     text = capsys.readouterr().out
     assert "\nMeasured sessions of agents, models mapped.\n1 problem, " in text
-    assert " workflows of 10 sessions, " in text
+    assert " workflows of 14 sessions, " in text
     assert main(["describe", "suite=requests", "--figure", str(tmp_path / "requests.svg")]) == 0
     assert "\nMeasured requests and arrivals, models mapped.\n1 problem, 200 workflows of " in (
         capsys.readouterr().out
