@@ -2,8 +2,8 @@
 
 `problems` mixes what the execution model knows: GPUs and models of the catalogue, prefix groups
 with several lengths, edges with bytes and inherited tokens, tools, fixed stages, allow-lists,
-arrivals, links, uncertainty. Problems are small (1-12 stages, 1-4 devices), and never fail
-validation: each stage is cut to fit on some device.
+arrivals, turns that follow others, links, uncertainty. Problems are small (1-12 stages, 1-4
+devices), and never fail validation: each stage is cut to fit on some device.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from fate_gym.problem import (
     Link,
     Options,
     Outage,
+    Prefix,
     Problem,
     Stage,
     Workflow,
 )
+from fate_gym.problem.sessions import apart
 
 Kind = Literal["any", "llm", "pressure", "mixed", "classical"]
 """What is in a problem.
@@ -125,11 +127,12 @@ def workflows(
     id: str = "w0",
     kind: Kind = "llm",
     most: int = 12,
+    branches: tuple[Prefix, ...] = (),
 ) -> Workflow:
     """Workflows of 1 to ``most`` stages that fit on ``cluster`` (a random one when left out).
 
     Parents may stand behind their children in the file. Stages of different workflows share the
-    prefix groups ``g0`` and ``g1``.
+    prefix groups ``g0`` and ``g1``, and those of ``branches``.
     """
     if cluster is None:
         cluster = draw(clusters())
@@ -139,7 +142,7 @@ def workflows(
         parents = draw(
             st.lists(st.integers(0, i - 1), unique=True, max_size=3) if i else st.just([])
         )
-        stage, tokens = draw(_stages(cluster, i, stages, parents, kind))
+        stage, tokens = draw(_stages(cluster, stages, parents, kind, branches))
         edges += [
             Edge(
                 parent=stages[parent].id,
@@ -155,6 +158,7 @@ def workflows(
         id=id,
         choices=choices,
         fan_outs=fan_outs,
+        prefixes=branches,
         stages=tuple(draw(st.permutations(stages))),
         edges=tuple(draw(st.permutations(edges))),
         arrival=draw(st.sampled_from([0.0, 0.0, 1.5, 60.0]) | _positive(0, 200)),
@@ -167,13 +171,13 @@ def workflows(
 def _stages(
     draw: st.DrawFn,
     cluster: Cluster,
-    number: int,
     before: list[Stage],
     parents: list[int],
     kind: Kind,
+    branches: tuple[Prefix, ...],
 ) -> tuple[Stage, dict[int, int]]:
     """A stage, and the tokens that it inherits from each parent."""
-    id = f"s{number}"
+    id = f"s{len(before)}"
     label = draw(st.sampled_from(["", "x", "y"]))
     none = dict.fromkeys(parents, 0)
     forms = ["model"] * 5 + ["tool"] + ["fixed"] * (2 if kind == "mixed" else 0)
@@ -199,13 +203,14 @@ def _stages(
     share = draw(st.sampled_from([0.3, 0.6, 1.0] if kind == "pressure" else [0.02, 0.1, 0.5]))
     budget = max(1, int(budget * share))
 
-    group = draw(_maybe(st.sampled_from(["g0", "g1"])))
+    group = draw(_maybe(st.sampled_from(["g0", "g1", *(branch.group for branch in branches)])))
     prefix = draw(st.integers(0, budget // 2)) if group else 0
     left = budget - prefix
     tokens = dict(none)
     for parent in parents:
-        tokens[parent] = draw(st.just(0) | st.integers(0, left // 3))
-        left -= tokens[parent]
+        if not before[parent].extends_prefix:
+            tokens[parent] = draw(st.just(0) | st.integers(0, left // 3))
+            left -= tokens[parent]
     # An empty prefill of several GPUs: tests/validator/test_tensor_parallel.py.
     empty = prefix > 0 and all(device.tensor_parallel == 1 for device in cluster.devices)
     prompt = draw(st.integers(0 if empty else 1, max(1, left // 2)))
@@ -219,12 +224,14 @@ def _stages(
         others = [device for device in names if device not in hosts]
         allowed = (*others[:1], *kept)
     queries = draw(st.integers(1, 6) | st.sampled_from([1, 17, 64, 300]))
+    extends = group is not None and not any(tokens.values()) and draw(st.booleans())
     return (
         Stage(
             id=id,
             label=label,
             model=name,
-            queries=queries,
+            queries=1 if extends else queries,
+            extends_prefix=extends,
             prefix_group=group,
             prefix_tokens=prefix,
             prompt_tokens=prompt,
@@ -243,6 +250,17 @@ def _limits(cluster: Cluster) -> dict[str, float]:
         for device in cluster.devices
         if device.gpu
     }
+
+
+@st.composite
+def prefix_branches(draw: st.DrawFn) -> tuple[Prefix, ...]:
+    """Up to four groups, ``b0`` and so on, that branch off ``g0``, ``g1`` or one another."""
+    found: list[Prefix] = []
+    for i in range(draw(st.sampled_from([0, 0, 2, 4]))):
+        parent = draw(st.sampled_from(["g0", "g1", *(branch.group for branch in found)]))
+        shared = draw(st.sampled_from([1, 50, 400]) | st.integers(1, 8000))
+        found.append(Prefix(group=f"b{i}", parent=parent, shared_tokens=shared))
+    return tuple(found)
 
 
 @st.composite
@@ -345,14 +363,38 @@ def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
     else:
         cluster = draw(clusters(without_gpu=kind == "mixed"))
     flows: list[Workflow] = []
+    branches = draw(prefix_branches())
     left = most
     for i in range(draw(st.integers(1, 3))):
         if left > 0:
-            flows.append(draw(workflows(cluster, id=f"w{i}", kind=kind, most=left)))
+            flows.append(
+                draw(workflows(cluster, id=f"w{i}", kind=kind, most=left, branches=branches))
+            )
             left -= len(flows[-1].stages)
+    flows = draw(_turns(flows))
     return Problem.build(
         cluster, flows, id=f"random-{kind}", options=draw(options(cluster)), models=[TINY_MOE]
     )
+
+
+@st.composite
+def _turns(draw: st.DrawFn, flows: Sequence[Workflow]) -> list[Workflow]:
+    """The workflows, some of which follow others, wherever these stand."""
+    turned = {flow.id: flow for flow in flows}
+    order = draw(st.permutations([flow.id for flow in flows]))
+    for i, name in enumerate(order):
+        session = draw(_maybe(st.sampled_from(["a", "b"])))
+        before = draw(_maybe(st.sampled_from(order[:i]))) if i else None
+        think = draw(st.sampled_from([0.0, 0.0, 1.5]) | _positive(0, 60)) if before else 0.0
+        change = {"session": session, "follows": before, "think_seconds": think}
+        turned[name] = turned[name].model_copy(update=change)
+    return list(turned.values())
+
+
+def untied(problem: Problem) -> Problem:
+    """The problem with workflows that all arrive by themselves."""
+    workflows = tuple(apart(workflow) for workflow in problem.workflows)
+    return problem.model_copy(update={"workflows": workflows})
 
 
 def certain(problem: Problem) -> Problem:

@@ -33,7 +33,8 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     eligible = np.isfinite(p.clean_seconds)
     best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
     f.stages["best"] = best
-    f.position[_window_order(p)] = np.arange(s)
+    f.stages["due"] = _due(p)
+    f.order[p.by_rank] = np.arange(s)
     f.stages["eligible"] = eligible.sum(axis=1)
     with np.errstate(invalid="ignore"):
         f.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)
@@ -42,22 +43,17 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     _fill_children(f, p, eligible)
     f.scale = _scale(f, p)
     f.unit = options.reward_scale or f.scale
-    f.first_arrival = p.workflows["arrival"].min()
+    f.first_arrival = p.workflows["arrival"][p.arrivals[0]]
     _fill_stage_rows(f, p)
     _fill_device_rows(f, p, eligible)
     return f
 
 
-def _window_order(p: ProblemArrays) -> NDArray[np.int64]:
-    """(S,) stages by the latest start with which their workflow takes twice as long as alone.
-
-    Inside a workflow that is the order of upward ranks. Over workflows ranks alone would let a long
-    one that has just arrived fill the window.
-    """
-    ranks, flows = p.stages["upward_rank"], p.workflows
-    alone = np.maximum.reduceat(ranks, flows["stages_from"])
-    latest = (flows["arrival"] + 2.0 * alone)[p.stages["workflow"]] - ranks
-    return p.by_rank[np.argsort(latest[p.by_rank], kind="stable")]
+def _due(p: ProblemArrays) -> Floats:
+    """(S,) from the arrival of its workflow to its end, if that takes twice as long as alone."""
+    flows = p.workflows
+    alone = np.maximum.reduceat(p.stages["upward_rank"], flows["stages_from"])
+    return np.asarray(2.0 * alone[p.stages["workflow"]])
 
 
 def _scale(f: FactsArrays, p: ProblemArrays) -> float:

@@ -24,7 +24,7 @@ from fate_gym.env.schema import LATENCY, SHAPED, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.foresight import foresee_ends
 from fate_gym.kernel.estimate import undisturbed
-from fate_gym.kernel.numbers import event_of
+from fate_gym.kernel.numbers import arriving, event_of
 from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE
 
 
@@ -33,13 +33,13 @@ def update_progress(run: Run) -> None:
     """Bring what the episode knows of the workflows up to date, after an instant."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     ep.instants = st.instants
-    while ep.arrived < st.next_arrival:
-        w = p.arrivals[ep.arrived]
+    while ep.arrived < st.arrived_count:
+        w = st.arrived[ep.arrived]
         workflow = p.workflows[w]
         count = workflow.stages_to - workflow.stages_from
         ep.arrived += 1
         ep.active += 1
-        ep.active_since += workflow.arrival
+        ep.active_since += st.workflows[w].arrived_at
         ep.known_stages += count
         ep.workflows[w].left = count
         ep.workflows[w].counted = ep.ended_stages
@@ -59,7 +59,7 @@ def _unplaced_work(run: Run) -> float:
     p, st = run.problem, run.state
     work = 0.0
     for i in range(run.episode.arrived):
-        workflow = p.workflows[p.arrivals[i]]
+        workflow = p.workflows[st.arrived[i]]
         for s in range(workflow.stages_from, workflow.stages_to):
             if st.stages[s].status < PLACED and p.stages[s].kind != TOOL_STAGE:
                 work += run.facts.stages[s].best
@@ -72,7 +72,7 @@ def _count_ends(run: Run) -> None:
     ended = ep.known_stages - st.known_left
     ep.ended_stages = ended
     for i in range(ep.arrived):
-        w = p.arrivals[i]
+        w = st.arrived[i]
         progress = ep.workflows[w]
         # As long as fewer stages have ended than were left of it, the workflow cannot have ended.
         if progress.left == 0 or ended - progress.counted < progress.left:
@@ -85,8 +85,8 @@ def _count_ends(run: Run) -> None:
         progress.left, progress.counted = left, ended
         if left == 0:
             ep.active -= 1
-            ep.active_since -= workflow.arrival
-            ep.ended_latency += end - workflow.arrival
+            ep.active_since -= st.workflows[w].arrived_at
+            ep.ended_latency += end - st.workflows[w].arrived_at
 
 
 @inlined
@@ -127,6 +127,8 @@ def last_end_estimate(run: Run) -> float:
     if p.batching:
         estimate = max(estimate, _forced_by_batches(run))
     for e in range(st.event_count):
+        if arriving(p, st.events[e].id) >= 0:
+            continue
         s, _ = event_of(p, st.events[e].id)
         if st.stages[s].status == PLACED:
             # A shard that ends early promises less than the end of the stage: no harm.

@@ -33,6 +33,7 @@ class StageFacts(Row):
 
     best: float = column("f8", "clean seconds on the fastest device, or those of the tool", "s")
     path: float = column("f8", "best seconds of the longest way from its start to the end", "s")
+    due: float = column("f8", "twice what its workflow takes alone", "s")
     eligible: int = column("i8", "devices that can run it")
 
 
@@ -59,7 +60,7 @@ class FactsArrays(Block):
     first_arrival: float = scalar("f8", "of the problem", "s")
 
     stages: Any = table(StageFacts, "S", text="stages")
-    position: Any = table("i8", "S", text="in the order in which stages enter the window")
+    order: Any = table("i8", "S", text="place of a stage in the problem's `by_rank`")
     pairs: Any = table(Pair, "S", "D", text="stages on devices")
     child_models: Any = table("f4", "S", "M", text="share of the children that use the model")
     stage_rows: Any = table("f4", "S", "STAGE_F", text="static features, the others 0")

@@ -80,18 +80,21 @@ class Instance:
         """The same workflows at other times, without compiling.
 
         Args:
-            times: (W,) seconds.
+            times: (A,) seconds, of those that follow no other. The others come when they may.
         """
+        arrivals = np.zeros(self.compiled.arrays.workflows.size)
+        firsts = np.sort(self.compiled.arrays.arrivals)
+        arrivals[firsts] = times
         compiled = copy.copy(self.compiled)
-        workflows = zip(compiled.problem.workflows, times.tolist(), strict=True)
+        workflows = zip(compiled.problem.workflows, arrivals.tolist(), strict=True)
         compiled.problem = compiled.problem.model_copy(
             update={
                 "workflows": tuple(w.model_copy(update={"arrival": time}) for w, time in workflows)
             }
         )
         compiled.arrays = compiled.arrays.copy()
-        compiled.arrays.workflows["arrival"] = times
-        compiled.arrays.arrivals[:] = np.argsort(times, kind="stable")
+        compiled.arrays.workflows["arrival"] = arrivals
+        compiled.arrays.arrivals[:] = firsts[np.argsort(times, kind="stable")]
         other = copy.copy(self)
         other.compiled, other.facts = compiled, self.facts.copy()
         other.facts.first_arrival = float(times.min())
@@ -148,7 +151,7 @@ class Source:
         problem = instance.compiled.problem
         _check_arrivals(process, problem)
         capacity = capacity_per_s(problem) if process.load is not None else 0.0
-        count = len(problem.workflows)
+        count = instance.compiled.arrays.arrivals.size
         times = np.empty(count)
         times[rng.permutation(count)] = arrival_times(process, rng, count, capacity_per_s=capacity)
         return instance.arriving(times)
@@ -198,14 +201,15 @@ class Source:
 
 
 def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:
-    if process is None or process.times is None or len(process.times) == len(problem.workflows):
+    count = sum(workflow.follows is None for workflow in problem.workflows)
+    if process is None or process.times is None or len(process.times) == count:
         return
     raise InputError(
-        f"{len(process.times)} times for {len(problem.workflows)} workflows",
+        f"{len(process.times)} times for {count} workflows that follow no other",
         source="environment options",
         item=f"problem {problem.id!r}",
         field="arrivals.times",
-        remedy="give a time for each workflow, or a process",
+        remedy="give a time for each of them, or a process",
     )
 
 

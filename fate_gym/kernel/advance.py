@@ -11,6 +11,8 @@ from fate_gym.kernel.draws import change_after, choice_draw
 from fate_gym.kernel.events import pop, push
 from fate_gym.kernel.failure import change_devices, end_of_survivor
 from fate_gym.kernel.numbers import (
+    arrival_event,
+    arriving,
     event_of,
     next_in_queue,
     slot_number,
@@ -21,6 +23,7 @@ from fate_gym.kernel.ready import awaits_nothing, become_ready
 from fate_gym.kernel.schema import (
     DONE,
     ENDED,
+    LIVE,
     LOSING,
     VANISHED,
     LogArrays,
@@ -51,6 +54,9 @@ def reset(p: ProblemArrays, st: StateArrays, seed: int) -> None:
     for s in range(p.stages.size):
         # The arrival of the workflow counts as one more parent.
         st.stages[s].missing = p.stages[s].parents_to - p.stages[s].parents_from + 1
+    for w in range(p.workflows.size):
+        st.workflows[w].arrived_at = np.inf
+        st.workflows[w].left = p.workflows[w].stages_to - p.workflows[w].stages_from
 
 
 @inlined
@@ -60,9 +66,24 @@ def _finish(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
     stage.end = st.now
     st.last_end = st.now
     st.known_left -= 1
+    w = p.stages[s].workflow
+    st.workflows[w].left -= 1
     if p.stages[s].chooses:
         _choose(p, st, log, s)
     _release_children(p, st, log, s)
+    # Whether somebody comes after a workflow is not for planners to know.
+    if st.workflows[w].left == 0 and st.origin == LIVE:
+        _call_followers(p, st, w)
+
+
+@inlined
+def _call_followers(p: ProblemArrays, st: StateArrays, w: int) -> None:
+    """Workflow ``w`` has ended: those that follow it arrive once they have been thought of."""
+    for i in range(p.workflows[w].followers_from, p.workflows[w].followers_to):
+        follower = p.followers[i]
+        workflow = p.workflows[follower]
+        time = max(workflow.arrival, st.now + workflow.think_s)
+        push(st, time, arrival_event(p, follower))
 
 
 @inlined
@@ -99,6 +120,7 @@ def _choose(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
             st.stages[v].ready_at = st.now
             st.stages[v].end = st.now
             st.known_left -= 1
+            st.workflows[stage.workflow].left -= 1
             gone[count] = v
             count += 1
         elif stage.chooser == s and awaits_nothing(p, st, v):
@@ -108,8 +130,11 @@ def _choose(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
 
 
 @inlined
-def _arrive(p: ProblemArrays, st: StateArrays, log: LogArrays, w: int) -> None:
+def _arrive(p: ProblemArrays, st: StateArrays, log: LogArrays, w: int, time: float) -> None:
     workflow = p.workflows[w]
+    st.workflows[w].arrived_at = time
+    st.arrived[st.arrived_count] = w
+    st.arrived_count += 1
     st.known_left += workflow.stages_to - workflow.stages_from
     for s in range(workflow.stages_from, workflow.stages_to):
         st.stages[s].missing -= 1
@@ -212,21 +237,30 @@ def _apply_events(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
             if p.workflows[w].arrival > time:
                 break
             st.next_arrival += 1
-            _arrive(p, st, log, w)
+            _arrive(p, st, log, w, p.workflows[w].arrival)
             seen = True
         if st.next_border <= time:
             seen |= _pass_borders(p, st, log)
         while st.event_count > 0 and st.events[0].time <= time:
-            s, k = event_of(p, pop(st))
+            _apply(p, st, log, pop(st))
             seen = True
-            if k == p.max_shards:
-                _finish(p, st, log, s)
-            else:
-                _shard_end(p, st, log, s, k)
         if st.next_change <= time:
             change_devices(p, st, log)
             seen = True
     return seen
+
+
+@inlined
+def _apply(p: ProblemArrays, st: StateArrays, log: LogArrays, event: int) -> None:
+    """Let an event of the heap happen."""
+    w = arriving(p, event)
+    s, k = event_of(p, event)
+    if w >= 0:
+        _arrive(p, st, log, w, st.now)
+    elif k == p.max_shards:
+        _finish(p, st, log, s)
+    else:
+        _shard_end(p, st, log, s, k)
 
 
 @kernel

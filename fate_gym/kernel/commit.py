@@ -26,11 +26,11 @@ from fate_gym.kernel.events import push
 from fate_gym.kernel.log import log_shard
 from fate_gym.kernel.memory import (
     context_bytes,
-    grow_prefix,
+    grow_path,
     keep_context,
     make_room,
     touch_contexts,
-    touch_prefix,
+    touch_path,
 )
 from fate_gym.kernel.numbers import (
     context_entry,
@@ -41,6 +41,7 @@ from fate_gym.kernel.numbers import (
     slot_of,
     stage_end_event,
 )
+from fate_gym.kernel.prefixes import extends_prefix, has_prefix
 from fate_gym.kernel.ready import take_from_ready
 from fate_gym.kernel.schema import (
     FIXED_STAGE,
@@ -194,7 +195,7 @@ def _commit_shard(
     if source >= 0:
         cost = migrated_cost(p, st, s, d, n, cost, source)
         if cost.copied > 0.0:
-            touch_prefix(p, st, s, source)
+            touch_path(p, st, source, p.stages[s].prefix)
     busy = cost.busy
     noise = noise_factor(p, st, s, d)
     length = length_factor(p, st, s)
@@ -285,7 +286,10 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
     dev = st.devices[d]
     batch = min(slot.queries, p.batch[s, d])
     touch_contexts(p, st, s, d)
-    own_prefix = grow_prefix(p, st, s, d, end)
+    own_prefix = -1
+    if has_prefix(p, stage):
+        own_prefix = prefix_entry(p, d, stage.prefix)
+        grow_path(p, st, d, stage.prefix, stage.prefix_tokens, end)
     working = batch * context_bytes(p, s)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
     if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
@@ -295,6 +299,9 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         slot.kept = batch
         keep_context(p, st, s, k)
+    if extends_prefix(p, stage):
+        # What was working KV is cached from here on.
+        grow_path(p, st, d, stage.written, stage.written_tokens, end)
     st.clock += 1
     st.resident[d, stage.model] = st.clock
 
@@ -325,12 +332,15 @@ def take_back(
             scratch.fetches[s, i] = st.fetches[s, i]
         for m in range(p.models.size):
             scratch.resident[d, m] = st.resident[d, m]
-        for q in range(p.prefix_model.size):
+        for q in range(p.prefixes.size):
             scratch.prefix_tokens[d, q] = st.prefix_tokens[d, q]
             scratch.prefix_there[d, q] = st.prefix_there[d, q]
+            scratch.branches[d, q] = st.branches[d, q]
         _relink(st, scratch, context_entry(p, s, i))
-        if p.stages[s].prefix >= 0:
-            _relink(st, scratch, prefix_entry(p, d, p.stages[s].prefix))
+        q = p.stages[s].written
+        while q >= 0:
+            _relink(st, scratch, prefix_entry(p, d, q))
+            q = p.prefixes[q].parent
         entry = st.devices[d].oldest
         while entry >= 0:
             _relink(st, scratch, entry)
@@ -350,7 +360,7 @@ def _take_back_batches(
         batch = st.batches[d]
         scratch.batches[d] = st.batches[d]
         scratch.lanes[s, i] = st.lanes[s, i]
-        for q in range(p.prefix_model.size):
+        for q in range(p.prefixes.size):
             scratch.pins[d, q] = st.pins[d, q]
             scratch.computed[d, q] = st.computed[d, q]
         for head in (batch.admitted, batch.prompt, batch.decoder, st.devices[d].queue_head):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fate_gym.jit import Ints, inlined, kernel
+from fate_gym.kernel.prefixes import cached_hit, computed_hit
 from fate_gym.kernel.schema import (
     VANISHED,
     Device,
@@ -164,8 +165,9 @@ def prefix_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> floa
     stage = p.stages[s]
     if stage.prefix < 0:
         return 0.0
-    cached = st.computed[d, stage.prefix] if p.batching else st.prefix_tokens[d, stage.prefix]
-    return float(min(stage.prefix_tokens, cached))
+    if p.batching:
+        return float(computed_hit(p, st, d, stage.prefix, stage.prefix_tokens))
+    return float(cached_hit(p, st, d, stage.prefix, stage.prefix_tokens))
 
 
 @inlined

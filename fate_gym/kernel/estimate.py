@@ -19,6 +19,7 @@ from fate_gym.kernel.cost import (
     prefix_hit_tokens,
 )
 from fate_gym.kernel.numbers import slot_of
+from fate_gym.kernel.prefixes import path_there
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 from fate_gym.kernel.transfer import over_link, prefix_and_parents_seconds, transfer_seconds
 
@@ -119,7 +120,7 @@ def prefix_estimate(p: ProblemArrays, st: StateArrays, s: int, source: int) -> f
 
     With noise nobody knows when a shard that computes it will end: the whole queue counts.
     """
-    there = max(st.now, st.prefix_there[source, p.stages[s].prefix])
+    there = max(st.now, path_there(p, st, source, p.stages[s].prefix))
     if not p.batching and st.noisy and there > st.now:
         there = drain_estimate(p, st, source)
     return there
@@ -182,7 +183,7 @@ def migrated_cost(
     """
     if p.stages[s].prefix < 0:
         return cost
-    there = max(st.now, st.prefix_there[source, p.stages[s].prefix])
+    there = max(st.now, path_there(p, st, source, p.stages[s].prefix))
     return _migrated(p, st, s, d, n, cost, source, there)
 
 

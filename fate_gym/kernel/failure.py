@@ -11,7 +11,7 @@ from fate_gym.kernel.draws import change_after
 from fate_gym.kernel.events import push
 from fate_gym.kernel.log import log_loss
 from fate_gym.kernel.memory import forget, release_context
-from fate_gym.kernel.numbers import event_of, slot_of
+from fate_gym.kernel.numbers import arriving, event_of, slot_of
 from fate_gym.kernel.ready import (
     awaits_nothing,
     become_ready,
@@ -113,10 +113,15 @@ def _drop_void_events(p: ProblemArrays, st: StateArrays) -> None:
     st.event_count = 0
     for i in range(count):
         time, event = st.events[i].time, st.events[i].id
-        s, k = event_of(p, event)
-        void = st.slots[s, k].device < 0 if k < p.max_shards else st.stages[s].note == LOSING
-        if not void:
+        if arriving(p, event) >= 0 or not _is_void(p, st, event):
             push(st, time, event)
+
+
+@inlined
+def _is_void(p: ProblemArrays, st: StateArrays, event: int) -> bool:
+    """Whether the shard, or one of the stage, that should have ended is lost."""
+    s, k = event_of(p, event)
+    return st.slots[s, k].device < 0 if k < p.max_shards else st.stages[s].note == LOSING
 
 
 @kernel

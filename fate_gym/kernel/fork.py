@@ -9,7 +9,7 @@ from fate_gym.kernel.batching.luck import forget_luck
 from fate_gym.kernel.cost import decode_seconds
 from fate_gym.kernel.draws import length_factor, noise_factor
 from fate_gym.kernel.events import push
-from fate_gym.kernel.numbers import event_of, slot_of
+from fate_gym.kernel.numbers import arriving, event_of, slot_of
 from fate_gym.kernel.schema import (
     EXPECTED,
     HOST,
@@ -30,8 +30,7 @@ def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
     yet take their likely outcome, no device fails, and one that is down is repaired after the
     mean time from now.
     """
-    copy_block(out, st)
-    out.next_arrival = p.arrivals.size
+    _fork(p, st, out)
     out.origin = EXPECTED
     if p.failing or out.noisy:
         _replace_the_future(p, st, out)
@@ -44,11 +43,24 @@ def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int)
 
     A running shard that should have ended by its draw ends at once.
     """
-    copy_block(out, st)
-    out.next_arrival = p.arrivals.size
+    _fork(p, st, out)
     out.origin = SAMPLED
     out.seed = seed
     _replace_the_future(p, st, out)
+
+
+@inlined
+def _fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
+    """Copy a state, without what is to arrive."""
+    copy_block(out, st)
+    out.next_arrival = p.arrivals.size
+    if p.followers.size == 0:
+        return
+    count = st.event_count
+    out.event_count = 0
+    for i in range(count):
+        if arriving(p, st.events[i].id) < 0:
+            push(out, st.events[i].time, st.events[i].id)
 
 
 @kernel
@@ -69,10 +81,11 @@ def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> 
     for d in range(p.devices.size):
         if out.devices[d].drains_at < np.inf and not p.batching:
             _expect_queue(p, out, d)
-    count = out.event_count
+    count = st.event_count
     out.event_count = 0
     for i in range(count):
-        _expect_event(p, st, out, st.events[i].time, st.events[i].id)
+        if arriving(p, st.events[i].id) < 0:
+            _expect_event(p, st, out, st.events[i].time, st.events[i].id)
 
 
 @inlined
@@ -112,11 +125,13 @@ def _expect_event(
     s, k = event_of(p, event)
     if k < p.max_shards and not p.batching:
         slot = out.slots[s, k]
-        q = p.stages[s].prefix
         expected = slot.start + slot.busy
         # The noise of a running shard also shows in when its prefix can be copied.
-        if q >= 0 and st.prefix_there[slot.device, q] == time:
-            out.prefix_there[slot.device, q] = expected
+        q = p.stages[s].written
+        while q >= 0:
+            if st.prefix_there[slot.device, q] == time:
+                out.prefix_there[slot.device, q] = expected
+            q = p.prefixes[q].parent
         time = expected
     elif p.stages[s].kind == TOOL_STAGE:
         seconds = p.stages[s].tool_seconds

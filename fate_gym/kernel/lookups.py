@@ -13,6 +13,7 @@ from fate_gym.kernel.draws import choice_draw
 from fate_gym.kernel.estimate import drain_estimate, migrated_estimate, turn_of, whole_cost
 from fate_gym.kernel.numbers import next_in_queue, slot_of
 from fate_gym.kernel.openings import is_open, starts_now
+from fate_gym.kernel.prefixes import cached_hit, path_there
 from fate_gym.kernel.schema import (
     DONE,
     TOOL_STAGE,
@@ -146,6 +147,21 @@ def local_bytes(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
             # Where the device has failed since, what it had put out is on its host.
             if not slot.on_host:
                 out[slot.device] += edge.bytes * slot.queries / parent.queries
+
+
+@kernel
+def prefix_hits(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
+    """Prefix tokens that are cached, or that somebody brings."""
+    stage = p.stages[s]
+    for d in range(out.size):
+        out[d] = cached_hit(p, st, d, stage.prefix, stage.prefix_tokens)
+
+
+@kernel
+def loading_prefixes(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
+    """1 where some of what is cached of the prefix is not there yet."""
+    for d in range(out.size):
+        out[d] = path_there(p, st, d, p.stages[s].prefix) > st.now
 
 
 @kernel

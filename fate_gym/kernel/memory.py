@@ -69,34 +69,72 @@ def touch_contexts(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
                 append_entry(st, d, entry)
 
 
-@inlined
-def grow_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int, end: float) -> int:
-    """Let the stage's prefix entry on ``d`` cover its prefix; returns the entry, -1 without.
+@kernel
+def grow_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int, end: float) -> None:
+    """Let the entries on ``d`` cover ``tokens`` tokens of key ``q``, and be those used last.
 
-    ``end`` is when the shard that computes what is missing ends.
+    The root is used last of all: it goes last. ``end`` is when the shard that computes what is
+    missing ends.
     """
-    stage = p.stages[s]
-    kv = p.models[stage.model].kv
-    if stage.prefix_tokens == 0 or kv <= 0.0:
-        return -1
-    entry = prefix_entry(p, d, stage.prefix)
-    cached = st.prefix_tokens[d, stage.prefix]
-    if cached > 0:
-        _unlink(st, d, entry)
-    append_entry(st, d, entry)
-    if stage.prefix_tokens > cached:
-        st.devices[d].kv_bytes += (stage.prefix_tokens - cached) * kv
-        st.prefix_tokens[d, stage.prefix] = stage.prefix_tokens
-        st.prefix_there[d, stage.prefix] = end
-    return entry
+    kv = p.models[p.prefixes[q].model].kv
+    need = tokens
+    while q >= 0:
+        entry, cached = prefix_entry(p, d, q), st.prefix_tokens[d, q]
+        start, parent = p.prefixes[q].start, p.prefixes[q].parent
+        if cached > 0:
+            _unlink(st, d, entry)
+        elif parent >= 0:
+            st.branches[d, parent] += 1
+        append_entry(st, d, entry)
+        if need > cached:
+            st.devices[d].kv_bytes += (need - max(cached, start)) * kv
+            st.prefix_tokens[d, q] = need
+            st.prefix_there[d, q] = end
+        need, q = start, parent
+
+
+@kernel
+def compute_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
+    """On batching device ``d`` ``tokens`` tokens of key ``q`` are computed, or about to be."""
+    while q >= 0:
+        st.computed[d, q] = max(st.computed[d, q], tokens)
+        tokens = p.prefixes[q].start
+        q = p.prefixes[q].parent
+
+
+@kernel
+def touch_path(p: ProblemArrays, st: StateArrays, d: int, q: int) -> None:
+    """Mark as used what device ``d`` caches of the path of key ``q``."""
+    while q >= 0:
+        if st.prefix_tokens[d, q] > 0:
+            entry = prefix_entry(p, d, q)
+            _unlink(st, d, entry)
+            append_entry(st, d, entry)
+        q = p.prefixes[q].parent
 
 
 @inlined
-def touch_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Mark as used the prefix of stage ``s`` that device ``d`` caches."""
-    entry = prefix_entry(p, d, p.stages[s].prefix)
-    _unlink(st, d, entry)
-    append_entry(st, d, entry)
+def drop_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
+    """Take the entry of key ``q`` from device ``d``; returns its bytes."""
+    parent = p.prefixes[q].parent
+    size = (st.prefix_tokens[d, q] - p.prefixes[q].start) * p.models[p.prefixes[q].model].kv
+    st.prefix_tokens[d, q] = 0
+    if p.batching:
+        st.computed[d, q] = 0
+    if parent >= 0:
+        st.branches[d, parent] -= 1
+    _unlink(st, d, prefix_entry(p, d, q))
+    st.devices[d].kv_bytes -= size
+    return size
+
+
+@inlined
+def cut_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> float:
+    """Let the entry of key ``q`` end at ``tokens``, behind its start; returns the bytes less."""
+    excess = (st.prefix_tokens[d, q] - tokens) * p.models[p.prefixes[q].model].kv
+    st.devices[d].kv_bytes -= excess
+    st.prefix_tokens[d, q] = tokens
+    return excess
 
 
 @inlined
@@ -120,8 +158,7 @@ def _drop(
     first = first_context_entry(p)
     if entry < first:
         q = entry - prefix_entry(p, d, 0)
-        size = st.prefix_tokens[d, q] * p.models[p.prefix_model[q]].kv
-        st.prefix_tokens[d, q] = 0
+        size = drop_prefix(p, st, d, q)
         _record(st, log, shard, d, EVICT_PREFIX, q, size)
     else:
         s, k = slot_of(p, entry - first)
@@ -129,8 +166,8 @@ def _drop(
         size = slot.kept * context_bytes(p, s)
         slot.kept = 0
         _record(st, log, shard, d, EVICT_CONTEXT, s, size)
-    _unlink(st, d, entry)
-    st.devices[d].kv_bytes -= size
+        _unlink(st, d, entry)
+        st.devices[d].kv_bytes -= size
 
 
 @inlined
@@ -143,12 +180,18 @@ def context_bytes(p: ProblemArrays, s: int) -> float:
 
 @inlined
 def _stays(p: ProblemArrays, st: StateArrays, d: int, entry: int, own_prefix: int) -> bool:
-    """Whether a KV entry is in use: the shard's own prefix, or one that a running wave pins."""
+    """Whether a KV entry is in use: the shard's own prefix, or one that a running wave pins.
+
+    An entry whose child is there is the middle of a path.
+    """
     if entry == own_prefix:
         return True
-    if not p.batching or entry >= first_context_entry(p):
+    if entry >= first_context_entry(p):
         return False
-    return st.pins[d, entry - prefix_entry(p, d, 0)] > 0
+    q = entry - prefix_entry(p, d, 0)
+    if st.branches[d, q] > 0:
+        return True
+    return bool(p.batching) and st.pins[d, q] > 0
 
 
 @kernel
@@ -164,10 +207,10 @@ def make_room(
 ) -> None:
     """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights.
 
-    What the policy ranks lowest goes first, among equals the least recently used. The shard's own
-    prefix entry and its own model stay; if nothing else is left the own prefix shrinks to what
-    stage ``s`` needs, which fits, because the device can host the stage. ``shard`` is the row in
-    the log of the shard that needs the room.
+    What the policy ranks lowest goes first, among equals the least recently used. The path that
+    ends with the shard's own prefix entry and its own model stay; if nothing else is left the path
+    shrinks to what stage ``s`` needs, which fits, because the device can host the stage. ``shard``
+    is the row in the log of the shard that needs the room.
     """
     dev = st.devices[d]
     limit = p.devices[d].memory
@@ -188,22 +231,21 @@ def make_room(
         dev.weight_bytes -= p.models[victim].weight_bytes
         _record(st, log, shard, d, EVICT_WEIGHTS, victim, p.models[victim].weight_bytes)
     if own_prefix >= 0 and dev.weight_bytes + dev.kv_bytes + need > limit:
-        _shrink_prefix(p, st, s, d)
+        _shrink_path(p, st, s, d)
 
 
-@inlined
-def _shrink_prefix(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Cut the prefix entry of stage ``s`` to what the stage needs, if nobody else uses it."""
-    stage = p.stages[s]
-    q = stage.prefix
-    if p.batching and st.pins[d, q] > 1:
-        return
-    excess = (st.prefix_tokens[d, q] - stage.prefix_tokens) * p.models[stage.model].kv
-    st.devices[d].kv_bytes -= excess
-    st.prefix_tokens[d, q] = stage.prefix_tokens
-    if p.batching:
-        st.batches[d].pinned -= excess
-        st.computed[d, q] = min(st.computed[d, q], stage.prefix_tokens)
+@kernel
+def _shrink_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
+    """Cut the prefix path of stage ``s`` to what the stage needs, where nobody else uses it."""
+    q, need = p.stages[s].prefix, p.stages[s].prefix_tokens
+    while q >= 0:
+        if not (p.batching and st.pins[d, q] > 1):
+            excess = cut_prefix(p, st, d, q, need)
+            if p.batching:
+                st.batches[d].pinned -= excess
+                st.computed[d, q] = min(st.computed[d, q], need)
+        need = p.prefixes[q].start
+        q = p.prefixes[q].parent
 
 
 @inlined
@@ -267,8 +309,9 @@ def forget(p: ProblemArrays, st: StateArrays, d: int) -> None:
     dev.newest = -1
     for m in range(p.models.size):
         st.resident[d, m] = 0
-    for q in range(p.prefix_model.size):
+    for q in range(p.prefixes.size):
         st.prefix_tokens[d, q] = 0
+        st.branches[d, q] = 0
         if p.batching:
             st.pins[d, q] = 0
             st.computed[d, q] = 0

@@ -1,6 +1,7 @@
 """How slots and events are numbered. S stages, K = ``max_shards``.
 
-Slot number: s K + k. Event number: s (K + 1) + k, where k = K is the end of the stage itself.
+Slot number: s K + k. Event number: s (K + 1) + k, where k = K is the end of the stage itself;
+then S (K + 1) + w for the arrival of workflow w, which follows another.
 KV entries: d Q + q for the prefix q on device d, then D Q + slot number for a shard's contexts.
 """
 
@@ -43,26 +44,38 @@ def stage_end_event(p: ProblemArrays, s: int) -> int:
 
 @inlined
 def event_of(p: ProblemArrays, event: int) -> tuple[int, int]:
-    """Stage and shard of an event; shard K: the stage itself ends."""
+    """Stage and shard of an event that is no arrival; shard K: the stage itself ends."""
     return event // (p.max_shards + 1), event % (p.max_shards + 1)
+
+
+@inlined
+def arrival_event(p: ProblemArrays, w: int) -> int:
+    """The event that workflow ``w`` arrives after the one it follows."""
+    return p.stages.size * (p.max_shards + 1) + w
+
+
+@inlined
+def arriving(p: ProblemArrays, event: int) -> int:
+    """The workflow that arrives with an event, -1: it is the end of something."""
+    return max(-1, event - p.stages.size * (p.max_shards + 1))
 
 
 @inlined
 def prefix_entry(p: ProblemArrays, d: int, q: int) -> int:
     """The KV entry of prefix ``q`` on device ``d``."""
-    return d * p.prefix_model.size + q
+    return d * p.prefixes.size + q
 
 
 @inlined
 def context_entry(p: ProblemArrays, s: int, k: int) -> int:
     """The KV entry of the contexts that shard ``k`` of stage ``s`` has left."""
-    return p.devices.size * p.prefix_model.size + slot_number(p, s, k)
+    return p.devices.size * p.prefixes.size + slot_number(p, s, k)
 
 
 @inlined
 def first_context_entry(p: ProblemArrays) -> int:
     """The first KV entry that is not a prefix."""
-    return p.devices.size * p.prefix_model.size
+    return p.devices.size * p.prefixes.size
 
 
 @inlined

@@ -12,12 +12,12 @@ from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.admission import (
     head_may_join,
     may_join,
-    unpinned_bytes,
     wave_of,
 )
 from fate_gym.kernel.batching.waves import wave_bytes
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.numbers import next_in_queue, slot_of
+from fate_gym.kernel.prefixes import unpinned_bytes
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 

@@ -1,6 +1,7 @@
 """What the compiled simulator works on: every field of problem, state and log, once.
 
-Shapes: S stages, D devices, M models, Q prefix keys, W workflows, E edges, O outages,
+Shapes: S stages, D devices, M models, Q prefix keys, W workflows, A of them that follow no other,
+T that do, E edges, O outages,
 K = ``max_shards``, F = S with contention, B = D and L = S on batching devices, else 0.
 Units: seconds, bytes, bytes/s, tokens.
 `fate_gym.jit.block` makes sizes, numpy views and compiled access out of these classes.
@@ -36,7 +37,9 @@ class Stage(Row):
     model: int = column("i4", "-1 without a model")
     queries: int = column("i4", "in the batch")
     prefix: int = column("i4", "prefix key, -1 without")
-    prefix_tokens: int = column("i4", "shared by all queries")
+    prefix_tokens: int = column("i4", "shared by all queries, from the root of the tree")
+    written: int = column("i4", "prefix key of what it leaves cached, -1: no prefix")
+    written_tokens: int = column("i4", "its tokens; more than `prefix_tokens`: it extends them")
     prompt_tokens: int = column("i4", "of each query, beyond prefix and inherited context")
     output_tokens: int = column("i4", "of each query, estimated")
     inherited_tokens: int = column("i4", "of each query, summed over the edges in")
@@ -108,12 +111,25 @@ class Outage(Row):
     end: float = column("f8", "up again", "s")
 
 
+class PrefixKey(Row):
+    """A prefix of a model: a node of a tree. Its ancestors have smaller numbers."""
+
+    model: int = column("i4", "its model")
+    parent: int = column("i4", "the key that it branches off, -1: it is a root")
+    start: int = column("i4", "tokens of the parent that it begins with, 0 of a root")
+
+
 class Workflow(Row):
     """A workflow: stages[stages_from:stages_to]."""
 
-    arrival: float = column("f8", "when it is known", "s")
+    arrival: float = column("f8", "not before this: when it is known if it follows no other", "s")
+    think_s: float = column("f8", "from the end of the one it follows to its arrival", "s")
     stages_from: int = column("i4", "its first stage")
     stages_to: int = column("i4", "behind its last stage")
+    followers_from: int = column("i4", "followers[followers_from:followers_to] follow it")
+    followers_to: int = column("i4", "see followers_from")
+    session: int = column("i4", "sessions count from 1 by first use; 0: none")
+    turn: int = column("i4", "how many it follows, directly or not")
 
 
 class ProblemArrays(Block):
@@ -145,10 +161,11 @@ class ProblemArrays(Block):
     models: Any = table(Model, "M", text="models that occur")
     workflows: Any = table(Workflow, "W", text="workflows")
     outages: Any = table(Outage, "O", text="given failures, by device and start")
-    arrivals: Any = table("i8", "W", text="workflow numbers, by arrival")
+    arrivals: Any = table("i8", "A", text="workflows that follow no other, by arrival")
+    followers: Any = table("i8", "T", text="workflows that follow others, by the one they follow")
     topological: Any = table("i8", "S", text="stage numbers, parents first")
     by_rank: Any = table("i8", "S", text="stage numbers, largest upward rank first")
-    prefix_model: Any = table("i8", "Q", text="model of a prefix key")
+    prefixes: Any = table(PrefixKey, "Q", text="prefix keys")
     batch: Any = table("i8", "S", "D", text="queries in one wave when all else is evicted")
     clean_seconds: Any = table(
         "f8", "S", "D", unit="s", text="prefill + decode, nothing cached; inf: not eligible"
@@ -187,6 +204,13 @@ class StageState(Row):
     note: int = column("i4", "0, LOSING or VANISHED")
     ready_at: float = column("f8", "since when it is ready", "s")
     end: float = column("f8", "once it is done", "s")
+
+
+class WorkflowState(Row):
+    """A workflow."""
+
+    arrived_at: float = column("f8", "since when it is known; inf: it is not", "s")
+    left: int = column("i8", "stages that have not ended")
 
 
 class Slot(Row):
@@ -245,7 +269,10 @@ class Lane(Row):
     output: int = column("i4", "output tokens in the end")
     granted: int = column("i4", "output tokens that KV is reserved for")
     grows: int = column("i4", "1: it brings more of its prefix than the device has computed")
-    prefix_hit: int = column("i4", "prefix tokens that are there once another device has sent some")
+    known: int = column("i4", "prefix tokens that the device had computed at the admission")
+    prefix_hit: int = column(
+        "i4", "prefix tokens that need no prefill: copied, or found at the join"
+    )
     source: int = column("i4", "the device asked to send its prefix, -1: none")
     row: int = column("i4", "its row in the log")
     blind: int = column("i4", "1: a planner counts it as if nothing were loaded or cached for it")
@@ -260,7 +287,7 @@ class Lane(Row):
 
 
 class Event(Row):
-    """An end of a shard or a stage, see `fate_gym.kernel.numbers`."""
+    """An end of a shard or a stage, or an arrival, see `fate_gym.kernel.numbers`."""
 
     time: float = column("f8", "when", "s")
     id: int = column("i8", "which")
@@ -274,6 +301,7 @@ class StateArrays(Block):
     ready_count: int = scalar("i8", "length of the ready list")
     event_count: int = scalar("i8", "length of the event heap")
     next_arrival: int = scalar("i8", "position in problem.arrivals")
+    arrived_count: int = scalar("i8", "workflows that have arrived")
     known_left: int = scalar("i8", "unfinished stages of arrived workflows")
     clock: int = scalar("i8", "counts uses of models; the order of use")
     instants: int = scalar("i8", "counts the instants with events")
@@ -288,9 +316,12 @@ class StateArrays(Block):
 
     devices: Any = table(DeviceState, "D", text="devices")
     stages: Any = table(StageState, "S", text="stages")
+    workflows: Any = table(WorkflowState, "W", text="workflows")
+    arrived: Any = table("i4", "W", text="in order of arrival; the first `arrived_count` count")
     slots: Any = table(Slot, "S", "K", text="shards")
     resident: Any = table("i8", "D", "M", text="0: absent, else the time of last use on `clock`")
-    prefix_tokens: Any = table("i4", "D", "Q", text="cached tokens of a prefix")
+    prefix_tokens: Any = table("i4", "D", "Q", text="cached up to, from the root; 0: no entry")
+    branches: Any = table("i4", "D", "Q", text="entries of the keys that branch off a prefix")
     prefix_there: Any = table("f8", "D", "Q", unit="s", text="when the last of them is there")
     keep: Any = table(
         "f8", "KEEP", text="values: D x Q prefixes, S stages' contexts, D x M models; lowest goes"
@@ -311,10 +342,11 @@ class StateArrays(Block):
 
 def new_state(p: ProblemArrays) -> StateArrays:
     """A state of zeros for a problem."""
-    s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefix_model.size, p.max_shards
+    s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefixes.size, p.max_shards
     entries = d * q + s * k
     return StateArrays.allocate(
         S=s,
+        W=p.workflows.size,
         D=d,
         M=m,
         Q=q,
@@ -324,7 +356,7 @@ def new_state(p: ProblemArrays) -> StateArrays:
         L=s * p.batching,
         KV=entries,
         KEEP=d * q + s + d * m,
-        EVENTS=s * (k + 1),
+        EVENTS=s * (k + 1) + p.followers.size,
         LINKS=d + p.nodes + 1,
     )
 
@@ -378,14 +410,9 @@ class LogArrays(Block):
     evictions: Any = table(EvictionRow, "X", text="in order")
 
 
-EVICTIONS_OF_A_WAVE = 3
-"""At most: a shard (on a batching device each of its waves) adds so many entries, to be evicted."""
-
-
-def new_log(shards: int, evictions: int | None = None) -> LogArrays:
+def new_log(shards: int, evictions: int) -> LogArrays:
     """A log with room for some rows."""
-    most = EVICTIONS_OF_A_WAVE * shards
-    return LogArrays.allocate(R=shards, X=most if evictions is None else evictions)
+    return LogArrays.allocate(R=shards, X=evictions)
 
 
-NO_LOG = new_log(0)
+NO_LOG = new_log(0, 0)

@@ -15,8 +15,8 @@ from fate_gym.kernel.batching.border import come, schedule
 from fate_gym.kernel.batching.waves import begin_decoding, leave
 from fate_gym.kernel.commit import NOBODY, submit
 from fate_gym.kernel.events import push
-from fate_gym.kernel.memory import append_entry, keep_context
-from fate_gym.kernel.numbers import prefix_entry, shard_end_event, slot_number, stage_end_event
+from fate_gym.kernel.memory import compute_path, grow_path, keep_context
+from fate_gym.kernel.numbers import shard_end_event, slot_number, stage_end_event
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.ready import enlist
 from fate_gym.kernel.schema import (
@@ -34,12 +34,20 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def begin_at(p: ProblemArrays, st: StateArrays, time: float) -> None:
-    """The state at a time when all workflows have arrived, with nothing placed or held."""
+    """The state at a time when all workflows have arrived, with nothing placed or held.
+
+    None of them follows another.
+    """
     reset(p, st, 0)
     st.now = time
     st.instants = 1
     st.noisy = 0
-    st.next_arrival = p.workflows.size
+    st.next_arrival = p.arrivals.size
+    st.arrived_count = p.arrivals.size
+    for i in range(p.arrivals.size):
+        w = p.arrivals[i]
+        st.arrived[i] = w
+        st.workflows[w].arrived_at = p.workflows[w].arrival
     st.known_left = p.stages.size
     for s in range(p.stages.size):
         st.stages[s].missing -= 1
@@ -61,13 +69,12 @@ def hold_weights(st: StateArrays, d: int, m: int, size: float) -> None:
 @kernel
 def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
     """Device ``d`` caches ``tokens`` tokens of prefix ``q``, used last."""
-    kv = p.models[p.prefix_model[q]].kv
-    if kv > 0.0:
-        st.prefix_tokens[d, q] = tokens
+    if p.models[p.prefixes[q].model].kv > 0.0:
+        while p.prefixes[q].start >= tokens:
+            q = p.prefixes[q].parent
+        grow_path(p, st, d, q, tokens, st.now)
         if p.batching:
-            st.computed[d, q] = tokens
-        st.devices[d].kv_bytes += tokens * kv
-        append_entry(st, d, prefix_entry(p, d, q))
+            compute_path(p, st, d, q, tokens)
 
 
 @kernel
@@ -77,6 +84,7 @@ def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cach
     st.stages[s].status = DONE
     st.stages[s].end = st.now
     st.known_left -= 1
+    st.workflows[p.stages[s].workflow].left -= 1
     if p.batching:
         for k in range(st.stages[s].shards):
             st.lanes[s, k].state = ENDED
@@ -150,7 +158,10 @@ def _decode(p: ProblemArrays, st: StateArrays, s: int, k: int, made: int) -> Non
     leave(p, st, d, slot_number(p, s, k))
     if lane.grows:
         lane.grows = 0
-        st.prefix_there[d, p.stages[s].prefix] = st.now
+        q = p.stages[s].prefix
+        while q >= 0:
+            st.prefix_there[d, q] = min(st.prefix_there[d, q], st.now)
+            q = p.prefixes[q].parent
     lane.prompt = 0
     lane.made = made
     begin_decoding(p, st, d, s, k)

@@ -28,7 +28,10 @@ of the solver, or rounded costs, can weaken the bound but never make it wrong.
 its model has been loaded where it runs. The load belongs to a shard of some stage of the same
 model, which was ready by then: with ``R(m)`` a lower bound on when the first stage of ``m`` is
 ready, no shard on ``d`` starts prefill before ``R(m) + load(m, d)``. Starting from the first
-arrival, earliest times and ``R`` are computed in turn; each round keeps them lower bounds. Over
+arrival, earliest times and ``R`` are computed in turn; each round keeps them lower bounds. A
+workflow that follows another arrives no earlier than the bound on the end of that one, plus the
+time to think. By the time it really arrives others may have loaded its models: its latency is
+bounded by its longest path without loads. Over
 ``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
 ``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
 
@@ -42,7 +45,7 @@ estimates, not for what happens; `problem_bounds` then returns NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +91,9 @@ class BoundInputs:
         load_seconds: (M, D) to load each model.
         model_of: (S,) model of each stage, -1 without one.
         workflow_of: (S,) workflow of each stage.
-        arrival: (W,) arrival of each workflow.
+        arrival: (W,) no workflow arrives before.
+        follows: (W,) the workflow that has to end first, -1 without.
+        think_seconds: (W,) from the end of that one to the arrival.
         edge_parent: (E,) stage that an edge leaves.
         edge_child: (E,) stage that it enters.
         most_shards: (S,) devices that may share each stage.
@@ -102,6 +107,8 @@ class BoundInputs:
     model_of: Ints
     workflow_of: Ints
     arrival: Floats
+    follows: Ints
+    think_seconds: Floats
     edge_parent: Ints
     edge_child: Ints
     most_shards: Ints
@@ -109,9 +116,9 @@ class BoundInputs:
     batching: bool = False
 
     @property
-    def release(self) -> Floats:
-        """(S,) arrival of each stage's workflow."""
-        return np.asarray(self.arrival[self.workflow_of])
+    def first_arrival(self) -> float:
+        """Of all workflows."""
+        return float(self.arrival[self.follows < 0].min())
 
     @property
     def usable(self) -> Bools:
@@ -156,6 +163,8 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
             model_of=np.where(lives, compiled.model_of, -1),
             workflow_of=compiled.workflow_of,
             arrival=compiled.arrays.workflows["arrival"],
+            follows=compiled.follows,
+            think_seconds=compiled.arrays.workflows["think_s"],
             edge_parent=compiled.edge_parent[edges],
             edge_child=compiled.edge_child[edges],
             most_shards=np.minimum(compiled.arrays.stages["queries"], problem.options.max_shards),
@@ -167,22 +176,37 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
 
 def lower_bounds(inputs: BoundInputs) -> LowerBounds:
     """Lower bounds on the makespan and the latencies, seconds."""
-    release, workflow_of = inputs.release, inputs.workflow_of
     end = earliest_ends(inputs)
-    latency = np.zeros(len(inputs.arrival))
-    np.maximum.at(latency, workflow_of, end - release)
-    critical_path = float(end.max()) - float(inputs.arrival.min())
+    latency = _latencies(inputs, end)
+    critical_path = float(end.max()) - inputs.first_arrival
     if inputs.batching:
         return LowerBounds(float("nan"), critical_path, critical_path, latency)
     charges, own = _charges(inputs)
-    latency = np.maximum(latency, np.bincount(workflow_of, weights=own, minlength=latency.size))
+    shares = np.bincount(inputs.workflow_of, weights=own, minlength=latency.size)
+    latency = np.maximum(latency, shares)
     work = float(charges.sum())
     return LowerBounds(work, critical_path, max(work, critical_path), latency)
 
 
+def _latencies(inputs: BoundInputs, end: Floats) -> Floats:
+    """(W,) from the arrival of each workflow to its end, by the bounds on the ends of stages."""
+    latency, alone = np.zeros(len(inputs.arrival)), np.zeros(len(inputs.arrival))
+    np.maximum.at(latency, inputs.workflow_of, end - inputs.arrival[inputs.workflow_of])
+    later = inputs.follows >= 0
+    if later.any():
+        unloaded = replace(
+            inputs,
+            load_seconds=np.zeros_like(inputs.load_seconds),
+            arrival=np.zeros_like(inputs.arrival),
+            follows=np.full_like(inputs.follows, -1),
+        )
+        np.maximum.at(alone, inputs.workflow_of, earliest_ends(unloaded))
+    return np.where(later, alone, latency)
+
+
 def _charges(inputs: BoundInputs) -> tuple[Floats, Floats]:
     """(S,) what each stage costs at the best prices; and what it does if only its workflow runs."""
-    floor, model_of, release = inputs.floor_seconds, inputs.model_of, inputs.release
+    floor, model_of = inputs.floor_seconds, inputs.model_of
     on_device = inputs.usable.any(axis=1)
     in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
     share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
@@ -193,7 +217,8 @@ def _charges(inputs: BoundInputs) -> tuple[Floats, Floats]:
     bare[on_device] = priced_work(floor[on_device], prices)
 
     # A later workflow may meet models that others have loaded: it is charged for its work alone.
-    return charges, np.where(release == inputs.arrival.min(), charges, bare)
+    first = (inputs.follows < 0) & (inputs.arrival == inputs.first_arrival)
+    return charges, np.where(first[inputs.workflow_of], charges, bare)
 
 
 def work_bound(costs: Floats) -> float:
@@ -277,30 +302,44 @@ def _type_prices(costs: Floats, count: Ints) -> Floats:
 def earliest_ends(inputs: BoundInputs) -> Floats:
     """(S,) lower bounds on when each stage ends, seconds."""
     floor, loads, model_of = inputs.floor_seconds, inputs.loads, inputs.model_of
-    parent, child, release = inputs.edge_parent, inputs.edge_child, inputs.release
-    usable = inputs.usable
+    parent, child, usable = inputs.edge_parent, inputs.edge_child, inputs.usable
     split = _split_seconds(inputs)
-    level = _levels(len(floor), parent, child)
-    depth = int(level.max()) + 1
-    stages_at, edges_at = _groups(level, depth), _groups(level[child], depth)
+    steps = _steps(inputs)
     models = int(model_of.max()) + 1
     # The last entry is for stages without a model (number -1): nothing has to be loaded.
-    model_ready = np.append(np.full(models, release.min()), -np.inf)
+    model_ready = np.append(np.full(models, inputs.first_arrival), -np.inf)
     for _ in range(models + 1):
-        ready, end = release.copy(), release.copy()
-        for here, into in zip(stages_at, edges_at, strict=True):
+        ready, end = np.zeros(len(floor)), np.zeros(len(floor))
+        # The last entry is for workflows that follow no other (number -1).
+        over = np.full(len(inputs.arrival) + 1, -np.inf)
+        for here, into in steps:
+            flow = inputs.workflow_of[here]
+            thought = over[inputs.follows[flow]] + inputs.think_seconds[flow]
+            ready[here] = np.maximum(inputs.arrival[flow], thought)
             np.maximum.at(ready, child[into], end[parent[into]])
             begin = np.maximum(ready[here, None], model_ready[model_of[here], None] + loads[here])
             whole = (begin + floor[here]).min(axis=1)
             shared = np.where(usable[here], begin, np.inf).min(axis=1) + split[here]
             alone = ready[here] + inputs.tool_seconds[here]
             end[here] = np.where(usable[here].any(axis=1), np.minimum(whole, shared), alone)
+            np.maximum.at(over, flow, end[here])
         before, model_ready = model_ready, np.full(models + 1, np.inf)
         np.minimum.at(model_ready, model_of, ready)
         model_ready[-1] = -np.inf
         if np.array_equal(model_ready, before):
             break
     return end
+
+
+def _steps(inputs: BoundInputs) -> list[tuple[Ints, Ints]]:
+    """Stages that can be looked at together, and the edges into them; those before come first."""
+    later = np.flatnonzero(inputs.follows >= 0)
+    turn = _levels(len(inputs.arrival), inputs.follows[later], later)
+    stages = len(inputs.workflow_of)
+    level = _levels(stages, inputs.edge_parent, inputs.edge_child)
+    step = np.unique(turn[inputs.workflow_of] * stages + level, return_inverse=True)[1].reshape(-1)
+    count = int(step.max()) + 1
+    return list(zip(_groups(step, count), _groups(step[inputs.edge_child], count), strict=True))
 
 
 def _groups(key: Ints, count: int) -> list[Ints]:
@@ -322,7 +361,7 @@ def _split_seconds(inputs: BoundInputs) -> Floats:
 
 
 def _levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
-    """(S,) edges on the longest path from a root to each stage of a DAG."""
+    """(S,) edges on the longest path from a root to each node of a DAG."""
     level = np.zeros(stages, dtype=np.int64)
     for _ in range(stages):
         deeper = level.copy()

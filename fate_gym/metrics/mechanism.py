@@ -114,14 +114,13 @@ def regretted_evictions(trace: Trace, compiled: CompiledProblem) -> Bools:
     """
     shards, evictions = trace.shards, trace.evictions
     stage, device = shards["stage"], shards["device"]
-    model, prefix = compiled.model_of[stage], compiled.arrays.stages["prefix"][stage]
-    on_device = device >= 0
-    loads = on_device & (shards["load_s"] > 0)
-    prefills = on_device & (prefix >= 0) & (shards["prefix_new"] > 0)
+    model = compiled.model_of[stage]
+    loads = (device >= 0) & (shards["load_s"] > 0)
+    prefill_row, prefix = _prefilled(compiled, shards)
     child_row, parent = _inherited(compiled, shards)
     last = {
         EVICT_WEIGHTS: _last_rows(device[loads], model[loads], np.flatnonzero(loads)),
-        EVICT_PREFIX: _last_rows(device[prefills], prefix[prefills], np.flatnonzero(prefills)),
+        EVICT_PREFIX: _last_rows(device[prefill_row], prefix, prefill_row),
         EVICT_CONTEXT: _last_rows(device[child_row], parent, child_row),
     }
     return np.array(
@@ -150,6 +149,20 @@ def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
     shards = shards[scarce[shards["device"]]]
     seconds = shards["end"] - shards["start"]
     return _ratio(seconds[elsewhere[shards["stage"]]].sum(), seconds.sum())
+
+
+def _prefilled(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
+    """Rows of shards that prefill a part of their prefix, each with a key that the part lies in."""
+    stages, keys = compiled.arrays.stages[shards["stage"]], compiled.arrays.prefixes
+    rows = np.flatnonzero((shards["device"] >= 0) & (shards["prefix_new"] > 0))
+    pairs: list[tuple[int, int]] = []
+    for row in rows.tolist():
+        key, need = int(stages["prefix"][row]), int(stages["prefix_tokens"][row])
+        while key >= 0 and need > shards["prefix_hit"][row]:
+            pairs.append((row, key))
+            need, key = int(keys["start"][key]), int(keys["parent"][key])
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
 
 
 def _inherited(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:

@@ -356,13 +356,13 @@ def _check_graph(workflow: Workflow) -> None:
         )
     extending = {stage.id for stage in workflow.stages if stage.extends_prefix}
     for edge in workflow.edges:
-        if edge.inherited_tokens and edge.child in extending:
+        if edge.inherited_tokens and not extending.isdisjoint((edge.parent, edge.child)):
             raise InputError(
-                f"stage {edge.child!r} extends its prefix and inherits {edge.inherited_tokens:,} "
-                "tokens besides",
+                f"edge {edge.parent!r} -> {edge.child!r} passes on {edge.inherited_tokens:,} "
+                "tokens, but one of the two extends its prefix",
                 item=item,
                 field="edges.inherited_tokens",
-                remedy="what it repeats of earlier stages belongs into prefix_tokens",
+                remedy="count what the child repeats in its prefix_tokens",
             )
     behind = sorted(known.difference(topological_order(workflow)))
     if behind:

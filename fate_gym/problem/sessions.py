@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem.workflow import Prefix, Workflow
@@ -36,6 +36,34 @@ def prefix_branches(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
     return branches
 
 
+def branch_starts(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
+    """`prefix_branches`, each off the group in whose own part it starts.
+
+    A group that shares no more with its parent than the parent does with its own branches off that.
+    """
+    declared = prefix_branches(workflows)
+    branches: dict[str, Prefix] = {}
+    for group, prefix in declared.items():
+        parent = end_of_path(declared, prefix.parent, prefix.shared_tokens)
+        branches[group] = prefix.model_copy(update={"parent": parent})
+    return branches
+
+
+def ancestry(branches: Mapping[str, Prefix], group: str) -> Iterator[str]:
+    """A group, its parent, and so on to the root."""
+    yield group
+    while group in branches:
+        group = branches[group].parent
+        yield group
+
+
+def end_of_path(branches: Mapping[str, Prefix], group: str, tokens: int) -> str:
+    """The group that holds the last of the first ``tokens`` tokens of ``group``."""
+    while group in branches and branches[group].shared_tokens >= tokens:
+        group = branches[group].parent
+    return group
+
+
 def check_turns(workflows: Iterable[Workflow]) -> None:
     """Every turn follows a workflow of the problem, and none itself.
 
@@ -55,6 +83,11 @@ def check_turns(workflows: Iterable[Workflow]) -> None:
             field="follows",
             remedy="let the first turn of the session follow nothing",
         )
+
+
+def apart(workflow: Workflow) -> Workflow:
+    """A workflow as it is where it follows no other: in a problem of its own, say."""
+    return workflow.model_copy(update={"follows": None, "think_seconds": 0.0})
 
 
 def _on_a_cycle(parents: Mapping[str, str]) -> str | None:

@@ -12,7 +12,8 @@ from fate_gym.catalog import GB
 from fate_gym.kernel.pricing import floor_seconds, prefix_savings, price
 from fate_gym.kernel.ranks import downward_ranks, upward_ranks
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
-from fate_gym.problem import Device, Problem, Stage, Workflow, topological_order
+from fate_gym.problem import Device, Problem, Workflow, topological_order
+from fate_gym.problem.sessions import ancestry, branch_starts, end_of_path
 
 Floats = NDArray[np.float64]
 _KINDS = {"model": MODEL_STAGE, "fixed": FIXED_STAGE, "tool": TOOL_STAGE}
@@ -26,6 +27,7 @@ class CompiledProblem:
         arrays: the tables of compiled code (`fate_gym.kernel.schema`).
         stage_ids: (workflow id, stage id) by stage number.
         device_ids, model_names, prefix_keys: names by number; a prefix key is (model, group).
+        branches: where each prefix group branches off another, by group; not of roots.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -34,11 +36,13 @@ class CompiledProblem:
         self.device_ids = [device.id for device in problem.cluster.devices]
         stages = [stage for workflow in problem.workflows for stage in workflow.stages]
         self.model_names = list(dict.fromkeys(s.model for s in stages if s.model is not None))
+        self.branches = branch_starts(problem.workflows)
         self.prefix_keys = list(
             dict.fromkeys(
-                (s.model, s.prefix_group)
+                (s.model, group)
                 for s in stages
                 if s.model is not None and s.prefix_group is not None
+                for group in reversed(list(ancestry(self.branches, s.prefix_group)))
             )
         )
         self.arrays = _fill(self)
@@ -52,7 +56,7 @@ class CompiledProblem:
             p.stages.size,
             p.devices.size,
             p.models.size,
-            p.prefix_model.size,
+            p.prefixes.size,
             p.nodes,
             p.max_shards,
         )
@@ -97,6 +101,15 @@ class CompiledProblem:
         return self.arrays.stages["workflow"]
 
     @property
+    def follows(self) -> NDArray[np.int64]:
+        """(W,) the workflow that has to end before this one can arrive, -1 without."""
+        p = self.arrays
+        before = np.full(p.workflows.size, -1)
+        for w, row in enumerate(p.workflows):
+            before[p.followers[row["followers_from"] : row["followers_to"]]] = w
+        return before
+
+    @property
     def edge_parent(self) -> NDArray[np.int32]:
         """(E,) parent stage; edges are sorted by child."""
         return self.arrays.edges["parent"]
@@ -134,6 +147,8 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
         M=len(compiled.model_names),
         Q=len(compiled.prefix_keys),
         W=len(problem.workflows),
+        A=sum(workflow.follows is None for workflow in problem.workflows),
+        T=sum(workflow.follows is not None for workflow in problem.workflows),
         O=len(failures.outages) if failures else 0,
     )
     constants = catalog.execution()
@@ -254,8 +269,11 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
             rate = _load_gb_s(problem, device)
             p.load_seconds[i, d] = init + model.weight_bytes / (rate * GB)
     number = {name: i for i, name in enumerate(compiled.model_names)}
-    for q, (name, _) in enumerate(compiled.prefix_keys):
-        p.prefix_model[q] = number[name]
+    key = {name: q for q, name in enumerate(compiled.prefix_keys)}
+    for q, (name, group) in enumerate(compiled.prefix_keys):
+        branch = compiled.branches.get(group)
+        parent = -1 if branch is None else key[name, branch.parent]
+        p.prefixes[q] = number[name], parent, branch.shared_tokens if branch else 0
 
 
 def _load_gb_s(problem: Problem, device: Device) -> float:
@@ -271,7 +289,6 @@ def _load_gb_s(problem: Problem, device: Device) -> float:
 def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
     problem = compiled.problem
     model = {name: i for i, name in enumerate(compiled.model_names)}
-    prefix = {key: i for i, key in enumerate(compiled.prefix_keys)}
     first, first_edge = 0, 0
     for w, workflow in enumerate(problem.workflows):
         number = {stage.id: first + i for i, stage in enumerate(workflow.stages)}
@@ -281,13 +298,35 @@ def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
         p.topological[first : first + len(number)] = [
             number[name] for name in topological_order(workflow)
         ]
-        _fill_stages(p, workflow, w, first, model, prefix)
+        _fill_stages(p, workflow, w, first, model)
+        _fill_prefixes(p, compiled, workflow, first)
         _fill_edges(p, workflow, number, first_edge)
         _fill_lives(p, workflow, number)
         first += len(workflow.stages)
         first_edge += len(workflow.edges)
-    p.arrivals[:] = np.argsort(p.workflows["arrival"], kind="stable")
+    _fill_sessions(p, problem)
     _index_edges(p)
+
+
+def _fill_sessions(p: ProblemArrays, problem: Problem) -> None:
+    """Which workflows follow which, and when those that follow none arrive."""
+    flows = problem.workflows
+    number = {workflow.id: w for w, workflow in enumerate(flows)}
+    before = np.array([-1 if w.follows is None else number[w.follows] for w in flows])
+    p.workflows["think_s"] = [workflow.think_seconds for workflow in flows]
+    firsts, others = np.flatnonzero(before < 0), np.flatnonzero(before >= 0)
+    p.arrivals[:] = firsts[np.argsort(p.workflows["arrival"][firsts], kind="stable")]
+    p.followers[:] = others[np.argsort(before[others], kind="stable")]
+    every, ends = np.arange(len(flows)), before[p.followers]
+    p.workflows["followers_from"] = np.searchsorted(ends, every)
+    p.workflows["followers_to"] = np.searchsorted(ends, every, side="right")
+    names = dict.fromkeys(workflow.session for workflow in flows if workflow.session is not None)
+    sessions = {name: i for i, name in enumerate(names, start=1)}
+    p.workflows["session"] = [sessions.get(w.session, 0) if w.session else 0 for w in flows]
+    over = before.copy()
+    while (over >= 0).any():
+        p.workflows["turn"] += over >= 0
+        over = np.where(over >= 0, before[over], -1)
 
 
 def _fill_stages(
@@ -296,7 +335,6 @@ def _fill_stages(
     w: int,
     first: int,
     model: dict[str, int],
-    prefix: dict[tuple[str, str], int],
 ) -> None:
     rows = p.stages[first : first + len(workflow.stages)]
     stages = workflow.stages
@@ -304,17 +342,25 @@ def _fill_stages(
     rows["kind"] = [_KINDS[stage.kind] for stage in stages]
     rows["model"] = [-1 if stage.model is None else model[stage.model] for stage in stages]
     rows["queries"] = [stage.queries for stage in stages]
-    rows["prefix"] = [_prefix_of(stage, prefix) for stage in stages]
     rows["prefix_tokens"] = [stage.prefix_tokens for stage in stages]
     rows["prompt_tokens"] = [stage.prompt_tokens for stage in stages]
     rows["output_tokens"] = [stage.output_tokens for stage in stages]
     rows["tool_seconds"] = [stage.tool_seconds or 0.0 for stage in stages]
 
 
-def _prefix_of(stage: Stage, prefix: dict[tuple[str, str], int]) -> int:
-    if stage.model is None or stage.prefix_group is None:
-        return -1
-    return prefix[stage.model, stage.prefix_group]
+def _fill_prefixes(p: ProblemArrays, compiled: CompiledProblem, flow: Workflow, first: int) -> None:
+    """The ends of the paths that stages read and leave."""
+    key = {name: q for q, name in enumerate(compiled.prefix_keys)}
+    for row, stage in zip(p.stages[first : first + len(flow.stages)], flow.stages, strict=True):
+        row["prefix"] = row["written"] = -1
+        row["written_tokens"] = stage.prefix_tokens
+        if stage.model is None or stage.prefix_group is None:
+            continue
+        if stage.extends_prefix:
+            row["written_tokens"] += stage.prompt_tokens + stage.output_tokens
+        for end, tokens in (("prefix", "prefix_tokens"), ("written", "written_tokens")):
+            group = end_of_path(compiled.branches, stage.prefix_group, int(row[tokens]))
+            row[end] = key[stage.model, group]
 
 
 def _fill_edges(

@@ -21,7 +21,8 @@ GROUPS = {
     "dag": "the stages of arrived workflows that are not ready yet",
     "progress": "when workflows arrived, stages ended, and how long they took",
 }
-"""Always visible: the ready stages with their requests, time, and which devices can host a stage.
+"""Always visible: the ready stages with their requests, which turn of which session each workflow
+is that has arrived, time, and which devices can host a stage.
 
 Never visible: workflows that have not arrived, and actual durations before they are over.
 """

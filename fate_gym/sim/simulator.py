@@ -20,7 +20,6 @@ from fate_gym.kernel.lookups import draws_made
 from fate_gym.kernel.memory import rank_cached
 from fate_gym.kernel.schema import (
     DONE,
-    EVICTIONS_OF_A_WAVE,
     LIVE,
     NO_LOG,
     READY,
@@ -80,7 +79,7 @@ class Simulator:
         attempts = _ATTEMPTS if self.compiled.problem.options.failures else 1
         rows = stages * shards * attempts if record else 0
         waves = _further_waves(self.compiled.arrays) * attempts if record else 0
-        self.log = new_log(rows, EVICTIONS_OF_A_WAVE * (rows + waves))
+        self.log = new_log(rows, _entries_of_a_wave(self.compiled.arrays) * (rows + waves))
         self._devices = np.zeros(shards, np.int64)
         self._counts = np.zeros(shards, np.int64)
         self._decision_seconds: list[float] = []
@@ -286,7 +285,7 @@ class Simulator:
             evictions=self.log.evictions[:evictions].copy(),
             stage_ready=self.state.stages["ready_at"].copy(),
             stage_end=ends,
-            workflow_arrival=compiled.arrays.workflows["arrival"].copy(),
+            workflow_arrival=self.state.workflows["arrived_at"].copy(),
             workflow_end=np.maximum.reduceat(ends, firsts),
             workflow_of=compiled.workflow_of.copy(),
             stage_vanished=self.state.stages["note"] == VANISHED,
@@ -369,6 +368,17 @@ class Simulator:
                 f"that sum to {queries}"
             )
         return k
+
+
+def _entries_of_a_wave(p: ProblemArrays) -> int:
+    """How many cached entries a shard, or a wave of it, adds at most: so many can be evicted.
+
+    Those of a prefix path, its contexts and its weights.
+    """
+    depths = np.ones(p.prefixes.size + 1, np.int64)
+    for q, parent in enumerate(p.prefixes["parent"]):
+        depths[q] = 1 + (depths[parent] if parent >= 0 else 0)
+    return int(depths.max()) + 2
 
 
 def _further_waves(p: ProblemArrays) -> int:

@@ -101,7 +101,7 @@ class DecisionView:
     @property
     def arrived(self) -> list[int]:
         """Workflows that have arrived, in order of arrival."""
-        return self._problem.arrivals[: self._state.next_arrival].tolist()
+        return self._state.arrived[: self._state.arrived_count].tolist()
 
     @property
     def can_wait(self) -> bool:
@@ -188,12 +188,11 @@ class DecisionView:
 
     @reads("prefixes")
     def cached_prefix_tokens(self, stage: int) -> Integers:
-        """(D,) tokens of the stage's prefix that each device caches."""
-        key = int(self._problem.stages[stage]["prefix"])
-        if key < 0:
-            return np.zeros(self._problem.devices.size, np.int64)
-        cached = self._state.prefix_tokens[:, key]
-        return np.minimum(cached, self._problem.stages[stage]["prefix_tokens"]).astype(np.int64)
+        """(D,) tokens of the stage's prefix that each device caches, without a gap."""
+        cached = np.zeros(self._problem.devices.size, np.int64)
+        if self._problem.stages[stage]["prefix"] >= 0:
+            lookups.prefix_hits(self._problem, self._state, stage, cached)
+        return cached
 
     def request(self, stage: int) -> Request:
         """What everybody sees of a ready stage."""
@@ -207,14 +206,32 @@ class DecisionView:
             int(s["prompt_tokens"]) + int(s["inherited_tokens"]),
         )
 
+    def prefix_path(self, stage: int, *, prompt: bool = False) -> list[tuple[int, int]]:
+        """Prefix keys that the stage's prefix lies in, the last first, each with the tokens of it.
+
+        Tokens count from the root: a key's own ones begin where the next key of the list ends.
+        With ``prompt`` the own prompt of a stage that extends its prefix is a part of it.
+        """
+        s = self._problem.stages[stage]
+        key, tokens = int(s["prefix"]), int(s["prefix_tokens"])
+        if prompt and s["written_tokens"] > tokens:
+            key, tokens = int(s["written"]), tokens + int(s["prompt_tokens"])
+        path: list[tuple[int, int]] = []
+        while key >= 0:
+            start = int(self._problem.prefixes[key]["start"])
+            if tokens > start:
+                path.append((key, tokens))
+            tokens = min(tokens, start)
+            key = int(self._problem.prefixes[key]["parent"])
+        return path
+
     @reads("prefixes")
     def prefix_loading(self, stage: int) -> NDArray[np.bool_]:
         """(D,) where the stage's prefix is still being computed, or on its way."""
-        key = int(self._problem.stages[stage]["prefix"])
-        if key < 0:
-            return np.zeros(self._problem.devices.size, np.bool_)
-        there: NDArray[np.bool_] = self._state.prefix_there[:, key] > self.now
-        return there & (self._state.prefix_tokens[:, key] > 0)
+        loading = np.zeros(self._problem.devices.size, np.int64)
+        if self._problem.stages[stage]["prefix"] >= 0:
+            lookups.loading_prefixes(self._problem, self._state, stage, loading)
+        return loading > 0
 
     @reads("queues")
     def open_devices(self) -> NDArray[np.bool_]:
@@ -341,8 +358,15 @@ class DecisionView:
     @reads("progress")
     def arrival(self, workflow: int) -> float:
         """When a workflow arrived; inf for one that has not."""
-        time = float(self._problem.workflows[workflow]["arrival"])
-        return time if time <= self.now else np.inf
+        return float(self._state.workflows[workflow]["arrived_at"])
+
+    def session(self, workflow: int) -> int:
+        """The session that a workflow is a turn of, by first use in the problem; -1 without."""
+        return int(self._problem.workflows[workflow]["session"]) - 1
+
+    def turn(self, workflow: int) -> int:
+        """How many workflows came before in its session: those it follows, directly or not."""
+        return int(self._problem.workflows[workflow]["turn"])
 
     @reads("progress")
     def parents(self, stage: int) -> list[int]:

@@ -66,10 +66,10 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
             cluster=problem.cluster, device_facts=problem.device_facts, options=problem.options
         )
     if "dag" in seen and facts is not None:
-        now = view.now
+        arrived = view._state.workflows["arrived_at"] <= view.now
         facts.workflows = tuple(
-            w if w.arrival <= now else w.model_copy(update={"deadline": None, "slo": None})
-            for w in problem.workflows
+            w if known else w.model_copy(update={"deadline": None, "slo": None})
+            for w, known in zip(problem.workflows, arrived, strict=True)
         )
     compiled.problem = facts
     st = view._state.copy()
@@ -96,20 +96,25 @@ class _BlindView(DecisionView):
 
 
 def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
-    now = st.now
-    missing = p.workflows["arrival"] > now
+    missing = st.workflows["arrived_at"] > st.now
     hidden = missing[p.stages["workflow"]]
     if "dag" not in seen:
         hidden |= st.stages["status"] == WAITING
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["children_from"] = p.stages["children_to"] = 0
     p.workflows["arrival"][missing] = np.inf
+    for name in ("think_s", "session", "turn"):
+        p.workflows[name][missing] = 0
+    # Nor does it show of those that have arrived who follows them.
+    p.workflows["followers_from"] = p.workflows["followers_to"] = 0
+    p.followers[:] = 0
     p.outages["start"] = p.outages["end"] = np.inf
     if "progress" not in seen:
-        p.workflows["arrival"][~missing] = 0.0
+        p.workflows["arrival"][~missing] = st.workflows["arrived_at"][~missing] = 0.0
     keep = p.stages["workflow"].copy()
     blank = np.zeros((), p.stages.dtype)
     blank["kind"], blank["model"], blank["prefix"], blank["chooser"] = FIXED_STAGE, -1, -1, -1
+    blank["written"] = -1
     blank["queries"], blank["mean_seconds"], blank["chooser"] = 1, 1.0, -1
     p.stages[hidden] = blank
     p.stages["workflow"] = keep
@@ -122,6 +127,9 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
         p.stages["mean_seconds"] = 1.0
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["output_tokens"] = 0
+        # What a stage adds to its prefix tells how much it puts out.
+        p.stages["written"] = p.stages["prefix"]
+        p.stages["written_tokens"] = p.stages["prefix_tokens"]
         p.stages["tool_seconds"] = 0.0
         for name in set(p.devices.dtype.names or ()) - _NO_DEVICE_COST:
             p.devices[name] = 1.0
@@ -155,6 +163,7 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
         placed = st.stages["status"] == PLACED
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
         st.events["time"] = st.now
+    _blot_arrivals(p, st)
     if "links" not in seen:
         st.fetches["senders"] = 0
     # With contention the links show who is under way, and when.
@@ -175,6 +184,15 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
         st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
         st.last_end = 0.0
+
+
+def _blot_arrivals(p: ProblemArrays, st: StateArrays) -> None:
+    """That something is to arrive shows: one may wait for it. When it does, and what, does not."""
+    first = p.stages.size * (p.max_shards + 1)
+    events = st.events[: st.event_count]
+    events["time"][events["id"] >= first] = np.inf
+    events["id"] = np.minimum(events["id"], first)
+    events.sort(order=("time", "id"))  # which is a heap
 
 
 def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, queues: bool) -> None:
@@ -223,13 +241,19 @@ def _blot_caches(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> Non
             d, stage = st.slots[s, k]["device"], p.stages[s]
             if stage["model"] >= 0:
                 resident[d, stage["model"]] = True
-            if stage["prefix"] >= 0:
-                prefixes[d, stage["prefix"]] = True
+            key = stage["written"]
+            while key >= 0:
+                prefixes[d, key] = True
+                key = p.prefixes["parent"][key]
             parents = p.edges["parent"][stage["parents_from"] : stage["parents_to"]]
             contexts[parents] |= st.slots["device"][parents] == d
     st.resident[~resident] = 0
     st.prefix_tokens[~prefixes] = 0
     st.prefix_there[~prefixes] = 0.0
+    st.branches[:] = 0
+    held, parents = st.prefix_tokens > 0, p.prefixes["parent"]
+    for q in np.flatnonzero(parents >= 0):
+        st.branches[:, parents[q]] += held[:, q]
     if p.batching:
         st.pins[~prefixes] = st.computed[~prefixes] = 0
     st.slots["kept"][~contexts] = 0

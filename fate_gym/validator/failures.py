@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from bisect import insort
 
-from fate_gym.validator.memory import CONTEXT
 from fate_gym.validator.state import Memory, Placement, Shard, State, close
+from fate_gym.validator.world import CONTEXT
 
 
 def check_outages(state: State) -> None:

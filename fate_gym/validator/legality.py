@@ -17,7 +17,7 @@ def check_moment(state: State, node: Node, shards: list[Row]) -> None:
     missing = [s for s in state.awaited(node) if state.decider(s) not in state.done]
     if missing:
         names = ", ".join(state.world.nodes[parent].name for parent in missing)
-        state.faults.stop(f"{node.name}: committed before its parents ran: {names}")
+        state.faults.stop(f"{node.name}: committed before what it awaits ran: {names}")
     now, ready = shards[0]["committed"], state.ready(node)
     if not math.isfinite(now):
         state.faults.stop(f"{node.name}: committed at {now!r}")

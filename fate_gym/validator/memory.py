@@ -9,24 +9,58 @@ from collections.abc import Container
 
 from fate_gym.validator.costs import Costs
 from fate_gym.validator.state import Entry, Hits, Memory, Row, State
-from fate_gym.validator.world import TOLERANCE, Node
-
-PREFIX, CONTEXT, WEIGHTS = 0, 1, 2
-"""Kinds of evicted objects."""
+from fate_gym.validator.world import CONTEXT, PREFIX, TOLERANCE, WEIGHTS, Node, Piece
 
 _VALUES = {PREFIX: "prefixes", CONTEXT: "contexts", WEIGHTS: "models"}
-_NO_ENTRY = (PREFIX, -1)
 
 
-def prefix_key(state: State, node: Node) -> tuple[int, int]:
-    """The key of a stage's prefix entry; number -1 (never cached) without a group."""
-    key = (node.stage.model or "", node.stage.prefix_group or "")
-    return PREFIX, state.world.prefixes.index(key) if key in state.world.prefixes else -1
+def prefix_path(state: State, node: Node) -> list[Piece]:
+    """The pieces that a stage needs of its prefix tree, the last first; none without a cache."""
+    if node.model is None or node.model.kv_bytes_per_token == 0:
+        return []
+    return state.world.path(node.stage, node.stage.prefix_tokens)
+
+
+def written_path(state: State, node: Node) -> list[Piece]:
+    """The pieces that a stage leaves which extends its prefix; none if it does not."""
+    if not node.stage.extends_prefix or not node.model or node.model.kv_bytes_per_token == 0:
+        return []
+    stage = node.stage
+    whole = stage.prefix_tokens + stage.prompt_tokens + stage.output_tokens
+    return state.world.path(stage, whole)
+
+
+def cached_of(memory: Memory, path: list[Piece], *, computed: bool = False) -> int:
+    """How many tokens of a path a device has, from the root on and without a gap."""
+    hit = 0
+    for piece in reversed(path):
+        entry = memory.kv.get(piece.key, Entry(0, 0.0))
+        held = entry.computed if computed else entry.amount
+        hit = max(hit, min(held, piece.need))
+        if held < piece.need:
+            break
+    return hit
+
+
+def grow_path(memory: Memory, path: list[Piece], kv: float, there: float = 0.0) -> None:
+    """Let the entries of a path cover it, and be those used last, the root last of all."""
+    for piece in path:
+        known = memory.kv.pop(piece.key, Entry(0, 0.0))
+        tokens = max(known.amount, piece.need)
+        moment = there if piece.need > known.amount else known.there
+        size = (tokens - piece.start) * kv
+        memory.kv[piece.key] = Entry(tokens, size, moment, known.computed)
+
+
+def cut(memory: Memory, piece: Piece, tokens: int, kv: float) -> None:
+    """Let an entry end earlier."""
+    entry = memory.kv[piece.key]
+    entry.amount, entry.bytes = tokens, (tokens - piece.start) * kv
+    entry.computed = min(entry.computed, tokens)
 
 
 def find_hits(state: State, node: Node, memory: Memory) -> Hits:
     """What a shard of a stage would find cached on a device."""
-    entry = memory.kv.get(prefix_key(state, node), Entry(0, 0.0))
     tokens: dict[int, float] = {}
     gone = 0
     for parent, edge in node.parents:
@@ -36,25 +70,19 @@ def find_hits(state: State, node: Node, memory: Memory) -> Hits:
             tokens[parent] = edge.inherited_tokens * context.amount / source.queries
         if parent in state.vanished_by:
             gone += edge.inherited_tokens
-    return Hits(min(node.stage.prefix_tokens, entry.amount), tokens, gone=gone)
+    return Hits(cached_of(memory, prefix_path(state, node)), tokens, gone=gone)
 
 
 def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
-    """The five steps of a commit on the memory of its device."""
+    """The six steps of a commit on the memory of its device."""
     assert node.model is not None
     device = row["device"]
     machine, memory = state.world.machines[device], state.memories[device]
-    kv, p = node.model.kv_bytes_per_token, node.stage.prefix_tokens
+    kv, path = node.model.kv_bytes_per_token, prefix_path(state, node)
     for parent in hits.tokens:
         memory.touch((CONTEXT, parent))
-    # A stage without prefix tokens has no entry of its own, whatever its group.
-    own = prefix_key(state, node) if p > 0 else _NO_ENTRY
-    if p > 0 and kv > 0:
-        known = memory.kv.pop(own, Entry(0, 0.0))
-        tokens = max(known.amount, p)
-        there = end if p > known.amount else known.there
-        memory.kv[own] = Entry(tokens, tokens * kv, there)
-
+    grow_path(memory, path, kv, end)
+    own = {piece.key for piece in path}
     model = state.world.models.index(node.model.name)
     queries: int = min(row["queries"], Costs(state.world, node, machine).batch)
     working = queries * node.query_tokens * kv
@@ -63,15 +91,17 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
     def held() -> float:
         return memory.used() + missing + working
 
-    while held() > machine.limit and evict(state, row, {own}, model):
+    while held() > machine.limit and evict(state, row, own, model):
         pass
-    if held() > machine.limit and own in memory.kv:
-        memory.kv[own] = Entry(p, p * kv, memory.kv[own].there)
+    if held() > machine.limit:
+        for piece in path:
+            cut(memory, piece, piece.need, kv)
     if held() > machine.limit * (1 + TOLERANCE):
         limit, got = machine.limit, held()
         state.faults.append(f"{state.at(row)}: memory: limit {limit!r} bytes, got {got!r}")
     if node.has_heirs and kv > 0:
         memory.kv[CONTEXT, node.number] = Entry(queries, working)
+    grow_path(memory, written_path(state, node), kv, end)
     memory.weights.pop(model, None)
     memory.weights[model] = node.model.weight_bytes
 
@@ -79,11 +109,14 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
 def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int) -> bool:
     """Evict for a shard what is worth least, but neither KV that is kept nor its own model.
 
+    Nor a prefix of which another one that is cached branches off.
     False when there is nothing.
     """
     device = row["device"]
     memory = state.memories[device]
-    entries = [key for key in memory.kv if key not in kept]
+    parents = state.world.parents
+    inner = {(PREFIX, parents.get(number, -1)) for kind, number in memory.kv if kind == PREFIX}
+    entries = [key for key in memory.kv if key not in kept and key not in inner]
     idle = [(WEIGHTS, other) for other in memory.weights if other != model]
     if not entries and not idle:
         return False

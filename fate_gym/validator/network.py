@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from fate_gym.validator.memory import find_hits, prefix_key
-from fate_gym.validator.state import Entry, Fetch, Flow, Hits, Row, Shard, State, close
+from fate_gym.validator.memory import cached_of, find_hits, prefix_path
+from fate_gym.validator.state import Fetch, Flow, Hits, Row, Shard, State, close
 from fate_gym.validator.world import HOST, Link, Node, World
 
 
@@ -100,13 +100,11 @@ def _copy_prefix(state: State, node: Node, row: Row, inflow: Inflow) -> float:
     where = f"{state.at(row)}: source: device {source}"
     if source == device or not 0 <= source < len(state.memories) or node.model is None:
         state.faults.stop(f"{where} has nothing to copy from")
-    key, hits = prefix_key(state, node), inflow.hits
-    entry = state.memories[source].kv.get(key, Entry(0, 0.0))
-    copied = min(node.stage.prefix_tokens, entry.amount) - hits.prefix
+    memory, hits, path = state.memories[source], inflow.hits, prefix_path(state, node)
+    copied = cached_of(memory, path) - hits.prefix
     if copied <= 0:
         state.faults.stop(f"{where} caches no more of the prefix")
-    state.memories[source].touch(key)
-    there = max(now, entry.there)
+    there = max(now, memory.touch_path([piece.key for piece in path]))
     size = copied * node.model.kv_bytes_per_token
     inflow.flows.append(Flow(state.world.link(source, device), size, there))
     inflow.hits = replace(hits, prefix=hits.prefix + copied, copied=copied)

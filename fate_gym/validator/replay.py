@@ -84,6 +84,6 @@ def _place(state: State, node: Node, rows: list[Row]) -> None:
     shards = {row["device"]: run(state, node, row) for row in rows}
     ends = [shard.end for shard in shards.values()]
     end = max(ends) + (len(rows) - 1) * state.world.facts.gather_s
-    for moment in (*ends, end):
+    for moment in ends:
         insort(state.events, moment)
-    state.done[node.number] = Placement(node, shards, end)
+    state.end(Placement(node, shards, end))

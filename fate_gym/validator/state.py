@@ -1,11 +1,14 @@
 """What the replay of a trace knows at a moment: devices, placements, choices, and faults found.
 
-Re-implements from the section "Time" of docs/execution-model.md when a stage is ready.
+Re-implements from the sections "Sessions" and "Time" of docs/execution-model.md when a workflow
+arrives, and when a stage is ready.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -46,7 +49,7 @@ def close(a: float, b: float, scale: float = 0.0) -> bool:
 
 @dataclass
 class Entry:
-    """A cached KV entry; ``amount`` is tokens of a prefix, queries of a context.
+    """A cached KV entry; ``amount`` is up to which token of a prefix, or queries of a context.
 
     ``there`` is when the shard that last added to a prefix ends; ``computed`` is for batching
     devices: the tokens of a prefix that are computed, or that a wave which has joined will compute.
@@ -74,6 +77,13 @@ class Memory:
 
     def touch(self, key: tuple[int, int]) -> None:
         self.kv[key] = self.kv.pop(key)
+
+    def touch_path(self, keys: list[tuple[int, int]]) -> float:
+        """Touch those of a path that are there; when all of them are computed."""
+        held = [key for key in keys if key in self.kv]
+        for key in held:
+            self.touch(key)
+        return max((self.kv[key].there for key in held), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ class State:
         """When each device is up again after its last failure."""
         self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
         """The failures to come."""
-        self.events = [workflow.arrival for workflow in world.problem.workflows]
+        self.events = [flow.arrival for flow in world.problem.workflows if flow.follows is None]
         self.events += [time for down, up, _ in self.outages for time in (down, up)]
         self.events.sort()
         self.done: dict[int, Placement] = {}
@@ -193,13 +203,37 @@ class State:
         """When a stage was ready."""
         if node.number in self.again:
             return self.again[node.number]
-        ends = (self.done[self.decider(before)].end for before in self.awaited(node))
-        return max(self.world.problem.workflows[node.workflow].arrival, *ends, 0.0)
+        return max(self.arrival(node.workflow), *self._ends(self._before(node)), 0.0)
+
+    def arrival(self, workflow: int) -> float:
+        """When a workflow arrived; the one that it follows has ended."""
+        flow, before = self.world.problem.workflows[workflow], self.world.before[workflow]
+        if before is None:
+            return flow.arrival
+        return max(flow.arrival, max(self._ends(self.world.stages[before])) + flow.think_seconds)
 
     def awaited(self, node: Node) -> list[int]:
-        """What has to be done before a stage is ready: its parents, and what decides on it."""
+        """What has to be done before a stage is ready, the turn before its workflow included."""
+        before = self.world.before[node.workflow]
+        return [*(() if before is None else self.world.stages[before]), *self._before(node)]
+
+    def end(self, placement: Placement) -> None:
+        """Note when a placement ends: its workflow may end with it, and others then arrive."""
+        self.done[placement.node.number] = placement
+        insort(self.events, placement.end)
+        workflow = placement.node.workflow
+        followers = [w for w, before in enumerate(self.world.before) if before == workflow]
+        if followers and all(self.decider(s) in self.done for s in self.world.stages[workflow]):
+            for follower in followers:
+                insort(self.events, self.arrival(follower))
+
+    def _before(self, node: Node) -> list[int]:
+        """The parents of a stage, and what decides on it."""
         own = [self.chooser[node.number]] if node.number in self.chooser else []
         return [parent for parent, _ in node.parents] + own
+
+    def _ends(self, stages: Iterable[int]) -> Iterator[float]:
+        return (self.done[self.decider(stage)].end for stage in stages)
 
     def decider(self, stage: int) -> int:
         """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""

@@ -21,10 +21,9 @@ def check_numbering(state: State) -> None:
             (workflow.id, stage.id) for workflow in workflows for stage in workflow.stages
         ],
         "model_names": world.models,
-        "prefix_keys": world.prefixes,
+        "prefix_keys": list(world.prefixes),
         "device_ids": [machine.name for machine in world.machines],
         "workflow_of": [node.workflow for node in world.nodes],
-        "workflow_arrival": [workflow.arrival for workflow in workflows],
     }
     for name, want in expected.items():
         got = [tuple(x) if isinstance(x, list) else x for x in getattr(trace, name)]
@@ -33,7 +32,7 @@ def check_numbering(state: State) -> None:
     of_stages = dict.fromkeys(
         ("stage_ready", "stage_end", "stage_vanished", "draws"), len(world.nodes)
     )
-    of_workflows = dict.fromkeys(("workflow_end", "latencies"), len(workflows))
+    of_workflows = dict.fromkeys(("workflow_arrival", "workflow_end", "latencies"), len(workflows))
     for name, length in (of_stages | of_workflows).items():
         found = len(getattr(trace, name))
         if found != length:
@@ -74,26 +73,27 @@ def check_turns(state: State, rows: list[Row]) -> None:
 def check_totals(state: State) -> None:
     """Compare the times of stages and workflows, and the makespan."""
     trace, differ = state.trace, state.faults.differ
+    if any(state.decider(node.number) not in state.done for node in state.world.nodes):
+        return
     workflows = state.world.problem.workflows
     ends = [0.0] * len(workflows)
     for node in state.world.nodes:
         vanished = node.number in state.vanished_by
         if bool(trace.stage_vanished[node.number]) != vanished:
             state.faults.append(f"{node.name}: stage_vanished: expected {vanished}")
-        decider = state.decider(node.number)
-        if decider not in state.done:
-            return
-        end = state.done[decider].end
+        end = state.done[state.decider(node.number)].end
         ready = end if vanished else state.ready(node)
         differ(node.name, "stage_ready", ready, trace.stage_ready[node.number])
         differ(node.name, "stage_end", end, trace.stage_end[node.number])
         if not vanished:
             ends[node.workflow] = max(ends[node.workflow], end)
+    arrivals = [state.arrival(i) for i in range(len(workflows))]
     for i, workflow in enumerate(workflows):
-        where, latency = f"workflow '{workflow.id}'", ends[i] - workflow.arrival
+        where, latency = f"workflow '{workflow.id}'", ends[i] - arrivals[i]
+        differ(where, "workflow_arrival", arrivals[i], trace.workflow_arrival[i])
         differ(where, "workflow_end", ends[i], trace.workflow_end[i])
         differ(where, "latency", latency, trace.latencies[i], ends[i])
-    makespan = max(ends) - min(workflow.arrival for workflow in workflows)
+    makespan = max(ends) - min(arrivals)
     differ("trace", "makespan", makespan, trace.makespan, max(ends))
     seconds = [float(value) for value in trace.decision_seconds]
     if not all(value >= 0 and math.isfinite(value) for value in seconds):

@@ -6,13 +6,16 @@ bandwidths and latencies of its section "Time".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Execution, Gpu, Model
-from fate_gym.problem import Device, Edge, Problem, Stage, Workflow
+from fate_gym.problem import Device, Edge, Prefix, Problem, Stage, Workflow
 
+PREFIX, CONTEXT, WEIGHTS = 0, 1, 2
+"""Kinds of evicted objects."""
 TOLERANCE = 1e-9
 """Relative difference that counts as rounding."""
 
@@ -102,15 +105,65 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What a path of a prefix tree needs of one entry: the tokens from its start to ``need``."""
+
+    key: tuple[int, int]
+    start: int
+    need: int
+
+
+def _from_the_root(branches: dict[str, Prefix], group: str) -> list[str]:
+    """A group behind its ancestors. One that starts no earlier than its child is none."""
+    path: list[str] = []
+    start = math.inf
+    name: str | None = group
+    while name is not None:
+        branch = branches.get(name)
+        own = branch.shared_tokens if branch else 0
+        if own < start:
+            path.insert(0, name)
+            start = own
+        name = branch.parent if branch else None
+    return path
+
+
+def _prefix_keys(
+    branches: dict[str, Prefix], stages: list[Stage]
+) -> tuple[dict[tuple[str, str], int], dict[int, int]]:
+    """The numbers of prefix keys by model and group, and which key each branches off."""
+    numbers: dict[tuple[str, str], int] = {}
+    parents: dict[int, int] = {}
+    for stage in stages:
+        above = None
+        if stage.model and stage.prefix_group:
+            for group in _from_the_root(branches, stage.prefix_group):
+                number = numbers.setdefault((stage.model, group), len(numbers))
+                if above is not None:
+                    parents[number] = above
+                above = number
+    return numbers, parents
+
+
+@dataclass(frozen=True)
 class World:
     """Everything that is fixed before time starts."""
 
     problem: Problem
     facts: Execution
     nodes: list[Node]
+    stages: list[range]
+    """The numbers of the stages of each workflow."""
+    before: list[int | None]
+    """The workflow that has to end before each can arrive."""
     machines: list[Machine]
     models: list[str]
-    prefixes: list[tuple[str, str]]
+    prefixes: dict[tuple[str, str], int]
+    """The number of each prefix key, by model and group."""
+    parents: dict[int, int]
+    """The prefix keys that others branch off, by number; roots are left out."""
+    branches: dict[str, Prefix]
+    """Where groups branch off others; roots are left out."""
     overrides: dict[frozenset[str], tuple[float, float]]
     """Bandwidth and latency between two devices, where the cluster's ``links`` give them."""
 
@@ -118,23 +171,44 @@ class World:
     def of(cls, problem: Problem) -> World:
         facts, cluster = catalog.execution(), problem.cluster
         nodes: list[Node] = []
+        stages: list[range] = []
         for number, workflow in enumerate(problem.workflows):
+            stages.append(range(len(nodes), len(nodes) + len(workflow.stages)))
             nodes.extend(_nodes_of(problem, number, workflow, first=len(nodes)))
-        keys = [(node.stage.model, node.stage.prefix_group or "") for node in nodes]
+        models = [node.stage.model for node in nodes if node.stage.model]
+        branches = {prefix.group: prefix for flow in problem.workflows for prefix in flow.prefixes}
+        prefixes, parents = _prefix_keys(branches, [node.stage for node in nodes])
+        names = {workflow.id: number for number, workflow in enumerate(problem.workflows)}
         return cls(
             problem,
             facts,
             nodes,
+            stages,
+            before=[names.get(w.follows or "") for w in problem.workflows],
             machines=[Machine.of(problem, device, facts) for device in cluster.devices],
-            models=list(dict.fromkeys(model for model, _ in keys if model)),
-            prefixes=list(
-                dict.fromkeys((model, group) for model, group in keys if model and group)
-            ),
+            models=list(dict.fromkeys(models)),
+            prefixes=prefixes,
+            parents=parents,
+            branches=branches,
             overrides={
                 frozenset((link.a, link.b)): (link.gb_s * GB, link.latency_s)
                 for link in cluster.links
             },
         )
+
+    def path(self, stage: Stage, tokens: int) -> list[Piece]:
+        """The pieces of the first tokens of a stage's prefix, the last first."""
+        pieces: list[Piece] = []
+        group = stage.prefix_group
+        while group is not None and stage.model is not None and tokens > 0:
+            branch = self.branches.get(group)
+            start = branch.shared_tokens if branch else 0
+            if tokens > start:
+                number = self.prefixes[stage.model, group]
+                pieces.append(Piece((PREFIX, number), start, tokens))
+            tokens = min(tokens, start)
+            group = branch.parent if branch else None
+        return pieces
 
     def can_host(self, node: Node, machine: Machine) -> bool:
         """Whether a device may run a stage."""

@@ -47,7 +47,8 @@ def blinded(arrays: ProblemArrays, ignore: Sequence[Dimension]) -> ProblemArrays
     if "prefix" in ignore:
         p.stages["prompt_tokens"] += p.stages["prefix_tokens"] // np.maximum(1, p.stages["queries"])
         p.stages["prefix_tokens"] = 0
-        p.stages["prefix"] = -1
+        p.stages["written_tokens"] = 0
+        p.stages["prefix"] = p.stages["written"] = -1
     if "reachability" in ignore:
         for table in (p.clean_seconds, p.decode_seconds):
             finite = np.isfinite(p.clean_seconds)

@@ -159,12 +159,8 @@ def read_snapshot(
     longest = max(waited.values(), default=0.0)
     flows = data.get("workflows")
     if isinstance(flows, Sequence):
-        # Time 0 is the arrival of the workflow that has waited longest.
         data["workflows"] = [
-            dict(flow) | {"arrival": longest - float(waited.get(str(flow.get("id")), 0.0))}
-            if isinstance(flow, Mapping)
-            else flow
-            for flow in flows
+            _arrived(flow, longest, waited) if isinstance(flow, Mapping) else flow for flow in flows
         ]
     problem = parse_problem(json.dumps(data), source=source)
     known = [workflow.id for workflow in problem.workflows]
@@ -172,6 +168,18 @@ def read_snapshot(
         if name not in known:
             raise _unknown("workflow", name, known, source=source, field="state.waited_s")
     return problem, state, source
+
+
+def _arrived(
+    flow: Mapping[str, Any], longest: float, waited: Mapping[str, float]
+) -> dict[str, Any]:
+    """A workflow that has waited; time 0 is the arrival of the one that has waited ``longest``.
+
+    The turn that it follows has ended, and need not be in the snapshot.
+    """
+    after = ("follows", "think_seconds")
+    kept = {name: value for name, value in flow.items() if name not in after}
+    return kept | {"arrival": longest - float(waited.get(str(flow.get("id")), 0.0))}
 
 
 def _load(path: Path) -> dict[str, Any]:

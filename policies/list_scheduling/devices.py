@@ -15,6 +15,7 @@ from fate_gym.kernel.estimate import (
     strict_end_estimate,
 )
 from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.prefixes import left_by
 from fate_gym.kernel.schema import FIXED_STAGE, TOOL_STAGE, ProblemArrays, StateArrays
 from fate_gym.kernel.transfer import over_link, transfer_seconds
 from policies.list_scheduling.rules import STATE, STRICT, Rules
@@ -199,6 +200,5 @@ def _child_seconds(
     now = load + decode + prefill_seconds(p, c, q, stage.queries, hit, 0.0)
     if p.stages[s].model != stage.model:
         return now, now
-    if stage.prefix >= 0 and stage.prefix == p.stages[s].prefix:
-        hit = max(hit, float(min(stage.prefix_tokens, p.stages[s].prefix_tokens)))
+    hit = max(hit, float(left_by(p, s, c)))
     return now, decode + prefill_seconds(p, c, q, stage.queries, hit, float(inherited))

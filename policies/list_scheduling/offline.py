@@ -195,7 +195,7 @@ def _place(
 @kernel
 def _data_ready(p: ProblemArrays, plan: OfflinePlan, s: int, d: int) -> float:
     """When the outputs of all parents have reached device ``d`` (-1: the host)."""
-    ready = max(plan.now, p.workflows[p.stages[s].workflow].arrival)
+    ready = plan.now
     for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
         edge = p.edges[e]
         there = plan.end[edge.parent]

@@ -160,7 +160,7 @@ class ListScheduler:
         """
         p = simulator.compiled.arrays
         self._begin(p)
-        self._look_up(p, p.arrivals.tolist())
+        self._look_up(p, range(p.workflows.size))
         return self._planner.play(p, simulator.state, simulator.log)
 
     def _begin(self, p: ProblemArrays) -> None:

@@ -78,8 +78,9 @@ def steps_to_execution(
         if status >= PLACED:
             continue
         q = p.stages[s].prefix
-        if q >= 0:
+        while q >= 0:
             prefix_steps[q] = min(prefix_steps[q], steps[s - first])
+            q = p.prefixes[q].parent
         for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
             parent = p.edges[e].parent
             context_steps[parent] = min(context_steps[parent], steps[s - first])

@@ -8,6 +8,7 @@ import numpy as np
 
 from fate_gym.jit import Block, Ints, Row, column, copy_block, inlined, kernel, scalar, table
 from fate_gym.kernel.cost import prefill_seconds, prefix_hit_tokens
+from fate_gym.kernel.prefixes import left_by
 from fate_gym.kernel.schema import (
     FIXED_STAGE,
     PLACED,
@@ -41,7 +42,7 @@ class PartialPlan(Block):
     place: Any = table("i8", "N", text="its device in the first epoch, or -1")
     took: Any = table("f8", "N", unit="s", text="what it takes there")
     model: Any = table("i8", "D", text="that a device holds, or UNUSED")
-    prefix: Any = table("i8", "D", text="that it has computed, or UNUSED")
+    last: Any = table("i8", "D", text="the stage that left its prefix there, or UNUSED")
     time: Any = table("f8", "D", unit="s", text="of its work in this epoch")
 
 
@@ -172,7 +173,7 @@ def _begin(p: ProblemArrays, st: StateArrays, sr: Search) -> None:
             if st.resident[d, m] > used:
                 last, used = m, st.resident[d, m]
         plan.model[d] = last
-        plan.prefix[d] = UNUSED
+        plan.last[d] = UNUSED
 
 
 @kernel
@@ -235,7 +236,8 @@ def _find_moves(
         stage = p.stages[sr.stages[i]]
         m = stage.model
         seconds = sr.cold[i, d]
-        if stage.prefix >= 0 and plan.prefix[d] == stage.prefix:
+        last = plan.last[d]
+        if last != UNUSED and left_by(p, last, sr.stages[i]) == stage.prefix_tokens:
             seconds = sr.warm[i, d]
         load = 0.0
         if m >= 0 and plan.model[d] != m and not (sr.boosted and st.resident[d, m]):
@@ -283,7 +285,7 @@ def _make_moves(p: ProblemArrays, sr: Search, d: int, epoch: int) -> None:
         plan.time[d] = move.seconds
         if stage.model >= 0:
             plan.model[d] = stage.model
-            plan.prefix[d] = stage.prefix
+            plan.last[d] = sr.stages[i] if stage.prefix >= 0 else UNUSED
         if epoch == 0:
             plan.place[i] = d
             plan.took[i] = move.seconds

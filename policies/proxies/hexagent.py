@@ -47,5 +47,5 @@ class Hexagent(Ordered):
                 for first, last in zip(records["stages_from"], records["stages_to"], strict=True)
             ]
         )
-        elapsed = view.now - records["arrival"]
+        elapsed = view.now - view.state.workflows["arrived_at"][flows]
         return (elapsed[of] + rank[ready]) / np.maximum(horizon[of], 1e-12)

@@ -54,11 +54,12 @@ class Sglang(OneAtATime):
     def choose(self, view: DecisionView, stage: int) -> int:
         request = view.request(stage)
         device = self._worker(view, stage)
-        known = self._tree[device].get(request.prefix, 0)
-        new = max(0, request.prefix_tokens - known)
-        if request.prefix >= 0:
-            self._tree[device][request.prefix] = known + new
-        self._size[device] += new + request.queries * request.own_tokens
+        tree, path = self._tree[device], view.prefix_path(stage, prompt=True)
+        length = path[0][1] if path else 0
+        own = request.prefix_tokens + request.own_tokens - length
+        self._size[device] += length - _match(tree, path) + request.queries * own
+        for key, tokens in path:
+            tree[key] = max(tokens, tree.get(key, 0))
         return device
 
     def _worker(self, view: DecisionView, stage: int) -> int:
@@ -70,8 +71,20 @@ class Sglang(OneAtATime):
         if most - fewest > apart and most > self._rel * fewest:
             return least(load, eligible)
         prompt = request.prefix_tokens + request.own_tokens
-        matched = [min(t.get(request.prefix, 0), request.prefix_tokens) for t in self._tree]
+        path = view.prefix_path(stage)
+        matched = [_match(tree, path) for tree in self._tree]
         best = max(matched[device] for device in eligible)
         if best > self._threshold * prompt:
             return least([-tokens for tokens in matched], eligible)
         return least(self._size, eligible)
+
+
+def _match(tree: dict[int, int], path: list[tuple[int, int]]) -> int:
+    """The longest prefix of a path that a tree has."""
+    matched = 0
+    for key, tokens in reversed(path):
+        known = tree.get(key, 0)
+        matched = max(matched, min(known, tokens))
+        if known < tokens:
+            break
+    return matched

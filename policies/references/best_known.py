@@ -1,7 +1,7 @@
 """`best_known`: the best schedule found offline, for the headroom that a policy leaves.
 
-With the whole problem known at the start (arrivals too), the planner of `fate_rollout` searches
-for a fixed budget and the plan is executed as it is. What was found is kept in ``best_known.json``
+The planner of `fate_rollout` searches for a fixed budget among plans of all that has arrived, and
+the plan is executed as it is until more arrives. What was found is kept in ``best_known.json``
 by a digest of the compiled problem, costs included, with the command that found it; a change of the
 cost model makes every entry void by itself.
 """

@@ -77,6 +77,12 @@ class OracleCpSat:
                 item=f"policy {self.name!r}",
                 remedy="use best_known, or cluster.execution=exclusive",
             )
+        if p.followers.size > 0:
+            raise InputError(
+                "its model knows arrivals from the start, and here workflows follow others",
+                item=f"policy {self.name!r}",
+                remedy="use best_known, or a problem without follows",
+            )
         if stages > self._most_stages:
             raise InputError(
                 f"the problem has {stages} stages",

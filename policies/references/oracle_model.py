@@ -9,6 +9,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from fate_gym.kernel.cost import prefill_seconds
+from fate_gym.kernel.prefixes import left_by
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
 
 TICK = 1e-4
@@ -152,14 +153,14 @@ class OracleModel:
             self._after[u, s, d] = literal
         return self._after[u, s, d]
 
-    def _others(self, s: int, d: int, field: str) -> list[int]:
-        """Stages with the same model or prefix as ``s`` that could run on ``d``."""
-        same = np.flatnonzero(self._p.stages[field] == self._p.stages[field][s])
+    def _others(self, s: int, d: int) -> list[int]:
+        """Stages with the same model as ``s`` that could run on ``d``."""
+        same = np.flatnonzero(self._p.stages["model"] == self._p.stages["model"][s])
         return [u for u in same.tolist() if u != s and (u, d) in self.on]
 
     def _load_if_new(self, s: int, d: int, load: Any) -> None:
         """No load only behind a stage of the same model."""
-        same = [self._behind(u, s, d) for u in self._others(s, d, "model")]
+        same = [self._behind(u, s, d) for u in self._others(s, d)]
         self.model.add_bool_or([load, self.on[s, d].negated(), *same])
 
     def _cases(self, s: int, d: int, run: Any) -> None:
@@ -172,8 +173,8 @@ class OracleModel:
             return
         donors: dict[int, list[Any]] = {0: []}
         if stage["prefix"] >= 0 and stage["prefix_tokens"] > 0:
-            for u in self._others(s, d, "prefix"):
-                tokens = int(min(stage["prefix_tokens"], self._p.stages["prefix_tokens"][u]))
+            for u in self._others(s, d):
+                tokens = left_by(self._p, u, s)
                 if tokens > 0:
                     donors.setdefault(tokens, []).append(self._behind(u, s, d))
         literals = []

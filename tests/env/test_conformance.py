@@ -367,6 +367,33 @@ def test_drawn_arrivals() -> None:
     assert_valid(env.trace())
 
 
+def test_drawn_arrivals_are_of_those_that_follow_nobody() -> None:
+    tasks = {"t": {"a": 1.0, "b": 2.0}}
+    one = Problem.classical(tasks, {})
+    flows = [one.workflows[0].model_copy(update={"id": f"w{i}", "arrival": 50.0}) for i in range(4)]
+    flows[0] = flows[0].model_copy(update={"follows": "w3", "think_seconds": 4.0})
+    flows[2] = flows[2].model_copy(update={"follows": "w0"})
+    problem = one.model_copy(update={"workflows": tuple(flows)})
+    env = own(make("default", problem=problem, arrivals={"process": "poisson", "rate_per_s": 1.0}))
+    for seed in range(3):
+        env.reset(seed=seed)
+        arrivals = [workflow.arrival for workflow in env.compiled.problem.workflows]
+        assert arrivals[0] == arrivals[2] == 0.0
+        assert 0.0 <= min(arrivals[1], arrivals[3]) < 50.0
+        assert sorted(env.compiled.arrays.arrivals.tolist()) == [1, 3]
+        play(env, np.random.default_rng(seed))
+        trace = env.trace()
+        assert_valid(trace)
+        assert trace.workflow_arrival[0] == pytest.approx(trace.workflow_end[3] + 4.0)
+        assert trace.workflow_arrival[2] == trace.workflow_end[0]
+    given = {"process": "given", "times": [3.0, 5.0]}
+    env = own(make("default", problem=problem, arrivals=given))
+    env.reset(seed=0)
+    assert sorted(env.compiled.arrays.workflows["arrival"].tolist()) == [0.0, 0.0, 3.0, 5.0]
+    with pytest.raises(InputError, match="3 times for 2 workflows that follow no other"):
+        make("default", problem=problem, arrivals=given | {"times": [1.0, 2.0, 3.0]})
+
+
 # --- names ------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,9 @@ class Expected:
         self.view = env.view()
         self.trace = env.trace()
         self.now = self.view.now
+        self.arrivals = {
+            workflow.id: self.view.arrival(w) for w, workflow in enumerate(self.problem.workflows)
+        }
         self.stages: list[tuple[Workflow, Stage]] = [
             (workflow, stage) for workflow in self.problem.workflows for stage in workflow.stages
         ]
@@ -229,7 +232,7 @@ class Expected:
         cached = self.view.cached_prefix_tokens(s)[now].max() if stage.prefix_tokens else 0
         return self.static(s) | {
             "ready_for": seconds(self.now - self.trace.stage_ready[s]),
-            "age": seconds(self.now - workflow.arrival, long=True),
+            "age": seconds(self.now - self.arrivals[workflow.id], long=True),
             "resident": held,
             "prefix_cached": cached / max(1, stage.prefix_tokens),
             "best_end": seconds(self.ends[slot].min() - self.now),
@@ -442,7 +445,7 @@ class Expected:
 
     def run(self) -> Row:
         ready, window = self.view.ready, self.env.window
-        arrived = [w for w in self.problem.workflows if w.arrival <= self.now]
+        arrived = [w for w in self.problem.workflows if self.arrivals[w.id] <= self.now]
         ended = self.done()
         left = {w.id: sum((w.id, stage.id) not in ended for stage in w.stages) for w in arrived}
         total = sum(len(w.stages) for w in arrived)
@@ -454,7 +457,7 @@ class Expected:
             if stage.kind != "tool" and self.statuses[self.number[w.id, stage.id]] < 2
         )
         return {
-            "now": seconds(self.now - min(w.arrival for w in self.problem.workflows), long=True),
+            "now": seconds(self.now - min(self.arrivals.values()), long=True),
             "can_wait": float(self.view.can_wait or not ready),
             "shown": len(window) / self.env.env_spec.options.window,
             "hidden": half(len(ready) - len(window), 4),
@@ -528,7 +531,7 @@ def assert_observation(env: WorkflowSchedulingEnv, observation: Observation) -> 
                 del wanted[name]
         assert_row(CANDIDATES, models, row, wanted, ("action", action))
     assert_row(GLOBALS, models, observation["globals"], expected.run(), "globals")
-    arrived = {w.id for w in expected.problem.workflows if w.arrival <= expected.now}
+    arrived = {name for name, time in expected.arrivals.items() if time <= expected.now}
     edges = []
     for s, (workflow, _) in enumerate(expected.stages):
         row = observation["dag_nodes"][s]

@@ -16,12 +16,13 @@ from tests.strategies import problems
 
 def latest_starts(env: WorkflowSchedulingEnv) -> np.ndarray:
     """(S,) when each stage has to start for its workflow to take twice as long as alone."""
-    view = Simulator(env.compiled).view()
+    view = env.view()
     latest = []
-    for workflow in env.compiled.problem.workflows:
+    for number, workflow in enumerate(env.compiled.problem.workflows):
+        arrival = view.arrival(number)
         numbers = [env.compiled.stage_ids.index((workflow.id, s.id)) for s in workflow.stages]
         ranks = [view.stage(number)["upward_rank"] for number in numbers]
-        latest += [workflow.arrival + 2.0 * max(ranks) - rank for rank in ranks]
+        latest += [arrival + 2.0 * max(ranks) - rank for rank in ranks]
     return np.array(latest)
 
 

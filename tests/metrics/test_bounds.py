@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Instance:
     most: int
     gather: float
     tool: dict[int, float] = field(default_factory=dict)
+    follows: list[int] = field(default_factory=list)
+    think: list[float] = field(default_factory=list)
 
     def bounds(self) -> LowerBounds:
         queries = np.array(self.queries, dtype=float)
@@ -65,6 +68,8 @@ class Instance:
             model_of=np.array(self.model),
             workflow_of=np.array(self.workflow),
             arrival=np.array(self.arrival),
+            follows=np.array(self.follows or [-1] * len(self.arrival)),
+            think_seconds=np.array(self.think or [0.0] * len(self.arrival)),
             edge_parent=edges[:, 0],
             edge_child=edges[:, 1],
             most_shards=np.minimum(self.queries, self.most),
@@ -82,6 +87,16 @@ class Instance:
             if sum(split) == self.queries[stage] and 1 <= sum(map(bool, split)) <= self.most
         ]
 
+    def before(self, workflow: int) -> list[int]:
+        """The stages of the workflow that one follows."""
+        first = self.follows[workflow] if self.follows else -1
+        return [s for s, w in enumerate(self.workflow) if w == first]
+
+    def arrived(self, workflow: int, end: Mapping[int, float]) -> float:
+        """When a workflow arrives, by the ends of stages."""
+        ends = [end[s] + self.think[workflow] for s in self.before(workflow)]
+        return max([self.arrival[workflow], *ends])
+
     def schedules(self) -> list[list[float]]:
         """The stage ends of every order of commits with every placement, each as early as can be.
 
@@ -97,11 +112,11 @@ class Instance:
                 found.append([end[s] for s in range(len(end))])
                 return
             for s in range(len(self.model)):
-                if s in end or any(parent not in end for parent in parents[s]):
+                before = self.before(self.workflow[s])
+                if s in end or any(one not in end for one in [*before, *parents[s]]):
                     continue
-                ready = max(
-                    [self.arrival[self.workflow[s]], *(end[parent] for parent in parents[s])]
-                )
+                arrived = self.arrived(self.workflow[s], end)
+                ready = max([arrived, *(end[parent] for parent in parents[s])])
                 if s in self.tool:
                     place(end | {s: ready + self.tool[s]}, drain, loaded)
                     continue
@@ -135,6 +150,9 @@ def instances(draw: st.DrawFn) -> Instance:
     workflow = sorted(draw(st.integers(0, 1)) for _ in range(stages))
     workflow = [w - workflow[0] for w in workflow]
     tools = draw(st.dictionaries(st.integers(0, stages - 1), seconds, max_size=1))
+    flows = workflow[-1] + 1
+    # The first of two may also follow the second.
+    turned = draw(st.sampled_from([[-1, -1], [-1, -1], [-1, 0], [1, -1]])) if flows > 1 else [-1]
     return Instance(
         rate=rate,
         fixed=table(stages, st.sampled_from([0.0, 1.0])),
@@ -147,7 +165,9 @@ def instances(draw: st.DrawFn) -> Instance:
             if workflow[a] == workflow[b] and draw(st.booleans())
         ],
         workflow=workflow,
-        arrival=[draw(seconds) for _ in range(workflow[-1] + 1)],
+        arrival=[draw(seconds) for _ in range(flows)],
+        follows=turned,
+        think=[draw(seconds) for _ in range(flows)],
         most=draw(st.integers(1, 2)),
         gather=draw(st.sampled_from([0.0, 0.25])),
         tool=tools,
@@ -157,8 +177,9 @@ def instances(draw: st.DrawFn) -> Instance:
 @given(instances())
 def test_no_schedule_beats_the_bounds(instance: Instance) -> None:
     bound = instance.bounds()
-    arrival = np.array(instance.arrival)
     for end in instance.schedules():
+        ends = dict(enumerate(end))
+        arrival = np.array([instance.arrived(w, ends) for w in range(len(instance.arrival))])
         assert bound.makespan <= (max(end) - arrival.min()) * SLACK + 1e-12
         for w, lower in enumerate(bound.latency):
             last = max(end[s] for s in range(len(end)) if instance.workflow[s] == w)
@@ -169,6 +190,8 @@ def test_no_schedule_beats_the_bounds(instance: Instance) -> None:
 def test_makespan_is_the_larger_bound_and_covers_every_workflow(instance: Instance) -> None:
     bound = instance.bounds()
     assert bound.makespan == max(bound.work, bound.critical_path)
+    if max(instance.follows) >= 0:
+        return
     offset = np.array(instance.arrival) - min(instance.arrival)
     if len(offset) == 1:
         assert bound.latency[0] == pytest.approx(bound.makespan)
@@ -204,6 +227,17 @@ def test_time_counts_from_the_first_arrival() -> None:
     late = single(arrival=[100.0]).bounds()
     assert late.makespan == pytest.approx(7)
     assert late.latency == pytest.approx([7])
+
+
+def test_a_turn_follows_the_bound_on_the_one_before() -> None:
+    """It meets models that are loaded: its latency is that of its work alone."""
+    turns = single(
+        rate=[[2.0, 4.0]] * 2, fixed=[[0.0, 0.0]] * 2, model=[0, 0], queries=[3, 3],
+        workflow=[0, 1], arrival=[5.0, 0.0], follows=[-1, 0], think=[0.0, 10.0],
+    ).bounds()  # fmt: skip
+    # From 5: load 1 and run 6, think 10, run 6.
+    assert turns.makespan == pytest.approx(7 + 10 + 6)
+    assert turns.latency == pytest.approx([7, 6])
 
 
 def test_a_chain_pays_for_each_model_once() -> None:

@@ -18,7 +18,7 @@ from policies import build_policy, make_policy, policy_names, policy_specs
 from policies.list_scheduling.policy import ListScheduler, Order
 from tests.kernel.batching.test_engine import batching
 from tests.policies.instances import SMALL
-from tests.strategies import Kind, problems
+from tests.strategies import Kind, problems, untied
 
 SEEDS = st.integers(0, 2**32)
 every_policy = pytest.mark.parametrize("name", policy_names())
@@ -31,7 +31,9 @@ every_policy = pytest.mark.parametrize("name", policy_names())
 def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, seed: int) -> None:
     """Complete, valid, the same again by the same object after another run, and by a new one."""
     problem = data.draw(problems(kind))
-    other = data.draw(problems(kind, most=5))
+    if name == "oracle_cpsat":
+        problem = untied(problem)
+    other = untied(data.draw(problems(kind, most=5)))
     policy = make_policy(name, **SMALL.get(name, {}))
     assert isinstance(policy, Policy)
     assert policy.name == name
@@ -76,6 +78,8 @@ def test_one_device_is_enough(name: str, problem: Problem) -> None:
     cluster = Cluster(
         id="one", devices=(largest,), memory_utilisation=problem.cluster.memory_utilisation
     )
+    if name == "oracle_cpsat":
+        problem = untied(problem)
     workflows = [
         workflow.model_copy(
             update={

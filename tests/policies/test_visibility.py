@@ -212,6 +212,54 @@ def test_nobody_sees_what_has_not_arrived() -> None:
     assert not open_eyed.same_schedule(simulator.run(Watched(spy, [ALL])))
 
 
+def conversations(*, uncertainty: float = 0.0) -> Problem:
+    """The crowd, with turns that follow one another: their arrivals come out as the run goes."""
+    first, second, third, fourth = crowded(uncertainty=uncertainty).workflows
+    follow = {"arrival": 0.0, "session": "s"}
+    flows = (
+        first,
+        second.model_copy(update=follow | {"follows": first.id, "think_seconds": 2.0}),
+        third,
+        fourth.model_copy(update=follow | {"follows": second.id}),
+    )
+    return crowded(uncertainty=uncertainty).model_copy(update={"workflows": flows})
+
+
+TURNS = [
+    compile_problem(problem)
+    for exclusive in (conversations(), conversations(uncertainty=0.3))
+    for problem in (exclusive, batching(exclusive))
+]
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_turns_to_come_change_no_decision(name: str) -> None:
+    for problem in TURNS:
+        simulator = Simulator(problem)
+        open_eyed = simulator.run(make_policy(name), seed=3)
+        blindfolded = simulator.run(Watched(make_policy(name), policy_specs()[name].sees), seed=3)
+        assert open_eyed.same_schedule(blindfolded)
+
+
+ON_TURNS = {
+    "followers": lambda view: view.compiled.arrays.workflows["followers_to"].sum(),
+    "sessions": lambda view: (view.compiled.arrays.workflows["session"] > 0).sum(),
+    "turns": lambda view: view.compiled.arrays.workflows["turn"].sum(),
+    "thoughts": lambda view: (view.compiled.arrays.workflows["think_s"] > 0).sum(),
+    "arrivals": lambda view: np.isfinite(view.compiled.arrays.workflows["arrival"]).sum(),
+}
+"""What tells of turns that have not arrived."""
+
+
+@pytest.mark.parametrize("problem", TURNS[:2], ids=["exclusive", "batching"])
+@pytest.mark.parametrize("name", ON_TURNS)
+def test_a_spy_on_turns_to_come_is_caught(name: str, problem: CompiledProblem) -> None:
+    spy = Spy(lambda view, _: np.arange(view.devices) * (-1.0) ** ON_TURNS[name](view))
+    simulator = Simulator(problem)
+    open_eyed = simulator.run(spy)
+    assert not open_eyed.same_schedule(simulator.run(Watched(spy, [ALL])))
+
+
 PLANNERS = [
     # References are given the whole problem: that is what makes them references.
     name
@@ -223,10 +271,11 @@ PLANNERS = [
 @pytest.mark.parametrize("name", PLANNERS)
 def test_planners_do_not_see_the_future_either(name: str) -> None:
     """Their decisions, that is: they make tables of all stages when a run begins."""
-    simulator = Simulator(PROBLEMS[0])
-    open_eyed = simulator.run(make_policy(name))
-    watched = Watched(make_policy(name), [ALL], from_the_start=False)
-    assert open_eyed.same_schedule(simulator.run(watched))
+    for problem in (PROBLEMS[0], TURNS[0]):
+        simulator = Simulator(problem)
+        open_eyed = simulator.run(make_policy(name))
+        watched = Watched(make_policy(name), [ALL], from_the_start=False)
+        assert open_eyed.same_schedule(simulator.run(watched))
 
 
 def test_unknown_groups_are_refused() -> None:

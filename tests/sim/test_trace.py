@@ -74,11 +74,16 @@ def test_totals_of_a_stream() -> None:
 @given(problems(), st.integers(0, 2**32))
 def test_ends_of_workflows_are_those_of_their_last_stages(problem: Problem, seed: int) -> None:
     trace = Simulator(problem).run(make_policy("eft"), seed=seed)
+    names = [workflow.id for workflow in problem.workflows]
     for number, workflow in enumerate(problem.workflows):
         ends = trace.stage_end[trace.workflow_of == number]
         assert len(ends) == len(workflow.stages)
         assert trace.workflow_end[number] == ends.max()
-        assert trace.workflow_arrival[number] == workflow.arrival
+        arrival = workflow.arrival
+        if workflow.follows is not None:
+            before = trace.workflow_end[names.index(workflow.follows)]
+            arrival = max(arrival, before + workflow.think_seconds)
+        assert trace.workflow_arrival[number] == arrival
 
 
 def test_planning_seconds_are_the_time_of_all_decisions() -> None:

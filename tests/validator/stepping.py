@@ -181,7 +181,7 @@ class Player(Run):
         ends = np.array([state.done[state.decider(node.number)].end for node in world.nodes])
         gone = np.array([node.number in state.vanished_by for node in world.nodes])
         ready = [end if gone[i] else state.ready(world.nodes[i]) for i, end in enumerate(ends)]
-        arrival = np.array([workflow.arrival for workflow in workflows])
+        arrival = np.array([state.arrival(w) for w in range(len(workflows))])
         workflow_of = np.array([node.workflow for node in world.nodes])
         last = np.array([ends[~gone & (workflow_of == w)].max() for w in range(len(workflows))])
         choosers = set(state.chooser.values()) - set(state.vanished_by)

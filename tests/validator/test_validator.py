@@ -339,6 +339,55 @@ def test_missing_and_swapped_evictions_are_found() -> None:
     assert len(validate(trace)) >= 2
 
 
+def turns_trace() -> SimpleNamespace:
+    """Two tools of 2 s and one of 1 s: the last workflow is the first, the others follow it."""
+    flows = [
+        Workflow(id="c", follows="b", think_seconds=1.0, stages=(Stage(id="t", tool_seconds=1.0),)),
+        Workflow(id="b", follows="a", think_seconds=0.5, stages=(Stage(id="t", tool_seconds=2.0),)),
+        Workflow(id="a", arrival=3.0, stages=(Stage(id="t", tool_seconds=2.0),)),
+    ]
+    problem = Problem.build(Cluster(id="one", devices=(Device(id="d"),)), flows)
+    row = {"device": -1, "queries": 1}
+    shards = [
+        row | {"stage": stage, "committed": at, "start": at, "decode_s": s, "end": at + s}
+        for stage, at, s in ((2, 3.0, 2.0), (1, 5.5, 2.0), (0, 8.5, 1.0))
+    ]
+    trace = trace_of(problem, shards, ready=[8.5, 5.5, 3.0], end=[9.5, 7.5, 5.0])
+    trace.workflow_arrival = np.array([8.5, 5.5, 3.0])
+    trace.latencies = trace.workflow_end - trace.workflow_arrival
+    trace.makespan = 6.5
+    return trace
+
+
+def test_turns_arrive_after_one_another() -> None:
+    assert validate(turns_trace()) == []
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_wrong_arrival_is_found(turn: int) -> None:
+    trace = turns_trace()
+    trace.workflow_arrival[turn] -= 0.25
+    assert any("workflow_arrival" in fault for fault in validate(trace))
+
+
+@pytest.mark.parametrize("seconds", [-0.25, 0.25])
+def test_a_turn_that_comes_at_the_wrong_time_is_found(seconds: float) -> None:
+    """The whole of the trace is as if it had arrived then."""
+    trace = turns_trace()
+    for name in ("committed", "start", "end"):
+        trace.shards[name][2] += seconds
+    for name in ("stage_ready", "stage_end", "workflow_end", "workflow_arrival"):
+        getattr(trace, name)[0] += seconds
+    trace.makespan += seconds
+    assert any("ready" in fault for fault in validate(trace))
+
+
+def test_a_turn_before_the_one_that_it_follows_is_found() -> None:
+    trace = turns_trace()
+    trace.shards = trace.shards[[1, 0, 2]]
+    assert any("before what it awaits ran" in fault for fault in validate(trace))
+
+
 @pytest.mark.parametrize(
     "field",
     ["stage_ready", "stage_end", "workflow_arrival", "workflow_end", "workflow_of", "latencies"],

@@ -9,6 +9,7 @@ from fate_gym.kernel.cost import Cost, context_hit_tokens, cost_of, prefix_hit_t
 from fate_gym.kernel.estimate import cost_beside
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.openings import starts_now
+from fate_gym.kernel.prefixes import path_tokens
 from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
 
 
@@ -93,19 +94,15 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
     model = p.models[stage.model]
     dev = st.devices[d]
     own_weights = model.weight_bytes if st.resident[d, stage.model] else 0.0
-    cached = 0.0
-    if stage.prefix_tokens > 0:
-        cached = st.prefix_tokens[d, stage.prefix] * model.kv
-    prefix = max(cached, stage.prefix_tokens * model.kv)
+    path = path_tokens(p, st, s, d)
+    cached, prefix = path.held * model.kv, path.kept * model.kv
     pinned = model.weight_bytes + prefix + min(n, p.batch[s, d]) * context_bytes(p, s)
     others_kv = dev.kv_bytes - cached
     if p.batching and st.batches[d].sequences > 0:
         batch = st.batches[d]
         others_kv -= batch.reserved
         if batch.serving == stage.model:
-            held = batch.pinned
-            if stage.prefix >= 0 and st.pins[d, stage.prefix] > 0:
-                held -= cached
+            held = batch.pinned - path.pinned * model.kv
             others_kv -= held
             pinned += batch.reserved + held
         others_kv = max(0.0, others_kv)

@@ -23,8 +23,8 @@ def write_nodes(run: Run, nodes: FeatureRows) -> None:
     for s in range(nodes.shape[0]):
         for c in range(nodes.shape[1]):
             nodes[s, c] = 0.0
-    for i in range(st.next_arrival):
-        workflow = p.workflows[p.arrivals[i]]
+    for i in range(st.arrived_count):
+        workflow = p.workflows[st.arrived[i]]
         for s in range(workflow.stages_from, workflow.stages_to):
             nodes[s, NODE.present] = 1.0
             for c in range(STATIC_FROM, STATIC_TO):
@@ -43,8 +43,8 @@ def write_edges(p: ProblemArrays, st: StateArrays, edges: Pairs) -> None:
     for e in range(edges.shape[0]):
         edges[e, 0] = -1
         edges[e, 1] = -1
-    for i in range(st.next_arrival):
-        workflow = p.workflows[p.arrivals[i]]
+    for i in range(st.arrived_count):
+        workflow = p.workflows[st.arrived[i]]
         for s in range(workflow.stages_from, workflow.stages_to):
             for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
                 edges[e, 0] = p.edges[e].parent

@@ -27,7 +27,7 @@ def write_stages(run: Run, rows: FeatureRows) -> None:
         for c in range(rows.shape[1]):
             rows[slot, c] = f.stage_rows[s, c]
         waited = st.now - st.stages[s].ready_at
-        age = st.now - p.workflows[stage.workflow].arrival
+        age = st.now - st.workflows[stage.workflow].arrived_at
         rows[slot, STAGE.ready_for] = saturate(waited, f.time_scale)
         rows[slot, STAGE.age] = saturate(age, LONG * f.time_scale)
         rows[slot, STAGE.resident] = resident / f.stages[s].eligible

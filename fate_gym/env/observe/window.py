@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fate_gym.env.schema import EpisodeArrays, FactsArrays
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.schema import StateArrays
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 
 @inlined
@@ -17,12 +17,12 @@ def open_window(ep: EpisodeArrays) -> None:
 
 
 @kernel
-def select_window(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
-    """Show the first ready stages in the order of the facts, and free the lines of others."""
+def select_window(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
+    """Show the ready stages that are most urgent, and free the lines of others."""
     slots = ep.window.size
     for i in range(slots):
         ep.before[i] = ep.window[i]
-    shown = _first_ready(st, f, ep)
+    shown = _first_ready(p, st, f, ep)
     for i in range(shown, slots):
         ep.window[i] = -1
     ep.shown = shown
@@ -41,20 +41,38 @@ def select_window(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
 
 
 @inlined
-def _first_ready(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
+def _first_ready(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
     """Fill the window in order; returns how many stages it shows."""
-    position, window = f.position, ep.window
+    window = ep.window
     shown = 0
     for r in range(st.ready_count):
         s = st.ready[r]
         if shown == window.size:
-            if position[window[shown - 1]] < position[s]:
+            if _precedes(p, st, f, window[shown - 1], s):
                 continue
             shown -= 1
         i = shown
-        while i > 0 and position[window[i - 1]] > position[s]:
+        while i > 0 and _precedes(p, st, f, s, window[i - 1]):
             window[i] = window[i - 1]
             i -= 1
         window[i] = s
         shown += 1
     return shown
+
+
+@inlined
+def _precedes(p: ProblemArrays, st: StateArrays, f: FactsArrays, a: int, b: int) -> bool:
+    """Whether stage ``a`` is more urgent than ``b``: by `_latest_start`, then by upward rank."""
+    ours, theirs = _latest_start(p, st, f, a), _latest_start(p, st, f, b)
+    return ours < theirs or (ours == theirs and f.order[a] < f.order[b])
+
+
+@inlined
+def _latest_start(p: ProblemArrays, st: StateArrays, f: FactsArrays, s: int) -> float:
+    """When a stage has to start if its workflow is to take no more than twice as long as alone.
+
+    Inside a workflow that is the order of upward ranks. Over workflows ranks alone would let a long
+    one that has just arrived fill the window.
+    """
+    due = st.workflows[p.stages[s].workflow].arrived_at + f.stages[s].due
+    return due - p.stages[s].upward_rank

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.pace import GRAZE
+from fate_gym.kernel.batching.paths import pin_path
 from fate_gym.kernel.batching.waves import (
     enter,
     reserved_bytes,
@@ -17,18 +16,17 @@ from fate_gym.kernel.batching.waves import (
 )
 from fate_gym.kernel.cost import context_hit_tokens, vanished_tokens
 from fate_gym.kernel.memory import (
-    grow_prefix,
     make_room,
     touch_contexts,
-    touch_prefix,
+    touch_path,
 )
 from fate_gym.kernel.numbers import slot_number, slot_of
+from fate_gym.kernel.prefixes import computed_hit, path_there, unpinned_bytes
 from fate_gym.kernel.schema import (
     ADMITTED,
     FIXED_STAGE,
     LogArrays,
     ProblemArrays,
-    Stage,
     StateArrays,
 )
 from fate_gym.kernel.transfer import (
@@ -68,24 +66,6 @@ def waves_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
     """In how many waves ``queries`` queries of stage ``s`` run on ``d``."""
     wave = wave_of(p, s, d, queries)
     return (queries + wave - 1) // wave
-
-
-@inlined
-def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
-    """Whether a stage has a prefix that is cached."""
-    return bool(stage.prefix_tokens > 0 and p.models[stage.model].kv > 0.0)
-
-
-@inlined
-def unpinned_bytes(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """Bytes of the prefix of stage ``s``, which has a model, that no wave has pinned on ``d``."""
-    stage = p.stages[s]
-    if not has_prefix(p, stage):
-        return 0.0
-    tokens = stage.prefix_tokens
-    if st.pins[d, stage.prefix] > 0:
-        tokens = max(0, tokens - st.prefix_tokens[d, stage.prefix])
-    return tokens * p.models[stage.model].kv
 
 
 @inlined
@@ -150,12 +130,13 @@ def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) ->
         if p.contention:
             _book(p, st, s, k, inflow.copied)
         if inflow.copied > 0:
-            touch_prefix(p, st, s, lane.source)
+            touch_path(p, st, lane.source, stage.prefix)
     launch = 0.0 if stage.model < 0 else p.launch_s
     lane.admitted_at = st.now
     lane.prefix_hit = 0
     if inflow.copied > 0:
-        lane.prefix_hit = inflow.copied + st.computed[d, stage.prefix]
+        known = computed_hit(p, st, d, stage.prefix, stage.prefix_tokens)
+        lane.prefix_hit = inflow.copied + known
     lane.there = max(batch.loaded_at, st.now + inflow.seconds * lane.noise) + launch * lane.noise
     seen = stage.model >= 0 and not lane.blind
     lane.context_hit = context_hit_tokens(p, st, s, d) if seen else 0.0
@@ -224,10 +205,10 @@ def copied_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int, source: int
     stage = p.stages[s]
     if source < 0 or source == d or stage.prefix < 0 or stage.model < 0:
         return 0
-    if st.prefix_there[source, stage.prefix] > st.now + GRAZE:
+    if path_there(p, st, source, stage.prefix) > st.now + GRAZE:
         return 0
-    theirs = min(stage.prefix_tokens, st.computed[source, stage.prefix])
-    return max(0, theirs - min(stage.prefix_tokens, st.computed[d, stage.prefix]))
+    theirs = computed_hit(p, st, source, stage.prefix, stage.prefix_tokens)
+    return max(0, theirs - computed_hit(p, st, d, stage.prefix, stage.prefix_tokens))
 
 
 @kernel
@@ -252,7 +233,7 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -
     dev, batch = st.devices[d], st.batches[d]
     reserved = reserved_bytes(p, st, s, k)
     touch_contexts(p, st, s, d)
-    own_prefix = _pin_prefix(p, st, s, k)
+    own_prefix = pin_path(p, st, s, k)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
     if dev.weight_bytes + dev.kv_bytes + missing + reserved > p.devices[d].memory:
         make_room(p, st, log, s, d, own_prefix, missing + reserved, lane.row)
@@ -261,27 +242,3 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -
     batch.reserved += reserved
     st.clock += 1
     st.resident[d, stage.model] = st.clock
-
-
-@inlined
-def _pin_prefix(p: ProblemArrays, st: StateArrays, s: int, k: int) -> int:
-    """Let the prefix of an admitted wave grow and stay; returns its entry, -1 without."""
-    stage, lane = p.stages[s], st.lanes[s, k]
-    lane.grows = 0
-    if not has_prefix(p, stage):
-        return -1
-    d, q = st.slots[s, k].device, stage.prefix
-    before = st.prefix_tokens[d, q]
-    if before == 0:
-        st.computed[d, q] = 0
-    entry = grow_prefix(p, st, s, d, st.prefix_there[d, q])
-    if stage.prefix_tokens > st.computed[d, q]:
-        lane.grows = 1
-        st.prefix_there[d, q] = np.inf
-    kv = p.models[stage.model].kv
-    more = st.prefix_tokens[d, q]
-    if st.pins[d, q] > 0:
-        more -= before
-    st.batches[d].pinned += more * kv
-    st.pins[d, q] += 1
-    return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.batching.admission import admit_from_queue, has_prefix, head_may_join
+from fate_gym.kernel.batching.admission import admit_from_queue, head_may_join
 from fate_gym.kernel.batching.pace import (
     GRAZE,
     chunk_of,
@@ -13,6 +13,13 @@ from fate_gym.kernel.batching.pace import (
     pace_of,
     seconds_of,
     stop_of,
+)
+from fate_gym.kernel.batching.paths import (
+    drop_uncomputed,
+    leave_path,
+    path_is_there,
+    take_back_claim,
+    unpin_path,
 )
 from fate_gym.kernel.batching.waves import (
     begin_decoding,
@@ -26,14 +33,17 @@ from fate_gym.kernel.batching.waves import (
     youngest,
 )
 from fate_gym.kernel.events import push
-from fate_gym.kernel.memory import keep_more, make_room
+from fate_gym.kernel.memory import compute_path, keep_more, make_room
 from fate_gym.kernel.numbers import next_in_queue, shard_end_event, slot_number, slot_of
+from fate_gym.kernel.prefixes import computed_hit, has_prefix
 from fate_gym.kernel.schema import (
     DECODING,
     FIXED_STAGE,
     JOINED,
+    Lane,
     LogArrays,
     ProblemArrays,
+    Stage,
     StateArrays,
 )
 
@@ -149,7 +159,7 @@ def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int)
         if lane.prompt > 0:
             break
         leave(p, st, d, number)
-        _prefix_is_there(p, st, s, k)
+        path_is_there(p, st, s, k)
         _log_first(st, log, lane.row)
         if lane.output > 0:
             lane.made += 1
@@ -169,25 +179,6 @@ def _log_first(st: StateArrays, log: LogArrays, row: int) -> None:
 
 
 @inlined
-def _prefix_is_there(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """A wave, which is in no list, does not bring more of its prefix any longer."""
-    if st.lanes[s, k].grows == 0:
-        return
-    st.lanes[s, k].grows = 0
-    d, q = st.slots[s, k].device, p.stages[s].prefix
-    others = 0
-    for first in (st.batches[d].admitted, st.batches[d].prompt):
-        number = first
-        while number >= 0:
-            other, i = slot_of(p, number)
-            if p.stages[other].prefix == q:
-                others += st.lanes[other, i].grows
-            number = st.slots[other, i].next
-    if others == 0:
-        st.prefix_there[d, q] = st.now
-
-
-@inlined
 def _give_back(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     """The wave in a slot, which is in no list, runs no more: it gives back its memory."""
     stage, lane = p.stages[s], st.lanes[s, k]
@@ -198,10 +189,8 @@ def _give_back(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     batch.reserved -= reserved
     batch.sequences -= lane.wave
     batch.unfinished = 0 if lane.waiting > 0 else batch.unfinished
-    if stage.model >= 0 and has_prefix(p, stage):
-        st.pins[d, stage.prefix] -= 1
-        if st.pins[d, stage.prefix] == 0:
-            batch.pinned -= st.prefix_tokens[d, stage.prefix] * p.models[stage.model].kv
+    if stage.model >= 0:
+        unpin_path(p, st, s, d)
 
 
 @kernel
@@ -210,6 +199,8 @@ def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int)
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
     _give_back(p, st, s, k)
+    if stage.model >= 0:
+        leave_path(p, st, s, d)
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         keep_more(p, st, s, k, lane.wave)
     lane.wave = 0
@@ -281,9 +272,12 @@ def _preempt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) 
     if lane.state == DECODING:
         stop_decoding(p, st, d, s, k)
     else:
+        if lane.state == JOINED:
+            _stop_prompt(p, st, s, k)
         leave(p, st, d, slot_number(p, s, k))
-    _prefix_is_there(p, st, s, k)
+    path_is_there(p, st, s, k)
     _give_back(p, st, s, k)
+    drop_uncomputed(p, st, s, d)
     lane.waiting += lane.wave
     lane.wave = 0
     output = p.stages[s].output_tokens
@@ -291,6 +285,16 @@ def _preempt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) 
     queue_first(p, st, d, slot_number(p, s, k))
     if lane.row < log.shards.size:
         log.shards[lane.row].preempted += 1
+
+
+@inlined
+def _stop_prompt(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
+    """The prompt of the wave in a slot is not computed any further: nor is its prefix."""
+    stage, lane = p.stages[s], st.lanes[s, k]
+    if has_prefix(p, stage):
+        tokens, _ = _prompt_of_lane(stage, lane)
+        done = tokens - lane.prompt
+        take_back_claim(p, st, s, st.slots[s, k].device, lane.prefix_hit, done)
 
 
 # --- joins ---------------------------------------------------------------------------------
@@ -320,18 +324,25 @@ def _measure_prompt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k
     """How many prompt tokens the wave in a slot has, and how much attention they need."""
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
-    cached = 0
+    cached, whole = 0, stage.prefix_tokens
     if has_prefix(p, stage):
-        cached = min(stage.prefix_tokens, max(st.computed[d, stage.prefix], lane.prefix_hit))
-        st.computed[d, stage.prefix] = max(st.computed[d, stage.prefix], stage.prefix_tokens)
-    context = context_of(stage, lane)
-    own = context - stage.prefix_tokens - lane.context_hit
-    lane.prompt, attended = prompt_of(stage.prefix_tokens, cached, lane.wave, own, context)
+        cached = max(computed_hit(p, st, d, stage.prefix, whole), lane.prefix_hit)
+        compute_path(p, st, d, stage.prefix, whole)
+    lane.prefix_hit = cached
+    lane.prompt, attended = _prompt_of_lane(stage, lane)
     seconds = p.models[stage.model].attention * attended / p.devices[d].attention_flops
     lane.pair_s = seconds / lane.prompt
     if lane.row < log.shards.size and log.shards[lane.row].prefix_new < 0.0:
         log.shards[lane.row].prefix_hit = cached
         log.shards[lane.row].prefix_new = stage.prefix_tokens - cached
+
+
+@inlined
+def _prompt_of_lane(stage: Stage, lane: Lane) -> tuple[int, float]:
+    """`prompt_of` of a wave that joins, or has joined."""
+    context = context_of(stage, lane)
+    own = context - stage.prefix_tokens - lane.context_hit
+    return prompt_of(stage.prefix_tokens, lane.prefix_hit, lane.wave, own, context)
 
 
 @inlined

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fate_gym.jit import Floats, Ints, inlined, kernel
-from fate_gym.kernel.batching.admission import has_prefix, inflow_of, wave_of
+from fate_gym.kernel.batching.admission import inflow_of, wave_of
 from fate_gym.kernel.batching.border import prompt_of
 from fate_gym.kernel.batching.expected import loaded_by, there_by
 from fate_gym.kernel.batching.pace import (
@@ -28,6 +28,7 @@ from fate_gym.kernel.batching.waves import rests
 from fate_gym.kernel.cost import context_hit_tokens
 from fate_gym.kernel.memory import context_bytes
 from fate_gym.kernel.numbers import next_in_queue, slot_of
+from fate_gym.kernel.prefixes import computed_hit, has_prefix, left_by, shared_tokens
 from fate_gym.kernel.schema import (
     ADMITTED,
     DECODING,
@@ -295,6 +296,7 @@ def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: in
     taken = wave * context_bytes(p, scene.stage[i])
     kv = p.models[stage.model].kv
     own = stage.prefix_tokens if has_prefix(p, stage) else 0
+    shared = 0
     for j in range(scene.stage.size):
         if scene.state[j] < ADMITTED or scene.state[j] > DECODING:
             continue
@@ -304,19 +306,15 @@ def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: in
         taken += scene.wave[j] * context_bytes(p, scene.stage[j])
         if not has_prefix(p, other):
             continue
-        if other.prefix == stage.prefix:
-            own = max(own, other.prefix_tokens)
-            continue
-        longest = other.prefix_tokens
-        for h in range(scene.stage.size):
-            alike = h != j and p.stages[scene.stage[h]].prefix == other.prefix
-            if alike and ADMITTED <= scene.state[h] <= DECODING:
-                tokens = p.stages[scene.stage[h]].prefix_tokens
-                if tokens > longest or (tokens == longest and h < j):
-                    longest = 0  # counted with the other
-                    break
-        taken += longest * kv
-    taken += own * kv
+        if own > 0:
+            shared = max(shared, shared_tokens(p, scene.stage[i], scene.stage[j]))
+        # Of the tree each path adds what none before it has.
+        before = 0
+        for h in range(j):
+            if ADMITTED <= scene.state[h] <= DECODING and has_prefix(p, p.stages[scene.stage[h]]):
+                before = max(before, shared_tokens(p, scene.stage[j], scene.stage[h]))
+        taken += (other.prefix_tokens - before) * kv
+    taken += (own - shared) * kv
     return bool(taken + p.models[stage.model].weight_bytes <= p.devices[d].memory)
 
 
@@ -411,11 +409,15 @@ def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) ->
         return
     cached = 0
     if has_prefix(p, stage) and not scene.blind[i]:
-        cached = st.computed[d, stage.prefix] if st.prefix_tokens[d, stage.prefix] > 0 else 0
+        cached = computed_hit(p, st, d, stage.prefix, stage.prefix_tokens)
         cached += scene.prompt[i]  # what is copied
         for j in range(scene.stage.size):
-            if scene.begun[j] and p.stages[scene.stage[j]].prefix == stage.prefix:
-                cached = max(cached, p.stages[scene.stage[j]].prefix_tokens)
+            if scene.begun[j] and p.stages[scene.stage[j]].model == stage.model:
+                ended = scene.state[j] == ENDED
+                left = (
+                    left_by(p, scene.stage[j], s) if ended else shared_tokens(p, scene.stage[j], s)
+                )
+                cached = max(cached, left)
         cached = min(cached, stage.prefix_tokens)
     own = stage.prompt_tokens + stage.inherited_tokens + scene.made[i]
     context = stage.prefix_tokens + own

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fate_gym.metrics.intensity import StateParts, problem_state_parts
 from fate_gym.problem import Problem, Workflow, topological_order
+from fate_gym.problem.sessions import apart
 from fate_gym.sim import compile_problem
 
 
@@ -47,9 +48,7 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
     found = []
     for problem in problems:
         for workflow in problem.workflows:
-            # A turn alone follows nothing.
-            first = workflow.model_copy(update={"follows": None, "think_seconds": 0.0})
-            alone = problem.model_copy(update={"workflows": (first,)})
+            alone = problem.model_copy(update={"workflows": (apart(workflow),)})
             inherited = {
                 stage: sum(edge.inherited_tokens for edge in edges)
                 for stage, edges in workflow.parents.items()

@@ -39,13 +39,15 @@ def print_description(
         table.add_row("all", *_cells(facts))
     Console().print(table)
     print(f"{origin[:1].upper()}{origin[1:]}.")
-    last = max(workflow.arrival for problem in problems for workflow in problem.workflows)
-    turns = [row.workflow.session for row in facts if row.workflow.session is not None]
-    of_sessions = f" of {_count(len(set(turns)), 'session')}" if len(turns) == len(facts) else ""
-    print(
-        f"{_count(len(problems), 'problem')}, {_count(len(facts), 'workflow')}{of_sessions}, "
-        f"{_count(sum(row.stages for row in facts), 'stage')};"
-    )
+    flows = [workflow for problem in problems for workflow in problem.workflows]
+    turns = sum(workflow.follows is not None for workflow in flows)
+    last = max(workflow.arrival for workflow in flows if workflow.follows is None)
+    sessions = {workflow.session for workflow in flows}
+    of_sessions = "" if None in sessions else f" of {_count(len(sessions), 'session')}"
+    of_all = f"{_count(sum(row.stages for row in facts), 'stage')};"
+    print(f"{_count(len(problems), 'problem')}, {_count(len(flows), 'workflow')}", end="")
+    print(f"{of_sessions}, {of_all}")
+    print(f"{turns} follow others, " if turns else "", end="")
     print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
     print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
     print("transfers (move) over execution.")

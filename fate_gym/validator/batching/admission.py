@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from fate_gym.validator.batching.engine import Engine
 from fate_gym.validator.batching.waves import Wave
-from fate_gym.validator.memory import CONTEXT, evict, find_hits, prefix_key
+from fate_gym.validator.memory import cached_of, cut, evict, find_hits, grow_path, prefix_path
 from fate_gym.validator.network import Inflow, book, flows_into, seconds_from
-from fate_gym.validator.state import Entry, Flow
-from fate_gym.validator.world import TOLERANCE
+from fate_gym.validator.state import Flow, Memory
+from fate_gym.validator.world import CONTEXT, TOLERANCE, Piece
 
 _ROUNDING = 1e-6
 """Tokens above a whole number that come from rounding: hits are fractions."""
@@ -34,10 +34,10 @@ def may_admit(engine: Engine, wave: Wave) -> bool:
         return False
     assert job.node.model is not None
     entries, pinned = engine.memory.kv, engine.pinned
-    own = prefix_key(engine.state, job.node)
-    more = job.node.stage.prefix_tokens * job.kv
-    if own in pinned:
-        more = max(0.0, more - entries[own].bytes)
+    more = 0.0
+    for piece in prefix_path(engine.state, job.node):
+        here = entries[piece.key].amount if piece.key in pinned else piece.start
+        more += max(0, piece.need - here) * job.kv
     held = math.fsum(entries[key].bytes for key in pinned) + engine.reserved
     return job.node.model.weight_bytes + held + more + wave.reserved <= engine.machine.limit
 
@@ -45,9 +45,8 @@ def may_admit(engine: Engine, wave: Wave) -> bool:
 def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
     """Admit a wave at ``now``."""
     job, state = wave.job, engine.state
-    known = engine.memory.kv.get(prefix_key(state, job.node), Entry(0, 0.0)).computed
-    hits = find_hits(state, job.node, engine.memory)
-    wave.hits = replace(hits, prefix=min(job.node.stage.prefix_tokens, known))
+    known = cached_of(engine.memory, prefix_path(state, job.node), computed=True)
+    wave.hits = replace(find_hits(state, job.node, engine.memory), prefix=known)
     inflow = Inflow(now, wave.hits, [])
     if job.found.start == math.inf:
         job.found.start = now
@@ -59,8 +58,9 @@ def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
     loaded = now
     if job.node.model is not None:
         loaded = _take_memory(engine, wave, now)
-        job.found.context_hit += wave.queries * hits.cached
-        job.found.context_new += wave.queries * (job.node.inherited - hits.cached - hits.gone)
+        job.found.context_hit += wave.queries * wave.hits.cached
+        missing = job.node.inherited - wave.hits.cached - wave.hits.gone
+        job.found.context_new += wave.queries * missing
     wave.hits = inflow.hits
     launch = 0.0 if job.seconds is not None else state.world.facts.prefill_launch_s * job.noise
     wave.there = max(loaded, now + inflow.transfer * job.noise) + launch
@@ -81,10 +81,9 @@ def join(engine: Engine, wave: Wave) -> None:
         job.found.first = engine.border
         return
     p, known = stage.prefix_tokens, hits.prefix if hits.copied else 0
-    if wave.key is not None:
-        entry = engine.memory.kv[wave.key]
-        known = min(p, max(known, entry.computed))
-        entry.computed = max(entry.computed, p)
+    if wave.path:
+        known = max(known, cached_of(engine.memory, wave.path, computed=True))
+        compute(engine.memory, wave.path)
     wave.known = known
     new, inherited = float(p - known), job.node.inherited
     each = stage.prompt_tokens + inherited - hits.cached - hits.gone + wave.made
@@ -93,6 +92,13 @@ def join(engine: Engine, wave: Wave) -> None:
     wave.pairs = new * (known + new / 2) + wave.queries * each * attended
     if job.found.prefix is None:
         job.found.prefix = known
+
+
+def compute(memory: Memory, path: list[Piece]) -> None:
+    """All of a path is computed, or about to be."""
+    for piece in path:
+        entry = memory.kv[piece.key]
+        entry.computed = max(entry.computed, piece.need)
 
 
 def _fetch(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> Inflow:
@@ -116,15 +122,15 @@ def _copy_prefix(engine: Engine, wave: Wave, inflow: Inflow, peers: list[Engine]
     source, where = job.row["source"], f"{engine.state.at(job.row)}: source"
     if source == engine.number or not 0 <= source < len(peers) or job.node.model is None:
         state.faults.stop(f"{where}: device {source} has nothing to copy from")
-    key, there = prefix_key(state, job.node), peers[source]
-    entry = there.memory.kv.get(key, Entry(0, 0.0))
-    is_missing = any(other.key == key and other.lacks for other in there.admitted)
-    has = 0 if is_missing else min(job.node.stage.prefix_tokens, entry.computed)
+    path, there = prefix_path(state, job.node), peers[source]
+    keys = [piece.key for piece in path]
+    is_missing = any(other.lacks.intersection(keys) for other in there.admitted)
+    has = 0 if is_missing else cached_of(there.memory, path, computed=True)
     copied = has - wave.hits.prefix
     if copied <= 0:
         state.faults.append(f"{where}: device {source} has no more of the prefix")
         return
-    there.memory.touch(key)
+    there.memory.touch_path(keys)
     link = state.world.link(source, engine.number)
     inflow.flows.append(Flow(link, copied * job.kv, inflow.turn))
     inflow.hits = replace(wave.hits, prefix=has, copied=copied)
@@ -134,28 +140,26 @@ def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
     """Make room for a wave; when its model's weights are loaded."""
     job, state, memory, row = wave.job, engine.state, engine.memory, wave.job.row
     assert job.node.model is not None
-    p, limit = job.node.stage.prefix_tokens, engine.machine.limit
+    limit, others = engine.machine.limit, engine.pinned
     for parent in wave.hits.tokens:
         memory.touch((CONTEXT, parent))
-    own, is_shared = prefix_key(state, job.node), False
-    if p > 0 and job.kv > 0:
-        is_shared = own in engine.pinned
-        known = memory.kv.pop(own, Entry(0, 0.0))
-        tokens = max(known.amount, p)
-        memory.kv[own] = Entry(tokens, tokens * job.kv, computed=known.computed)
-        wave.key, wave.lacks = own, known.computed < p
+    wave.path = prefix_path(state, job.node)
+    known = cached_of(memory, wave.path, computed=True)
+    wave.lacks = {piece.key for piece in wave.path if piece.need > known}
+    grow_path(memory, wave.path, job.kv)
     model = state.world.models.index(job.node.model.name)
     missing = 0.0 if model in memory.weights else job.node.model.weight_bytes
-    kept = engine.pinned | ({wave.key} if wave.key else set())
+    kept = others | {piece.key for piece in wave.path}
 
     def held() -> float:
         return memory.used() + engine.reserved + missing + wave.reserved
 
     while held() > limit and evict(state, row, kept, model):
         pass
-    if held() > limit and wave.key and not is_shared:
-        known = memory.kv[own]
-        memory.kv[own] = Entry(p, p * job.kv, computed=min(known.computed, p))
+    if held() > limit:
+        for piece in wave.path:
+            if piece.key not in others:
+                cut(memory, piece, piece.need, job.kv)
     # A wave that runs alone may have grown beyond the memory before it was preempted.
     if held() > limit * (1 + TOLERANCE) and wave.room == job.node.stage.output_tokens:
         got = held()

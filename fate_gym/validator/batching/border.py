@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fate_gym.validator.batching.admission import admit, join, may_admit
+from fate_gym.validator.batching.admission import admit, compute, join, may_admit
 from fate_gym.validator.batching.engine import Engine
 from fate_gym.validator.batching.growth import grow
 from fate_gym.validator.batching.waves import Job, Wave
-from fate_gym.validator.memory import CONTEXT
+from fate_gym.validator.memory import grow_path, written_path
 from fate_gym.validator.state import Entry
+from fate_gym.validator.world import CONTEXT
 
 
 def at_border(engine: Engine, peers: list[Engine]) -> None:
@@ -22,7 +23,7 @@ def at_border(engine: Engine, peers: list[Engine]) -> None:
     complete = [wave for wave in engine.prompts if not wave.in_prompt]
     engine.prompts = [wave for wave in engine.prompts if wave.in_prompt]
     for wave in complete:
-        wave.lacks = False
+        wave.lacks = set()
         found = wave.job.found
         found.first = min(found.first, engine.border)
     for wave in [wave for wave in complete if wave.made + 1 >= wave.job.target]:
@@ -64,6 +65,9 @@ def _end(engine: Engine, wave: Wave) -> None:
     """A wave has all its tokens: what a child may use of its KV stays cached."""
     job, memory = wave.job, engine.memory
     engine.admitted.remove(wave)
+    path = written_path(engine.state, job.node)
+    grow_path(memory, path, job.kv)
+    compute(memory, path)
     if job.node.has_heirs and job.kv > 0:
         key = (CONTEXT, job.node.number)
         known = memory.kv.pop(key, Entry(0, 0.0))

@@ -47,7 +47,7 @@ class Engine:
     @property
     def pinned(self) -> set[tuple[int, int]]:
         """The prefix entries that admitted waves use."""
-        return {wave.key for wave in self.admitted if wave.key is not None}
+        return {piece.key for wave in self.admitted for piece in wave.path}
 
     @property
     def reserved(self) -> float:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from fate_gym.validator.batching.engine import Engine
 from fate_gym.validator.batching.waves import Wave
-from fate_gym.validator.memory import evict
+from fate_gym.validator.memory import cut, evict
+from fate_gym.validator.world import PREFIX
 
 
 def grow(engine: Engine) -> None:
@@ -39,24 +40,14 @@ def _make_room(engine: Engine, wave: Wave) -> None:
 
 def _preempt(engine: Engine, wave: Wave) -> None:
     """Take its memory from a wave; its shard is the head of the queue again."""
-    job, key = wave.job, wave.key
+    job = wave.job
     engine.admitted.remove(wave)
     for waves in (engine.prompts, engine.decoding):
         if wave in waves:
             waves.remove(wave)
-    if key is not None:
-        entry = engine.memory.kv[key]
-        new = job.node.stage.prefix_tokens - wave.known
-        if wave.in_prompt and wave.done < new:
-            entry.computed = min(entry.computed, wave.known + wave.done)
-        if key not in engine.pinned:
-            # What was never computed is not there.
-            if entry.computed == 0:
-                del engine.memory.kv[key]
-            else:
-                entry.amount, entry.bytes = entry.computed, entry.computed * job.kv
-    wave.joined = wave.lacks = False
-    wave.fetch, wave.key = None, None
+    _forget_uncomputed(engine, wave)
+    wave.joined, wave.lacks = False, set()
+    wave.fetch, wave.path = None, []
     wave.tokens = wave.done = 0
     wave.room = max(job.node.stage.output_tokens, wave.made + job.growth)
     job.found.preempted += 1
@@ -64,3 +55,20 @@ def _preempt(engine: Engine, wave: Wave) -> None:
     if job in engine.queue:
         engine.queue.remove(job)
     engine.queue.insert(0, job)
+
+
+def _forget_uncomputed(engine: Engine, wave: Wave) -> None:
+    """Of the prefix of a wave that is admitted no longer: what was never computed is not there."""
+    memory, reached = engine.memory, wave.known + wave.done
+    for piece in wave.path:
+        entry = memory.kv[piece.key]
+        if wave.in_prompt and reached < wave.job.node.stage.prefix_tokens:
+            entry.computed = min(entry.computed, reached)
+        parents = engine.state.world.parents
+        inner = {parents.get(number) for kind, number in memory.kv if kind == PREFIX}
+        if piece.key in engine.pinned or piece.key[1] in inner:
+            continue
+        if entry.computed <= piece.start:
+            del memory.kv[piece.key]
+        else:
+            cut(memory, piece, entry.computed, wave.job.kv)

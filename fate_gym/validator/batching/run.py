@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from fate_gym.validator.batching.border import at_border, commit
 from fate_gym.validator.batching.engine import Engine
 from fate_gym.validator.batching.waves import Job, slack
-from fate_gym.validator.memory import CONTEXT
 from fate_gym.validator.placements import check_placement, node_of
 from fate_gym.validator.shards import drawn
 from fate_gym.validator.state import Placement, Row, Shard, State
-from fate_gym.validator.world import HOST, Node
+from fate_gym.validator.world import CONTEXT, HOST, Node
 
 
 @dataclass(eq=False)
@@ -108,8 +107,7 @@ class Run(ABC):
         check_placement(state, node, rows)
         if node.stage.kind == "tool":
             shard = self.run_tool(node, rows[0])
-            state.done[node.number] = Placement(node, {HOST: shard}, shard.end)
-            insort(state.events, shard.end)
+            state.end(Placement(node, {HOST: shard}, shard.end))
             return
         most = state.world.problem.cluster.serving.max_sequences
         running = Running(node, {}, set(), set())
@@ -143,9 +141,8 @@ class Run(ABC):
                 memory.kv.pop((CONTEXT, node.number), None)
             return
         end = max(over) + (len(over) - 1) * state.world.facts.gather_s
-        insort(state.events, end)
         shards = {d: Shard(job.row, job.found.start, end) for d, job in running.jobs.items()}
-        state.done[node.number] = Placement(node, shards, end, running.away)
+        state.end(Placement(node, shards, end, running.away))
 
     def _fail(self, down: float, up: float, device: int) -> None:
         """A device loses its memory and the shards that have not ended."""

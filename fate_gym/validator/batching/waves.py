@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fate_gym.validator.costs import wave_limit
 from fate_gym.validator.state import Fetch, Hits, Row
-from fate_gym.validator.world import Machine, Node
+from fate_gym.validator.world import Machine, Node, Piece
 
 
 def slack(time: float) -> float:
@@ -97,15 +97,15 @@ class Wave:
     """Tokens of output of each query for which KV is reserved."""
     made: int = 0
     """Tokens of output that each query has."""
-    key: tuple[int, int] | None = None
-    """The prefix entry that it pins."""
+    path: list[Piece] = field(default_factory=list)
+    """The prefix entries that it pins, the last of the path first."""
     there: float = math.inf
     """When its inputs are there."""
     hits: Hits = field(default_factory=lambda: Hits(0, {}))
     """What the admission found; of the prefix: cached then, and copied."""
     fetch: Fetch | None = None
-    lacks: bool = False
-    """Whether a part of its prefix was not there at the admission and is not computed yet."""
+    lacks: set[tuple[int, int]] = field(default_factory=set)
+    """The entries of which a part was not there at the admission and is not computed yet."""
     joined: bool = False
     known: int = 0
     """Prefix tokens that did not need computing at the join."""

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fate_gym.jit import Block, inlined, kernel, scalar, table
-from fate_gym.kernel.batching.admission import has_prefix
+from fate_gym.kernel.batching.paths import leave_path
 from fate_gym.kernel.commit import reserve, take_back
 from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
 from fate_gym.kernel.estimate import cost_beside, drain_estimate
+from fate_gym.kernel.memory import compute_path
 from fate_gym.kernel.openings import starts_now
 from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.prefixes import has_prefix
 from fate_gym.kernel.schema import (
     MODEL_STAGE,
     PLACED,
@@ -101,7 +103,7 @@ def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
     for s in range(p.stages.size):
         stage = p.stages[s]
         # Stages of workflows that have not arrived still miss their arrival.
-        known = p.workflows[stage.workflow].arrival <= st.now
+        known = st.workflows[stage.workflow].arrived_at <= st.now
         if st.stages[s].status >= PLACED or not known or stage.model < 0:
             continue
         need[stage.model] += 1
@@ -187,7 +189,9 @@ def _leave_behind(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
     """
     slot, stage = st.slots[s, k], p.stages[s]
     if has_prefix(p, stage):
-        st.computed[slot.device, stage.prefix] = st.prefix_tokens[slot.device, stage.prefix]
+        # Its entries have grown to what it needs, or were longer.
+        compute_path(p, st, slot.device, stage.prefix, stage.prefix_tokens)
+    leave_path(p, st, s, slot.device)
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         slot.kept = slot.queries
 

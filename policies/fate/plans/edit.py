@@ -59,8 +59,8 @@ def plan_by_order(c: Context, order: int, plan: Plan) -> None:
     for s in range(p.stages.size):
         longest = max(longest, p.stages[s].upward_rank)
     for w in range(p.workflows.size):
-        workflow = p.workflows[w]
-        if workflow.arrival > st.now:
+        workflow, arrived_at = p.workflows[w], st.workflows[w].arrived_at
+        if arrived_at > st.now:
             continue
         left, rank = _what_is_left(p, st, w)
         alone = c.work.workflows[w].alone
@@ -72,13 +72,13 @@ def plan_by_order(c: Context, order: int, plan: Plan) -> None:
             if order == RANK:
                 key = -own
             elif order == FCFS:
-                key = workflow.arrival - inside * 1e-3
+                key = arrived_at - inside * 1e-3
             elif order == REMAINING:
                 key = left - inside * 1e-3
             elif order == SLACK:
-                key = workflow.arrival + 2.0 * alone - own
+                key = arrived_at + 2.0 * alone - own
             else:
-                waited = st.now - workflow.arrival
+                waited = st.now - arrived_at
                 key = -(waited + rank) / max(alone, 1e-9) - inside * 1e-3
             plan.stages[s].key = key
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.jit import inlined, kernel
+from fate_gym.kernel.schema import StateArrays
 from fate_gym.sim import CompiledProblem
 from policies.fate.plans.schema import Workspace
 
@@ -41,9 +42,13 @@ def check_objective(objective: str, owner: str) -> None:
         )
 
 
-def set_origins(ws: Workspace, objective: str, compiled: CompiledProblem) -> None:
+def set_origins(
+    ws: Workspace, objective: str, compiled: CompiledProblem, state: StateArrays
+) -> None:
     """Fill what the ends of workflows are counted from: their deadlines, or their arrivals."""
-    ws.workflows["origin"] = compiled.arrays.workflows["arrival"]
+    arrived_at = state.workflows["arrived_at"]
+    # Those that have not arrived have no weight.
+    ws.workflows["origin"] = np.where(arrived_at < np.inf, arrived_at, 0.0)
     if objective == "deadlines":
         workflows = compiled.problem.workflows
         ws.workflows["origin"] += [w.deadline or 0.0 for w in workflows]

@@ -23,7 +23,7 @@ def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace, horizon: int) -> N
     for w in range(p.workflows.size):
         workflow = ws.workflows[w]
         workflow.settled = 0.0
-        workflow.known = 2 if p.workflows[w].arrival <= st.now else 0
+        workflow.known = 2 if st.workflows[w].arrived_at <= st.now else 0
         for s in range(p.workflows[w].stages_from, p.workflows[w].stages_to):
             if st.stages[s].status == DONE:
                 workflow.settled = max(workflow.settled, st.stages[s].end + ws.stages[s].tail)
@@ -68,7 +68,7 @@ def find_movable(c: Context, plan: Plan, least: int) -> None:
     ws.movable_count = 0
     for s in range(p.stages.size):
         stage = p.stages[s]
-        known = p.workflows[stage.workflow].arrival <= st.now
+        known = st.workflows[stage.workflow].arrived_at <= st.now
         to_place = st.stages[s].status < PLACED and stage.kind != TOOL_STAGE
         if known and to_place and plan.stages[s].width >= least:
             ws.movable[ws.movable_count] = s

@@ -86,7 +86,6 @@ class Incumbent:
         c.work.workflows["alone"] = np.maximum.reduceat(
             p.stages["upward_rank"], p.workflows["stages_from"]
         )
-        set_origins(c.work, objective, view.compiled)
         self._clear_biases(shards)
         self._policies, self._orders = policies_of(c.problem), orders_of(p)
         self._log = new_log(2 * p.stages.size * p.max_shards, 0)
@@ -112,6 +111,7 @@ class Incumbent:
             self._show_hosts(view)
         # What comes behind a stage is no bound where stages may vanish.
         prepare(c.problem, c.start, c.work, 0 if self._choices_ahead else self.style.horizon)
+        set_origins(c.work, self._objective, self._compiled, c.start)
         set_weights(c.work, self._objective, self._compiled)
         arrived = int((c.work.workflows["known"] > 0).sum())
         grown = arrived != self._arrived

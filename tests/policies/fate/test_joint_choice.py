@@ -15,7 +15,7 @@ from policies.fate.rollout.joint_choice import choose_candidates
 def arrays(models: Sequence[int], seconds: Sequence[Sequence[float]]) -> ProblemArrays:
     """A problem of stages with these models, without prefixes, and (S, D) clean seconds."""
     devices = len(seconds[0])
-    p = ProblemArrays.allocate(S=len(models), D=devices, M=6, Q=0, W=1, E=0, O=0)
+    p = ProblemArrays.allocate(S=len(models), D=devices, M=6, Q=0, W=1, A=1, T=0, E=0, O=0)
     p.stages["model"], p.stages["prefix"] = models, -1
     p.clean_seconds[:] = seconds
     return p

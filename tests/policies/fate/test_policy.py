@@ -20,6 +20,7 @@ from fate_gym.problem import (
     Stage,
     Workflow,
 )
+from fate_gym.problem.sessions import apart
 from fate_gym.sim import Simulator, Trace, compile_problem
 from fate_gym.validator import assert_valid
 from fate_gym.workloads import assign_roles, build_suite, load_cluster, load_suite, topologies
@@ -39,7 +40,7 @@ RENEWED = ("dls_boosted", "max_min_boosted")
 def alone(problem: Problem) -> Problem:
     """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
     known = certain(problem)
-    return known.model_copy(update={"workflows": known.workflows[:1]})
+    return known.model_copy(update={"workflows": (apart(known.workflows[0]),)})
 
 
 def run(problem: Problem, **params: Any) -> Trace:

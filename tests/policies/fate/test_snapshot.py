@@ -55,6 +55,13 @@ def test_a_snapshot_of_the_start_is_the_start_of_a_run() -> None:
     assert planned == first
 
 
+def test_the_turn_before_has_ended_and_need_not_be_there() -> None:
+    data = example()
+    plain = fate.plan(example(), policy="fate")
+    data["workflows"][0] |= {"follows": "gone", "think_seconds": 3.0, "session": "s"}
+    assert fate.plan(data, policy="fate") == plain
+
+
 def test_residency_prefixes_and_contexts_are_seen() -> None:
     """The expected end of `answer` falls with each of them by what the model says it saves."""
     data = example()

@@ -100,6 +100,16 @@ def test_large_problems_are_refused() -> None:
         Simulator(problem).run(make_policy("oracle_cpsat"))
 
 
+def test_turns_are_refused() -> None:
+    one = Problem.classical({"t": {"m": 1.0}}, {})
+    first = one.workflows[0]
+    second = first.model_copy(update={"id": "second", "follows": first.id})
+    with pytest.raises(InputError, match="workflows follow others"):
+        Simulator(one.model_copy(update={"workflows": (first, second)})).run(
+            make_policy("oracle_cpsat")
+        )
+
+
 def test_batching_devices_are_refused() -> None:
     one = Problem.classical({"t": {"m": 1.0}}, {})
     cluster = one.cluster.model_copy(update={"execution": "batching"})
