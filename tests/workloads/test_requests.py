@@ -10,11 +10,13 @@ import pytest
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem
-from fate_gym.sim import compile_problem
+from fate_gym.sim import Simulator, compile_problem
+from fate_gym.validator import assert_valid
 from fate_gym.workloads import build_suite, load_cluster, load_suite, parse_suite
 from fate_gym.workloads.agent_traces import TraceSplit, sessions
 from fate_gym.workloads.load import device_seconds, own_reuse
 from fate_gym.workloads.requests import PARTS, SOURCE, part, requests, session_starts
+from policies import make_policy
 
 NAMES = (
     "requests",
@@ -63,6 +65,14 @@ def test_a_request_is_a_workflow_of_one_stage(name: str, execution: str) -> None
     assert len({workflow.id for workflow in problem.workflows}) == 200
     assert all(workflow.id.endswith("/s0") for workflow in problem.workflows)
     compile_problem(problem)
+
+
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
+def test_schedules_are_valid_and_reuse_prefixes(execution: str) -> None:
+    problem = stream("requests_test", 0, execution=execution)
+    trace = Simulator(problem).run(make_policy("eft"))
+    assert_valid(trace)
+    assert trace.shards["prefix_hit"].sum() > 0
 
 
 def test_draws_are_repeatable_and_seeds_differ() -> None:
