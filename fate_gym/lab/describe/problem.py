@@ -40,12 +40,15 @@ class ImportOptions:
         roles: YAML with LLM attributes by task type.
         model: instead of it, the model of every task.
         cluster: name of the problem's cluster.
+        infer_prefixes: whether prompts of traces that do not say what they share are taken to
+            continue earlier ones.
     """
 
     seed: int = 0
     roles: Path | None = None
     model: str | None = None
     cluster: str = "mixed_12"
+    infer_prefixes: bool = True
 
 
 def import_file(
@@ -69,7 +72,13 @@ def import_file(
         return
     devices = load_cluster(options.cluster)
     try:
-        workflows = import_workflows(found, options.seed, roles=options.roles, model=options.model)
+        workflows = import_workflows(
+            found,
+            options.seed,
+            roles=options.roles,
+            model=options.model,
+            infer_prefixes=options.infer_prefixes,
+        )
         problem = Problem.build(devices, workflows, id=problem_id(found, workflows))
     except InputError as error:
         raise error.at(file) from None
