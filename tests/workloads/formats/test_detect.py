@@ -28,13 +28,19 @@ FORMAT_OF = {
     "graph.adjlist": "adjacency list",
     "azure.csv": "Azure LLM inference trace",
     "burstgpt.csv": "BurstGPT trace",
+    "traces.jsonl": "agent trace JSON Lines",
+    "spans.json": "OpenTelemetry GenAI spans",
+    "mooncake.jsonl": "Mooncake trace",
+    "bailian.jsonl": "Qwen-Bailian trace",
+    "kv_cache_tester.json": "kv-cache-tester trace",
 }
+MODEL_NEEDED = {Path(file).stem for file in list(FORMAT_OF)[4:]}
 CLUSTER: Cluster = load_cluster("mixed_12")
 
 
 def build(content: Content) -> Problem:
     _, found = read_workload(content)
-    model = "Llama-3.1-8B" if content.name in ("azure", "burstgpt") else None
+    model = "Llama-3.1-8B" if content.name in MODEL_NEEDED else None
     workflows = import_workflows(found, 0, model=model)
     return Problem.build(CLUSTER, workflows, id=problem_id(found, workflows))
 
@@ -65,6 +71,7 @@ def test_the_same_file_gives_the_same_problem(file: str) -> None:
         (b"Hello, world!\n", ["no format", "Pegasus DAX"]),
         (b'{"a": 1}\n{"b": 2}\n', ["no format"]),
         (b'{"a": ', ["not valid JSON"]),
+        (b'{"a" 1}\n{"b": 2}\n', ["line 1", "not valid JSON"]),
         (b"[1, 2]", ["no format"]),
         (b"<html></html>", ["no format"]),
         (b"types:\n  a: {model: bge-large}\n", ["sidecar", "--roles"]),
