@@ -25,22 +25,21 @@ class SessionRules(NamedTuple):
     """The longest tool, and the longest gap for tools."""
     cut_turns: bool = True
     """A workflow for each turn; else one for the whole session, in which thinking is a gap."""
+    infer_prefixes: bool | None = None
+    """Whether `with_inferred_sharing` is asked where no call says what it shares; None: of traces
+    that report cached tokens."""
 
 
 def session_workflows(trace: Trace, rules: SessionRules) -> list[Workflow]:
     """The turns of a trace, in order; each follows the one before.
 
     A call becomes a stage, a tool or a gap for tools a tool stage. Prefix tokens and prompt tokens
-    of a stage add up to the prompt of its call. Output moves as text, four bytes a token. A trace
-    that reports cached tokens, but not what is shared, is read as `with_inferred_sharing` does.
+    of a stage add up to the prompt of its call. Output moves as text, four bytes a token.
 
     Raises:
         InputError: if ``rules.models`` does.
     """
-    llm = [call for call in trace.calls if call.is_llm]
-    if all(call.shared_with is None for call in llm) and any(
-        call.cached_prefix_tokens is not None for call in llm
-    ):
+    if _is_inferred(trace, rules.infer_prefixes):
         trace = with_inferred_sharing(trace)
     turns = _turns(trace) if rules.cut_turns else [0] * len(trace.calls)
     tree = prefix_tree(trace, turns)
@@ -127,6 +126,12 @@ class _Turn(NamedTuple):
 
     def _capped(self, seconds: float | None) -> float:
         return min(seconds or 0.0, self.rules.tool_cap_s)
+
+
+def _is_inferred(trace: Trace, wanted: bool | None) -> bool:
+    if wanted is False or any(call.shared_with is not None for call in trace.calls):
+        return False
+    return wanted or any(call.cached_prefix_tokens is not None for call in trace.calls)
 
 
 def _name(call: Call) -> str:

@@ -25,13 +25,15 @@ class ImportedTraces:
 
     name: str
     traces: tuple[Trace, ...]
-    hashed: bool = True
-    """Whether the source says which prompts begin alike; else it can only be inferred."""
+    infer_prefixes: bool | None = None
+    """As in `SessionRules`: what prompts share can only be inferred of some formats."""
 
     @classmethod
-    def of(cls, name: str, traces: Iterable[Trace], *, hashed: bool = True) -> ImportedTraces:
+    def of(
+        cls, name: str, traces: Iterable[Trace], *, infer_prefixes: bool | None = None
+    ) -> ImportedTraces:
         """Raises `InputError` if there are none, or an id occurs twice."""
-        found = cls(name, tuple(traces), hashed)
+        found = cls(name, tuple(traces), infer_prefixes)
         twice = first_repeated(trace.id for trace in found.traces)
         if twice is not None:
             raise InputError(

@@ -70,7 +70,7 @@ def read_otlp(records: Sequence[Record], name: str) -> ImportedTraces:
     return ImportedTraces.of(
         name,
         (trace_of(session, turns, first) for session, turns in sessions.items()),
-        hashed=False,
+        infer_prefixes=True,
     )
 
 

@@ -21,7 +21,7 @@ from fate_gym.workloads.formats.agent_traces import ImportedTraces
 from fate_gym.workloads.formats.requests import ImportedRequests, Prompt, Request
 from fate_gym.workloads.formats.tasks import Call, ImportedDag
 from fate_gym.workloads.roles import assign_roles, edges_of
-from fate_gym.workloads.sessions import SessionRules, session_workflows, with_inferred_sharing
+from fate_gym.workloads.sessions import SessionRules, session_workflows
 
 Imported: TypeAlias = ImportedDag | ImportedRequests | ImportedTraces
 """What a file says."""
@@ -92,7 +92,7 @@ def import_workflows(
         roles: path of a sidecar file.
         model: instead of a sidecar: the model of every task.
         infer_prefixes: whether prompts of traces that say nothing of it are taken to continue
-            earlier ones, see `fate_gym.workloads.sessions.with_inferred_sharing`.
+            earlier ones, see `fate_gym.workloads.prefix_tree.with_inferred_sharing`.
 
     Raises:
         InputError: naming the sidecar file and the field at fault; for types that have no model;
@@ -104,8 +104,8 @@ def import_workflows(
             field="model",
             remedy="leave one out; a sidecar may have a 'default' entry",
         )
-    if isinstance(found, ImportedTraces) and infer_prefixes and not found.hashed:
-        found = replace(found, traces=tuple(map(with_inferred_sharing, found.traces)))
+    if isinstance(found, ImportedTraces) and not infer_prefixes:
+        found = replace(found, infer_prefixes=False)
     if roles is None:
         if model is not None:
             return _apply(found, _one_model(found, model))
@@ -237,7 +237,9 @@ def _of_traces(found: ImportedTraces, rows: dict[str, TaskAttributes]) -> tuple[
                 remedy="give the model alone",
             )
         models[kind] = row.model
-    rules = SessionRules(lambda model, role: models[_kind(model, role)])
+    rules = SessionRules(
+        lambda model, role: models[_kind(model, role)], infer_prefixes=found.infer_prefixes
+    )
     return tuple(workflow for trace in found.traces for workflow in session_workflows(trace, rules))
 
 

@@ -131,8 +131,11 @@ def test_conversations_are_sessions() -> None:
     assert (second.follows, second.think_seconds) == ("c/turn-0", 19)
     assert (first.session, other.session, other.arrival) == ("c", "other", 5)
     assert second.stages[0].prefix_tokens == 110
+    cached = talk | {"gen_ai.usage.cache_read.input_tokens": 80}
+    spans = (*spans, span("d", 30, 31, trace="third", attributes=cached))
+    assert imported(*spans)[2].stages[0].prefix_tokens == 80
     apart = imported(*spans, infer_prefixes=False)
-    assert [w.stages[0].prefix_group for w in apart] == [None, None, None]
+    assert [w.stages[0].prefix_group for w in apart] == [None] * 4
 
 
 def test_export_requests_by_line() -> None:
