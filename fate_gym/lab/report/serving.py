@@ -29,7 +29,7 @@ SERVING = {
     "ttft_p95": Shown("TTFT P95, s", "time to first token P95, s"),
     "tpot_p50": Shown("TPOT P50, ms", "time per output token P50, ms", 1e3),
     "tpot_p95": Shown("TPOT P95, ms", "time per output token P95, ms", 1e3),
-    "turn_latency_p95": Shown("turn P95, s", "latency of a turn P95, s"),
+    "call_latency_p95": Shown("call P95, s", "latency of a call P95, s"),
     "slo_attainment": Shown("objectives met, %", "requests within objectives, %", 100.0, ".1f"),
     "goodput_per_s": Shown("goodput, 1/s", "goodput, requests per second"),
     "batch_occupancy": Shown("in service", "queries on a busy device"),
