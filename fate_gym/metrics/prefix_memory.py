@@ -48,9 +48,7 @@ def prefix_bytes(trace: Trace, compiled: CompiledProblem) -> Iterator[tuple[floa
     # What a shard leaves is there before a later one starts at the same instant.
     events = [(float(shards["start"][row]), 2 * row) for row in rows.tolist()]
     events += [(float(shards["end"][row]), 2 * row + 1) for row in rows.tolist()]
-    events += [
-        (float(outage["down"]), number + int(outage["device"])) for outage in trace.outages
-    ]
+    events += [(float(outage["down"]), number + int(outage["device"])) for outage in trace.outages]
     for time, what in sorted(events):
         if what >= number:
             caches.fail(what - number)

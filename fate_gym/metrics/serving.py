@@ -1,7 +1,7 @@
 """What users of a serving system feel, and how full its batches are.
 
-A *request* is a model stage that makes output; a *call* is any model stage. Both count from when the
-stage became ready. The latency of a whole workflow, which may be a turn of a session, is
+A *request* is a model stage that makes output; a *call* is any model stage. Both count from when
+the stage became ready. The latency of a whole workflow, which may be a turn of a session, is
 `fate_gym.metrics.outcome`'s; what else is of turns and sessions, `fate_gym.metrics.sessions`'s.
 """
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fate_gym.lab.report.runs import RUN
+
 
 class Shown(NamedTuple):
     """A column of ``workflows.parquet`` as it is shown.
@@ -37,15 +39,13 @@ SERVING = {
 }
 """In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.serving`."""
 
-_RUN = ["policy", "suite", "problem", "seed"]
-
 
 def serving_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
     """Means over problems and seeds of the columns in `SERVING`, by column and policy.
 
     In the units in which they are shown. Columns without values are left out.
     """
-    runs = rows.drop_duplicates(_RUN).groupby("policy")
+    runs = rows.drop_duplicates(RUN).groupby("policy")
     table = {}
     for column, shown in SERVING.items():
         if column not in rows or not rows[column].notna().any():
@@ -72,5 +72,17 @@ def serving_legend(columns: Collection[str]) -> str:
 
 
 def serving_panels(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The same by title, for figures."""
-    return {SERVING[name].title: values for name, values in serving_means(rows, order).items()}
+    """The same by title, for figures; of each kind of devices by itself, if there are both."""
+    # Results of before devices could batch say nothing, and are of exclusive ones.
+    kind = rows["execution"].fillna("exclusive") if "execution" in rows else None
+    if kind is None or kind.nunique() < 2:
+        return {SERVING[name].title: row for name, row in serving_means(rows, order).items()}
+    panels = {}
+    for execution in sorted(set(kind), reverse=True):
+        own = rows[kind == execution]
+        present = set(own["policy"])
+        means = serving_means(own, [name for name in order if name in present])
+        for name, row in means.items():
+            values = {policy: row.get(policy, float("nan")) for policy in order}
+            panels[f"{SERVING[name].title} ({execution})"] = values
+    return panels

@@ -377,7 +377,10 @@
       node.querySelector(".after").innerHTML = own.keys2 || legend(id);
       if (id === "gantt" && focused !== undefined) node.querySelector(`[data-g="${focused}"]`)?.focus();
     }
-    if (!only) { cards(box.rows); table(box.rows); workflows(box.keys); }
+    if (!only) {
+      cards(box.rows); table(box.rows); workflows(box.keys);
+      document.querySelectorAll("[data-suite]").forEach((n) => { n.hidden = S.suite !== "" && n.dataset.suite !== S.suite; });
+    }
   }
   const legend = (id) => (["ecdf", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
