@@ -35,8 +35,8 @@ def markdown(report: Report, figures: Iterable[str]) -> str:
         sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
         sections["By suite"] = _by_suite(report)
     sections["Headroom captured"] = _headroom(report)
-    sections |= _of_suites(report, "Latency in seconds", _latency)
-    sections |= _of_suites(report, "Sessions", _sessions)
+    sections |= _of_suites(report, "Latency in seconds", _latency, STREAM_LEGEND)
+    sections |= _of_suites(report, "Sessions", _sessions, SESSION_LEGEND)
     sections |= _of_suites(report, "Serving", _serving)
     sections["Counters"] = _counters(sweep)
     sections[f"Against {report.spec.reference}"] = _effects(report)
@@ -86,27 +86,37 @@ def _headroom(report: Report) -> list[str]:
 
 
 def _of_suites(
-    report: Report, heading: str, lines: Callable[[pd.DataFrame, list[str]], list[str]]
+    report: Report,
+    heading: str,
+    lines: Callable[[pd.DataFrame, list[str]], list[str]],
+    legend: str | None = None,
 ) -> dict[str, list[str]]:
-    """A section for each suite, which is one on one kind of devices, by heading."""
-    several = len(report.suites) > 1
+    """By heading, a section for each suite, which is on one kind of devices.
+
+    A legend ends the last. Suites without lines are left out.
+    """
     rows = report.sweep.rows
-    return {
-        f"{heading}: {suite}" if several else heading: lines(
-            rows[rows["suite"] == suite], [row.policy for row in summary]
-        )
+    found = {
+        suite: lines(rows[rows["suite"] == suite], [row.policy for row in summary])
         for suite, summary in report.suites.items()
     }
+    several = len(found) > 1
+    sections = {
+        f"{heading}: {s}" if several else heading: part for s, part in found.items() if part
+    }
+    if sections and legend is not None:
+        sections[list(sections)[-1]] += ["", legend]
+    return sections
 
 
 def _latency(rows: pd.DataFrame, order: list[str]) -> list[str]:
     table = stream_table(rows, order)
-    return [] if table is None else [*markdown_table(*table), "", STREAM_LEGEND]
+    return [] if table is None else markdown_table(*table)
 
 
 def _sessions(rows: pd.DataFrame, order: list[str]) -> list[str]:
     table = session_table(rows, order)
-    return [] if table is None else [*markdown_table(*table), "", SESSION_LEGEND]
+    return [] if table is None else markdown_table(*table)
 
 
 def _serving(rows: pd.DataFrame, order: list[str]) -> list[str]:

@@ -59,7 +59,7 @@ def serving_legend(columns: Collection[str]) -> str:
     """What the columns mean."""
     text = (
         "Means over runs. TTFT: time from when a stage is ready to its first token. TPOT: time per "
-        "further output token. Turn: time from when a model stage is ready to its end. In service: "
+        "further output token. Call: time from when a model stage is ready to its end. In service: "
         "queries in service on a device that runs something. Busy: share of the time in which "
         "a device runs something."
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fate_gym.lab.report.runs import RUN, TextTable, run_estimates, streams_of
 from fate_gym.lab.report.serving import Shown
+from fate_gym.lab.tables import Estimate, number
 
 SESSIONS = {
     "session_latency_mean": Shown("session, s", "latency of a session, s"),
@@ -15,17 +16,20 @@ SESSIONS = {
     "latency_p95": Shown("turn P95, s", "latency of a turn P95, s"),
     "turn_ttft_mean": Shown("TTFT, s", "time to first token of a turn, s"),
     "turn_ttft_p95": Shown("TTFT P95, s", "time to first token of a turn P95, s"),
-    "again_tokens": Shown("again, 1,000 tokens", "prefilled again, 1,000 tokens", 1e-3),
-    "again_share": Shown("again, %", "prefilled again, % of prefill", 100.0),
-    "shared_hit_rate": Shown("hits shared, %", "hit rate, shared prefixes, %", 100.0),
-    "within_hit_rate": Shown("hits within, %", "hit rate within a session, %", 100.0),
-    "context_hit_rate": Shown("hits contexts, %", "hit rate, inherited contexts, %", 100.0),
-    "prefix_memory_share": Shown("memory, %", "memory that prefixes take, %", 100.0),
+    "again_tokens": Shown("again, 1,000 tokens", "prefilled again, 1,000 tokens", 1e-3, ",.1f"),
+    "again_share": Shown("again, %", "prefilled again, % of prefill", 100.0, ".1f"),
+    "shared_hit_rate": Shown("hits shared, %", "hit rate, shared prefixes, %", 100.0, ".1f"),
+    "within_hit_rate": Shown("hits within, %", "hit rate within a session, %", 100.0, ".1f"),
+    "context_hit_rate": Shown("hits contexts, %", "hit rate, inherited contexts, %", 100.0, ".1f"),
+    "prefix_memory_share": Shown("memory, %", "memory that prefixes take, %", 100.0, ".1f"),
 }
 """In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.sessions`."""
 
+INTERVALS = {"session_latency_mean", "latency_mean", "turn_ttft_mean", "again_share"}
+"""Columns that are shown with their intervals: of all of them the table would be too wide."""
+
 SESSION_LEGEND = (
-    "Means over streams, with 95 % bootstrap intervals that draw whole streams; n: turns / "
+    "Means over streams, some with 95 % bootstrap intervals that draw whole streams; n: turns / "
     "sessions. Session: seconds in which a turn of the session is under way (without thinking). "
     "TTFT: from when the first call of a turn is ready to its first token. Again: prefix tokens "
     "that were computed before, on any device, and are prefilled once more; % of all tokens that "
@@ -64,6 +68,11 @@ def session_table(rows: pd.DataFrame, order: Sequence[str]) -> TextTable | None:
     for name, row in run_estimates(runs, order, columns).items():
         own = turns[turns["policy"] == name]
         sessions = own[own["session"] != ""].drop_duplicates([*RUN, "session"])
-        cells = [row[column].text(SESSIONS[column].form) for column in columns]
+        cells = [_cell(column, row[column]) for column in columns]
         table.append([name, f"{len(own):,} / {len(sessions):,}", *cells])
     return TextTable(["policy", "n", *(SESSIONS[name].head for name in columns)], table)
+
+
+def _cell(column: str, mean: Estimate) -> str:
+    form = SESSIONS[column].form
+    return mean.text(form) if column in INTERVALS else number(mean.value, form)
