@@ -82,6 +82,12 @@ class Model(_Fact):
     weight_gb: Gigabytes
     experts: Size = 0
     experts_per_token: Size = 0
+    max_context: Size | None = Field(
+        None,
+        description="tokens of prompt and output that it was made for; suites keep to it",
+        # Hashes of problems with models of their own stay valid.
+        exclude_if=lambda tokens: tokens is None,
+    )
     sources: dict[str, str] = {}
 
     @property

@@ -20,9 +20,9 @@ from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
 from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, StateArrays, new_state
-from fate_gym.problem import Problem, load_problem
+from fate_gym.problem import Problem
 from fate_gym.sim import CompiledProblem, compile_problem
-from fate_gym.workloads import build_suite, load_cluster, load_suite
+from fate_gym.workloads import build_suite, load_cluster, load_problem_file, load_suite
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
 from fate_gym.workloads.load import capacity_per_s
 
@@ -217,7 +217,7 @@ def _problems(item: Any) -> Sequence[Problem | CompiledProblem]:
     if isinstance(item, Problem | CompiledProblem):
         return [item]
     if isinstance(item, Path) or (isinstance(item, str) and item.endswith(".json")):
-        return [load_problem(item)]
+        return [load_problem_file(item)]
     if isinstance(item, str):
         suite = load_suite(item)
         return build_suite(suite, load_cluster(suite.cluster), seed=0)

@@ -64,14 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("file", type=Path, help="problem as JSON")
     imported = verbs.add_parser("import", help="check a workflow or trace and make a problem of it")
     imported.add_argument(
-        "file", type=Path, help="WfFormat, Pegasus (DAX, YAML), node-link JSON, adjacency list, CSV"
-    )
+        "file", type=Path,
+        help="a workflow or trace of any format in docs/workloads.md, found out by what it holds",
+    )  # fmt: skip
     imported.add_argument("--seed", type=int, default=0, help="of the role mapping (default 0)")
     imported.add_argument("--roles", type=Path, help="YAML with LLM attributes by task type")
     imported.add_argument("--model", help="of every task, where the file gives tokens")
     imported.add_argument("--template", type=Path, help="only write a file for --roles to fill in")
     imported.add_argument("--cluster", default="mixed_12", help="of the problem (default mixed_12)")
     imported.add_argument("-o", "--output", type=Path, help="write the problem as JSON")
+    imported.add_argument(
+        "--no-inferred-prefixes", dest="infer_prefixes", action="store_false",
+        help="prompts of traces that do not say what they share (OpenTelemetry) share nothing",
+    )  # fmt: skip
+    verbs.add_parser("schema", help="print the JSON Schema of a line of agent traces")
     described = verbs.add_parser("describe", help="what a suite holds, as a table and pictures")
     described.add_argument(
         "options", nargs="+", metavar="OPTION", help="as of evaluate: suite=NAME, seed=N, ..."
@@ -145,6 +151,12 @@ def _import(file: Path, output: Path | None, template: Path | None, **options: A
     import_file(file, ImportOptions(**options), output=output, template=template)
 
 
+def _schema() -> None:
+    from fate_gym.workloads.formats.agent_traces import SCHEMA
+
+    print(SCHEMA.read_text(encoding="utf-8"), end="")
+
+
 def _describe(options: Sequence[str], figure: Path | None) -> None:
     from fate_gym.lab.describe.suite import describe_suite
 
@@ -172,6 +184,7 @@ _VERBS: dict[str, Callable[..., int | None]] = {
     "policies": _policies,
     "validate": _validate,
     "import": _import,
+    "schema": _schema,
     "describe": _describe,
     "session": _session,
     "plan": _plan,

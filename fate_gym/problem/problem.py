@@ -250,6 +250,7 @@ def problem_from(data: Any, source: str | Path) -> Problem:
         if isinstance(data, dict):
             # First, since another version may have other fields.
             _check_version(data.get("schema_version", SCHEMA_VERSION))
+            _check_written_out(data.get("cluster"))
         problem = Problem.model_validate(data)
         check(problem)
     except ValidationError as error:
@@ -257,6 +258,16 @@ def problem_from(data: Any, source: str | Path) -> Problem:
     except InputError as error:
         raise error.at(source) from None
     return problem
+
+
+def _check_written_out(cluster: Any) -> None:
+    if isinstance(cluster, str):
+        raise InputError(
+            f"the cluster is a name, {cluster!a}, which is not looked up here",
+            field="cluster",
+            remedy="write out its devices, or read the file with "
+            "fate_gym.workloads.load_problem_file",
+        )
 
 
 def check(problem: Problem) -> None:

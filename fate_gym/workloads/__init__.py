@@ -2,7 +2,14 @@
 
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
-from fate_gym.workloads.clusters import ClusterSpec, NodeSpec, build_cluster, load_cluster
+from fate_gym.workloads.clusters import (
+    ClusterSpec,
+    NodeSpec,
+    build_cluster,
+    load_cluster,
+    load_problem_file,
+)
+from fate_gym.workloads.files import FilesSuite
 from fate_gym.workloads.formats import (
     Content,
     import_workflow,
@@ -12,11 +19,13 @@ from fate_gym.workloads.formats import (
     topology_from_graph,
 )
 from fate_gym.workloads.roles import assign_roles
+from fate_gym.workloads.sessions import SessionRules, session_workflows
 from fate_gym.workloads.suites import (
     AgenticSuite,
+    AgentsSuite,
     AlibabaSuite,
-    FilesSuite,
     PrefixReuseSuite,
+    RequestsSuite,
     StressSuite,
     SuiteSpec,
     WfCommonsSuite,
@@ -27,10 +36,12 @@ from fate_gym.workloads.suites import (
     suite_class,
 )
 from fate_gym.workloads.topology import Topology
+from fate_gym.workloads.traces import Trace
 from fate_gym.workloads.wfcommons import families, topologies, topology
 
 __all__ = [
     "AgenticSuite",
+    "AgentsSuite",
     "AlibabaSuite",
     "Arrivals",
     "ClusterSpec",
@@ -38,9 +49,12 @@ __all__ = [
     "FilesSuite",
     "NodeSpec",
     "PrefixReuseSuite",
+    "RequestsSuite",
+    "SessionRules",
     "StressSuite",
     "SuiteSpec",
     "Topology",
+    "Trace",
     "WfCommonsSuite",
     "arrival_times",
     "assign_roles",
@@ -51,11 +65,13 @@ __all__ = [
     "import_workflow",
     "import_workflows",
     "load_cluster",
+    "load_problem_file",
     "load_suite",
     "load_wfformat",
     "parse_suite",
     "read_workload",
     "select_topologies",
+    "session_workflows",
     "suite_class",
     "topologies",
     "topology",

@@ -12,10 +12,12 @@ from pydantic import Field
 from fate_gym import catalog
 from fate_gym.catalog.limits import MOST_DEVICES, Devices, Rate, Seconds, Share
 from fate_gym.errors import InputError, check_known
-from fate_gym.problem import Cluster, Device
+from fate_gym.problem import Cluster, Device, Problem
 from fate_gym.problem.cluster import Degree, Execution
+from fate_gym.problem.io import read_bytes, read_json
+from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads.config import parse, read_group
+from fate_gym.workloads.config import parse, parse_yaml, read_group
 
 
 class NodeSpec(Frozen):
@@ -113,6 +115,45 @@ def load_cluster(name: str, extra_dirs: Sequence[str | Path] = (), **changes: An
     if changes:
         source = "cluster"
         spec = parse(spec.model_dump() | changes, ClusterSpec, source=source)
+    return _built(spec, source)
+
+
+def load_problem_file(path: str | Path) -> Problem:
+    """Read and check a problem file, whose cluster may be a name (see `with_cluster`).
+
+    Raises:
+        InputError: naming the file, the stage and the field at fault.
+    """
+    return problem_from(with_cluster(read_json(path), path), path)
+
+
+def with_cluster(data: Any, source: str | Path) -> Any:
+    """A problem as plain data, with its cluster written out.
+
+    The cluster may be a name of ``conf/cluster``, or the path of such a file, from the folder of
+    the problem file.
+
+    Raises:
+        InputError: for a cluster that is not there (with near matches), or is wrong.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("cluster"), str):
+        return data
+    name = data["cluster"]
+    path = Path(source).parent / name
+    if name.endswith((".yaml", ".yml")):
+        spec = parse(parse_yaml(read_bytes(path), path), ClusterSpec, source=path)
+        cluster = _built(spec, path)
+    else:
+        try:
+            cluster = load_cluster(name)
+        except InputError as error:
+            raise InputError(
+                error.fault, source=source, field="cluster", remedy=error.remedy
+            ) from None
+    return {**data, "cluster": cluster.model_dump(mode="json")}
+
+
+def _built(spec: ClusterSpec, source: str | Path) -> Cluster:
     try:
         return build_cluster(spec)
     except InputError as error:

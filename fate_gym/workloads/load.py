@@ -2,26 +2,35 @@
 
 A load of 1 means that work arrives as fast as all devices together do it when every stage runs on
 the mean of the devices that can host it, whole, with its model resident and nothing else cached.
-Loads of weights, transfers and idle devices come on top, cached prefixes come off: what a cluster
+Of a prefix tree, what an earlier call of the same session has left counts as cached: agents send
+their whole context with every call, and no engine computes it anew each time. Loads of weights,
+transfers and idle devices come on top, prefixes shared with others come off: what a cluster
 sustains depends on the policy, the load factor does not.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fate_gym import catalog
 from fate_gym.catalog import GB, Model
 from fate_gym.errors import InputError
-from fate_gym.problem import Device, Problem, Stage
+from fate_gym.problem import Device, Prefix, Problem, Stage, Workflow
+from fate_gym.problem.sessions import prefix_branches
 
 _OF_NO_MATTER = ("id", "node", "load_gb_s", "network_gb_s")
 """Fields of a device that nominal work does not depend on."""
 
 
-def capacity_per_s(problem: Problem) -> float:
-    """Workflows per second that are a load of 1 on the problem's cluster.
+def capacity_per_s(problem: Problem, arrivals: int | None = None) -> float:
+    """Arrivals per second that are a load of 1 on the problem's cluster.
+
+    Args:
+        problem: what arrives.
+        arrivals: how many arrivals that is, where sessions of several workflows arrive as one;
+            None: each workflow is one.
 
     Raises:
         InputError: if no stage takes time on a device, as when all are tools.
@@ -33,7 +42,49 @@ def capacity_per_s(problem: Problem) -> float:
             field="arrivals.load",
             remedy="give arrivals.rate_per_s",
         )
-    return len(problem.cluster.devices) * len(problem.workflows) / seconds
+    if arrivals is None:
+        arrivals = len(problem.workflows)
+    return len(problem.cluster.devices) * arrivals / seconds
+
+
+def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
+    """Prefix tokens of each stage that an earlier one of the same session has left, by stage id.
+
+    A workflow without a session is one of its own; where no prefix of it branches and no stage
+    extends its own, its prefixes count in full.
+    """
+    branches = prefix_branches(workflows)
+    left: dict[str, dict[str, int]] = defaultdict(dict)
+    found = []
+    for workflow in workflows:
+        cached = left[workflow.session or workflow.id]
+        reused = {}
+        extends = any(stage.extends_prefix for stage in workflow.stages)
+        if workflow.session is not None or workflow.prefixes or extends:
+            for stage in workflow.stages:
+                if stage.prefix_group is not None and stage.model is not None:
+                    reused[stage.id] = _use_path(stage, cached, branches)
+        found.append(reused)
+    return found
+
+
+def _use_path(stage: Stage, cached: dict[str, int], branches: Mapping[str, Prefix]) -> int:
+    """How much of a stage's prefix is cached; then it, and what it is extended by, is too."""
+    end = stage.prefix_tokens
+    if stage.extends_prefix:
+        end += stage.prompt_tokens + stage.output_tokens
+    key: str | None = stage.prefix_group
+    wanted, reused = stage.prefix_tokens, None
+    while key is not None:
+        branch = branches.get(key)
+        if reused is None and key in cached:
+            reused = min(wanted, cached[key])
+        cached[key] = max(cached.get(key, 0), end)
+        key = None if branch is None else branch.parent
+        if branch is not None:
+            end = min(end, branch.shared_tokens)
+            wanted = min(wanted, branch.shared_tokens)
+    return reused or 0
 
 
 def device_seconds(problem: Problem) -> list[float]:
@@ -46,7 +97,7 @@ def device_seconds(problem: Problem) -> list[float]:
     devices = {device.id: device for device in problem.cluster.devices}
     hosts: dict[tuple[str, tuple[str, ...] | None], list[tuple[_Rates, float]]] = {}
     totals = []
-    for workflow in problem.workflows:
+    for workflow, reused in zip(problem.workflows, own_reuse(problem.workflows), strict=True):
         total = 0.0
         for stage in workflow.stages:
             if stage.seconds_on is not None:
@@ -66,7 +117,10 @@ def device_seconds(problem: Problem) -> list[float]:
                         for device, count in alike.items()
                     ]
                 tokens = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
-                total += sum(share * rates.seconds(stage, tokens) for rates, share in hosts[key])
+                cached = reused.get(stage.id, 0)
+                total += sum(
+                    share * rates.seconds(stage, tokens, cached) for rates, share in hosts[key]
+                )
         totals.append(total)
     return totals
 
@@ -118,12 +172,12 @@ class _Rates:
             most=facts.max_batch,
         )
 
-    def seconds(self, stage: Stage, inherited: int) -> float:
+    def seconds(self, stage: Stage, inherited: int, cached: int) -> float:
         queries, prefix, own = stage.queries, stage.prefix_tokens, stage.prompt_tokens + inherited
-        tokens = prefix + queries * own
+        tokens = prefix - cached + queries * own
         products = self.layers_s * tokens + self.head_s * queries
         prefill = max(products * (1 + self.ramp / max(1, tokens)), self.reading_s)
-        prefill += self.pair_s * (prefix**2 / 2 + queries * own * (prefix + own / 2))
+        prefill += self.pair_s * ((prefix**2 - cached**2) / 2 + queries * own * (prefix + own / 2))
         prefill += tokens * self.traffic_s + self.fixed_s + self.launch_s
         context = (own + stage.output_tokens) * self.kv
         room = self.room - prefix * self.kv

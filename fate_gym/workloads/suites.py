@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from pydantic import (
@@ -17,26 +17,29 @@ from pydantic import (
 )
 
 from fate_gym.catalog.agentic import Template, agentic_templates
-from fate_gym.catalog.limits import MOST_STAGES, MOST_WORKFLOWS, Queries, Stages, Workflows
+from fate_gym.catalog.limits import (
+    MOST_STAGES,
+    MOST_WORKFLOWS,
+    PositiveSeconds,
+    Queries,
+    Seconds,
+    Stages,
+    Workflows,
+)
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Options, Problem, Workflow
-from fate_gym.problem.io import read_bytes
-from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
+from fate_gym.workloads.agent_traces import TraceSplit
 from fate_gym.workloads.agentic import build_template
+from fate_gym.workloads.agents import AgentSource, SizeClasses, WindowRules, draw_sessions
 from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
 from fate_gym.workloads.config import parse, read_group
-from fate_gym.workloads.formats import (
-    Content,
-    import_workflows,
-    is_problem,
-    problem_id,
-    read_workload,
-)
+from fate_gym.workloads.files import FilesSuite
 from fate_gym.workloads.load import capacity_per_s
 from fate_gym.workloads.prefix_reuse import build_prefix_reuse
+from fate_gym.workloads.requests import RequestDraw, draw_requests, session_starts
 from fate_gym.workloads.roles import assign_roles, seeded
 from fate_gym.workloads.stress import SHAPES, build_shape
 from fate_gym.workloads.topology import Topology
@@ -45,6 +48,7 @@ from fate_gym.workloads.uncertain import Uncertain, draw_maps
 TRAIN_FAMILIES = ("blast", "bwa", "cycles", "1000genome", "seismology", "montage")
 TEST_FAMILIES = ("epigenomics", "soykb", "srasearch")
 
+Sessions = Annotated[int, Field(ge=0, le=MOST_WORKFLOWS)]
 Split = Literal["train", "test", "all"]
 _FAMILIES: dict[Split, tuple[str, ...]] = {
     "train": TRAIN_FAMILIES,
@@ -59,6 +63,9 @@ def _is_absent(value: Any) -> bool:
 
 class _Suite(Frozen):
     """What the suites of all sources have in common."""
+
+    origin: ClassVar[str]
+    """What of the workflows is real, measured or modelled."""
 
     name: Name
     cluster: Name = Field(description="cluster of the suite unless a run names another")
@@ -100,35 +107,51 @@ class _Suite(Frozen):
     def workflows(self, seed: int) -> list[Workflow]:
         """The workflows of a seed, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
 
+    def sessions(self, seed: int) -> list[list[Workflow]]:
+        """The workflows of a seed, those together of which one follows another."""
+        return [[workflow] for workflow in self.workflows(seed)]
+
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """The problems of a seed: one for each workflow, or one stream."""
-        workflows, options = self.workflows(seed), self.options
+        """The problems of a seed: one for each workflow or session, or one stream."""
+        sessions, options = self.sessions(seed), self.options
         if self.slo is not None:
-            workflows = [w.model_copy(update={"slo": self.slo}) for w in workflows]
+            slo = {"slo": self.slo}
+            sessions = [[turn.model_copy(update=slo) for turn in turns] for turns in sessions]
         if self.arrivals is None:
             return [
-                Problem.build(cluster, [workflow], id=workflow.id, options=options)
-                for workflow in workflows
+                Problem.build(cluster, turns, id=_without_turn(turns[0]), options=options)
+                for turns in sessions
             ]
         generator = seeded(seed, self.name, "/arrivals")
         if self.arrivals.process != "trace":
-            workflows = [workflows[place] for place in generator.permutation(len(workflows))]
-        problem = Problem.build(cluster, workflows, id=f"stream/s{seed}", options=options)
-        capacity = capacity_per_s(problem) if self.arrivals.load is not None else 0.0
+            sessions = [sessions[place] for place in generator.permutation(len(sessions))]
+        turns = list(chain.from_iterable(sessions))
+        problem = Problem.build(cluster, turns, id=f"stream/s{seed}", options=options)
+        capacity = capacity_per_s(problem, len(sessions)) if self.arrivals.load is not None else 0.0
         if self.arrivals.process == "trace":
-            times = _recorded_times(workflows, self.arrivals, capacity)
+            times = _recorded_times(sessions, self.arrivals, capacity)
         else:
-            times = arrival_times(self.arrivals, generator, len(workflows), capacity_per_s=capacity)
+            times = arrival_times(self.arrivals, generator, len(sessions), capacity_per_s=capacity)
         arriving = tuple(
-            workflow.model_copy(update={"arrival": time})
-            for workflow, time in zip(workflows, times.tolist(), strict=False)
+            turn.model_copy(update={"arrival": time})
+            for turns, time in zip(sessions, times.tolist(), strict=False)
+            for turn in turns
         )
         return [problem.model_copy(update={"workflows": arriving})]
 
 
-def _recorded_times(workflows: list[Workflow], arrivals: Arrivals, capacity: float) -> Floats:
+def _without_turn(workflow: Workflow) -> str:
+    """The name of a problem: that of its session, or of its one workflow."""
+    if workflow.session is None:
+        return workflow.id
+    return f"{workflow.session}/{workflow.id.rsplit('/', 1)[-1]}"
+
+
+def _recorded_times(
+    sessions: Sequence[Sequence[Workflow]], arrivals: Arrivals, capacity: float
+) -> Floats:
     """Seconds from the first arrival, with the gaps stretched to the rate if one is given."""
-    times = np.array([workflow.arrival for workflow in workflows])
+    times = np.array([turns[0].arrival for turns in sessions])
     times -= times.min()
     span = float(times.max())
     if span == 0.0:
@@ -164,6 +187,8 @@ class WfCommonsSuite(_Suite, _Sized):
     The seed of a run changes roles and lengths, never which topologies are chosen.
     """
 
+    origin: ClassVar[str] = "real topology, modelled attributes"
+
     source: Literal["wfcommons"] = "wfcommons"
     split: Split = Field("all", description="split by family")
     families: tuple[Name, ...] | None = Field(None, description="only these families of the split")
@@ -181,6 +206,8 @@ class WfCommonsSuite(_Suite, _Sized):
 
 class AgenticSuite(_Suite):
     """Runs of agentic applications by several tenants."""
+
+    origin: ClassVar[str] = "published shapes of agents, modelled lengths"
 
     source: Literal["agentic"]
     split: Split = Field("all", description="split by family of templates")
@@ -217,6 +244,8 @@ class AgenticSuite(_Suite):
 class PrefixReuseSuite(_Suite):
     """Layers of stages of which a controlled share reads the same document."""
 
+    origin: ClassVar[str] = "modelled workflows over documents of measured lengths"
+
     source: Literal["prefix_reuse"]
     shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
     tasks: tuple[Name, ...] | None = Field(None, description="of LongBench; None: all")
@@ -246,6 +275,8 @@ class PrefixReuseSuite(_Suite):
 class StressSuite(_Suite):
     """Shapes that are hard to schedule, in given sizes."""
 
+    origin: ClassVar[str] = "modelled workflows"
+
     source: Literal["stress"]
     shapes: tuple[Name, ...] | None = Field(None, description="None: all")
     sizes: tuple[Annotated[int, Field(ge=3, le=MOST_STAGES)], ...] = Field(
@@ -260,6 +291,8 @@ class StressSuite(_Suite):
 
 class AlibabaSuite(_Suite, _Sized):
     """Consecutive jobs of the Alibaba 2018 trace; the seed chooses where they begin."""
+
+    origin: ClassVar[str] = "real topology and arrivals, modelled attributes"
 
     source: Literal["alibaba"]
     split: Split = Field("all", description="split by application: jobs of the same typed DAG")
@@ -290,67 +323,69 @@ class AlibabaSuite(_Suite, _Sized):
         ]
 
 
-class FilesSuite(Frozen):
-    """Files of the user: problems, workflows and traces, each a problem of its own.
+class AgentsSuite(_Suite):
+    """Sessions of real agents: windows of their turns, each turn after the one before.
 
-    A problem file is taken as it is, the same for every seed. A workflow file gets its attributes
-    from the role mapping, by seed, or from ``roles`` or ``model``, and runs on the suite's cluster.
+    With arrivals ``trace``, sessions begin as chats do in a part of Mooncake's hour.
     """
 
-    name: Name
-    cluster: Name = Field(description="of workflow files unless a run names another")
-    source: Literal["files"]
-    mode: Literal["alone"] = "alone"
-    files: tuple[Name, ...] = Field(description="paths")
-    roles: Name | None = Field(None, description="path of the sidecar with attributes by task type")
-    model: Name | None = Field(
-        None,
-        description="instead of a sidecar: the model of every task",
-        exclude_if=lambda model: model is None,
-    )
-    keep_clusters: bool = Field(
-        True, description="problem files keep their own; choosing a cluster switches it off"
-    )
-    cluster_changes: dict[Name, Any] = Field(
-        {},
-        description="fields in place of those of the clusters that problem files keep",
-        exclude_if=lambda changes: not changes,
-    )
+    origin: ClassVar[str] = "measured sessions of agents, models mapped"
 
-    def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """A problem for each file. Raises `InputError` naming the file."""
-        if not self.files:
-            raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
-        problems = [self._problem(file, cluster, seed) for file in self.files]
-        ids = [problem.id for problem in problems]
-        # Results are told apart by the problem: ids that occur twice are replaced by the paths.
+    source: Literal["agents"]
+    split: TraceSplit = Field("all", description="split by session, or by task where it has runs")
+    counts: dict[AgentSource, Sessions] = Field(
+        min_length=1, description="how many sessions of each source a seed draws"
+    )
+    models: SizeClasses
+    turns: Workflows = Field(4, description="of a session, at most")
+    calls: Stages = Field(20, description="of models, of a session, at most; the rest is left out")
+    think_cap_s: Seconds = Field(60.0, description="longest time to think between turns")
+    tool_cap_s: Seconds = Field(60.0, description="longest tool, or gap for tools")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if sum(self.counts.values()) == 0:
+            raise ValueError("counts are all 0")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        return list(chain.from_iterable(self.sessions(seed)))
+
+    def sessions(self, seed: int) -> list[list[Workflow]]:
+        rules = WindowRules(self.models, self.turns, self.calls, self.think_cap_s, self.tool_cap_s)
+        drawn = draw_sessions(rules, self.counts, self.split, seed)
+        if self.arrivals is None or self.arrivals.process != "trace":
+            return drawn
+        # Sessions of one source stand together: which one begins when is drawn.
+        order = seeded(seed, self.name, "/order").permutation(len(drawn)).tolist()
+        times = session_starts(self.split, len(drawn), seed, self.name)
         return [
-            problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
-            for file, problem in zip(self.files, problems, strict=True)
+            [turn.model_copy(update={"arrival": time}) for turn in drawn[place]]
+            for place, time in zip(order, times, strict=True)
         ]
 
-    def contents_hash(self) -> str:
-        """Changes with what the files say. Raises `InputError` if one cannot be read."""
-        digest = hashlib.sha256()
-        for file in (*self.files, *([self.roles] if self.roles else [])):
-            digest.update(hashlib.sha256(read_bytes(file)).digest())
-        return digest.hexdigest()
 
-    def _problem(self, file: str, cluster: Cluster, seed: int) -> Problem:
-        content = Content.of(file)
-        if is_problem(content):
-            data = content.json
-            if not self.keep_clusters:
-                data = {**data, "cluster": cluster.model_dump(mode="json")}
-            elif isinstance(data.get("cluster"), Mapping):
-                data = {**data, "cluster": {**data["cluster"], **self.cluster_changes}}
-            return problem_from(data, file)
-        _, found = read_workload(content)
-        try:
-            workflows = import_workflows(found, seed, roles=self.roles, model=self.model)
-            return Problem.build(cluster, workflows, id=problem_id(found, workflows))
-        except InputError as error:
-            raise error.at(file) from None
+class RequestsSuite(_Suite):
+    """Requests of a real hour of chats, one workflow each, with their arrivals."""
+
+    origin: ClassVar[str] = "measured requests and arrivals, models mapped"
+
+    source: Literal["requests"]
+    mode: Literal["stream"] = "stream"
+    split: TraceSplit = Field("all", description="split by time: parts of the hour")
+    requests: Workflows = Field(200, description="workflows of a seed")
+    seconds: PositiveSeconds = Field(600.0, description="of the hour that they are drawn from")
+    models: tuple[Name, ...] = Field(min_length=1, description="of the chats, each as likely")
+
+    @model_validator(mode="after")
+    def _as_recorded(self) -> Self:
+        if self.arrivals is not None and self.arrivals.process != "trace":
+            raise ValueError("requests arrive as recorded: arrivals.process has to be trace")
+        return self
+
+    def workflows(self, seed: int) -> list[Workflow]:
+        draw = RequestDraw(self.models, self.requests, self.seconds)
+        return draw_requests(draw, self.split, seed)
 
 
 _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
@@ -359,6 +394,8 @@ _SUITES: dict[str, type[_Suite] | type[FilesSuite]] = {
     "prefix_reuse": PrefixReuseSuite,
     "stress": StressSuite,
     "alibaba": AlibabaSuite,
+    "agents": AgentsSuite,
+    "requests": RequestsSuite,
     "files": FilesSuite,
 }
 
@@ -375,6 +412,8 @@ SuiteSpec: TypeAlias = Annotated[
     | Annotated[PrefixReuseSuite, Tag("prefix_reuse")]
     | Annotated[StressSuite, Tag("stress")]
     | Annotated[AlibabaSuite, Tag("alibaba")]
+    | Annotated[AgentsSuite, Tag("agents")]
+    | Annotated[RequestsSuite, Tag("requests")]
     | Annotated[FilesSuite, Tag("files")],
     Discriminator(_source),
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fate_gym import catalog
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem, Stage, Workflow
 from fate_gym.workloads import ClusterSpec, NodeSpec, build_cluster, load_cluster
@@ -59,6 +60,7 @@ def test_sizes_of_the_shipped_clusters() -> None:
     assert gpus["mixed_4"].total() == len(gpus["mixed_4"]) == 4
     assert gpus["mixed_32"].total() == 32
     assert gpus["mixed_64"] == {gpu: 2 * count for gpu, count in gpus["mixed_32"].items()}
+    assert gpus["serving_8"] == {gpu: 2 * count for gpu, count in gpus["serving_4"].items()}
     assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
 
 
@@ -176,9 +178,21 @@ def test_pairs_of_h100_host_70b_models_in_16_bits(execution: str) -> None:
     pairs = load_cluster("h100_pairs", execution=execution)
     problem = Problem.build(pairs, [workflow])
     assert problem.eligible_devices(workflow, stage) == [f"h100-sxm-{i}" for i in range(4)]
-    for name in set(SHIPPED) - {"h100_pairs"}:
+    for name in set(SHIPPED) - {"h100_pairs", "serving_4", "serving_8"}:
         with pytest.raises(InputError, match=r"no device can host the stage: Llama-3.1-70B"):
             Problem.build(load_cluster(name, execution=execution), [workflow])
+
+
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
+def test_serving_8_hosts_contexts_as_long_as_the_models_were_made_for(execution: str) -> None:
+    hosts = {"Llama-3.1-70B": 6, "Qwen3-30B-A3B-2507": 6, "Llama-3.1-8B": 8}
+    for model, count in hosts.items():
+        most = catalog.model(model).max_context
+        assert most is not None
+        stage = Stage(id="s", model=model, prompt_tokens=most - 1000, output_tokens=1000)
+        workflow = Workflow(id="w", stages=(stage,))
+        problem = Problem.build(load_cluster("serving_8", execution=execution), [workflow])
+        assert len(problem.eligible_devices(workflow, stage)) == count
 
 
 @pytest.mark.parametrize(

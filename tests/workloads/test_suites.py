@@ -188,7 +188,9 @@ def test_unknown_suite_has_near_matches() -> None:
         load_suite("real_dga")
 
 
-@pytest.mark.parametrize("name", ["stress", "prefix_reuse", "real_dag_stream"])
+@pytest.mark.parametrize(
+    "name", ["stress", "prefix_reuse", "real_dag_stream", "agents", "requests"]
+)
 def test_a_suite_is_the_same_in_every_process(name: str) -> None:
     code = (
         "import hashlib; from fate_gym.workloads import load_suite, load_cluster, build_suite;"
@@ -225,6 +227,16 @@ def test_a_suite_is_the_same_in_every_process(name: str) -> None:
             "arrivals.rate_per_s",
         ),
         ({"source": "agentic", "slo": {"ttft_s": 1e308}}, "slo.ttft_s"),
+        (
+            {
+                "source": "requests",
+                "mode": "stream",
+                "arrivals": {"process": "trace"},
+                "requests": 10**9,
+                "models": ["Llama-3.1-8B"],
+            },
+            "requests",
+        ),
     ],
 )
 def test_a_suite_that_no_memory_holds_is_refused(fields: dict[str, Any], word: str) -> None:

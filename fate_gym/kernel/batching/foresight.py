@@ -81,6 +81,7 @@ class Scene(NamedTuple):
     begun: Ints  # 1: one of its waves has joined
     source: Ints
     blind: Ints
+    inside: Ints  # positions of those that are admitted, in any order
     line: Ints  # positions of those whose prompt is computed, in the order in which they joined
     decoders: Ints  # positions of those that decode, by `stop`
     there: Floats
@@ -93,8 +94,8 @@ class Clock(NamedTuple):
     """What changes while a scene is played.
 
     Attributes:
-        times: (2,) the border, and when the weights are there.
-        counts: (11,) see the constants below.
+        times: (3,) see the constants below.
+        counts: (13,) see the constants below.
         found: (6,) turn, load, transfer, moved, copied and first of the last shard.
     """
 
@@ -103,7 +104,8 @@ class Clock(NamedTuple):
     found: Floats
 
 
-BORDER, LOADED = 0, 1
+BORDER, LOADED, TAKEN = 0, 1, 2
+"""The border, when the weights are there, and the bytes of KV that admitted waves take."""
 IN_LINE = 0
 """Length of `Scene.line`."""
 DECODES, CONTEXT, STEPS = 1, 2, 3
@@ -114,6 +116,8 @@ SEQUENCES, SERVING, FETCHING = 6, 7, 8
 """Queries that are admitted, their model (-2: nothing is), waves of them that have not joined."""
 HEAD, LOOK = 9, 10
 """No shard waits before this position; 1: something has changed since it was refused."""
+INSIDE, UNFINISHED = 11, 12
+"""Length of `Scene.inside`; how many of them have further waves."""
 
 
 @kernel
@@ -193,13 +197,13 @@ def _gather(
         while number >= 0:
             count += 1
             number = next_in_queue(p, st, number)
-    ints = np.zeros((13, count), np.int64)
+    ints = np.zeros((14, count), np.int64)
     floats = np.zeros((4, count))
     scene = Scene(
         ints[0], ints[1], ints[2], ints[3], ints[4], ints[5], ints[6], ints[7], ints[8],
-        ints[9], ints[10], ints[11], ints[12], floats[0], floats[1], floats[2], floats[3],
+        ints[9], ints[10], ints[11], ints[12], ints[13], floats[0], floats[1], floats[2], floats[3],
     )  # fmt: skip
-    clock = Clock(np.empty(2), np.zeros(11, np.int64), np.zeros(6))
+    clock = Clock(np.zeros(3), np.zeros(13, np.int64), np.zeros(6))
     clock.times[BORDER] = st.now if rests(st, d) else batch.time
     clock.times[LOADED] = loaded_by(p, st, d, 0) if st.noisy else batch.loaded_at
     clock.counts[SEQUENCES] = batch.sequences
@@ -236,6 +240,8 @@ def _copy_lane(
         scene.there[i] = there_by(p, st, s, k, was, loaded, 1.0)
     scene.context_hit[i] = lane.context_hit
     scene.begun[i] = lane.state >= JOINED
+    if ADMITTED <= lane.state <= DECODING:
+        _let_in(p, scene, clock, i)
     if lane.state == ADMITTED:
         clock.counts[FETCHING] += 1
     elif lane.state == JOINED:
@@ -293,29 +299,54 @@ def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: in
         return False
     if clock.counts[SEQUENCES] + wave > p.max_batch:
         return False
-    taken = wave * context_bytes(p, scene.stage[i])
-    kv = p.models[stage.model].kv
-    own = stage.prefix_tokens if has_prefix(p, stage) else 0
-    shared = 0
-    for j in range(scene.stage.size):
-        if scene.state[j] < ADMITTED or scene.state[j] > DECODING:
-            continue
-        if scene.waiting[j] > 0:
-            return False
-        other = p.stages[scene.stage[j]]
-        taken += scene.wave[j] * context_bytes(p, scene.stage[j])
-        if not has_prefix(p, other):
-            continue
-        if own > 0:
-            shared = max(shared, shared_tokens(p, scene.stage[i], scene.stage[j]))
-        # Of the tree each path adds what none before it has.
-        before = 0
-        for h in range(j):
-            if ADMITTED <= scene.state[h] <= DECODING and has_prefix(p, p.stages[scene.stage[h]]):
-                before = max(before, shared_tokens(p, scene.stage[j], scene.stage[h]))
-        taken += (other.prefix_tokens - before) * kv
-    taken += (own - shared) * kv
+    if clock.counts[UNFINISHED] > 0:
+        return False
+    taken = clock.times[TAKEN] + wave * context_bytes(p, scene.stage[i])
+    taken += _prefix_bytes(p, scene, clock, i)
     return bool(taken + p.models[stage.model].weight_bytes <= p.devices[d].memory)
+
+
+@inlined
+def _prefix_bytes(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> float:
+    """Bytes of the prefix of the shard at position ``i`` beyond what those inside share with it."""
+    stage = p.stages[scene.stage[i]]
+    if stage.model < 0 or not has_prefix(p, stage):
+        return 0.0
+    shared = 0
+    for n in range(clock.counts[INSIDE]):
+        j = scene.inside[n]
+        if j != i and p.stages[scene.stage[j]].prefix >= 0:
+            shared = max(shared, shared_tokens(p, scene.stage[i], scene.stage[j]))
+    return (stage.prefix_tokens - shared) * p.models[stage.model].kv
+
+
+@kernel
+def _let_in(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
+    """Count the wave at position ``i``, which is admitted."""
+    # Of a tree each path adds what none before it has.
+    clock.times[TAKEN] += _wave_bytes(p, scene, i) + _prefix_bytes(p, scene, clock, i)
+    scene.inside[clock.counts[INSIDE]] = i
+    clock.counts[INSIDE] += 1
+    clock.counts[UNFINISHED] += scene.waiting[i] > 0
+
+
+@kernel
+def _let_out(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
+    """The wave at position ``i`` gives back what it takes."""
+    for n in range(clock.counts[INSIDE]):
+        if scene.inside[n] == i:
+            clock.counts[INSIDE] -= 1
+            scene.inside[n] = scene.inside[clock.counts[INSIDE]]
+            break
+    clock.times[TAKEN] -= _wave_bytes(p, scene, i) + _prefix_bytes(p, scene, clock, i)
+    clock.counts[UNFINISHED] -= scene.waiting[i] > 0
+
+
+@inlined
+def _wave_bytes(p: ProblemArrays, scene: Scene, i: int) -> float:
+    if p.stages[scene.stage[i]].model < 0:
+        return 0.0
+    return scene.wave[i] * context_bytes(p, scene.stage[i])
 
 
 @inlined
@@ -373,6 +404,7 @@ def _admit_one(
     scene.waiting[i] -= wave
     scene.prompt[i] = copied
     scene.state[i] = ADMITTED
+    _let_in(p, scene, clock, i)
     clock.counts[SEQUENCES] += wave
     clock.counts[SERVING] = stage.model
     clock.counts[FETCHING] += 1
@@ -501,7 +533,7 @@ def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
         own = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
         counts[DECODES] -= scene.wave[i]
         counts[CONTEXT] -= scene.wave[i] * (own + scene.made[i] + counts[STEPS])
-        _end_wave(scene, clock, i)
+        _end_wave(p, scene, clock, i)
     complete = 0
     while complete < counts[IN_LINE] and scene.prompt[scene.line[complete]] == 0:
         i = scene.line[complete]
@@ -511,7 +543,7 @@ def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
             clock.found[5] = clock.times[BORDER]
         scene.made[i] += 1 if output > 0 else 0
         if scene.made[i] >= output:
-            _end_wave(scene, clock, i)
+            _end_wave(p, scene, clock, i)
         else:
             _decode(p, scene, clock, i, output - scene.made[i])
     for turn in range(complete, counts[IN_LINE]):
@@ -520,7 +552,8 @@ def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
 
 
 @inlined
-def _end_wave(scene: Scene, clock: Clock, i: int) -> None:
+def _end_wave(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
+    _let_out(p, scene, clock, i)
     clock.counts[SEQUENCES] -= scene.wave[i]
     clock.counts[LOOK] = 1
     scene.wave[i] = 0

@@ -28,7 +28,8 @@ _EDGE = "#b0b0b0"
 def draw_suite(title: str, facts: Sequence[Facts]) -> Figure:
     """Pictures of workflows of each family, small ones first, and histograms of the lengths.
 
-    Of many families the smallest workflow of each is shown, of a few several up to the median.
+    Of many families the smallest workflow of each is shown, of a few several up to the median;
+    those of one stage only where there is nothing else.
 
     Stages stand in columns by their level and have the colour of their model; tools are squares.
     """
@@ -62,7 +63,8 @@ def _shown(families: Sequence[Sequence[Facts]]) -> list[Facts]:
     each = max(1, _FEW // len(families))
     shown: list[Facts] = []
     for rows in families:
-        ordered = sorted(rows, key=lambda row: row.stages)
+        graphs = [row for row in rows if row.stages > 1] or rows
+        ordered = sorted(graphs, key=lambda row: row.stages)
         places = np.linspace(0, (len(ordered) - 1) // 2 if each > 1 else 0, each).astype(int)
         sizes = {ordered[place].stages: ordered[place] for place in places.tolist()}
         shown += sizes.values()
@@ -106,7 +108,8 @@ def _draw_dag(ax: Axes, facts: Facts, colours: dict[str, Any]) -> None:
     ax.set_xlim(-0.5, len(sizes) - 0.5)
     ax.set_ylim(0, 1)
     label = facts.workflow.family or facts.workflow.id
-    ax.set_title(f"{label}: {facts.stages} stages", fontsize=9, loc="left")
+    stages_of = "1 stage" if facts.stages == 1 else f"{facts.stages} stages"
+    ax.set_title(f"{label}: {stages_of}", fontsize=9, loc="left")
 
 
 def _draw_histograms(axes: NDArray[Any], facts: Sequence[Facts]) -> None:
@@ -130,8 +133,12 @@ def _draw_histograms(axes: NDArray[Any], facts: Sequence[Facts]) -> None:
             ax.xaxis.set_major_locator(
                 LogLocator(subs=(1.0,) if high - low > 2 else (1.0, 2.0, 5.0), numticks=6)
             )
+        else:
+            ax.set_xticks([])
+            ax.set_yticks([])
         nothing = len(values) - len(positive)
-        ax.set_title(title + (f" ({nothing} have none)" if nothing else ""), fontsize=9, loc="left")
+        aside = f" ({nothing} have none)" if nothing else "" if values else " (no edges)"
+        ax.set_title(title + aside, fontsize=9, loc="left")
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
 

@@ -8,8 +8,14 @@ from pathlib import Path
 from fate_gym.errors import InputError
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.files import write_text
-from fate_gym.problem import Cluster, Problem, dump_problem, load_problem
-from fate_gym.workloads import Content, import_workflows, load_cluster, read_workload
+from fate_gym.problem import Cluster, Problem, dump_problem
+from fate_gym.workloads import (
+    Content,
+    import_workflows,
+    load_cluster,
+    load_problem_file,
+    read_workload,
+)
 from fate_gym.workloads.formats import format_of, is_problem, problem_id
 from fate_gym.workloads.formats import template as sidecar_template
 
@@ -17,7 +23,7 @@ from fate_gym.workloads.formats import template as sidecar_template
 def validate(file: Path) -> None:
     """Check a problem file and print what it holds. Raises `InputError`."""
     try:
-        problem = load_problem(file)
+        problem = load_problem_file(file)
     except InputError as error:
         _refuse_workflow(file)
         raise error from None
@@ -34,12 +40,15 @@ class ImportOptions:
         roles: YAML with LLM attributes by task type.
         model: instead of it, the model of every task.
         cluster: name of the problem's cluster.
+        infer_prefixes: whether prompts of traces that do not say what they share are taken to
+            continue earlier ones.
     """
 
     seed: int = 0
     roles: Path | None = None
     model: str | None = None
     cluster: str = "mixed_12"
+    infer_prefixes: bool = True
 
 
 def import_file(
@@ -63,7 +72,13 @@ def import_file(
         return
     devices = load_cluster(options.cluster)
     try:
-        workflows = import_workflows(found, options.seed, roles=options.roles, model=options.model)
+        workflows = import_workflows(
+            found,
+            options.seed,
+            roles=options.roles,
+            model=options.model,
+            infer_prefixes=options.infer_prefixes,
+        )
         problem = Problem.build(devices, workflows, id=problem_id(found, workflows))
     except InputError as error:
         raise error.at(file) from None

@@ -37,7 +37,7 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
     problems = build_suite(config.suite, config.cluster, config.seed)
     facts = describe(problems)
     title = f"{config.suite.name} on {place(problems)}, seed {config.seed}"
-    print_description(title, problems, facts)
+    print_description(title, config.suite.origin, problems, facts)
     if figure is not None:
         try:
             draw_suite(title, facts).savefig(figure, dpi=110)

@@ -13,8 +13,17 @@ from fate_gym.lab.describe.facts import Facts, by_family
 from fate_gym.problem import Problem
 
 
-def print_description(title: str, problems: Sequence[Problem], facts: Sequence[Facts]) -> None:
-    """A table with a row for each family, 80 columns wide: ranges, then medians."""
+def print_description(
+    title: str, origin: str, problems: Sequence[Problem], facts: Sequence[Facts]
+) -> None:
+    """A table with a row for each family, 80 columns wide: ranges, then medians.
+
+    Args:
+        title: above the table.
+        origin: what of the workflows is measured and what modelled.
+        problems: of the suite.
+        facts: of the workflows of the problems.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("family", overflow="fold", min_width=12)
     for heading in (
@@ -29,15 +38,23 @@ def print_description(title: str, problems: Sequence[Problem], facts: Sequence[F
         table.add_section()
         table.add_row("all", *_cells(facts))
     Console().print(table)
+    print(f"{origin[:1].upper()}{origin[1:]}.")
     flows = [workflow for problem in problems for workflow in problem.workflows]
     turns = sum(workflow.follows is not None for workflow in flows)
     last = max(workflow.arrival for workflow in flows if workflow.follows is None)
-    stages = sum(row.stages for row in facts)
-    print(f"{len(problems)} problems, {len(facts)} workflows, {stages} stages; ", end="")
+    sessions = {workflow.session for workflow in flows}
+    of_sessions = "" if None in sessions else f" of {_count(len(sessions), 'session')}"
+    of_all = f"{_count(sum(row.stages for row in facts), 'stage')};"
+    print(f"{_count(len(problems), 'problem')}, {_count(len(flows), 'workflow')}", end="")
+    print(f"{of_sessions}, {of_all}")
     print(f"{turns} follow others, " if turns else "", end="")
     print(f"the last arrives at {last:.0f} s." if last else "all arrive at once.")
     print("Ranges, and medians of tokens, bytes and state intensity: loads, prefixes and")
     print("transfers (move) over execution.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cells(rows: Sequence[Facts]) -> list[str]:

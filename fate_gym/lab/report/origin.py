@@ -9,6 +9,7 @@ from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.sweep.command import read_saved
 from fate_gym.lab.sweep.results import Sweep
+from fate_gym.workloads import suite_class
 
 _SCRIPT = ("python", "scripts/evaluate.py")
 
@@ -54,10 +55,21 @@ def _job_commands(sweep: Sweep) -> list[str]:
 def what(report: Report) -> str:
     """What was run, in a line."""
     sweep = report.sweep
+    origins = "; ".join(_origins(sweep))
     return (
-        f"Real topology, modelled attributes: {len(sweep.finished)} jobs, "
+        f"{origins[:1].upper()}{origins[1:]}: {len(sweep.finished)} jobs, "
         f"{len(sweep.rows)} workflows; {devices(sweep)}"
     )
+
+
+def _origins(sweep: Sweep) -> list[str]:
+    """What of the workflows is measured and what modelled, by the sources of the suites."""
+    found = set()
+    for job, _ in sweep.finished:
+        source = sweep.option(job, "suite.source")
+        suite = {} if source is None else {"source": source}
+        found.add(suite_class(suite, source=job.directory).origin)
+    return sorted(found)
 
 
 def devices(sweep: Sweep) -> str:

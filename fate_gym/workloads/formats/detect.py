@@ -16,9 +16,9 @@ from typing import Any
 from fate_gym.errors import InputError
 from fate_gym.problem.io import read_bytes
 from fate_gym.workloads.config import parse_yaml
-from fate_gym.workloads.formats import graph, pegasus, requests
-from fate_gym.workloads.formats.requests import ImportedRequests
-from fate_gym.workloads.formats.tasks import ImportedDag
+from fate_gym.workloads.formats import agent_traces, graph, hashed, otlp, pegasus, requests, weka
+from fate_gym.workloads.formats.records import Record, is_json_lines, records_of
+from fate_gym.workloads.formats.sidecar import Imported
 from fate_gym.workloads.formats.wfformat import is_wfformat, parse_wfformat
 
 _YAML_KEY = re.compile(
@@ -27,7 +27,6 @@ _YAML_KEY = re.compile(
 )
 """Top-level keys of the YAML files that are known here."""
 
-_JSON_LINES = re.compile(rb"\s*\{[^\n]*\}\s*\n\s*\{")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,7 +54,7 @@ class Content:
     @cached_property
     def json(self) -> Any:
         """Of a file that begins as JSON; None for others and JSON Lines. Raises `InputError`."""
-        if self.start not in (b"{", b"[") or _JSON_LINES.match(self.data):
+        if self.start not in (b"{", b"[") or is_json_lines(self.data):
             return None
         try:
             return json.loads(self.data)
@@ -65,6 +64,25 @@ class Content:
                 source=self.source,
                 remedy="check that the file is complete",
             ) from None
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The lines of JSON Lines, or the whole of a file of one object; none of others."""
+        if self.start != b"{":
+            return []
+        if is_json_lines(self.data):
+            return records_of(self.data)
+        return [Record(None, self.data, self.json)]
+
+    @cached_property
+    def first(self) -> Any:
+        """The object of the first line, or of the whole file. Raises `InputError`."""
+        if not self.records or not is_json_lines(self.data):
+            return self.json
+        try:
+            return self.records[0].json()
+        except InputError as error:
+            raise error.at(self.source) from None
 
     @cached_property
     def text(self) -> str:
@@ -94,7 +112,7 @@ class Format:
 
     name: str
     holds: Callable[[Content], bool]
-    read: Callable[[Content], ImportedDag | ImportedRequests]
+    read: Callable[[Content], Imported]
 
 
 def _requests(name: str, columns: requests.Columns) -> Format:
@@ -102,6 +120,14 @@ def _requests(name: str, columns: requests.Columns) -> Format:
         name,
         lambda content: requests.has_columns(content.text, columns),
         lambda content: requests.read_requests(content.text, content.name, columns),
+    )
+
+
+def _hashed(name: str, kind: hashed.Hashed) -> Format:
+    return Format(
+        name,
+        lambda content: hashed.is_hashed(content.first, kind),
+        lambda content: hashed.read_hashed(content.records, content.name, kind),
     )
 
 
@@ -120,6 +146,23 @@ FORMATS = (
         "Pegasus DAX",
         lambda content: content.start == b"<" and pegasus.is_dax(content.data),
         lambda content: pegasus.read_dax(content.data, content.name),
+    ),
+    Format(
+        "agent trace JSON Lines",
+        lambda content: agent_traces.is_trace(content.first),
+        lambda content: agent_traces.read_traces(content.records, content.name),
+    ),
+    Format(
+        "OpenTelemetry GenAI spans",
+        lambda content: otlp.is_otlp(content.first),
+        lambda content: otlp.read_otlp(content.records, content.name),
+    ),
+    _hashed("Mooncake trace", hashed.MOONCAKE),
+    _hashed("Qwen-Bailian trace", hashed.BAILIAN),
+    Format(
+        "kv-cache-tester trace",
+        lambda content: weka.is_weka(content.first),
+        lambda content: weka.read_weka(content.records, content.name),
     ),
     _requests("Azure LLM inference trace", requests.AZURE),
     _requests("BurstGPT trace", requests.BURSTGPT),
@@ -171,7 +214,7 @@ def format_of(content: Content) -> Format:
     )
 
 
-def read_workload(content: Content) -> tuple[str, ImportedDag | ImportedRequests]:
+def read_workload(content: Content) -> tuple[str, Imported]:
     """The name of the format, and what the file says.
 
     Raises:

@@ -2,8 +2,9 @@
 
 Azure (https://github.com/Azure/AzurePublicDataset): ``TIMESTAMP,ContextTokens,GeneratedTokens``,
 with dates. BurstGPT (https://github.com/HPMLL/BurstGPT): ``Timestamp`` in seconds, ``Model``,
-``Request tokens`` and ``Response tokens``; its other columns (session, elapsed time, total, kind of
-log) are not needed. Arrivals count from the first request.
+``Request tokens`` and ``Response tokens``; ``Session ID`` where there is one, empty for requests
+without; other columns (elapsed time, total, kind of log) are not needed. Arrivals count from the
+first request.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from fate_gym.catalog.limits import MOST_SECONDS, MOST_TOKENS
 from fate_gym.errors import InputError
 from fate_gym.problem.faults import first_repeated
+from fate_gym.problem.workflow import Prefix
 from fate_gym.workloads.formats.fields import (
     checked_text,
     number_from_text,
@@ -25,14 +28,23 @@ from fate_gym.workloads.formats.fields import (
 from fate_gym.workloads.formats.tasks import Call
 
 
-@dataclass(frozen=True)
-class Request:
+class Prompt(NamedTuple):
+    """What of a prompt other requests share: its place in the prefix tree."""
+
+    group: str
+    tokens: int
+    branches: tuple[Prefix, ...]
+
+
+class Request(NamedTuple):
     """One request: when it comes, in seconds after the first, and what it calls."""
 
     number: int
     kind: str
     arrival: float
     call: Call
+    session: str | None = None
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,8 @@ class Columns:
     output: str
     model: str | None
     seconds: Callable[[str, str, str], float]
+    session: str | None = None
+    """Of a column that not every file has."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -81,7 +95,9 @@ def seconds_of_number(text: str, item: str, field: str) -> float:
 
 
 AZURE = Columns("TIMESTAMP", "ContextTokens", "GeneratedTokens", None, seconds_of_date)
-BURSTGPT = Columns("Timestamp", "Request tokens", "Response tokens", "Model", seconds_of_number)
+BURSTGPT = Columns(
+    "Timestamp", "Request tokens", "Response tokens", "Model", seconds_of_number, "Session ID"
+)
 
 
 def has_columns(text: str, columns: Columns) -> bool:
@@ -115,7 +131,10 @@ def read_requests(text: str, name: str, columns: Columns) -> ImportedRequests:
         model = None if columns.model is None else row[columns.model]
         kind = "request" if model is None else checked_text(model, item, columns.model or "")
         call = Call(model, prompt, output)
-        requests.append(Request(len(requests) + 1, kind, now - start, call))
+        session = row.get(columns.session or "") or None
+        if session is not None:
+            checked_text(session, item, columns.session or "")
+        requests.append(Request(len(requests) + 1, kind, now - start, call, session))
     if not requests:
         raise InputError("there are no requests", remedy="add lines below the header")
     return ImportedRequests(name, tuple(requests))

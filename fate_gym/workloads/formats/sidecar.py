@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -17,9 +17,14 @@ from fate_gym.problem import Stage, Workflow
 from fate_gym.problem.io import read_bytes
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, parse_yaml
-from fate_gym.workloads.formats.requests import ImportedRequests
+from fate_gym.workloads.formats.agent_traces import ImportedTraces
+from fate_gym.workloads.formats.requests import ImportedRequests, Prompt, Request
 from fate_gym.workloads.formats.tasks import Call, ImportedDag
 from fate_gym.workloads.roles import assign_roles, edges_of
+from fate_gym.workloads.sessions import SessionRules, session_workflows
+
+Imported: TypeAlias = ImportedDag | ImportedRequests | ImportedTraces
+"""What a file says."""
 
 
 class TaskAttributes(Frozen):
@@ -72,19 +77,22 @@ def load_sidecar(path: str | Path) -> Sidecar:
 
 
 def import_workflows(
-    found: ImportedDag | ImportedRequests,
+    found: Imported,
     seed: int,
     *,
     roles: str | Path | None = None,
     model: str | None = None,
+    infer_prefixes: bool = True,
 ) -> tuple[Workflow, ...]:
-    """The workflows of an imported file: one of a DAG, one for each request.
+    """The workflows of an imported file: one of a DAG, one for each request or turn of a session.
 
     Args:
         found: what was read.
         seed: of the role mapping, for a DAG without tokens, sidecar and model.
         roles: path of a sidecar file.
         model: instead of a sidecar: the model of every task.
+        infer_prefixes: whether prompts of traces that say nothing of it are taken to continue
+            earlier ones, see `fate_gym.workloads.prefix_tree.with_inferred_sharing`.
 
     Raises:
         InputError: naming the sidecar file and the field at fault; for types that have no model;
@@ -96,6 +104,8 @@ def import_workflows(
             field="model",
             remedy="leave one out; a sidecar may have a 'default' entry",
         )
+    if isinstance(found, ImportedTraces) and not infer_prefixes:
+        found = replace(found, infer_prefixes=False)
     if roles is None:
         if model is not None:
             return _apply(found, _one_model(found, model))
@@ -116,7 +126,7 @@ def import_workflow(
     return import_workflows(dag, seed, roles=roles, model=model)[0]
 
 
-def problem_id(found: ImportedDag | ImportedRequests, workflows: Sequence[Workflow]) -> str:
+def problem_id(found: Imported, workflows: Sequence[Workflow]) -> str:
     """The name of the problem that the workflows of a file make."""
     return workflows[0].id if isinstance(found, ImportedDag) else found.name
 
@@ -150,7 +160,7 @@ def apply_sidecar(
     )
 
 
-def template(found: ImportedDag | ImportedRequests) -> str:
+def template(found: Imported) -> str:
     """A sidecar file for the types of an imported file, to be filled in."""
     facts = list(_facts(found))
     row: dict[str, object] = {"model": "Llama-3.1-8B"}
@@ -170,6 +180,7 @@ class _Task:
     kind: str
     seconds: float
     call: Call
+    shared: Prompt | None = None
 
     def stage(self, row: TaskAttributes, application: str) -> Stage:
         """The stage with the attributes of its type, and the tokens of the file."""
@@ -183,11 +194,16 @@ class _Task:
         for key in ("prompt_tokens", "output_tokens"):
             if getattr(self.call, key) is not None:
                 values[key] = getattr(self.call, key)
+        group = f"{application}/{self.kind}" if row.prefix_tokens else None
+        if self.shared is not None:
+            group = self.shared.group
+            values["prefix_tokens"] = self.shared.tokens
+            values["prompt_tokens"] -= self.shared.tokens
         try:
             return Stage(
                 id=self.id,
                 label=self.kind,
-                prefix_group=f"{application}/{self.kind}" if row.prefix_tokens else None,
+                prefix_group=group,
                 tool_seconds=self.seconds if row.tool_seconds == "runtime" else row.tool_seconds,
                 **values,
             )
@@ -201,26 +217,46 @@ class _Task:
         )
 
 
-def _apply(found: ImportedDag | ImportedRequests, sidecar: Sidecar) -> tuple[Workflow, ...]:
+def _apply(found: Imported, sidecar: Sidecar) -> tuple[Workflow, ...]:
     if isinstance(found, ImportedDag):
         return (apply_sidecar(found, sidecar, workflow_id=found.topology.name),)
-    rows = sidecar.rows({request.kind: None for request in found.requests})
-    return tuple(
-        Workflow(
-            id=f"{found.name}/{request.number}",
-            stages=(
-                _Task("request", request.kind, 0.0, request.call).stage(
-                    rows[request.kind], found.name
-                ),
-            ),
-            arrival=request.arrival,
-            family=found.name,
-        )
-        for request in found.requests
+    rows = sidecar.rows({kind: None for kind, _, _ in _facts(found)})
+    if isinstance(found, ImportedTraces):
+        return _of_traces(found, rows)
+    return tuple(_of_request(request, rows[request.kind], found.name) for request in found.requests)
+
+
+def _of_traces(found: ImportedTraces, rows: dict[str, TaskAttributes]) -> tuple[Workflow, ...]:
+    """The turns of all sessions. Traces give everything but the catalogue's models."""
+    models: dict[str, str] = {}
+    for kind, row in rows.items():
+        if row.model is None or row != TaskAttributes(model=row.model):
+            raise InputError(
+                "a trace needs a model, and gives everything else itself",
+                field=f"types.{kind}",
+                remedy="give the model alone",
+            )
+        models[kind] = row.model
+    rules = SessionRules(
+        lambda model, role: models[_kind(model, role)], infer_prefixes=found.infer_prefixes
+    )
+    return tuple(workflow for trace in found.traces for workflow in session_workflows(trace, rules))
+
+
+def _of_request(request: Request, row: TaskAttributes, name: str) -> Workflow:
+    shared = request.prompt
+    stage = _Task("request", request.kind, 0.0, request.call, shared).stage(row, name)
+    return Workflow(
+        id=f"{name}/{request.number}",
+        stages=(stage,),
+        prefixes=() if shared is None else shared.branches,
+        arrival=request.arrival,
+        session=request.session,
+        family=name,
     )
 
 
-def _one_model(found: ImportedDag | ImportedRequests, model: str) -> Sidecar:
+def _one_model(found: Imported, model: str) -> Sidecar:
     """One model for every type with tokens; in a file that gives some, seconds alone are a tool."""
     check_known("unknown model", model, catalog.models(), field="model")
     facts = list(_facts(found))
@@ -248,7 +284,7 @@ def _one_model(found: ImportedDag | ImportedRequests, model: str) -> Sidecar:
     )
 
 
-def _own_models(found: ImportedDag | ImportedRequests) -> Sidecar:
+def _own_models(found: Imported) -> Sidecar:
     """The models that the file names, if the catalogue has them; seconds without a call: a tool."""
     models: dict[str, set[str | None]] = {}
     tools: dict[str, bool] = {}
@@ -283,11 +319,23 @@ def _own_models(found: ImportedDag | ImportedRequests) -> Sidecar:
     )
 
 
-def _facts(found: ImportedDag | ImportedRequests) -> Iterable[tuple[str, Call, float]]:
+def _facts(found: Imported) -> Iterable[tuple[str, Call, float]]:
     """Type, call and seconds of each task or request."""
     if isinstance(found, ImportedDag):
         return zip(found.topology.types, found.calls, found.seconds, strict=True)
+    if isinstance(found, ImportedTraces):
+        return (
+            (_kind(call.model, call.role), Call(call.model, call.prompt, call.output), 0.0)
+            for trace in found.traces
+            for call in trace.calls
+            if call.is_llm
+        )
     return ((request.kind, request.call, 0.0) for request in found.requests)
+
+
+def _kind(model: str | None, role: str | None) -> str:
+    """The type of a call in a sidecar: the source's name of the model, or else the role."""
+    return model or role or "call"
 
 
 def _listed(names: list[str], most: int = 20) -> str:

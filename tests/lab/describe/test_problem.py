@@ -89,3 +89,25 @@ def test_a_model_that_the_catalogue_lacks(capsys: pytest.CaptureFixture[str]) ->
     assert main(["import", str(EXAMPLES / "burstgpt.csv")]) == 2
     error = capsys.readouterr().err
     assert "'ChatGPT', 'GPT-4'" in error and "--model NAME" in error
+
+
+def test_the_schema_of_agent_traces(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert {"id", "calls"} <= set(json.loads(capsys.readouterr().out)["required"])
+
+
+def test_prefixes_are_inferred_unless_told_otherwise(tmp_path: Path) -> None:
+    file, output = EXAMPLES / "spans.json", tmp_path / "p.json"
+    for option, shared in (([], True), (["--no-inferred-prefixes"], False)):
+        options = ["--model", "Llama-3.1-8B", "-o", str(output), *option]
+        assert main(["import", str(file), *options]) == 0
+        stages = [stage for w in load_problem(output).workflows for stage in w.stages]
+        assert any(stage.prefix_tokens for stage in stages) == shared
+
+
+def test_a_problem_may_name_its_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "p.json"
+    data = json.loads(Path("docs/examples/agent.json").read_text()) | {"cluster": "mixed_4"}
+    file.write_text(json.dumps(data))
+    assert main(["validate", str(file)]) == 0
+    assert "mixed_4: 4 devices" in capsys.readouterr().out

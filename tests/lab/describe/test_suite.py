@@ -39,6 +39,25 @@ def test_a_description_fits_a_terminal_of_eighty_columns(
     assert len(all_of_them) == 12 and all_of_them[1] == "38"
 
 
+def test_a_description_says_what_is_measured_and_what_modelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["describe", "suite=smoke"]) == 0
+    assert (
+        "\nReal topology, modelled attributes.\n2 problems, 2 workflows, "
+        in capsys.readouterr().out
+    )
+    figure = tmp_path / "agents.svg"
+    assert main(["describe", "suite=agents", "--figure", str(figure)]) == 0
+    text = capsys.readouterr().out
+    assert "\nMeasured sessions of agents, models mapped.\n1 problem, " in text
+    assert " workflows of 14 sessions, " in text
+    assert main(["describe", "suite=requests", "--figure", str(tmp_path / "requests.svg")]) == 0
+    assert "\nMeasured requests and arrivals, models mapped.\n1 problem, 200 workflows of " in (
+        capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

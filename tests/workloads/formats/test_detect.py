@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -28,13 +32,19 @@ FORMAT_OF = {
     "graph.adjlist": "adjacency list",
     "azure.csv": "Azure LLM inference trace",
     "burstgpt.csv": "BurstGPT trace",
+    "traces.jsonl": "agent trace JSON Lines",
+    "spans.json": "OpenTelemetry GenAI spans",
+    "mooncake.jsonl": "Mooncake trace",
+    "bailian.jsonl": "Qwen-Bailian trace",
+    "kv_cache_tester.json": "kv-cache-tester trace",
 }
+MODEL_NEEDED = {Path(file).stem for file in list(FORMAT_OF)[4:]}
 CLUSTER: Cluster = load_cluster("mixed_12")
 
 
 def build(content: Content) -> Problem:
     _, found = read_workload(content)
-    model = "Llama-3.1-8B" if content.name in ("azure", "burstgpt") else None
+    model = "Llama-3.1-8B" if content.name in MODEL_NEEDED else None
     workflows = import_workflows(found, 0, model=model)
     return Problem.build(CLUSTER, workflows, id=problem_id(found, workflows))
 
@@ -65,6 +75,7 @@ def test_the_same_file_gives_the_same_problem(file: str) -> None:
         (b"Hello, world!\n", ["no format", "Pegasus DAX"]),
         (b'{"a": 1}\n{"b": 2}\n', ["no format"]),
         (b'{"a": ', ["not valid JSON"]),
+        (b'{"a" 1}\n{"b": 2}\n', ["line 1", "not valid JSON"]),
         (b"[1, 2]", ["no format"]),
         (b"<html></html>", ["no format"]),
         (b"types:\n  a: {model: bge-large}\n", ["sidecar", "--roles"]),
@@ -115,6 +126,39 @@ def test_files_with_swapped_words_are_valid_or_one_error(file: str, data: st.Dat
     words = sorted({*text.replace('"', " ").replace(",", " ").split()})
     old, new = (data.draw(st.sampled_from(words)) for _ in range(2))
     check(file, text.replace(old, new, data.draw(st.sampled_from([1, -1]))))
+
+
+NASTY_VALUES = st.sampled_from(
+    [None, -1, 0, 0.5, 1e308, 10**30, 2**63, "", "x", "-5", "\ud800", [], {}, [1], [[0]], True]
+)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything in JSON, but the whole."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        yield (*place, key)
+        if isinstance(entry, dict | list):
+            yield from places(entry, (*place, key))
+
+
+@given(st.sampled_from([file for file in FORMAT_OF if ".json" in file]), st.data())
+def test_changed_fields_are_valid_or_one_error(file: str, data: st.DataObject) -> None:
+    text = (EXAMPLES / file).read_text(encoding="utf-8")
+    objects = [json.loads(line) for line in (text.splitlines() if "jsonl" in file else [text])]
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from([*places(objects)]))
+        holder = objects
+        for key in path:
+            holder = holder[key]
+        change = data.draw(st.sampled_from(["set", "remove", "repeat"]))
+        if change == "set":
+            holder[last] = copy.deepcopy(data.draw(NASTY_VALUES))
+        elif change == "repeat" and isinstance(holder, list):
+            holder.insert(last, copy.deepcopy(holder[last]))
+        elif len(objects) > 1 or path:
+            del holder[last]
+    check(file, "\n".join(json.dumps(value) for value in objects))
 
 
 @example(EXAMPLES / "azure.csv", b"")

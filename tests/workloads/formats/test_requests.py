@@ -82,3 +82,11 @@ def test_errors_name_line_and_column(text: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         read(text)
     assert all(word in str(caught.value) for word in ("t.csv", *words))
+
+
+def test_sessions_of_burstgpt_where_the_column_is_there() -> None:
+    header = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Log Type\n"
+    rows = "5,7,1.0,m,9,9,Conversation log\n6,,1.0,m,9,9,API log\n7,7,1.0,m,9,9,Conversation log\n"
+    workflows = import_workflows(read(header + rows), 0, model="Llama-3.1-8B")
+    assert [workflow.session for workflow in workflows] == ["7", None, "7"]
+    assert [workflow.follows for workflow in workflows] == [None] * 3

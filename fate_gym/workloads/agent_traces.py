@@ -1,0 +1,209 @@
+"""Traces of real agents and chats, packed as package data: who calls what after what, and tokens.
+
+``scripts/pack_agent_traces.py`` makes the files; ``data/agent_traces/record.json`` says of each
+source where it is from, under which licence, and what it holds. docs/workloads.md says what was
+measured and how faithful it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+from fate_gym.errors import InputError, check_known
+
+FORMAT = 1
+SOURCES = (
+    "weka_claude_code",
+    "coding_sessions",
+    "tau_bench",
+    "mini_swe",
+    "tree_of_thoughts",
+    "mooncake_conversation",
+)
+RECORD_FILE = "record.json"
+
+TraceSplit = Literal["train", "validation", "test", "all"]
+_SHARES: tuple[tuple[TraceSplit, float], ...] = (
+    ("train", 0.5),
+    ("validation", 0.75),
+    ("test", 1.0),
+)
+"""Where each split ends, as a share of a source's groups in the order of their hashes."""
+
+Row = dict[str, Any]
+
+
+def data_file(source: str) -> str:
+    """The name of the file that holds a source."""
+    return f"{source}.json.xz"
+
+
+@cache
+def record() -> Mapping[str, Mapping[str, Any]]:
+    """Origin, licence and counts of every source, by source."""
+    found: dict[str, dict[str, Any]] = json.loads(_data(RECORD_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def sessions(source: str) -> tuple[Row, ...]:
+    """Every workflow of a source, as a line of the trace format; do not change them.
+
+    Raises:
+        InputError: for an unknown source, with near matches.
+    """
+    check_known("unknown source of traces", source, SOURCES)
+    return tuple(unpack(_data(data_file(source)).read_bytes(), name=data_file(source)))
+
+
+def split_sessions(source: str, split: TraceSplit) -> list[Row]:
+    """The workflows of a split: groups go by the rank of their hash, workflows by their group."""
+    rows = sessions(source)
+    if split == "all":
+        return list(rows)
+    splits = _splits(source)
+    return [row for row in rows if splits[group_of(row)] == split]
+
+
+def group_of(row: Row) -> str:
+    """What keeps workflows in one split: runs of one task have a group, others are one."""
+    return str(row.get("group") or row["id"])
+
+
+@cache
+def _splits(source: str) -> dict[str, TraceSplit]:
+    """The split of every group. By rank, as shares of a few groups would leave splits empty."""
+    groups = sorted({group_of(row) for row in sessions(source)}, key=_hash)
+    return {
+        group: next(split for split, end in _SHARES if place < end * len(groups))
+        for place, group in enumerate(groups)
+    }
+
+
+def _hash(group: str) -> str:
+    return hashlib.blake2b(group.encode(), digest_size=6).hexdigest()
+
+
+def _data(name: str) -> Traversable:
+    return files("fate_gym.workloads").joinpath("data", "agent_traces", name)
+
+
+def keep_calls(row: Row, numbers: Sequence[int]) -> Row:
+    """A workflow of these calls alone, ascending, numbered anew.
+
+    Parents that are left out are dropped. A call that shared its prefix with one that is left out
+    shares it with what of it others have kept: the tree of all prompts stays as it was.
+    """
+    new = {number: place for place, number in enumerate(numbers)}
+    calls = []
+    for number in numbers:
+        call = {**row["calls"][number], "id": new[number]}
+        call["parents"] = tuple(new[parent] for parent in call["parents"] if parent in new)
+        shared = call.pop("shared_with", None)
+        if shared is not None and shared[0] not in new:
+            shared = _shared_otherwise(row["calls"], number, numbers)
+        if shared is not None:
+            call["shared_with"] = (new[shared[0]], shared[1])
+        calls.append(call)
+    return {**row, "calls": tuple(calls)}
+
+
+def _shared_otherwise(
+    calls: Sequence[Row], number: int, kept: Sequence[int]
+) -> tuple[int, int] | None:
+    """The earlier call of those kept that shares most with a call, and how much; ties: the last."""
+    own = _common(calls, number)
+    best: tuple[int, int] | None = None
+    for other in kept:
+        if other >= number:
+            break
+        for node, tokens in _common(calls, other).items():
+            if node in own:
+                common = min(tokens, own[node])
+                if common and (best is None or common >= best[1]):
+                    best = other, common
+                break
+    return best
+
+
+def _common(calls: Sequence[Row], number: int) -> dict[int, int]:
+    """What a call has in common with itself and each of its ancestors in the prefix tree."""
+    tokens, found = calls[number].get("prompt_tokens", 0), {}
+    found[number] = tokens
+    while (shared := calls[number].get("shared_with")) is not None:
+        number, tokens = shared[0], min(tokens, shared[1])
+        found[number] = tokens
+    return found
+
+
+def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Workflows as xz-compressed JSON, a column per field; the same workflows, the same bytes.
+
+    Calls are numbered in their order, so their ids are left out. Parents are stored as distances,
+    shared prefixes as the distance to the call and the tokens that are new: small numbers.
+    """
+    calls = [call for row in rows for call in row["calls"]]
+    content = {
+        "format": FORMAT,
+        "workflows": _columns(rows, leave={"calls"}),
+        "lengths": [len(row["calls"]) for row in rows],
+        "calls": _columns([_distances(call) for call in calls], leave={"id"}),
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def unpack(data: bytes, *, name: str) -> Iterator[Row]:
+    """The inverse of `pack`; ``name`` is that of the file, for messages."""
+    content = json.loads(lzma.decompress(data))
+    if content["format"] != FORMAT:
+        raise InputError(
+            f"unknown format {content['format']!r}",
+            source=name,
+            remedy="make it again with scripts/pack_agent_traces.py",
+        )
+    calls = _rows(content["calls"])
+    for row, length in zip(_rows(content["workflows"]), content["lengths"], strict=True):
+        row["calls"] = [_numbered(number, next(calls)) for number in range(length)]
+        yield row
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], *, leave: set[str]) -> dict[str, list[Any]]:
+    """One list per field, None where a row does not have it."""
+    fields = dict.fromkeys(field for row in rows for field in row if field not in leave)
+    return {field: [row.get(field) for row in rows] for field in fields}
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
+    """The inverse of `_columns`."""
+    for values in zip(*columns.values(), strict=True):
+        yield {
+            field: value for field, value in zip(columns, values, strict=True) if value is not None
+        }
+
+
+def _distances(call: Mapping[str, Any]) -> Row:
+    row = dict(call)
+    row["parents"] = [call["id"] - parent for parent in call["parents"]]
+    if "shared_with" in row:
+        earlier, tokens = row.pop("shared_with")
+        row["shared_call"] = call["id"] - earlier
+        row["new_tokens"] = call["prompt_tokens"] - tokens
+    return row
+
+
+def _numbered(number: int, row: Row) -> Row:
+    """The inverse of `_distances`."""
+    call = {"id": number, **row}
+    call["parents"] = [number - distance for distance in row["parents"]]
+    if "shared_call" in call:
+        earlier, new = number - call.pop("shared_call"), call.pop("new_tokens")
+        call["shared_with"] = [earlier, call["prompt_tokens"] - new]
+    return call
