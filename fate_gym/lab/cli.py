@@ -37,6 +37,11 @@ def report_main(arguments: Sequence[str] | None = None) -> int:
     return main(["report", *(sys.argv[1:] if arguments is None else arguments)])
 
 
+def session_main(arguments: Sequence[str] | None = None) -> int:
+    """``python scripts/session_figure.py OPTION ...``; returns the exit code."""
+    return main(["session", *(sys.argv[1:] if arguments is None else arguments)])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fate-gym", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -78,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         "options", nargs="+", metavar="OPTION", help="as of evaluate: suite=NAME, seed=N, ..."
     )
     described.add_argument("--figure", type=Path, help="draw DAGs and length histograms to a file")
+    drawn = verbs.add_parser("session", help="draw who prefills what again in a session")
+    drawn.add_argument(
+        "overrides", nargs="+", metavar="OPTION", help="as of evaluate: suite=NAME, seed=N, ..."
+    )
+    drawn.add_argument("--policies", nargs="+", default=["round_robin", "eft", "fate"])
+    drawn.add_argument("--session", help="its name (default: the one that prefills most again)")
+    drawn.add_argument("--figure", type=Path, default=Path("session.png"), help="the file")
     plan = verbs.add_parser("plan", help="what to start now, from a snapshot of a cluster")
     plan.add_argument("file", type=Path, help="snapshot as JSON, e.g. docs/examples/snapshot.json")
     plan.add_argument("--policy", default="fate_rollout", help="planner (default fate_rollout)")
@@ -151,6 +163,12 @@ def _describe(options: Sequence[str], figure: Path | None) -> None:
     describe_suite(options, figure)
 
 
+def _session(overrides: Sequence[str], **options: Any) -> None:
+    from fate_gym.lab.describe.session import draw_session
+
+    draw_session(overrides, **options)
+
+
 def _plan(file: Path, policy: str, objective: str | None) -> None:
     from policies.fate import plan
 
@@ -168,6 +186,7 @@ _VERBS: dict[str, Callable[..., int | None]] = {
     "import": _import,
     "schema": _schema,
     "describe": _describe,
+    "session": _session,
     "plan": _plan,
 }
 

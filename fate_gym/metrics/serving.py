@@ -1,8 +1,8 @@
 """What users of a serving system feel, and how full its batches are.
 
-A *request* is a model stage that makes output; a *turn* is any model stage: in a session the answer
-to one message, in an agentic workflow one call. All of them count from when the stage became ready.
-The latency of a whole workflow is `fate_gym.metrics.outcome`'s.
+A *request* is a model stage that makes output; a *call* is any model stage. Both count from when
+the stage became ready. The latency of a whole workflow, which may be a turn of a session, is
+`fate_gym.metrics.outcome`'s; what else is of turns and sessions, `fate_gym.metrics.sessions`'s.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class StageTimes:
         tpot: (S,) time per output token: (end - first token) / (output tokens - 1) of the slowest
             of its shards, with the actual output. Of model stages with two tokens or more. A shard
             of several waves counts the wait for the later ones.
-        turn: (S,) from when the stage became ready to its end. Of model stages.
+        call: (S,) from when the stage became ready to its end. Of model stages.
     """
 
     ttft: Floats
     tpot: Floats
-    turn: Floats
+    call: Floats
 
 
 def stage_times(trace: Trace, compiled: CompiledProblem) -> StageTimes:
@@ -55,13 +55,13 @@ def stage_times(trace: Trace, compiled: CompiledProblem) -> StageTimes:
     tokens = np.maximum(1.0, np.floor(output[stage] * shards["length"] + 0.5))
     decode = np.maximum(shards["end"] - shards["first"], 0.0)
     np.maximum.at(tpot, stage, np.where(tokens > 1, decode / np.maximum(tokens - 1, 1), -np.inf))
-    ready = _ready(trace, compiled)
-    turns = (compiled.model_of >= 0) & ~trace.stage_vanished
-    requests = turns & (output > 0)
+    ready = first_ready(trace, compiled)
+    calls = (compiled.model_of >= 0) & ~trace.stage_vanished
+    requests = calls & (output > 0)
     return StageTimes(
         ttft=_where(requests, first - ready),
         tpot=_where(requests & (tpot >= 0.0), tpot),
-        turn=_where(turns, trace.stage_end - ready),
+        call=_where(calls, trace.stage_end - ready),
     )
 
 
@@ -69,7 +69,7 @@ def _where(mask: Bools, values: Floats) -> Floats:
     return np.where(mask, values, np.nan)
 
 
-def _ready(trace: Trace, compiled: CompiledProblem) -> Floats:
+def first_ready(trace: Trace, compiled: CompiledProblem) -> Floats:
     """(S,) when each stage was ready first. A trace says when it was for its last placement."""
     ready = trace.workflow_arrival[trace.workflow_of].astype(np.float64)
     np.maximum.at(ready, compiled.edge_child, trace.stage_end[compiled.edge_parent])
@@ -97,7 +97,7 @@ def serving_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]
 
     Returns:
         * ``ttft_mean``, ``ttft_p50``, ``ttft_p95``, ``ttft_p99``: seconds, over requests, see
-          `StageTimes`; likewise ``tpot_*`` and ``turn_latency_*``;
+          `StageTimes`; likewise ``tpot_*`` and ``call_latency_*``;
         * ``slo_attainment``: share of the requests of workflows with objectives that meet all of
           them; ``goodput_per_s``: such requests per second, from the first arrival to the last
           end. (Zhong et al., "DistServe", OSDI 2024, call goodput the highest rate at which a
@@ -116,7 +116,7 @@ def serving_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]
     return {
         **summarised("ttft", times.ttft),
         **summarised("tpot", times.tpot),
-        **summarised("turn_latency", times.turn),
+        **summarised("call_latency", times.call),
         "slo_attainment": float(judged.mean()) if judged.size else np.nan,
         "goodput_per_s": float(judged.sum()) / span if judged.size and span > 0 else np.nan,
         "batch_occupancy": in_service / busy if busy > 0 else np.nan,
@@ -127,13 +127,13 @@ def serving_by_workflow(trace: Trace, compiled: CompiledProblem) -> list[dict[st
     """For each workflow: means over its stages, and the share of its requests that meet its SLO.
 
     Returns:
-        ``ttft``, ``tpot``, ``turn_latency`` (seconds) and ``slo_met``; NaN where there is nothing.
+        ``ttft``, ``tpot``, ``call_latency`` (seconds) and ``slo_met``; NaN where there is nothing.
     """
     times = stage_times(trace, compiled)
     columns = {
         "ttft": times.ttft,
         "tpot": times.tpot,
-        "turn_latency": times.turn,
+        "call_latency": times.call,
         "slo_met": meets_slo(trace, times),
     }
     means = {name: _means(trace, values).tolist() for name, values in columns.items()}

@@ -73,7 +73,7 @@ def test_times_are_those_of_the_tokens(seed: int) -> None:
     for number, stage in enumerate(stages):
         workflow = trace.problem.workflows[trace.workflow_of[number]]
         if stage.kind != "model":
-            assert np.isnan([times.ttft[number], times.tpot[number], times.turn[number]]).all()
+            assert np.isnan([times.ttft[number], times.tpot[number], times.call[number]]).all()
             continue
         ends = [
             float(trace.stage_end[numbers[workflow.id, edge.parent]])
@@ -81,7 +81,7 @@ def test_times_are_those_of_the_tokens(seed: int) -> None:
             if edge.child == stage.id
         ]
         ready = max([workflow.arrival, *ends])
-        assert same(times.turn[number], trace.stage_end[number] - ready)
+        assert same(times.call[number], trace.stage_end[number] - ready)
         shards = [
             list(made[row].values())
             for row, shard in enumerate(trace.shards)
@@ -205,7 +205,7 @@ def test_a_lost_shard_does_not_make_a_stage_ready_later() -> None:
     again = replace(trace, shards=shards, stage_ready=ready)
     after = stage_times(again, compiled)
     assert after.ttft == pytest.approx(before.ttft)
-    assert after.turn == pytest.approx(before.turn)
+    assert after.call == pytest.approx(before.call)
 
 
 def test_without_anything_to_count_there_is_no_number() -> None:

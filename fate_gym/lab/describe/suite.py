@@ -33,7 +33,7 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
         from fate_gym.lab.describe.figure import check_figure_path, draw_suite
 
         check_figure_path(figure)
-    config = _compose(overrides)
+    config = compose_suite(overrides)
     problems = build_suite(config.suite, config.cluster, config.seed)
     facts = describe(problems)
     title = f"{config.suite.name} on {place(problems)}, seed {config.seed}"
@@ -46,7 +46,12 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
         print(f"figure: {figure}")
 
 
-def _compose(overrides: Sequence[str]) -> EvaluateConfig:
+def compose_suite(overrides: Sequence[str]) -> EvaluateConfig:
+    """The configuration of a job on a suite, e.g. of ``suite=quick``; its policy does not matter.
+
+    Raises:
+        InputError: an unknown option or choice.
+    """
     # A job needs a policy; which one does not matter for its problems.
     arguments = [*overrides, "policy=round_robin"]
     try:

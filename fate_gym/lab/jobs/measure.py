@@ -12,6 +12,7 @@ from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.metrics.outcome import ratio, workflow_outcomes
 from fate_gym.metrics.serving import serving_by_workflow, serving_metrics
+from fate_gym.metrics.sessions import session_metrics, turn_ttft
 from fate_gym.problem import Problem
 from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
 from policies.registry import make_policy
@@ -83,7 +84,9 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
         "state_intensity": problem_state_intensity(compiled),
     }
     shared |= mechanism_metrics(trace, compiled) | serving_metrics(trace, compiled)
-    served = serving_by_workflow(trace, compiled)
+    shared |= session_metrics(trace, compiled)
+    served, first = serving_by_workflow(trace, compiled), turn_ttft(trace, compiled).tolist()
+    turns = compiled.arrays.workflows["turn"].tolist()
     bounds = problem_bounds(compiled, trace.stage_vanished)
     rows = []
     pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
@@ -100,6 +103,8 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
                 "workflow": ours["workflow"],
                 "family": ours["family"],
                 "instance": instance_of(ours["workflow"] if alone else problem.id, trace.seed),
+                "session": problem.workflows[number].session or "",
+                "turn": turns[number],
                 "stages": ours["stages"],
                 "arrival": ours["arrival"],
                 "makespan": makespan,
@@ -111,6 +116,7 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
                 "lower_bound": bound,
                 "gap_to_bound": _gap(ours["latency"], bound),
                 "deadline_missed": ours["deadline_missed"],
+                "turn_ttft": first[number],
             }
             | served[number]
             | shared

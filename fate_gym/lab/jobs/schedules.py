@@ -19,13 +19,17 @@ _LARGEST = 1_000  # stages of a problem whose schedule is kept, unless it is the
 class ShardRow(TypedDict):
     """One shard of a schedule, with names in place of numbers; seconds.
 
-    The host (tools) has no device name, and a stage without a model no model name. ``first`` is
-    when the first tokens are there.
+    The host (tools) has no device name, and a stage without a model no model name; ``session`` is
+    empty without one. ``arrival`` is the workflow's, ``first`` when the first tokens are there,
+    ``prefilled`` how many tokens are prefilled, ``again`` those of them that were computed before
+    (`fate_gym.metrics.sessions`).
     """
 
     schedule: str
     problem: str
     workflow: str
+    session: str
+    arrival: float
     stage: str
     model: str
     device: str
@@ -39,6 +43,8 @@ class ShardRow(TypedDict):
     noise: float
     first: float
     end: float
+    prefilled: float
+    again: float
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,25 @@ class Schedule:
 
 def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
     """A run's shards with names in place of numbers, in commit order."""
+    # Here, so that schedules are read without the simulator.
+    from fate_gym.metrics.sessions import prefilled_tokens, prefix_tokens
+    from fate_gym.sim import compile_problem
+
+    compiled = compile_problem(trace.problem)
+    prefilled, again = prefilled_tokens(trace, compiled), prefix_tokens(trace, compiled).again
     stages = [stage for workflow in trace.problem.workflows for stage in workflow.stages]
     rows = []
-    for shard in trace.shards:
+    for number, shard in enumerate(trace.shards):
         workflow, stage = trace.stage_ids[shard["stage"]]
+        flow = int(trace.workflow_of[shard["stage"]])
         device = int(shard["device"])
         rows.append(
             ShardRow(
                 schedule=schedule,
                 problem=trace.problem.id,
                 workflow=workflow,
+                session=trace.problem.workflows[flow].session or "",
+                arrival=float(trace.workflow_arrival[flow]),
                 stage=stage,
                 model=stages[shard["stage"]].model or "",
                 device=trace.device_ids[device] if device >= 0 else "",
@@ -83,6 +98,8 @@ def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
                 noise=float(shard["noise"]),
                 first=float(shard["first"]),
                 end=float(shard["end"]),
+                prefilled=float(prefilled[number]),
+                again=float(again[number]),
             )
         )
     return rows

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
+
+import pandas as pd
 
 from fate_gym.lab.jobs.result import total_counters
 from fate_gym.lab.report.baselines import choose_baselines
@@ -12,6 +14,8 @@ from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.origin import commands, origin_lines, what
 from fate_gym.lab.report.serving import SERVING, serving_legend, serving_means
+from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
+from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
 from fate_gym.lab.report.summary_table import legend, markdown_summary
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
 from fate_gym.lab.tables import markdown_table, number
@@ -31,7 +35,9 @@ def markdown(report: Report, figures: Iterable[str]) -> str:
         sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
         sections["By suite"] = _by_suite(report)
     sections["Headroom captured"] = _headroom(report)
-    sections["Serving"] = _serving(report)
+    sections |= _of_suites(report, "Latency in seconds", _latency, STREAM_LEGEND)
+    sections |= _of_suites(report, "Sessions", _sessions, SESSION_LEGEND)
+    sections |= _of_suites(report, "Serving", _serving)
     sections["Counters"] = _counters(sweep)
     sections[f"Against {report.spec.reference}"] = _effects(report)
     pictures = [f"![{FIGURES[name]}]({name}.png)\n" for name in figures]
@@ -79,14 +85,47 @@ def _headroom(report: Report) -> list[str]:
     )
 
 
-def _serving(report: Report) -> list[str]:
-    """Serving metrics, of all suites together."""
-    means = serving_means(report.sweep.rows, report.order)
+def _of_suites(
+    report: Report,
+    heading: str,
+    lines: Callable[[pd.DataFrame, list[str]], list[str]],
+    legend: str | None = None,
+) -> dict[str, list[str]]:
+    """By heading, a section for each suite, which is on one kind of devices.
+
+    A legend ends the last. Suites without lines are left out.
+    """
+    rows = report.sweep.rows
+    found = {
+        suite: lines(rows[rows["suite"] == suite], [row.policy for row in summary])
+        for suite, summary in report.suites.items()
+    }
+    several = len(found) > 1
+    sections = {
+        f"{heading}: {s}" if several else heading: part for s, part in found.items() if part
+    }
+    if sections and legend is not None:
+        sections[list(sections)[-1]] += ["", legend]
+    return sections
+
+
+def _latency(rows: pd.DataFrame, order: list[str]) -> list[str]:
+    table = stream_table(rows, order)
+    return [] if table is None else markdown_table(*table)
+
+
+def _sessions(rows: pd.DataFrame, order: list[str]) -> list[str]:
+    table = session_table(rows, order)
+    return [] if table is None else markdown_table(*table)
+
+
+def _serving(rows: pd.DataFrame, order: list[str]) -> list[str]:
+    means = serving_means(rows, order)
     if not means:
         return []
     table = [
         [name, *(number(row[name], SERVING[column].form) for column, row in means.items())]
-        for name in report.order
+        for name in order
     ]
     heads = ["policy", *(SERVING[column].head for column in means)]
     return [*markdown_table(heads, table), "", serving_legend(means)]

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fate_gym.lab.report.runs import RUN
+
 
 class Shown(NamedTuple):
     """A column of ``workflows.parquet`` as it is shown.
@@ -29,7 +31,7 @@ SERVING = {
     "ttft_p95": Shown("TTFT P95, s", "time to first token P95, s"),
     "tpot_p50": Shown("TPOT P50, ms", "time per output token P50, ms", 1e3),
     "tpot_p95": Shown("TPOT P95, ms", "time per output token P95, ms", 1e3),
-    "turn_latency_p95": Shown("turn P95, s", "latency of a turn P95, s"),
+    "call_latency_p95": Shown("call P95, s", "latency of a call P95, s"),
     "slo_attainment": Shown("objectives met, %", "requests within objectives, %", 100.0, ".1f"),
     "goodput_per_s": Shown("goodput, 1/s", "goodput, requests per second"),
     "batch_occupancy": Shown("in service", "queries on a busy device"),
@@ -37,15 +39,13 @@ SERVING = {
 }
 """In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.serving`."""
 
-_RUN = ["policy", "suite", "problem", "seed"]
-
 
 def serving_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
     """Means over problems and seeds of the columns in `SERVING`, by column and policy.
 
     In the units in which they are shown. Columns without values are left out.
     """
-    runs = rows.drop_duplicates(_RUN).groupby("policy")
+    runs = rows.drop_duplicates(RUN).groupby("policy")
     table = {}
     for column, shown in SERVING.items():
         if column not in rows or not rows[column].notna().any():
@@ -59,7 +59,7 @@ def serving_legend(columns: Collection[str]) -> str:
     """What the columns mean."""
     text = (
         "Means over runs. TTFT: time from when a stage is ready to its first token. TPOT: time per "
-        "further output token. Turn: time from when a model stage is ready to its end. In service: "
+        "further output token. Call: time from when a model stage is ready to its end. In service: "
         "queries in service on a device that runs something. Busy: share of the time in which "
         "a device runs something."
     )
@@ -72,5 +72,17 @@ def serving_legend(columns: Collection[str]) -> str:
 
 
 def serving_panels(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The same by title, for figures."""
-    return {SERVING[name].title: values for name, values in serving_means(rows, order).items()}
+    """The same by title, for figures; of each kind of devices by itself, if there are both."""
+    # Results of before devices could batch say nothing, and are of exclusive ones.
+    kind = rows["execution"].fillna("exclusive") if "execution" in rows else None
+    if kind is None or kind.nunique() < 2:
+        return {SERVING[name].title: row for name, row in serving_means(rows, order).items()}
+    panels = {}
+    for execution in sorted(set(kind), reverse=True):
+        own = rows[kind == execution]
+        present = set(own["policy"])
+        means = serving_means(own, [name for name in order if name in present])
+        for name, row in means.items():
+            values = {policy: row.get(policy, float("nan")) for policy in order}
+            panels[f"{SERVING[name].title} ({execution})"] = values
+    return panels

@@ -24,7 +24,7 @@ MECHANISM = ("model_loads", "load_seconds", "prefix_hit_rate", "bytes_moved", "d
 SERVING = {
     "ttft_p95": "time to first token P95, s",
     "tpot_p95": "time per output token P95, s",
-    "turn_latency_p95": "latency of a turn P95, s",
+    "call_latency_p95": "latency of a call P95, s",
     "slo_attainment": "share of requests within objectives",
     "goodput_per_s": "goodput, requests per second",
     "batch_occupancy": "queries in service on a busy device",

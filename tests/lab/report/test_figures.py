@@ -12,6 +12,7 @@ from fate_gym.lab.report.figures.occupancy import (
     occupancy_figure,
     schedule_occupancy,
 )
+from fate_gym.lab.report.figures.session import COLOURS, most_again, session_figure
 from fate_gym.lab.report.figures.shares import ecdf_figure
 from fate_gym.lab.report.figures.style import policy_colours
 
@@ -23,6 +24,8 @@ def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
         schedule="a",
         problem="p",
         workflow="w",
+        session="",
+        arrival=0.0,
         stage="s",
         model="m",
         device=device,
@@ -36,6 +39,8 @@ def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
         transfer_s=row["transfer_s"],
         prefill_s=row["prefill_s"],
         noise=row["noise"],
+        prefilled=0.0,
+        again=0.0,
     )
 
 
@@ -102,3 +107,30 @@ def test_ecdf_ends_at_one() -> None:
     figure = ecdf_figure(values, policy_colours(list(values), dict.fromkeys(values, "x")))
     line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("a"))
     assert np.asarray(line.get_ydata())[-1] == pytest.approx(1.0)
+
+
+def test_a_session_is_drawn_over_the_work_of_others() -> None:
+    first = _shard("d0", 1.0, 9.0, load_s=1.0, prefill_s=4.0)
+    first |= {"session": "a", "prefilled": 400.0, "again": 100.0}
+    second = _shard("d1", 12.0, 14.0) | {"session": "a", "workflow": "w1", "arrival": 11.0}
+    other = _shard("d1", 0.0, 5.0) | {"session": "b", "again": 50.0}
+    schedule = Schedule("p", ["d0", "d1"], [first, second, other, _shard("d1", 4.0, 8.0)])
+    assert most_again([schedule]) == "a"
+    assert most_again([Schedule("p", ["d0"], [_shard("d0", 0.0, 1.0)])]) == ""
+    (axes,) = session_figure({"policy": schedule}, "a").axes
+    spans = [
+        [(p.vertices[0, 0], p.vertices[1, 0]) for p in collection.get_paths()]
+        for collection in axes.collections
+    ]
+    assert dict(zip(["others", *COLOURS], spans, strict=True)) == {
+        "others": [(0.0, 8.0)],
+        "load, transfer": [(1.0, 2.0)],
+        "prefill, again": [(2.0, 3.0)],
+        "prefill, new": [(3.0, 6.0)],
+        "decode": [(6.0, 9.0), (12.0, 14.0)],
+    }
+    turns = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert turns == [(0.0, 9.0), (11.0, 14.0)]
+    assert axes.get_title(loc="left") == (
+        "policy: 12.0 s without thinking; 0.1 of 0.4 thousand tokens are prefilled again (25%)"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,10 +16,12 @@ from fate_gym.lab.report.figures.curves import axis_figure, intensity_figure
 from fate_gym.lab.report.figures.gantt import gantt_figure
 from fate_gym.lab.report.figures.occupancy import occupancy_figure
 from fate_gym.lab.report.figures.rows import bars_figure, decision_time_figure, forest_figure
+from fate_gym.lab.report.figures.session import most_again, session_figure
 from fate_gym.lab.report.figures.shares import ecdf_figure, profile_figure
 from fate_gym.lab.report.figures.style import policy_colours
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
 from fate_gym.lab.report.serving import serving_panels
+from fate_gym.lab.report.sessions import session_rows
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.results import WORKFLOW
 
@@ -34,6 +36,7 @@ FIGURES = {
     "occupancy": "Queries in service over time",
     "decision_time": "Wall-clock time of a decision",
     "gantt": "One problem, three schedules",
+    "session": "Who prefills what again: one session",
 }
 """Names and titles of the figures, in the order of the report; each is a PNG and an SVG file."""
 
@@ -69,6 +72,7 @@ def draw_figures(report: Report) -> dict[str, Figure]:
             decision_quantiles(sweep.decisions, order), colours
         ),
         "gantt": lambda: _gantt(report),
+        "session": lambda: _session(report),
     }
     wanted = report.spec.figures or tuple(FIGURES)
     unknown = [name for name in wanted if name not in FIGURES]
@@ -132,21 +136,39 @@ def _gantt(report: Report) -> Figure | None:
     return gantt_figure(schedules, title=next(iter(schedules.values())).problem)
 
 
+def _session(report: Report) -> Figure | None:
+    """Of the suites that have sessions."""
+    suites = set(session_rows(report.sweep.rows)["suite"])
+    few = len(report.order) <= MOST_PANELS
+    schedules = pick_schedules(report, report.order if few else best_policies(report), suites)
+    session = most_again(schedules.values())
+    if not session:
+        return None
+    ordered = {name: schedules[name] for name in report.order if name in schedules} | schedules
+    title = f"{session}, a session of {next(iter(schedules.values())).problem}"
+    return session_figure(ordered, session, title=title)
+
+
 def best_policies(report: Report) -> list[str]:
     """The strongest baseline and the best FATE policy that the sweep has."""
     return [name for name in (report.strongest, report.best_fate) if name is not None]
 
 
-def pick_schedules(report: Report, policies: Sequence[str]) -> dict[str, Schedule]:
+def pick_schedules(
+    report: Report, policies: Sequence[str], suites: Collection[str] | None = None
+) -> dict[str, Schedule]:
     """Schedules of one problem: those of round robin and of some policies.
 
     On the first suite and seed that all of them have finished; empty if there is none. Without
-    policies, another one that has finished is taken.
+    policies, another one that has finished is taken. With ``suites``, only these.
     """
     sweep = report.sweep
+    suite_of = sweep.rows.drop_duplicates("job").set_index("job")["suite"]
     wanted = [name for name in policies if name != "round_robin"]
     cells: dict[tuple[str, int], dict[str, Job]] = defaultdict(dict)
     for job, result in sweep.finished:
+        if suites is not None and suite_of[str(job.directory)] not in suites:
+            continue
         cell = cells[result.suite_hash, result.seed]
         cell.setdefault(sweep.labels[job.directory], job)
     for cell in cells.values():

@@ -17,6 +17,8 @@ from fate_gym.lab.report import page
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.origin import commands, origin_lines, what
 from fate_gym.lab.report.page.data import page_data
+from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
+from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
 from fate_gym.lab.report.summary_table import legend
 
 
@@ -38,11 +40,31 @@ def render_page(report: Report) -> str:
         legend=legend(report).replace("`", ""),
         commands=commands(report),
         gaps=report.sweep.gaps(),
+        parts=_parts(report),
         origin=origin_lines(report.sweep),
         css=(here / "report.css").read_text(encoding="utf-8"),
         script=(here / "report.js").read_text(encoding="utf-8"),
         data=embeddable(data),
     )
+
+
+def _parts(report: Report) -> list[dict[str, Any]]:
+    """Sections with a table for each suite: anchor, heading, legend, and tables by suite."""
+    kinds = (
+        ("latency", "Latency in seconds", STREAM_LEGEND, stream_table),
+        ("sessions", "Sessions", SESSION_LEGEND, session_table),
+    )
+    rows = report.sweep.rows
+    parts = []
+    for anchor, heading, text, table in kinds:
+        of_suite = {
+            suite: table(rows[rows["suite"] == suite], [row.policy for row in summary])
+            for suite, summary in report.suites.items()
+        }
+        found = {suite: one._asdict() for suite, one in of_suite.items() if one is not None}
+        if found:
+            parts.append({"anchor": anchor, "heading": heading, "legend": text, "tables": found})
+    return parts
 
 
 def embeddable(data: str) -> str:

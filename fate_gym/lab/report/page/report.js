@@ -298,7 +298,7 @@
       return svg(w, h, `Differences to ${D.effects.reference}: ${rows.map((r) => `${r.policy} ${signed(r.difference)} %`).join(", ")}`, s);
     }],
     ["mechanism", "Mechanism", "Means over workflows: why policies differ. Bars in the order of the table.", true, (w) => bars(w, "Mechanism", D.mechanism)],
-    ["serving", "Serving", "Means over runs. First token, turn: from when a stage is ready. Objectives and goodput where workflows have objectives.", true, (w) => bars(w, "Serving", D.serving)],
+    ["serving", "Serving", "Means over runs. First token, call: from when a stage is ready. Objectives and goodput where workflows have objectives.", true, (w) => bars(w, "Serving", D.serving)],
     ["occupancy", "Queries in service over time", "On all devices together, means over short parts of a schedule; the problem is the one whose schedules stand below.", true, (w) => {
       const g = gantt(), some = g ? shown().map((p) => [p, g.schedules.find((s) => s.policy === names[p])]).filter((q) => q[1]) : [];
       if (!some.length) return null;
@@ -377,7 +377,10 @@
       node.querySelector(".after").innerHTML = own.keys2 || legend(id);
       if (id === "gantt" && focused !== undefined) node.querySelector(`[data-g="${focused}"]`)?.focus();
     }
-    if (!only) { cards(box.rows); table(box.rows); workflows(box.keys); }
+    if (!only) {
+      cards(box.rows); table(box.rows); workflows(box.keys);
+      document.querySelectorAll("[data-suite]").forEach((n) => { n.hidden = S.suite !== "" && n.dataset.suite !== S.suite; });
+    }
   }
   const legend = (id) => (["ecdf", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 

@@ -1,0 +1,67 @@
+"""``fate-gym session``: a picture of who prefills what again in a session, under some policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fate_gym.errors import InputError, near_matches
+from fate_gym.lab.describe.figure import check_figure_path
+from fate_gym.lab.describe.suite import compose_suite
+from fate_gym.lab.errors import unwritable
+from fate_gym.lab.jobs.run import place
+from fate_gym.lab.jobs.schedules import Schedule, shard_rows
+from fate_gym.lab.report.figures.session import most_again, session_figure
+from fate_gym.problem import Problem
+from fate_gym.sim import Simulator, compile_problem
+from fate_gym.workloads import build_suite
+from policies.registry import make_policy
+
+
+def draw_session(
+    overrides: Sequence[str], *, policies: Sequence[str], session: str | None, figure: Path
+) -> None:
+    """Play a problem of a suite under some policies, and draw one of its sessions to a file.
+
+    Args:
+        overrides: options such as ``suite=NAME``.
+        policies: from top to bottom.
+        session: its name; None: of the first problem with sessions, the one that prefills most
+            tokens again under these policies.
+        figure: the file.
+
+    Raises:
+        InputError: an unknown option, policy or session, a suite without sessions, or a file that
+            cannot be written.
+    """
+    check_figure_path(figure)
+    config = compose_suite(overrides)
+    problems = build_suite(config.suite, config.cluster, config.seed)
+    problem = _problem_of(problems, session, config.suite.name)
+    simulator = Simulator(compile_problem(problem))
+    schedules = {}
+    for name in policies:
+        trace = simulator.run(make_policy(name), seed=config.seed)
+        schedules[name] = Schedule(problem.id, trace.device_ids, shard_rows(trace, name))
+    shown = session or most_again(schedules.values())
+    title = f"{shown}, a session of {config.suite.name} on {place([problem])}, seed {config.seed}"
+    try:
+        session_figure(schedules, shown, title=title).savefig(figure)
+    except OSError as error:
+        raise unwritable(figure, error, remedy="choose another place") from None
+    print(f"figure: {figure}")
+
+
+def _problem_of(problems: Sequence[Problem], session: str | None, suite: str) -> Problem:
+    """The first problem with the session, or with any."""
+    known: set[str] = set()
+    for problem in problems:
+        names = {flow.session for flow in problem.workflows if flow.session is not None}
+        if session in names or (session is None and names):
+            return problem
+        known |= names
+    if session is None or not known:
+        raise InputError(
+            f"suite {suite!r} has no sessions", remedy="choose one whose workflows are turns"
+        )
+    raise InputError(f"unknown session {session!r}", remedy=near_matches(session, known))
