@@ -271,9 +271,9 @@ def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
 @inlined
 def _value_of(p: ProblemArrays, st: StateArrays, d: int, entry: int) -> float:
     """What a KV entry is worth now: that of a prefix may have ended."""
-    if entry < first_context_entry(p):
-        if st.keep_until[d, entry - prefix_entry(p, d, 0)] < st.now - GRAZE:
-            return 0.0
+    is_prefix = entry < first_context_entry(p)
+    if is_prefix and st.keep_until[d, entry - prefix_entry(p, d, 0)] < st.now - GRAZE:
+        return 0.0
     return st.keep[rank_of_entry(p, entry)]
 
 
