@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.jit import Floats, inlined, kernel
+from fate_gym.jit import FloatMatrix, Floats, inlined, kernel
 from fate_gym.kernel.numbers import (
     context_entry,
     first_context_entry,
@@ -25,6 +25,9 @@ from fate_gym.kernel.schema import (
     ProblemArrays,
     StateArrays,
 )
+
+GRAZE = 1e-9
+"""Seconds that count as the same moment."""
 
 
 @inlined
@@ -265,6 +268,15 @@ def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
     return victim
 
 
+@inlined
+def _value_of(p: ProblemArrays, st: StateArrays, d: int, entry: int) -> float:
+    """What a KV entry is worth now: that of a prefix may have ended."""
+    is_prefix = entry < first_context_entry(p)
+    if is_prefix and st.keep_until[d, entry - prefix_entry(p, d, 0)] < st.now - GRAZE:
+        return 0.0
+    return st.keep[rank_of_entry(p, entry)]
+
+
 @kernel
 def _drop_by_rank(
     p: ProblemArrays,
@@ -281,7 +293,7 @@ def _drop_by_rank(
         victim, lowest = -1, np.inf
         entry = dev.oldest
         while entry >= 0:
-            value = st.keep[rank_of_entry(p, entry)]
+            value = _value_of(p, st, d, entry)
             lower = victim < 0 or value < lowest
             if lower and not _stays(p, st, d, entry, own_prefix):
                 victim, lowest = entry, value
@@ -338,8 +350,14 @@ def keep_more(p: ProblemArrays, st: StateArrays, s: int, k: int, queries: int) -
 
 
 @kernel
-def rank_cached(st: StateArrays, values: Floats) -> None:
-    """Evict by these values of the entries of ``keep`` from here on."""
+def rank_cached(st: StateArrays, values: Floats, until: FloatMatrix) -> None:
+    """Evict by these values of the entries of ``keep`` from here on.
+
+    Those of prefixes are 0 after ``until`` (D, Q).
+    """
     for i in range(values.size):
         st.keep[i] = values[i]
+    for d in range(until.shape[0]):
+        for q in range(until.shape[1]):
+            st.keep_until[d, q] = until[d, q]
     st.retentions += 1

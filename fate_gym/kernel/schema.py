@@ -326,6 +326,9 @@ class StateArrays(Block):
     keep: Any = table(
         "f8", "KEEP", text="values: D x Q prefixes, S stages' contexts, D x M models; lowest goes"
     )
+    keep_until: Any = table(
+        "f8", "D", "Q", unit="s", text="when the value of a prefix ends; 0 after"
+    )
     ready: Any = table("i4", "S", text="stage numbers; the first `ready_count` count")
     older: Any = table("i4", "KV", text="neighbour in the device's list of KV entries by use")
     newer: Any = table("i4", "KV", text="the other neighbour")

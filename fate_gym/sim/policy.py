@@ -44,11 +44,14 @@ class Retention:
         prefixes: (Q,) values of the prefix keys on every device, or (D, Q).
         contexts: (S,) values of the contexts that a stage's shards leave.
         models: (M,) values of weights on every device, or (D, M).
+        until: (Q,) or (D, Q) simulated seconds; after them the value of the prefix key is 0.
+            Without, and where it is inf, values of prefixes have no end.
     """
 
     prefixes: NDArray[Any] | None = None
     contexts: NDArray[Any] | None = None
     models: NDArray[Any] | None = None
+    until: NDArray[Any] | None = None
 
 
 Decision: TypeAlias = Assignment | Retention

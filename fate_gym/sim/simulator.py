@@ -182,8 +182,7 @@ class Simulator:
         Raises:
             IllegalActionError: an array has the wrong shape or a value that is not a number.
         """
-        values = _values(self.compiled, retention)
-        rank_cached(self.state, values)
+        rank_cached(self.state, *_values(self.compiled, retention))
         rows = self.state.shard_rows
         copied = [None if a is None else np.array(a) for a in _arrays(retention)]
         self._retentions.append((rows, Retention(*copied)))
@@ -398,17 +397,21 @@ def _copy_rows(source: LogArrays, target: LogArrays) -> None:
 
 
 def _arrays(retention: Retention) -> tuple[NDArray[Any] | None, ...]:
-    return retention.prefixes, retention.contexts, retention.models
+    return retention.prefixes, retention.contexts, retention.models, retention.until
 
 
-def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
-    """The state's ``keep``. Raises `IllegalActionError` for arrays that do not fit."""
+def _values(compiled: CompiledProblem, retention: Retention) -> tuple[Floats, Floats]:
+    """The state's ``keep`` and ``keep_until``.
+
+    Raises `IllegalActionError` for arrays that do not fit.
+    """
     stages, devices, models, prefixes, _, _ = compiled.shape
-    names = ("prefixes", "contexts", "models")
+    names = ("prefixes", "contexts", "models", "until")
     shapes: tuple[list[tuple[int, ...]], ...] = (
         [(prefixes,), (devices, prefixes)],
         [(stages,)],
         [(models,), (devices, models)],
+        [(prefixes,), (devices, prefixes)],
     )
     for name, given, legal in zip(names, _arrays(retention), shapes, strict=True):
         if given is not None and (given.shape not in legal or np.isnan(given).any()):
@@ -416,8 +419,9 @@ def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
             raise IllegalActionError(
                 f"retention: {name} has shape {given.shape}; {expected} without NaN is legal"
             )
-    on_prefixes, on_contexts, on_models = (0.0 if a is None else a for a in _arrays(retention))
-    return np.concatenate(
+    on_prefixes, on_contexts, on_models = (0.0 if a is None else a for a in _arrays(retention)[:3])
+    until = np.inf if retention.until is None else retention.until
+    values = np.concatenate(
         [
             np.broadcast_to(on_prefixes, (devices, prefixes)).ravel(),
             np.broadcast_to(on_contexts, stages),
@@ -425,3 +429,5 @@ def _values(compiled: CompiledProblem, retention: Retention) -> Floats:
         ],
         dtype=np.float64,
     )
+    ends = np.array(np.broadcast_to(until, (devices, prefixes)), np.float64, order="C")
+    return values, ends

@@ -5,6 +5,7 @@ Re-implements the section "Memory" of docs/execution-model.md, and the cached to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 
 from fate_gym.validator.costs import Costs
@@ -12,6 +13,8 @@ from fate_gym.validator.state import Entry, Hits, Memory, Row, State
 from fate_gym.validator.world import CONTEXT, PREFIX, TOLERANCE, WEIGHTS, Node, Piece
 
 _VALUES = {PREFIX: "prefixes", CONTEXT: "contexts", WEIGHTS: "models"}
+_GRAZE = 1e-9
+"""Seconds that count as the same moment."""
 
 
 def prefix_path(state: State, node: Node) -> list[Piece]:
@@ -91,7 +94,7 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
     def held() -> float:
         return memory.used() + missing + working
 
-    while held() > machine.limit and evict(state, row, own, model):
+    while held() > machine.limit and evict(state, row, own, model, row["committed"]):
         pass
     if held() > machine.limit:
         for piece in path:
@@ -106,8 +109,8 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
     memory.weights[model] = node.model.weight_bytes
 
 
-def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int) -> bool:
-    """Evict for a shard what is worth least, but neither KV that is kept nor its own model.
+def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int, now: float) -> bool:
+    """Evict for a shard what is worth least now, but neither KV that is kept nor its own model.
 
     Nor a prefix of which another one that is cached branches off.
     False when there is nothing.
@@ -121,15 +124,22 @@ def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int) 
     if not entries and not idle:
         return False
     # `min` takes the first of equals: the least recently used.
-    kind, key = min(entries or idle, key=lambda item: _value(state, device, *item))
+    kind, key = min(entries or idle, key=lambda item: _value(state, device, now, *item))
     size = memory.kv.pop((kind, key)).bytes if entries else memory.weights.pop(key)
     state.evicted.append((row["index"], device, kind, key, size))
     return True
 
 
-def _value(state: State, device: int, kind: int, key: int) -> float:
+def _value(state: State, device: int, now: float, kind: int, key: int) -> float:
     """What the policy's retention says a cached thing is worth."""
-    values = getattr(state.retention, _VALUES[kind], None)
-    if values is None:
+    if kind == PREFIX and _said(state, "until", device, key, math.inf) < now - _GRAZE:
         return 0.0
+    return _said(state, _VALUES[kind], device, key, 0.0)
+
+
+def _said(state: State, name: str, device: int, key: int, default: float) -> float:
+    """One number of the policy's retention."""
+    values = getattr(state.retention, name, None)
+    if values is None:
+        return default
     return float(values[device][key] if values.ndim == 2 else values[key])

@@ -68,7 +68,7 @@ class Routed(Ordered):
         """Route what is new, then start the first of each queue where it can start."""
         if self._boosted:
             return super().decide(view)
-        ready = view.ready
+        ready = self.admitted(view, view.ready)
         self._started = view.outstanding_queries() if self._batching else view.outstanding()
         self._meet(view, ready)
         up = view.up
@@ -120,6 +120,13 @@ class Routed(Ordered):
         self._waiting[device] += 1
         self._queries[device] += queries
 
+    def withdraw(self, view: DecisionView, stage: int) -> None:
+        """Take a stage from the queue that it stands in, if it does."""
+        device = self._place.pop(stage, None)
+        if device is not None:
+            self._waiting[device] -= 1
+            self._queries[device] -= view.request(stage).queries
+
     def load(self) -> Any:
         """(D,) what runs or waits on each device, that in the policy's queues included.
 
@@ -129,6 +136,10 @@ class Routed(Ordered):
         return self._started + (self._queries if self._batching else self._waiting)
 
     # --- what a proxy fills in ---------------------------------------------------------------
+
+    def admitted(self, view: DecisionView, ready: Sequence[int]) -> Sequence[int]:
+        """The ready stages that are let in; the others stand in no queue yet."""
+        return ready
 
     def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
         """Called first at each decision."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.jit import Ints, kernel
-from fate_gym.kernel.schema import DONE, PLACED, READY, ProblemArrays, StateArrays
+from fate_gym.kernel.schema import DONE, PLACED, READY, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.base import DecisionView
 
 FAR = 1 << 30
@@ -44,6 +44,35 @@ def count_hops(p: ProblemArrays, workflow: int, hops: Ints) -> None:
         for j in range(p.stages[s].children_from, p.stages[s].children_to):
             longest = max(longest, hops[p.edges[p.out_edges[j]].child])
         hops[s] = longest + 1
+
+
+@kernel
+def count_hops_ahead(p: ProblemArrays, st: StateArrays, workflow: int, ahead: Ints) -> None:
+    """How near the calls of one workflow are that are still to be placed: one hop and no further.
+
+    Tools between two calls are no hop.
+
+    Args:
+        p: the problem.
+        st: the state.
+        workflow: its number.
+        ahead: (S,) set to 0 for what is ready, 1 for what waits and of which a parent is ready,
+            under way or done, -1 for all else.
+    """
+    first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
+    for i in range(first, last):
+        s = p.topological[i]
+        ahead[s] = -1
+        status = st.stages[s].status
+        if status == READY:
+            ahead[s] = 0
+        if status >= READY:
+            continue
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            parent = p.edges[e].parent
+            through = p.stages[parent].kind == TOOL_STAGE and ahead[parent] == 1
+            if through or st.stages[parent].status >= READY:
+                ahead[s] = 1
 
 
 @kernel

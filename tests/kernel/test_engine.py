@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ class Anything:
                     ranks[0, :, :prefixes] if wide else ranks[0, 0, :prefixes],
                     ranks[1, 0, :stages] if rng.random() < 0.8 else None,
                     ranks[2, :, :models] if wide else ranks[2, 0, :models],
+                    self._ends(view.now, (machines, prefixes) if wide else (prefixes,)),
                 )
             )
         stage = int(rng.choice(view.ready))
@@ -54,6 +56,15 @@ class Anything:
         cuts = np.sort(rng.choice(np.arange(1, queries), width - 1, replace=False))
         counts = np.diff(np.concatenate(([0], cuts, [queries])))
         return [*decisions, Assignment(stage, devices, tuple(int(n) for n in counts), source)]
+
+    def _ends(self, now: float, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
+        """Until when values of prefixes hold: some are over, some end soon, some never do."""
+        rng = self._rng
+        if rng.random() < 0.4:
+            return None
+        sign = rng.choice([-1.0, 0.0, 1.0, np.inf], shape)
+        ends: npt.NDArray[np.float64] = now + sign * rng.exponential(3.0, shape)
+        return ends
 
 
 @given(problems(), st.integers(0, 2**32))

@@ -50,6 +50,26 @@ def test_the_lowest_value_goes_first_and_lru_among_equals() -> None:
     assert evicted_prefixes([5.0] * 4) == [0, 1]
 
 
+@pytest.mark.parametrize("execution", ["exclusive", "batching"])
+@pytest.mark.parametrize(("until", "evicted"), [(np.inf, [1, 0]), (1e3, [1, 0]), (0.0, [0, 1])])
+def test_values_end(execution: str, until: float, evicted: list[int]) -> None:
+    """The first prefix is worth more than the second, as long as that holds."""
+    problem = three_prefixes()
+    cluster = problem.cluster.model_copy(update={"execution": execution})
+    simulator = Simulator(problem.model_copy(update={"cluster": cluster}))
+    for stage in range(3):
+        simulator.place(stage, (0,))
+    simulator.wait()
+    ends = np.array([until, np.inf, np.inf, np.inf])
+    simulator.retain(Retention(prefixes=np.array([2.0, 1.0, 3.0, 0.0]), until=ends))
+    simulator.place(3, (0,))
+    while not simulator.done:
+        simulator.wait()
+    trace = simulator.trace()
+    assert_valid(trace)
+    assert [int(key) for key in trace.evictions["key"]] == evicted
+
+
 def test_the_validator_sees_another_order_of_eviction() -> None:
     simulator = Simulator(three_prefixes())
     for stage in range(3):
@@ -111,6 +131,8 @@ def test_a_retention_belongs_to_the_state() -> None:
         Retention(prefixes=np.zeros((2, 4))),
         Retention(contexts=np.zeros((1, 4))),
         Retention(models=np.array([np.nan])),
+        Retention(until=np.zeros(3)),
+        Retention(until=np.array([np.nan, 1.0, 1.0, 1.0])),
     ],
 )
 def test_values_that_do_not_fit(retention: Retention) -> None:

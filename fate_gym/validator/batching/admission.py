@@ -154,7 +154,7 @@ def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
     def held() -> float:
         return memory.used() + engine.reserved + missing + wave.reserved
 
-    while held() > limit and evict(state, row, kept, model):
+    while held() > limit and evict(state, row, kept, model, now):
         pass
     if held() > limit:
         for piece in wave.path:

@@ -28,7 +28,7 @@ def _make_room(engine: Engine, wave: Wave) -> None:
     model = state.world.models.index(job.node.model.name)
     more = wave.queries * job.growth * job.kv
     while memory.used() + engine.reserved + more > engine.machine.limit:
-        if evict(state, job.row, engine.pinned, model):
+        if evict(state, job.row, engine.pinned, model, engine.border):
             continue
         last = engine.admitted[-1]
         if last is wave and len(engine.admitted) == 1:

@@ -15,6 +15,7 @@ from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Wor
 from fate_gym.sim import Simulator
 from fate_gym.validator import validate
 from policies import make_policy
+from tests.kernel.test_engine import Anything
 from tests.strategies import problems
 
 SERVING = [
@@ -72,6 +73,17 @@ def test_times_are_those_of_the_token_stepping_validator(
     tokens = sum(stage.output_tokens for w in problem.workflows for stage in w.stages)
     assume(tokens <= _MOST_TOKENS)
     trace = Simulator(batching(problem, **serving)).run(make_policy(policy), seed=seed)
+    assert validate(trace) == []
+
+
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+@given(problem=problems(kind="pressure"), seed=st.integers(0, 2**32))
+def test_rankings_that_end_are_replayed(problem: Problem, seed: int) -> None:
+    tokens = sum(stage.output_tokens for w in problem.workflows for stage in w.stages)
+    assume(tokens <= _MOST_TOKENS)
+    trace = Simulator(batching(problem)).run(Anything(), seed=seed)
     assert validate(trace) == []
 
 

@@ -1,0 +1,200 @@
+"""A proxy of TOPAS: the longest remaining path against what prefixes save, one hop ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.jit import Floats, Ints, kernel
+from fate_gym.kernel.schema import DONE, TOOL_STAGE, ProblemArrays, StateArrays
+from policies.base import Assignment, Decision, DecisionView, Retention
+from policies.proxies.base import Ordered
+from policies.proxies.dag import count_hops_ahead
+
+
+class Topas(Ordered):
+    """Scores what a placement leaves behind: path shortened + prefixes reused - prefixes moved.
+
+    Source: Ni et al., "TOPAS: Workflow-Aware Prefix-State Scheduling for Multi-Agent LLM Serving"
+    (arXiv 2608.25523). The full text was not at hand; the rule follows its abstract.
+
+    Taken: which prefixes stay and which requests run is decided together, by a score of the state
+    after the decision: the reduction of each task's longest remaining service path, plus what
+    prefixes will save downstream, less the cost of moving prefixes; tasks age, so that none
+    starves. What is downstream is looked at one hop ahead and no further.
+
+    Inferred: the score is in seconds, with weights of 1, and of ``aging`` for each second that a
+    task has waited since a stage of it was started. What a stage takes off its path is the
+    difference of the largest upward rank of the task's unfinished stages with and without it.
+    A prefix saves its prefill, in profiled seconds (mean over the devices) and in proportion to the
+    tokens that are cached; moving one is computing what is missing of it. The published system has
+    one engine; here every pair of a ready stage and a device on which it starts now is scored, and
+    the best is taken until none is left; among equals the device that has the model, then the one
+    with fewest requests. A prefix is worth what it saves the calls that are ready or one hop ahead;
+    a context that is inherited, as many prefills of its tokens. Left out: preemption, since what
+    has started runs to completion.
+
+    Sees neither links, queues behind what runs, nor that devices differ.
+
+    Args:
+        name: the policy's name in results.
+        aging: seconds of score for a second of waiting.
+        boosted: the order by the best score of each stage; the device by EFT*.
+    """
+
+    def __init__(self, *, name: str = "topas", aging: float = 0.1, boosted: bool = False) -> None:
+        super().__init__(name=name)
+        self._aging, self._boosted = aging, boosted
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Forget the tasks."""
+        super().reset(view, seed)
+        stages = view.compiled.arrays.stages.size
+        self._ahead = np.full(stages, -1, np.int64)
+        self._shorter = np.zeros(stages)
+        self._saved = np.zeros(stages)
+        self._started: dict[int, float] = {}
+        self._ranked_at = -1
+
+    def decide(self, view: DecisionView) -> Sequence[Decision]:
+        """Rank prefixes once an event; then take the best pairs."""
+        decisions: list[Decision] = []
+        if self._ranked_at != view.instant:
+            self._ranked_at = view.instant
+            self.learn(view)
+            decisions.append(self.retention(view))
+        decided = super().decide(view) if self._boosted else self.best(view)
+        for one in decided:
+            if isinstance(one, Assignment):
+                self._started[view.request(one.stage).workflow] = view.now
+        return [*decisions, *decided]
+
+    def learn(self, view: DecisionView) -> None:
+        """What each prefix saves, what is ahead, and what each stage takes off its path."""
+        p, st = view.compiled.arrays, view.state
+        able = np.isfinite(p.clean_seconds)
+        self._saved = (view.compiled.prefix_seconds * able).sum(axis=1)
+        self._saved /= np.maximum(1, able.sum(axis=1))
+        for workflow in view.arrived:
+            if st.workflows["left"][workflow] > 0:
+                count_hops_ahead(p, st, workflow, self._ahead)
+                shorten(p, st, workflow, self._shorter)
+
+    def retention(self, view: DecisionView) -> Retention:
+        """Seconds that prefixes and contexts save the calls that are near."""
+        p, st = view.compiled.arrays, view.state
+        prefixes, contexts = np.zeros(p.prefixes.size), np.zeros(p.stages.size)
+        for workflow in view.arrived:
+            if st.workflows["left"][workflow] > 0:
+                value_kept(p, workflow, self._ahead, self._saved, prefixes, contexts)
+        return Retention(prefixes=prefixes, contexts=contexts)
+
+    def best(self, view: DecisionView) -> list[Assignment]:
+        """The pairs of stage and device with the largest score, one after the other."""
+        if not view.any_open:
+            return []
+        load = view.outstanding_queries() if view.batching else view.outstanding()
+        pairs = []
+        for number, stage in enumerate(view.ready):
+            able = view.eligible(stage)
+            able = able[view.starts_now(stage)[able]]
+            if able.size:
+                score, absent = self.score(view, stage), ~view.resident(stage)
+                keys = [(-score[d], bool(absent[d]), int(load[d]), number) for d in able]
+                pairs += [(key, stage, int(d)) for key, d in zip(keys, able, strict=True)]
+        taken: dict[int, int] = {}
+        for _, stage, device in sorted(pairs):
+            if stage not in taken and device not in taken.values():
+                taken[stage] = device
+                if view.batching:
+                    break  # where the next one starts depends on this one: there is a next call
+        return [Assignment(stage, (device,)) for stage, device in taken.items()]
+
+    def order(self, view: DecisionView) -> Sequence[int]:
+        """The ready stages by their best score; ties by time ready."""
+        ready = view.ready
+        best = {stage: self.score(view, stage)[view.eligible(stage)].max() for stage in ready}
+        return sorted(ready, key=lambda stage: -best[stage])
+
+    def score(self, view: DecisionView, stage: int) -> NDArray[np.float64]:
+        """(D,) seconds that are gained if a stage runs on each device."""
+        workflow = view.request(stage).workflow
+        since = self._started.get(workflow, view.arrival(workflow))
+        missing = 1.0 - self.share(view, stage)
+        gain: NDArray[np.float64] = self._shorter[stage] - self._saved[stage] * missing
+        gain += self._aging * (view.now - since)
+        for child in self.children(view, stage):
+            gain += self._saved[child] * self.share(view, child, stage)
+        return gain
+
+    def share(
+        self, view: DecisionView, stage: int, after: int | None = None
+    ) -> NDArray[np.float64]:
+        """(D,) share of a stage's prefix that is cached, or will be ``after`` another has run."""
+        tokens = view.request(stage).prefix_tokens
+        if tokens == 0:
+            return np.ones(view.devices)
+        cached = view.cached_prefix_tokens(stage).astype(np.float64)
+        if after is not None:
+            left = dict(view.prefix_path(after, prompt=True))
+            common = [min(t, left[key]) for key, t in view.prefix_path(stage) if key in left]
+            cached = np.maximum(cached, max(common, default=0))
+        return cached / tokens
+
+    def children(self, view: DecisionView, stage: int) -> list[int]:
+        """The calls one hop ahead of a stage: its children, and those of tools among them."""
+        p = view.compiled.arrays
+        s = p.stages[stage]
+        found: list[int] = []
+        for child in p.edges["child"][p.out_edges[s["children_from"] : s["children_to"]]].tolist():
+            if p.stages["kind"][child] == TOOL_STAGE:
+                found += self.children(view, child)
+            elif p.stages["model"][child] >= 0:
+                found.append(child)
+        return found
+
+
+@kernel
+def shorten(p: ProblemArrays, st: StateArrays, workflow: int, shorter: Floats) -> None:
+    """Seconds that each stage (S,) of one workflow takes off the longest path that is left."""
+    first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
+    longest, second, of = 0.0, 0.0, -1
+    for s in range(first, last):
+        if st.stages[s].status == DONE:
+            continue
+        rank = p.stages[s].upward_rank
+        if rank > longest:
+            longest, second, of = rank, longest, s
+        elif rank > second:
+            second = rank
+    for s in range(first, last):
+        shorter[s] = 0.0
+    if of >= 0:
+        shorter[of] = longest - second
+
+
+@kernel
+def value_kept(
+    p: ProblemArrays, workflow: int, ahead: Ints, saved: Floats, prefixes: Floats, contexts: Floats
+) -> None:
+    """Add to ``prefixes`` (Q,) and ``contexts`` (S,) what they save the calls of one workflow.
+
+    Of those that are at most one hop ``ahead`` (S,); ``saved`` (S,) are seconds of whole prefixes.
+    """
+    first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
+    for s in range(first, last):
+        stage = p.stages[s]
+        if ahead[s] < 0 or stage.model < 0:
+            continue
+        a_token = saved[s] / max(1, stage.prefix_tokens)
+        q, tokens = stage.prefix, stage.prefix_tokens
+        while q >= 0:
+            start = p.prefixes[q].start
+            prefixes[q] += a_token * max(0, tokens - start)
+            tokens = min(tokens, start)
+            q = p.prefixes[q].parent
+        for e in range(stage.parents_from, stage.parents_to):
+            a_query = p.edges[e].inherited_tokens * stage.queries
+            contexts[p.edges[e].parent] += a_token * a_query
