@@ -208,7 +208,7 @@ class Thunderagent(Routed):
         program.steps += 1
         program.own += request.queries * request.own_tokens * kv
         path = view.prefix_path(stage)
-        starts = [tokens for _, tokens in path[1:]] + [0]
+        starts = [*(tokens for _, tokens in path), 0][1:]
         for (prefix, tokens), start in zip(path, starts, strict=True):
             size = (tokens - start) * kv
             program.shared[prefix] = max(program.shared.get(prefix, 0.0), size)
