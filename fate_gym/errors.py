@@ -72,6 +72,10 @@ def _rebuild(
     return InputError(fault, source=source, item=item, field=field, remedy=remedy)
 
 
+class InputWarning(UserWarning):
+    """Input that is taken, but not as it stands: the message says what, where and as what."""
+
+
 class IllegalActionError(FateGymError, ValueError):
     """A policy asked for something the state does not allow."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fate_gym.errors import InputError
+from fate_gym.errors import InputError, InputWarning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,11 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return evaluate(arguments[1:])
     options = vars(_parser().parse_args(arguments))
     verb = options.pop("verb")
-    try:
-        return _VERBS[verb](**options) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = _say
+        try:
+            return _VERBS[verb](**options) or 0
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+
+def _say(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    """A warning in one line, as errors are."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def report_main(arguments: Sequence[str] | None = None) -> int:

@@ -6,12 +6,13 @@ workflows: tasks, dependencies, files, seconds.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fate_gym.catalog.limits import MOST_BYTES, MOST_SECONDS
-from fate_gym.errors import InputError, check_known
+from fate_gym.errors import InputError, InputWarning, check_known
 from fate_gym.problem.io import read_json
 from fate_gym.workloads.formats.fields import Fields, checked_text, short
 from fate_gym.workloads.formats.tasks import ImportedDag, Task, by_id_of, ordered, type_of
@@ -39,13 +40,19 @@ def parse_wfformat(data: Any, *, source: str | Path = "<workflow>") -> ImportedD
     Raises:
         InputError: naming ``source``, the task and the field at fault.
     """
+    unknown: list[str] = []
     try:
-        return _instance(data, source)
+        dag = _instance(data, source, unknown)
     except InputError as error:
         raise error.at(source) from None
+    if unknown:
+        named = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        said = f"{source}: the size of {len(unknown)} files is negative, counted as 0: {named}"
+        warnings.warn(said, InputWarning, stacklevel=2)
+    return dag
 
 
-def _instance(data: Any, source: str | Path) -> ImportedDag:
+def _instance(data: Any, source: str | Path, unknown: list[str]) -> ImportedDag:
     top = Fields.of(data, None, "the file")
     version = top.values.get("schemaVersion")
     if version not in VERSIONS:
@@ -55,13 +62,29 @@ def _instance(data: Any, source: str | Path) -> ImportedDag:
             remedy=f"this release reads {', '.join(VERSIONS)}",
         )
     workflow = replace(top, path="").object("workflow")
-    tasks = _split_layout(workflow) if version == "1.5" else _flat_layout(workflow, version)
+    tasks = _layout(workflow, version, unknown)
     name = top.values.get("name")
     name = Path(source).stem if not isinstance(name, str) or not name else name
     return ordered(tasks, checked_text(name, None, "name"))
 
 
-def _flat_layout(workflow: Fields, version: str) -> list[Task]:
+def _layout(workflow: Fields, version: str, unknown: list[str]) -> list[Task]:
+    """The tasks; files of unknown size are added to ``unknown``."""
+    if version == "1.5":
+        return _split_layout(workflow, unknown)
+    return _flat_layout(workflow, version, unknown)
+
+
+def _bytes(entry: Fields, field: str, file: str, unknown: list[str]) -> float:
+    """The size of a file. Published ones say -1 where it was not known."""
+    value = entry.values.get(field)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+        unknown.append(short(file))
+        return 0.0
+    return entry.number(field, MOST_BYTES)
+
+
+def _flat_layout(workflow: Fields, version: str, unknown: list[str]) -> list[Task]:
     """1.3 and 1.4: everything about a task in one place; 1.4 has units in the names."""
     runtime, size = ("runtime", "size") if version == "1.3" else ("runtimeInSeconds", "sizeInBytes")
     tasks = []
@@ -80,7 +103,8 @@ def _flat_layout(workflow: Fields, version: str) -> list[Task]:
                     field="files.link",
                     remedy="use input or output",
                 )
-            (task.reads if link == "input" else task.writes)[file] = entry.number(size, MOST_BYTES)
+            files = task.reads if link == "input" else task.writes
+            files[file] = _bytes(entry, size, file, unknown)
         tasks.append(task)
     # Both versions occur with dependencies by name and by id.
     ids = {task.id for task in tasks}
@@ -92,7 +116,7 @@ def _flat_layout(workflow: Fields, version: str) -> list[Task]:
     return tasks
 
 
-def _split_layout(workflow: Fields) -> list[Task]:
+def _split_layout(workflow: Fields, unknown: list[str]) -> list[Task]:
     """1.5: what the workflow is, apart from how it ran."""
     specification = workflow.object("specification")
     sizes: dict[str, float] = {}
@@ -102,7 +126,8 @@ def _split_layout(workflow: Fields) -> list[Task]:
             raise InputError(
                 f"duplicate file {file!r}", field=entry.at("id"), remedy="make ids unique"
             )
-        sizes[file] = Fields(entry.values, f"file {file!r}").number("sizeInBytes", MOST_BYTES)
+        row = Fields(entry.values, f"file {file!r}")
+        sizes[file] = _bytes(row, "sizeInBytes", file, unknown)
     tasks = []
     for number, value in enumerate(specification.entries("tasks")):
         task, row, _ = _task(value, number)

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fate_gym.errors import InputError
+from fate_gym.errors import InputError, InputWarning
 from fate_gym.problem import Problem, Workflow
 from fate_gym.workloads import (
     assign_roles,
@@ -236,6 +236,30 @@ STRANGE = st.one_of(
 )
 
 
+@pytest.mark.parametrize(
+    ("version", "place", "field"),
+    [
+        ("1.3", ("workflow", "tasks", 1, "files", 0), "size"),
+        ("1.4", ("workflow", "tasks", 1, "files", 0), "sizeInBytes"),
+        ("1.5", ("workflow", "specification", "files", 0), "sizeInBytes"),
+    ],
+)
+def test_files_of_unknown_size_are_counted_as_nothing(
+    version: str, place: tuple[Any, ...], field: str
+) -> None:
+    """Published instances have sizes of -1."""
+    data = copy.deepcopy(DOCUMENTS[version])
+    file = data
+    for key in place:
+        file = file[key]
+    file[field] = 0
+    known = parse_wfformat(data)
+    file[field] = -1
+    with pytest.warns(InputWarning, match=r"my\.json: the size of 1 files is negative"):
+        assert parse_wfformat(data, source="my.json") == known
+
+
+@pytest.mark.filterwarnings("ignore::fate_gym.errors.InputWarning")
 @given(st.sampled_from(list(DOCUMENTS)), st.data())
 def test_mutated_files_are_valid_or_one_error(version: str, data: st.DataObject) -> None:
     document = copy.deepcopy(DOCUMENTS[version])
