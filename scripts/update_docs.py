@@ -22,6 +22,7 @@ FIGURES = {
     "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
     "runs/headline": {"ecdf.png": "headline_ecdf.png", "intensity.png": "headline_intensity.png"},
     "runs/occupancy": {"occupancy.png": "occupancy.png"},
+    "runs/sessions": {"session.png": "session.png"},
     "runs/streams": {"ecdf.png": "streams_ecdf.png"},
     "runs/sensitivity": {"axis.png": "sensitivity_devices.png"},
     "runs/sensitivity_depth": {"axis.png": "sensitivity_depth.png"},

@@ -31,6 +31,14 @@ SERVING = {
 }
 """Means of a run in the section on serving, with their titles."""
 
+SESSIONS = {
+    "latency_p95": "latency of a turn P95, s",
+    "turn_ttft_p95": "time to first token of a turn P95, s",
+    "again_share": "prefilled again, share of prefill",
+    "within_hit_rate": "hit rate within a session",
+}
+"""Means of a run in the section on sessions, with their titles."""
+
 
 def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Workspace:
     """The view of a sweep: its runs, grouped by policy and execution, with what came out and why.
@@ -84,6 +92,7 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
             section("Results", *results, is_open=True),
             section("Mechanism", *(bars(metric, metric) for metric in MECHANISM)),
             section("Serving", *(bars(metric, title) for metric, title in SERVING.items())),
+            section("Sessions", *(bars(metric, title) for metric, title in SESSIONS.items())),
             section("Schedules", panels.MediaBrowser(media_keys=["gantt"], title="Gantt")),
         ],
         runset_settings=spaces.RunsetSettings(

@@ -12,6 +12,7 @@ import pytest
 from fate_gym.lab.jobs.config import parse_config
 from fate_gym.lab.jobs.run import run_job
 from fate_gym.lab.report.compute import Report, compute_report
+from fate_gym.lab.report.figures.draw import draw_figures
 from fate_gym.lab.report.markdown import markdown
 from fate_gym.lab.report.page.data import page_data
 from fate_gym.lab.report.page.render import render_page
@@ -106,6 +107,13 @@ def test_figures_of_serving_do_not_average_both_kinds(report: Report) -> None:
     partly = rows[(rows["execution"] == "exclusive") | (rows["policy"] == "round_robin")]
     panels = serving_panels(partly, report.order)
     assert np.isnan(panels["queries on a busy device (batching)"]["eft"])
+
+
+def test_the_figure_of_a_session_is_of_a_suite_that_has_some(report: Report) -> None:
+    figure = draw_figures(report)["session"]
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title.split(":")[0] for title in titles] == report.order
+    assert all("without thinking" in title for title in titles)
 
 
 def test_workflows_alone_and_old_results_have_neither() -> None:

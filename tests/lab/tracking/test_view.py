@@ -22,7 +22,7 @@ def test_the_view_shows_the_runs_of_the_sweep_by_policy(sweep: Run) -> None:
     assert [group["name"] for group in runs["grouping"]] == ["policy.value.name", "execution.value"]
     sections = view["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == [
-        "Results", "Mechanism", "Serving", "Schedules",
+        "Results", "Mechanism", "Serving", "Sessions", "Schedules",
     ]  # fmt: skip
     # What the panels show is what runs log.
     (result,) = sweep.root.glob("smoke/heft/s0-*/result.json")
