@@ -2,8 +2,9 @@
 
     python scripts/benchmark.py [SECTION ...]
 
-Sections: simulator, serving, environment, workloads, saga, planners, memory, start, compile,
-decisions; lab, comparison and training (some minutes; the last needs the extra rl) only when named.
+Sections: simulator, serving, sessions, environment, workloads, saga, planners, memory, start,
+compile, decisions; lab, comparison and training (some minutes; the last needs the extra rl) only
+when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
 with, so the ratios carry over to other machines. One process, one thread.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
 from typing import Annotated, Any
@@ -307,6 +309,48 @@ def serving_figures() -> None:
             f"  run of {name}, deciding included",
             f"{whole:.2f} s, {np.mean(decisions) * 1e6:.0f} us a decision",
         )
+
+
+def long_sessions(count: int, turns: int, execution: str) -> Problem:
+    """Sessions whose contexts begin with 100,000 tokens; every turn is one call."""
+    rng = np.random.default_rng(0)
+    arrivals = np.cumsum(rng.exponential(30.0, count))
+    workflows = []
+    for number, arrival in enumerate(arrivals.tolist()):
+        context = 100_000
+        for turn in range(turns):
+            prompt, output = int(rng.integers(200, 4000)), int(rng.integers(50, 800))
+            call = Stage(
+                id="call",
+                model="Llama-3.1-70B",
+                prefix_group=f"s{number}",
+                prefix_tokens=context,
+                prompt_tokens=prompt,
+                output_tokens=output,
+                extends_prefix=True,
+            )
+            context += prompt + output
+            workflows.append(
+                Workflow(
+                    id=f"s{number}/{turn}",
+                    stages=(call,),
+                    arrival=arrival,
+                    follows=f"s{number}/{turn - 1}" if turn else None,
+                    think_seconds=float(rng.exponential(20.0)) if turn else 0.0,
+                    session=f"s{number}",
+                )
+            )
+    cluster = load_cluster("serving_8").model_copy(update={"execution": execution})
+    return Problem.build(cluster, workflows)
+
+
+def session_figures() -> None:
+    """A stream of 1,000 turns with long contexts under list schedules, deciding included."""
+    for execution in ("exclusive", "batching"):
+        simulator = Simulator(long_sessions(250, 4, execution))
+        for name in ("eft", "heft_boosted", "fdws_boosted", "sufferage_boosted", "dls_boosted"):
+            seconds = best_of(3, partial(simulator.run, make_policy(name)))
+            report(f"1,000 turns, {execution}, {name}", f"{seconds:.2f} s", "< 1")
 
 
 @kernel
@@ -699,6 +743,7 @@ def large_sweep(source: Path, target: Path) -> int:
 SECTIONS: dict[str, Callable[[], None]] = {
     "simulator": simulator_figures,
     "serving": serving_figures,
+    "sessions": session_figures,
     "environment": environment_figures,
     "workloads": workload_figures,
     "saga": heft_against_saga,
