@@ -16,7 +16,7 @@ def at_border(engine: Engine, peers: list[Engine]) -> None:
     if engine.runs:
         engine.finish()
     else:
-        engine.border = engine.next_border
+        engine.border, engine.rest = engine.next_border, 0.0
     for wave in [wave for wave in engine.decoding if wave.made >= wave.job.target]:
         engine.decoding.remove(wave)
         _end(engine, wave)
@@ -42,8 +42,8 @@ def commit(engine: Engine, job: Job, now: float, peers: list[Engine]) -> None:
     engine.queue.append(job)
     if engine.runs:
         return
-    if not engine.about_to_run:
-        engine.border = max(engine.border, now)
+    if not engine.about_to_run and now > engine.border:
+        engine.border, engine.rest = now, 0.0
     _admit_and_join(engine, max(engine.border, now), peers)
 
 

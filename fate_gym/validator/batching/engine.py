@@ -35,6 +35,8 @@ class Engine:
         """The last border at which something happened."""
         self.until = math.inf
         """The end of the iteration that is under way; infinite without one."""
+        self.rest = 0.0
+        """What rounding has taken from the sum of iterations up to `until` (Kahan 1965)."""
         self.chunks: dict[Wave, int] = {}
         """Prompt tokens of the iteration that is under way."""
         self.steps: list[Wave] = []
@@ -81,7 +83,7 @@ class Engine:
         """Start an iteration at the border."""
         if self.fixed is not None and self.fixed.seconds is not None:
             self.chunks, self.steps = {self.prompts[0]: self.prompts[0].tokens}, []
-            self.until = self.border + self.fixed.seconds
+            self.until = self._after(self.fixed.seconds)
             return
         self.steps, self.chunks = list(self.decoding), {}
         room = self.serving.token_budget
@@ -99,7 +101,7 @@ class Engine:
                     break
                 self.chunks[wave] = wave.tokens
                 room -= wave.tokens
-        self.until = self.border + self._seconds()
+        self.until = self._after(self._seconds())
 
     def finish(self) -> None:
         """Count what the iteration has made."""
@@ -108,6 +110,13 @@ class Engine:
         for wave in self.steps:
             wave.made += 1
         self.border, self.until = self.until, math.inf
+
+    def _after(self, seconds: float) -> float:
+        """The time so many seconds after the border: a hundred thousand sums stay exact."""
+        exact = seconds + self.rest
+        time = self.border + exact
+        self.rest = exact - (time - self.border)
+        return time
 
     def _seconds(self) -> float:
         """Seconds of the iteration, noise included."""
