@@ -20,8 +20,9 @@ class SagaAgents(Routed):
     """Session affinity with work stealing; evicts what the graph does not foresee; fair by urgency.
 
     Source: Guo, Wu & Yiu, "SAGA: Workflow-Atomic Scheduling for AI Agent Inference on GPU Clusters"
-    (arXiv 2605.00528); rules and constants as the first author's repository documents them
-    (github.com/bettyguo/SAGA).
+    (arXiv 2605.00528). The full text was not at hand: rules and constants are those that
+    github.com/bettyguo/SAGA documents, by its name the first author's; eviction, times and urgency
+    agree with what github.com/HCAHOI/agent-sched-bench takes from the paper's equations.
 
     Taken: a session's call goes to its worker if that one has something of it cached and a load
     below ``most_load``, else to the worker with the least load. When the largest load is
@@ -38,8 +39,9 @@ class SagaAgents(Routed):
     Inferred: the load of a batching device is its queries over the most sequences, of an exclusive
     one its stages, so that one that runs is full; the victim is the one with the most load rather
     than a random one; the epochs of 100 ms are the events; a steal is made only if the victim has a
-    call in the queue and the thief ends up with less load than it had. Contexts that children
-    inherit are ranked by reuse alone. A session is one of the problem, or a workflow that belongs
+    call in the queue and the thief ends up with less load than it had. Reuse is 1 at most, and
+    what sessions share counts for each of them; contexts that children inherit are ranked by reuse
+    alone. A session is one of the problem, or a workflow that belongs
     to none; its task is the turn, and a turn that has ended has no next node. Work is in profiled
     seconds, mean over the devices; before the first tool has returned its time counts as
     ``first_tool`` seconds. Left out: prefetching, the slower tier of KV, and preemption of what
@@ -257,8 +259,9 @@ def foresee_reuse(
         chance *= known / max(1, known + stage.prompt_tokens)
         q = stage.prefix
         while q >= 0:
-            reuse[q] = max(reuse[q], chance)
+            reuse[q] = min(1.0, reuse[q] + chance)
             q = p.prefixes[q].parent
         for e in range(stage.parents_from, stage.parents_to):
             if p.edges[e].inherited_tokens > 0:
-                contexts[p.edges[e].parent] = max(contexts[p.edges[e].parent], chance)
+                parent = p.edges[e].parent
+                contexts[parent] = min(1.0, contexts[parent] + chance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,17 +208,12 @@ class Thunderagent(Routed):
         program.calls.add(stage)
         program.steps += 1
         program.own += request.queries * request.own_tokens * kv
-        path = view.prefix_path(stage)
-        starts = [*(tokens for _, tokens in path), 0][1:]
-        for (prefix, tokens), start in zip(path, starts, strict=True):
+        for (prefix, tokens), (_, start) in pairwise([*view.prefix_path(stage), (NOWHERE, 0)]):
             size = (tokens - start) * kv
             program.shared[prefix] = max(program.shared.get(prefix, 0.0), size)
         self._of[stage] = program
-        others = any(one.calls and one.backend == NOWHERE for one in self._of.values())
-        if program.backend == NOWHERE and program.steps == 1:
-            program.backend = (
-                NOWHERE if others and len(self.waiting()) > 1 else self.fewest(view, program, stage)
-            )
+        if program.steps == 1 and len(self.waiting()) == 1:
+            program.backend = self.fewest(view, program, stage)
 
     def fewest(self, view: DecisionView, program: Program, stage: int) -> int:
         """The device with the least that is active, of those that have room for a program."""
@@ -244,23 +240,26 @@ class Thunderagent(Routed):
         held = self.waiting()
         if not held:
             return
+        ready = set(view.ready)
         rooms = np.array([self.room(view, d, decay=True) for d in range(view.devices)])
-        rooms[~view.up] = 0.0
-        left, chosen = float(np.maximum(rooms, 0.0).sum()), []
+        left = float(np.maximum(rooms, 0.0)[view.up].sum())
+        chosen = []
         for program in held:
-            hosts = view.eligible(min(program.calls))
-            size = min((self.need(program, int(device)) for device in hosts), default=0.0)
+            pending = ready & program.calls
+            if not pending:
+                continue  # its hosts are down
+            hosts = view.eligible(min(pending))
+            size = min(self.need(program, int(device)) for device in hosts)
             if size <= left:
-                chosen.append(program)
+                chosen.append((program, hosts))
                 left -= size
             elif view.now - program.since >= self._patience:
                 self.assign(view, program, hosts)
-        for program in sorted(chosen, key=lambda one: -one.size):
-            eligible = view.eligible(min(program.calls))
+        for program, hosts in sorted(chosen, key=lambda one: -one[0].size):
             best = np.full(view.devices, -np.inf)
-            for device in eligible:
+            for device in hosts:
                 best[device] = self.room(view, int(device), program.model, decay=True)
-            device = least(-best, eligible)
+            device = least(-best, hosts)
             if self.need(program, device) <= best[device]:
                 program.backend = device
 
