@@ -65,7 +65,7 @@ def session_figure(schedules: Mapping[str, Schedule], session: str, *, title: st
     parts = COLOURS | {"other sessions": OTHERS}
     figure.legend(
         handles=[Patch(color=colour, label=part) for part, colour in parts.items()],
-        loc="outside upper right",
+        loc="outside lower right",
         ncols=len(parts),
         handlelength=1.2,
         frameon=False,
