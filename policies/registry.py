@@ -134,7 +134,7 @@ def check_params(spec: PolicySpec) -> Callable[..., Policy]:
         InputError: a class that does not exist, or the first parameter that does not fit.
     """
     factory = policy_class(spec)
-    takes = _parameters(factory)
+    takes = parameters_of(factory)
     known = [name for name in takes if name != "name"]
     for name, value in spec.params.items():
         where = {"item": f"policy '{spec.name}'", "field": f"params.{name}"}
@@ -154,7 +154,8 @@ def check_params(spec: PolicySpec) -> Callable[..., Policy]:
     return factory
 
 
-def _parameters(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
+    """What a policy's class takes, by name."""
     try:
         return inspect.signature(factory, eval_str=True).parameters
     except NameError:  # an annotation that only a type checker can read

@@ -13,6 +13,7 @@ from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
+from policies.bounds import Count
 from policies.learned.agent import Agent, make_agent
 from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
@@ -41,7 +42,7 @@ class Learned:
         name: str = "learned",
         checkpoint: str | Path,
         sample: bool = False,
-        best_of: int = 1,
+        best_of: Count = 1,
     ) -> None:
         loaded = load_checkpoint(checkpoint)
         if sample and loaded.facts.values == "q":
@@ -49,10 +50,6 @@ class Learned:
                 "the scores of this agent are values, not probabilities",
                 field="params.sample",
                 remedy="leave params.sample out",
-            )
-        if best_of < 1:
-            raise InputError(
-                f"best_of is {best_of}", field="params.best_of", remedy="give 1 or more"
             )
         self._setup(name, make_agent(loaded), sample, best_of)
 
