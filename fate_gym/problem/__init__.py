@@ -2,7 +2,7 @@
 
 from fate_gym.catalog.limits import Queries, Seconds, Tokens
 from fate_gym.problem.cluster import Cluster, Device, Link
-from fate_gym.problem.io import dump_problem, load_problem, parse_problem, read_json
+from fate_gym.problem.io import dump_problem, load_problem, parse_json, parse_problem, read_json
 from fate_gym.problem.problem import SCHEMA_VERSION, Failures, Options, Outage, Problem
 from fate_gym.problem.workflow import (
     Branch,
@@ -40,6 +40,7 @@ __all__ = [
     "Workflow",
     "dump_problem",
     "load_problem",
+    "parse_json",
     "parse_problem",
     "read_json",
     "topological_order",

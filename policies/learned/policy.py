@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,9 +73,20 @@ class Learned:
             self._teacher = RolloutTeacher(view.compiled)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """The placement with the best score; nothing if that is to wait."""
+        """The placement with the best score; nothing if that is to wait.
+
+        Raises:
+            InputError: finite weights, whose products are not.
+        """
         observation = self._observer.observe(view)
         scores = self._agent.scores(observation)
+        if not math.isfinite(scores.max()):
+            raise InputError(
+                "the scores are not finite: the weights are too large",
+                source=f"policy '{self.name}'",
+                field="checkpoint",
+                remedy="the training failed: take an earlier checkpoint",
+            )
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)
