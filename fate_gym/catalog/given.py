@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _DEPTH = 4
 """Of the lists and mappings of numbers that fields take, with room to spare."""
@@ -19,12 +21,21 @@ class Given(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _numbers_are_no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name in _numeric(cls) and _holds_boolean(value, _DEPTH):
-            raise ValueError("true and false are not numbers")
-        return value
+    def _numbers_are_no_booleans(cls, data: Any) -> Any:
+        # Not validators of fields: those that tell the classes of a union apart take none.
+        if isinstance(data, Mapping):
+            for name in _numeric(cls).intersection(data):
+                if _holds_boolean(data[name], _DEPTH):
+                    raise _not_a_number(cls, name, data[name])
+        return data
+
+
+def _not_a_number(model: type[BaseModel], name: str, value: Any) -> ValidationError:
+    kind = PydanticCustomError("boolean_as_number", "true and false are not numbers")
+    details: InitErrorDetails = {"type": kind, "loc": (name,), "input": value}
+    return ValidationError.from_exception_data(model.__name__, [details])
 
 
 @cache
