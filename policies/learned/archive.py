@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -91,6 +91,6 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[np.float
         if min(shape, default=0) < 0 or math.prod(shape) * _WIDTH > entry.file_size:
             raise ValueError(f"{name} has the shape {shape}, and is shorter")
         content = stream.read(math.prod(shape) * _WIDTH)
-    order = "F" if by_columns else "C"
+    order: Literal["F", "C"] = "F" if by_columns else "C"
     # A copy: of bytes, arrays cannot be written, which torch warns of.
     return np.frombuffer(content, dtype).reshape(shape, order=order).astype(np.float32, "C")
