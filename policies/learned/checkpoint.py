@@ -32,7 +32,7 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 _ANEW = "train anew, or use the version of fate-gym that made it"
 _MOST_FACTS = 2**20
 """Bytes of ``checkpoint.json``."""
-_MOST_WEIGHT = 1e6
+MOST_WEIGHT = 1e6
 """Trained weights are below 100; products of much larger ones are not finite."""
 
 Layers = Annotated[int, Field(ge=0, le=64)]
@@ -145,8 +145,8 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise bad(path, None, f"the weights hold values that are not finite ({name})", remedy)
-        if np.abs(array).max(initial=0.0) > _MOST_WEIGHT:
-            fault = f"the weights hold values beyond {_MOST_WEIGHT:g} ({name})"
+        if np.abs(array).max(initial=0.0) > MOST_WEIGHT:
+            fault = f"the weights hold values beyond {MOST_WEIGHT:g} ({name})"
             raise bad(path, None, fault, remedy)
     return Checkpoint(facts, weights)
 

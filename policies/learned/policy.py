@@ -20,6 +20,10 @@ from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
 
 
+class NotFiniteScoresError(InputError):
+    """The weights of an agent are finite, and their products are not."""
+
+
 class Learned:
     """Plays what a checkpoint has learned: the action with the best score, one at a time.
 
@@ -76,12 +80,12 @@ class Learned:
         """The placement with the best score; nothing if that is to wait.
 
         Raises:
-            InputError: finite weights, whose products are not.
+            NotFiniteScoresError: finite weights, whose products are not.
         """
         observation = self._observer.observe(view)
         scores = self._agent.scores(observation)
         if not math.isfinite(scores.max()):
-            raise InputError(
+            raise NotFiniteScoresError(
                 "the scores are not finite: the weights are too large",
                 source=f"policy '{self.name}'",
                 field="checkpoint",
