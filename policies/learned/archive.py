@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ _UNREADABLE = (
     SyntaxError,
     TypeError,
     ValueError,
+    Warning,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
@@ -85,7 +87,8 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[np.float
     with archive.open(entry) as stream:
         if npy.read_magic(stream) != _VERSION:
             raise ValueError(f"{name} is no array of NumPy's format 1.0")
-        shape, by_columns, dtype = npy.read_array_header_1_0(stream, _MOST_HEADER)
+        with warnings.catch_warnings(action="error"):  # of headers as Python 2 wrote them
+            shape, by_columns, dtype = npy.read_array_header_1_0(stream, _MOST_HEADER)
         if dtype != np.float32:
             raise ValueError(f"{name} has the type {dtype}, not float32")
         if min(shape, default=0) < 0 or math.prod(shape) * _WIDTH > entry.file_size:

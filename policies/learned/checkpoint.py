@@ -35,6 +35,9 @@ _MOST_FACTS = 2**20
 MOST_WEIGHT = 1e6
 """Trained weights are below 100; products of much larger ones are not finite."""
 
+_READ = [group.key for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)]
+"""Groups of an observation that every network reads."""
+
 Layers = Annotated[int, Field(ge=0, le=64)]
 Size = Annotated[int, Field(ge=1, le=10**6)]
 
@@ -181,6 +184,7 @@ def _read_facts(path: Path) -> CheckpointFacts:
         field = ".".join(str(part) for part in first["loc"]) or None
         fault = f"not a checkpoint of this version ({first['msg']})"
         raise bad(path, field, fault, _ANEW) from None
+    check_observation(facts.network, facts.env, path)
     for key, names in feature_names().items():
         found = facts.features.get(key)
         if found != names:
@@ -190,6 +194,16 @@ def _read_facts(path: Path) -> CheckpointFacts:
             fault = f"the features of '{key}' are not those of this version (from {other!r} on)"
             raise bad(path, f"features.{key}", fault, _ANEW)
     return facts
+
+
+def check_observation(network: NetworkSpec, env: EnvOptions, source: str | Path) -> None:
+    """Raises `InputError` if the environment does not show what the network reads."""
+    missing = [key for key in _READ if key not in env.observation]
+    if missing:
+        fault = f"networks read the group {missing[0]!r}, which is not shown"
+        raise bad(source, "env.observation", fault, f"show {', '.join(_READ)}")
+    if network.kind == "graph" and not env.dag:
+        raise bad(source, "env.dag", "a graph network reads the graph", "set env.dag")
 
 
 def _read(path: Path, most: int) -> bytes:

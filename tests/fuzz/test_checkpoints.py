@@ -123,6 +123,7 @@ HOSTILE = {
     "integers": saved(np.zeros((1, 32), np.int64)),
     "swapped": saved(np.zeros((1, 32), ">f4")),
     "nothing": b"",
+    "python 2": header("{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 32L)}") + bytes(128),
     "magic": b"\x93NUMPY",
     "no dict": header("[" * 5_000),
     "no end": header("{'descr': '<f4'"),
@@ -186,9 +187,11 @@ def test_weights_that_are_too_large(folder: Path) -> None:
         ({"env": {"window": 10**6}}, "env.window"),
         ({"env": {"max_devices": 10**6}}, "env.max_devices"),
         ({"env": {"time_scale": 1e308}}, "env.time_scale"),
+        ({"env": {"observation": ["stages", "candidates", "globals"]}}, "env.observation"),
+        ({"network": {"kind": "graph"}, "env": {"dag": False}}, "env.dag"),
     ],
 )
-def test_sizes_that_no_memory_holds(
+def test_facts_that_nothing_can_play(
     folder: Path, change: dict[str, dict[str, Any]], field: str
 ) -> None:
     content = copy.deepcopy(CONTENT)

@@ -15,6 +15,7 @@ from fate_gym.lab.errors import not_chosen
 from fate_gym.lab.provenance import digest
 from fate_gym.lab.training.agent_config import AgentConfig, Count, PositiveWeight, Steps
 from fate_gym.workloads.config import parse
+from policies.learned.checkpoint import check_observation
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """As NumPy's global generator takes it, which Stable-Baselines3 seeds."""
@@ -126,5 +127,5 @@ def parse_train_config(values: Mapping[str, Any]) -> TrainConfig:
             field="agent",
             remedy="give agent.imitation, agent.learning or both",
         )
-    _ = config.options
+    check_observation(config.agent.network, config.options, "train")
     return config

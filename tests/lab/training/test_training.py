@@ -297,6 +297,7 @@ def test_test_families_are_not_for_training(tmp_path: Path) -> None:
         ({"agent": AGENT | {"learning": PPO | {"learning_rate": float("nan")}}}, LEARNING_RATE),
         ({"agent": AGENT | {"learning": PPO | {"lanes": 10**9}}}, "agent.learning.ppo.lanes"),
         ({"seed": 2**32}, "seed"),
+        ({"env": {"observation": ["stages", "candidates", "globals"]}}, "env.observation"),
         ({"env": {"window": 1024, "max_devices": 10**9}}, "max_devices"),
     ],
 )
