@@ -40,16 +40,15 @@ class InputError(FateGymError, ValueError):
         super().__init__(fault)
 
     def __str__(self) -> str:
-        where = ": ".join(
-            part
-            for part in (self.source, self.item, f"field '{self.field}'" if self.field else None)
-            if part
-        )
-        text = f"{where}: {self.fault}" if where else self.fault
+        field = f"field '{_readable(self.field)}'" if self.field else None
+        parts = (self.source, self.item, field)
+        where = ": ".join(_readable(part) for part in parts if part)
+        fault = _readable(self.fault)
+        text = f"{where}: {fault}" if where else fault
         if not self.remedy:
             return f"{text}."
         stop = "" if self.remedy.endswith("?") else "."
-        return f"{text}. Remedy: {self.remedy}{stop}"
+        return f"{text}. Remedy: {_readable(self.remedy)}{stop}"
 
     def at(self, source: str | Path) -> InputError:
         """The same error with its source filled in (unless it has one already)."""
@@ -64,6 +63,22 @@ class InputError(FateGymError, ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not survive worker processes by themselves.
         return _rebuild, (self.fault, self.source, self.item, self.field, self.remedy)
+
+
+_MOST = 400
+"""Characters of each part of a message. Names and values from files are part of them."""
+
+
+def _readable(text: str) -> str:
+    """Text for a terminal and a log: of one line, not too long, and nothing that controls them."""
+    if len(text) > _MOST:
+        text = f"{text[: _MOST - 100]} … {text[-100:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def _rebuild(

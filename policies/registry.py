@@ -128,13 +128,13 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
 
 
 def check_params(spec: PolicySpec) -> Callable[..., Policy]:
-    """The class of a policy, whose signature the parameters fit: names, types, and finite numbers.
+    """The class of a policy, whose signature the parameters fit: names, types and ranges.
 
     Raises:
         InputError: a class that does not exist, or the first parameter that does not fit.
     """
     factory = policy_class(spec)
-    takes = _parameters(factory)
+    takes = parameters_of(factory)
     known = [name for name in takes if name != "name"]
     for name, value in spec.params.items():
         where = {"item": f"policy '{spec.name}'", "field": f"params.{name}"}
@@ -151,14 +151,28 @@ def check_params(spec: PolicySpec) -> Callable[..., Policy]:
                 **where,
             )
         _check_type(value, takes[name].annotation, where)
+    for name in known:
+        if name not in spec.params and _is_required(takes[name]):
+            raise InputError(
+                f"the parameter {name!r} is missing",
+                item=f"policy '{spec.name}'",
+                field="params",
+                remedy=f"add params.{name}",
+            )
     return factory
 
 
-def _parameters(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
+    """What a policy's class takes, by name."""
     try:
         return inspect.signature(factory, eval_str=True).parameters
     except NameError:  # an annotation that only a type checker can read
         return inspect.signature(factory).parameters
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not several
 
 
 def _is_small(value: Any) -> bool:

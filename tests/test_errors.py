@@ -71,3 +71,17 @@ def test_near_matches() -> None:
     assert near_matches("zzz", many) == (
         "choose one of the 13 known names, e.g. n00, n01, n02, n03, n04, n05"
     )
+
+
+def test_what_a_file_holds_neither_controls_the_terminal_nor_fills_it() -> None:
+    error = InputError(
+        "unknown stage '\x1b[2J\n\u202e\ud800'",
+        source="a\tb.json",
+        item="x" * 100_000,
+        field="y" * 100_000,
+        remedy="choose one of \x00",
+    )
+    assert str(error).isprintable()
+    assert len(str(error)) < 2_000
+    assert r"unknown stage '\x1b[2J\n\u202e\ud800'" in str(error)
+    assert str(InputError("é, 日本 and × are fine")) == "é, 日本 and × are fine."

@@ -7,8 +7,9 @@ from importlib.resources import files
 from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from fate_gym.catalog.given import Given
 from fate_gym.catalog.limits import (
     Amount,
     Billions,
@@ -27,10 +28,8 @@ GB = 1e9
 """Bytes in a gigabyte, decimal as in data sheets."""
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=10_000
-    )
+class _Fact(Given):
+    model_config = ConfigDict(allow_inf_nan=False, str_max_length=10_000)
 
 
 class Gpu(_Fact):
@@ -54,7 +53,7 @@ class Gpu(_Fact):
     attention_mfu: Share | None = None
     attention_mbu: Share | None = None
     fitted: bool = False
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field({})
 
     def times(self, count: int) -> Gpu:
         """That many of these GPUs as one: its rates, memory, price and power; links stay."""
@@ -88,7 +87,7 @@ class Model(_Fact):
         # Hashes of problems with models of their own stay valid.
         exclude_if=lambda tokens: tokens is None,
     )
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field({})
 
     @property
     def active_params(self) -> float:
@@ -145,6 +144,14 @@ class Model(_Fact):
     def _has_layers(self) -> Self:
         if self.layer_params <= 0 or self.read_bytes <= 0:
             raise ValueError("vocab x hidden must be less than the parameters and the weights")
+        return self
+
+    @model_validator(mode="after")
+    def _active_are_some(self) -> Self:
+        if self.active_b is not None and self.active_b > self.params_b:
+            raise ValueError(
+                f"active_b, {self.active_b:g}, is more than params_b, {self.params_b:g}"
+            )
         return self
 
 

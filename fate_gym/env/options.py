@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
+from fate_gym.catalog.limits import Amount, Devices, PositiveAmount
 from fate_gym.problem.workflow import Frozen
 from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
 
+Room = Annotated[int, Field(ge=1, le=10**7)]
+"""Rows of an observation. `fate_gym.env.spec` limits all of them together."""
 GroupKey = Literal["stages", "devices", "candidates", "globals"]
 
 
@@ -21,22 +24,22 @@ class EnvOptions(Frozen):
     max_shards: PositiveInt = Field(
         3, le=16, description="K, devices of one placement; a problem's own limit holds as well"
     )
-    max_devices: PositiveInt | None = Field(None, description="D; None: as the problems need")
-    max_models: PositiveInt | None = Field(None, description="M; None: as the problems need")
+    max_devices: Devices | None = Field(None, description="D; None: as the problems need")
+    max_models: Room | None = Field(None, description="M; None: as the problems need")
     observation: tuple[GroupKey, ...] = Field(
         ("stages", "devices", "candidates", "globals"), description="groups that are shown"
     )
     dag: bool = Field(False, description="show the graph: dag_nodes and dag_edges")
-    max_stages: PositiveInt | None = Field(None, description="N; None: as the problems need")
-    max_edges: PositiveInt | None = Field(None, description="E; None: as the problems need")
+    max_stages: Room | None = Field(None, description="N; None: as the problems need")
+    max_edges: Room | None = Field(None, description="E; None: as the problems need")
     reward: Literal["makespan", "latency", "shaped"] = "makespan"
-    reward_scale: PositiveFloat | None = Field(
+    reward_scale: PositiveAmount | None = Field(
         None, description="seconds per unit of reward; None: each problem's own estimate"
     )
-    discount: PositiveFloat = Field(1.0, le=1.0, description="gamma of the shaped reward")
-    invalid_penalty: NonNegativeFloat = Field(0.1, description="price of an illegal action")
+    discount: float = Field(1.0, gt=0, le=1, description="gamma of the shaped reward")
+    invalid_penalty: Amount = Field(0.1, description="price of an illegal action")
     strict: bool = Field(False, description="an illegal action raises")
-    time_scale: PositiveFloat = Field(10.0, description="seconds at which a time is 0.5")
+    time_scale: PositiveAmount = Field(10.0, description="seconds at which a time is 0.5")
     uncertainty: NonNegativeFloat | None = Field(
         None, le=2.0, description="sigma of the noise on durations; None: the problem's own"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from fate_gym.sim import CompiledProblem
 
 MASK = "action_mask"
 EDGES = "dag_edges"
+MOST_VALUES = 2**27
+"""Of one observation: half a gigabyte."""
 _GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)}
 
 
@@ -44,6 +47,9 @@ class Spec:
     Attributes:
         options: as given.
         limits: D, M, N and E, from the options or else from the problems.
+
+    Raises:
+        InputError: an observation would not fit in memory.
     """
 
     def __init__(self, options: EnvOptions, needs: Limits) -> None:
@@ -54,6 +60,14 @@ class Spec:
             options.max_stages or needs.stages,
             options.max_edges or max(1, needs.edges),
         )
+        values = sum(map(math.prod, self.shapes.values()))
+        if values > MOST_VALUES:
+            raise InputError(
+                f"an observation would have {values:,} values, more than {MOST_VALUES:,}",
+                source="environment options",
+                field="window",
+                remedy="lower window, max_devices, max_models, max_stages or max_edges",
+            )
 
     @property
     def positions(self) -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from fate_gym.catalog.given import Given
 
 NAME = r"^[A-Za-z0-9][\w.+-]*$"
 """Pattern of names that directories are called by."""
 
 
-class Config(BaseModel):
+class Config(Given):
     """Base of all settings: they do not change, and unknown ones are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class TrackingConfig(Config):

@@ -1,13 +1,15 @@
 """The scheduling problem: frozen, validated, JSON in and out."""
 
+from fate_gym.catalog.limits import Queries, Seconds, Tokens
 from fate_gym.problem.cluster import Cluster, Device, Link
-from fate_gym.problem.io import dump_problem, load_problem, parse_problem
+from fate_gym.problem.io import dump_problem, load_problem, parse_json, parse_problem, read_json
 from fate_gym.problem.problem import SCHEMA_VERSION, Failures, Options, Outage, Problem
 from fate_gym.problem.workflow import (
     Branch,
     Choice,
     Edge,
     FanOut,
+    Frozen,
     Prefix,
     Slo,
     Stage,
@@ -24,16 +26,22 @@ __all__ = [
     "Edge",
     "Failures",
     "FanOut",
+    "Frozen",
     "Link",
     "Options",
     "Outage",
     "Prefix",
     "Problem",
+    "Queries",
+    "Seconds",
     "Slo",
     "Stage",
+    "Tokens",
     "Workflow",
     "dump_problem",
     "load_problem",
+    "parse_json",
     "parse_problem",
+    "read_json",
     "topological_order",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fate_gym.errors import InputError
+from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.problem import Problem, problem_from
 
 
@@ -21,12 +22,12 @@ def load_problem(path: str | Path) -> Problem:
 
 def parse_problem(text: str | bytes, *, source: str | Path = "<problem>") -> Problem:
     """Parse and check a problem from JSON text. Raises `InputError`."""
-    return problem_from(_parse_json(text, source), source)
+    return problem_from(parse_json(text, source=source), source)
 
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file. Raises `InputError` if it cannot be read or is not JSON."""
-    return _parse_json(read_bytes(path), path)
+    return parse_json(read_bytes(path), source=path)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -39,13 +40,37 @@ def read_bytes(path: str | Path) -> bytes:
         ) from None
 
 
-def _parse_json(text: str | bytes, source: str | Path) -> Any:
+def parse_json(
+    text: str | bytes, *, source: str | Path | None = None, item: str | None = None
+) -> Any:
+    """The content of JSON text: a file, or one line of it, ``item``.
+
+    Raises:
+        InputError: it is not JSON, or an object has a key twice.
+    """
+    where: dict[str, Any] = {"source": source, "item": item}
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once_each)
+    except _RepeatedKeyError as error:
+        fault = f"the key {str(error)[:80]!a} is given twice in one object"
+        raise InputError(fault, remedy="keep one of them", **where) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not valid JSON ({error})", source=source, remedy="check that the file is complete"
-        ) from None
+        remedy = "check that the file is complete" if item is None else "correct or remove the line"
+        raise InputError(f"not valid JSON ({error})", remedy=remedy, **where) from None
+
+
+class _RepeatedKeyError(Exception):
+    """Its text is the key."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of two values with one key the last would win, and nobody would see it."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = first_repeated(key for key, _ in pairs)
+        assert twice is not None
+        raise _RepeatedKeyError(twice)
+    return found
 
 
 def dump_problem(problem: Problem, path: str | Path | None = None) -> str:

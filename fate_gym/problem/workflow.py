@@ -9,8 +9,9 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate, chain
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, model_validator
 
+from fate_gym.catalog.given import Given
 from fate_gym.catalog.limits import (
     MOST_CHARACTERS,
     MOST_TOKENS,
@@ -27,13 +28,11 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
 StageKind = Literal["model", "tool", "fixed"]
 
 
-class Frozen(BaseModel):
-    """Immutable, strict about unknown fields; no NaN, no infinity, no text that is not Unicode."""
+class Frozen(Given):
+    """What problems are made of: no NaN, no infinity, no text that is not Unicode."""
 
     # Any limit on the length makes pydantic decode text, and so refuse lone surrogates.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=MOST_CHARACTERS
-    )
+    model_config = ConfigDict(allow_inf_nan=False, str_max_length=MOST_CHARACTERS)
 
     def __getstate__(self) -> dict[Any, Any]:
         # Cached properties are rebuilt where they are needed; worker processes need not carry them.

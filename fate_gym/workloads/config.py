@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fate_gym.errors import InputError, check_known
-from fate_gym.problem.faults import from_pydantic
+from fate_gym.problem.faults import first_repeated, from_pydantic
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -26,6 +26,12 @@ _UNREADABLE = (
     ValueError,
 )
 """What PyYAML raises, besides its own error, for scalars with a tag that they do not fit."""
+
+_MOST_VALUES = 1_000_000
+"""Of a file with its aliases written out. Lists of lists of aliases double with every line."""
+_MERGE = "tag:yaml.org,2002:merge"
+_OPEN = -1
+"""Size of a node that is being measured."""
 
 
 def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple[Any, str]:
@@ -51,15 +57,62 @@ def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple
 
 
 def parse_yaml(text: bytes, source: str | Path) -> Any:
-    """The content of a YAML file. Raises `InputError` if it is not YAML."""
+    """The content of a YAML file.
+
+    Raises:
+        InputError: it is not YAML in UTF-8, gives a key twice, or grows beyond all measure by its
+            aliases.
+    """
     try:
-        return yaml.safe_load(text)
-    except _UNREADABLE as error:
+        loader = yaml.SafeLoader(text.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"not valid YAML ({' '.join(str(error).split())})",
+            f"not text in UTF-8 ({error.reason} at byte {error.start})",
             source=source,
-            remedy="correct the file",
+            remedy="save the file as UTF-8",
         ) from None
+    except _UNREADABLE as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(
+            f"not valid YAML ({' '.join(why.split())})", source=source, remedy="correct the file"
+        ) from None
+
+
+def _measure(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """The values in a node, those behind aliases counted each time; ``sizes`` of nodes by id.
+
+    Raises:
+        yaml.YAMLError: too many, a node that holds itself, or a key that is given twice: of two
+            values the last would win in silence.
+    """
+    if id(node) in sizes:
+        if sizes[id(node)] == _OPEN:
+            raise _fault(node, "an alias stands for what it stands in")
+        return sizes[id(node)]
+    sizes[id(node)] = _OPEN
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = first_repeated((key.tag, key.value) for key in keys if key.tag != _MERGE)
+        if twice is not None:
+            raise _fault(node, f"the key {twice[1][:80]!a} is given twice in one mapping")
+        size += sum(_measure(part, sizes) for pair in node.value for part in pair)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_measure(part, sizes) for part in node.value)
+    if size > _MOST_VALUES:
+        raise _fault(node, f"aliases make more than {_MOST_VALUES:,} values of it")
+    sizes[id(node)] = size
+    return size
+
+
+def _fault(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    mark = node.start_mark
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def parse(data: Any, spec: type[Spec], *, source: str | Path) -> Spec:

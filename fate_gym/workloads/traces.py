@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fate_gym.catalog.limits import MOST_CHARACTERS, MOST_STAGES, Seconds, Tokens
 from fate_gym.catalog.limits import Queries as Samples
-from fate_gym.problem.workflow import Frozen, Name
+from fate_gym.problem.workflow import Name
 
 Number = Annotated[int, Field(ge=0, le=MOST_STAGES)]
 """Of a call, a turn or an agent."""
@@ -21,10 +21,20 @@ TraceId = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS - 64)]
 """Names of workflows and prefix groups are made of it."""
 
 
-class _Strict(Frozen):
-    """No text is taken for a number, and no fraction for a whole one."""
+class _Strict(BaseModel):
+    """No text or boolean is taken for a number, and no fraction for a whole one.
 
-    model_config = ConfigDict(strict=True)
+    Not `Frozen`: what checks values in Python would turn JSON's lists into Python's, which are
+    no tuples when it is strict.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        str_max_length=MOST_CHARACTERS,
+    )
 
 
 class Call(_Strict):

@@ -10,18 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import Field, ValidationError
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.kernel import snapshot as build
@@ -36,38 +28,44 @@ from fate_gym.kernel.schema import (
     StateArrays,
     new_state,
 )
-from fate_gym.problem import Problem, parse_problem
+from fate_gym.problem import (
+    Frozen,
+    Problem,
+    Queries,
+    Seconds,
+    Tokens,
+    parse_problem,
+    read_json,
+)
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, compile_problem
 
 if TYPE_CHECKING:
     from policies.base import Policy
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_EXAMPLE = "docs/examples/snapshot.json"
 
 
-class CachedPrefix(_Part):
+class CachedPrefix(Frozen):
     """A prefix in a device's KV cache."""
 
     model: str
     group: str
-    tokens: PositiveInt
+    tokens: Annotated[Tokens, Field(ge=1)]
 
 
-class DeviceState(_Part):
+class DeviceState(Frozen):
     """What a device holds. The least recently used stands first."""
 
     resident: tuple[str, ...] = Field((), description="models whose weights are loaded")
     prefixes: tuple[CachedPrefix, ...] = ()
 
 
-class PlacedStage(_Part):
+class PlacedStage(Frozen):
     """A stage that has been placed: on ``devices``, with the queries of each."""
 
     workflow: str
     stage: str
-    devices: dict[str, PositiveInt] = Field({}, description="queries by device; none for a tool")
+    devices: dict[str, Queries] = Field({}, description="queries by device; none for a tool")
 
 
 class FinishedStage(PlacedStage):
@@ -79,23 +77,23 @@ class FinishedStage(PlacedStage):
 class RunningStage(PlacedStage):
     """A stage under way; how far depends on what its devices are."""
 
-    ends_in_s: NonNegativeFloat | None = Field(
+    ends_in_s: Seconds | None = Field(
         None, description="seconds until it is expected to end; of tools and on exclusive devices"
     )
-    tokens_made: NonNegativeInt | None = Field(
+    tokens_made: Tokens | None = Field(
         None,
         description="output tokens that each query has made, on batching devices; 0: its prompt "
         "is still to be computed",
     )
 
 
-class ClusterState(_Part):
+class ClusterState(Frozen):
     """The field ``state`` of a snapshot."""
 
-    waited_s: dict[str, NonNegativeFloat] = Field(
+    waited_s: dict[str, Seconds] = Field(
         {}, description="seconds since the arrival, by workflow; 0 when left out"
     )
-    devices: dict[str, DeviceState] = {}
+    devices: dict[str, DeviceState] = Field({})
     finished: tuple[FinishedStage, ...] = ()
     running: tuple[RunningStage, ...] = ()
     waiting: tuple[PlacedStage, ...] = Field(
@@ -142,19 +140,11 @@ def read_snapshot(
     source = "<snapshot>"
     if not isinstance(snapshot, Mapping):
         source = str(snapshot)
-        snapshot = _load(Path(snapshot))
+        snapshot = read_json(source)
+    if not isinstance(snapshot, Mapping):
+        raise InputError("not an object", source=source, remedy=f"see {_EXAMPLE}")
     data = dict(snapshot)
-    given = data.pop("state", {})
-    try:
-        state = ClusterState.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            first["msg"].removeprefix("Value error, "),
-            source=source,
-            field=".".join(["state", *(str(part) for part in first["loc"])]),
-            remedy="see docs/examples/snapshot.json",
-        ) from None
+    state = _state(data.pop("state", {}), source)
     waited = state.waited_s
     longest = max(waited.values(), default=0.0)
     flows = data.get("workflows")
@@ -162,12 +152,32 @@ def read_snapshot(
         data["workflows"] = [
             _arrived(flow, longest, waited) if isinstance(flow, Mapping) else flow for flow in flows
         ]
-    problem = parse_problem(json.dumps(data), source=source)
+    try:
+        text = json.dumps(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        fault = f"holds what JSON cannot say ({error})"
+        raise InputError(fault, source=source, remedy="give plain values") from None
+    problem = parse_problem(text, source=source)
     known = [workflow.id for workflow in problem.workflows]
     for name in waited:
         if name not in known:
             raise _unknown("workflow", name, known, source=source, field="state.waited_s")
     return problem, state, source
+
+
+def _state(given: Any, source: str) -> ClusterState:
+    try:
+        return ClusterState.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        value = first["input"]
+        got = f" (got {ascii(value)[:80]})" if isinstance(value, str | int | float) else ""
+        raise InputError(
+            first["msg"].removeprefix("Value error, ") + got,
+            source=source,
+            field=".".join(["state", *(str(part)[:80] for part in first["loc"])]),
+            remedy=f"see {_EXAMPLE}",
+        ) from None
 
 
 def _arrived(
@@ -180,22 +190,6 @@ def _arrived(
     after = ("follows", "think_seconds")
     kept = {name: value for name, value in flow.items() if name not in after}
     return kept | {"arrival": longest - float(waited.get(str(flow.get("id")), 0.0))}
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not valid JSON ({error})", source=path, remedy="check that the file is complete"
-        ) from None
-    if not isinstance(data, dict):
-        raise InputError("not an object", source=path, remedy="see docs/examples/snapshot.json")
-    return data
 
 
 def decide(problem: Problem, state: ClusterState, policy: Policy) -> list[PlannedStage]:

@@ -118,15 +118,18 @@ def make_agent(checkpoint: Checkpoint) -> Agent:
         sizes = facts.sizes
         limits = Limits(sizes.devices, sizes.models, sizes.stages, sizes.edges)
     positions = candidate_count(facts.sizes.devices, facts.env.max_shards)
-    network = make_network(
-        facts.network.kind,
-        slots=facts.env.window,
-        devices=facts.sizes.devices,
-        actions=facts.env.window * positions + 1,
-        **facts.network.params,
-    )
+    # Without memory of its own: the network takes the weights' when they fit.
+    with torch.device("meta"):
+        network = make_network(
+            facts.network.kind,
+            slots=facts.env.window,
+            devices=facts.sizes.devices,
+            actions=facts.env.window * positions + 1,
+            **facts.network.params,
+        )
     try:
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.weights.items()})
+        weights = {name: torch.from_numpy(array) for name, array in checkpoint.weights.items()}
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise _foreign(error) from None
     return TorchAgent(facts.env, network.eval(), limits)

@@ -8,20 +8,21 @@ features in their order, and where they come from.
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from fate_gym.env.faults import bad
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES
 from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError, near_matches
+from fate_gym.problem import Frozen, parse_json
+from policies.learned.archive import MOST_PACKED, Arrays, pack_weights, unpack_weights
 
 WEIGHTS = "weights.npz"
 FACTS = "checkpoint.json"
@@ -29,20 +30,25 @@ CARD = "card.md"
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 _ANEW = "train anew, or use the version of fate-gym that made it"
-Arrays = dict[str, NDArray[np.float32]]
+_MOST_FACTS = 2**20
+"""Bytes of ``checkpoint.json``."""
+MOST_WEIGHT = 1e6
+"""Trained weights are below 100; products of much larger ones are not finite."""
+
+_READ = [group.key for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)]
+"""Groups of an observation that every network reads."""
+
+Layers = Annotated[int, Field(ge=0, le=64)]
+Size = Annotated[int, Field(ge=1, le=10**6)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NetworkSpec(_Frozen):
+class NetworkSpec(Frozen):
     """Which network, and its parameters."""
 
     kind: Literal["pointer", "graph", "mlp"] = "pointer"
-    hidden: int = 32
-    rounds: int = 2
-    depth: int = 3
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 32
+    rounds: Layers = 2
+    depth: Layers = 3
 
     @property
     def params(self) -> dict[str, int]:
@@ -51,16 +57,16 @@ class NetworkSpec(_Frozen):
         return {name: getattr(self, name) for name in names.get(self.kind, ("hidden",))}
 
 
-class Sizes(_Frozen):
+class Sizes(Frozen):
     """Sizes that the agent was trained with; they bind the plain MLP only."""
 
-    devices: int
-    models: int
-    stages: int
-    edges: int
+    devices: Size
+    models: Size
+    stages: Size
+    edges: Annotated[int, Field(ge=0, le=10**6)]
 
 
-class CheckpointFacts(_Frozen):
+class CheckpointFacts(Frozen):
     """The content of ``checkpoint.json``."""
 
     format: Literal["fate-gym checkpoint 1"] = "fate-gym checkpoint 1"
@@ -73,7 +79,7 @@ class CheckpointFacts(_Frozen):
     features: dict[str, list[str]]
     """Names of the features of each group, in order."""
     weights_sha256: str
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field({})
     """Where the weights come from: data, seeds, steps, wall time, versions, commit, result."""
 
 
@@ -88,18 +94,6 @@ def feature_names() -> dict[str, list[str]]:
     """The features that networks see, as this version has them."""
     groups = (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)
     return {group.key: [feature.name for feature in group.features] for group in groups}
-
-
-def pack_weights(weights: Mapping[str, NDArray[Any]]) -> bytes:
-    """The content of ``weights.npz``; equal weights give equal bytes."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(weights):
-            array = io.BytesIO()
-            np.save(array, np.asarray(weights[name], np.float32), allow_pickle=False)
-            # A fixed date: the archive's bytes are hashed.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
-    return packed.getvalue()
 
 
 def save_checkpoint(
@@ -140,24 +134,23 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
     folder = _find(place)
     facts = _read_facts(folder / FACTS)
     path = folder / WEIGHTS
-    try:
-        packed = path.read_bytes()
-    except OSError as error:
-        fault = f"cannot read the weights ({error.strerror})"
-        raise bad(path, None, fault, "copy the whole directory of the checkpoint") from None
+    packed = _read(path, MOST_PACKED)
     if hashlib.sha256(packed).hexdigest() != facts.weights_sha256:
         fault = f"the weights are not those that {FACTS} describes"
         remedy = "the file is damaged or from another checkpoint: copy both anew"
         raise bad(path, "weights_sha256", fault, remedy)
     try:
-        with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        weights = unpack_weights(packed)
+    except ValueError as error:
         fault = f"not an archive of arrays ({error})"
         raise bad(path, None, fault, "copy the file anew") from None
-    if not all(np.isfinite(array).all() for array in weights.values()):
-        remedy = "the training failed: take an earlier checkpoint"
-        raise bad(path, None, "the weights hold values that are not finite", remedy)
+    remedy = "the training failed: take an earlier checkpoint"
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise bad(path, None, f"the weights hold values that are not finite ({name})", remedy)
+        if np.abs(array).max(initial=0.0) > MOST_WEIGHT:
+            fault = f"the weights hold values beyond {MOST_WEIGHT:g} ({name})"
+            raise bad(path, None, fault, remedy)
     return Checkpoint(facts, weights)
 
 
@@ -183,13 +176,15 @@ def _find(place: str | Path) -> Path:
 
 
 def _read_facts(path: Path) -> CheckpointFacts:
+    content = parse_json(_read(path, _MOST_FACTS), source=path)
     try:
-        facts = CheckpointFacts.model_validate_json(path.read_bytes())
+        facts = CheckpointFacts.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None
         fault = f"not a checkpoint of this version ({first['msg']})"
         raise bad(path, field, fault, _ANEW) from None
+    check_observation(facts.network, facts.env, path)
     for key, names in feature_names().items():
         found = facts.features.get(key)
         if found != names:
@@ -199,6 +194,30 @@ def _read_facts(path: Path) -> CheckpointFacts:
             fault = f"the features of '{key}' are not those of this version (from {other!r} on)"
             raise bad(path, f"features.{key}", fault, _ANEW)
     return facts
+
+
+def check_observation(network: NetworkSpec, env: EnvOptions, source: str | Path) -> None:
+    """Raises `InputError` if the environment does not show what the network reads."""
+    missing = [key for key in _READ if key not in env.observation]
+    if missing:
+        fault = f"networks read the group {missing[0]!r}, which is not shown"
+        raise bad(source, "env.observation", fault, f"show {', '.join(_READ)}")
+    if network.kind == "graph" and not env.dag:
+        raise bad(source, "env.dag", "a graph network reads the graph", "set env.dag")
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The content of a file of at most that many bytes."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                fault = f"a file of {size:,} bytes, more than {most:,}"
+                raise bad(path, None, fault, "copy the file anew")
+            return file.read(size)
+    except OSError as error:
+        fault = f"cannot read the file ({error.strerror})"
+        raise bad(path, None, fault, "copy the whole directory of the checkpoint") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -100,6 +100,10 @@ def read_weights(state: Mapping[str, NDArray[Any]]) -> Weights:
     """
     hidden = state["score.weight"].shape[1]
     rounds = sum(name.startswith("own.") and name.endswith(".weight") for name in state)
+    # First: room is made for all by the width of this one.
+    for name in ("from_stage.weight", *(f"own.{r}.weight" for r in range(rounds))):
+        if state[name].shape != (hidden, hidden):
+            raise ValueError(f"{name} has the shape {state[name].shape}, not {(hidden, hidden)}")
     sizes = {"H": hidden, "R H": rounds * hidden, "3 H": 3 * hidden}
     widths = {
         "stages": ("stage_in.weight", STAGE_WIDTH, 0),

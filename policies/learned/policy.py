@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
+from policies.bounds import Count
 from policies.learned.agent import Agent, make_agent
 from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
+
+
+class NotFiniteScoresError(InputError):
+    """The weights of an agent are finite, and their products are not."""
 
 
 class Learned:
@@ -41,7 +47,7 @@ class Learned:
         name: str = "learned",
         checkpoint: str | Path,
         sample: bool = False,
-        best_of: int = 1,
+        best_of: Count = 1,
     ) -> None:
         loaded = load_checkpoint(checkpoint)
         if sample and loaded.facts.values == "q":
@@ -49,10 +55,6 @@ class Learned:
                 "the scores of this agent are values, not probabilities",
                 field="params.sample",
                 remedy="leave params.sample out",
-            )
-        if best_of < 1:
-            raise InputError(
-                f"best_of is {best_of}", field="params.best_of", remedy="give 1 or more"
             )
         self._setup(name, make_agent(loaded), sample, best_of)
 
@@ -75,9 +77,20 @@ class Learned:
             self._teacher = RolloutTeacher(view.compiled)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """The placement with the best score; nothing if that is to wait."""
+        """The placement with the best score; nothing if that is to wait.
+
+        Raises:
+            NotFiniteScoresError: finite weights, whose products are not.
+        """
         observation = self._observer.observe(view)
         scores = self._agent.scores(observation)
+        if not math.isfinite(scores.max()):
+            raise NotFiniteScoresError(
+                "the scores are not finite: the weights are too large",
+                source=f"policy '{self.name}'",
+                field="checkpoint",
+                remedy="the training failed: take an earlier checkpoint",
+            )
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)

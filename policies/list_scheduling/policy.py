@@ -12,6 +12,7 @@ from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import Simulator
 from policies.base import Assignment, DecisionView, assignments
+from policies.bounds import MaxShards
 from policies.list_scheduling import rules
 from policies.list_scheduling.play import decide_instant, play
 from policies.list_scheduling.rules import Rules
@@ -109,7 +110,7 @@ class ListScheduler:
         device: Device = "earliest_finish",
         boosted: bool = True,
         lazy: bool = False,
-        max_shards: int = 1,
+        max_shards: MaxShards = 1,
     ) -> None:
         known: tuple[tuple[str, str, Any], ...] = (
             ("order", order, _ORDERS),

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from policies.base import DecisionView
+from policies.bounds import Period, Some, Tokens
 from policies.proxies.base import Routed, least
 
 
@@ -42,9 +43,9 @@ class Autellix(Routed):
         self,
         *,
         name: str = "autellix",
-        short_tokens: int = 2048,
-        quantum: float = 8.0,
-        levels: int = 8,
+        short_tokens: Tokens = 2048,
+        quantum: Period = 8.0,
+        levels: Some = 8,
         boosted: bool = False,
     ) -> None:
         super().__init__(name=name, boosted=boosted)

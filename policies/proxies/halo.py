@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Assignment, DecisionView
+from policies.bounds import Share, Some, Window
 from policies.proxies.halo_search import new_search, search
 
 
@@ -45,11 +46,11 @@ class Halo:
         self,
         *,
         name: str = "halo",
-        beam: int = 4,
-        mu: float = 0.5,
-        epochs: int = 3,
-        window: int = 128,
-        split: float = 0.6,
+        beam: Some = 4,
+        mu: Share = 0.5,
+        epochs: Some = 3,
+        window: Window = 128,
+        split: Share = 0.6,
         boosted: bool = False,
     ) -> None:
         self.name = name

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import DecisionView, OneAtATime
+from policies.bounds import Share
 from policies.proxies.base import profile
 
 
@@ -38,7 +39,7 @@ class Helix(OneAtATime):
 
     name = "helix"
 
-    def __init__(self, *, mask: float = 0.05) -> None:
+    def __init__(self, *, mask: Share = 0.05) -> None:
         self._mask = mask
 
     def reset(self, view: DecisionView, seed: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies.base import Assignment, DecisionView
+from policies.bounds import Weight
 from policies.proxies.base import least
 
 
@@ -38,7 +39,7 @@ class Mooncake:
     """
 
     def __init__(
-        self, *, name: str = "mooncake", threshold: float = 1.2, boosted: bool = False
+        self, *, name: str = "mooncake", threshold: Weight = 1.2, boosted: bool = False
     ) -> None:
         self.name = name
         self._threshold, self._boosted = threshold, boosted

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import FloatMatrix, Floats, IntMatrix, Ints, inlined, kernel
 from policies.base import DecisionView, OneAtATime
+from policies.bounds import Period, PositiveWeight, Share
 from policies.proxies.base import least, profile
 
 MOST_SPLITS = 600
@@ -48,9 +49,9 @@ class Murakkab(OneAtATime):
         self,
         *,
         name: str = "murakkab",
-        epoch: float = 30.0,
-        headroom: float = 1.15,
-        weight: float = 0.5,
+        epoch: Period = 30.0,
+        headroom: PositiveWeight = 1.15,
+        weight: Share = 0.5,
         boosted: bool = False,
     ) -> None:
         self.name = name

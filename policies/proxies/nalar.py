@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies.base import DecisionView
+from policies.bounds import Count, Period
 from policies.proxies.base import Routed, least
 
 
@@ -40,7 +41,7 @@ class Nalar(Routed):
     """
 
     def __init__(
-        self, *, name: str = "nalar", limit: int = 4, period: float = 10.0, boosted: bool = False
+        self, *, name: str = "nalar", limit: Count = 4, period: Period = 10.0, boosted: bool = False
     ) -> None:
         super().__init__(name=name)
         self._limit, self._period, self._finish = limit, period, boosted

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies.base import Assignment, Decision, DecisionView
+from policies.bounds import Count, Tokens
 from policies.proxies.base import Ordered, least
 from policies.proxies.dag import HopsLeft
 
@@ -45,8 +46,8 @@ class Parrot(Ordered):
         self,
         *,
         name: str = "parrot",
-        most_tasks: int = 256,
-        most_tokens: int = 2048,
+        most_tasks: Count = 256,
+        most_tokens: Tokens = 2048,
         boosted: bool = False,
     ) -> None:
         super().__init__(name=name)

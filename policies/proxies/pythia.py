@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.base import Assignment, Decision, DecisionView
+from policies.bounds import Weight
 from policies.proxies.base import Ordered, least
 from policies.proxies.dag import HopsLeft
 
@@ -31,7 +32,7 @@ class Pythia(Ordered):
         boosted: the same order; the device by EFT*.
     """
 
-    def __init__(self, *, name: str = "pythia", bonus: float = 0.5, boosted: bool = False) -> None:
+    def __init__(self, *, name: str = "pythia", bonus: Weight = 0.5, boosted: bool = False) -> None:
         super().__init__(name=name)
         self._bonus, self._boosted = bonus, boosted
 

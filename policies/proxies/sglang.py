@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.base import DecisionView, OneAtATime
+from policies.bounds import CountOrNone, Share, Weight
 from policies.proxies.base import least
 
 
@@ -38,10 +39,10 @@ class Sglang(OneAtATime):
     def __init__(
         self,
         *,
-        cache_threshold: float = 0.3,
-        balance_abs: int = 4,
-        balance_rel: float = 1.5,
-        balance_requests: int = 64,
+        cache_threshold: Share = 0.3,
+        balance_abs: CountOrNone = 4,
+        balance_rel: Weight = 1.5,
+        balance_requests: CountOrNone = 64,
     ) -> None:
         self._threshold, self._abs, self._rel = cache_threshold, balance_abs, balance_rel
         self._requests = balance_requests

@@ -20,6 +20,7 @@ import numpy as np
 from fate_gym.kernel.schema import ProblemArrays
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
+from policies.bounds import Count, MaxShards, Seed, Work
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
 
@@ -53,15 +54,15 @@ class BestKnown:
         *,
         name: str = "best_known",
         objective: Objective = "makespan",
-        max_shards: int = 4,
-        work: int = 4_000_000,
-        rounds: int = 3,
-        seed: int = 0,
+        max_shards: MaxShards = 4,
+        work: Work = 4_000_000,
+        rounds: Count = 3,
+        seed: Seed = 0,
     ) -> None:
         self.name = name
         check_objective(objective, name)
         self._objective, self._most = objective, max_shards
-        self._work, self._rounds, self._seed = work, max(1, rounds), seed
+        self._work, self._rounds, self._seed = work, rounds, seed
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:

@@ -27,6 +27,7 @@ from ortools.sat.python import cp_model
 from fate_gym.errors import InputError
 from fate_gym.kernel.schema import ProblemArrays
 from policies.base import Assignment, DecisionView
+from policies.bounds import Count, SolverTime
 from policies.list_scheduling.plan_queues import PlanQueues
 from policies.references.oracle_model import TICK, OracleModel
 
@@ -61,7 +62,7 @@ class OracleCpSat:
     """
 
     def __init__(
-        self, *, name: str = "oracle_cpsat", limit: float = 2.0, most_stages: int = 40
+        self, *, name: str = "oracle_cpsat", limit: SolverTime = 2.0, most_stages: Count = 40
     ) -> None:
         self.name = name
         self._limit, self._most_stages = limit, most_stages

@@ -130,11 +130,11 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str, str, str]] = {
     ),
     "boolean as tokens": (
         cluster_change(token_budget=True),
-        None, "cluster.token_budget", "valid integer (got True)", "correct",
+        None, "cluster.token_budget", "are not numbers (got True)", "correct",
     ),
     "boolean as sequences": (
         cluster_change(max_sequences=True),
-        None, "cluster.max_sequences", "valid integer (got True)", "correct",
+        None, "cluster.max_sequences", "are not numbers (got True)", "correct",
     ),
     "text as tokens": (
         cluster_change(token_budget="8192"),
@@ -168,7 +168,7 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str, str, str]] = {
     ),
     "boolean as GPUs": (
         device_change(1, tensor_parallel=True),
-        "device 'd1'", "tensor_parallel", "valid integer (got True)", "correct",
+        "device 'd1'", "tensor_parallel", "are not numbers (got True)", "correct",
     ),
     "too many GPUs": (
         device_change(1, tensor_parallel=10**9),

@@ -137,7 +137,7 @@ def test_gpus_that_make_no_whole_groups_of_equal_ones(gpus: dict[str, int]) -> N
     [
         ("execution: batchin", "field 'execution': unknown execution 'batchin'.*'batching'"),
         ("prefill: last", "field 'prefill': unknown prefill 'last'"),
-        ("token_budget: true", "field 'token_budget': .*integer .got True"),
+        ("token_budget: true", "field 'token_budget': .*not numbers .got True"),
         ("max_sequences: 0", "field 'max_sequences': .*greater than or equal to 1"),
         ("prefill: first", "cluster 'bad': field 'prefill': prefill is an option of batching"),
         ("{execution: batching, token_budget: 9}", "cluster 'bad': field 'token_budget': a token"),

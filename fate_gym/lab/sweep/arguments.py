@@ -14,6 +14,15 @@ _FLAGS_THAT_SHOW = frozenset(("--cfg", "-c", "--info", "-i"))
 _FLAGS_THAT_RUN = frozenset(("-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VALUE))
 
 
+def separated(arguments: Sequence[str]) -> list[str]:
+    """A command line with ``--flag=value`` as two words."""
+    words: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        words += [flag, value] if equals and flag in _FLAGS_WITH_VALUE else [argument]
+    return words
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The overrides of a command line, and the directories that ``--config-dir`` adds."""
     overrides, extra = [], []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fate_gym.errors import InputError
 
 CONFIG_MODULE = "conf"
 
@@ -41,8 +45,44 @@ def compose_sweep(config_name: str, overrides: Sequence[str], extra: Sequence[st
 
 def search_path(extra: Sequence[str]) -> list[str]:
     """The override that adds configuration directories, if there are any."""
-    places = ",".join(f"file://{Path(place).absolute()}" for place in extra)
+    places = ",".join(_quoted(f"file://{Path(place).absolute()}") for place in extra)
     return [f"hydra.searchpath=[{places}]"] if extra else []
+
+
+def _quoted(text: str) -> str:
+    """Text in the quotes of Hydra's grammar, where a backslash counts in front of a quote only."""
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'") + "'"
+
+
+def check_directories(extra: Sequence[str], config_name: str) -> None:
+    """Read the configurations that ``--config-dir`` adds, so that Hydra can.
+
+    Hydra ends in a traceback for a file that is not YAML, and takes minutes for one that grows by
+    its aliases. Only groups that `conf/` has are read: the directory may hold other things.
+
+    Raises:
+        InputError: naming the directory or file at fault.
+    """
+    if not extra:
+        return
+    # Here, so that --help starts without the workloads.
+    from fate_gym.problem.io import read_bytes
+    from fate_gym.workloads.config import parse_yaml
+
+    groups = [entry.name for entry in files(CONFIG_MODULE).iterdir() if entry.is_dir()]
+    for folder in map(Path, extra):
+        if not folder.is_dir():
+            raise InputError(
+                "there is no such directory", source=folder, remedy="correct --config-dir"
+            )
+        chosen = [folder / f"{config_name}.yaml"]
+        chosen += [file for group in groups for file in (folder / group).rglob("*.yaml")]
+        for file in chosen:
+            if file.is_file():
+                content = parse_yaml(read_bytes(file), file)
+                if not isinstance(content, dict | None):
+                    raise InputError("not a mapping", source=file, remedy="write name: value")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

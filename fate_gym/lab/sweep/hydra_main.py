@@ -23,9 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from fate_gym.errors import FateGymError, InputError
 from fate_gym.lab.errors import JobFailedError, first_line, unwritable
 from fate_gym.lab.jobs.directory import failures_since
-from fate_gym.lab.sweep.arguments import command_line, runs_jobs, split, wants_sweep
+from fate_gym.lab.sweep.arguments import command_line, runs_jobs, separated, split, wants_sweep
 from fate_gym.lab.sweep.command import save_command
-from fate_gym.lab.sweep.compose import CONFIG_MODULE, compose_sweep, hydra_ready
+from fate_gym.lab.sweep.compose import (
+    CONFIG_MODULE,
+    check_directories,
+    compose_sweep,
+    hydra_ready,
+)
 from fate_gym.lab.sweep.mistakes import explain
 from fate_gym.lab.sweep.plan import Plan, job_configs, plan_sweep
 from fate_gym.lab.sweep.progress import add_entry, following
@@ -61,7 +66,9 @@ def run_hydra(
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     started = time.time() - 1.0  # file systems round modification times
     plan: Plan | None = None
+    arguments = separated(arguments)
     try:
+        check_directories(split(arguments)[1], config_name)
         if DRY_RUN in arguments:
             arguments = [argument for argument in arguments if argument != DRY_RUN]
             return _dry_run(arguments, config_name, preview)

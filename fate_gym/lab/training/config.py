@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError
 from fate_gym.lab.config import NAME, Config, PathsConfig, TrackingConfig
 from fate_gym.lab.errors import not_chosen
 from fate_gym.lab.provenance import digest
-from fate_gym.lab.training.agent_config import AgentConfig
+from fate_gym.lab.training.agent_config import AgentConfig, Count, PositiveWeight, Steps
 from fate_gym.workloads.config import parse
+from policies.learned.checkpoint import check_observation
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""As NumPy's global generator takes it, which Stable-Baselines3 seeds."""
 
 
 class RewardConfig(Config):
@@ -27,8 +31,8 @@ class RewardConfig(Config):
 class Seeds(Config):
     """Consecutive seeds of workloads."""
 
-    first: int = Field(ge=0)
-    count: PositiveInt
+    first: Seed
+    count: Count
 
     def __iter__(self) -> Any:
         return iter(range(self.first, self.first + self.count))
@@ -40,13 +44,13 @@ class ProblemSet(Config):
     suites: tuple[str, ...] = Field(min_length=1)
     seeds: Seeds
     clusters: tuple[str, ...] = Field((), description="each suite on each; none: the suite's own")
-    max_stages: PositiveInt | None = Field(None, description="larger problems are left out")
+    max_stages: Count | None = Field(None, description="larger problems are left out")
 
 
 class Phase(ProblemSet):
     """A part of the training with problems of its own."""
 
-    share: PositiveFloat = Field(description="of the steps; shares are normalised")
+    share: PositiveWeight = Field(description="of the steps; shares are normalised")
 
 
 class Curriculum(Config):
@@ -61,8 +65,8 @@ class Curriculum(Config):
 class ValidationConfig(Config):
     """When the agent plays the validation problems."""
 
-    every: PositiveInt = Field(description="steps; also how much a killed training loses")
-    patience: PositiveInt = Field(description="validations without a better one: stop")
+    every: Steps = Field(description="steps; also how much a killed training loses")
+    patience: Steps = Field(description="validations without a better one: stop")
 
 
 class TrainConfig(Config):
@@ -74,7 +78,7 @@ class TrainConfig(Config):
     reward: RewardConfig
     curriculum: Curriculum
     validation: ValidationConfig
-    seed: int = Field(0, ge=0, description="of weights, exploration and episodes")
+    seed: Seed = Field(0, description="of weights, exploration and episodes")
     test: bool = Field(False, description="play the test problems with the best checkpoint")
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
@@ -123,5 +127,5 @@ def parse_train_config(values: Mapping[str, Any]) -> TrainConfig:
             field="agent",
             remedy="give agent.imitation, agent.learning or both",
         )
-    _ = config.options
+    check_observation(config.agent.network, config.options, "train")
     return config

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -20,6 +19,7 @@ from fate_gym.lab.training.config import TrainConfig
 from fate_gym.lab.training.lanes import Lanes, make_lanes
 from fate_gym.sim import CompiledProblem
 from policies.learned.agent import Agent, PointerAgent, TorchAgent
+from policies.learned.checkpoint import MOST_WEIGHT
 from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 
 MODEL = "model.zip"
@@ -36,7 +36,7 @@ _NAMES = {
 
 
 class NotFiniteError(Exception):
-    """A parameter is not a finite number any more."""
+    """A parameter is not finite any more, or so large that the products of some are not."""
 
 
 class Learner:
@@ -95,7 +95,7 @@ class Learner:
         """Some steps of reinforcement learning.
 
         Raises:
-            NotFiniteError: a parameter is not finite any more.
+            NotFiniteError: as parameters are.
         """
         model = self.model
         part = self.steps / config.steps
@@ -116,14 +116,16 @@ class Learner:
                 reset_num_timesteps=False,
                 log_interval=1 if isinstance(config, PpoConfig) else 1000,
             )
-        except ValueError:
+        except ValueError as error:
             # torch refuses a distribution made of NaN before we look.
             self.check_finite()
+            if "nan" in str(error):
+                raise NotFiniteError from None
             raise
         self.check_finite()
 
     def check_finite(self) -> None:
-        """Raises `NotFiniteError` unless all parameters are finite."""
+        """Raises `NotFiniteError` unless all parameters are finite, and of a size to play with."""
         _check_finite(self.model)
 
     def mean_return(self) -> float:
@@ -188,5 +190,6 @@ class _Watch(BaseCallback):
 
 
 def _check_finite(model: Any) -> None:
-    if not all(bool(torch.isfinite(value).all()) for value in model.policy.parameters()):
+    # Not only finite: larger ones make no checkpoint. NaN is not below anything.
+    if not all(bool((value.abs() <= MOST_WEIGHT).all()) for value in model.policy.parameters()):
         raise NotFiniteError

@@ -34,7 +34,7 @@ from fate_gym.lab.training.result import RESULT, TrainResult, read_train_result
 from fate_gym.lab.training.state import read_progress, write_state
 from fate_gym.lab.training.wandb_curves import Curves, learning_curves
 from policies.learned.checkpoint import Sizes, save_checkpoint
-from policies.learned.policy import Learned
+from policies.learned.policy import Learned, NotFiniteScoresError
 
 BEST = "best"
 STATES = "imitation.npz"
@@ -112,7 +112,7 @@ class Training:
                 self._imitate(self._config.agent.imitation)
             if self._config.agent.learning is not None and progress.stopped is None:
                 self._learn()
-        except NotFiniteError:
+        except (NotFiniteError, NotFiniteScoresError):
             self._fail()
         return self._finish()
 

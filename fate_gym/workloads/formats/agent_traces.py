@@ -73,10 +73,11 @@ def checked_trace(values: dict[str, Any], item: str | None) -> Trace:
 
 
 def _trace(record: Record) -> Trace:
+    values = record.json()  # first: pydantic's own parser would let a repeated key pass
     try:
         return Trace.model_validate_json(record.data)
     except ValidationError as error:
-        raise _located(error, record.json(), record.item) from None
+        raise _located(error, values, record.item) from None
 
 
 def _located(error: ValidationError, values: Any, item: str | None) -> InputError:

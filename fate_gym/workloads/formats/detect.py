@@ -5,7 +5,6 @@ A format is recognised by what the file holds, not by its name. Adding one is an
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fate_gym.errors import InputError
-from fate_gym.problem.io import read_bytes
+from fate_gym.problem.io import parse_json, read_bytes
 from fate_gym.workloads.config import parse_yaml
 from fate_gym.workloads.formats import agent_traces, graph, hashed, otlp, pegasus, requests, weka
 from fate_gym.workloads.formats.records import Record, is_json_lines, records_of
@@ -56,14 +55,7 @@ class Content:
         """Of a file that begins as JSON; None for others and JSON Lines. Raises `InputError`."""
         if self.start not in (b"{", b"[") or is_json_lines(self.data):
             return None
-        try:
-            return json.loads(self.data)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"not valid JSON ({error})",
-                source=self.source,
-                remedy="check that the file is complete",
-            ) from None
+        return parse_json(self.data, source=self.source)
 
     @cached_property
     def records(self) -> list[Record]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
 
-from fate_gym.errors import InputError
+from fate_gym.problem.io import parse_json
 
 _SEVERAL = re.compile(rb"\s*\{[^\n]*\}\s*\n\s*\{")
 
@@ -22,12 +21,7 @@ class Record(NamedTuple):
         """What it says. Raises `InputError` if it is not JSON."""
         if self.parsed is not None:
             return self.parsed
-        try:
-            return json.loads(self.data)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"not valid JSON ({error})", item=self.item, remedy="correct or remove the line"
-            ) from None
+        return parse_json(self.data, item=self.item)
 
 
 def is_json_lines(data: bytes) -> bool:

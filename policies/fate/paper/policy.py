@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView, assignments
+from policies.bounds import CountOrNone, MaxShards, Share, Shares, SolverTime, Some, Weight, Window
 from policies.fate.blinding import Dimension
 from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
@@ -58,21 +59,21 @@ class Fate:
         *,
         name: str = "fate",
         objective: Objective = "slowdown",
-        residency: float = 1.0,
-        locality: float = 1.0,
-        prefix: float = 1.0,
-        reachability: float = 1.0,
-        horizon: float = 1.0,
-        decay: float = 0.5,
-        depth: int = 2,
-        window: int = 8,
-        kept: int = 6,
-        max_shards: int = 4,
+        residency: Weight = 1.0,
+        locality: Weight = 1.0,
+        prefix: Weight = 1.0,
+        reachability: Weight = 1.0,
+        horizon: Weight = 1.0,
+        decay: Share = 0.5,
+        depth: CountOrNone = 2,
+        window: Window = 8,
+        kept: Some = 6,
+        max_shards: MaxShards = 4,
         cp_sat: bool = True,
         guard: bool = True,
-        shares: Sequence[float] = (0.5, 2.0),
+        shares: Shares = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
-        limit: float = 0.0005,
+        limit: SolverTime = 0.0005,
     ) -> None:
         self.name = name
         check_objective(objective, name)

@@ -31,6 +31,17 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView
+from policies.bounds import (
+    CountOrNone,
+    Few,
+    MaxShards,
+    Milliseconds,
+    Samples,
+    Share,
+    SolverTime,
+    Some,
+    Work,
+)
 from policies.fate.blinding import Dimension
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.objective import Objective, check_objective
@@ -77,19 +88,19 @@ class FateRollout:
         *,
         name: str = "fate_rollout",
         objective: Objective = "slowdown",
-        kinds: int = 6,
-        places: int = 6,
-        max_shards: int = 4,
+        kinds: Few = 6,
+        places: Some = 6,
+        max_shards: MaxShards = 4,
         cp_sat: bool = True,
-        horizon: int | None = None,
+        horizon: CountOrNone | None = None,
         ignore: Sequence[Dimension] = (),
-        first: int = 40_000,
-        steps: int = 6_000,
-        candidates_share: float = 0.25,
-        tune_share: float = 0.25,
-        budget_ms: float | None = None,
-        samples: int = 0,
-        limit: float = 0.005,
+        first: Work = 40_000,
+        steps: Work = 6_000,
+        candidates_share: Share = 0.25,
+        tune_share: Share = 0.25,
+        budget_ms: Milliseconds | None = None,
+        samples: Samples = 0,
+        limit: SolverTime = 0.005,
     ) -> None:
         self.name = name
         check_objective(objective, name)

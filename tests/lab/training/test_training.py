@@ -39,6 +39,9 @@ PPO = {
     "learning_rate": 0.005,
 }
 
+AGENT = {"name": "x", "network": {}, "learning": PPO}
+LEARNING_RATE = "agent.learning.ppo.learning_rate"
+
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> list[CompiledProblem]:
@@ -228,6 +231,35 @@ def test_parameters_that_are_not_finite_stop_the_training(
     assert not (chosen.directory / "FAILED").exists()
 
 
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {"learning": PPO | {"learning_rate": 1000.0, "max_grad_norm": 1e6}},
+        {"learning": PPO | {"learning_rate": 1000.0}, "network": {"kind": "graph", "hidden": 8}},
+        {"imitation": {"states": 40, "rounds": 1, "epochs": 30, "learning_rate": 1000.0}},
+    ],
+    ids=["ppo", "graph", "imitation"],
+)
+def test_a_learning_rate_that_is_far_too_large_fails_in_one_line(
+    agent: dict[str, Any], toy: list[CompiledProblem], tmp_path: Path
+) -> None:
+    """Parameters of 1e30 are finite; what torch makes of them is not."""
+    chosen = config(tmp_path, **agent)
+    step = torch.optim.Adam.step
+
+    def giant(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for group in self.param_groups:
+            group["lr"] = 1e30
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", giant)
+        with pytest.raises(JobFailedError, match="not finite"):
+            loop.train(chosen, say=hush)
+    (line,) = (chosen.directory / "FAILED").read_text().splitlines()
+    assert "a lower learning rate may help" in line
+
+
 def test_patience_ends(toy: list[CompiledProblem], tmp_path: Path) -> None:
     chosen = config(tmp_path, learning=PPO | {"steps": 100_000, "learning_rate": 1e-9})
     chosen = chosen.model_copy(
@@ -256,6 +288,17 @@ def test_test_families_are_not_for_training(tmp_path: Path) -> None:
         ({"validation": {"every": 0, "patience": 1}}, "validation.every"),
         ({"curriculum": None}, None),
         ({"agent": {"name": "x", "network": {}}}, "agent"),
+        ({"agent": AGENT | {"network": {"hidden": -5}}}, "agent.network.hidden"),
+        ({"agent": AGENT | {"network": {"hidden": 0}}}, "agent.network.hidden"),
+        ({"agent": AGENT | {"network": {"hidden": 10**9}}}, "agent.network.hidden"),
+        ({"agent": AGENT | {"network": {"rounds": -1}}}, "agent.network.rounds"),
+        ({"agent": AGENT | {"network": {"depth": True}}}, "agent.network.depth"),
+        ({"agent": AGENT | {"learning": PPO | {"learning_rate": 1e30}}}, LEARNING_RATE),
+        ({"agent": AGENT | {"learning": PPO | {"learning_rate": float("nan")}}}, LEARNING_RATE),
+        ({"agent": AGENT | {"learning": PPO | {"lanes": 10**9}}}, "agent.learning.ppo.lanes"),
+        ({"seed": 2**32}, "seed"),
+        ({"env": {"observation": ["stages", "candidates", "globals"]}}, "env.observation"),
+        ({"env": {"window": 1024, "max_devices": 10**9}}, "max_devices"),
     ],
 )
 def test_bad_options(tmp_path: Path, change: dict[str, Any], field: str | None) -> None:

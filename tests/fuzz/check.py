@@ -1,0 +1,31 @@
+"""The verdict on a mutant: it is taken, or refused with one clear error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+
+from fate_gym.errors import InputError
+from tests.fuzz.bounds import bounded
+
+MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "0"))
+"""Of each test; 0: as many as Hypothesis' profile says, for a few seconds."""
+
+fuzzed = settings(max_examples=MUTANTS, derandomize=False) if MUTANTS else settings()
+
+
+def taken(read: Callable[[], Any]) -> Any:
+    """What reading a mutant gives; None if it was refused, with one clear error."""
+    with bounded():
+        try:
+            return read()
+        except InputError as error:
+            refused = error
+    text = str(refused)
+    assert refused.remedy, text
+    assert len(text) < 2_000, text[:500]
+    assert text.isprintable(), ascii(text)
+    return None
