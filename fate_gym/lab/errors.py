@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from fate_gym.errors import FateGymError, InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobFailedError(FateGymError):
@@ -29,11 +32,11 @@ def unwritable(
     remedy: str = "choose another place with paths.runs=DIRECTORY",
 ) -> InputError:
     """The error for a place that cannot be written."""
-    return InputError(
-        f"cannot write here ({error.strerror or error})",
-        source=error.filename or place,
-        remedy=remedy,
-    )
+    if error.errno in _FULL:
+        fault, remedy = "the disk is full", "make room, and run the same command again"
+    else:
+        fault = f"cannot write here ({error.strerror or error})"
+    return InputError(fault, source=error.filename or place, remedy=remedy)
 
 
 def not_chosen(group: str) -> InputError:
