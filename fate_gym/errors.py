@@ -7,6 +7,24 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+MOST_CHARACTERS = 2_000
+"""Of each part of a message: what is wrong with a file may quote all of it."""
+
+
+def printable(text: object, most: int = MOST_CHARACTERS) -> str:
+    """A text that a terminal can show in one line, whoever wrote it.
+
+    Characters that move the cursor, change colours or the direction of writing are escaped as in
+    Python, and so are line ends; of what is longer than ``most`` the middle is left out.
+    """
+    shown = str(text)
+    if len(shown) > most:
+        half = most // 2
+        shown = f"{shown[:half]} … ({len(shown) - 2 * half:,} characters) … {shown[-half:]}"
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown
+    )
+
 
 class FateGymError(Exception):
     """Base of every error that the package raises on purpose."""
@@ -40,16 +58,14 @@ class InputError(FateGymError, ValueError):
         super().__init__(fault)
 
     def __str__(self) -> str:
-        where = ": ".join(
-            part
-            for part in (self.source, self.item, f"field '{self.field}'" if self.field else None)
-            if part
-        )
-        text = f"{where}: {self.fault}" if where else self.fault
+        parts = (self.source, self.item, f"field '{self.field}'" if self.field else None)
+        where = ": ".join(printable(part) for part in parts if part)
+        fault = printable(self.fault)
+        text = f"{where}: {fault}" if where else fault
         if not self.remedy:
             return f"{text}."
         stop = "" if self.remedy.endswith("?") else "."
-        return f"{text}. Remedy: {self.remedy}{stop}"
+        return f"{text}. Remedy: {printable(self.remedy)}{stop}"
 
     def at(self, source: str | Path) -> InputError:
         """The same error with its source filled in (unless it has one already)."""

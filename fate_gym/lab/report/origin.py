@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.compute import Report
-from fate_gym.lab.sweep.command import read_saved
+from fate_gym.lab.sweep.command import saved_commands
 from fate_gym.lab.sweep.results import Sweep
 from fate_gym.workloads import suite_class
 
@@ -20,8 +20,7 @@ def commands(report: Report) -> list[str]:
     Those that the sweeps kept; of single jobs, one for each set of further options.
     """
     sweep = report.sweep
-    kept = read_saved(sweep.root).get("commands", [])
-    lines = [shlex.join([*_SCRIPT, *map(str, command)]) for command in kept]
+    lines = [shlex.join([*_SCRIPT, *words]) for words in saved_commands(sweep.root)]
     last = ["python", "scripts/report.py", str(sweep.root)]
     if report.baseline_source is not None:
         last += ["--baseline-from", str(report.baseline_source)]
