@@ -149,6 +149,8 @@ def read_table(path: Path, *, owner: str | None = None) -> pa.Table:
         if isinstance(error, InputError):
             raise
         raise InputError("not a parquet file, or a damaged one", source=path) from None
+    if len(set(table.column_names)) < table.num_columns:
+        raise InputError("two columns have one name", source=path)
     found = (table.schema.metadata or {}).get(_OWNER)
     if owner is not None and found is not None and found != owner.encode():
         raise InputError("it is another job's file", source=path)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 REMEDY = "re-run the sweep's command: it runs the job again"
 
+LARGEST = 1e18
+"""Of any number: sums and axes of figures stay finite."""
+
 _TEXTS = ("suite", "policy", "problem", "workflow", "family", "instance")
 _FINITE = ("seed", "workflows", "latency", "rr_latency", "latency_ratio")
 _NUMBERS = (
@@ -113,16 +116,27 @@ def _check_schedules(directory: Path, result: JobResult) -> None:
 def _check_columns(
     path: Path, table: pa.Table, texts: Iterable[str], numbers: Iterable[str]
 ) -> None:
-    """Every column is there once and of its kind, and no text is missing."""
+    """Every column is there and of its kind, no text is missing and no number too large."""
     for names, fits in ((texts, _is_text), (numbers, _is_number)):
         for name in names:
-            if table.column_names.count(name) != 1:
+            if name not in table.column_names:
                 raise InputError(f"no column {name!r}", source=path)
             if not fits(table.schema.field(name).type):
                 kind = table.schema.field(name).type
                 raise InputError(f"the column {name!r} is of {kind}", source=path)
             if fits is _is_text and table[name].null_count:
                 raise InputError(f"the column {name!r} has gaps", source=path)
+            if fits is _is_number and _largest(table[name]) > LARGEST:
+                raise InputError(f"values of {name!r} are beyond {LARGEST:g}", source=path)
+
+
+def _largest(column: pa.ChunkedArray) -> float:
+    """The largest absolute value, without gaps and NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.cast(pa.float64(), safe=False)
+    return float(pc.max(pc.abs(values.filter(pc.invert(pc.is_nan(values))))).as_py() or 0.0)
 
 
 def _is_text(kind: pa.DataType) -> bool:
