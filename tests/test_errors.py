@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fate_gym.errors import FateGymError, IllegalActionError, InputError, check_known, near_matches
+from fate_gym.errors import (
+    FateGymError,
+    IllegalActionError,
+    InputError,
+    check_known,
+    near_matches,
+    printable,
+)
 
 
 def test_text_goes_from_file_to_field_to_remedy() -> None:
@@ -71,3 +78,12 @@ def test_near_matches() -> None:
     assert near_matches("zzz", many) == (
         "choose one of the 13 known names, e.g. n00, n01, n02, n03, n04, n05"
     )
+
+
+def test_messages_show_what_strangers_wrote_and_have_an_end() -> None:
+    error = InputError(f"unknown \x1b[2J{'x' * 100_000}", source="a\u202e\nb", remedy="\ud800")
+    text = str(error)
+    assert text.isprintable()
+    assert text.startswith(r"a\u202e\nb: unknown \x1b[2Jxxx")
+    assert len(text) < 3_000
+    assert printable("Größe 5 %") == "Größe 5 %"

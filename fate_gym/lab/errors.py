@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from fate_gym.errors import FateGymError, InputError
+from fate_gym.errors import FateGymError, InputError, printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -47,4 +47,4 @@ def not_chosen(group: str) -> InputError:
 def first_line(error: Exception) -> str:
     """An error in one line; with its type, unless its message is written for users."""
     line, *_ = str(error).strip().splitlines() or [""]
-    return line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}"
+    return printable(line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}")

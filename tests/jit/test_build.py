@@ -135,14 +135,17 @@ def test_an_edit_in_another_file_is_seen(tmp_path: Path, where: str) -> None:
 
 
 def test_what_could_change_unseen_is_refused(tmp_path: Path) -> None:
-    text = "def plain(x):\n    return x\n\n@kernel\ndef f(x: float) -> float:\n    return plain(x)\n"
+    text = (
+        "def plain(x):\n    return x\n\n@kernel\ndef f(x: float) -> float:\n    return plain(x)\n"
+    )
     module = load(tmp_path, text)
     with pytest.raises(TypeError, match=r"f uses <function plain"):
         module.f.digest  # noqa: B018
 
 
 def test_what_surrounds_a_kernel_is_part_of_it(tmp_path: Path) -> None:
-    text = "def make(y):\n    @kernel\n    def f(x: float) -> float:\n        return x + y\n    return f\n"
+    inner = "    @kernel\n    def f(x: float) -> float:\n        return x + y\n"
+    text = f"def make(y):\n{inner}    return f\n"
     module = load(tmp_path, text)
     assert module.make(1.0).digest != module.make(2.0).digest
 

@@ -15,6 +15,8 @@ from fate_gym.errors import InputError
 from fate_gym.lab.files import read_text, write_text
 from fate_gym.lab.jobs.directory import RESULT
 
+_ID_CHARACTERS = 110
+
 
 class OtherVersionError(InputError):
     """A result of another version: not damaged, so nothing writes over it."""
@@ -77,8 +79,17 @@ class JobResult(BaseModel):
     @property
     def run_id(self) -> str:
         """W&B's id of the job: the same job has the same id on every machine."""
-        name = f"{self.name}-{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}"
-        return re.sub(r"[^\w-]", "-", name)[-120:]
+        return wandb_id(self.name, f"{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}")
+
+
+def wandb_id(name: str, job: str) -> str:
+    """The id of a job of a sweep: W&B allows few characters, and not many.
+
+    Names that this changes have a hash too, so that ``a.b`` and ``a-b`` have ids of their own.
+    """
+    whole = f"{name}-{job}"
+    plain = re.sub(r"[^\w-]", "-", whole)[-_ID_CHARACTERS:]
+    return plain if plain == whole else f"{plain}-{checksum(whole)[:8]}"
 
 
 def checksum(text: str) -> str:
