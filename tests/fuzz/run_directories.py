@@ -141,12 +141,12 @@ def _column(rng: random.Random, path: Path, root: Path) -> None:
         table = table.drop_columns([name])
     if rng.random() < 0.2:
         table = table.slice(0, rng.randrange(len(values)))
-    if rng.random() < 0.1:
+    if table.num_columns and rng.random() < 0.1:
         table = table.append_column(name, table[table.column_names[0]])
     try:
         pq.write_table(table, path)
     except pa.ArrowNotImplementedError:  # a type that parquet does not have
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _value(rng: random.Random, values: Any) -> Any:

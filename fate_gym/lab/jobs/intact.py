@@ -73,14 +73,20 @@ def _check_config(directory: Path, result: JobResult) -> None:
 def _check_workflows(directory: Path, result: JobResult) -> None:
     import pyarrow.compute as pc
 
+    from fate_gym.lab.jobs.run import MEANS  # which imports this module
+
     path = directory / WORKFLOWS
     table = read_table(path, owner=result.config_hash)
     if table.num_rows != result.workflows:
         fault = f"{table.num_rows} rows for {result.workflows} workflows"
         raise InputError(fault, source=path)
     # Columns that not every version writes are checked where they are there.
-    optional = [name for name in result.means if name in table.column_names]
-    _check_columns(path, table, _TEXTS, [*_FINITE, *_NUMBERS, *optional])
+    optional = {
+        name
+        for name in table.column_names
+        if name in MEANS or _is_number(table.schema.field(name).type)
+    }
+    _check_columns(path, table, _TEXTS, [*_FINITE, *_NUMBERS, *sorted(optional)])
     _check_finite(path, table, _FINITE)
     for name, value in (("policy", result.policy), ("seed", result.seed)):
         if not pc.all(pc.equal(table[name], value)).as_py():
