@@ -19,7 +19,7 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench train-demo docs test browser lint format compiled clean
+.PHONY: help compare report readme bench train-demo fuzz-runs kills docs test browser lint format compiled clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ bench: $(TOOLS)  ## measure the speed of simulator and planners
 train-demo: $(TOOLS)  ## train a small agent and compare it with planners
 	$(BIN)/python scripts/train.py agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
 	  validation.every=32768 name=demo test=true
+
+fuzz-runs: $(TOOLS)  ## damage a run directory in 2,500 ways
+	$(BIN)/python -m tests.fuzz.run_directories 0 2500
+
+kills: $(TOOLS)  ## kill sweeps and reports 100 times at random moments
+	$(BIN)/python -m tests.fuzz.kills 100
 
 docs: $(TOOLS)  ## build the documentation site into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q

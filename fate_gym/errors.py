@@ -7,6 +7,26 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+MOST_CHARACTERS = 2_000
+"""Of a line."""
+_MOST_IN_ERROR = 400
+"""Of each part of an error: what is wrong with a file may quote all of it."""
+
+
+def printable(text: object, most: int = MOST_CHARACTERS) -> str:
+    """A text that a terminal can show in one line, whoever wrote it.
+
+    Characters that move the cursor, change colours or the direction of writing are escaped as in
+    Python, and so are line ends; of what is longer than ``most`` the middle is left out.
+    """
+    shown = str(text)
+    if len(shown) > most:
+        half = most // 2
+        shown = f"{shown[:half]} … ({len(shown) - 2 * half:,} characters) … {shown[-half:]}"
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown
+    )
+
 
 class FateGymError(Exception):
     """Base of every error that the package raises on purpose."""
@@ -40,15 +60,14 @@ class InputError(FateGymError, ValueError):
         super().__init__(fault)
 
     def __str__(self) -> str:
-        field = f"field '{_readable(self.field)}'" if self.field else None
-        parts = (self.source, self.item, field)
-        where = ": ".join(_readable(part) for part in parts if part)
-        fault = _readable(self.fault)
+        parts = (self.source, self.item, f"field '{self.field}'" if self.field else None)
+        where = ": ".join(printable(part, _MOST_IN_ERROR) for part in parts if part)
+        fault = printable(self.fault, _MOST_IN_ERROR)
         text = f"{where}: {fault}" if where else fault
         if not self.remedy:
             return f"{text}."
         stop = "" if self.remedy.endswith("?") else "."
-        return f"{text}. Remedy: {_readable(self.remedy)}{stop}"
+        return f"{text}. Remedy: {printable(self.remedy, _MOST_IN_ERROR)}{stop}"
 
     def at(self, source: str | Path) -> InputError:
         """The same error with its source filled in (unless it has one already)."""
@@ -63,22 +82,6 @@ class InputError(FateGymError, ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not survive worker processes by themselves.
         return _rebuild, (self.fault, self.source, self.item, self.field, self.remedy)
-
-
-_MOST = 400
-"""Characters of each part of a message. Names and values from files are part of them."""
-
-
-def _readable(text: str) -> str:
-    """Text for a terminal and a log: of one line, not too long, and nothing that controls them."""
-    if len(text) > _MOST:
-        text = f"{text[: _MOST - 100]} … {text[-100:]}"
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
 
 
 def _rebuild(

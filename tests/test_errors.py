@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fate_gym.errors import FateGymError, IllegalActionError, InputError, check_known, near_matches
+from fate_gym.errors import (
+    FateGymError,
+    IllegalActionError,
+    InputError,
+    check_known,
+    near_matches,
+    printable,
+)
 
 
 def test_text_goes_from_file_to_field_to_remedy() -> None:
@@ -85,3 +92,12 @@ def test_what_a_file_holds_neither_controls_the_terminal_nor_fills_it() -> None:
     assert len(str(error)) < 2_000
     assert r"unknown stage '\x1b[2J\n\u202e\ud800'" in str(error)
     assert str(InputError("é, 日本 and × are fine")) == "é, 日本 and × are fine."
+
+
+def test_messages_show_what_strangers_wrote_and_have_an_end() -> None:
+    error = InputError(f"unknown \x1b[2J{'x' * 100_000}", source="a\u202e\nb", remedy="\ud800")
+    text = str(error)
+    assert text.isprintable()
+    assert text.startswith(r"a\u202e\nb: unknown \x1b[2Jxxx")
+    assert len(text) < 3_000
+    assert printable("Größe 5 %") == "Größe 5 %"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
 from typing import IO, TYPE_CHECKING
 
@@ -40,7 +40,8 @@ def prepare(function: KernelFunction) -> None:
 
 def build(functions: list[KernelFunction], least: int = _FEW + 1) -> int:
     """Compile what is missing of some functions, if it is at least so many; returns how many."""
-    STORE.make_writable()
+    if not STORE.make_writable():
+        return 0  # what this process calls, it compiles itself
     with _locked():
         # Whoever had the lock before may have done it.
         wanted = missing(functions)
@@ -55,7 +56,14 @@ def build(functions: list[KernelFunction], least: int = _FEW + 1) -> int:
 
 def missing(functions: list[KernelFunction]) -> list[KernelFunction]:
     """Those that are not in the store, as far as another process can import them."""
-    return [one for one in functions if _importable(one) and not STORE.has(one)]
+    return [one for one in functions if _importable(one) and _lacks(one)]
+
+
+def _lacks(function: KernelFunction) -> bool:
+    try:
+        return not STORE.has(function)
+    except TypeError:
+        return False  # it cannot be compiled: whoever calls it will see why, and nobody else
 
 
 def _importable(function: KernelFunction) -> bool:
@@ -79,8 +87,11 @@ def _cores() -> int:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    with (STORE.directory / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as opened:
+        # Without it, on a disk that is full or another user's, work may be done twice.
+        with suppress(OSError):
+            file = opened.enter_context((STORE.directory / "lock").open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

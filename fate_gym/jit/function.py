@@ -26,7 +26,7 @@ from numba.core.datamodel import models, register_default
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_constant, user_function
 from numba.core.registry import cpu_target
-from numba.extending import typeof_impl
+from numba.extending import _Intrinsic, typeof_impl
 
 from fate_gym.jit import build
 from fate_gym.jit.block import Block, BlockType, Row
@@ -179,14 +179,26 @@ def _sha(*parts: str) -> str:
 
 
 def _references(function: Callable[..., Any]) -> dict[str, Any]:
-    """The globals that a function names; builtins and its annotations apart."""
+    """What a function names of its module and around it; builtins and its annotations apart."""
     known = function.__globals__
     names = {
         instruction.argval
-        for instruction in dis.get_instructions(function)
+        for code in _codes(function.__code__)
+        for instruction in dis.get_instructions(code)
         if instruction.opname == "LOAD_GLOBAL"
     }
-    return {name: known[name] for name in names if name in known}
+    around = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: known[name] for name in names if name in known} | {
+        name: cell.cell_contents for name, cell in around
+    }
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of the functions and comprehensions in it."""
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
 
 
 def _code(code: CodeType, doc: str | None = None) -> Iterator[str]:
@@ -218,8 +230,11 @@ def _value(value: Any, user: str) -> Iterator[str]:
         if value.__name__.partition(".")[0] not in ("numpy", "math"):
             raise TypeError(f"{user} reaches into module {value.__name__}: import what it uses")
         yield value.__name__
+    elif isinstance(value, _Intrinsic):
+        yield repr(value)  # those of this package, which is part of `platform_digest`
     else:
-        yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
+        # Its name does not tell whether it has changed: kept code might be stale.
+        raise TypeError(f"{user} uses {value!r}: make it a kernel, an inlined function or a number")
 
 
 def layout(owner: type[Block] | type[Row]) -> str:

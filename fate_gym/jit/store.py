@@ -37,7 +37,14 @@ def default_directory() -> Path:
     base = os.environ.get("FATE_GYM_CACHE")
     if base:
         return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fate-gym"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache) / "fate-gym"
+    try:
+        return Path.home() / ".cache" / "fate-gym"
+    except RuntimeError:
+        # A user without a home. Of a name in a common directory others could make a trap.
+        return Path(os.devnull)
 
 
 @cache
@@ -121,12 +128,26 @@ class Store:
             if time() - other.stat().st_mtime > _KEPT_S:
                 other.unlink(missing_ok=True)
 
-    def make_writable(self) -> None:
-        """Move to a directory of the process's own if this one cannot be written."""
+    def make_writable(self) -> bool:
+        """Move to a directory of the process's own if this one cannot be written.
+
+        False if there is no room for that either: then code is in memory alone.
+        """
+        if self._holds():
+            return True
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fate-gym-")
+        except OSError:
+            return False
+        self.directory = Path(self._temporary.name)
+        return self._holds()
+
+    def _holds(self) -> bool:
+        """Whether the directory takes a file."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.directory) as probe:
                 probe.write(b"\0" * 4096)
         except OSError:
-            self._temporary = tempfile.TemporaryDirectory(prefix="fate-gym-")
-            self.directory = Path(self._temporary.name)
+            return False
+        return True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fate_gym.errors import InputError, InputWarning
+from fate_gym.errors import InputError, InputWarning, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """A warning in one line, as errors are."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def report_main(arguments: Sequence[str] | None = None) -> int:
@@ -116,7 +116,7 @@ def _report(directory: Path, baseline_from: Path | None) -> None:
     report = make_report(directory, baseline_from=baseline_from)
     print_summary(report)
     for line in report.sweep.gaps():
-        print(line)
+        print(printable(line))
     print(f"report: {directory / 'report.html'}")
 
 
@@ -133,7 +133,7 @@ def _track(directory: Path, mode: Literal["offline", "online"], project: str) ->
     failed = False
     for title, warning in track_again(directory, TrackingConfig(mode=mode, project=project)):
         failed |= warning is not None
-        print(f"{title}: {warning or 'logged'}", flush=True)
+        print(printable(f"{title}: {warning or 'logged'}"), flush=True)
     return int(failed)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
-from fate_gym.errors import FateGymError, InputError
+from fate_gym.errors import FateGymError, InputError, printable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobFailedError(FateGymError):
@@ -29,11 +32,11 @@ def unwritable(
     remedy: str = "choose another place with paths.runs=DIRECTORY",
 ) -> InputError:
     """The error for a place that cannot be written."""
-    return InputError(
-        f"cannot write here ({error.strerror or error})",
-        source=error.filename or place,
-        remedy=remedy,
-    )
+    if error.errno in _FULL:
+        fault, remedy = "the disk is full", "make room, and run the same command again"
+    else:
+        fault = f"cannot write here ({error.strerror or error})"
+    return InputError(fault, source=error.filename or place, remedy=remedy)
 
 
 def not_chosen(group: str) -> InputError:
@@ -44,4 +47,4 @@ def not_chosen(group: str) -> InputError:
 def first_line(error: Exception) -> str:
     """An error in one line; with its type, unless its message is written for users."""
     line, *_ = str(error).strip().splitlines() or [""]
-    return line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}"
+    return printable(line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}")

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fate_gym.errors import InputError
-from fate_gym.lab.jobs.directory import job_state
+from fate_gym.lab.jobs.find import job_state
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.compose import plain
 from fate_gym.lab.sweep.hydra_main import run_hydra
@@ -58,6 +58,8 @@ def evaluate(config: DictConfig) -> float:
         line, warning = f"{result.title}: done before, {directory}", None
     else:
         line, warning = _job_line(result), track(checked.tracking, result, directory)
+    if outcome.damage is not None:
+        line += f"\nnote: it was run again, since a file of it was damaged: {outcome.damage}"
     if not alone:
         line += f"\nwarning: {warning}" if warning else ""
         add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line)
@@ -65,7 +67,7 @@ def evaluate(config: DictConfig) -> float:
         print(line, flush=True)
     else:
         _print_job(result)
-        print(f"results: {directory}", flush=True)
+        print(*line.splitlines()[1:], f"results: {directory}", sep="\n", flush=True)
         if warning:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
     return result.means.get("latency_ratio", math.inf)

@@ -1,23 +1,71 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and reads those of strangers within limits."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fate_gym.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_BYTES = 1 << 30
+"""Of a file that is read whole; a job's largest are some MB."""
+MOST_VALUES = 200_000_000
+"""Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` unless writing it raises."""
+    """A temporary path that takes the place of ``path`` unless writing it raises.
+
+    Whatever happens, to the process or to the machine, ``path`` is the old file or the new one.
+    """
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
         yield temporary
+        flush(temporary)
         temporary.replace(path)
+        flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where even this fails, the error to hear of is the first one.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or the names in a directory, before anything else is done.
+
+    Without it a machine that loses power may keep a name and lose the content.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some file systems cannot do it for directories. For files a failure is a lost write.
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_all(directory: Path) -> None:
+    """`flush` what was written below a directory by others."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_file():
+            flush(path)
+    flush(directory)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove temporary files that a killed process left in a directory."""
+    for path in directory.glob(".*.tmp.*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,12 +74,84 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as parquet; a value that a row lacks is null."""
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, owner: str | None = None) -> None:
+    """Write rows as parquet; a value that a row lacks is null.
+
+    Args:
+        path: of the file.
+        rows: by column.
+        owner: kept with the table, to tell it from the same table of another job.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
+    metadata = None if owner is None else {_OWNER: owner.encode()}
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        table = pa.table(columns).replace_schema_metadata(metadata)
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+_OWNER = b"fate_gym.owner"
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read, is no regular file (reading a pipe may never end), or is
+            larger than any file of ours.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError("not a regular file", source=path)
+        if found.st_size > MOST_BYTES:
+            fault = f"{found.st_size:,} bytes are more than {MOST_BYTES:,}"
+            raise InputError(fault, source=path)
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", source=path) from None
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file. Raises `InputError` as `read_bytes` does, or if it is no text."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise InputError("not a text in UTF-8", source=path) from None
+
+
+def read_table(path: Path, *, owner: str | None = None) -> pa.Table:
+    """A parquet file.
+
+    Args:
+        path: of the file.
+        owner: if the file names its owner, it has to be this one.
+
+    Raises:
+        InputError: it cannot be read, its checksums do not hold, it unpacks to too much, or it is
+            another owner's.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_bytes(path)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if file.metadata.num_rows * file.metadata.num_columns > MOST_VALUES:
+            raise InputError(f"more than {MOST_VALUES:,} values", source=path)
+        table = file.read()
+        table.validate(full=True)
+    # What is damaged can also be of any size, or have names that are no text.
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("not a parquet file, or a damaged one", source=path) from None
+    if len(set(table.column_names)) < table.num_columns:
+        raise InputError("two columns have one name", source=path)
+    found = (table.schema.metadata or {}).get(_OWNER)
+    if owner is not None and found is not None and found != owner.encode():
+        raise InputError("it is another job's file", source=path)
+    return table.replace_schema_metadata(None)

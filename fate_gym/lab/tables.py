@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fate_gym.errors import printable
+
 
 class Estimate(NamedTuple):
     """A value with its 95 % confidence interval; NaN for what is not known."""
@@ -43,7 +45,18 @@ def markdown_table(
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(markdown_text, cells))} |"
+
+
+_MARKDOWN = {"&": "&amp;", "<": "&lt;", "|": "\\|", "](": "]\\(", "][": "]\\["}
+
+
+def markdown_text(text: str) -> str:
+    """A text, maybe with bold parts, as one line of Markdown without tags, links and cells."""
+    shown = printable(text)
+    for one, escaped in _MARKDOWN.items():
+        shown = shown.replace(one, escaped)
+    return shown
 
 
 def print_table(
@@ -58,13 +71,13 @@ def print_table(
     table = Table(
         box=None,
         pad_edge=False,
-        title=title,
+        title=title and Text(printable(title)),
         title_justify="left",
-        caption=note,
+        caption=note and Text(printable(note)),
         caption_justify="left",
     )
     for place, head in enumerate(heads):
         table.add_column(head, justify="left" if place < left else "right", no_wrap=left == 1)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)

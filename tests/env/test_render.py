@@ -90,6 +90,18 @@ def test_a_frame_tells_the_phases_apart() -> None:
     assert not {*PHASES.values()} & colours(empty[: empty.shape[0] // 2])
 
 
+def test_names_are_no_formulas() -> None:
+    problem = two_devices()
+    named = problem.cluster.model_copy(
+        update={"devices": tuple(Device(id=f"$_{i}$", gpu="A10G", node="n") for i in range(2))}
+    )
+    env = WorkflowSchedulingEnv(
+        problem.model_copy(update={"cluster": named, "id": "$x_$"}), render_mode="rgb_array"
+    )
+    env.reset(seed=0)
+    assert isinstance(env.render(), np.ndarray)
+
+
 def test_where_a_bar_lies() -> None:
     """The decode of the last stage ends where the axis says the makespan is."""
     env = played(render_mode="rgb_array")

@@ -120,6 +120,60 @@ def test_a_store_that_is_full_is_left_alone(
     assert module.f(2.0) == 2.0
 
 
+@pytest.mark.parametrize("where", ["/dev/null", "store"])
+def test_an_edit_in_another_file_is_seen(tmp_path: Path, where: str) -> None:
+    """With a store, and with one that cannot be written: numba's own cache did not see it."""
+    environment = _environment(tmp_path, tmp_path / where)
+    caller = "from jit_callee import callee\n" + KERNELS
+    caller += "@kernel\ndef top(x: float) -> float:\n    return callee(x) + 0.0 * f7(x)\n"
+    command = [sys.executable, "-c", "from jit_caller import top; print(top(1.0))"]
+    (tmp_path / "jit_caller.py").write_text(HEADER + caller, encoding="utf-8")
+    for factor in (2.0, 20.0):
+        callee = f"@kernel\ndef callee(x: float) -> float:\n    return {factor} * x\n"
+        (tmp_path / "jit_callee.py").write_text(HEADER + callee, encoding="utf-8")
+        assert float(_run(command, environment)[0]) == factor
+
+
+def test_what_could_change_unseen_is_refused(tmp_path: Path) -> None:
+    text = (
+        "def plain(x):\n    return x\n\n@kernel\ndef f(x: float) -> float:\n    return plain(x)\n"
+    )
+    module = load(tmp_path, text)
+    with pytest.raises(TypeError, match=r"f uses <function plain"):
+        module.f.digest  # noqa: B018
+
+
+def test_what_surrounds_a_kernel_is_part_of_it(tmp_path: Path) -> None:
+    inner = "    @kernel\n    def f(x: float) -> float:\n        return x + y\n"
+    text = f"def make(y):\n{inner}    return f\n"
+    module = load(tmp_path, text)
+    assert module.make(1.0).digest != module.make(2.0).digest
+
+
+def test_without_any_room_it_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    module = load(tmp_path, KERNELS, "jit_no_room")
+    monkeypatch.setattr(build, "STORE", Store(tmp_path / "store"))
+    for name in ("TemporaryDirectory", "TemporaryFile"):
+        monkeypatch.setattr(f"tempfile.{name}", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
+    assert module.f7(1.0) == TOP
+
+
+def test_a_lock_of_another_user_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load(tmp_path, KERNELS, "jit_foreign_lock")
+    monkeypatch.setattr(build, "STORE", Store(tmp_path / "store"))
+    (tmp_path / "store" / "lock").mkdir(parents=True)  # cannot be opened, by root neither
+    assert module.f7(1.0) == TOP
+
+
 def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "own"))
@@ -129,6 +183,12 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert default_directory() == tmp_path / ".cache" / "fate-gym"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert default_directory() == Path("/dev/null")
 
 
 def test_only_what_can_be_imported_is_compiled_elsewhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
+from fate_gym.lab.jobs.result import JobResult, write_result
 from fate_gym.workloads import load_suite
 from policies.registry import policy_specs
 
@@ -56,6 +58,12 @@ def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> P
     """The run directory of a job in a sweep that holds it once."""
     (found,) = (root / suite / policy).glob(f"s{seed}-*")
     return found
+
+
+def edit_result(path: Path, **changes: object) -> None:
+    """Change fields of a ``result.json``, which stays whole."""
+    result = json.loads(path.read_text())
+    write_result(path.parent, JobResult.model_validate(result | changes))
 
 
 def job_config(

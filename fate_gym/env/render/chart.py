@@ -45,6 +45,7 @@ class Chart:
     def __init__(self, compiled: CompiledProblem) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
 
         self.compiled = compiled
         self._host = len(compiled.device_ids)
@@ -72,6 +73,9 @@ class Chart:
         y = 1 - 21 / total
         self._title = figure.text(_LEFT / _WIDTH, y, "", **style)
         self._clock = figure.text(1 - _RIGHT / _WIDTH, y, "", ha="right", **style)
+        # To matplotlib "$" in a name would begin a formula.
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
         self._horizon = -1.0
         self._background: Any = None
 
@@ -111,12 +115,15 @@ class Chart:
 
     def draw(self, trace: Trace, now: float) -> Picture:
         """(H, W, 3) one frame."""
+        from matplotlib import rc_context
+
         shards = shards_until(trace, now)
         until = horizon(now, shards)
         if until != self._horizon:
             self._horizon = until
             self._axes.set_xlim(0.0, until)
-            self._canvas.draw()
+            with rc_context({"text.parse_math": False}):  # of ticks that are made now
+                self._canvas.draw()
             self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
         self._canvas.restore_region(self._background)
         models = self.compiled.arrays.stages["model"]

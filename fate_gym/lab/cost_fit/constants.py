@@ -12,6 +12,7 @@ import numpy as np
 from fate_gym import catalog
 from fate_gym.catalog import GB
 from fate_gym.lab.cost_fit.measured import GPUS
+from fate_gym.lab.files import write_text
 
 CATALOGUE = Path(catalog.__file__).parent
 
@@ -111,7 +112,7 @@ def write_efficiency(constants: Constants, folder: Path, command: str) -> None:
     lines = [_HEADER + f"command: {command}", "shared:"]
     lines += [f"  {name}: {_digits(value)}" for name, value in shared.items()]
     lines += ["gpus:", *(f"  {name}: {_flow(row)}" for name, row in gpus.items())]
-    (folder / "efficiency.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "efficiency.yaml", "\n".join(lines) + "\n")
 
 
 def _flow(row: Mapping[str, Any]) -> str:

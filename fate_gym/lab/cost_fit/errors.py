@@ -8,6 +8,7 @@ import pandas as pd
 
 from fate_gym.lab.cost_fit.constants import CATALOGUE
 from fate_gym.lab.cost_fit.formulas import Frame
+from fate_gym.lab.files import write_text
 from fate_gym.lab.tables import markdown_table
 
 PAGE = CATALOGUE.parents[1] / "docs" / "cost-model.md"
@@ -91,4 +92,4 @@ def update_page(errors: Frame) -> None:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(_TABLE_FROM)
         _, _, after = rest.partition(_TABLE_TO)
         table = f"{_TABLE_FROM}\n{error_markdown(errors)}\n{_TABLE_TO}"
-        PAGE.write_text(before + table + after, encoding="utf-8")
+        write_text(PAGE, before + table + after)

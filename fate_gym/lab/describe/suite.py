@@ -31,6 +31,7 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
     """
     if figure is not None:
         from fate_gym.lab.describe.figure import check_figure_path, draw_suite
+        from fate_gym.lab.report.figures.style import save_figure
 
         check_figure_path(figure)
     config = compose_suite(overrides)
@@ -40,7 +41,7 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
     print_description(title, config.suite.origin, problems, facts)
     if figure is not None:
         try:
-            draw_suite(title, facts).savefig(figure, dpi=110)
+            save_figure(draw_suite(title, facts), figure, dpi=110)
         except OSError as error:
             raise unwritable(figure, error, remedy="choose another place") from None
         print(f"figure: {figure}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from fate_gym.errors import InputError, printable
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import write_text
+from fate_gym.lab.files import read_text, remove_leftovers, write_text
 
 RESULT = "result.json"
 FAILED = "FAILED"
@@ -22,7 +24,7 @@ CHROME_TRACE = "trace.json"
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make a run directory that can be written to, without the failure of an earlier try.
+    """Make a run directory that can be written to, without what an earlier try left.
 
     Raises:
         InputError: the directory cannot be made or written.
@@ -33,22 +35,27 @@ def prepare_directory(directory: Path) -> None:
         probe.touch()
         probe.unlink()
         (directory / FAILED).unlink(missing_ok=True)
+        remove_leftovers(directory)
     except OSError as error:
         raise unwritable(directory, error) from None
 
 
 def mark_failed(directory: Path, text: str) -> None:
     """Leave a marker with the reason: its last line says what went wrong."""
-    write_text(directory / FAILED, text.rstrip() + "\n")
+    # On a full disk there may be no room for it either; the error itself is raised anyway.
+    with suppress(OSError):
+        write_text(directory / FAILED, text.rstrip() + "\n")
 
 
-def job_state(directory: Path) -> Literal["done", "failed", "unfinished"] | None:
-    """How far the job of a run directory got; None if it was never started."""
-    if (directory / RESULT).exists():
-        return "done"
-    if (directory / FAILED).exists():
-        return "failed"
-    return "unfinished" if directory.exists() else None
+def read_failure(directory: Path) -> str | None:
+    """Why a job failed, in one line; None without a marker."""
+    marker = directory / FAILED
+    if not marker.exists():
+        return None
+    try:
+        return printable(last_line(read_text(marker)))
+    except InputError as error:
+        return f"the reason is lost: {error.fault}"
 
 
 def failures_since(root: Path, time: float) -> Iterator[tuple[str, str, Path]]:
@@ -56,7 +63,7 @@ def failures_since(root: Path, time: float) -> Iterator[tuple[str, str, Path]]:
     for marker in sorted(root.glob(f"*/*/s*-*/{FAILED}")):
         if marker.stat().st_mtime >= time:
             where = marker.parent.relative_to(root).as_posix()
-            yield where, last_line(marker.read_text(encoding="utf-8")), marker
+            yield where, read_failure(marker.parent) or "", marker
 
 
 def last_line(text: str) -> str:
@@ -66,7 +73,19 @@ def last_line(text: str) -> str:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a finished job, with ``made_with``."""
-    values = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    assert isinstance(values, dict)
+    """The configuration of a finished job, with ``made_with``.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = directory / CONFIG
+    try:
+        values = yaml.safe_load(read_text(path))
+    # Dates that are none are ValueErrors; nesting has no limit.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("not YAML, or too deep", source=path) from None
+    if not isinstance(values, dict):
+        raise InputError("not a configuration", source=path)
     return values

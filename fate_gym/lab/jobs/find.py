@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fate_gym.errors import InputError
-from fate_gym.lab.jobs.directory import FAILED, last_line
-from fate_gym.lab.jobs.result import JobResult, read_result
+from fate_gym.lab.files import read_table
+from fate_gym.lab.jobs.directory import FAILED, read_failure
+from fate_gym.lab.jobs.intact import REMEDY, check_files
+from fate_gym.lab.jobs.result import JobResult, OtherVersionError, read_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +21,11 @@ _RUN_DIRECTORY = re.compile(r"s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
 
 @dataclass(frozen=True)
 class Job:
-    """A run directory found on disk. ``result`` is None unless the job finished."""
+    """A run directory found on disk.
+
+    ``result`` is None unless the job finished and its files are whole; if they are not, ``damage``
+    says what is wrong with them.
+    """
 
     directory: Path
     suite: str
@@ -27,18 +33,20 @@ class Job:
     seed: int
     result: JobResult | None
     failure: str | None
+    damage: InputError | None = None
 
     @property
-    def state(self) -> Literal["ok", "failed", "unfinished"]:
+    def state(self) -> Literal["ok", "damaged", "failed", "unfinished"]:
         if self.result is not None:
             return "ok"
+        if self.damage is not None:
+            return "damaged"
         return "unfinished" if self.failure is None else "failed"
 
     def table(self, file: str) -> pd.DataFrame:
         """One of the job's parquet files as a data frame."""
-        import pandas as pd
-
-        return pd.read_parquet(self.directory / file)
+        frame: pd.DataFrame = read_table(self.directory / file).to_pandas()
+        return frame
 
 
 def find_jobs(root: Path) -> list[Job]:
@@ -60,12 +68,38 @@ def _job(directory: Path) -> Job | None:
     match = _RUN_DIRECTORY.fullmatch(directory.name)
     if match is None or not directory.is_dir():
         return None
-    failed = directory / FAILED
+    result, damage = read_whole(directory)
     return Job(
         directory=directory,
         suite=directory.parents[1].name,
         policy=directory.parent.name,
         seed=int(match["seed"]),
-        result=read_result(directory),
-        failure=last_line(failed.read_text(encoding="utf-8")) if failed.exists() else None,
+        result=result,
+        failure=read_failure(directory),
+        damage=damage,
     )
+
+
+def read_whole(directory: Path) -> tuple[JobResult | None, InputError | None]:
+    """The result of a job that finished, if its files are whole, or what is wrong with them."""
+    try:
+        result = read_result(directory)
+        if result is not None:
+            check_files(directory, result)
+    except OtherVersionError as error:
+        return None, error
+    except InputError as error:
+        return None, InputError(error.fault, source=error.source, field=error.field, remedy=REMEDY)
+    return result, None
+
+
+def job_state(directory: Path) -> Literal["done", "damaged", "failed", "unfinished"] | None:
+    """How far the job of a run directory got; None if it was never started."""
+    result, damage = read_whole(directory)
+    if result is not None:
+        return "done"
+    if damage is not None:
+        return "damaged"
+    if (directory / FAILED).exists():
+        return "failed"
+    return "unfinished" if directory.exists() else None

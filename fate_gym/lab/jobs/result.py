@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import write_text
+from fate_gym.lab.files import read_text, write_text
 from fate_gym.lab.jobs.directory import RESULT
+
+_ID_CHARACTERS = 110
+
+
+class OtherVersionError(InputError):
+    """A result of another version: not damaged, so nothing writes over it."""
 
 
 class JobResult(BaseModel):
@@ -49,6 +56,16 @@ class JobResult(BaseModel):
     versions: dict[str, str]
     git_sha: str | None
     machine: str
+    config_checksum: str = ""
+    """Of ``config.yaml``. Results from before have no checksums."""
+    checksum: str = ""
+    """Of all the rest of the result."""
+
+    @property
+    def sealed(self) -> JobResult:
+        """The same with its checksum."""
+        text = self.model_dump_json(exclude={"checksum"})
+        return self.model_copy(update={"checksum": checksum(text)})
 
     @property
     def title(self) -> str:
@@ -62,36 +79,54 @@ class JobResult(BaseModel):
     @property
     def run_id(self) -> str:
         """W&B's id of the job: the same job has the same id on every machine."""
-        name = f"{self.name}-{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}"
-        return re.sub(r"[^\w-]", "-", name)[-120:]
+        return wandb_id(self.name, f"{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}")
+
+
+def wandb_id(name: str, job: str) -> str:
+    """The id of a job of a sweep: W&B allows few characters, and not many.
+
+    Names that this changes have a hash too, so that ``a.b`` and ``a-b`` have ids of their own.
+    """
+    whole = f"{name}-{job}"
+    plain = re.sub(r"[^\w-]", "-", whole)[-_ID_CHARACTERS:]
+    return plain if plain == whole else f"{plain}-{checksum(whole)[:8]}"
+
+
+def checksum(text: str) -> str:
+    """16 hex digits that change with a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_result(directory: Path, result: JobResult) -> None:
     """Declare a job finished. Everything else must be on disk already."""
-    write_text(directory / RESULT, result.model_dump_json(indent=1) + "\n")
+    write_text(directory / RESULT, result.sealed.model_dump_json(indent=1) + "\n")
 
 
 def read_result(directory: Path) -> JobResult | None:
     """The result of a finished job, or None.
 
     Raises:
+        OtherVersionError: another version of fate-gym wrote it.
         InputError: the file is there but is not a result.
     """
     path = directory / RESULT
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    text = read_text(path)
     try:
-        return JobResult.model_validate_json(text)
+        result = JobResult.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
+        version = first["loc"] == ("schema_version",) and isinstance(first["input"], int)
+        raise (OtherVersionError if version else InputError)(
             f"not a result of this version ({first['msg']})",
             source=path,
             field=".".join(str(part) for part in first["loc"]) or None,
             remedy="delete the file and run the job again",
         ) from None
+    if result.checksum not in ("", result.sealed.checksum):
+        raise InputError("its checksum does not hold", source=path)
+    return result
 
 
 def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -15,13 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from fate_gym.errors import InputError
+from fate_gym.errors import InputError, printable
 from fate_gym.lab import provenance
-from fate_gym.lab.errors import JobFailedError
+from fate_gym.lab.errors import JobFailedError, unwritable
 from fate_gym.lab.files import write_table, write_text
 from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.config import EvaluateConfig
-from fate_gym.lab.jobs.result import JobResult, read_result, total_counters, write_result
+from fate_gym.lab.jobs.find import read_whole
+from fate_gym.lab.jobs.result import (
+    JobResult,
+    OtherVersionError,
+    checksum,
+    total_counters,
+    write_result,
+)
 from fate_gym.lab.jobs.schedules import representatives
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.problem import Problem
@@ -83,11 +90,12 @@ MEANS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run_job` did; ``skipped``: a result was there."""
+    """What `run_job` did; ``skipped``: a result was there; ``damage``: it was, but not whole."""
 
     result: JobResult
     directory: Path
     skipped: bool = False
+    damage: InputError | None = None
 
 
 def run_job(
@@ -108,20 +116,24 @@ def run_job(
         JobFailedError: anything else; the reason is in the marker.
     """
     directory = config.run_directory
-    done = read_result(directory)
+    done, damage = read_whole(directory)
+    if isinstance(damage, OtherVersionError):
+        raise damage
     if done is not None and (not config.trace or (directory / files.CHROME_TRACE).exists()):
         return Outcome(done, directory, skipped=True)
     files.prepare_directory(directory)
     try:
         result = _run(config, list(overrides), progress)
     except Exception as error:
+        if isinstance(error, OSError):
+            error = unwritable(directory, error)
         text = str(error) if isinstance(error, InputError) else traceback.format_exc()
         files.mark_failed(directory, text)
         where = directory.relative_to(config.sweep_directory).as_posix()
         marker = directory / files.FAILED
-        message = f"{where} failed: {files.last_line(text)} ({marker})"
+        message = f"{where} failed: {printable(files.last_line(text))} ({marker})"
         raise JobFailedError(message, config.sweep_directory) from error
-    return Outcome(result, directory)
+    return Outcome(result, directory, damage=damage)
 
 
 def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:
@@ -164,7 +176,9 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     resolved = config.model_dump(mode="json") | {
         "made_with": result.model_dump(include={*made_with})
     }
-    write_text(config.run_directory / files.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
+    text = yaml.safe_dump(resolved, sort_keys=False)
+    write_text(config.run_directory / files.CONFIG, text)
+    result = result.model_copy(update={"config_checksum": checksum(text)}).sealed
     write_result(config.run_directory, result)
     return result
 
@@ -193,10 +207,13 @@ def _write_tables(
     shown: Sequence[Measurement],
 ) -> None:
     directory = config.run_directory
-    write_table(directory / files.WORKFLOWS, rows)
-    write_table(directory / files.DECISIONS, [{"decision_ms": value} for value in decisions])
-    shards = [row for measurement in shown for row in measurement.shards(config.policy.name)]
-    write_table(directory / files.SHARDS, shards)
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        files.WORKFLOWS: rows,
+        files.DECISIONS: [{"decision_ms": value} for value in decisions],
+        files.SHARDS: [row for one in shown for row in one.shards(config.policy.name)],
+    }
+    for name, table in tables.items():
+        write_table(directory / name, table, owner=config.hash)
     if config.trace:
         write_text(directory / files.CHROME_TRACE, json.dumps(shown[0].trace.to_chrome()))
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from fate_gym.lab.jobs.directory import SHARDS, read_config
+from fate_gym.errors import InputError
+from fate_gym.lab.files import read_table
+from fate_gym.lab.jobs.directory import CONFIG, SHARDS, read_config
 
 if TYPE_CHECKING:
     from fate_gym.problem import Problem
@@ -121,16 +123,27 @@ def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
     """The schedules that a job kept for pictures.
 
     By problem, the one to show first, and by policy: the job's own and round robin.
-    """
-    import pyarrow.parquet as pq
 
-    devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
+    Raises:
+        InputError: a file is damaged.
+    """
+    devices = _devices(directory)
     problems: dict[str, dict[str, Schedule]] = {}
-    for row in pq.read_table(directory / SHARDS).to_pylist():
+    for row in read_table(directory / SHARDS).to_pylist():
         schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)
     return problems
+
+
+def _devices(directory: Path) -> list[str]:
+    try:
+        devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
+    except (KeyError, TypeError):
+        devices = []
+    if not devices or not all(isinstance(name, str) for name in devices):
+        raise InputError("no devices", source=directory / CONFIG)
+    return devices
 
 
 def first_schedules(directory: Path) -> dict[str, Schedule]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fate_gym.errors import InputError
+from fate_gym.errors import InputError, printable
 from fate_gym.lab.report.versus import Versus, corrected, versus
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep, read_sweep
 from fate_gym.lab.tables import number, print_table
@@ -153,6 +153,6 @@ def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
     print_table(heads, rows, title=f"{first} → {second}")
     print("before, after: latency / RoundRobin before; earlier: share of workflows, ties half")
     for line in comparison.made_with:
-        print(f"differs: {line}")
+        print(printable(f"differs: {line}"))
     for line in comparison.left_out:
-        print(f"left out: {line}")
+        print(printable(f"left out: {line}"))

@@ -18,7 +18,7 @@ from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
 from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
 from fate_gym.lab.report.summary_table import legend, markdown_summary
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
-from fate_gym.lab.tables import markdown_table, number
+from fate_gym.lab.tables import markdown_table, markdown_text, number
 
 
 def markdown(report: Report, figures: Iterable[str]) -> str:
@@ -42,18 +42,27 @@ def markdown(report: Report, figures: Iterable[str]) -> str:
     sections[f"Against {report.spec.reference}"] = _effects(report)
     pictures = [f"![{FIGURES[name]}]({name}.png)\n" for name in figures]
     last = {"State intensity": _intensity(sweep), "Made with": _items(origin_lines(sweep))}
-    lines = [f"# {report.title}", "", f"{what(report)}.", "", "```", *commands(report), "```", ""]
+    lines = [
+        f"# {markdown_text(report.title)}",
+        "",
+        f"{what(report)}.",
+        "",
+        "```",
+        *commands(report),
+        "```",
+        "",
+    ]
     return "\n".join([*lines, *_sections(sections), *pictures, *_sections(last)])
 
 
 def _sections(sections: dict[str, list[str]]) -> Iterable[str]:
     for heading, lines in sections.items():
         if lines:
-            yield from (f"## {heading}", "", *lines, "")
+            yield from (f"## {markdown_text(heading)}", "", *lines, "")
 
 
 def _items(lines: Sequence[str]) -> list[str]:
-    return [f"- {line}" for line in lines]
+    return [f"- {markdown_text(line)}" for line in lines]
 
 
 def _by_suite(report: Report) -> list[str]:

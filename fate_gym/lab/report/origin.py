@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.compute import Report
-from fate_gym.lab.sweep.command import read_saved
+from fate_gym.lab.sweep.command import saved_commands
 from fate_gym.lab.sweep.results import Sweep
 from fate_gym.workloads import suite_class
 
@@ -20,12 +21,31 @@ def commands(report: Report) -> list[str]:
     Those that the sweeps kept; of single jobs, one for each set of further options.
     """
     sweep = report.sweep
-    kept = read_saved(sweep.root).get("commands", [])
-    lines = [shlex.join([*_SCRIPT, *map(str, command)]) for command in kept]
+    lines = [one_line([*_SCRIPT, *words]) for words in saved_commands(sweep.root)]
     last = ["python", "scripts/report.py", str(sweep.root)]
     if report.baseline_source is not None:
         last += ["--baseline-from", str(report.baseline_source)]
-    return [*(lines or _job_commands(sweep)), shlex.join(last)]
+    return [*(lines or _job_commands(sweep)), one_line(last)]
+
+
+def one_line(words: Sequence[str]) -> str:
+    """A command to copy, in one line: a line end would end a comment of LaTeX, or begin a fence.
+
+    Words with such characters are in quotes that have escapes, as bash and zsh know them.
+    """
+    return " ".join(shlex.quote(word) if word.isprintable() else _quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    escaped = "".join(
+        f"\\{one}" if one in "\\'" else one if one.isprintable() else _escape(one) for one in word
+    )
+    return f"$'{escaped}'"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\U{code:08x}"
 
 
 def _job_commands(sweep: Sweep) -> list[str]:
@@ -48,7 +68,7 @@ def _job_commands(sweep: Sweep) -> list[str]:
         }
         many = ["-m"] if any(len(axis) > 1 for axis in axes.values()) else []
         options = [f"name={group[0].name}", *(f"{key}={','.join(v)}" for key, v in axes.items())]
-        lines.append(shlex.join([*_SCRIPT, *many, *options, *further]))
+        lines.append(one_line([*_SCRIPT, *many, *options, *further]))
     return lines
 
 

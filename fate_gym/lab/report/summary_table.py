@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fate_gym.errors import printable
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.origin import commands, devices
 from fate_gym.lab.report.summary import PolicySummary
@@ -35,17 +36,33 @@ def markdown_summary(rows: Sequence[PolicySummary]) -> list[str]:
 
 def latex_summary(report: Report) -> str:
     """A LaTeX table, for the package ``booktabs``."""
-    heads = [f"${head}$" if len(head) == 1 else head for head in _LATEX]
-    lines = [heads, *_cells(report.summary, _LATEX)]
-    head, *body = [" & ".join(map(_escaped, cells)) + r" \\" for cells in lines]
+    heads = [f"${head}$" if len(head) == 1 else _escaped(head) for head in _LATEX]
+    cells = ([_escaped(cell) for cell in row] for row in _cells(report.summary, _LATEX))
+    head, *body = [" & ".join(row) + r" \\" for row in (heads, *cells)]
     made_by = [f"% {line}" for line in ("made by:", *commands(report))]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(_LATEX) - 1)}}}"
     end = [r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*made_by, begin, r"\toprule", head, r"\midrule", *body, *end, ""])
 
 
+_SPECIAL = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "`": r"\textasciigrave{}",
+    }
+)
+"""What means something to LaTeX, as text."""
+
+
 def _escaped(text: str) -> str:
-    return text.replace("_", r"\_").replace(" %", r"\,\%")
+    return printable(text).translate(_SPECIAL).replace(r" \%", r"\,\%")
 
 
 def print_summary(report: Report) -> None:
@@ -68,14 +85,19 @@ def _pooled(report: Report) -> str:
     return f" All suites: {kinds} together; suites are told apart by them."
 
 
+def _code(text: str) -> str:
+    """A text between backticks, which only another backtick would end."""
+    return printable(text).replace("`", "'")
+
+
 def legend(report: Report) -> str:
     """What the columns of the summary mean."""
     strongest = report.strongest
     chosen = f"chosen on {report.baseline_source}" if report.baseline_source else "chosen here"
     against = (
-        f"Wins, difference [95 % CI] and p are against `{strongest}`, the strongest baseline "
-        f"({chosen}), on common workflows; p is Wilcoxon's signed-rank test on instances with "
-        "Holm's correction."
+        f"Wins, difference [95 % CI] and p are against `{_code(strongest)}`, the strongest "
+        f"baseline ({chosen}), on common workflows; p is Wilcoxon's signed-rank test on instances "
+        "with Holm's correction."
         if strongest
         else "There is no baseline to compare with."
     )

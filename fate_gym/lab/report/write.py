@@ -10,6 +10,7 @@ from fate_gym.lab.errors import unwritable
 from fate_gym.lab.files import write_text
 from fate_gym.lab.report.compute import Report, compute_report
 from fate_gym.lab.report.figures.draw import draw_figures
+from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.lab.report.markdown import markdown
 from fate_gym.lab.report.page.render import render_page
 from fate_gym.lab.report.summary_table import latex_summary
@@ -38,9 +39,9 @@ def make_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         write_text(root / "summary_by_suite.csv", _csv(by_suite))
         write_text(root / "summary.tex", latex_summary(report))
         for name, figure in figures.items():
-            figure.savefig(root / f"{name}.png")
+            save_figure(figure, root / f"{name}.png")
             figure.set_layout_engine("none")  # it is laid out: once is enough
-            figure.savefig(root / f"{name}.svg", metadata={"Date": None})
+            save_figure(figure, root / f"{name}.svg", metadata={"Date": None})
         write_text(root / "report.md", markdown(report, figures))
         write_text(root / "report.html", render_page(report))
     except OSError as error:

@@ -31,7 +31,9 @@ from fate_gym.lab.sweep.compose import (
     compose_sweep,
     hydra_ready,
 )
+from fate_gym.lab.sweep.lock import locked
 from fate_gym.lab.sweep.mistakes import explain
+from fate_gym.lab.sweep.parent import end_with
 from fate_gym.lab.sweep.plan import Plan, job_configs, plan_sweep
 from fate_gym.lab.sweep.progress import add_entry, following
 
@@ -73,12 +75,13 @@ def run_hydra(
             arguments = [argument for argument in arguments if argument != DRY_RUN]
             return _dry_run(arguments, config_name, preview)
         plan = _plan(arguments, config_name)
-        if plan is not None:
-            save_command(plan, arguments)
-            if prepare is not None:
-                prepare(plan)
-        with command_line(arguments), following(plan) if plan else nullcontext():
-            _run(task, config_name, full_error)
+        with locked(plan.directory) if plan else nullcontext():
+            if plan is not None:
+                save_command(plan, arguments)
+                if prepare is not None:
+                    prepare(plan)
+            with command_line(arguments), following(plan) if plan else nullcontext():
+                _run(task, config_name, full_error)
         return 0
     except KeyboardInterrupt:
         _say("interrupted; re-run the same command to resume")
@@ -94,14 +97,18 @@ def run_hydra(
 def _run(task: Task, config_name: str, full_error: bool) -> None:
     """Let Hydra call the task, once or for each job of a sweep. Raises what it raised."""
     caught: list[FateGymError] = []
+    starter = os.getpid()
 
     def quiet_task(config: DictConfig) -> Any:
         # Hydra announces every exception of a job; in a single run our message is enough. In a
         # sweep the launcher has to see it, and the job may be in another process.
+        hydra_config = HydraConfig.get()
+        # Workers on other machines have other parents.
+        if "joblib" in str(hydra_config.launcher.get("_target_")):
+            end_with(starter)
         try:
             return task(config)
         except Exception as error:
-            hydra_config = HydraConfig.get()
             if hydra_config.mode == RunMode.MULTIRUN:
                 add_entry(Path(hydra_config.sweep.dir), "failed", first_line(error))
                 raise
@@ -164,6 +171,8 @@ def _failures(error: JobFailedError, plan: Plan | None, started: float) -> list[
     if plan is None:
         return [f"error: {error}"]
     failed = list(failures_since(error.sweep, started))
+    if not failed:  # a full disk has no room for markers either
+        return [f"error: {error}"]
     return [
         f"error: {len(failed)} of {plan.total} jobs failed:",
         *(f"  {where}: {why}\n    log: {log}" for where, why, log in failed),

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from fate_gym.errors import printable
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.lab.sweep.plan import Plan
 
@@ -31,8 +32,11 @@ def add_entry(directory: Path, state: Literal["done", "skipped", "failed"], line
     entry = json.dumps({"time": round(time.time(), 3), "state": state, "line": line}) + "\n"
     try:
         # One write of a short line with O_APPEND: lines of several processes do not mix.
-        descriptor = os.open(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(directory / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                entry = f"\n{entry}"  # after what a process left that was killed while it wrote
             os.write(descriptor, entry.encode())
         finally:
             os.close(descriptor)
@@ -80,10 +84,16 @@ class _Follower:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for entry in map(json.loads, whole.splitlines()):
+        for row in whole.splitlines():
+            # A process that is killed, or a disk that is full, may leave a part of a line.
+            try:
+                entry = json.loads(row)
+                state, said = entry["state"], str(entry["line"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
             self._ended += 1
-            self._ran += entry["state"] != "skipped"
-            self._show(entry["line"])
+            self._ran += state != "skipped"
+            self._show("\n".join(map(printable, said.splitlines())))
 
     def _show(self, line: str) -> None:
         left = self._left()

@@ -63,11 +63,13 @@ class Sweep:
         """One line for every cell without a result, of all seen suites x policies x seeds."""
         jobs = self.jobs
         failed = [job for job in jobs if job.state == "failed"]
-        known = {(j.suite, j.policy, j.seed) for j in [*failed, *(job for job, _ in self.finished)]}
+        damaged = [job for job in jobs if job.state == "damaged"]
+        known = {(j.suite, j.policy, j.seed) for j in jobs if j.state != "unfinished"}
         axes = [
             sorted({getattr(job, axis) for job in jobs}) for axis in ("suite", "policy", "seed")
         ]
         return [
+            *(f"damaged: {job.suite}/{job.policy}/s{job.seed}: {job.damage}" for job in damaged),
             *(f"failed: {job.suite}/{job.policy}/s{job.seed}: {job.failure}" for job in failed),
             *(f"missing: {s}/{p}/s{n}" for s, p, n in product(*axes) if (s, p, n) not in known),
         ]
@@ -83,8 +85,9 @@ def read_sweep(root: Path) -> Sweep:
     jobs = find_jobs(root)
     done = [(job, job.result) for job in jobs if job.result is not None]
     if not done:
+        damage = next((f" ({job.damage})" for job in jobs if job.damage is not None), "")
         raise InputError(
-            f"none of the {len(jobs)} jobs in this directory has finished",
+            f"none of the {len(jobs)} jobs in this directory has finished{damage}",
             source=root,
             remedy="re-run the sweep's command",
         )

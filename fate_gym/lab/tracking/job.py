@@ -140,7 +140,8 @@ def _gantt(directory: Path) -> Any:
     from PIL import Image
 
     from fate_gym.lab.report.figures.gantt import gantt_figure
+    from fate_gym.lab.report.figures.style import draw_into
 
     buffer = io.BytesIO()
-    gantt_figure(first_schedules(directory)).savefig(buffer, format="png", dpi=90)
+    draw_into(gantt_figure(first_schedules(directory)), buffer, format="png", dpi=90)
     return Image.open(buffer)

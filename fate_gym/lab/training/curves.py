@@ -78,6 +78,11 @@ def _curve(curriculum: str, agent: str, runs: list[tuple[Progress, TrainResult]]
         {int(row["steps"]): row["latency_ratio"] for row in progress.curve} for progress, _ in runs
     ]
     steps = sorted(set.intersection(*map(set, by_step)))
+    if not steps:
+        raise InputError(
+            f"the trainings of {agent} on {curriculum} have no validation in common",
+            remedy="delete the damaged ones and train them again",
+        )
     return Curve(
         curriculum,
         agent,

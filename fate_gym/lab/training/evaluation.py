@@ -63,6 +63,7 @@ class EvaluationSet:
     def draw_schedules(self, policy: Policy, path: Path) -> None:
         """A Gantt chart of round robin, HEFT and a policy on the median problem."""
         from fate_gym.lab.report.figures.gantt import gantt_figure
+        from fate_gym.lab.report.figures.style import save_figure
 
         ordered = sorted(self.problems, key=lambda problem: problem.shape[0])
         problem = ordered[(len(ordered) - 1) // 2]
@@ -70,4 +71,4 @@ class EvaluationSet:
         for one in (make_policy(REFERENCE), make_policy("heft_boosted"), policy):
             rows = shard_rows(Simulator(problem).run(one, seed=0), one.name)
             schedules[one.name] = Schedule(problem.problem.id, list(problem.device_ids), rows)
-        gantt_figure(schedules).savefig(path, dpi=110)
+        save_figure(gantt_figure(schedules), path, dpi=110)

@@ -15,6 +15,7 @@ from fate_gym.env.spec import MASK
 from fate_gym.lab.files import replacing
 from fate_gym.lab.training.agent_config import ImitationConfig
 from fate_gym.lab.training.lanes import narrow
+from fate_gym.lab.training.state import damaged
 from fate_gym.sim import Assignment, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
@@ -149,9 +150,16 @@ def save_states(path: Path, data: Arrays) -> None:
 
 
 def load_states(path: Path) -> Arrays:
-    """Labelled states that were kept."""
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+    """Labelled states that were kept. Raises `InputError` if the file is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = dict(archive)
+        if TARGETS not in found or RETURNS not in found:
+            raise KeyError(TARGETS)
+        return found
+    # numpy's and zip's own errors are of many kinds.
+    except Exception:  # noqa: BLE001
+        raise damaged(path, path.parent) from None
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:

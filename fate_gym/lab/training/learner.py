@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -17,13 +18,14 @@ from fate_gym.env.spec import Limits
 from fate_gym.lab.training.agent_config import DqnConfig, PpoConfig
 from fate_gym.lab.training.config import TrainConfig
 from fate_gym.lab.training.lanes import Lanes, make_lanes
+from fate_gym.lab.training.state import damaged
 from fate_gym.sim import CompiledProblem
 from policies.learned.agent import Agent, PointerAgent, TorchAgent
 from policies.learned.checkpoint import MOST_WEIGHT
 from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 
 MODEL = "model.zip"
-BUFFER = "buffer.pkl"
+BUFFER = "buffer.npz"
 
 _OURS = ("algorithm", "steps", "lanes", "final_rate", "exploration_fraction", "exploration_final")
 _NAMES = {
@@ -153,15 +155,48 @@ class Learner:
         """Write all that is needed to go on."""
         self.model.save(folder / MODEL)
         if self.is_dqn:
-            self.model.save_replay_buffer(folder / BUFFER)
+            with (folder / BUFFER).open("wb") as file:
+                np.savez(file, **_arrays(self.model.replay_buffer))  # type: ignore[arg-type]
 
     def load(self, folder: Path, steps: int, updates: int) -> None:
-        """Go on from what was saved after some steps and updates."""
-        self.model.set_parameters(folder / MODEL)
+        """Go on from what was saved after some steps and updates.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
         self.model.num_timesteps = steps
         self.model._n_updates = updates
-        if self.is_dqn and (folder / BUFFER).exists():
-            self.model.load_replay_buffer(folder / BUFFER)
+        path = folder / MODEL
+        try:
+            self.model.set_parameters(path)
+            if self.is_dqn:
+                path = folder / BUFFER
+                _fill(self.model.replay_buffer, path)
+        # Those of zip, torch and numpy are of many kinds.
+        except Exception:  # noqa: BLE001
+            raise damaged(path, folder.parent) from None
+
+
+def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:
+    """All that a replay buffer holds, as arrays: SB3's own way is pickle, which can run code."""
+    arrays = {name: value for name, value in vars(buffer).items() if isinstance(value, np.ndarray)}
+    for group in ("observations", "next_observations"):
+        arrays |= {f"{group}/{key}": value for key, value in getattr(buffer, group).items()}
+    return arrays | {"place": np.array([buffer.pos, buffer.full], np.int64)}
+
+
+def _fill(buffer: Any, path: Path) -> None:
+    """Put into a replay buffer what `_arrays` took out of one."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        for name, array in _arrays(buffer).items():
+            if name != "place":
+                if archive[name].shape != array.shape:
+                    raise ValueError(name)
+                array[...] = archive[name]
+        position, full = archive["place"].tolist()
+    if not 0 <= position < buffer.buffer_size:
+        raise ValueError("place")
+    buffer.pos, buffer.full = position, bool(full)
 
 
 def make_model(config: TrainConfig, env: Lanes) -> Any:

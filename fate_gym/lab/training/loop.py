@@ -8,6 +8,7 @@ training that was killed goes on from the last chunk as if nothing had happened.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from itertools import accumulate, chain
 from pathlib import Path
@@ -18,10 +19,12 @@ import torch
 import yaml
 
 from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.errors import InputError, printable
 from fate_gym.lab import provenance
-from fate_gym.lab.errors import JobFailedError
-from fate_gym.lab.files import write_table, write_text
-from fate_gym.lab.jobs.directory import CONFIG, mark_failed, prepare_directory
+from fate_gym.lab.errors import JobFailedError, unwritable
+from fate_gym.lab.files import flush_all, write_table, write_text
+from fate_gym.lab.jobs.directory import CONFIG, FAILED, last_line, mark_failed, prepare_directory
+from fate_gym.lab.jobs.result import wandb_id
 from fate_gym.lab.training import labels
 from fate_gym.lab.training.agent_config import ImitationConfig, PpoConfig
 from fate_gym.lab.training.card import write_card
@@ -52,7 +55,8 @@ def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[
 
     Raises:
         InputError: bad problems or options; nothing has been written.
-        JobFailedError: the training broke down; the best checkpoint before that is kept.
+        JobFailedError: the training broke down; the best checkpoint before that is kept, and the
+            marker ``FAILED`` says why.
     """
     directory = config.directory
     done = read_train_result(directory)
@@ -67,11 +71,22 @@ def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[
     identity = {
         "name": f"train/{config.title}",
         "group": config.name,
-        "id": f"train-{config.agent.name}-s{config.seed}-{config.hash}",
+        "id": wandb_id(config.name, f"train-{config.agent.name}-s{config.seed}-{config.hash}"),
         "tags": ["learned"],
     }
-    with learning_curves(config.tracking, directory, identity, resolved) as curves:
-        result = training.run(curves)
+    try:
+        with learning_curves(config.tracking, directory, identity, resolved) as curves:
+            result = training.run(curves)
+    except JobFailedError:
+        raise
+    except Exception as error:
+        fault = unwritable(directory, error) if isinstance(error, OSError) else error
+        text = str(fault) if isinstance(fault, InputError) else traceback.format_exc()
+        mark_failed(directory, text)
+        if isinstance(fault, InputError):
+            raise fault from None
+        why = f"{config.title} failed: {printable(last_line(text))} ({directory / FAILED})"
+        raise JobFailedError(why, config.paths.runs) from error
     if curves.warning:
         say(f"warning: {curves.warning}")
     return result, directory
@@ -232,6 +247,7 @@ class Training:
             | {"seconds": round(progress.seconds, 1), "validation": ratio}
             | provenance.made_with(),
         )
+        flush_all(self._directory / BEST)
 
     def _fail(self) -> None:
         best = self._progress.best

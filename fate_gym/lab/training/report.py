@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from fate_gym.errors import InputError
 from fate_gym.lab.files import write_text
 from fate_gym.lab.provenance import git_sha, machine
+from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.lab.tables import markdown_table
 from fate_gym.lab.training.curves import Curve, iqm, iqm_estimate, read_curves
 
@@ -72,6 +74,8 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
             axes.fill_between(curve.steps, low, high, color=f"C{number}", alpha=0.18, linewidth=0)
         axes.set(xlabel="steps", ylabel="latency / RoundRobin", title=f"validation, {name}")
         axes.set_yscale("log")
+        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            ticks(StrMethodFormatter("{x:g}"))
         axes.axhline(1.0, color="0.6", linewidth=0.8, zorder=0)
         axes.grid(visible=True, which="both", alpha=0.2)
         axes.legend(fontsize=8, frameon=False)
@@ -91,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(root / CSV, curves_csv(curves))
     made = ["", f"- machine: {machine()}", f"- commit: {git_sha() or 'unknown'}", ""]
     write_text(root / TABLE, "\n".join([*curves_table(curves), *made]))
-    curves_figure(curves).savefig(root / PNG, dpi=110)
+    save_figure(curves_figure(curves), root / PNG, dpi=110)
     for curve in curves:
         print(
             f"{curve.curriculum}/{curve.agent}: {iqm_estimate(curve.best).text('.4f')}, "

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.errors import InputError
+from fate_gym.lab.files import read_bytes
 from fate_gym.lab.training.evaluation import Score
 
 RESULT = "training.json"
@@ -50,10 +51,10 @@ def read_train_result(directory: Path) -> TrainResult | None:
 
 def read_model(path: Path, model: type[Model], what: str, remedy: str) -> Model | None:
     """A file of a training; None if there is none. Raises `InputError` if it is damaged."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_bytes(path))
     except ValidationError as error:
         fault = f"not the {what} of a training ({error.errors()[0]['msg']})"
         raise InputError(fault, source=path, remedy=remedy) from None

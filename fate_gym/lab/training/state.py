@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fate_gym.lab.files import write_text
+from fate_gym.errors import InputError
+from fate_gym.lab.files import flush, flush_all, write_text
 from fate_gym.lab.training.result import read_model
 
 STATE = "state"
@@ -24,12 +25,12 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    epochs: int = 0
+    epochs: int = Field(0, ge=0)
     """Of imitation, done."""
-    chunks: int = 0
+    chunks: int = Field(0, ge=0)
     """Of learning, done."""
-    steps: int = 0
-    updates: int = 0
+    steps: int = Field(0, ge=0)
+    updates: int = Field(0, ge=0)
     best: float | None = None
     """Mean latency ratio of the best validation so far; lower is better."""
     best_steps: int = 0
@@ -40,6 +41,22 @@ class Progress(BaseModel):
     """One row a validation."""
     stopped: str | None = None
     """Why it ended before its last step."""
+
+    @field_validator("curve")
+    @classmethod
+    def _says_when_and_what(cls, curve: list[dict[str, float]]) -> list[dict[str, float]]:
+        if not all({"steps", "latency_ratio"} <= row.keys() for row in curve):
+            raise ValueError("a validation without steps or latency_ratio")
+        return curve
+
+
+def damaged(path: Path, directory: Path) -> InputError:
+    """The error for a file of a training that is missing or cannot be read."""
+    return InputError(
+        "this file of the training is missing or damaged",
+        source=path,
+        remedy=f"delete {directory} to train anew",
+    )
 
 
 def read_progress(directory: Path) -> tuple[Progress, Path | None]:
@@ -63,8 +80,10 @@ def write_state(directory: Path, progress: Progress, save: Callable[[Path], None
     new.mkdir(parents=True)
     save(new)
     write_text(new / PROGRESS, progress.model_dump_json())
+    flush_all(new)
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
     new.rename(place)
+    flush(directory)
     shutil.rmtree(old, ignore_errors=True)

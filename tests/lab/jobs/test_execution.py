@@ -105,9 +105,9 @@ def test_a_result_from_before_is_of_exclusive_devices(
 ) -> None:
     directory, result = both["exclusive"]
     data = json.loads((directory / "result.json").read_text())
-    del data["execution"]
+    del data["execution"], data["checksum"]
     (tmp_path / "result.json").write_text(json.dumps(data))
-    assert read_result(tmp_path) == result
+    assert read_result(tmp_path) == result.model_copy(update={"checksum": ""})
 
 
 def test_problem_files_are_played_on_both(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from fate_gym.errors import InputError
 from fate_gym.lab.cli import main
 from fate_gym.lab.report.compare import compare
-from tests.lab.conftest import Run, job_directory
+from tests.lab.conftest import Run, edit_result, job_directory
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def later(sweep: Run, tmp_path: Path) -> Path:
             rows["latency_ratio"] = rows["latency"] / rows["rr_latency"]
             rows.to_parquet(file)
     for file in root.glob("smoke/*/*/result.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"git_sha": "0" * 12}))
+        edit_result(file, git_sha="0" * 12)
     return root
 
 
@@ -50,7 +49,7 @@ def test_what_cannot_be_compared_is_named(
     shutil.rmtree(later / "smoke" / "eft")
     for policy in ("heft", "round_robin"):
         file = job_directory(later, policy, 1) / "result.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"workload_hash": "f" * 12}))
+        edit_result(file, workload_hash="f" * 12)
     assert main(["compare", str(sweep.root), str(later)]) == 0
     out = capsys.readouterr().out
     assert "-10.0 %" in out
@@ -60,6 +59,6 @@ def test_what_cannot_be_compared_is_named(
 
 def test_nothing_in_common_is_an_error(sweep: Run, later: Path) -> None:
     for file in later.glob("smoke/*/*/result.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"workload_hash": "f" * 12}))
+        edit_result(file, workload_hash="f" * 12)
     with pytest.raises(InputError, match="no policy ran on the same problems"):
         compare(sweep.root, later)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,9 +15,10 @@ from fate_gym.lab.report.figures.occupancy import (
     occupancy_figure,
     schedule_occupancy,
 )
+from fate_gym.lab.report.figures.rows import decision_time_figure
 from fate_gym.lab.report.figures.session import COLOURS, most_again, session_figure
 from fate_gym.lab.report.figures.shares import ecdf_figure
-from fate_gym.lab.report.figures.style import policy_colours
+from fate_gym.lab.report.figures.style import policy_colours, save_figure
 
 
 def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
@@ -134,3 +138,39 @@ def test_a_session_is_drawn_over_the_work_of_others() -> None:
     assert axes.get_title(loc="left") == (
         "policy: 12.0 s without thinking; 0.1 of 0.4 thousand tokens are prefilled again (25%)"
     )
+
+
+@pytest.mark.parametrize("name", ["$x_$", "$\\frac$", "a$b", "$$", "\\$x^$"])
+def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    shards = [_shard("d0", 0.0, 1.0) | {"model": name}]
+    schedules = {name: Schedule(name, ["d0", name], shards)}
+    figures = [
+        gantt_figure(schedules, title=name),
+        occupancy_figure(schedules, title=name),
+        ecdf_figure({name: np.array([0.5])}, {name: "red"}),
+        decision_time_figure({name: [0.01, 0.1, 1.0, 10.0, 1e2, 1e3]}, {name: "red"}),
+    ]
+    for number, figure in enumerate(figures):
+        path = tmp_path / f"{number}.svg"
+        save_figure(figure, path)
+        # Of texts that are drawn as paths, SVG keeps what they say in comments.
+        assert f"<!-- {name}" in path.read_text(encoding="utf-8")
+    assert "<!-- 0.01 -->" in path.read_text(encoding="utf-8")
+
+
+def test_a_full_disk_leaves_no_part_of_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = ecdf_figure({"a": np.array([0.5])}, {"a": "red"})
+    save_figure(figure, tmp_path / "f.svg")
+    before = (tmp_path / "f.svg").read_bytes()
+
+    def full(path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"<svg")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_figure(figure, tmp_path / "f.svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.svg"]
+    assert (tmp_path / "f.svg").read_bytes() == before

@@ -18,7 +18,7 @@ from fate_gym.lab.report.compute import compute_report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.page.data import page_data
 from fate_gym.lab.report.page.render import embeddable, render_page
-from tests.lab.conftest import Run
+from tests.lab.conftest import Run, edit_result
 
 CHROMIUM = Path("/usr/bin/chromium")
 CONTRAST = """() => {
@@ -49,8 +49,7 @@ def root(sweep: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(shutil.copytree(sweep.root, tmp_path_factory.mktemp("page") / "grid"))
     shutil.copytree(root / "smoke", root / "other")
     for path in (root / "other").glob("*/*/result.json"):
-        result = json.loads(path.read_text())
-        path.write_text(json.dumps(result | {"suite": "other", "suite_hash": "ffffffff"}))
+        edit_result(path, suite="other", suite_hash="ffffffff")
     (root / "report.html").write_text(render_page(compute_report(root)))
     return root
 
@@ -195,8 +194,7 @@ def hostile(root: Path, tmp_path: Path) -> Path:
     copy = Path(shutil.copytree(root, tmp_path / "hostile"))
     (copy / "other").rename(copy / SUITE)
     for path in (copy / SUITE).glob("*/*/result.json"):
-        result = json.loads(path.read_text())
-        path.write_text(json.dumps(result | {"suite": SUITE}))
+        edit_result(path, suite=SUITE)
     for path in copy.glob("*/*/*/workflows.parquet"):
         rows = pd.read_parquet(path)
         rows["stages"] = ATTACK

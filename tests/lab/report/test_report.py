@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -27,7 +26,7 @@ from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.labels import policy_labels, suite_labels
 from fate_gym.lab.sweep.results import by_draw, read_sweep
 from fate_gym.workloads import load_cluster
-from tests.lab.conftest import Run, job_config, job_directory, run_script
+from tests.lab.conftest import Run, edit_result, job_config, job_directory, run_script
 
 COLUMNS = (
     "policy,n,latency_ratio,latency_ratio_lo,latency_ratio_hi,"
@@ -156,8 +155,7 @@ def test_suites_side_by_side_headroom_and_counters(grid: Path, tmp_path: Path) -
         shutil.copytree(policy_directory, grid / suite.name / policy_directory.name,
                         dirs_exist_ok=True)  # fmt: skip
     for job in grid.glob("smoke/heft/*/result.json"):
-        facts = json.loads(job.read_text()) | {"counters": {"plans": 3.0, "taken": 1.0}}
-        job.write_text(json.dumps(facts))
+        edit_result(job, counters={"plans": 3.0, "taken": 1.0})
     report = make_report(grid)
     text = (grid / "report.md").read_text()
     table = text.split("## By suite")[1].split("##")[0]
@@ -211,8 +209,7 @@ def test_a_sweep_without_a_finished_job_is_refused(grid: Path) -> None:
 
 def test_jobs_on_different_problems_are_not_compared(grid: Path) -> None:
     path = job_directory(grid, "heft", 1) / RESULT
-    result = json.loads(path.read_text())
-    path.write_text(json.dumps(result | {"workload_hash": "0" * 12}))
+    edit_result(path, workload_hash="0" * 12)
     with pytest.raises(InputError, match="ran different problems"):
         make_report(grid)
 

@@ -317,6 +317,75 @@ def test_a_damaged_state(toy: list[CompiledProblem], tmp_path: Path) -> None:
         loop.train(chosen, say=hush)
 
 
+DQN = {
+    "algorithm": "dqn",
+    "steps": 2048,
+    "lanes": 8,
+    "buffer_size": 1000,
+    "learning_starts": 200,
+    "batch_size": 32,
+    "gradient_steps": 1,
+}
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed", "foreign"])
+@pytest.mark.parametrize("file", ["model.zip", "buffer.npz"])
+def test_a_state_that_is_damaged_is_one_clear_message(
+    toy: list[CompiledProblem], tmp_path: Path, file: str, damage: str
+) -> None:
+    chosen = config(tmp_path, learning=DQN)
+    _stop_after(chosen, chunks=1)
+    path = chosen.directory / "state" / file
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-100] if damage == "cut" else b"foreign")
+    with pytest.raises(InputError, match="missing or damaged") as raised:
+        loop.train(chosen, say=hush)
+    assert raised.value.source == str(path)
+    assert "to train anew" in str(raised.value)
+    assert "missing or damaged" in (chosen.directory / "FAILED").read_text()
+
+
+def _stop_after(chosen: TrainConfig, chunks: int) -> None:
+    """Train until a number of chunks is done."""
+    done = []
+
+    def say(line: str) -> None:
+        done.append(line)
+        if sum("latency / RoundRobin" in one for one in done) > chunks:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(chosen, say=say)
+    assert (chosen.directory / "state" / "progress.json").exists()
+
+
+def test_a_replay_buffer_is_kept_without_pickle(toy: list[CompiledProblem], tmp_path: Path) -> None:
+    chosen = config(tmp_path / "broken", learning=DQN)
+    _stop_after(chosen, chunks=1)
+    with np.load(chosen.directory / "state" / learner.BUFFER, allow_pickle=False) as kept:
+        assert kept["place"].tolist()[0] > 0
+    result, _ = loop.train(chosen, say=hush)
+    whole, _ = loop.train(config(tmp_path / "whole", learning=DQN), say=hush)
+    assert (result.best, result.best_steps) == (whole.best, whole.best_steps)
+
+
+def test_a_training_that_fails_says_why(
+    toy: list[CompiledProblem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(tmp_path, learning=PPO)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("Expected parameter logits to satisfy the constraint")
+
+    monkeypatch.setattr(learner.MaskablePPO, "learn", broken)
+    with pytest.raises(JobFailedError, match="failed: ValueError: Expected parameter logits"):
+        loop.train(chosen, say=hush)
+    marker = (chosen.directory / "FAILED").read_text()
+    assert marker.startswith("Traceback")
+
+
 def test_noise_of_a_validation_is_the_same_every_time(toy: list[CompiledProblem]) -> None:
     validation = EvaluationSet(toy)
     heft = make_policy("heft_boosted")

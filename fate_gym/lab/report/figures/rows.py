@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from fate_gym.lab.report.figures import style
 from fate_gym.lab.report.summary import PolicySummary
@@ -95,6 +96,7 @@ def decision_time_figure(
         axes.plot(middle, y, "o", color="white", mec=colour, ms=5)
         style.write_beside(axes, y, f"{middle:.3g} / {high:.3g}")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     style.policy_rows(axes, list(quantiles))
     axes.grid(axis="x", color="#ececec", lw=0.8)
     axes.set_xlabel("ms of a decision: P1–P99, quartiles, median; P50 / P99 at the right")

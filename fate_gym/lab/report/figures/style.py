@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from fate_gym.lab.files import replacing
 
 # Okabe & Ito 2008: distinguishable with colour-blind vision.
 FATE = ("#0072b2", "#56b4e9", "#003f6b")
@@ -98,3 +103,27 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.1]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure, whole or not at all; the suffix of the path says in which format.
+
+    Args:
+        figure: what to write.
+        path: where to.
+        options: of matplotlib's ``savefig``.
+    """
+    with replacing(path) as temporary:
+        draw_into(figure, temporary, **options)
+
+
+def draw_into(figure: Figure, file: Path | IO[bytes], **options: Any) -> None:
+    """Draw a figure with every text as it is: to matplotlib ``$`` in a name would begin a formula.
+
+    Ticks are made, with their texts, while a figure is drawn; the others are there before.
+    """
+    with rc_context({"text.parse_math": False}):
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_parse_math(False)
+        figure.savefig(file, **options)

@@ -1,0 +1,167 @@
+"""Whether the files of a finished job are all there and are what a job writes.
+
+A disk that was full, a copy that was cut, a file of a stranger: a job with such a file counts as
+not done, so that its sweep runs it again, and reports say so and go on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
+
+from fate_gym.errors import InputError
+from fate_gym.lab.files import read_table, read_text
+from fate_gym.lab.jobs.directory import CONFIG, DECISIONS, SHARDS, WORKFLOWS, read_config
+from fate_gym.lab.jobs.result import JobResult, checksum
+from fate_gym.lab.jobs.schedules import ShardRow, read_schedules
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REMEDY = "re-run the sweep's command: it runs the job again"
+
+LARGEST = 1e18
+"""Of any number: sums and axes of figures stay finite."""
+
+_TEXTS = ("suite", "policy", "problem", "workflow", "family", "instance")
+_FINITE = ("seed", "workflows", "latency", "rr_latency", "latency_ratio")
+_NUMBERS = (
+    "state_intensity",
+    "makespan",
+    "gap_to_bound",
+    "load_seconds",
+    "transfer_wait_seconds",
+    "prefix_hit_rate",
+    "context_hit_rate",
+    "bytes_moved",
+    "device_utilisation",
+)
+"""Columns of ``workflows.parquet`` that every report needs; numbers may be NaN."""
+_REFERENCE = "round_robin"
+
+
+def check_files(directory: Path, result: JobResult) -> None:
+    """Check that a run directory holds what its ``result.json`` says.
+
+    Raises:
+        InputError: naming the first file at fault.
+    """
+    _check_place(directory, result)
+    _check_config(directory, result)
+    _check_workflows(directory, result)
+    _check_decisions(directory, result)
+    _check_schedules(directory, result)
+
+
+def _check_place(directory: Path, result: JobResult) -> None:
+    place = (directory.parents[1].name, directory.parent.name, directory.name)
+    if place != (result.suite, result.policy, f"s{result.seed}-{result.config_hash}"):
+        raise InputError(f"the result of another job ({result.title})", source=directory)
+
+
+def _check_config(directory: Path, result: JobResult) -> None:
+    path = directory / CONFIG
+    if result.config_checksum not in ("", checksum(read_text(path))):
+        raise InputError("its checksum does not hold", source=path)
+    made_with = read_config(directory).get("made_with")
+    found = made_with.get("config_hash") if isinstance(made_with, dict) else None
+    if found != result.config_hash:
+        raise InputError("the configuration of another job", source=path)
+
+
+def _check_workflows(directory: Path, result: JobResult) -> None:
+    import pyarrow.compute as pc
+
+    from fate_gym.lab.jobs.run import MEANS  # which imports this module
+
+    path = directory / WORKFLOWS
+    table = read_table(path, owner=result.config_hash)
+    if table.num_rows != result.workflows:
+        fault = f"{table.num_rows} rows for {result.workflows} workflows"
+        raise InputError(fault, source=path)
+    # Columns that not every version writes are checked where they are there.
+    optional = {
+        name
+        for name in table.column_names
+        if name in MEANS or _is_number(table.schema.field(name).type)
+    }
+    _check_columns(path, table, _TEXTS, [*_FINITE, *_NUMBERS, *sorted(optional)])
+    _check_finite(path, table, _FINITE)
+    for name, value in (("policy", result.policy), ("seed", result.seed)):
+        if not pc.all(pc.equal(table[name], value)).as_py():
+            raise InputError(f"rows of another {name}", source=path)
+    if pc.min(table["latency_ratio"]).as_py() < 0:
+        raise InputError("negative latencies", source=path)
+
+
+def _check_decisions(directory: Path, result: JobResult) -> None:
+    path = directory / DECISIONS
+    table = read_table(path, owner=result.config_hash)
+    if table.num_rows:  # without rows it has no columns
+        _check_columns(path, table, (), ("decision_ms",))
+        _check_finite(path, table, ("decision_ms",))
+
+
+def _check_schedules(directory: Path, result: JobResult) -> None:
+    path = directory / SHARDS
+    table = read_table(path, owner=result.config_hash)
+    kinds = get_type_hints(ShardRow)
+    texts = [name for name, kind in kinds.items() if kind is str]
+    numbers = [name for name in kinds if name not in texts]
+    _check_columns(path, table, texts, numbers)
+    _check_finite(path, table, numbers)
+    schedules = read_schedules(directory)
+    for of_problem in schedules.values():
+        if not {result.policy, _REFERENCE} <= of_problem.keys():
+            raise InputError("a schedule is missing", source=path)
+    if not schedules:
+        raise InputError("no schedule", source=path)
+
+
+def _check_columns(
+    path: Path, table: pa.Table, texts: Iterable[str], numbers: Iterable[str]
+) -> None:
+    """Every column is there and of its kind, no text is missing and no number too large."""
+    for names, fits in ((texts, _is_text), (numbers, _is_number)):
+        for name in names:
+            if name not in table.column_names:
+                raise InputError(f"no column {name!r}", source=path)
+            if not fits(table.schema.field(name).type):
+                kind = table.schema.field(name).type
+                raise InputError(f"the column {name!r} is of {kind}", source=path)
+            if fits is _is_text and table[name].null_count:
+                raise InputError(f"the column {name!r} has gaps", source=path)
+            if fits is _is_number and _largest(table[name]) > LARGEST:
+                raise InputError(f"values of {name!r} are beyond {LARGEST:g}", source=path)
+
+
+def _largest(column: pa.ChunkedArray) -> float:
+    """The largest absolute value, without gaps and NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.cast(pa.float64(), safe=False)
+    return float(pc.max(pc.abs(values.filter(pc.invert(pc.is_nan(values))))).as_py() or 0.0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_integer(kind) or kinds.is_floating(kind))
+
+
+def _check_finite(path: Path, table: pa.Table, names: Iterable[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in names:
+        finite = pc.is_finite(table[name].cast(pa.float64(), safe=False))
+        if table[name].null_count or not pc.all(finite).as_py():
+            raise InputError(f"values of {name!r} are no numbers", source=path)
