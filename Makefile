@@ -3,6 +3,7 @@
 PYTHON  ?= python3
 WORKERS ?= 2
 RUN     ?= runs/quick
+MUTANTS ?= 10000
 
 EVALUATE := scripts/evaluate.py experiment=main suite=quick name=quick
 REPORT   := scripts/report.py
@@ -19,7 +20,7 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench train-demo fuzz-runs kills docs test browser lint format compiled clean
+.PHONY: help compare report readme bench train-demo fuzz fuzz-runs kills docs test browser lint format compiled clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,11 @@ docs: $(TOOLS)  ## build the documentation site into build/docs
 
 test: lint compiled browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)
+
+# Importers have mutants of their own beside their tests.
+fuzz: $(TOOLS) compiled  ## read damaged input of every kind, an hour of it (MUTANTS=10000 a test)
+	HYPOTHESIS_PROFILE=fuzz FUZZ_MUTANTS=$(MUTANTS) $(BIN)/pytest -q -n $(WORKERS) \
+	  tests/fuzz tests/workloads/formats -k 'mutants or mutated or damaged or truncated or moved or swapped'
 
 # Tests of the HTML report skip without a browser; CI runs as root and gets one.
 browser:

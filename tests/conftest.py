@@ -24,4 +24,11 @@ settings.register_profile(
     settings.get_profile("default"),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
+# `make fuzz`: as many of each kind as it says.
+settings.register_profile(
+    "fuzz",
+    settings.get_profile("default"),
+    derandomize=False,
+    max_examples=int(os.environ.get("FUZZ_MUTANTS", "1000")),
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

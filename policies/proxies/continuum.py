@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Assignment, Decision, DecisionView, Retention
+from policies.bounds import Count, Period, Window
 from policies.proxies.base import Routed, least
 from policies.proxies.programs import Programs, calls_before, keys_left, returned, running_tools
 
@@ -53,9 +54,9 @@ class Continuum(Routed):
         self,
         *,
         name: str = "continuum",
-        cold: int = 100,
-        first_mean: float = 1.0,
-        window: int = 256,
+        cold: Count = 100,
+        first_mean: Period = 1.0,
+        window: Window = 256,
         boosted: bool = False,
     ) -> None:
         super().__init__(name=name, boosted=boosted)

@@ -11,6 +11,7 @@ import numpy as np
 from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.schema import DONE, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.base import Assignment, Decision, DecisionView, Retention
+from policies.bounds import Period, Share, Weight
 from policies.proxies.base import Routed, least
 from policies.proxies.dag import count_hops_ahead
 from policies.proxies.programs import Programs, calls_before, keys_left, returned, running_tools
@@ -62,10 +63,10 @@ class SagaAgents(Routed):
         self,
         *,
         name: str = "saga_agents",
-        most_load: float = 0.8,
-        steal_ratio: float = 2.0,
-        percentile: float = 0.95,
-        first_tool: float = 2.4,
+        most_load: Share = 0.8,
+        steal_ratio: Weight = 2.0,
+        percentile: Share = 0.95,
+        first_tool: Period = 2.4,
         boosted: bool = False,
     ) -> None:
         super().__init__(name=name, boosted=boosted)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import DONE, PLACED
 from policies.base import Assignment, Decision, DecisionView
+from policies.bounds import CountOrNone, Period
 from policies.proxies.base import Routed, least
 from policies.proxies.programs import Programs
 
@@ -89,8 +90,8 @@ class Thunderagent(Routed):
         self,
         *,
         name: str = "thunderagent",
-        buffer_tokens: int = 100,
-        patience: float = 1800.0,
+        buffer_tokens: CountOrNone = 100,
+        patience: Period = 1800.0,
         boosted: bool = False,
     ) -> None:
         super().__init__(name=name)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.schema import DONE, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.base import Assignment, Decision, DecisionView, Retention
+from policies.bounds import Weight
 from policies.proxies.base import Ordered
 from policies.proxies.dag import count_hops_ahead
 
@@ -44,7 +45,7 @@ class Topas(Ordered):
         boosted: the order by the best score of each stage; the device by EFT*.
     """
 
-    def __init__(self, *, name: str = "topas", aging: float = 0.1, boosted: bool = False) -> None:
+    def __init__(self, *, name: str = "topas", aging: Weight = 0.1, boosted: bool = False) -> None:
         super().__init__(name=name)
         self._aging, self._boosted = aging, boosted
 

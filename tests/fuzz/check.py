@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import settings
-
 from fate_gym.errors import InputError
 from tests.fuzz.bounds import bounded
-
-MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "0"))
-"""Of each test; 0: as many as Hypothesis' profile says, for a few seconds."""
-
-fuzzed = settings(max_examples=MUTANTS, derandomize=False) if MUTANTS else settings()
 
 
 def taken(read: Callable[[], Any]) -> Any:

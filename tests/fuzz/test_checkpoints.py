@@ -28,7 +28,7 @@ from policies.learned.checkpoint import (
     shipped_checkpoints,
 )
 from tests.fuzz.bounds import bounded
-from tests.fuzz.check import fuzzed, taken
+from tests.fuzz.check import taken
 from tests.fuzz.mutants import mutated_bytes, mutated_value
 from tests.fuzz.test_parameters import PROBLEM
 
@@ -76,21 +76,18 @@ def header(text: str, version: bytes = b"\x01\x00") -> bytes:
     return b"\x93NUMPY" + version + struct.pack(width, len(text)) + text.encode("latin-1")
 
 
-@fuzzed
 @given(st.randoms())
 def test_mutants_of_the_facts(folder: Path, draw: random.Random) -> None:
     write(folder, PACKED, mutated_value(draw, CONTENT))
     taken(lambda: play(folder))
 
 
-@fuzzed
 @given(st.randoms())
 def test_mutants_of_the_archive(folder: Path, draw: random.Random) -> None:
     write(folder, mutated_bytes(draw, PACKED))
     taken(lambda: play(folder))
 
 
-@fuzzed
 @given(st.randoms())
 def test_mutants_of_the_arrays(folder: Path, draw: random.Random) -> None:
     arrays = dict(ARRAYS)

@@ -16,7 +16,7 @@ from fate_gym.problem import Problem, dump_problem, parse_problem
 from fate_gym.sim import Simulator
 from fate_gym.workloads import load_cluster, load_suite
 from policies import make_policy
-from tests.fuzz.check import fuzzed, taken
+from tests.fuzz.check import taken
 from tests.fuzz.mutants import mutated_bytes, mutated_value
 from tests.fuzz.test_snapshots import EXAMPLES
 
@@ -37,7 +37,6 @@ def play(problem: Problem | None) -> None:
         Simulator(problem).run(make_policy("least_loaded"))
 
 
-@fuzzed
 @given(st.sampled_from(PROBLEMS), st.randoms())
 def test_mutants_of_problems_run_or_are_one_error(
     example: dict[str, Any], draw: random.Random
@@ -46,7 +45,6 @@ def test_mutants_of_problems_run_or_are_one_error(
     taken(lambda: play(parse_problem(text)))
 
 
-@fuzzed
 @given(st.sampled_from(PROBLEMS), st.randoms())
 def test_damaged_problems_run_or_are_one_error(
     example: dict[str, Any], draw: random.Random
@@ -55,7 +53,6 @@ def test_damaged_problems_run_or_are_one_error(
     taken(lambda: play(parse_problem(text)))
 
 
-@fuzzed
 @given(st.sampled_from(PROBLEMS), st.randoms())
 def test_what_is_taken_is_written_and_taken_again(
     example: dict[str, Any], draw: random.Random
@@ -75,7 +72,6 @@ def mutated_yaml(draw: random.Random, group: str, name: str) -> bytes:
 
 
 @pytest.mark.parametrize(("group", "names"), [("cluster", CLUSTERS), ("suite", SUITES)])
-@fuzzed
 @given(draw=st.randoms())
 def test_mutants_of_yaml_are_taken_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, group: str, names: list[str], draw: random.Random

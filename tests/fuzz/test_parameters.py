@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random
 from typing import Any
 
@@ -15,7 +16,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
 from fate_gym.sim import CompiledProblem, Simulator, compile_problem
 from policies.registry import build_policy, make_policy, parameters_of, policy_class, policy_specs
-from tests.fuzz.check import fuzzed, taken
+from tests.fuzz.check import taken
 from tests.fuzz.mutants import mutated_value
 
 SPECS = policy_specs()
@@ -59,13 +60,13 @@ def defaults(name: str) -> dict[str, Any]:
         for key, parameter in parameters_of(policy_class(spec)).items()
         if key != "name" and parameter.default is not inspect.Parameter.empty
     }
-    return spec.model_dump() | {"params": given | spec.params}
+    # As YAML has them: lists, not tuples.
+    return spec.model_dump() | {"params": json.loads(json.dumps(given | spec.params))}
 
 
 TUNABLE = [name for name in SPECS if defaults(name)["params"]]
 
 
-@fuzzed
 @given(st.sampled_from(TUNABLE), st.randoms())
 def test_mutants_play_or_are_one_error(name: str, draw: random.Random) -> None:
     spec = defaults(name)
@@ -113,3 +114,9 @@ def test_a_number_out_of_range_is_named(name: str, param: str, value: Any) -> No
     assert caught.value.item == f"policy '{name}'"
     assert (caught.value.field or "").startswith(f"params.{param}")
     assert "should" in caught.value.fault
+
+
+def test_a_parameter_that_is_missing_is_named() -> None:
+    spec = policy_specs()["heft"].model_dump() | {"params": {}}
+    with pytest.raises(InputError, match="the parameter 'order' is missing"):
+        build_policy(spec)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
 from policies import fate
-from tests.fuzz.check import fuzzed, taken
+from tests.fuzz.check import taken
 from tests.fuzz.mutants import mutated_bytes, mutated_value
 
 TEXT = Path("docs/examples/snapshot.json").read_bytes()
@@ -47,14 +47,12 @@ def test_the_examples_have_plans(example: str) -> None:
         assert fate.plan(copy.deepcopy(EXAMPLES[example]), policy=policy)
 
 
-@fuzzed
 @given(st.sampled_from(sorted(EXAMPLES)), st.sampled_from(POLICIES), st.randoms())
 def test_mutants_have_a_plan_or_one_error(example: str, policy: str, draw: random.Random) -> None:
     mutant = mutated_value(draw, EXAMPLES[example])
     taken(lambda: fate.plan(mutant, policy=policy) if isinstance(mutant, dict) else None)
 
 
-@fuzzed
 @given(st.randoms())
 def test_damaged_files_have_a_plan_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, draw: random.Random

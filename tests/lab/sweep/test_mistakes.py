@@ -39,7 +39,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             "suite=smoke policy=heft cluster.execution=batching cluster.token_budget=true",
-            "cluster: field 'token_budget': Input should be a valid integer (got True)",
+            "cluster: field 'token_budget': true and false are not numbers (got True)",
         ),
         ("suite=smoke policy=heft seeed=1", "unknown option 'seeed'. Remedy: did you mean 'seed'"),
         (

@@ -157,7 +157,8 @@ def test_unknown_checkpoint() -> None:
 def test_a_network_that_needs_torch_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(tmp_path / "c", network=NetworkSpec(kind="graph", hidden=8))
+    shown = OPTIONS.model_copy(update={"dag": True})
+    folder = save(tmp_path / "c", network=NetworkSpec(kind="graph", hidden=8), env=shown)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="extra 'rl'") as raised:
         make_agent(load_checkpoint(folder))
