@@ -14,10 +14,10 @@ def game(tmp_path_factory: pytest.TempPathFactory) -> Game:
 
 
 def test_mutants_of_a_run_directory_give_a_result_or_one_error(game: Game) -> None:
-    ends = [game.play(number) for number in range(5_000, 5_040)]
+    ends = [game.play(number) for number in range(5_000, 5_016)]
     assert [end for end in ends if "WRONG" in end] == []
     # Most are found, and mended by a rerun.
-    assert sum("1 run again" in end for end in ends) > 20
+    assert sum("1 run again" in end for end in ends) > 8
 
 
 def test_the_whole_one_is_left_alone(game: Game) -> None:

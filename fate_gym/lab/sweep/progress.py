@@ -77,7 +77,7 @@ class _Follower:
             self._read()
 
     def _read(self) -> None:
-        if not self._path.exists():
+        if not self._path.is_file():
             return
         with self._path.open("rb") as file:
             file.seek(self._offset)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.errors import first_line
+from fate_gym.lab.files import read_table
 from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import JobResult
@@ -110,13 +111,12 @@ def _log(tracking: TrackingConfig, result: JobResult, directory: Path) -> None:
 
 
 def _fill(run: Any, result: JobResult, directory: Path, *, gantt: bool) -> None:
-    import pyarrow.parquet as pq
     import wandb
 
     run.define_metric("workflow", hidden=True)
     run.define_metric("*", step_metric="workflow")
     run.define_metric(_METRIC, step_metric="workflow", summary="mean")
-    rows = pq.read_table(directory / files.WORKFLOWS)
+    rows = read_table(directory / files.WORKFLOWS)
     for number, row in enumerate(rows.select([_METRIC, "makespan"]).to_pylist()):
         run.log({"workflow": number} | row)
     figures = result.model_dump(include={"decision_ms_p50", "decision_ms_p99", "seconds"})
