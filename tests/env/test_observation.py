@@ -20,6 +20,7 @@ from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, G
 from fate_gym.kernel.schema import EVICT_CONTEXT, EVICT_PREFIX, EVICT_WEIGHTS
 from fate_gym.problem import Problem, Stage, Workflow
 from fate_gym.sim import Simulator
+from fate_gym.validator.world import PREFIX, World
 from tests.env.episodes import play
 from tests.strategies import problems
 
@@ -43,6 +44,7 @@ class Expected:
         self.env = env
         self.problem: Problem = env.compiled.problem
         self.view = env.view()
+        self.world = World.of(self.problem)
         self.trace = env.trace()
         self.now = self.view.now
         self.arrivals = {
@@ -109,18 +111,17 @@ class Expected:
         A prefix that a stage shares with one that needs more of it shrinks if nothing else is left
         to evict, without a row.
         """
-        prefix: dict[tuple[int, int], float] = defaultdict(float)
+        prefix: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
         contexts: dict[int, float] = defaultdict(float)
         evicted = defaultdict(list)
         unclear: set[int] = set()
         for row in self.trace.evictions:
             evicted[int(row["shard"])].append(row)
-        keys = self.env.compiled.prefix_keys
         for i, row in enumerate(self.trace.shards):
             d = int(row["device"])
             for gone in evicted[i]:
                 if gone["kind"] == EVICT_PREFIX:
-                    prefix[d, int(gone["key"])] = 0.0
+                    del prefix[d][PREFIX, int(gone["key"])]
                 elif gone["kind"] == EVICT_CONTEXT:
                     contexts[d] -= float(gone["bytes"])
             workflow, stage = self.stages[row["stage"]]
@@ -128,12 +129,16 @@ class Expected:
             if model is None or model.kv_bytes_per_token == 0:
                 continue
             kv = model.kv_bytes_per_token
-            if stage.prefix_group is not None and stage.prefix_tokens:
-                key = d, keys.index((stage.model, stage.prefix_group))
-                others = sum(size for other, size in prefix.items() if other[0] == d) - prefix[key]
-                if prefix[key] > stage.prefix_tokens * kv and others + contexts[d] <= 0.0:
-                    unclear.add(d)
-                prefix[key] = max(prefix[key], stage.prefix_tokens * kv)
+            path = self.world.path(stage, stage.prefix_tokens)
+            held, own = prefix[d], {piece.key for piece in path}
+            longer = any(held.get(p.key, 0.0) > (p.need - p.start) * kv for p in path)
+            if longer and contexts[d] <= 0.0 and held.keys() <= own:
+                unclear.add(d)
+            if stage.extends_prefix:
+                left = stage.prefix_tokens + stage.prompt_tokens + stage.output_tokens
+                path += self.world.path(stage, left)
+            for p in path:
+                held[p.key] = max(held.get(p.key, 0.0), (p.need - p.start) * kv)
             kept = any(
                 edge.parent == stage.id
                 and edge.inherited_tokens > 0
@@ -144,13 +149,18 @@ class Expected:
                 batch = min(int(row["queries"]), self.batch(row["stage"], d))
                 contexts[d] += batch * self.context(row["stage"])
         totals = np.zeros(len(self.devices))
-        for (d, _), size in prefix.items():
-            totals[d] += size
+        for d, entries in prefix.items():
+            totals[d] += sum(entries.values())
         for d, size in contexts.items():
             totals[d] += size
         for d in unclear:
             totals[d] = self.env.arrays.state.devices["kv_bytes"][d]
         return totals
+
+    def key(self, stage: Stage) -> tuple[int, int] | None:
+        """The prefix key that the last token of a stage's prefix lies in."""
+        path = self.world.path(stage, max(1, stage.prefix_tokens))
+        return path[0].key if path else None
 
     def context(self, s: int) -> float:
         """KV bytes of one query beyond the prefix."""
@@ -187,7 +197,7 @@ class Expected:
         peers = 0
         if stage.prefix_group is not None:
             peers = -1 + sum(
-                (other.model, other.prefix_group) == (stage.model, stage.prefix_group)
+                other.prefix_group is not None and self.key(other) == self.key(stage)
                 for other in workflow.stages
             )
         same = [c for c in children if model and self.stages[c][1].model == stage.model]
@@ -431,13 +441,11 @@ class Expected:
             sum(sizes[m] for m in range(len(sizes)) if m != mine and self.residents[d, m])
         )
         kv = float(self.kv_bytes()[d])
-        cached = 0.0
-        if stage.prefix_tokens:
-            # As much of the own entry as can be seen: the stage's own length.
-            key = self.env.compiled.prefix_keys.index((stage.model, stage.prefix_group))
-            state = self.env.arrays.state
-            cached = float(state.prefix_tokens[d, key]) * model.kv_bytes_per_token
-        prefix = max(cached, stage.prefix_tokens * model.kv_bytes_per_token)
+        cached = prefix = 0.0
+        for p in self.world.path(stage, stage.prefix_tokens):
+            upto = int(self.env.arrays.state.prefix_tokens[d, p.key[1]])
+            cached += max(0, upto - p.start) * model.kv_bytes_per_token
+            prefix += (max(upto, p.need) - p.start) * model.kv_bytes_per_token
         need = model.weight_bytes + prefix + min(n, self.batch(s, d)) * self.context(s)
         over = max(0.0, need + others + kv - cached - limit)
         from_kv = min(over, kv - cached)

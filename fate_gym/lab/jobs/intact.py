@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import read_table, read_text
+from fate_gym.lab.files import read_table
 from fate_gym.lab.jobs.directory import CONFIG, DECISIONS, SHARDS, WORKFLOWS, read_config
-from fate_gym.lab.jobs.result import JobResult, checksum
+from fate_gym.lab.jobs.result import JobResult, file_checksum
 from fate_gym.lab.jobs.schedules import ShardRow, read_schedules
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_FILES = (CONFIG, WORKFLOWS, DECISIONS, SHARDS)
 
 REMEDY = "re-run the sweep's command: it runs the job again"
 
@@ -48,6 +50,7 @@ def check_files(directory: Path, result: JobResult) -> None:
         InputError: naming the first file at fault.
     """
     _check_place(directory, result)
+    _check_bytes(directory, result)
     _check_config(directory, result)
     _check_workflows(directory, result)
     _check_decisions(directory, result)
@@ -60,10 +63,15 @@ def _check_place(directory: Path, result: JobResult) -> None:
         raise InputError(f"the result of another job ({result.title})", source=directory)
 
 
+def _check_bytes(directory: Path, result: JobResult) -> None:
+    for name, known in result.checksums.items():
+        path = directory / name
+        if name in _FILES and path.is_file() and file_checksum(path) != known:
+            raise InputError("its checksum does not hold", source=path)
+
+
 def _check_config(directory: Path, result: JobResult) -> None:
     path = directory / CONFIG
-    if result.config_checksum not in ("", checksum(read_text(path))):
-        raise InputError("its checksum does not hold", source=path)
     made_with = read_config(directory).get("made_with")
     found = made_with.get("config_hash") if isinstance(made_with, dict) else None
     if found != result.config_hash:

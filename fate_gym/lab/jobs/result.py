@@ -56,8 +56,8 @@ class JobResult(BaseModel):
     versions: dict[str, str]
     git_sha: str | None
     machine: str
-    config_checksum: str = ""
-    """Of ``config.yaml``. Results from before have no checksums."""
+    checksums: dict[str, str] = {}
+    """Of the other files, by name. Results from before have none."""
     checksum: str = ""
     """Of all the rest of the result."""
 
@@ -95,6 +95,12 @@ def wandb_id(name: str, job: str) -> str:
 def checksum(text: str) -> str:
     """16 hex digits that change with a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_checksum(path: Path) -> str:
+    """16 hex digits that change with a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def write_result(directory: Path, result: JobResult) -> None:

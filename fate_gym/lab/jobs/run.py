@@ -25,7 +25,7 @@ from fate_gym.lab.jobs.find import read_whole
 from fate_gym.lab.jobs.result import (
     JobResult,
     OtherVersionError,
-    checksum,
+    file_checksum,
     total_counters,
     write_result,
 )
@@ -178,7 +178,9 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     }
     text = yaml.safe_dump(resolved, sort_keys=False)
     write_text(config.run_directory / files.CONFIG, text)
-    result = result.model_copy(update={"config_checksum": checksum(text)}).sealed
+    names = (files.CONFIG, files.WORKFLOWS, files.DECISIONS, files.SHARDS)
+    sums = {name: file_checksum(config.run_directory / name) for name in names}
+    result = result.model_copy(update={"checksums": sums}).sealed
     write_result(config.run_directory, result)
     return result
 

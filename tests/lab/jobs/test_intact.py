@@ -115,7 +115,7 @@ def test_results_from_before_have_no_checksums(heft: EvaluateConfig) -> None:
     for file in (WORKFLOWS, DECISIONS, SHARDS):
         path = heft.run_directory / file
         pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    edit_result(heft.run_directory / RESULT, checksum="")
+    edit_result(heft.run_directory / RESULT, checksum="", checksums={})
     assert job_state(heft.run_directory) == "done"
 
 
@@ -130,5 +130,6 @@ def test_a_table_that_unpacks_to_too_much_is_refused(heft: EvaluateConfig) -> No
     column = pa.chunked_array([pa.array([0.0]).take(pa.array([0] * 1_000_000))] * 250)
     pq.write_table(pa.table({"decision_ms": column}), heft.run_directory / DECISIONS)
     assert (heft.run_directory / DECISIONS).stat().st_size < 2 << 20
+    edit_result(heft.run_directory / RESULT, checksum="", checksums={})
     (job, _) = find_jobs(heft.sweep_directory)
     assert "more than 200,000,000 values" in str(job.damage)

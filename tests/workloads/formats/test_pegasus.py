@@ -111,5 +111,5 @@ def test_aliases_that_explode_are_one_short_error() -> None:
     bomb = "a0: &a0 [x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
     )
-    with pytest.raises(InputError, match="is not a list"):
+    with pytest.raises(InputError, match="aliases make more than"):
         read(f"{bomb}pegasus: '5.0'\njobs: {{a: *a29}}\n")
