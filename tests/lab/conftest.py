@@ -61,8 +61,8 @@ def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> P
 
 
 def edit_result(path: Path, **changes: object) -> None:
-    """Change fields of a ``result.json``, which stays whole."""
-    result = json.loads(path.read_text())
+    """Change fields of a ``result.json``, which stays whole; the other files may change, too."""
+    result = json.loads(path.read_text()) | {"checksums": {}}
     write_result(path.parent, JobResult.model_validate(result | changes))
 
 

@@ -201,6 +201,7 @@ def hostile(root: Path, tmp_path: Path) -> Path:
         rows["family"] = ATTACK
         rows["workflow"] = [f"<!--<script>\u2028{name}" for name in rows["workflow"]]
         rows.to_parquet(path)
+        edit_result(path.with_name("result.json"))
     (copy / "report.html").write_text(render_page(compute_report(copy)))
     return copy
 
