@@ -89,6 +89,30 @@ def arrival_times(
     )
 
 
+def recorded_times(starts: Floats, arrivals: Arrivals, *, capacity_per_s: float, of: str) -> Floats:
+    """Seconds from the first of the recorded ``starts``, with the gaps stretched to the rate.
+
+    Args:
+        starts: seconds, as the source has them.
+        arrivals: process ``trace``; without a rate the gaps stay as they are.
+        capacity_per_s: arrivals per second that are a load of 1.
+        of: what has the starts, for messages.
+
+    Raises:
+        InputError: if all are the same.
+    """
+    times: Floats = starts - starts.min()
+    span = float(times.max())
+    if span == 0.0:
+        raise InputError(
+            f"the {of} have no arrival times of their own",
+            field="arrivals.process",
+            remedy="use poisson, bursty, at_once or given",
+        )
+    rate = arrivals.rate_per_s if arrivals.load is None else arrivals.load * capacity_per_s
+    return times if rate is None else times * (len(times) / (rate * span))
+
+
 def poisson(generator: np.random.Generator, count: int, rate: float) -> Floats:
     """Seconds of the first ``count`` arrivals of a Poisson process; ``rate`` is per second."""
     times: Floats = np.cumsum(generator.exponential(1.0 / rate, count))

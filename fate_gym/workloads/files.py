@@ -18,7 +18,7 @@ from fate_gym.problem.faults import from_pydantic
 from fate_gym.problem.io import read_bytes
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
-from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
+from fate_gym.workloads.arrivals import Arrivals, arrival_times, recorded_times
 from fate_gym.workloads.clusters import with_cluster
 from fate_gym.workloads.formats import (
     Content,
@@ -225,7 +225,8 @@ def _arriving(
     if arrivals.load is not None:
         capacity = capacity_per_s(problem, len(sessions))
     if arrivals.process == "trace":
-        times = _recorded(sessions, arrivals, capacity)
+        starts = np.array([session[0].arrival for session in sessions])
+        times = recorded_times(starts, arrivals, capacity_per_s=capacity, of="files")
     else:
         sessions = [sessions[place] for place in generator.permutation(len(sessions))]
         times = arrival_times(arrivals, generator, len(sessions), capacity_per_s=capacity)
@@ -250,20 +251,3 @@ def _sessions(workflows: Sequence[Workflow]) -> list[list[Workflow]]:
             session += after.get(turn.id, [])
         sessions.append(session)
     return sessions
-
-
-def _recorded(
-    sessions: Sequence[Sequence[Workflow]], arrivals: Arrivals, capacity: float
-) -> Floats:
-    """Seconds from the first session, with the gaps stretched to the rate if one is given."""
-    times = np.array([session[0].arrival for session in sessions])
-    times -= times.min()
-    span = float(times.max())
-    if span == 0.0:
-        raise InputError(
-            "the files have no arrival times of their own",
-            field="arrivals.process",
-            remedy="use poisson, bursty, at_once or given",
-        )
-    rate = arrivals.rate_per_s if arrivals.load is None else arrivals.load * capacity
-    return times if rate is None else times * (len(times) / (rate * span))

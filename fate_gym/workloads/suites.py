@@ -34,7 +34,7 @@ from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agent_traces import TraceSplit
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.agents import AgentSource, SizeClasses, WindowRules, draw_sessions
-from fate_gym.workloads.arrivals import Arrivals, Floats, arrival_times
+from fate_gym.workloads.arrivals import Arrivals, arrival_times, recorded_times
 from fate_gym.workloads.config import parse, read_group
 from fate_gym.workloads.files import FilesSuite
 from fate_gym.workloads.load import capacity_per_s
@@ -129,7 +129,8 @@ class _Suite(Frozen):
         problem = Problem.build(cluster, turns, id=f"stream/s{seed}", options=options)
         capacity = capacity_per_s(problem, len(sessions)) if self.arrivals.load is not None else 0.0
         if self.arrivals.process == "trace":
-            times = _recorded_times(sessions, self.arrivals, capacity)
+            starts = np.array([turns[0].arrival for turns in sessions])
+            times = recorded_times(starts, self.arrivals, capacity_per_s=capacity, of="workflows")
         else:
             times = arrival_times(self.arrivals, generator, len(sessions), capacity_per_s=capacity)
         arriving = tuple(
@@ -145,23 +146,6 @@ def _without_turn(workflow: Workflow) -> str:
     if workflow.session is None:
         return workflow.id
     return f"{workflow.session}/{workflow.id.rsplit('/', 1)[-1]}"
-
-
-def _recorded_times(
-    sessions: Sequence[Sequence[Workflow]], arrivals: Arrivals, capacity: float
-) -> Floats:
-    """Seconds from the first arrival, with the gaps stretched to the rate if one is given."""
-    times = np.array([turns[0].arrival for turns in sessions])
-    times -= times.min()
-    span = float(times.max())
-    if span == 0.0:
-        raise InputError(
-            "the workflows have no arrival times of their own",
-            field="arrivals.process",
-            remedy="use poisson, bursty, at_once or given",
-        )
-    rate = arrivals.rate_per_s if arrivals.load is None else arrivals.load * capacity
-    return times if rate is None else times * (len(times) / (rate * span))
 
 
 class _Sized(Frozen):
