@@ -153,14 +153,14 @@ def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
 
 def _prefilled(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
     """Rows of shards that prefill a part of their prefix, each with a key that the part lies in."""
-    stages, keys = compiled.arrays.stages[shards["stage"]], compiled.arrays.prefixes
+    stages, paths = compiled.arrays.stages[shards["stage"]], compiled.prefix_paths
     rows = np.flatnonzero((shards["device"] >= 0) & (shards["prefix_new"] > 0))
-    pairs: list[tuple[int, int]] = []
-    for row in rows.tolist():
-        key, need = int(stages["prefix"][row]), int(stages["prefix_tokens"][row])
-        while key >= 0 and need > shards["prefix_hit"][row]:
-            pairs.append((row, key))
-            need, key = int(keys["start"][key]), int(keys["parent"][key])
+    pairs = [
+        (row, key)
+        for row in rows.tolist()
+        for key, _, last in paths.to(int(stages["prefix"][row]), int(stages["prefix_tokens"][row]))
+        if last > shards["prefix_hit"][row]
+    ]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 

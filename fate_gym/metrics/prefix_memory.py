@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fate_gym.kernel.schema import EVICT_PREFIX
-from fate_gym.metrics.prefix_paths import PrefixPaths
 
 if TYPE_CHECKING:
     from fate_gym.sim import CompiledProblem, Trace
@@ -69,7 +68,7 @@ class _Caches:
     def __init__(self, trace: Trace, compiled: CompiledProblem) -> None:
         stages = compiled.arrays.stages[trace.shards["stage"]]
         self.bytes = 0.0
-        self._paths = PrefixPaths.of(compiled)
+        self._paths = compiled.prefix_paths
         self._kv = compiled.arrays.models["kv"][compiled.arrays.prefixes["model"]].tolist()
         self._device = trace.shards["device"].tolist()
         self._needed = list(zip(stages["prefix"], stages["prefix_tokens"], strict=True))

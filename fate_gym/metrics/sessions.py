@@ -14,7 +14,6 @@ import numpy as np
 
 from fate_gym.metrics.arrays import Bools, Floats, Ints, Records
 from fate_gym.metrics.prefix_memory import prefix_memory_share
-from fate_gym.metrics.prefix_paths import PrefixPaths
 from fate_gym.metrics.serving import first_ready, stage_times, summarised
 from fate_gym.sim.occupancy import steps
 
@@ -50,7 +49,7 @@ class PrefixTokens:
 
 def prefix_tokens(trace: Trace, compiled: CompiledProblem) -> PrefixTokens:
     """Prefix tokens of every shard, see `PrefixTokens`."""
-    paths, shared = PrefixPaths.of(compiled), shared_keys(compiled).tolist()
+    paths, shared = compiled.prefix_paths, shared_keys(compiled).tolist()
     shards = trace.shards
     stages = compiled.arrays.stages[shards["stage"]]
     counted = _computes(compiled, shards)
@@ -76,7 +75,7 @@ def prefix_tokens(trace: Trace, compiled: CompiledProblem) -> PrefixTokens:
 
 def shared_keys(compiled: CompiledProblem) -> Bools:
     """(Q,) which prefix keys are shared by several owners, see `PrefixTokens`."""
-    stages, paths = compiled.arrays.stages, PrefixPaths.of(compiled)
+    stages, paths = compiled.arrays.stages, compiled.prefix_paths
     session = compiled.arrays.workflows["session"].astype(np.int64)
     owner = np.where(session > 0, session, -1 - np.arange(session.size))[stages["workflow"]]
     owners: list[set[int]] = [set() for _ in range(len(paths.parent))]

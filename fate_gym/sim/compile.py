@@ -14,6 +14,7 @@ from fate_gym.kernel.ranks import downward_ranks, upward_ranks
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
 from fate_gym.problem import Device, Problem, Workflow, topological_order
 from fate_gym.problem.sessions import ancestry, branch_starts, end_of_path
+from fate_gym.sim.prefix_paths import PrefixPaths
 
 Floats = NDArray[np.float64]
 _KINDS = {"model": MODEL_STAGE, "fixed": FIXED_STAGE, "tool": TOOL_STAGE}
@@ -79,6 +80,11 @@ class CompiledProblem:
         saved = np.zeros(self.clean_seconds.shape)
         prefix_savings(self.arrays, saved)
         return saved
+
+    @cached_property
+    def prefix_paths(self) -> PrefixPaths:
+        """The tree of prefix keys."""
+        return PrefixPaths.of(self.arrays)
 
     @property
     def tool_seconds(self) -> Floats:

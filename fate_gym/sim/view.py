@@ -216,14 +216,7 @@ class DecisionView:
         key, tokens = int(s["prefix"]), int(s["prefix_tokens"])
         if prompt and s["written_tokens"] > tokens:
             key, tokens = int(s["written"]), tokens + int(s["prompt_tokens"])
-        path: list[tuple[int, int]] = []
-        while key >= 0:
-            start = int(self._problem.prefixes[key]["start"])
-            if tokens > start:
-                path.append((key, tokens))
-            tokens = min(tokens, start)
-            key = int(self._problem.prefixes[key]["parent"])
-        return path
+        return [(part, last) for part, _, last in self._compiled.prefix_paths.to(key, tokens)]
 
     @reads("prefixes")
     def prefix_loading(self, stage: int) -> NDArray[np.bool_]:

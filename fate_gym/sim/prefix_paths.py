@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fate_gym.sim import CompiledProblem
+from fate_gym.kernel.schema import ProblemArrays
 
 
 @dataclass(frozen=True)
@@ -23,10 +21,9 @@ class PrefixPaths:
     start: list[int]
 
     @classmethod
-    def of(cls, compiled: CompiledProblem) -> PrefixPaths:
+    def of(cls, p: ProblemArrays) -> PrefixPaths:
         """Those of a problem."""
-        keys = compiled.arrays.prefixes
-        return cls(keys["parent"].tolist(), keys["start"].tolist())
+        return cls(p.prefixes["parent"].tolist(), p.prefixes["start"].tolist())
 
     def to(self, key: int, tokens: int) -> Iterator[tuple[int, int, int]]:
         """The keys of a path of so many tokens, from its end to the root.
