@@ -8,9 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Assignment, Decision, DecisionView
+from policies.base import Assignment, Decision, DecisionView, Retention
 from policies.list_scheduling.policy import InstantPlanner
 from policies.list_scheduling.rules import PRIORITY, STATE, Rules
+
+
+class Ranking:
+    """Says once an event what cached things are worth.
+
+    Its users set ``_ranked_at`` to -1 at the start of a run.
+    """
+
+    _ranked_at: int
+
+    def ranked(self, view: DecisionView) -> list[Decision]:
+        """What is worth how much from now on; nothing if it has been said at this event."""
+        if self._ranked_at == view.instant:
+            return []
+        self._ranked_at = view.instant
+        self.learn(view)
+        return [self.retention(view)]
+
+    def learn(self, view: DecisionView) -> None:
+        """Called before `retention`."""
+
+    def retention(self, view: DecisionView) -> Retention:
+        """The values of what is cached."""
+        raise NotImplementedError
 
 
 class Ordered:

@@ -11,11 +11,11 @@ import numpy as np
 
 from policies.base import Assignment, Decision, DecisionView, Retention
 from policies.bounds import Count, Period, Window
-from policies.proxies.base import Routed, least
+from policies.proxies.base import Ranking, Routed, least
 from policies.proxies.programs import Programs, calls_before, keys_left, returned, running_tools
 
 
-class Continuum(Routed):
+class Continuum(Ranking, Routed):
     """Time-to-live of what a call leaves, by what it would cost to lose it; programs in order.
 
     Source: Li et al., "Continuum: Efficient and Robust Multi-Turn LLM Agent Scheduling with KV
@@ -74,15 +74,11 @@ class Continuum(Routed):
         self._tool_times: list[float] = []
         self._waits: deque[float] = deque(maxlen=self._window)
         self._turns: deque[int] = deque(maxlen=self._window)
-        self._learned_at = -1
+        self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Once an event say what is kept; then route and start stages."""
-        decisions: list[Decision] = []
-        if self._learned_at != view.instant:
-            self._learned_at = view.instant
-            self.learn(view)
-            decisions.append(self.retention(view))
+        decisions = self.ranked(view)
         decided = super().decide(view)
         for one in decided:
             if isinstance(one, Assignment):

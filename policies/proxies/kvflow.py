@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from policies.base import Decision, DecisionView, Retention
-from policies.proxies.base import Routed, least
+from policies.proxies.base import Ranking, Routed, least
 from policies.proxies.dag import FAR, steps_to_execution
 
 
-class Kvflow(Routed):
+class Kvflow(Ranking, Routed):
     """Caches are kept by steps to execution; stages follow their prefix.
 
     Source: Pan et al., "KVFlow: Efficient Prefix Caching for Accelerating LLM-Based Multi-Agent
@@ -50,11 +50,7 @@ class Kvflow(Routed):
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Rank what is cached once an event; then route and start stages."""
-        decisions: list[Decision] = []
-        if self._ranked_at != view.instant:
-            self._ranked_at = view.instant
-            decisions.append(self.retention(view))
-        return [*decisions, *super().decide(view)]
+        return [*self.ranked(view), *super().decide(view)]
 
     def retention(self, view: DecisionView) -> Retention:
         """Prefixes above contexts; within both, the fewer steps away the more worth."""

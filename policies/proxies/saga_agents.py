@@ -12,12 +12,12 @@ from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.schema import DONE, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.base import Assignment, Decision, DecisionView, Retention
 from policies.bounds import Period, Share, Weight
-from policies.proxies.base import Routed, least
+from policies.proxies.base import Ranking, Routed, least
 from policies.proxies.dag import count_hops_ahead
 from policies.proxies.programs import Programs, calls_before, keys_left, returned, running_tools
 
 
-class SagaAgents(Routed):
+class SagaAgents(Ranking, Routed):
     """Session affinity with work stealing; evicts what the graph does not foresee; fair by urgency.
 
     Source: Guo, Wu & Yiu, "SAGA: Workflow-Atomic Scheduling for AI Agent Inference on GPU Clusters"
@@ -91,12 +91,7 @@ class SagaAgents(Routed):
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Rank what is cached once an event; then route, steal and start."""
-        decisions: list[Decision] = []
-        if self._ranked_at != view.instant:
-            self._ranked_at = view.instant
-            self._urgency = {}
-            self.learn(view)
-            decisions.append(self.retention(view))
+        decisions = self.ranked(view)
         decided = super().decide(view)
         for one in decided:
             if isinstance(one, Assignment):
@@ -108,6 +103,7 @@ class SagaAgents(Routed):
 
     def learn(self, view: DecisionView) -> None:
         """When what is cached was used last, and for how long it is kept while tools run."""
+        self._urgency = {}
         self._programs.meet(view)
         ends = view.state.stages["end"]
         for call in self._programs.ended_calls(view):

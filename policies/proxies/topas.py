@@ -11,11 +11,11 @@ from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.schema import DONE, TOOL_STAGE, ProblemArrays, StateArrays
 from policies.base import Assignment, Decision, DecisionView, Retention
 from policies.bounds import Weight
-from policies.proxies.base import Ordered
+from policies.proxies.base import Ordered, Ranking
 from policies.proxies.dag import count_hops_ahead
 
 
-class Topas(Ordered):
+class Topas(Ranking, Ordered):
     """Scores what a placement leaves behind: path shortened + prefixes reused - prefixes moved.
 
     Source: Ni et al., "TOPAS: Workflow-Aware Prefix-State Scheduling for Multi-Agent LLM Serving"
@@ -61,11 +61,7 @@ class Topas(Ordered):
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
         """Rank prefixes once an event; then take the best pairs."""
-        decisions: list[Decision] = []
-        if self._ranked_at != view.instant:
-            self._ranked_at = view.instant
-            self.learn(view)
-            decisions.append(self.retention(view))
+        decisions = self.ranked(view)
         decided = super().decide(view) if self._boosted else self.best(view)
         for one in decided:
             if isinstance(one, Assignment):
