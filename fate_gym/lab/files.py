@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,12 +97,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, owner: str | N
 _OWNER = b"fate_gym.owner"
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+def checksum(data: bytes) -> str:
+    """16 hex digits that change with the data."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def read_bytes(path: Path, *, known: str | None = None) -> bytes:
+    """The content of a file; ``known``: its `checksum`, if one was kept.
 
     Raises:
-        InputError: it cannot be read, is no regular file (reading a pipe may never end), or is
-            larger than any file of ours.
+        InputError: it cannot be read, is no regular file (reading a pipe may never end), is larger
+            than any file of ours, or its checksum does not hold.
     """
     try:
         found = path.stat()
@@ -110,25 +116,29 @@ def read_bytes(path: Path) -> bytes:
         if found.st_size > MOST_BYTES:
             fault = f"{found.st_size:,} bytes are more than {MOST_BYTES:,}"
             raise InputError(fault, source=path)
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", source=path) from None
+    if known is not None and checksum(data) != known:
+        raise InputError("its checksum does not hold", source=path)
+    return data
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, known: str | None = None) -> str:
     """The content of a text file. Raises `InputError` as `read_bytes` does, or if it is no text."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path, known=known).decode()
     except UnicodeDecodeError:
         raise InputError("not a text in UTF-8", source=path) from None
 
 
-def read_table(path: Path, *, owner: str | None = None) -> pa.Table:
+def read_table(path: Path, *, owner: str | None = None, known: str | None = None) -> pa.Table:
     """A parquet file.
 
     Args:
         path: of the file.
         owner: if the file names its owner, it has to be this one.
+        known: its `checksum`, if one was kept.
 
     Raises:
         InputError: it cannot be read, its checksums do not hold, it unpacks to too much, or it is
@@ -137,7 +147,7 @@ def read_table(path: Path, *, owner: str | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = read_bytes(path)
+    data = read_bytes(path, known=known)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if file.metadata.num_rows * file.metadata.num_columns > MOST_VALUES:

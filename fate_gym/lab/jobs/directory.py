@@ -72,15 +72,15 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a finished job, with ``made_with``.
+def read_config(directory: Path, *, known: str | None = None) -> dict[str, Any]:
+    """The configuration of a finished job, with ``made_with``; ``known``: the file's checksum.
 
     Raises:
         InputError: it cannot be read.
     """
     path = directory / CONFIG
     try:
-        values = yaml.safe_load(read_text(path))
+        values = yaml.safe_load(read_text(path, known=known))
     # Dates that are none are ValueErrors; nesting has no limit.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, get_type_hints
 from fate_gym.errors import InputError
 from fate_gym.lab.files import read_table
 from fate_gym.lab.jobs.directory import CONFIG, DECISIONS, SHARDS, WORKFLOWS, read_config
-from fate_gym.lab.jobs.result import JobResult, file_checksum
+from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.jobs.schedules import ShardRow, read_schedules
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_FILES = (CONFIG, WORKFLOWS, DECISIONS, SHARDS)
 
 REMEDY = "re-run the sweep's command: it runs the job again"
 
@@ -50,7 +48,6 @@ def check_files(directory: Path, result: JobResult) -> None:
         InputError: naming the first file at fault.
     """
     _check_place(directory, result)
-    _check_bytes(directory, result)
     _check_config(directory, result)
     _check_workflows(directory, result)
     _check_decisions(directory, result)
@@ -63,16 +60,9 @@ def _check_place(directory: Path, result: JobResult) -> None:
         raise InputError(f"the result of another job ({result.title})", source=directory)
 
 
-def _check_bytes(directory: Path, result: JobResult) -> None:
-    for name, known in result.checksums.items():
-        path = directory / name
-        if name in _FILES and path.is_file() and file_checksum(path) != known:
-            raise InputError("its checksum does not hold", source=path)
-
-
 def _check_config(directory: Path, result: JobResult) -> None:
     path = directory / CONFIG
-    made_with = read_config(directory).get("made_with")
+    made_with = read_config(directory, known=result.checksums.get(CONFIG)).get("made_with")
     found = made_with.get("config_hash") if isinstance(made_with, dict) else None
     if found != result.config_hash:
         raise InputError("the configuration of another job", source=path)
@@ -84,7 +74,7 @@ def _check_workflows(directory: Path, result: JobResult) -> None:
     from fate_gym.lab.jobs.run import MEANS  # which imports this module
 
     path = directory / WORKFLOWS
-    table = read_table(path, owner=result.config_hash)
+    table = _table(path, result)
     if table.num_rows != result.workflows:
         fault = f"{table.num_rows} rows for {result.workflows} workflows"
         raise InputError(fault, source=path)
@@ -105,7 +95,7 @@ def _check_workflows(directory: Path, result: JobResult) -> None:
 
 def _check_decisions(directory: Path, result: JobResult) -> None:
     path = directory / DECISIONS
-    table = read_table(path, owner=result.config_hash)
+    table = _table(path, result)
     if table.num_rows:  # without rows it has no columns
         _check_columns(path, table, (), ("decision_ms",))
         _check_finite(path, table, ("decision_ms",))
@@ -113,7 +103,7 @@ def _check_decisions(directory: Path, result: JobResult) -> None:
 
 def _check_schedules(directory: Path, result: JobResult) -> None:
     path = directory / SHARDS
-    table = read_table(path, owner=result.config_hash)
+    table = _table(path, result)
     kinds = get_type_hints(ShardRow)
     texts = [name for name, kind in kinds.items() if kind is str]
     numbers = [name for name in kinds if name not in texts]
@@ -125,6 +115,12 @@ def _check_schedules(directory: Path, result: JobResult) -> None:
             raise InputError("a schedule is missing", source=path)
     if not schedules:
         raise InputError("no schedule", source=path)
+
+
+def _table(path: Path, result: JobResult) -> pa.Table:
+    """A table of a job, as it has written it."""
+    known = result.checksums.get(path.name)
+    return read_table(path, owner=result.config_hash, known=known)
 
 
 def _check_columns(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import read_text, write_text
+from fate_gym.lab.files import checksum, read_text, write_text
 from fate_gym.lab.jobs.directory import RESULT
 
 _ID_CHARACTERS = 110
@@ -65,7 +64,7 @@ class JobResult(BaseModel):
     def sealed(self) -> JobResult:
         """The same with its checksum."""
         text = self.model_dump_json(exclude={"checksum"})
-        return self.model_copy(update={"checksum": checksum(text)})
+        return self.model_copy(update={"checksum": checksum(text.encode())})
 
     @property
     def title(self) -> str:
@@ -89,18 +88,7 @@ def wandb_id(name: str, job: str) -> str:
     """
     whole = f"{name}-{job}"
     plain = re.sub(r"[^\w-]", "-", whole)[-_ID_CHARACTERS:]
-    return plain if plain == whole else f"{plain}-{checksum(whole)[:8]}"
-
-
-def checksum(text: str) -> str:
-    """16 hex digits that change with a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def file_checksum(path: Path) -> str:
-    """16 hex digits that change with a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return plain if plain == whole else f"{plain}-{checksum(whole.encode())[:8]}"
 
 
 def write_result(directory: Path, result: JobResult) -> None:

@@ -18,14 +18,13 @@ import yaml
 from fate_gym.errors import InputError, printable
 from fate_gym.lab import provenance
 from fate_gym.lab.errors import JobFailedError, unwritable
-from fate_gym.lab.files import write_table, write_text
+from fate_gym.lab.files import checksum, read_bytes, write_table, write_text
 from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.config import EvaluateConfig
 from fate_gym.lab.jobs.find import read_whole
 from fate_gym.lab.jobs.result import (
     JobResult,
     OtherVersionError,
-    file_checksum,
     total_counters,
     write_result,
 )
@@ -179,7 +178,7 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     text = yaml.safe_dump(resolved, sort_keys=False)
     write_text(config.run_directory / files.CONFIG, text)
     names = (files.CONFIG, files.WORKFLOWS, files.DECISIONS, files.SHARDS)
-    sums = {name: file_checksum(config.run_directory / name) for name in names}
+    sums = {name: checksum(read_bytes(config.run_directory / name)) for name in names}
     result = result.model_copy(update={"checksums": sums}).sealed
     write_result(config.run_directory, result)
     return result
