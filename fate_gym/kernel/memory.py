@@ -21,13 +21,11 @@ from fate_gym.kernel.schema import (
     EVICT_CONTEXT,
     EVICT_PREFIX,
     EVICT_WEIGHTS,
+    GRAZE,
     LogArrays,
     ProblemArrays,
     StateArrays,
 )
-
-GRAZE = 1e-9
-"""Seconds that count as the same moment."""
 
 
 @inlined

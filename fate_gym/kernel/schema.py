@@ -22,6 +22,8 @@ LIVE, EXPECTED, SAMPLED = 0, 1, 2
 EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
 QUEUED, ADMITTED, JOINED, DECODING, ENDED = 0, 1, 2, 3, 4
 """What the present wave of a shard on a batching device does; ENDED: the shard has ended."""
+GRAZE = 1e-9
+"""Seconds that count as the same moment: rounding must not decide who comes first."""
 HOST = -1
 """In place of a device: what tools run on."""
 

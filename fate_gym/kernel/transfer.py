@@ -13,10 +13,7 @@ import numpy as np
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import slot_of
-from fate_gym.kernel.schema import TOOL_STAGE, VANISHED, ProblemArrays, StateArrays
-
-GRAZE = 1e-9
-"""Seconds by which fetches may overlap: rounding must not decide whether a gap is wide enough."""
+from fate_gym.kernel.schema import GRAZE, TOOL_STAGE, VANISHED, ProblemArrays, StateArrays
 
 
 @inlined

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.batching.pace import GRAZE
 from fate_gym.kernel.batching.paths import pin_path
 from fate_gym.kernel.batching.waves import (
     enter,
@@ -25,6 +24,7 @@ from fate_gym.kernel.prefixes import computed_hit, path_there, unpinned_bytes
 from fate_gym.kernel.schema import (
     ADMITTED,
     FIXED_STAGE,
+    GRAZE,
     LogArrays,
     ProblemArrays,
     StateArrays,

@@ -7,7 +7,6 @@ import numpy as np
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.admission import admit_from_queue, head_may_join
 from fate_gym.kernel.batching.pace import (
-    GRAZE,
     chunk_of,
     iterations_until,
     pace_of,
@@ -39,6 +38,7 @@ from fate_gym.kernel.prefixes import computed_hit, has_prefix
 from fate_gym.kernel.schema import (
     DECODING,
     FIXED_STAGE,
+    GRAZE,
     JOINED,
     Lane,
     LogArrays,

@@ -6,10 +6,9 @@ It shows once they are over.
 from __future__ import annotations
 
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.batching.pace import GRAZE
 from fate_gym.kernel.draws import noise_factor
 from fate_gym.kernel.numbers import slot_of
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
+from fate_gym.kernel.schema import GRAZE, ProblemArrays, StateArrays
 
 
 @inlined

@@ -15,7 +15,6 @@ from fate_gym.kernel.batching.admission import inflow_of, wave_of
 from fate_gym.kernel.batching.border import prompt_of
 from fate_gym.kernel.batching.expected import loaded_by, there_by
 from fate_gym.kernel.batching.pace import (
-    GRAZE,
     Pace,
     chunk_of,
     iteration_seconds,
@@ -34,6 +33,7 @@ from fate_gym.kernel.schema import (
     DECODING,
     ENDED,
     FIXED_STAGE,
+    GRAZE,
     JOINED,
     QUEUED,
     ProblemArrays,

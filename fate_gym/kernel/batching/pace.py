@@ -13,10 +13,7 @@ import numpy as np
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.cost import between_seconds, linear_seconds
 from fate_gym.kernel.numbers import next_in_queue, slot_of
-from fate_gym.kernel.schema import FIXED_STAGE, ProblemArrays, StateArrays
-
-GRAZE = 1e-9
-"""Seconds by which a border may be too early: rounding must not decide who takes part."""
+from fate_gym.kernel.schema import FIXED_STAGE, GRAZE, ProblemArrays, StateArrays
 
 
 class Pace(NamedTuple):
