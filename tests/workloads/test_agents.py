@@ -12,8 +12,7 @@ from fate_gym import catalog
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem
 from fate_gym.problem.problem import query_tokens
-from fate_gym.sim import Simulator, compile_problem
-from fate_gym.validator import assert_valid
+from fate_gym.sim import compile_problem
 from fate_gym.workloads import AgentsSuite, build_suite, load_cluster, load_suite, parse_suite
 from fate_gym.workloads.agent_traces import Row, sessions
 from fate_gym.workloads.agents import (
@@ -26,17 +25,11 @@ from fate_gym.workloads.agents import (
 )
 from fate_gym.workloads.load import device_seconds, own_reuse
 from fate_gym.workloads.requests import PARTS
-from policies import make_policy
+from tests.workloads.streams import assert_valid_with_hits, stream
 
 MODELS = SizeClasses(large="Llama-3.1-70B", small="Llama-3.1-8B", long="Qwen3-30B-A3B-2507")
 RULES = WindowRules(MODELS, turns=4, calls=20, think_cap_s=60.0, tool_cap_s=60.0)
 STREAMS = ("agents", "agents_train", "agents_validation", "agents_test")
-
-
-def stream(name: str, seed: int, **cluster: Any) -> Problem:
-    suite = load_suite(name)
-    (problem,) = build_suite(suite, load_cluster(suite.cluster, **cluster), seed)
-    return problem
 
 
 def suite(**fields: Any) -> Any:
@@ -59,10 +52,7 @@ def test_a_draw_is_one_problem_of_moderate_size(name: str, execution: str) -> No
 
 @pytest.mark.parametrize("execution", ["exclusive", "batching"])
 def test_schedules_are_valid_and_reuse_prefixes(execution: str) -> None:
-    problem = stream("agents_test", 0, execution=execution)
-    trace = Simulator(problem).run(make_policy("eft"))
-    assert_valid(trace)
-    assert trace.shards["prefix_hit"].sum() > 0
+    assert_valid_with_hits(stream("agents_test", 0, execution=execution))
 
 
 def test_draws_are_repeatable_and_seeds_differ() -> None:

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from fate_gym.errors import InputError
-from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, compile_problem
-from fate_gym.validator import assert_valid
+from fate_gym.sim import compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite, parse_suite
 from fate_gym.workloads.agent_traces import TraceSplit, sessions
 from fate_gym.workloads.load import device_seconds, own_reuse
 from fate_gym.workloads.requests import PARTS, SOURCE, part, requests, session_starts
-from policies import make_policy
+from tests.workloads.streams import assert_valid_with_hits, stream
 
 NAMES = (
     "requests",
@@ -27,12 +25,6 @@ NAMES = (
     "requests_one_model",
 )
 SPLITS: tuple[TraceSplit, ...] = ("train", "validation", "test")
-
-
-def stream(name: str, seed: int, **cluster: Any) -> Problem:
-    suite = load_suite(name)
-    (problem,) = build_suite(suite, load_cluster(suite.cluster, **cluster), seed)
-    return problem
 
 
 def suite(**fields: Any) -> Any:
@@ -69,10 +61,7 @@ def test_a_request_is_a_workflow_of_one_stage(name: str, execution: str) -> None
 
 @pytest.mark.parametrize("execution", ["exclusive", "batching"])
 def test_schedules_are_valid_and_reuse_prefixes(execution: str) -> None:
-    problem = stream("requests_test", 0, execution=execution)
-    trace = Simulator(problem).run(make_policy("eft"))
-    assert_valid(trace)
-    assert trace.shards["prefix_hit"].sum() > 0
+    assert_valid_with_hits(stream("requests_test", 0, execution=execution))
 
 
 def test_draws_are_repeatable_and_seeds_differ() -> None:
