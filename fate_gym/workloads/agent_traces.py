@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
-from fate_gym.errors import InputError, check_known
+from fate_gym.errors import check_known
+from fate_gym.workloads.packed import pack_json, unpack_json
 
 FORMAT = 1
 SOURCES = (
@@ -156,19 +156,12 @@ def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
         "lengths": [len(row["calls"]) for row in rows],
         "calls": _columns([_distances(call) for call in calls], leave={"id"}),
     }
-    text = json.dumps(content, separators=(",", ":"))
-    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+    return pack_json(content)
 
 
 def unpack(data: bytes, *, name: str) -> Iterator[Row]:
     """The inverse of `pack`; ``name`` is that of the file, for messages."""
-    content = json.loads(lzma.decompress(data))
-    if content["format"] != FORMAT:
-        raise InputError(
-            f"unknown format {content['format']!r}",
-            source=name,
-            remedy="make it again with scripts/pack_agent_traces.py",
-        )
+    content = unpack_json(data, FORMAT, source=name, script="scripts/pack_agent_traces.py")
     calls = _rows(content["calls"])
     for row, length in zip(_rows(content["workflows"]), content["lengths"], strict=True):
         row["calls"] = [_numbered(number, next(calls)) for number in range(length)]

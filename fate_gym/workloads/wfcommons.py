@@ -7,8 +7,6 @@ development", FGCS 2022; the microstructures that the PyPI package ``wfcommons``
 
 from __future__ import annotations
 
-import json
-import lzma
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -16,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fate_gym.errors import InputError, check_known
+from fate_gym.errors import check_known
+from fate_gym.workloads.packed import pack_json, unpack_json
 from fate_gym.workloads.topology import Topology
 
 FORMAT = 1
@@ -62,19 +61,12 @@ def pack(entries: Sequence[Topology]) -> bytes:
         if entry.duplicate_of is not None:
             graph["duplicate_of"] = entry.duplicate_of
         graphs.append(graph)
-    text = json.dumps({"format": FORMAT, "graphs": graphs}, separators=(",", ":"), sort_keys=True)
-    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+    return pack_json({"format": FORMAT, "graphs": graphs}, sort_keys=True)
 
 
 def unpack(data: bytes) -> tuple[Topology, ...]:
     """The inverse of `pack`."""
-    content = json.loads(lzma.decompress(data))
-    if content["format"] != FORMAT:
-        raise InputError(
-            f"unknown format {content['format']!r}",
-            source=DATA_FILE,
-            remedy="make it again with scripts/pack_wfcommons.py",
-        )
+    content = unpack_json(data, FORMAT, source=DATA_FILE, script="scripts/pack_wfcommons.py")
     return tuple(_topology(graph) for graph in content["graphs"])
 
 
