@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fate_gym.errors import InputError
 from fate_gym.lab.files import read_table
 from fate_gym.lab.jobs.directory import CONFIG, DECISIONS, SHARDS, WORKFLOWS, read_config
 from fate_gym.lab.jobs.result import JobResult
-from fate_gym.lab.jobs.schedules import ShardRow, read_schedules
+from fate_gym.lab.jobs.schedules import ShardRow, device_ids, schedules_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,10 +48,10 @@ def check_files(directory: Path, result: JobResult) -> None:
         InputError: naming the first file at fault.
     """
     _check_place(directory, result)
-    _check_config(directory, result)
+    config = _check_config(directory, result)
     _check_workflows(directory, result)
     _check_decisions(directory, result)
-    _check_schedules(directory, result)
+    _check_schedules(directory, result, config)
 
 
 def _check_place(directory: Path, result: JobResult) -> None:
@@ -60,12 +60,14 @@ def _check_place(directory: Path, result: JobResult) -> None:
         raise InputError(f"the result of another job ({result.title})", source=directory)
 
 
-def _check_config(directory: Path, result: JobResult) -> None:
+def _check_config(directory: Path, result: JobResult) -> dict[str, Any]:
     path = directory / CONFIG
-    made_with = read_config(directory, known=result.checksums.get(CONFIG)).get("made_with")
+    config = read_config(directory, known=result.checksums.get(CONFIG))
+    made_with = config.get("made_with")
     found = made_with.get("config_hash") if isinstance(made_with, dict) else None
     if found != result.config_hash:
         raise InputError("the configuration of another job", source=path)
+    return config
 
 
 def _check_workflows(directory: Path, result: JobResult) -> None:
@@ -101,7 +103,7 @@ def _check_decisions(directory: Path, result: JobResult) -> None:
         _check_finite(path, table, ("decision_ms",))
 
 
-def _check_schedules(directory: Path, result: JobResult) -> None:
+def _check_schedules(directory: Path, result: JobResult, config: dict[str, Any]) -> None:
     path = directory / SHARDS
     table = _table(path, result)
     kinds = get_type_hints(ShardRow)
@@ -109,7 +111,7 @@ def _check_schedules(directory: Path, result: JobResult) -> None:
     numbers = [name for name in kinds if name not in texts]
     _check_columns(path, table, texts, numbers)
     _check_finite(path, table, numbers)
-    schedules = read_schedules(directory)
+    schedules = schedules_of(table, device_ids(directory, config))
     for of_problem in schedules.values():
         if not {result.policy, _REFERENCE} <= of_problem.keys():
             raise InputError("a schedule is missing", source=path)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fate_gym.errors import InputError
 from fate_gym.lab.files import read_table
 from fate_gym.lab.jobs.directory import CONFIG, SHARDS, read_config
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fate_gym.problem import Problem
     from fate_gym.sim import Trace
 
@@ -127,18 +129,24 @@ def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
     Raises:
         InputError: a file is damaged.
     """
-    devices = _devices(directory)
+    devices = device_ids(directory, read_config(directory))
+    return schedules_of(read_table(directory / SHARDS), devices)
+
+
+def schedules_of(shards: pa.Table, devices: list[str]) -> dict[str, dict[str, Schedule]]:
+    """`read_schedules` of what has been read."""
     problems: dict[str, dict[str, Schedule]] = {}
-    for row in read_table(directory / SHARDS).to_pylist():
+    for row in shards.to_pylist():
         schedules = problems.setdefault(row["problem"], {})
         found = schedules.setdefault(row["schedule"], Schedule(row["problem"], devices, []))
         found.shards.append(row)
     return problems
 
 
-def _devices(directory: Path) -> list[str]:
+def device_ids(directory: Path, config: Mapping[str, Any]) -> list[str]:
+    """The devices of a job by its configuration. Raises `InputError` if it names none."""
     try:
-        devices = [device["id"] for device in read_config(directory)["cluster"]["devices"]]
+        devices = [device["id"] for device in config["cluster"]["devices"]]
     except (KeyError, TypeError):
         devices = []
     if not devices or not all(isinstance(name, str) for name in devices):
