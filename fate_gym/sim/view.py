@@ -402,8 +402,8 @@ class DecisionView:
 
     @reads(ARRAYS)
     def excerpt(self, excerpt: Excerpt) -> bool:
-        """Renew an excerpt: a fork of what is in flight alone, at a cost that the rest does not add to.
+        """Renew an excerpt: a fork of what is in flight, at a cost that the rest does not add to.
 
-        Returns whether its arrays are new ones.
+        Returns whether its numbers are new ones.
         """
         return excerpt.renew(self._state)

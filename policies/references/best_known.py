@@ -87,7 +87,7 @@ class BestKnown:
 
     def _search(self) -> float:
         incumbent = self._incumbent
-        value = incumbent.revalue(arrived=True)
+        value = incumbent.revalue(arrived=True, budget=self._work)
         share = self._work // (2 * self._rounds)
         for number in range(self._rounds):
             heat = HEATS[number % len(HEATS)]

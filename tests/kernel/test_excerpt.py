@@ -16,7 +16,6 @@ from policies.list_scheduling.rules import FCFS, STATE, STRICT, UPWARD_RANK, Rul
 from tests.kernel.test_placements import candidates
 from tests.strategies import problems
 
-ALL = 10**6
 RULES = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
@@ -60,7 +59,7 @@ def ends(p: ProblemArrays, state: StateArrays, rules: Rules) -> dict[int, float]
 def test_plays_end_as_those_of_the_whole(problem: Problem, steps: int, seed: int) -> None:
     simulator = somewhere(problem, steps, seed)
     p = simulator.compiled.arrays
-    excerpt = Excerpt(p, ALL)
+    excerpt = Excerpt(p)
     excerpt.renew(simulator.state)
     for rules in RULES:
         whole = ends(p, simulator.view().fork(), rules)
@@ -69,34 +68,30 @@ def test_plays_end_as_those_of_the_whole(problem: Problem, steps: int, seed: int
 
 
 @settings(max_examples=30)
-@given(problems(), st.integers(0, 25), st.integers(0, 2**32), st.integers(1, 5))
-def test_a_small_excerpt_has_no_stage_without_its_parents(
-    problem: Problem, steps: int, seed: int, most: int
-) -> None:
-    simulator = somewhere(problem, steps, seed)
-    excerpt = Excerpt(simulator.compiled.arrays, most)
-    excerpt.renew(simulator.state)
-    status = simulator.state.stages["status"]
-    chosen = excerpt.stages.tolist()
-    left = int((status[chosen] < 2).sum())
-    arrived = simulator.view().arrived
-    known = np.isin(simulator.compiled.workflow_of, arrived) & (status < 2)
-    assert left == excerpt.unplaced == min(most, int(known.sum()))
-    assert excerpt.cut == int(known.sum()) - left
-    parents = zip(simulator.compiled.edge_parent, simulator.compiled.edge_child, strict=True)
-    for parent, child in parents:
-        if child in chosen and status[child] < DONE:
-            assert parent in chosen
-    # What is in it comes to an end.
-    played = ends(excerpt.problem, excerpt.state.copy(), RULES[0])
-    if not problem.options.failures:
-        assert len(played) == int((status[chosen] < DONE).sum())
+@given(problems(), st.integers(0, 25), st.integers(0, 2**32))
+def test_it_follows_a_run(problem: Problem, steps: int, seed: int) -> None:
+    """Renewed at every step it is what a new one would be, but for stages that have ended."""
+    simulator = Simulator(problem, seed=seed)
+    p = simulator.compiled.arrays
+    kept = Excerpt(p)
+    for step in range(steps):
+        simulator = somewhere(problem, step, seed)
+        kept.renew(simulator.state)
+        fresh = Excerpt(p)
+        fresh.renew(simulator.state)
+        assert set(fresh.stages) <= set(kept.stages)
+        ended = [
+            {int(excerpt.stages[s]): end for s, end in played.items()}
+            for excerpt in (kept, fresh)
+            for played in [ends(excerpt.problem, excerpt.state.copy(), RULES[0])]
+        ]
+        assert ended[0] == ended[1]
 
 
 def test_excerpts_of_later_moments_use_the_same_room(chain: Problem) -> None:
     simulator = Simulator(chain)
-    excerpt = Excerpt(simulator.compiled.arrays, ALL)
-    excerpt.renew(simulator.state)
+    excerpt = Excerpt(simulator.compiled.arrays)
+    assert excerpt.renew(simulator.state)
     problem = excerpt.problem
     simulator.place(simulator.ready[0], (0,))
     simulator.wait()

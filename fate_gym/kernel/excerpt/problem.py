@@ -17,8 +17,8 @@ def number_in(places: Ints, number: int) -> int:
 def fill_problem(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: ProblemArrays) -> None:
     """Fill what an excerpt has of its own: stages, edges, workflows, prefixes.
 
-    ``out`` may have room for more of each than there is. Stages beyond are of no workflow; the state
-    says that they are done. Nobody arrives.
+    ``out`` may have room for more of each than there is. Stages beyond are of no workflow; the
+    state says that they are done. Nobody arrives.
     """
     _fill_workflows(p, numbers, out)
     _fill_stages(p, st, numbers, out)

@@ -44,7 +44,7 @@ def fill_state(
     for d in range(p.devices.size):
         _fill_memory(p, st, numbers, small, out, d)
         _fill_queue(p, st, numbers, small, out, d)
-    _fill_lists(p, st, numbers, small, out)
+    _fill_lists(p, st, numbers, out)
 
 
 @inlined
@@ -171,9 +171,7 @@ def _fill_queue(
 
 
 @inlined
-def _fill_lists(
-    p: ProblemArrays, st: StateArrays, numbers: Numbers, small: ProblemArrays, out: StateArrays
-) -> None:
+def _fill_lists(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: StateArrays) -> None:
     """Ready stages and events."""
     out.ready_count = out.event_count = 0
     for i in range(st.ready_count):

@@ -24,13 +24,24 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView, assignments
-from policies.bounds import CountOrNone, MaxShards, Share, Shares, SolverTime, Some, Weight, Window
+from policies.bounds import (
+    CountOrNone,
+    MaxShards,
+    Share,
+    Shares,
+    SolverTime,
+    Some,
+    Weight,
+    Window,
+    Work,
+)
 from policies.fate.blinding import Dimension
 from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
+from policies.fate.rollout.purse import Purse
 
 
 class Fate:
@@ -52,6 +63,9 @@ class Fate:
             done; a plan is made with each.
         ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
         limit: CP-SAT's deterministic time limit of one plan.
+        steps: budget of the guard in a decision, in work of plays
+            (`policies.fate.plans.schema.Workspace`); where less does not pay for a comparison,
+            plans are made at fewer events.
     """
 
     def __init__(
@@ -74,11 +88,15 @@ class Fate:
         shares: Shares = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
         limit: SolverTime = 0.0005,
+        steps: Work = 20_000,
     ) -> None:
         self.name = name
         check_objective(objective, name)
         self._new_incumbent = partial(
-            Incumbent, objective=objective, max_shards=max_shards, ignore=tuple(ignore)
+            Incumbent,
+            objective=objective,
+            max_shards=max_shards,
+            ignore=tuple(ignore),
         )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),
@@ -91,6 +109,7 @@ class Fate:
         )
         self._window, self._kept = window, kept
         self._cp_sat, self._guard, self._limit = cp_sat, guard, limit
+        self._steps = steps
         self._shares = tuple(float(share) for share in shares)
         self.counters: dict[str, float] = {}
 
@@ -100,6 +119,7 @@ class Fate:
         self._look_at_frontier()
         self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
         self._instant = -1
+        self._purse, self._paid = Purse(), 0
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
@@ -120,7 +140,12 @@ class Fate:
             self._look_at_frontier()
         value = np.inf
         if self._guard:
-            value = incumbent.revalue(arrived)
+            value = incumbent.revalue(arrived, self._steps)
+            least = 2 * (incumbent.choosing + incumbent.following)
+            self._paid = self._purse.pay(self._steps, least) + incumbent.context.work.work
+            if self._paid == incumbent.context.work.work:
+                incumbent.settle(value)
+                return incumbent.starting(view)
         else:
             incumbent.write_base()
             incumbent.take(incumbent.context.base)
@@ -141,7 +166,7 @@ class Fate:
             seen.append(_places(proposal))
             value = self._consider(proposal, planned, value)
         if self._guard:
-            incumbent.enforce_margin(value)
+            incumbent.settle(value)
         return incumbent.starting(view)
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment] | None:
@@ -193,6 +218,8 @@ class Fate:
             return found
         same = _places(planned)
         for row, assignment in enumerate(proposal):
+            if self._incumbent.context.work.work > self._paid:
+                break
             if not _places([assignment]) <= same:
                 found = self._take_if_better([row], found)
         return found

@@ -12,7 +12,8 @@ def recall(memory: Memory, stages: Ints, workflows: Ints, c: Context) -> None:
 
     Args:
         memory: of the whole problem.
-        stages, workflows: (n,) their numbers in it.
+        stages: (n,) their numbers in it.
+        workflows: (m,) theirs.
         c: of the excerpt; its biases get the kinds of its stages.
     """
     ws, best = c.work, c.best

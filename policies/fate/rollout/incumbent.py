@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import StateArrays, new_log, new_state
@@ -32,6 +31,7 @@ from policies.fate.plans.play import start_now, value_of
 from policies.fate.plans.prepare import find_tails, prepare
 from policies.fate.plans.schema import FIRST_RANDOM, Memory, Plan, Style, new_context
 from policies.fate.rollout.bases import Base, orders_of, plan_by_rules, policies_of, rules_in
+from policies.fate.rollout.purse import Purse
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.rules import STRICT, Rules
@@ -41,8 +41,6 @@ MARGIN = 0.1
 
 Chosen on suites uncertain_train and uncertain_dag_train, seeds 0 to 2: with 0 FATE is behind
 `heft_boosted` there."""
-ALL = 1_000_000_000
-"""Stages, more than any problem has."""
 FIRST_SEED = 7_000_000_000
 """Of the drawn futures: a run is not likely to have it."""
 
@@ -58,7 +56,6 @@ class Incumbent:
         samples: drawn futures to value plans in, instead of the expected one; for problems that
             have something to draw.
         ignore: dimensions of state that the planner's picture is blind to.
-        most: stages that are not placed which plays go to; see `fate_gym.sim.Excerpt`.
         seed: of the searches.
 
     Attributes:
@@ -76,7 +73,6 @@ class Incumbent:
         horizon: int | None = None,
         samples: int = 0,
         ignore: Sequence[Dimension] = (),
-        most: int = ALL,
         seed: int = 0,
     ) -> None:
         compiled = view.compiled
@@ -99,14 +95,18 @@ class Incumbent:
             [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
         self._policies, self._orders = policies_of(self._picture), orders_of(p)
-        self.excerpt = Excerpt(self._picture, most)
+        self.excerpt = Excerpt(p, self._picture)
         self._past = Past()
         self._random = np.uint64(FIRST_RANDOM + 2 * seed)
         self._make_room()
+        recall(self._memory, self.excerpt.stages, self.excerpt.workflows, self.context)
         self._clear_biases(shards)
         self._arrived, self._fresh = 0, True
         self._base = Base(RANK, 0, 1)
-        self._fallback_value = np.inf
+        self._fallback_value = self._kept_value = np.inf
+        # Whether what comes is what plays say: no luck, and no picture that is not true.
+        self._foreseeing = not self._uncertain and not ignore and horizon is None
+        self._purse = Purse()
 
     def _make_room(self) -> None:
         """Room for plays of the excerpt."""
@@ -124,27 +124,41 @@ class Incumbent:
         self._fallback = c.best.copy()
 
     @property
+    def following(self) -> int:
+        """What a play costs that follows a complete plan, in units of the workspace."""
+        return int(self.context.start.known_left)
+
+    @property
+    def choosing(self) -> int:
+        """What a play costs in which every stage compares all devices."""
+        return self.following * (1 + (self._arrays.devices.size + 7) // 8)
+
+    @property
     def sampled(self) -> bool:
         """Whether plans are valued in drawn futures."""
         return self._samples > 0
 
     def update(self, view: DecisionView) -> bool:
         """Look at the run as it stands. True: work has arrived since the last time."""
-        if not self._sees_hosts:
-            self._show_hosts(view)
-        self._random = self.context.work.random
-        if view.excerpt(self.excerpt):
-            self._make_room()
         excerpt, c = self.excerpt, self.context
+        stages, workflows = excerpt.stages, excerpt.workflows
+        self._renumbered = view.excerpt(excerpt)
+        if self._renumbered:
+            remember(self._memory, stages, workflows, c)
+            if c.problem is not excerpt.problem:
+                self._random = c.work.random
+                self._make_room()
+                c = self.context
+            recall(self._memory, excerpt.stages, excerpt.workflows, c)
+        if not self._sees_hosts:
+            self._show_hosts()
         for number, future in enumerate(self._futures, start=1):
             # The same draws at every event.
             excerpt.sample(future, FIRST_SEED + number)
         c.work.work = 0
-        recall(self._memory, excerpt.stages, excerpt.workflows, c)
         prepare(c.problem, c.start, c.work)
         if self.style.objective == TAIL:
             self._past.look_up(view, c.work)
-        set_weights(c, self._objective, self._deadlines[excerpt.workflows])
         grown = excerpt.arrived != self._arrived
         self._arrived = excerpt.arrived
         if self._uncertain:
@@ -152,15 +166,17 @@ class Incumbent:
             c.best.stages["not_before"] = 0.0
         return grown
 
-    def _show_hosts(self, view: DecisionView) -> None:
+    def _show_hosts(self) -> None:
         """Blind to reachability, the planner still knows where ready stages can run."""
-        p, picture, memory = self._arrays, self._picture, self._memory
-        for stage in view.ready:
-            picture.clean_seconds[stage] = p.clean_seconds[stage]
-            picture.decode_seconds[stage] = p.decode_seconds[stage]
-            used = memory.devices[stage, : memory.planned["width"][stage]]
+        p, c = self._arrays, self.context
+        for place in c.start.ready[: c.start.ready_count].tolist():
+            stage = self.excerpt.stages[place]
+            for picture, number in ((self._picture, stage), (c.problem, place)):
+                picture.clean_seconds[number] = p.clean_seconds[stage]
+                picture.decode_seconds[number] = p.decode_seconds[stage]
+            used = c.best.devices[place, : c.best.stages["width"][place]]
             if not np.isfinite(p.clean_seconds[stage, used]).all():
-                memory.planned["width"][stage] = 0
+                c.best.stages["width"][place] = 0
 
     # --- the value of the best plan ---------------------------------------------------------
 
@@ -168,12 +184,21 @@ class Incumbent:
         """The objective of a plan, inf if it is more than ``bound``; its play is in ``played``."""
         return float(value_of(self.context, plan, style, bound))
 
-    def revalue(self, arrived: bool) -> float:
+    def revalue(self, arrived: bool, budget: int) -> float:
         """The value of the best of the plan kept from the last event and of list schedules.
 
-        Under uncertainty of list schedules alone.
+        Under uncertainty of list schedules alone. A plan that is followed keeps its value if all
+        comes as it was planned: it is played again only if that costs little.
+
+        Args:
+            arrived: work has arrived: list schedules offer plans too.
+            budget: work of this decision.
         """
         c = self.context
+        kept = self._foreseeing and not self._renumbered
+        if kept and self._purse.pay(budget, 4 * self.following) == 0:
+            return self._kept_value
+        set_weights(c, self._objective, self._deadlines[self.excerpt.workflows])
         if not self._uncertain:
             value = np.inf
             if not self._fresh:
@@ -207,8 +232,12 @@ class Incumbent:
             self.take(self.context.played)
         return min(value, found)
 
-    def enforce_margin(self, value: float) -> None:
-        """Under uncertainty: back to the list schedule, unless the best plan gains `MARGIN`."""
+    def settle(self, value: float) -> None:
+        """Keep the best plan, which is worth that.
+
+        Under uncertainty: back to the list schedule, unless the plan gains `MARGIN`.
+        """
+        self._kept_value = value
         if self._uncertain and value > (1.0 - MARGIN) * self._fallback_value:
             self.take(self._fallback)
 
@@ -299,13 +328,12 @@ class Incumbent:
     # --- what it starts -----------------------------------------------------------------------
 
     def starting(self, view: DecisionView) -> list[Assignment]:
-        """What starts now by the best plan, which is kept."""
+        """What starts now by the best plan."""
         found = self.planned()
         if not found and not view.can_wait:
             # The plan waits for what will not come; nobody else is there to do the work.
             unplan(self.context.start, self.context.best)
             found = self.planned()
-        remember(self._memory, self.excerpt.stages, self.excerpt.workflows, self.context)
         return self.in_problem(found)
 
     def planned(self) -> list[Assignment]:

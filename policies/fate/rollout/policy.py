@@ -49,6 +49,7 @@ from policies.fate.plans.schema import Style
 from policies.fate.rollout.candidates import list_candidates, value_candidates
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.joint_choice import choose_candidates
+from policies.fate.rollout.purse import Purse
 
 CHUNK = 1_000
 """Work between two looks at the clock."""
@@ -124,6 +125,7 @@ class FateRollout:
         p = view.compiled.arrays
         rows = self._kinds * (self._places + p.max_shards) + 1
         self._found = new_placements(rows, p.max_shards, p.devices.size)
+        self._purses = Purse(), Purse(), Purse()
         self._instant = -1
         self.counters = dict.fromkeys(COUNTERS, 0.0)
 
@@ -136,7 +138,7 @@ class FateRollout:
         self.counters["decisions"] += 1
         incumbent = self._incumbent
         arrived = incumbent.update(view)
-        value = incumbent.revalue(arrived)
+        value = incumbent.revalue(arrived, self._steps)
         budget = self._steps
         if arrived:
             # The list schedules are paid for, but leave some for the search.
@@ -145,12 +147,20 @@ class FateRollout:
             # A plan made for one future is no plan for the others.
             value = self._candidates(value, budget * self._samples)
         else:
-            value = self._tune(value, int(budget * self._tune_share))
-            value = self._candidates(value, int(budget * self._candidates_share))
-            rest = 1.0 - self._tune_share - self._candidates_share
-            value = self._search(value, int(budget * rest), started)
-        incumbent.enforce_margin(value)
+            value = self._share_out(value, budget, started)
+        incumbent.settle(value)
         return incumbent.starting(view)
+
+    def _share_out(self, value: float, budget: int, started: float) -> float:
+        """Let the searches have their shares, once they pay for two plays."""
+        choosing, following = self._incumbent.choosing, self._incumbent.following
+        tuning, listing, searching = self._purses
+        share = int(budget * self._tune_share)
+        value = self._tune(value, tuning.pay(share, 2 * choosing))
+        share = int(budget * self._candidates_share)
+        value = self._candidates(value, listing.pay(share, 2 * choosing))
+        share = int(budget * (1.0 - self._tune_share - self._candidates_share))
+        return self._search(value, searching.pay(share, 2 * following), started)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------
 
