@@ -10,7 +10,7 @@ import numpy as np
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.advance import advance, next_event_time
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import DONE, StateArrays
+from fate_gym.kernel.schema import DONE, SAMPLED, StateArrays
 from policies.fate.plans.dispatch import dispatch
 from policies.fate.plans.objective import TAIL, objective_value
 from policies.fate.plans.schema import Context, Plan, Style
@@ -41,7 +41,9 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
         elif not advance(p, st, c.log):
             break
     ws.work += ws.placed
-    if p.batching and not hopeless:
+    if st.origin == SAMPLED and not hopeless:
+        _find_drawn_ends(c)
+    elif p.batching and not hopeless:
         _find_ends(c)
     if hopeless or (style.horizon < 0 and st.known_left > 0):
         return np.inf
@@ -62,6 +64,18 @@ def _find_ends(c: Context) -> None:
             ws.second += bound
             workflow = ws.workflows[p.stages[s].workflow]
             workflow.end = max(workflow.end, bound)
+
+
+@inlined
+def _find_drawn_ends(c: Context) -> None:
+    """What the workflows came to in a drawn future, with what runs already."""
+    p, st, ws = c.problem, c.state, c.work
+    for w in range(p.workflows.size):
+        ws.workflows[w].end = 0.0
+    for s in range(p.stages.size):
+        if st.stages[s].status == DONE:
+            workflow = ws.workflows[p.stages[s].workflow]
+            workflow.end = max(workflow.end, st.stages[s].end)
 
 
 @kernel
@@ -93,13 +107,9 @@ def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
     if count == 0:
         copy_block(c.state, c.start)
         return play(c, plan, style, bound)
-    waits = _starts_nothing(c.start, plan)
     total = 0.0
     for i in range(count):
-        copy_block(c.state, StateArrays(c.work.futures[i]))
-        time = next_event_time(c.problem, c.state)
-        c.work.wait_until = time if waits and time < np.inf else 0.0
-        value = play(c, plan, style, bound * count - total)
+        value = value_in(c, plan, style, i, bound * count - total)
         if value == np.inf:
             return value
         total += value
@@ -107,8 +117,18 @@ def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
     return total / count
 
 
+@kernel
+def value_in(c: Context, plan: Plan, style: Style, future: int, bound: float) -> float:
+    """The objective of a plan in one drawn future, inf if it is more than ``bound``."""
+    copy_block(c.state, StateArrays(c.work.futures[future]))
+    time = next_event_time(c.problem, c.state)
+    waits = time < np.inf and starts_nothing(c.start, plan)
+    c.work.wait_until = time if waits else 0.0
+    return play(c, plan, style, bound)
+
+
 @inlined
-def _starts_nothing(st: StateArrays, plan: Plan) -> bool:
+def starts_nothing(st: StateArrays, plan: Plan) -> bool:
     """Whether no ready stage starts before the next event."""
     starting = 0
     for i in range(st.ready_count):
