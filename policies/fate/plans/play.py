@@ -15,6 +15,9 @@ from policies.fate.plans.dispatch import dispatch
 from policies.fate.plans.objective import TAIL, objective_value
 from policies.fate.plans.schema import Context, Plan, Style
 
+OVERHEAD = 8
+"""Work of copying a drawn future."""
+
 
 @kernel
 def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
@@ -103,7 +106,7 @@ def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
     behind the placements that the plan fixes (rollout; Bertsekas & Castanon 1999, doi
     10.1023/A:1009634810396), and ``c.played`` is the plan itself.
     """
-    count = c.work.futures.size
+    count = c.work.tuned_on
     if count == 0:
         copy_block(c.state, c.start)
         return play(c, plan, style, bound)
@@ -121,6 +124,7 @@ def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
 def value_in(c: Context, plan: Plan, style: Style, future: int, bound: float) -> float:
     """The objective of a plan in one drawn future, inf if it is more than ``bound``."""
     copy_block(c.state, StateArrays(c.work.futures[future]))
+    c.work.work += OVERHEAD
     time = next_event_time(c.problem, c.state)
     waits = time < np.inf and starts_nothing(c.start, plan)
     c.work.wait_until = time if waits else 0.0

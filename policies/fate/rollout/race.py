@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.jit import FloatMatrix, copy_block, inlined, kernel
+from fate_gym.jit import FloatMatrix, Floats, copy_block, inlined, kernel
 from fate_gym.kernel.advance import next_event_time
 from fate_gym.kernel.placements import Placements
 from policies.fate.plans.edit import put_first
@@ -38,8 +38,8 @@ def race(
     Returns:
         The row of the winner; -1: to go on as ``c.base`` does.
     """
-    futures, start = c.work.futures.size, c.work.work
-    base = found.count
+    first, start, base = c.work.tuned_on, c.work.work, found.count
+    futures = c.work.futures.size - first
     done, number = 0, min(FIRST, futures)
     alive = 0
     for row in range(base):
@@ -47,14 +47,14 @@ def race(
         alive += 1
     while True:
         for i in range(done, number):
-            gains[base, i] = value_in(c, c.base, style, i, np.inf)
+            gains[base, i] = value_in(c, c.base, style, first + i, np.inf)
         for row in range(base):
             if found.rows[row].value == -np.inf:
                 continue
             copy_block(c.draft, c.base)
             _put(c, found, row)
             for i in range(done, number):
-                gains[row, i] = gains[base, i] - value_in(c, c.draft, style, i, np.inf)
+                gains[row, i] = gains[base, i] - value_in(c, c.draft, style, first + i, np.inf)
             found.rows[row].value = gains[row, :number].mean()
         if number == futures or alive == 0 or c.work.work - start > most_work:
             break
@@ -110,3 +110,10 @@ def _halve(found: Placements, gains: FloatMatrix, number: int, doubt: float) -> 
         found.rows[worst].value = -np.inf
         alive -= 1
     return alive
+
+
+@kernel
+def value_base(c: Context, style: Style, values: Floats) -> None:
+    """Fill ``values`` with those of ``c.base`` in the futures that nothing was tuned on."""
+    for i in range(values.size):
+        values[i] = value_in(c, c.base, style, c.work.tuned_on + i, np.inf)
