@@ -97,13 +97,17 @@ class Fate:
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
         self._incumbent = self._new_incumbent(view)
-        c = self._incumbent.context
-        self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
-        self._proposal = new_placements(self._window, c.problem.max_shards)
+        self._look_at_frontier()
+        self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
         self._instant = -1
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
+
+    def _look_at_frontier(self) -> None:
+        """Room for the candidates of what the incumbent looks at."""
+        c = self._incumbent.context
+        self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Plan the frontier; commit what starts now."""
@@ -112,13 +116,15 @@ class Fate:
         self._instant = view.instant
         incumbent = self._incumbent
         arrived = incumbent.update(view)
+        if self._frontier.problem is not incumbent.context.problem:
+            self._look_at_frontier()
         value = np.inf
         if self._guard:
             value = incumbent.revalue(arrived)
         else:
             incumbent.write_base()
             incumbent.take(incumbent.context.base)
-        planned = incumbent.starting(view)
+        planned = incumbent.planned()
         find_candidates(
             self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
         )
@@ -128,7 +134,7 @@ class Fate:
             if proposal is None:
                 continue
             if not self._guard:
-                return proposal or planned
+                return incumbent.in_problem(proposal or planned)
             if _places(proposal) in seen:
                 self.counters["plans_equal_base"] += 1
                 continue
