@@ -76,7 +76,7 @@ def _find_drawn_ends(c: Context) -> None:
     for w in range(p.workflows.size):
         ws.workflows[w].end = 0.0
     for s in range(p.stages.size):
-        if st.stages[s].status == DONE:
+        if st.stages[s].status == DONE and c.start.stages[s].status != DONE:
             workflow = ws.workflows[p.stages[s].workflow]
             workflow.end = max(workflow.end, st.stages[s].end)
 

@@ -13,9 +13,10 @@ import numpy as np
 from fate_gym.jit import FloatMatrix, Floats, copy_block, inlined, kernel
 from fate_gym.kernel.advance import next_event_time
 from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import ProblemArrays, StateArrays
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.play import value_in
-from policies.fate.plans.schema import Context, Style
+from policies.fate.plans.schema import Context, Plan, Style
 
 FIRST = 8
 """Futures of the first round."""
@@ -52,7 +53,7 @@ def race(
             if found.rows[row].value == -np.inf:
                 continue
             copy_block(c.draft, c.base)
-            _put(c, found, row)
+            put_candidate(c.start, c.problem, c.draft, found, row, row)
             for i in range(done, number):
                 gains[row, i] = gains[base, i] - value_in(c, c.draft, style, first + i, np.inf)
             found.rows[row].value = gains[row, :number].mean()
@@ -71,15 +72,33 @@ def race(
     return -1
 
 
-@inlined
-def _put(c: Context, found: Placements, row: int) -> None:
-    """Put a candidate in front of the draft."""
+@kernel
+def put_candidate(
+    st: StateArrays, p: ProblemArrays, plan: Plan, found: Placements, row: int, turn: int
+) -> None:
+    """Put a candidate in front of a plan, behind those of smaller ``turn``; without a stage: wait."""
     if found.rows[row].width > 0:
-        put_first(c.draft, found, row, row)
+        put_first(plan, found, row, turn)
         return
-    time = next_event_time(c.problem, c.start)
-    for i in range(c.start.ready_count):
-        c.draft.stages[c.start.ready[i]].not_before = time
+    time = next_event_time(p, st)
+    for i in range(st.ready_count):
+        plan.stages[st.ready[i]].not_before = time
+
+
+@kernel
+def leave_out(found: Placements, plan: Plan, waiting: int) -> None:
+    """Drop the candidates of stages that are placed in a plan; with ``waiting`` also to wait."""
+    count = 0
+    for row in range(found.count):
+        s = found.rows[row].stage
+        if (s < 0 and waiting > 0) or (s >= 0 and plan.stages[s].width > 0):
+            continue
+        found.rows[count] = found.rows[row]
+        for k in range(found.rows[row].width):
+            found.devices[count, k] = found.devices[row, k]
+            found.counts[count, k] = found.counts[row, k]
+        count += 1
+    found.count = count
 
 
 @inlined
@@ -113,7 +132,7 @@ def _halve(found: Placements, gains: FloatMatrix, number: int, doubt: float) -> 
 
 
 @kernel
-def value_base(c: Context, style: Style, values: Floats) -> None:
-    """Fill ``values`` with those of ``c.base`` in the futures that nothing was tuned on."""
+def value_plan(c: Context, style: Style, values: Floats) -> None:
+    """Fill ``values``, one for each future to test in, with those of ``c.base``."""
     for i in range(values.size):
         values[i] = value_in(c, c.base, style, c.work.tuned_on + i, np.inf)
