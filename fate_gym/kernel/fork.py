@@ -43,10 +43,10 @@ def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
 
 @kernel
 def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int) -> None:
-    """Like `fork`, but what is not known yet is drawn by ``seed``: noise, lengths, choices, failures.
+    """Like `fork`, but noise, lengths, choices and failures to come are drawn by ``seed``.
 
-    What runs is drawn as long as it should have ended by its draw, so that how long it has run
-    already tells how long it may still take. Of given outages nobody knows: they do not count.
+    What runs is drawn again as long as it should have ended by its draw: how long it has run tells
+    how long it may still take. Nobody knows of given outages, and none is drawn.
     """
     _fork(p, st, out)
     out.origin = SAMPLED

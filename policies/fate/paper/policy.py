@@ -11,8 +11,8 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
    planned anew at every event) are played to the end of the known work when work arrives; the best
    plan is kept (`policies.fate.rollout.incumbent`). A proposal is taken if what follows it, by a
    list schedule or by the plan that was kept, is better; if not, each of its placements is tried
-   alone. So without noise FATE is never behind the best of its bases. Under uncertainty the guard is
-   that of `policies.fate.rollout.luck`.
+   alone. So without noise FATE is never behind the best of its bases. Under uncertainty the guard
+   is that of `policies.fate.rollout.luck`.
 """
 
 from __future__ import annotations

@@ -83,10 +83,10 @@ def _renew_turn(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> Non
 @inlined
 def _is_down(ws: Workspace, plan: Plan, s: int) -> bool:
     """Whether a device that is planned for ``s`` has failed."""
+    down = 0
     for k in range(plan.stages[s].width):
-        if ws.devices[plan.devices[s, k]].turn == np.inf:
-            return True
-    return False
+        down += ws.devices[plan.devices[s, k]].turn == np.inf
+    return down > 0
 
 
 @inlined

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import StateArrays, new_log, new_state

@@ -2,14 +2,14 @@
 
 At an event:
 
-1. **Futures** are drawn anew, some to tune in and some to test in. Whatever is compared meets the same
-   luck; nobody knows there how long a running shard will take, only how long it has taken.
-2. **Order.** When work arrives the order of the list schedule is the best of those that there are, in
-   the futures to test in.
-3. **Preferences** are tuned (`policies.fate.rollout.tuning`) in the futures to tune in, and kept if they
-   gain in those to test in. Preferences that have come to lose there are dropped.
-4. **Candidates** race in front of the list schedule (`policies.fate.rollout.race`), one after the other
-   until none gains.
+1. **Futures** are drawn anew, some to tune in and some to test in. Whatever is compared meets the
+   same luck; nobody knows there how long a running shard will take, only how long it has taken.
+2. **Order.** When work arrives the order of the list schedule becomes the one that is best in the
+   futures to test in.
+3. **Preferences** are tuned (`policies.fate.rollout.tuning`) in the futures to tune in, and kept if
+   they gain in those to test in. Preferences that have come to lose there are dropped.
+4. **Candidates** race in front of the list schedule (`policies.fate.rollout.race`), one after the
+   other until none gains.
 
 A gain counts only if its mean is `DOUBT` standard errors above 0: the best of many is the most
 over-optimistic one otherwise.
@@ -35,7 +35,7 @@ DOUBT = 2.0
 """Standard errors that a mean gain has to be above 0."""
 ROUNDS = 4
 """Candidates that may go first at one event."""
-FIRST, STEPS = 4_000, 800
+FIRST, STEPS = 3_000, 400
 """Work of an event for each future to test in: after an arrival, otherwise. What is left is saved.
 
 Chosen on suites uncertain_train and uncertain_dag_train, with `DOUBT` (docs/fate.md)."""

@@ -17,9 +17,9 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
 6. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
    shards, whole models to other devices, whole workflows earlier or later.
 
-What starts now by the best plan is committed. Under uncertainty (noise, lengths, choices or failures)
-all this makes way for a list schedule that is tuned, and candidates that race, in drawn futures
-(`luck`).
+What starts now by the best plan is committed. Under uncertainty (noise, lengths, choices or
+failures) all this makes way for a list schedule that is tuned, and candidates that race, in drawn
+futures (`luck`).
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class FateRollout:
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
-        samples: under uncertainty, drawn futures that changes of the list schedule and candidates are
-            tested in (`policies.fate.rollout.luck`); the budgets are those of that module. 0: the
-            list schedule as it is.
+        samples: under uncertainty, drawn futures that changes of the list schedule and candidates
+            are tested in (`policies.fate.rollout.luck`); the budgets are those of that module.
+            0: the list schedule as it is.
         limit: CP-SAT's deterministic time limit.
     """
 

@@ -1,9 +1,9 @@
 """Decisions under uncertainty: candidates race in drawn futures.
 
-A candidate is compared with the list schedule that it would stand in front of by the difference of
-their values in the same futures (common random numbers). Futures come in rounds, each twice as many as
-before; after each the worse half of the candidates falls out (sequential halving; Karnin, Koren &
-Somekh 2013). The best of those that are left is taken if its gain is significant.
+A candidate is compared with the list schedule that it would stand in front of by the difference
+of their values in the same futures (common random numbers). Futures come in rounds, each twice as
+many as before; after each the worse half of the candidates falls out (sequential halving; Karnin,
+Koren & Somekh 2013). The best of those that are left is taken if its gain is significant.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def race(
         if number == futures or alive == 0 or c.work.work - start > most_work:
             break
         done, number = number, min(futures, 2 * number)
-        alive = _halve(found, gains, done, doubt)
+        alive = _halve(found, gains, done)
     best = -1
     for row in range(base):
         if found.rows[row].value > 0.0 and (
@@ -76,7 +76,10 @@ def race(
 def put_candidate(
     st: StateArrays, p: ProblemArrays, plan: Plan, found: Placements, row: int, turn: int
 ) -> None:
-    """Put a candidate in front of a plan, behind those of smaller ``turn``; without a stage: wait."""
+    """Put a candidate in front of a plan, behind those of smaller ``turn``.
+
+    One without a stage lets all that is ready wait for the next event.
+    """
     if found.rows[row].width > 0:
         put_first(plan, found, row, turn)
         return
@@ -108,7 +111,7 @@ def _error(gains: FloatMatrix, row: int, number: int) -> float:
 
 
 @kernel
-def _halve(found: Placements, gains: FloatMatrix, number: int, doubt: float) -> int:
+def _halve(found: Placements, gains: FloatMatrix, number: int) -> int:
     """Drop the worse half of the candidates, and those hardly better at best; how many are left."""
     alive = 0
     for row in range(found.count):
