@@ -161,7 +161,8 @@ class Fate:
                 continue
             seen.append(_places(proposal))
             self._consider(proposal, planned)
-        self._luck.end()
+        if self._guard and incumbent.uncertain:
+            self._luck.end()
         return incumbent.starting(view)
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment] | None:

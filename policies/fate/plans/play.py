@@ -30,9 +30,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     copy_block(c.played, plan)
     ws.placed = 0
     ws.second = 0.0
-    for d in range(p.devices.size):
-        ws.version += 1
-        ws.devices[d].version = ws.version
+    _forget_costs(c)
     for w in range(p.workflows.size):
         ws.workflows[w].end = ws.workflows[w].settled
     bounded = bound < np.inf and style.objective != TAIL
@@ -51,6 +49,14 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     if hopeless or (style.horizon < 0 and st.known_left > 0):
         return np.inf
     return objective_value(ws, style.objective)
+
+
+@inlined
+def _forget_costs(c: Context) -> None:
+    """What was looked up in the play before is of other states."""
+    for d in range(c.problem.devices.size):
+        c.work.version += 1
+        c.work.devices[d].version = c.work.version
 
 
 @inlined
@@ -86,6 +92,7 @@ def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
     """Fill ``out`` with what a plan starts at ``c.start``; ``c.played`` is the plan with that."""
     copy_block(c.state, c.start)
     copy_block(c.played, plan)
+    _forget_costs(c)
     out.count = dispatch(c, style)
     for i in range(out.count):
         s = c.work.started[i]

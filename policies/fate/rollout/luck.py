@@ -116,7 +116,6 @@ class Luck:
                 return
             self.counters["singles_better"] += 1
             put_candidate(c.start, c.problem, c.base, found, row, turn)
-            incumbent.take(c.base)
             if found.rows["stage"][row] < 0:
                 return
 
@@ -131,13 +130,13 @@ class Luck:
         for turn, row in enumerate(rows):
             put_first(c.base, placements, row, turn)
         if gains(before, self._values(style)):
-            incumbent.take(c.base)
             return True
         c.base.buffer[:] = kept.buffer
         return False
 
     def end(self) -> None:
-        """Count the work of this event."""
+        """Let what was decided be the best plan, and count the work of this event."""
+        self._incumbent.take(self._incumbent.context.base)
         self._saved -= int(self._incumbent.context.work.work)
 
     def _cost(self) -> int:
