@@ -217,10 +217,14 @@ class Incumbent:
             biases.seconds[:] = 0.0
             biases.shifts[:] = 0.0
 
+    @property
+    def order(self) -> int:
+        """The order of the present list schedule."""
+        return self._base.order
+
     def set_order(self, order: int) -> None:
-        """Let the present list schedule have an order; it sees the state and prefers nothing."""
+        """Let the present list schedule have an order, and see the state."""
         self._base = Base(order, 0, 1)
-        self.clear_biases(1)
 
     @property
     def base_style(self) -> Style:

@@ -43,6 +43,8 @@ CHANGES = 20
 """Tuning waits until there is work for so many changes."""
 RACERS = 12
 """Races wait until there is work for so many candidates in their first round."""
+FEWEST = 4
+"""Futures that orders are compared in at least, whatever that costs."""
 TUNING = 0.5
 """Share of the work that goes into tuning."""
 
@@ -145,20 +147,32 @@ class Luck:
         left = int((c.start.stages["status"] < PLACED).sum())
         return 8 + left * (1 + (c.problem.devices.size + 7) // 8)
 
-    def _values(self, style: Style) -> Values:
-        """(futures to test in,) values of the base."""
-        values = np.empty(self._incumbent.tested)
+    def _values(self, style: Style, count: int | None = None) -> Values:
+        """(count,) values of the base in as many of the futures to test in; None: in all."""
+        values = np.empty(self._incumbent.tested if count is None else count)
         value_plan(self._incumbent.context, style, values)
         return values
 
     def _choose_order(self) -> None:
-        """Let the list schedule have the order that is best in the futures."""
+        """Let another order, without preferences, replace the present one if it is better."""
         incumbent = self._incumbent
-        means = []
-        for order in incumbent.orders:
+        biases, orders = incumbent.context.biases, incumbent.orders
+        count = self._saved // (len(orders) * self._cost())
+        count = min(incumbent.tested, max(FEWEST, count))
+        kept, present = biases.copy(), incumbent.order
+        best, least = present, self._values(incumbent.write_base(), count).mean()
+        biases.kinds["shift"], biases.kinds["spread"] = 0.0, 1
+        biases.seconds[:], biases.shifts[:] = 0.0, 0.0
+        for order in orders:
             incumbent.set_order(order)
-            means.append(self._values(incumbent.write_base()).mean())
-        incumbent.set_order(incumbent.orders[int(np.argmin(means))])
+            value = self._values(incumbent.write_base(), count).mean()
+            if value < least:
+                best, least = order, value
+        incumbent.set_order(best)
+        if best == present:
+            biases.buffer[:] = kept.buffer
+        else:
+            incumbent.clear_biases(1)
 
     def _tune(self, work: int) -> None:
         """Change preferences, drop them or leave them as they are."""
