@@ -167,7 +167,7 @@ def submit(
     lane.source = source
     lane.blind = 0
     lane.number = -1
-    lane.noise = noise_factor(p, st, s, d)
+    lane.noise = noise_factor(p, st, s, k, d)
     lane.row = st.shard_rows
     row = log_shard(st, log, s, k, d, NOTHING)
     if row >= 0:
@@ -197,7 +197,7 @@ def _commit_shard(
         if cost.copied > 0.0:
             touch_path(p, st, source, p.stages[s].prefix)
     busy = cost.busy
-    noise = noise_factor(p, st, s, d)
+    noise = noise_factor(p, st, s, k, d)
     length = length_factor(p, st, s)
     end = cost.turn + (busy + (length - 1.0) * cost.decode) * noise
     slot = st.slots[s, k]

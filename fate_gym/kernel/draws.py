@@ -25,16 +25,17 @@ _FAILURE = np.uint64(0xD6E8FEB86659FD93)
 
 
 @inlined
-def noise_factor(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
+def noise_factor(p: ProblemArrays, st: StateArrays, s: int, k: int, d: int) -> float:
     """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64).
 
-    In a sampled fork from (seed, stage): plans that differ in devices then meet the same luck, and
-    comparing them takes far fewer samples.
+    In a sampled fork from (seed, stage, number ``k`` of the shard): plans that differ in devices
+    then meet the same luck, and comparing them takes far fewer samples. Shards of one stage differ
+    there as they do in a run: the last of several is late more often than one.
     """
     if not st.noisy:
         return 1.0
     if st.origin == SAMPLED:
-        d = HOST
+        d = HOST + k
     x = np.uint64(st.seed) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64(s + 1) * np.uint64(0xD1B54A32D192ED03)
     x += np.uint64(d + 2) * np.uint64(0x8CB92BA72F3D8DD7)

@@ -22,6 +22,7 @@ from fate_gym.kernel.ready import (
 from fate_gym.kernel.schema import (
     LIVE,
     LOSING,
+    SAMPLED,
     WAITING,
     LogArrays,
     ProblemArrays,
@@ -40,7 +41,8 @@ def change_devices(p: ProblemArrays, st: StateArrays, log: LogArrays) -> None:
                 _fail(p, st, log, d)
             else:
                 _repair(p, st, d)
-            if dev.changes % 2 == 0 and st.origin != LIVE:
+            foreseen = st.origin == LIVE or (st.origin == SAMPLED and p.outages.size == 0)
+            if dev.changes % 2 == 0 and not foreseen:
                 dev.changes_at = np.inf
             else:
                 dev.changes_at = change_after(p, st, d, dev.changes, dev.changes_at)

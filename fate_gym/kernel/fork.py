@@ -7,7 +7,7 @@ import numpy as np
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.batching.luck import forget_luck
 from fate_gym.kernel.cost import decode_seconds
-from fate_gym.kernel.draws import length_factor, noise_factor
+from fate_gym.kernel.draws import change_after, length_factor, noise_factor
 from fate_gym.kernel.events import push
 from fate_gym.kernel.numbers import arriving, event_of, slot_of
 from fate_gym.kernel.schema import (
@@ -19,6 +19,10 @@ from fate_gym.kernel.schema import (
     ProblemArrays,
     StateArrays,
 )
+
+DRAWS = 32
+"""Of what a running shard takes, until one is longer than it has run."""
+NEXT_SEED = 1_000_003
 
 
 @kernel
@@ -39,9 +43,10 @@ def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
 
 @kernel
 def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int) -> None:
-    """Like `fork`, but noise, lengths and choices that are not known yet are drawn by ``seed``.
+    """Like `fork`, but noise, lengths, choices and failures to come are drawn by ``seed``.
 
-    A running shard that should have ended by its draw ends at once.
+    What runs is drawn again as long as it should have ended by its draw: how long it has run tells
+    how long it may still take. Nobody knows of given outages, and none is drawn.
     """
     _fork(p, st, out)
     out.origin = SAMPLED
@@ -70,7 +75,12 @@ def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> 
         out.next_change = np.inf
         for d in range(p.devices.size):
             down = out.devices[d].drains_at == np.inf
-            out.devices[d].changes_at = out.now + p.mttr_s if down else np.inf
+            if out.origin == SAMPLED and p.outages.size == 0:
+                # Exponential times: how long a device has been up or down says nothing.
+                changes = out.devices[d].changes
+                out.devices[d].changes_at = change_after(p, out, d, changes, out.now)
+            else:
+                out.devices[d].changes_at = out.now + p.mttr_s if down else np.inf
             out.next_change = min(out.next_change, out.devices[d].changes_at)
     if not out.noisy:
         return
@@ -99,7 +109,8 @@ def _expect_queue(p: ProblemArrays, out: StateArrays, d: int) -> None:
         slot = out.slots[s, k]
         busy = slot.busy
         if out.origin == SAMPLED:
-            busy = _drawn_seconds(p, out, s, k)
+            elapsed = out.now - slot.start if first else 0.0
+            busy = _drawn_seconds(p, out, s, k, elapsed)
         time = max(out.now, slot.start + busy) if first else time + busy
         slot.start = time - slot.busy
         first = False
@@ -108,14 +119,24 @@ def _expect_queue(p: ProblemArrays, out: StateArrays, d: int) -> None:
 
 
 @inlined
-def _drawn_seconds(p: ProblemArrays, st: StateArrays, s: int, k: int) -> float:
-    """What the shard in slot ``k`` of stage ``s`` takes by the state's seed."""
-    slot = st.slots[s, k]
-    seconds = slot.busy
+def _drawn_seconds(p: ProblemArrays, st: StateArrays, s: int, k: int, elapsed: float) -> float:
+    """What the shard in slot ``k`` of stage ``s`` takes by the state's seed: more than ``elapsed``.
+
+    The first of some draws that does, or ``elapsed`` if none does.
+    """
+    slot, seed = st.slots[s, k], st.seed
+    decode = 0.0
     if p.stages[s].kind == MODEL_STAGE:
         decode = decode_seconds(p, s, int(slot.device), int(slot.queries))
-        seconds += (length_factor(p, st, s) - 1.0) * decode
-    return seconds * noise_factor(p, st, s, int(slot.device))
+    seconds = 0.0
+    for attempt in range(DRAWS):
+        st.seed = seed + attempt * NEXT_SEED
+        longer = (length_factor(p, st, s) - 1.0) * decode
+        seconds = (slot.busy + longer) * noise_factor(p, st, s, k, int(slot.device))
+        if seconds > elapsed:
+            break
+    st.seed = seed
+    return max(seconds, elapsed)
 
 
 @inlined
@@ -136,7 +157,7 @@ def _expect_event(
     elif p.stages[s].kind == TOOL_STAGE:
         seconds = p.stages[s].tool_seconds
         if out.origin == SAMPLED:
-            seconds *= noise_factor(p, out, s, HOST)
+            seconds *= noise_factor(p, out, s, 0, HOST)
         time = max(out.now, st.stages[s].ready_at + seconds)
     elif not p.batching:
         time = out.now

@@ -65,7 +65,7 @@ def enlist(st: StateArrays, s: int) -> None:
 def _start_tool(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
     transfer, moved = tool_transfer_seconds(p, st, s)
     seconds = p.stages[s].tool_seconds
-    noise = noise_factor(p, st, s, HOST)
+    noise = noise_factor(p, st, s, 0, HOST)
     end = st.now + transfer + seconds * noise
     st.stages[s].status = PLACED
     cost = cost_of(st.now, 0.0, transfer, 0.0, seconds, moved, 0.0)

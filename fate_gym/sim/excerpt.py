@@ -81,7 +81,7 @@ class Excerpt:
         self.workflows = numbers.workflows[: numbers.workflows_count].copy()
 
     def sample(self, out: StateArrays, seed: int) -> None:
-        """Make ``out`` a fork whose durations, lengths and choices are drawn by ``seed``."""
+        """Make ``out`` a fork whose durations, lengths, choices and failures ``seed`` draws."""
         fork_sampled(self.problem, self._raw, out, seed)
 
     def _allocate(self, needed: tuple[int, ...]) -> None:

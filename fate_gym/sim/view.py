@@ -388,8 +388,8 @@ class DecisionView:
         """A state of one's own to play forward: estimates for durations, no future arrivals.
 
         Choices that are not made yet take the likely outcome; no device fails, and one that is
-        down is repaired after the mean time from now. With ``seed`` durations, lengths and
-        choices are drawn by it instead: for rollouts over samples. ``out`` is written to if it is
+        down is repaired after the mean time from now. With ``seed`` durations, lengths, choices and
+        failures are drawn by it instead: for rollouts over samples. ``out`` is written to if it is
         given.
         """
         if out is None:

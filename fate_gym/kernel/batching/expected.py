@@ -21,7 +21,7 @@ def loaded_by(p: ProblemArrays, st: StateArrays, d: int, drawn: int) -> float:
     if batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
         return batch.loaded_at
     s, k = slot_of(p, batch.admitted)
-    noise = noise_factor(p, st, s, d) if drawn else 1.0
+    noise = noise_factor(p, st, s, k, d) if drawn else 1.0
     return max(st.now, st.lanes[s, k].admitted_at + p.load_seconds[batch.serving, d] * noise)
 
 

@@ -66,7 +66,7 @@ def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int, loade
     noise = 1.0
     lane.output = p.stages[s].output_tokens
     if out.origin == SAMPLED:
-        noise = noise_factor(p, out, s, d)
+        noise = noise_factor(p, out, s, k, d)
         lane.output = actual_tokens(p, out, s)
     if lane.output > 0:
         made = lane.made

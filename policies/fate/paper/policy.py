@@ -11,7 +11,8 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
    planned anew at every event) are played to the end of the known work when work arrives; the best
    plan is kept (`policies.fate.rollout.incumbent`). A proposal is taken if what follows it, by a
    list schedule or by the plan that was kept, is better; if not, each of its placements is tried
-   alone. So without noise FATE is never behind the best of its bases.
+   alone. So without noise FATE is never behind the best of its bases. Under uncertainty the guard
+   is that of `policies.fate.rollout.luck`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from policies.base import Assignment, DecisionView, assignments
 from policies.bounds import (
     CountOrNone,
     MaxShards,
+    Samples,
     Share,
     Shares,
     SolverTime,
@@ -41,6 +43,7 @@ from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
+from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import Purse
 
 
@@ -62,6 +65,8 @@ class Fate:
         shares: weights of the candidates' mean cost against the time at which all devices are
             done; a plan is made with each.
         ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
+        samples: under uncertainty, drawn futures that the guard tests in
+            (`policies.fate.rollout.luck`).
         limit: CP-SAT's deterministic time limit of one plan.
         steps: budget of the guard in a decision, in work of plays
             (`policies.fate.plans.schema.Workspace`); where less does not pay for a comparison,
@@ -87,6 +92,7 @@ class Fate:
         guard: bool = True,
         shares: Shares = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
+        samples: Samples = 64,
         limit: SolverTime = 0.0005,
         steps: Work = 20_000,
     ) -> None:
@@ -96,6 +102,7 @@ class Fate:
             Incumbent,
             objective=objective,
             max_shards=max_shards,
+            samples=samples,
             ignore=tuple(ignore),
         )
         self._weights = Weights(
@@ -116,6 +123,7 @@ class Fate:
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
         self._incumbent = self._new_incumbent(view)
+        self._luck = Luck(view.compiled.arrays, self._incumbent, Reach(0, 1, 1))
         self._look_at_frontier()
         self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
         self._instant = -1
@@ -138,13 +146,15 @@ class Fate:
         arrived = incumbent.update(view)
         if self._frontier.problem is not incumbent.context.problem:
             self._look_at_frontier()
-        value = np.inf
-        if self._guard:
-            value = incumbent.revalue(arrived, self._steps)
+        if self._guard and incumbent.uncertain:
+            self._luck.begin(arrived)
+            self._paid = incumbent.context.work.work + self._steps * max(1, incumbent.tested)
+        elif self._guard:
+            self._value = incumbent.revalue(arrived, self._steps)
             least = 2 * (incumbent.choosing + incumbent.following)
             self._paid = self._purse.pay(self._steps, least) + incumbent.context.work.work
             if self._paid == incumbent.context.work.work:
-                incumbent.settle(value)
+                incumbent.settle(self._value)
                 return incumbent.starting(view)
         else:
             incumbent.write_base()
@@ -164,9 +174,11 @@ class Fate:
                 self.counters["plans_equal_base"] += 1
                 continue
             seen.append(_places(proposal))
-            value = self._consider(proposal, planned, value)
-        if self._guard:
-            incumbent.settle(value)
+            self._consider(proposal, planned)
+        if self._guard and incumbent.uncertain:
+            self._luck.end()
+        elif self._guard:
+            incumbent.settle(self._value)
         return incumbent.starting(view)
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment] | None:
@@ -209,25 +221,26 @@ class Fate:
         proposal.counts[: rows.size] = candidates.counts[rows]
         return assignments(proposal, rows.size)
 
-    def _consider(
-        self, proposal: list[Assignment], planned: list[Assignment], value: float
-    ) -> float:
-        """Take a proposal if it is better, else those of its placements that are; the value."""
-        found = self._take_if_better(range(len(proposal)), value)
-        if found < value or len(proposal) == 1:
-            return found
+    def _consider(self, proposal: list[Assignment], planned: list[Assignment]) -> None:
+        """Take a proposal if it is better, else those of its placements that are."""
+        if self._take_if_better(range(len(proposal))) or len(proposal) == 1:
+            return
         same = _places(planned)
         for row, assignment in enumerate(proposal):
             if self._incumbent.context.work.work > self._paid:
                 break
             if not _places([assignment]) <= same:
-                found = self._take_if_better([row], found)
-        return found
+                self._take_if_better([row])
 
-    def _take_if_better(self, rows: Sequence[int], value: float) -> float:
-        found = self._incumbent.consider(self._proposal, rows, value)
-        self.counters["plans_taken"] += found < value
-        return found
+    def _take_if_better(self, rows: Sequence[int]) -> bool:
+        if self._incumbent.uncertain:
+            taken = self._luck.consider(self._proposal, rows)
+        else:
+            found = self._incumbent.consider(self._proposal, rows, self._value)
+            taken = found < self._value
+            self._value = found
+        self.counters["plans_taken"] += taken
+        return taken
 
 
 def _places(placed: Sequence[Assignment]) -> set[tuple[int, tuple[int, ...]]]:

@@ -37,6 +37,8 @@ def dispatch(c: Context, style: Style) -> int:
         beyond = style.horizon >= 0 and ws.stages[s].depth > style.horizon
         if beyond or (row.not_before > st.now and not drawn):
             continue
+        if drawn and _is_down(ws, plan, s):
+            row.width = 0
         if row.width == 0:
             end = choose(c, style, s)
             ws.work += effort
@@ -76,6 +78,15 @@ def _renew_turn(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> Non
     else:
         # In a drawn future, too, nobody knows yet when a running shard will end.
         ws.devices[d].turn = drain_estimate(p, st, d)
+
+
+@inlined
+def _is_down(ws: Workspace, plan: Plan, s: int) -> bool:
+    """Whether a device that is planned for ``s`` has failed."""
+    down = 0
+    for k in range(plan.stages[s].width):
+        down += ws.devices[plan.devices[s, k]].turn == np.inf
+    return down > 0
 
 
 @inlined

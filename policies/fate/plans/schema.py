@@ -113,6 +113,7 @@ class Workspace(Block):
     work: int = scalar("i8", "of all plays: 1 a stage placed, 1 for 8 devices compared for one")
     version: int = scalar("i8", "counts changes of any device in any play")
     placed: int = scalar("i8", "stages placed in the running play")
+    tuned_on: int = scalar("i8", "of `futures`: searches value plans in so many; 0: as expected")
     wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
     second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
     random: Any = scalar("u8", "state of the random numbers")

@@ -73,12 +73,13 @@ def _add_single(
 
 @inlined
 def _alike(p: ProblemArrays, st: StateArrays, s: int, a: int, b: int, found: Placements) -> bool:
-    model = p.stages[s].model
-    return (
-        found.ends[a] == found.ends[b]
-        and p.clean_seconds[s, a] == p.clean_seconds[s, b]
-        and (model < 0 or (st.resident[a, model] > 0) == (st.resident[b, model] > 0))
-    )
+    if found.ends[a] != found.ends[b] or p.clean_seconds[s, a] != p.clean_seconds[s, b]:
+        return False
+    # What else is there counts too: the stage may evict what others want.
+    for model in range(st.resident.shape[1]):
+        if (st.resident[a, model] > 0) != (st.resident[b, model] > 0):
+            return False
+    return st.devices[a].kv_bytes == st.devices[b].kv_bytes
 
 
 @inlined

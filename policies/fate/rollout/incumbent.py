@@ -4,10 +4,8 @@ It is kept from event to event. Without noise the value of a plan that is follow
 so the value of the best plan never gets worse.
 
 Under uncertainty (durations, lengths, choices or failures) that promise is void, and the best of
-many plans is the most over-optimistic one (winner's curse). So there every event starts anew from
-a list schedule of what is known now, and only a plan that is better by `MARGIN` takes its place;
-stages are not shared where durations are drawn or devices fail, since the last of several shards
-is late more often than one.
+many plans is the most over-optimistic one (winner's curse). What is kept there is what a list
+schedule prefers, not a plan: `policies.fate.rollout.luck` changes it, in drawn futures.
 """
 
 from __future__ import annotations
@@ -36,11 +34,6 @@ from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.rules import STRICT, Rules
 
-MARGIN = 0.1
-"""Share of the list schedule's value that a plan has to gain under uncertainty.
-
-Chosen on suites uncertain_train and uncertain_dag_train, seeds 0 to 2: with 0 FATE is behind
-`heft_boosted` there."""
 FIRST_SEED = 7_000_000_000
 """Of the drawn futures: a run is not likely to have it."""
 
@@ -53,8 +46,8 @@ class Incumbent:
         objective: what plans are compared by (see `policies.fate.rollout.policy.FateRollout`).
         max_shards: devices that may share a stage.
         horizon: edges from the frontier that plays reach; None: all.
-        samples: drawn futures to value plans in, instead of the expected one; for problems that
-            have something to draw.
+        samples: under uncertainty, drawn futures that changes are tested in; a quarter as many
+            others are there to tune in.
         ignore: dimensions of state that the planner's picture is blind to.
         seed: of the searches.
 
@@ -62,6 +55,8 @@ class Incumbent:
         excerpt: the run as it stands, as far as plays go.
         context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
         style: how the plan is played.
+        uncertain: whether anything shows only as the run goes on.
+        orders: of list schedules worth a try.
     """
 
     def __init__(
@@ -82,46 +77,52 @@ class Incumbent:
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
         choices_ahead = p.choosers > 0
-        self._uncertain = risky or choices_ahead
-        shards = 1 if risky else min(max_shards, p.max_shards)
-        self.style = Style(OBJECTIVES[objective], shards, 0, 0, -1 if horizon is None else horizon)
-        self._samples = samples if drawn or choices_ahead else 0
+        self.uncertain = risky or choices_ahead
+        self.style = Style(
+            OBJECTIVES[objective],
+            min(max_shards, p.max_shards),
+            0,
+            int(self.uncertain),
+            -1 if horizon is None else horizon,
+        )
+        self._tested, self._tuned, self._drawn = 0, 0, 0
+        if self.uncertain:
+            self._tested, self._tuned = samples, (samples + 3) // 4
         self._picture = blinded(p, ignore)
         self._sees_hosts = "reachability" not in ignore
-        # What comes behind a stage is no bound where stages may vanish.
-        bounded = not choices_ahead and self.style.horizon != 0
+        # What comes behind a stage is no bound where it may vanish or take less time.
+        bounded = not self.uncertain and self.style.horizon != 0
         self._memory = _new_memory(compiled, bounded)
         self._deadlines = np.array(
             [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
-        self._policies, self._orders = policies_of(self._picture), orders_of(p)
+        self._policies, self.orders = policies_of(self._picture), orders_of(p)
         self.excerpt = Excerpt(p, self._picture)
         self._past = Past()
         self._random = np.uint64(FIRST_RANDOM + 2 * seed)
         self._make_room()
         recall(self._memory, self.excerpt.stages, self.excerpt.workflows, self.context)
-        self._clear_biases(shards)
+        self.clear_biases(1 if self.uncertain else self.style.shards)
         self._arrived, self._fresh = 0, True
         self._base = Base(RANK, 0, 1)
-        self._fallback_value = self._kept_value = np.inf
+        self._kept_value = np.inf
         # Whether what comes is what plays say: no luck, and no picture that is not true.
-        self._foreseeing = not self._uncertain and not ignore and horizon is None
+        self._foreseeing = not self.uncertain and not ignore and horizon is None
         self._purse = Purse()
 
     def _make_room(self) -> None:
         """Room for plays of the excerpt."""
         p, memory = self.excerpt.problem, self._memory
         tail = self._arrays.workflows.size
-        self.context = c = new_context(
-            p, self.excerpt.state, memory.kinds.size, tail, self._samples
-        )
-        self._futures: list[StateArrays] = [new_state(p) for _ in range(self._samples)]
+        futures = self._tuned + self._tested
+        self.context = c = new_context(p, self.excerpt.state, memory.kinds.size, tail, futures)
+        self._futures: list[StateArrays] = [new_state(p) for _ in range(futures)]
         c.work.futures[:] = [future.address for future in self._futures]
+        c.work.tuned_on = self._tuned
         c.work.random = self._random
         c.work.several = self._arrays.workflows.size > 1
         self._log = new_log(p.stages.size * p.max_shards, 0)
         self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
-        self._fallback = c.best.copy()
 
     @property
     def following(self) -> int:
@@ -134,9 +135,15 @@ class Incumbent:
         return self.following * (1 + (self._arrays.devices.size + 7) // 8)
 
     @property
-    def sampled(self) -> bool:
-        """Whether plans are valued in drawn futures."""
-        return self._samples > 0
+    def tested(self) -> int:
+        """Drawn futures that changes are tested in."""
+        return self._tested
+
+    def draw(self) -> None:
+        """Draw futures anew: what was tuned in some is not tested in the same."""
+        for future in self._futures:
+            self.excerpt.sample(future, FIRST_SEED + self._drawn)
+            self._drawn += 1
 
     def update(self, view: DecisionView) -> bool:
         """Look at the run as it stands. True: work has arrived since the last time."""
@@ -152,18 +159,14 @@ class Incumbent:
             recall(self._memory, excerpt.stages, excerpt.workflows, c)
         if not self._sees_hosts:
             self._show_hosts()
-        for number, future in enumerate(self._futures, start=1):
-            # The same draws at every event.
-            excerpt.sample(future, FIRST_SEED + number)
         c.work.work = 0
         prepare(c.problem, c.start, c.work)
         if self.style.objective == TAIL:
             self._past.look_up(view, c.work)
+        if self.uncertain:
+            self._weigh()
         grown = excerpt.arrived != self._arrived
         self._arrived = excerpt.arrived
-        if self._uncertain:
-            # Times of the plan are expected times.
-            c.best.stages["not_before"] = 0.0
         return grown
 
     def _show_hosts(self) -> None:
@@ -187,59 +190,31 @@ class Incumbent:
     def revalue(self, arrived: bool, budget: int) -> float:
         """The value of the best of the plan kept from the last event and of list schedules.
 
-        Under uncertainty of list schedules alone. A plan that is followed keeps its value if all
-        comes as it was planned: it is played again only if that costs little.
+        A plan that is followed keeps its value if all comes as it was planned: it is played again
+        only if that costs little.
 
         Args:
             arrived: work has arrived: list schedules offer plans too.
             budget: work of this decision.
         """
-        c = self.context
         kept = self._foreseeing and not self._renumbered
         if kept and self._purse.pay(budget, 4 * self.following) == 0:
             return self._kept_value
-        set_weights(c, self._objective, self._deadlines[self.excerpt.workflows])
-        if not self._uncertain:
-            value = np.inf
-            if not self._fresh:
-                value = self.value(c.best, np.inf, self.style)
-                self.take(c.played)
-            self._fresh = False
-            return self._offer_all(value) if arrived else value
-        if self.sampled:
-            # As policies: nothing is fixed, whatever is drawn.
-            value = np.inf
-            for order in self._orders if arrived else (self._base.order,):
-                value = self._offer_order(Base(order, 0, self.style.shards), value)
-        else:
-            value = self._renew(arrived)
-        _copy(self._fallback, c.best)
-        self._fallback_value = value
-        return value
-
-    def _renew(self, arrived: bool) -> float:
-        """Let list schedules of what is known now take the place of the plan."""
-        base = self._base
-        value = self._offer_policy(self._policies[0], np.inf)
-        if len(self._orders) == 1:
-            return value
-        if arrived:
-            return self._offer_all(value)
-        self._base = base
-        style = self.write_base()
-        found = self.value(self.context.base, value, style)
-        if found < value:
+        self._weigh()
+        value = np.inf
+        if not self._fresh:
+            value = self.value(self.context.best, np.inf, self.style)
             self.take(self.context.played)
-        return min(value, found)
+        self._fresh = False
+        return self._offer_all(value) if arrived else value
+
+    def _weigh(self) -> None:
+        """Let the objective be that of the workflows under way now."""
+        set_weights(self.context, self._objective, self._deadlines[self.excerpt.workflows])
 
     def settle(self, value: float) -> None:
-        """Keep the best plan, which is worth that.
-
-        Under uncertainty: back to the list schedule, unless the plan gains `MARGIN`.
-        """
+        """Keep the best plan, which is worth that."""
         self._kept_value = value
-        if self._uncertain and value > (1.0 - MARGIN) * self._fallback_value:
-            self.take(self._fallback)
 
     # --- list schedules ---------------------------------------------------------------------
 
@@ -247,7 +222,7 @@ class Incumbent:
         """Let list schedules offer plans; returns the value of the best plan."""
         for rules in self._policies:
             value = self._offer_policy(rules, value)
-        for order in self._orders:
+        for order in self.orders:
             value = self._offer_order(Base(order, 0, 1), value)
             if self.style.shards > 1:
                 value = self._offer_order(Base(order, 0, self.style.shards), value)
@@ -272,15 +247,24 @@ class Incumbent:
             return value
         self.take(self.context.played)
         self._base = base
-        self._clear_biases(base.shards)
+        self.clear_biases(base.shards)
         return found
 
-    def _clear_biases(self, shards: int) -> None:
+    def clear_biases(self, shards: int) -> None:
         """Prefer nothing; ``shards`` devices for every kind."""
         for biases in (self.context.biases, self._memory):
             biases.kinds["shift"], biases.kinds["spread"] = 0.0, shards
             biases.seconds[:] = 0.0
             biases.shifts[:] = 0.0
+
+    @property
+    def order(self) -> int:
+        """The order of the present list schedule."""
+        return self._base.order
+
+    def set_order(self, order: int) -> None:
+        """Let the present list schedule have an order, and see the state."""
+        self._base = Base(order, 0, 1)
 
     @property
     def base_style(self) -> Style:
@@ -317,7 +301,7 @@ class Incumbent:
         return value
 
     def tune(self, value: float, work: int, heat: float = 0.0) -> float:
-        """Change what the list schedule prefers."""
+        """Change what the list schedule prefers; under uncertainty by the futures to tune in."""
         plan_by_order(self.context, self._base.order, self.context.base)
         return float(tune(self.context, self.base_style, value, work, heat))
 

@@ -17,7 +17,9 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
 6. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
    shards, whole models to other devices, whole workflows earlier or later.
 
-What starts now by the best plan is committed.
+What starts now by the best plan is committed. Under uncertainty (noise, lengths, choices or
+failures) all this makes way for a list schedule that is tuned, and candidates that race, in drawn
+futures (`luck`).
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from policies.fate.plans.schema import Style
 from policies.fate.rollout.candidates import list_candidates, value_candidates
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.joint_choice import choose_candidates
+from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import Purse
 
 CHUNK = 1_000
@@ -78,9 +81,9 @@ class FateRollout:
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
         budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
-        samples: under uncertainty, drawn futures that candidates are valued on instead of the
-            expected one: in each the list schedule decides anew behind them. Budgets count for each
-            future; there is no tuning and no local search. 0: the expected future.
+        samples: under uncertainty, drawn futures that changes of the list schedule and candidates
+            are tested in (`policies.fate.rollout.luck`); the budgets are those of that module.
+            0: the list schedule as it is.
         limit: CP-SAT's deterministic time limit.
     """
 
@@ -100,7 +103,7 @@ class FateRollout:
         candidates_share: Share = 0.25,
         tune_share: Share = 0.25,
         budget_ms: Milliseconds | None = None,
-        samples: Samples = 0,
+        samples: Samples = 64,
         limit: SolverTime = 0.005,
     ) -> None:
         self.name = name
@@ -113,7 +116,7 @@ class FateRollout:
             samples=samples,
             ignore=tuple(ignore),
         )
-        self._kinds, self._places, self._samples = kinds, places, samples
+        self._kinds, self._places, self._max_shards = kinds, places, max_shards
         self._cp_sat, self._limit = cp_sat, limit
         self._first, self._steps, self._budget_ms = first, steps, budget_ms
         self._candidates_share, self._tune_share = candidates_share, tune_share
@@ -126,6 +129,8 @@ class FateRollout:
         rows = self._kinds * (self._places + p.max_shards) + 1
         self._found = new_placements(rows, p.max_shards, p.devices.size)
         self._purses = Purse(), Purse(), Purse()
+        reach = Reach(self._kinds, self._places, self._max_shards)
+        self._luck = Luck(p, self._incumbent, reach)
         self._instant = -1
         self.counters = dict.fromkeys(COUNTERS, 0.0)
 
@@ -138,17 +143,14 @@ class FateRollout:
         self.counters["decisions"] += 1
         incumbent = self._incumbent
         arrived = incumbent.update(view)
+        if incumbent.uncertain:
+            return self._take_chances(view, arrived)
         value = incumbent.revalue(arrived, self._steps)
         budget = self._steps
         if arrived:
             # The list schedules are paid for, but leave some for the search.
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
-        if incumbent.sampled:
-            # A plan made for one future is no plan for the others.
-            value = self._candidates(value, budget * self._samples)
-        else:
-            value = self._share_out(value, budget, started)
-        incumbent.settle(value)
+        incumbent.settle(self._share_out(value, budget, started))
         return incumbent.starting(view)
 
     def _share_out(self, value: float, budget: int, started: float) -> float:
@@ -161,6 +163,14 @@ class FateRollout:
         value = self._candidates(value, listing.pay(share, 2 * choosing))
         share = int(budget * (1.0 - self._tune_share - self._candidates_share))
         return self._search(value, searching.pay(share, 2 * following), started)
+
+    def _take_chances(self, view: DecisionView, arrived: bool) -> Sequence[Assignment]:
+        """Decide under uncertainty: a plan made for one future is no plan for the others."""
+        self._luck.begin(arrived)
+        self._luck.race()
+        self._luck.end()
+        self.counters.update(self._luck.counters)
+        return self._incumbent.starting(view)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------
 

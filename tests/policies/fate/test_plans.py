@@ -22,6 +22,7 @@ def test_valuing_leaves_a_plan_as_it_is(samples: int) -> None:
     view = Simulator(REAL[1].model_copy(update={"options": options})).view()
     incumbent = Incumbent(view, objective="slowdown", max_shards=4, samples=samples)
     incumbent.update(view)
+    incumbent.draw()
     style = incumbent.write_base()
     c = incumbent.context
     before = c.base.buffer.copy()
@@ -46,7 +47,7 @@ def count_moves(ws: Workspace, weights: Weights, counts: Ints) -> None:
 @pytest.mark.parametrize("weights", [moves.WEIGHTS, tuning.WEIGHTS])
 def test_moves_are_made_as_often_as_their_weights_say(weights: Weights) -> None:
     assert sum(weights) == 100
-    ws = Workspace.allocate(S=1, D=1, W=1, F=0)
+    ws = Workspace.allocate(S=1, D=1, W=1, F=0, TAIL=1)
     ws.random = 1
     counts = np.zeros(len(weights), np.int64)
     count_moves(ws, weights, counts)

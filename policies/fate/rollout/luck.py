@@ -1,0 +1,208 @@
+"""Decisions under uncertainty: what a list schedule prefers, and what goes first, by drawn futures.
+
+At an event:
+
+1. **Futures** are drawn anew, some to tune in and some to test in. Whatever is compared meets the
+   same luck; nobody knows there how long a running shard will take, only how long it has taken.
+2. **Order.** When work arrives the order of the list schedule becomes the one that is best in the
+   futures to test in.
+3. **Preferences** are tuned (`policies.fate.rollout.tuning`) in the futures to tune in, and kept if
+   they gain in those to test in. Preferences that have come to lose there are dropped.
+4. **Candidates** race in front of the list schedule (`policies.fate.rollout.race`), one after the
+   other until none gains.
+
+A gain counts only if its mean is `DOUBT` standard errors above 0: the best of many is the most
+over-optimistic one otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.kernel.placements import Placements, new_placements
+from fate_gym.kernel.schema import PLACED, ProblemArrays
+from policies.fate.plans.edit import put_first
+from policies.fate.plans.schema import Biases, Style
+from policies.fate.rollout.candidates import list_candidates
+from policies.fate.rollout.incumbent import Incumbent
+from policies.fate.rollout.race import leave_out, put_candidate, race, value_plan
+
+DOUBT = 2.0
+"""Standard errors that a mean gain has to be above 0."""
+ROUNDS = 4
+"""Candidates that may go first at one event."""
+FIRST, STEPS = 3_000, 400
+"""Work of an event for each future to test in: after an arrival, otherwise. What is left is saved.
+
+Chosen on suites uncertain_train and uncertain_dag_train, with `DOUBT` (docs/fate.md)."""
+CHANGES = 20
+"""Tuning waits until there is work for so many changes."""
+RACERS = 12
+"""Races wait until there is work for so many candidates in their first round."""
+FEWEST = 4
+"""Futures that orders are compared in at least, whatever that costs."""
+TUNING = 0.5
+"""Share of the work that goes into tuning."""
+
+Values = NDArray[np.float64]
+
+
+class Reach(NamedTuple):
+    """Candidates of the frontier: kinds of ready stages, single devices of each, shards."""
+
+    kinds: int
+    places: int
+    shards: int
+
+
+class Luck:
+    """Decides for an incumbent in drawn futures.
+
+    Args:
+        p: the whole problem.
+        incumbent: of a run under uncertainty; what is decided becomes its best plan.
+        reach: what goes first.
+
+    Attributes:
+        counters: ``tunings_better``, preferences that were kept; ``singles_better``, candidates.
+    """
+
+    def __init__(self, p: ProblemArrays, incumbent: Incumbent, reach: Reach) -> None:
+        self._incumbent = incumbent
+        self._reach = reach._replace(shards=min(reach.shards, p.max_shards))
+        rows = reach.kinds * (reach.places + p.max_shards) + 1
+        self._found = new_placements(rows, p.max_shards, p.devices.size)
+        self._gains = np.zeros((rows + 1, incumbent.tested))
+        self._saved = 0
+        self.counters = {"tunings_better": 0.0, "singles_better": 0.0}
+
+    def begin(self, arrived: bool) -> None:
+        """Look at an event: renew the list schedule, which becomes the best plan.
+
+        Args:
+            arrived: work has arrived since the last event.
+        """
+        incumbent = self._incumbent
+        futures, work = incumbent.tested, incumbent.context.work
+        if futures > 0:
+            first = FIRST * futures
+            self._saved = min(self._saved, first) + (first if arrived else STEPS * futures)
+            incumbent.draw()
+            if arrived and len(incumbent.orders) > 1:
+                self._choose_order()
+            changes = CHANGES * work.tuned_on + 3 * futures
+            if self._saved * TUNING > changes * self._cost():
+                self._tune(int(self._saved * TUNING) - 3 * futures * self._cost())
+        incumbent.write_base()
+        incumbent.take(incumbent.context.base)
+
+    def race(self) -> None:
+        """Let candidates go first that gain."""
+        incumbent, found, reach = self._incumbent, self._found, self._reach
+        c = incumbent.context
+        if incumbent.tested == 0 or reach.kinds == 0:
+            return
+        style = incumbent.base_style
+        for turn in range(ROUNDS):
+            work = self._saved - c.work.work
+            if work < RACERS * min(8, incumbent.tested) * self._cost():
+                return
+            list_candidates(c, reach.kinds, reach.places, reach.shards, found)
+            leave_out(found, c.base, int(turn > 0))
+            row = race(c, style, found, self._gains, DOUBT, work)
+            if row < 0:
+                return
+            self.counters["singles_better"] += 1
+            put_candidate(c.start, c.problem, c.base, found, row, turn)
+            if found.rows["stage"][row] < 0:
+                return
+
+    def consider(self, placements: Placements, rows: Sequence[int]) -> bool:
+        """Let placements go first if that gains; returns whether it does."""
+        incumbent = self._incumbent
+        c, style = incumbent.context, incumbent.base_style
+        if incumbent.tested == 0:
+            return False
+        before = self._values(style)
+        kept = c.base.copy()
+        for turn, row in enumerate(rows):
+            put_first(c.base, placements, row, turn)
+        if gains(before, self._values(style)):
+            return True
+        c.base.buffer[:] = kept.buffer
+        return False
+
+    def end(self) -> None:
+        """Let what was decided be the best plan, and count the work of this event."""
+        self._incumbent.take(self._incumbent.context.base)
+        self._saved -= int(self._incumbent.context.work.work)
+
+    def _cost(self) -> int:
+        """Work of one play, about."""
+        c = self._incumbent.context
+        left = int((c.start.stages["status"] < PLACED).sum())
+        return 8 + left * (1 + (c.problem.devices.size + 7) // 8)
+
+    def _values(self, style: Style, count: int | None = None) -> Values:
+        """(count,) values of the base in as many of the futures to test in; None: in all."""
+        values = np.empty(self._incumbent.tested if count is None else count)
+        value_plan(self._incumbent.context, style, values)
+        return values
+
+    def _choose_order(self) -> None:
+        """Let another order, without preferences, replace the present one if it is better."""
+        incumbent = self._incumbent
+        biases, orders = incumbent.context.biases, incumbent.orders
+        count = self._saved // (len(orders) * self._cost())
+        count = min(incumbent.tested, max(FEWEST, count))
+        kept, present = biases.copy(), incumbent.order
+        best, least = present, self._values(incumbent.write_base(), count).mean()
+        biases.kinds["shift"], biases.kinds["spread"] = 0.0, 1
+        biases.seconds[:], biases.shifts[:] = 0.0, 0.0
+        for order in orders:
+            incumbent.set_order(order)
+            value = self._values(incumbent.write_base(), count).mean()
+            if value < least:
+                best, least = order, value
+        incumbent.set_order(best)
+        if best == present:
+            biases.buffer[:] = kept.buffer
+        else:
+            incumbent.clear_biases(1)
+
+    def _tune(self, work: int) -> None:
+        """Change preferences, drop them or leave them as they are."""
+        incumbent = self._incumbent
+        biases = incumbent.context.biases
+        kept = biases.copy()
+        before = self._values(incumbent.write_base())
+        if _prefers(biases):
+            incumbent.clear_biases(1)
+            without = self._values(incumbent.write_base())
+            if without.mean() < before.mean():
+                before, kept = without, biases.copy()
+            biases.buffer[:] = kept.buffer
+        incumbent.tune(np.inf, work)
+        if gains(before, self._values(incumbent.write_base())):
+            self.counters["tunings_better"] += 1
+        else:
+            biases.buffer[:] = kept.buffer
+
+
+def gains(before: Values, after: Values) -> bool:
+    """Whether values, future by future, have become smaller beyond doubt."""
+    gain = before - after
+    if not np.isfinite(gain).all():
+        return False
+    error = gain.std() / np.sqrt(max(1, gain.size - 1))
+    return bool(gain.mean() > DOUBT * error + 1e-12 * abs(before.mean()))
+
+
+def _prefers(biases: Biases) -> bool:
+    kinds = biases.kinds
+    plain = not kinds["shift"].any() and (kinds["spread"] == 1).all()
+    return not plain or bool(biases.seconds.any() or biases.shifts.any())
