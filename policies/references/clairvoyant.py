@@ -50,7 +50,7 @@ class Execution:
         self._search = search
         self._fork: StateArrays = search.state
         lay_out(search.problem, search.best, search.desk)
-        begin(search.desk)
+        begin(search.problem, search.best, search.desk)
         self._instant = -1
 
     def due(self, view: DecisionView) -> list[Assignment]:
@@ -85,8 +85,8 @@ class Clairvoyant:
         *,
         name: str = "clairvoyant",
         work: Work = 4_000_000,
-        members: Some = 16,
-        heat: Weight = 0.01,
+        members: Some = 8,
+        heat: Weight = 0.003,
         seed: Seed = 0,
     ) -> None:
         self.name = name

@@ -15,7 +15,7 @@ import numpy as np
 
 from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.schema import ProblemArrays
-from policies.references.sequences import Desk, Search, Sequence, mark_critical, play
+from policies.references.sequences import Desk, Search, Sequence, keep_order, mark_critical, play
 
 EQUAL = 1e-12
 """Relative difference under which two ends are the same."""
@@ -27,6 +27,8 @@ TWO_CHANGES = 0.3
 """How often a child is changed once more."""
 ON_PATH = 0.7
 """How often a stage of the critical path is changed."""
+RUINED = 0.1
+"""How often a part of a child is made anew."""
 TRIES = 8
 """Stages looked at for one that goes with another."""
 LAST_WIDTH = 0.12
@@ -65,6 +67,7 @@ def evolve(c: Search, most_work: int, heat: float) -> float:
         better = value < parent.value * (1.0 - EQUAL) or c.child.second < parent.second
         if value > bound or not (better or worse > 0.0):
             continue
+        keep_order(c.problem, c.child, desk)
         mark_critical(c, c.child)
         copy_block(parent, c.child)
         equal = value <= c.best.value and c.child.second < c.best.second
@@ -104,6 +107,9 @@ def _breed(c: Search, parent: Sequence, alive: int) -> None:
         _cross(c.problem, c.child, Sequence(desk.members[_pick(desk, alive)]), desk)
         if _uniform(desk) >= CHANGED:
             return
+    if _uniform(desk) < RUINED:
+        _ruin(c.problem, c.child, parent, desk)
+        return
     _change(c.problem, c.child, parent, desk)
     if _uniform(desk) < TWO_CHANGES:
         _change(c.problem, c.child, parent, desk)
@@ -153,6 +159,37 @@ def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> No
             child.width[s] = other.width[s]
             for k in range(other.width[s]):
                 child.devices[s, k] = other.devices[s, k]
+
+
+# --- a part anew ----------------------------------------------------------------------------
+
+
+@kernel
+def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
+    """Let some stages choose again (ruin and recreate; Schrimpf et al. 2000).
+
+    Those of a span of time, of a model, of a device, or of a model within a span. For as long they
+    like one device better or worse. Stages that are shared stay as they are.
+    """
+    kind = _uniform(desk)
+    some = _some(desk)
+    if parent.criticals > 0:
+        some = parent.critical[_pick(desk, parent.criticals)]
+    reach = 0.2 * _uniform(desk) if kind < 0.6 else 1.0
+    for d in range(p.devices.size):
+        desk.taste[d] = 1.0
+    if _uniform(desk) < 0.7:
+        d = child.devices[some, 0] if _uniform(desk) < 0.5 else _pick(desk, p.devices.size)
+        desk.taste[d] = 0.4 + 1.4 * _uniform(desk)
+    for i in range(desk.free_count):
+        s = desk.free[i]
+        same = True
+        if 0.3 <= kind < 0.8:
+            same = p.stages[s].model == p.stages[some].model
+        elif kind >= 0.8:
+            same = child.devices[s, 0] == child.devices[some, 0]
+        if same and child.width[s] == 1 and abs(child.key[s] - child.key[some]) <= reach:
+            child.width[s] = 0
 
 
 # --- one parent -----------------------------------------------------------------------------

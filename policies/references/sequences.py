@@ -21,9 +21,12 @@ from fate_gym.jit import Block, copy_block, inlined, kernel, scalar, table
 from fate_gym.kernel.advance import advance
 from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.estimate import end_estimates
+from fate_gym.kernel.openings import is_open
 from fate_gym.kernel.schema import (
     NO_LOG,
     PLACED,
+    READY,
     TOOL_STAGE,
     VANISHED,
     LogArrays,
@@ -45,7 +48,7 @@ class Sequence(Block):
 
     key: Any = table("f8", "S", text="place in the order, within [0, 1)")
     order: Any = table("i8", "S", text="stages by key, parents first")
-    width: Any = table("i8", "S", text="devices that share the stage; 0: a tool")
+    width: Any = table("i8", "S", text="devices that share the stage; 0: none, or it is to choose")
     devices: Any = table("i8", "S", "K", text="device numbers")
     critical: Any = table("i8", "S", text="stages that decide the end")
 
@@ -63,6 +66,12 @@ class Desk(Block):
     started: Any = table("i8", "S", text="what was placed at the last instant")
     taken: Any = table("i8", "S", text="1: its turn has come already")
     counts: Any = table("i8", "K", text="scratch: queries of each device")
+    loose: int = scalar("i8", "stages left that choose their device when they are ready")
+    turns: int = scalar("i8", "stages placed so far")
+    turn: Any = table("i8", "S", text="the how-manieth each stage was placed")
+    ends: Any = table("f8", "D", text="scratch: ends of a stage on each device", unit="s")
+    promised: Any = table("f8", "D", text="until when a stage that waits has a device", unit="s")
+    taste: Any = table("f8", "D", text="what a stage that chooses multiplies its seconds with")
     queue: Any = table("i8", "D", "S", text="stages of each device, in order")
     length: Any = table("i8", "D", text="length of each queue")
     front: Any = table("i8", "D", text="first of each queue whose turn has not come")
@@ -194,8 +203,12 @@ def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
 
 
 @kernel
-def begin(desk: Desk) -> None:
+def begin(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
     """No turn has come yet."""
+    desk.turns = 0
+    desk.loose = 0
+    for i in range(desk.free_count):
+        desk.loose += one.width[desk.free[i]] == 0
     for d in range(desk.front.size):
         desk.front[d] = 0
     for s in range(desk.taken.size):
@@ -218,18 +231,70 @@ def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
         i = 0
         while i < st.ready_count:
             s = st.ready[i]
-            if not _is_due(p, st, one, desk, s):
+            if one.width[s] == 0 or not _is_due(p, st, one, desk, s):
                 i += 1
                 continue
-            width = one.width[s]
-            split_queries(p, s, one.devices[s], width, desk.counts)
-            end = commit(p, st, c.log, s, one.devices[s], desk.counts, width, NOBODY)
-            bound = max(bound, end + desk.tail[s])
-            desk.taken[s] = 1
-            desk.started[desk.placed] = s
-            desk.placed += 1
+            bound = max(bound, _place(c, st, one, s))
             again = True
+    return max(bound, _place_loose(c, st, one)) if desk.loose > 0 else bound
+
+
+@inlined
+def _place(c: Search, st: StateArrays, one: Sequence, s: int) -> float:
+    p, desk = c.problem, c.desk
+    width = one.width[s]
+    split_queries(p, s, one.devices[s], width, desk.counts)
+    end = commit(p, st, c.log, s, one.devices[s], desk.counts, width, NOBODY)
+    desk.taken[s] = 1
+    desk.turn[s] = desk.turns
+    desk.turns += 1
+    desk.started[desk.placed] = s
+    desk.placed += 1
+    return end + desk.tail[s]
+
+
+@kernel
+def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
+    """Let ready stages without a device choose by their ends; by key, each when it can start.
+
+    One whose device is busy waits, and keeps it from those behind.
+    """
+    p, desk = c.problem, c.desk
+    bound = 0.0
+    for d in range(p.devices.size):
+        desk.promised[d] = st.now
+    for i in range(one.order.size):
+        s = one.order[i]
+        if one.width[s] > 0 or st.stages[s].status != READY:
+            continue
+        end_estimates(p, st, s, desk.ends)
+        desk.work += (p.devices.size + 7) // 8
+        best, least = -1, np.inf
+        for d in range(p.devices.size):
+            seconds = desk.ends[d] - st.now + (desk.promised[d] - st.now)
+            if seconds < np.inf and seconds * desk.taste[d] < least:
+                best, least = d, seconds * desk.taste[d]
+        if best < 0:
+            continue
+        if desk.promised[best] > st.now or not is_open(p, st, best):
+            desk.promised[best] = max(desk.promised[best], desk.ends[best])
+            continue
+        one.width[s] = 1
+        one.devices[s, 0] = best
+        desk.loose -= 1
+        bound = max(bound, _place(c, st, one, s))
     return bound
+
+
+@kernel
+def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+    """Let a sequence that was played have the order of that play."""
+    for s in range(one.key.size):
+        if one.width[s] > 0:
+            one.key[s] = desk.turn[s] / one.key.size
+        elif p.stages[s].kind == TOOL_STAGE:
+            one.key[s] = 0.0
+    lay_out(p, one, desk)
 
 
 @inlined
@@ -261,7 +326,7 @@ def play(c: Search, one: Sequence, bound: float) -> float:
     p, st, desk = c.problem, c.state, c.desk
     copy_block(st, c.start)
     lay_out(p, one, desk)
-    begin(desk)
+    begin(p, one, desk)
     while True:
         least = 0.0
         if st.ready_count > 0:
