@@ -14,19 +14,16 @@ from collections.abc import Sequence as Listing
 import numpy as np
 
 from fate_gym.kernel.advance import start as begin_run
-from fate_gym.kernel.schema import NO_LOG, TOOL_STAGE, StateArrays
+from fate_gym.kernel.schema import NO_LOG, TOOL_STAGE
 from fate_gym.sim import CompiledProblem, Simulator
 from policies.base import Assignment, DecisionView
 from policies.bounds import Seed, Some, Weight, Work
+from policies.references.execution import Execution
 from policies.references.genetic import evolve
 from policies.references.sequences import (
-    FIRST_RANDOM,
     Search,
-    begin,
-    lay_out,
     mark_critical,
     new_search,
-    place_due,
     play,
     write_trace,
 )
@@ -37,34 +34,6 @@ FIRST = (
     "peft_boosted", "eft", "min_min_boosted", "least_loaded", "lookahead_heft_boosted",
 )  # fmt: skip
 """Policies whose schedules are the first population."""
-
-
-class Execution:
-    """Executes the best sequence of a search.
-
-    Args:
-        search: its ``best`` is executed; its scratch space is used.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._fork: StateArrays = search.state
-        lay_out(search.problem, search.best, search.desk)
-        begin(search.problem, search.best, search.desk)
-        self._instant = -1
-
-    def due(self, view: DecisionView) -> list[Assignment]:
-        """The ready stages whose turn it is, with their devices."""
-        if view.instant == self._instant:
-            return []
-        self._instant = view.instant
-        c = self._search
-        place_due(c, view.fork(self._fork), c.best)
-        assignments = []
-        for stage in c.desk.started[: c.desk.placed].tolist():
-            devices = c.best.devices[stage, : c.best.width[stage]]
-            assignments.append(Assignment(stage, tuple(devices.tolist())))
-        return assignments
 
 
 class Clairvoyant:
@@ -126,7 +95,10 @@ def search_run(
     c, population = new_search(p, members)
     c.desk.random += 2 * search_seed
     begin_run(p, c.start, NO_LOG, seed)
-    if compiled.problem.options.uncertainty == 0 and compiled.problem.options.length_uncertainty == 0:
+    if (
+        compiled.problem.options.uncertainty == 0
+        and compiled.problem.options.length_uncertainty == 0
+    ):
         c.desk.tail[:] = _tails(compiled)
     simulator = Simulator(compiled, seed=seed)
     for number, member in enumerate(population):

@@ -203,7 +203,7 @@ def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
 
 
 @kernel
-def begin(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+def begin(one: Sequence, desk: Desk) -> None:
     """No turn has come yet."""
     desk.turns = 0
     desk.loose = 0
@@ -231,7 +231,7 @@ def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
         i = 0
         while i < st.ready_count:
             s = st.ready[i]
-            if one.width[s] == 0 or not _is_due(p, st, one, desk, s):
+            if one.width[s] == 0 or not _is_due(st, one, desk, s):
                 i += 1
                 continue
             bound = max(bound, _place(c, st, one, s))
@@ -298,7 +298,7 @@ def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
 
 
 @inlined
-def _is_due(p: ProblemArrays, st: StateArrays, one: Sequence, desk: Desk, s: int) -> bool:
+def _is_due(st: StateArrays, one: Sequence, desk: Desk, s: int) -> bool:
     """Whether all its devices are up and have placed all that is ahead of it."""
     for k in range(one.width[s]):
         d = one.devices[s, k]
@@ -326,7 +326,7 @@ def play(c: Search, one: Sequence, bound: float) -> float:
     p, st, desk = c.problem, c.state, c.desk
     copy_block(st, c.start)
     lay_out(p, one, desk)
-    begin(p, one, desk)
+    begin(one, desk)
     while True:
         least = 0.0
         if st.ready_count > 0:
