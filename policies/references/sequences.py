@@ -222,7 +222,7 @@ def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
     A stage that was lost with its device has had its turn: it goes first, once its devices are up.
     Returns a bound on the last end by what was placed, seconds.
     """
-    p, desk = c.problem, c.desk
+    desk = c.desk
     bound = 0.0
     desk.placed = 0
     again = True
