@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fate_gym.metrics.bounds import problem_bounds
@@ -14,7 +13,7 @@ from fate_gym.validator import assert_valid
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
 from policies.references.best_known import headroom_captured
-from policies.references.kept import Entry, load_best_known, problem_key
+from policies.references.kept import Entry, kept_schedule, load_best_known, problem_key
 from tests.policies.fate.test_policy import BASES, REAL
 
 
@@ -66,13 +65,16 @@ def test_headroom() -> None:
 
 def test_what_is_kept_is_possible_and_better_than_list_scheduling() -> None:
     """By name: digests are of floats, whose last bits may differ between machines."""
-    kept: dict[str, float] = {}
+    kept: dict[str, list[Entry]] = {}
     for entry in load_best_known().values():
-        if entry["cluster"] == "mixed_12":
-            kept[entry["problem"]] = min(entry["makespan"], kept.get(entry["problem"], np.inf))
+        kept.setdefault(f"{entry['cluster']} {entry['problem']}", []).append(entry)
+    assert kept
     spec = load_suite("real_dag_test")
-    for problem in build_suite(spec, load_cluster(spec.cluster), 0):
-        compiled = compile_problem(problem)
-        heft = Simulator(compiled).run(make_policy("heft_boosted")).makespan
-        assert kept[problem.id] <= heft * (1 + 1e-6)
-        assert kept[problem.id] >= problem_bounds(compiled).makespan * (1 - 1e-6)
+    for cluster in ("mixed_12", "homogeneous_8"):
+        for problem in build_suite(spec, load_cluster(cluster), 0):
+            compiled = compile_problem(problem)
+            for entry in kept.get(f"{cluster} {problem.id}", []):
+                heft = Simulator(compiled).run(make_policy("heft_boosted")).makespan
+                value = float(kept_schedule(compiled, entry).best.value)
+                assert value == pytest.approx(entry["makespan"])
+                assert problem_bounds(compiled).makespan * (1 - 1e-6) <= value <= heft * (1 + 1e-6)
