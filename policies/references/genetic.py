@@ -49,6 +49,8 @@ def evolve(c: Search, most_work: int, heat: float) -> float:
     alive = desk.members.size
     _sort(desk.members, alive)
     copy_block(c.best, Sequence(desk.members[0]))
+    if desk.free_count == 0:
+        return c.best.value
     tries = 0
     while desk.work - begun < most_work and tries < most_work:
         done = max(desk.work - begun, tries) / most_work

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fate_gym.kernel.advance import start as begin_run
 from fate_gym.kernel.schema import NO_LOG
-from fate_gym.problem import Problem
+from fate_gym.problem import Problem, Stage
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.validator import assert_valid
 from policies import make_policy
@@ -93,6 +93,14 @@ def test_the_published_example() -> None:
 
 
 OPTIMUM = 73.0
+
+
+def test_a_problem_of_tools_alone_has_nothing_to_search() -> None:
+    problem = Problem.classical({"t": {"m": 1.0}}, {})
+    stage = Stage(id="t", tool_seconds=2.0)
+    workflow = problem.workflows[0].model_copy(update={"stages": (stage,)})
+    alone = problem.model_copy(update={"workflows": (workflow,)})
+    assert Simulator(alone).run(Clairvoyant(work=LITTLE)).makespan == 2.0
 
 
 def test_it_repeats_and_heeds_its_own_seed() -> None:
