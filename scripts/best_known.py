@@ -1,25 +1,29 @@
-"""Finds the best known schedules of a suite and keeps them in policies/references/best_known.json.
+"""Searches the best schedules of a suite and keeps them in policies/references/best_known.json.
 
-    python scripts/best_known.py real_dag_test --seeds 0 1 2 --work 4000000
+    python scripts/best_known.py real_dag_test --clusters mixed_12 homogeneous_8 --seeds 0 1 2
 
-An entry is replaced only by a better one. Entries of another cost model stay, unused: their keys
-are digests of the compiled problem.
+Two independent searches with the same budget, and some policies, offer their schedules. An entry is
+replaced only by a better one. Entries of another cost model stay, unused: their keys are digests of
+the compiled problem.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fate_gym.lab.files import write_text
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
-from policies.references.best_known import Entry, load_best_known, problem_key
+from policies.references.kept import Entry, entry_of, load_best_known, problem_key
 
 FILE = Path(__file__).resolve().parent.parent / "policies" / "references" / "best_known.json"
+SEARCHES: dict[str, dict[str, Any]] = {"best_known": {"kept": False}, "clairvoyant": {}}
+"""The two searches, with the parameters that make them search."""
 ALSO = ("fate_rollout", "heft_boosted", "heft_sharded")
 """Policies whose schedules count as well."""
 
@@ -28,34 +32,41 @@ def main() -> None:
     """Search each problem of a suite; write after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("suite")
+    parser.add_argument("--clusters", nargs="+", help="default: the suite's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--work", type=int, default=4_000_000)
+    parser.add_argument("--work", type=int, default=4_000_000, help="of each search")
     parser.add_argument("--file", type=Path, default=FILE)
     options = parser.parse_args()
-    command = "python scripts/best_known.py " + " ".join(sys.argv[1:])
     entries = load_best_known(options.file)
     spec = load_suite(options.suite)
-    for seed in options.seeds:
-        for problem in build_suite(spec, load_cluster(spec.cluster), seed):
-            compiled = compile_problem(problem)
-            simulator = Simulator(compiled, seed=seed)
-            policies = {name: make_policy(name) for name in ALSO}
-            policies["best_known"] = make_policy("best_known", work=options.work)
-            key = problem_key(compiled)
-            for name, policy in policies.items():
-                makespan = float(simulator.run(policy, seed=seed).makespan)
-                if key not in entries or makespan < entries[key]["makespan"] * (1 - 1e-9):
-                    entries[key] = Entry(
-                        problem=problem.id, makespan=makespan, found_by=name, command=command
-                    )
-            print(f"{problem.id}: {entries[key]['makespan']:.3f} s, {entries[key]['found_by']}")
-            write(options.file, entries)
+    for cluster in options.clusters or [spec.cluster]:
+        for seed in options.seeds:
+            for problem in build_suite(spec, load_cluster(cluster), seed):
+                simulator = Simulator(compile_problem(problem), seed=seed)
+                key = problem_key(simulator.compiled)
+                for entry in found(simulator, options.work):
+                    if key not in entries or entry["makespan"] < entries[key]["makespan"]:
+                        entries[key] = entry
+                best = entries[key]
+                print(f"{cluster} {problem.id}: {best['makespan']:.3f} s, {best['found_by']}")
+                write(options.file, entries)
+
+
+def found(simulator: Simulator, work: int) -> Iterator[Entry]:
+    """The schedules of the policies and of the searches for one problem."""
+    for name in ALSO:
+        trace = simulator.run(make_policy(name))
+        yield entry_of(simulator.compiled, trace, work=0)
+    for name, params in SEARCHES.items():
+        trace = simulator.run(make_policy(name, work=work, **params))
+        yield entry_of(simulator.compiled, trace, work=work)
 
 
 def write(file: Path, entries: dict[str, Entry]) -> None:
-    """By problem."""
-    ordered = dict(sorted(entries.items(), key=lambda pair: (pair[1]["problem"], pair[0])))
-    write_text(file, json.dumps(ordered, indent=1) + "\n")
+    """By problem and cluster, one line for each."""
+    ordered = sorted(entries.items(), key=lambda pair: (pair[1]["problem"], pair[1]["cluster"]))
+    lines = [f"{json.dumps(key)}: {json.dumps(e, separators=(',', ':'))}" for key, e in ordered]
+    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Lower bounds on makespan and latency that no schedule of the execution model can beat.
 
-Both bounds rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
+They all rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
 ``N`` queries of stage ``v`` keeps device ``d`` busy for at least ``n / N · f(v, d)``, whatever is
 cached. Prefill and decode of all ``N`` queries at once do not have this property: where memory
 limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, and two
@@ -35,6 +35,13 @@ bounded by its longest path without loads. Over
 ``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
 ``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
 
+**Window bound.** Both at once. Take the stages that cannot be ready before ``r`` and whose ends lie
+at least ``q`` before the last end, because that much has to follow on a path behind them. Their
+shards, loads included, run between ``r`` and ``T - q``, so ``T ≥ r + q +`` the work bound of these
+stages alone. A load counts only if *all* stages of its model are among them, for else another stage
+may have made it before ``r``. Any ``r`` and ``q`` give a bound; tried are those of the stages
+themselves, thinned out, with the prices of the whole; for the best pair new prices are asked for.
+
 On batching devices stages share iterations, whose cost per token falls with their number: there the
 rate floor is one of a stage's own time, not of the device's, and only the critical path is a bound.
 
@@ -61,6 +68,8 @@ if TYPE_CHECKING:
 _MOST_PATTERNS = 300
 _PATTERN_STEP = 0.02
 _LARGEST_RATIO = 1e9
+_MOST_EDGES = 12
+"""Beginnings, and ends, of windows that are tried."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +80,15 @@ class LowerBounds:
         work: no schedule fits the work on the devices in less, counted from the first arrival; NaN
             on batching devices.
         critical_path: no schedule gets through the longest path in less, counted likewise.
-        makespan: the larger of the two.
+        window: no schedule gets through what lies between the first and the last stages in less,
+            and through these; counted likewise, NaN on batching devices.
+        makespan: the largest of the three.
         latency: (W,) from the arrival of each workflow to its end.
     """
 
     work: float
     critical_path: float
+    window: float
     makespan: float
     latency: Floats
 
@@ -151,7 +163,7 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
         load_seconds[compiled.model_of[vanished & (compiled.model_of >= 0)]] = 0.0
     if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         nan = float("nan")
-        return LowerBounds(nan, nan, nan, np.full(len(problem.workflows), nan))
+        return LowerBounds(nan, nan, nan, nan, np.full(len(problem.workflows), nan))
     # What has vanished is a tool that takes no time, alone.
     lives = ~vanished
     edges = lives[compiled.edge_parent] & lives[compiled.edge_child]
@@ -176,16 +188,21 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
 
 def lower_bounds(inputs: BoundInputs) -> LowerBounds:
     """Lower bounds on the makespan and the latencies, seconds."""
-    end = earliest_ends(inputs)
+    ready, end = earliest_times(inputs)
     latency = _latencies(inputs, end)
     critical_path = float(end.max()) - inputs.first_arrival
     if inputs.batching:
-        return LowerBounds(float("nan"), critical_path, critical_path, latency)
-    charges, own = _charges(inputs)
+        nan = float("nan")
+        return LowerBounds(nan, critical_path, nan, critical_path, latency)
+    charges, own, prices = _charges(inputs)
     shares = np.bincount(inputs.workflow_of, weights=own, minlength=latency.size)
     latency = np.maximum(latency, shares)
     work = float(charges.sum())
-    return LowerBounds(work, critical_path, max(work, critical_path), latency)
+    window = _window_bound(inputs, ready - inputs.first_arrival, prices)
+    makespan = max(work, critical_path, window)
+    if len(latency) == 1:
+        latency = np.maximum(latency, makespan)
+    return LowerBounds(work, critical_path, window, makespan, latency)
 
 
 def _latencies(inputs: BoundInputs, end: Floats) -> Floats:
@@ -200,17 +217,18 @@ def _latencies(inputs: BoundInputs, end: Floats) -> Floats:
             arrival=np.zeros_like(inputs.arrival),
             follows=np.full_like(inputs.follows, -1),
         )
-        np.maximum.at(alone, inputs.workflow_of, earliest_ends(unloaded))
+        np.maximum.at(alone, inputs.workflow_of, earliest_times(unloaded)[1])
     return np.where(later, alone, latency)
 
 
-def _charges(inputs: BoundInputs) -> tuple[Floats, Floats]:
-    """(S,) what each stage costs at the best prices; and what it does if only its workflow runs."""
-    floor, model_of = inputs.floor_seconds, inputs.model_of
+def _charges(inputs: BoundInputs) -> tuple[Floats, Floats, Floats]:
+    """(S,) what each stage costs at the best prices; and what it does if only its workflow runs.
+
+    And the (D,) prices.
+    """
+    floor = inputs.floor_seconds
     on_device = inputs.usable.any(axis=1)
-    in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
-    share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
-    costs = floor + share[:, None] * inputs.loads
+    costs = floor + _load_shares(inputs, np.ones(len(floor), dtype=bool))
     prices = device_prices(costs[on_device])
     charges, bare = np.zeros(len(costs)), np.zeros(len(costs))
     charges[on_device] = priced_work(costs[on_device], prices)
@@ -218,7 +236,69 @@ def _charges(inputs: BoundInputs) -> tuple[Floats, Floats]:
 
     # A later workflow may meet models that others have loaded: it is charged for its work alone.
     first = (inputs.follows < 0) & (inputs.arrival == inputs.first_arrival)
-    return charges, np.where(first[inputs.workflow_of], charges, bare)
+    return charges, np.where(first[inputs.workflow_of], charges, bare), prices
+
+
+def _window_bound(inputs: BoundInputs, ready: Floats, prices: Floats) -> float:
+    """The best bound of a window; ``ready`` (S,) counts from the first arrival."""
+    on_device: Bools = np.asarray(inputs.usable.any(axis=1))
+    if not on_device.any():
+        return 0.0
+    tail = _tails(inputs)
+    floor = inputs.floor_seconds
+    loaded = np.add(floor, _load_shares(inputs, on_device))
+    bare, full = np.zeros(len(ready)), np.zeros(len(ready))
+    bare[on_device] = priced_work(floor[on_device], prices)
+    full[on_device] = priced_work(loaded[on_device], prices)
+    best, chosen = 0.0, on_device
+    for first in _thinned(ready[on_device]):
+        for last in _thinned(tail[on_device]):
+            inside = on_device & (ready >= first) & (tail >= last)
+            if not inside.any():
+                break
+            whole = _whole_models(inputs, inside, on_device)
+            bound = first + last + float(np.where(whole, full, bare)[inside].sum())
+            if bound > best:
+                best, chosen = bound, inside
+    whole = _whole_models(inputs, chosen, on_device)
+    costs = np.where(whole[:, None], loaded, floor)[chosen]
+    edges = float(ready[chosen].min() + tail[chosen].min())
+    return max(best, edges + work_bound(costs))
+
+
+def _load_shares(inputs: BoundInputs, counted: Bools) -> Floats:
+    """(S, D) the load of each stage's model, divided by how many of the counted stages have it."""
+    model_of = np.where(counted, inputs.model_of, -1)
+    in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
+    share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
+    return np.asarray(share[:, None] * inputs.loads)
+
+
+def _whole_models(inputs: BoundInputs, inside: Bools, on_device: Bools) -> Bools:
+    """(S,) stages inside of whose model all stages are inside."""
+    outside = np.zeros(len(inputs.load_seconds) + 1, dtype=bool)
+    outside[inputs.model_of[on_device & ~inside]] = True
+    return np.asarray(inside & ~outside[inputs.model_of])
+
+
+def _thinned(values: Floats) -> Floats:
+    """The distinct values, or `_MOST_EDGES` of them."""
+    distinct = np.unique(values)
+    if len(distinct) <= _MOST_EDGES:
+        return distinct
+    return distinct[np.linspace(0, len(distinct) - 1, _MOST_EDGES).round().astype(np.int64)]
+
+
+def _tails(inputs: BoundInputs) -> Floats:
+    """(S,) least seconds on a path from the end of each stage to the last end."""
+    usable, split = inputs.usable, _split_seconds(inputs)
+    whole = np.where(usable, inputs.floor_seconds, np.inf).min(axis=1)
+    own = np.where(usable.any(axis=1), np.minimum(whole, split), inputs.tool_seconds)
+    tail = np.zeros(len(own))
+    for _, into in reversed(_steps(inputs)):
+        child = inputs.edge_child[into]
+        np.maximum.at(tail, inputs.edge_parent[into], own[child] + tail[child])
+    return tail
 
 
 def work_bound(costs: Floats) -> float:
@@ -299,8 +379,8 @@ def _type_prices(costs: Floats, count: Ints) -> Floats:
     return np.asarray(prices / (prices @ count))
 
 
-def earliest_ends(inputs: BoundInputs) -> Floats:
-    """(S,) lower bounds on when each stage ends, seconds."""
+def earliest_times(inputs: BoundInputs) -> tuple[Floats, Floats]:
+    """(S,) lower bounds on when each stage is ready, and on when it ends, seconds."""
     floor, loads, model_of = inputs.floor_seconds, inputs.loads, inputs.model_of
     parent, child, usable = inputs.edge_parent, inputs.edge_child, inputs.usable
     split = _split_seconds(inputs)
@@ -328,7 +408,7 @@ def earliest_ends(inputs: BoundInputs) -> Floats:
         model_ready[-1] = -np.inf
         if np.array_equal(model_ready, before):
             break
-    return end
+    return ready, end
 
 
 def _steps(inputs: BoundInputs) -> list[tuple[Ints, Ints]]:

@@ -1,44 +1,30 @@
 """`best_known`: the best schedule found offline, for the headroom that a policy leaves.
 
-The planner of `fate_rollout` searches for a fixed budget among plans of all that has arrived, and
-the plan is executed as it is until more arrives. What was found is kept in ``best_known.json``
-by a digest of the compiled problem, costs included, with the command that found it; a change of the
-cost model makes every entry void by itself.
+If one is kept (`policies.references.kept`), that is executed: the best of two long searches, this
+one and `clairvoyant`'s. Else the planner of `fate_rollout` searches for a fixed budget among plans
+of all that has arrived, and the plan is executed as it is until more arrives.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
-from typing import TypedDict
 
-import numpy as np
-
-from fate_gym.kernel.schema import ProblemArrays
-from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
 from policies.bounds import Count, MaxShards, Seed, Work
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
+from policies.references.execution import Execution
+from policies.references.kept import kept_schedule, load_best_known, problem_key
 
 HEATS = (0.01, 0.003, 0.0)
 """Share by which a change may make a plan worse, at the start of each round."""
 
 
-class Entry(TypedDict):
-    """The best makespan known of one instance, seconds, and where it is from."""
-
-    problem: str
-    makespan: float
-    found_by: str
-    command: str
-
-
 class BestKnown:
-    """Searches at the start of the run, then executes. Only sensible without noise.
+    """Takes the schedule that is kept, or searches, then executes. Only sensible without noise.
+
+    Counters: ``best_known_value``, what the plan is worth, by the objective, seconds;
+    ``best_known_kept``, 1 if it was kept.
 
     Args:
         name: the policy's name in results.
@@ -47,6 +33,7 @@ class BestKnown:
         work: of all plays together (`policies.fate.plans.schema.Workspace`).
         rounds: searches; each begins with the best plan, with another random sequence.
         seed: of the search.
+        kept: whether a schedule that is kept is taken; False: always search.
     """
 
     def __init__(
@@ -58,24 +45,34 @@ class BestKnown:
         work: Work = 4_000_000,
         rounds: Count = 3,
         seed: Seed = 0,
+        kept: bool = True,
     ) -> None:
         self.name = name
         check_objective(objective, name)
         self._objective, self._most = objective, max_shards
         self._work, self._rounds, self._seed = work, rounds, seed
+        self._kept = load_best_known() if kept and objective == "makespan" else {}
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Search for a plan of all that is known now."""
+        """Look for a schedule that is kept, or prepare a search."""
+        self.counters = {}
+        self._execution: Execution | None = None
+        entry = self._kept.get(problem_key(view.compiled)) if self._kept else None
+        if entry is not None:
+            self._execution = Execution(kept_schedule(view.compiled, entry))
+            self.counters = {"best_known_value": entry["makespan"], "best_known_kept": 1.0}
+            return
         self._incumbent = Incumbent(
             view, objective=self._objective, max_shards=self._most, seed=self._seed
         )
         self._instant = -1
         self._planned = False
-        self.counters = {}
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Execute the plan."""
+        if self._execution is not None:
+            return self._execution.due(view)
         if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
@@ -94,33 +91,6 @@ class BestKnown:
             incumbent.tune(value, share, heat)
             value = incumbent.improve(share, heat)
         return value
-
-
-def problem_key(compiled: CompiledProblem) -> str:
-    """A digest of everything that decides a makespan: stages, cluster, costs.
-
-    Of the values by name: it stays when they lie elsewhere, or a field is added that is zero here.
-    """
-    digest = hashlib.sha256()
-    for name in ProblemArrays.fields:
-        values = np.asarray(getattr(compiled.arrays, name))
-        for column in values.dtype.names or ("",):
-            numbers = values[column] if column else values
-            if numbers.any():
-                digest.update(f"{name}.{column}".encode())
-                digest.update(numbers.astype(np.float64).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def load_best_known(path: Path | None = None) -> dict[str, Entry]:
-    """The entries kept, by `problem_key`; none if there is no file."""
-    source = path or files("policies.references").joinpath("best_known.json")
-    try:
-        text = source.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    entries: dict[str, Entry] = json.loads(text)
-    return entries
 
 
 def headroom_captured(

@@ -187,9 +187,9 @@ def test_no_schedule_beats_the_bounds(instance: Instance) -> None:
 
 
 @given(instances())
-def test_makespan_is_the_larger_bound_and_covers_every_workflow(instance: Instance) -> None:
+def test_makespan_is_the_largest_bound_and_covers_every_workflow(instance: Instance) -> None:
     bound = instance.bounds()
-    assert bound.makespan == max(bound.work, bound.critical_path)
+    assert bound.makespan == max(bound.work, bound.critical_path, bound.window)
     if max(instance.follows) >= 0:
         return
     offset = np.array(instance.arrival) - min(instance.arrival)
@@ -254,6 +254,46 @@ def test_a_model_that_waits_for_another_workflow_may_be_loaded_by_it() -> None:
         workflow=[0, 1], arrival=[0.0, 50.0],
     )  # fmt: skip
     assert stream.bounds().latency == pytest.approx([11, 1])
+
+
+def test_a_window_counts_the_work_between_two_chains() -> None:
+    """Six stages between a source and a sink, on two devices: neither path nor work sees it."""
+    middle = range(1, 7)
+    fan = Instance(
+        rate=[[2.0, 2.0]] * 8,
+        fixed=[[0.0, 0.0]] * 8,
+        load=[[5.0, 5.0]],
+        model=[-1] * 8,
+        queries=[1] * 8,
+        edges=[(0, s) for s in middle] + [(s, 7) for s in middle],
+        workflow=[0] * 8,
+        arrival=[3.0],
+        most=1,
+        gather=0.0,
+    )
+    bounds = fan.bounds()
+    assert (bounds.critical_path, bounds.work) == (pytest.approx(6), pytest.approx(8))
+    assert bounds.window == pytest.approx(2 + 6 + 2)
+    assert bounds.makespan == bounds.latency[0] == bounds.window
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_load_counts_in_a_window_if_it_cannot_come_before(outside: bool) -> None:
+    """With a stage of the model at the source it may have been loaded there."""
+    fan = Instance(
+        rate=[[2.0], [2.0], [2.0], [2.0]],
+        fixed=[[0.0]] * 4,
+        load=[[4.0]],
+        model=[0 if outside else -1, 0, 0, -1],
+        queries=[1] * 4,
+        edges=[(0, 1), (0, 2), (1, 3), (2, 3)],
+        workflow=[0] * 4,
+        arrival=[0.0],
+        most=1,
+        gather=0.0,
+    )
+    assert fan.bounds().window == pytest.approx(12)
+    assert min(max(end) for end in fan.schedules()) == pytest.approx(12)
 
 
 def test_a_tool_counts_in_the_path_and_not_in_the_work() -> None:

@@ -13,6 +13,7 @@ from fate_gym.sim import Assignment, DecisionView, Trace
 
 SMALL: dict[str, dict[str, Any]] = {
     "best_known": {"work": 20_000, "rounds": 1},
+    "clairvoyant": {"work": 20_000},
     "oracle_cpsat": {"limit": 0.1},
 }
 """Budgets of the references that are enough for small problems."""

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fate_gym.errors import InputError
+from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.problem import Cluster, Failures, Problem
 from fate_gym.sim import Policy, Simulator, Trace, compile_problem
 from fate_gym.validator import assert_valid
@@ -41,6 +42,7 @@ def test_runs_are_valid_and_repeat(name: str, kind: Kind, data: st.DataObject, s
     first = simulator.run(policy, seed=seed)
     assert simulator.done
     assert_valid(first)
+    assert_bounded(first)
     assert first.policy == name
     Simulator(other).run(policy, seed=seed)
     again = simulator.run(policy, seed=seed)
@@ -62,7 +64,15 @@ def test_runs_on_batching_devices_are_valid_and_repeat(
     policy = make_policy(name, **SMALL.get(name, {}))
     first = simulator.run(policy, seed=seed)
     assert_valid(first)
+    assert_bounded(first)
     assert first.same_schedule(simulator.run(policy, seed=seed))
+
+
+def assert_bounded(trace: Trace) -> None:
+    """No policy beats the lower bounds; NaN where none hold."""
+    bounds = problem_bounds(compile_problem(trace.problem), trace.stage_vanished)
+    assert not trace.makespan < bounds.makespan * (1 - 1e-9)
+    assert not (trace.latencies < bounds.latency * (1 - 1e-9)).any()
 
 
 def _counted(trace: Trace) -> dict[str, float]:

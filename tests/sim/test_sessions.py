@@ -9,7 +9,7 @@ from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import DecisionView, Simulator, compile_problem
 from fate_gym.sim.visibility import RecordingView, blind
 from policies import make_policy
-from policies.references.best_known import problem_key
+from policies.references.kept import problem_key
 
 ONE = Cluster(id="one", devices=(Device(id="p"),))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fate_gym.metrics.bounds import problem_bounds
@@ -13,7 +12,8 @@ from fate_gym.sim import Simulator, compile_problem
 from fate_gym.validator import assert_valid
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
-from policies.references.best_known import headroom_captured, load_best_known, problem_key
+from policies.references.best_known import headroom_captured
+from policies.references.kept import Entry, kept_schedule, load_best_known, problem_key
 from tests.policies.fate.test_policy import BASES, REAL
 
 
@@ -22,7 +22,7 @@ def test_more_work_is_never_worse() -> None:
     simulator = Simulator(problem)
     last = min(simulator.run(make_policy(base)).makespan for base in BASES)
     for work in (0, 20_000):
-        trace = simulator.run(make_policy("best_known", work=work, rounds=1))
+        trace = simulator.run(make_policy("best_known", work=work, rounds=1, kept=False))
         assert_valid(trace)
         assert trace.makespan <= last * (1 + 1e-9)
         assert trace.makespan == pytest.approx(trace.counters["best_known_value"])
@@ -38,7 +38,15 @@ def test_the_key_is_of_the_content() -> None:
 
 
 def test_entries_are_read_back(tmp_path: Path) -> None:
-    entry = {"problem": "p", "makespan": 2.0, "found_by": "best_known", "command": "…"}
+    entry = Entry(
+        problem="p",
+        cluster="c",
+        makespan=2.0,
+        found_by="clairvoyant",
+        work=9,
+        order=[0],
+        devices=[[1]],
+    )
     file = tmp_path / "best.json"
     file.write_text(json.dumps({"0123": entry}), encoding="utf-8")
     assert load_best_known(file) == {"0123": entry}
@@ -57,12 +65,16 @@ def test_headroom() -> None:
 
 def test_what_is_kept_is_possible_and_better_than_list_scheduling() -> None:
     """By name: digests are of floats, whose last bits may differ between machines."""
-    kept: dict[str, float] = {}
+    kept: dict[str, list[Entry]] = {}
     for entry in load_best_known().values():
-        kept[entry["problem"]] = min(entry["makespan"], kept.get(entry["problem"], np.inf))
+        kept.setdefault(f"{entry['cluster']} {entry['problem']}", []).append(entry)
+    assert kept
     spec = load_suite("real_dag_test")
-    for problem in build_suite(spec, load_cluster(spec.cluster), 0):
-        compiled = compile_problem(problem)
-        heft = Simulator(compiled).run(make_policy("heft_boosted")).makespan
-        assert kept[problem.id] <= heft * (1 + 1e-6)
-        assert kept[problem.id] >= problem_bounds(compiled).makespan * (1 - 1e-6)
+    for cluster in ("mixed_12", "homogeneous_8"):
+        for problem in build_suite(spec, load_cluster(cluster), 0):
+            compiled = compile_problem(problem)
+            for entry in kept.get(f"{cluster} {problem.id}", []):
+                heft = Simulator(compiled).run(make_policy("heft_boosted")).makespan
+                value = float(kept_schedule(compiled, entry).best.value)
+                assert value == pytest.approx(entry["makespan"])
+                assert problem_bounds(compiled).makespan * (1 - 1e-6) <= value <= heft * (1 + 1e-6)

@@ -1,0 +1,122 @@
+"""`clairvoyant`: the best schedule that a genetic search finds for the run as it will happen.
+
+It is given what nobody knows: the run's seed, and so every duration, length, branch, failure and
+arrival to come. Candidates are played on the run itself, and the best one is executed. On a certain
+problem that is a second search for the best known schedule, independent of `best_known`'s. On an
+uncertain one it is the value of perfect information (Raiffa & Schlaifer 1961): as far as the
+search is good, no policy without foresight can be expected to come below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listing
+
+import numpy as np
+
+from fate_gym.kernel.advance import start as begin_run
+from fate_gym.kernel.schema import NO_LOG, TOOL_STAGE
+from fate_gym.sim import CompiledProblem, Simulator
+from policies.base import Assignment, DecisionView
+from policies.bounds import Seed, Some, Weight, Work
+from policies.references.execution import Execution
+from policies.references.genetic import evolve
+from policies.references.sequences import (
+    Search,
+    mark_critical,
+    new_search,
+    play,
+    write_trace,
+)
+from policies.registry import make_policy
+
+FIRST = (
+    "heft_boosted", "heft", "heft_sharded", "dls_boosted", "max_min_boosted", "sufferage_boosted",
+    "peft_boosted", "eft", "min_min_boosted", "least_loaded", "lookahead_heft_boosted",
+)  # fmt: skip
+"""Policies whose schedules are the first population."""
+
+
+class Clairvoyant:
+    """Searches at the start of the run with foresight, then executes.
+
+    Counters: ``clairvoyant_value``, the makespan that the search came to, seconds.
+
+    Args:
+        name: the policy's name in results.
+        work: of all plays together, in stages placed.
+        members: schedules in the first population.
+        heat: mean share by which a new schedule may be worse than the one that it replaces.
+        seed: of the search.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "clairvoyant",
+        work: Work = 4_000_000,
+        members: Some = 8,
+        heat: Weight = 0.003,
+        seed: Seed = 0,
+    ) -> None:
+        self.name = name
+        self._work, self._members, self._heat, self._seed = work, members, heat, seed
+        self.counters: dict[str, float] = {}
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        """Search for a schedule of the run with this seed, all that will arrive included."""
+        search, value = search_run(
+            view.compiled, seed, work=self._work, members=self._members, heat=self._heat,
+            search_seed=self._seed,
+        )  # fmt: skip
+        first = float(view.compiled.arrays.workflows["arrival"][view.compiled.follows < 0].min())
+        self.counters = {"clairvoyant_value": value - first}
+        self._execution = Execution(search)
+
+    def decide(self, view: DecisionView) -> Listing[Assignment]:
+        """Execute the schedule."""
+        return self._execution.due(view)
+
+
+def search_run(
+    compiled: CompiledProblem,
+    seed: int,
+    *,
+    work: int,
+    members: int,
+    heat: float,
+    search_seed: int = 0,
+) -> tuple[Search, float]:
+    """Search the best sequence for one run: its seed decides what will happen.
+
+    Returns:
+        The search, whose ``best`` is the sequence, and when that ends, seconds.
+    """
+    p = compiled.arrays
+    c, population = new_search(p, members)
+    c.desk.random += 2 * search_seed
+    begin_run(p, c.start, NO_LOG, seed)
+    if (
+        compiled.problem.options.uncertainty == 0
+        and compiled.problem.options.length_uncertainty == 0
+    ):
+        c.desk.tail[:] = _tails(compiled)
+    simulator = Simulator(compiled, seed=seed)
+    for number, member in enumerate(population):
+        write_trace(p, simulator.run(make_policy(FIRST[number % len(FIRST)]), seed=seed), member)
+        play(c, member, np.inf)
+        mark_critical(c, member)
+    return c, float(evolve(c, work, heat))
+
+
+def _tails(compiled: CompiledProblem) -> np.ndarray:
+    """(S,) seconds from the end of each stage to the last end, at least; stages may vanish."""
+    p = compiled.arrays
+    floor = compiled.floor_seconds.min(axis=1)
+    floor = np.where(p.stages["kind"] == TOOL_STAGE, compiled.tool_seconds, floor / p.max_shards)
+    floor[(p.stages["chooser"] >= 0) | ~np.isfinite(floor)] = 0.0
+    tail = np.zeros(p.stages.size)
+    for s in p.topological[::-1]:
+        for e in range(p.stages["parents_from"][s], p.stages["parents_to"][s]):
+            parent = p.edges["parent"][e]
+            tail[parent] = max(tail[parent], floor[s] + tail[s])
+    return tail

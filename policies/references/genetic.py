@@ -1,0 +1,315 @@
+"""A genetic search over sequences: a population that anneals, trades parts and is halved.
+
+It shares neither representation nor moves with the local search of `policies.fate.rollout`:
+schedules are `policies.references.sequences`, and new ones are made of two others that exchange a
+span of time, a model, a device or single stages (building blocks; Goldberg 1989), then changed.
+A child competes with the parent that it is most like (deterministic crowding; Mahfoud 1995), by
+the rule of simulated annealing (Kirkpatrick et al. 1983, doi 10.1126/science.220.4598.671). As the
+work goes on the worse half of the population is dropped, again and again, so that most of the work
+goes into the best (successive halving; Jamieson & Talwalkar 2016).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fate_gym.jit import Ints, copy_block, inlined, kernel
+from fate_gym.kernel.schema import ProblemArrays
+from policies.references.sequences import Desk, Search, Sequence, keep_order, mark_critical, play
+
+EQUAL = 1e-12
+"""Relative difference under which two ends are the same."""
+CROSSED = 0.15
+"""How often a child has two parents."""
+CHANGED = 0.5
+"""How often such a child is changed too."""
+TWO_CHANGES = 0.3
+"""How often a child is changed once more."""
+ON_PATH = 0.7
+"""How often a stage of the critical path is changed."""
+RUINED = 0.1
+"""How often a part of a child is made anew."""
+TRIES = 8
+"""Stages looked at for one that goes with another."""
+LAST_WIDTH = 0.12
+"""Share of the order that a move of a model's stages reaches to either side."""
+
+
+@kernel
+def evolve(c: Search, most_work: int, heat: float) -> float:
+    """Let the population evolve; returns the last end of ``c.best``, which it fills.
+
+    Args:
+        c: its members are filled, and played at least once.
+        most_work: of all plays together, in stages placed.
+        heat: mean share by which a child may be worse than its parent, falling to 0.
+    """
+    desk = c.desk
+    begun = desk.work
+    alive = desk.members.size
+    _sort(desk.members, alive)
+    copy_block(c.best, Sequence(desk.members[0]))
+    if desk.free_count == 0:
+        return c.best.value
+    tries = 0
+    while desk.work - begun < most_work and tries < most_work:
+        done = max(desk.work - begun, tries) / most_work
+        tries += 1
+        wanted = _survivors(desk.members.size, done)
+        if wanted < alive:
+            _sort(desk.members, alive)
+            alive = wanted
+        parent = Sequence(desk.members[_pick(desk, alive)])
+        _breed(c, parent, alive)
+        worse = 0.0
+        if heat > 0.0:
+            worse = heat * (1.0 - done) * -np.log(1.0 - _uniform(desk))
+        bound = parent.value * (1.0 + worse + EQUAL)
+        value = play(c, c.child, bound)
+        better = value < parent.value * (1.0 - EQUAL) or c.child.second < parent.second
+        if value > bound or not (better or worse > 0.0):
+            continue
+        keep_order(c.problem, c.child, desk)
+        mark_critical(c, c.child)
+        copy_block(parent, c.child)
+        equal = value <= c.best.value and c.child.second < c.best.second
+        if value < c.best.value * (1.0 - EQUAL) or equal:
+            copy_block(c.best, c.child)
+    return c.best.value
+
+
+@inlined
+def _survivors(members: int, done: float) -> int:
+    """How many are left: equal work for each size of the population, down to 1."""
+    phases = 1
+    while members >> phases > 0:
+        phases += 1
+    return max(1, members >> int(done * phases))
+
+
+@kernel
+def _sort(members: Ints, alive: int) -> None:
+    """Best first."""
+    for i in range(1, alive):
+        address = members[i]
+        value = Sequence(address).value
+        j = i
+        while j > 0 and Sequence(members[j - 1]).value > value:
+            members[j] = members[j - 1]
+            j -= 1
+        members[j] = address
+
+
+@inlined
+def _breed(c: Search, parent: Sequence, alive: int) -> None:
+    """Fill ``c.child``."""
+    desk = c.desk
+    copy_block(c.child, parent)
+    if alive > 1 and _uniform(desk) < CROSSED:
+        _cross(c.problem, c.child, Sequence(desk.members[_pick(desk, alive)]), desk)
+        if _uniform(desk) >= CHANGED:
+            return
+    if _uniform(desk) < RUINED:
+        _ruin(c.problem, c.child, parent, desk)
+        return
+    _change(c.problem, c.child, parent, desk)
+    if _uniform(desk) < TWO_CHANGES:
+        _change(c.problem, c.child, parent, desk)
+
+
+# --- random numbers -------------------------------------------------------------------------
+
+
+@inlined
+def _uniform(desk: Desk) -> float:
+    """In [0, 1): xorshift64* (Vigna 2016, doi 10.1145/2845077)."""
+    x = desk.random
+    x ^= x >> np.uint64(12)
+    x ^= x << np.uint64(25)
+    x ^= x >> np.uint64(27)
+    desk.random = x
+    return np.float64((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(11)) / 9007199254740992.0
+
+
+@inlined
+def _pick(desk: Desk, count: int) -> int:
+    return min(count - 1, int(_uniform(desk) * count))
+
+
+# --- two parents ----------------------------------------------------------------------------
+
+
+@kernel
+def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> None:
+    """Take over from ``other`` a span of time, a model, a device or single stages."""
+    kind = _uniform(desk)
+    some = desk.free[_pick(desk, desk.free_count)]
+    low = _uniform(desk)
+    high = low + 0.5 * _uniform(desk)
+    for i in range(desk.free_count):
+        s = desk.free[i]
+        if kind < 0.4:
+            taken = low <= other.key[s] < high
+        elif kind < 0.6:
+            taken = p.stages[s].model == p.stages[some].model
+        elif kind < 0.8:
+            taken = other.devices[s, 0] == other.devices[some, 0]
+        else:
+            taken = _uniform(desk) < 0.3
+        if taken:
+            child.key[s] = other.key[s]
+            child.width[s] = other.width[s]
+            for k in range(other.width[s]):
+                child.devices[s, k] = other.devices[s, k]
+
+
+# --- a part anew ----------------------------------------------------------------------------
+
+
+@kernel
+def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
+    """Let some stages choose again (ruin and recreate; Schrimpf et al. 2000).
+
+    Those of a span of time, of a model, of a device, or of a model within a span. For as long they
+    like one device better or worse. Stages that are shared stay as they are.
+    """
+    kind = _uniform(desk)
+    some = _some(desk)
+    if parent.criticals > 0:
+        some = parent.critical[_pick(desk, parent.criticals)]
+    reach = 0.2 * _uniform(desk) if kind < 0.6 else 1.0
+    for d in range(p.devices.size):
+        desk.taste[d] = 1.0
+    if _uniform(desk) < 0.7:
+        d = child.devices[some, 0] if _uniform(desk) < 0.5 else _pick(desk, p.devices.size)
+        desk.taste[d] = 0.4 + 1.4 * _uniform(desk)
+    for i in range(desk.free_count):
+        s = desk.free[i]
+        same = True
+        if 0.3 <= kind < 0.8:
+            same = p.stages[s].model == p.stages[some].model
+        elif kind >= 0.8:
+            same = child.devices[s, 0] == child.devices[some, 0]
+        if same and child.width[s] == 1 and abs(child.key[s] - child.key[some]) <= reach:
+            child.width[s] = 0
+
+
+# --- one parent -----------------------------------------------------------------------------
+
+
+@kernel
+def _change(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
+    """One random change, most often of a stage of the parent's critical path."""
+    s = _some(desk)
+    if parent.criticals > 0 and _uniform(desk) < ON_PATH:
+        s = parent.critical[_pick(desk, parent.criticals)]
+    t = _some(desk)
+    near = (_uniform(desk) - 0.5) * 2.0 / child.key.size
+    kind = _uniform(desk)
+    if kind < 0.25:
+        _put_on(child, s, _host(p, desk, s))
+        if _uniform(desk) < 0.3:
+            child.key[s] = child.key[t] + near
+    elif kind < 0.40:
+        t = _like(p, child, desk, s, t, 1)
+        if _hosts(p, s, child.devices[t, 0]):
+            _put_on(child, s, child.devices[t, 0])
+            if _uniform(desk) < 0.5:
+                child.key[s] = child.key[t] + near
+    elif kind < 0.65:
+        t = _like(p, child, desk, s, t, 0)
+        child.key[s] = child.key[t] + near
+    elif kind < 0.75:
+        _swap(p, child, s, t)
+    elif kind < 0.90:
+        _share(p, child, desk, s)
+    else:
+        _move_model(p, child, desk, s)
+
+
+@inlined
+def _some(desk: Desk) -> int:
+    return desk.free[_pick(desk, desk.free_count)]
+
+
+@inlined
+def _hosts(p: ProblemArrays, s: int, d: int) -> bool:
+    return p.clean_seconds[s, d] < np.inf
+
+
+@kernel
+def _host(p: ProblemArrays, desk: Desk, s: int) -> int:
+    """A device that can run ``s``: the faster of two at random."""
+    best = -1
+    for _ in range(2):
+        d = _pick(desk, p.devices.size)
+        while not _hosts(p, s, d):
+            d = (d + 1) % p.devices.size
+        if best < 0 or p.clean_seconds[s, d] < p.clean_seconds[s, best]:
+            best = d
+    return best
+
+
+@inlined
+def _put_on(child: Sequence, s: int, d: int) -> None:
+    child.width[s] = 1
+    child.devices[s, 0] = d
+
+
+@inlined
+def _like(p: ProblemArrays, child: Sequence, desk: Desk, s: int, t: int, model: int) -> int:
+    """A stage with the same model (1) or on the same device (0) as ``s``, if one is found."""
+    for _ in range(TRIES):
+        same = p.stages[t].model == p.stages[s].model
+        if model == 0:
+            same = child.devices[t, 0] == child.devices[s, 0]
+        if same and t != s:
+            break
+        t = _some(desk)
+    return t
+
+
+@inlined
+def _swap(p: ProblemArrays, child: Sequence, s: int, t: int) -> None:
+    """Two stages change places: turns, and devices if they can."""
+    child.key[s], child.key[t] = child.key[t], child.key[s]
+    a, b = child.devices[s, 0], child.devices[t, 0]
+    if _hosts(p, s, b) and _hosts(p, t, a):
+        _put_on(child, s, b)
+        _put_on(child, t, a)
+
+
+@inlined
+def _share(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
+    """One device more or less for ``s``, or another team."""
+    width = child.width[s]
+    most = min(p.max_shards, p.stages[s].queries)
+    if width > 1 and _uniform(desk) < 0.5:
+        k = _pick(desk, width)
+        child.devices[s, k] = child.devices[s, width - 1]
+        child.width[s] = width - 1
+        return
+    if most < 2:
+        _put_on(child, s, _host(p, desk, s))
+        return
+    d = _host(p, desk, s)
+    for k in range(width):
+        if child.devices[s, k] == d:
+            return
+    if width == most:
+        width -= 1
+    child.devices[s, width] = d
+    child.width[s] = width + 1
+
+
+@inlined
+def _move_model(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
+    """The stages of a model on one device, at about the same time, go to another device."""
+    a, b = child.devices[s, 0], _host(p, desk, s)
+    reach = LAST_WIDTH if _uniform(desk) < 0.5 else 1.0
+    for i in range(desk.free_count):
+        u = desk.free[i]
+        near = abs(child.key[u] - child.key[s]) <= reach
+        same = p.stages[u].model == p.stages[s].model and child.devices[u, 0] == a
+        if near and same and child.width[u] == 1 and _hosts(p, u, b):
+            _put_on(child, u, b)

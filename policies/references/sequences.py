@@ -1,0 +1,372 @@
+"""Schedules as sequences: which devices run each stage, and in what order they take them.
+
+A device takes its stages strictly in that order, and idles until the next one is ready. So every
+semi-active schedule of the execution model has a sequence, also those in which a device waits for
+a stage that is not ready yet. (The plans of `policies.fate.plans` are lists of priorities: among
+ready stages the first goes, whatever comes a moment later.) What a sequence is worth is what the
+simulator's own kernel makes of it: `play`.
+
+Shapes: S stages, D devices, K = ``max_shards``, N members of a population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listing
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.jit import Block, copy_block, inlined, kernel, scalar, table
+from fate_gym.kernel.advance import advance
+from fate_gym.kernel.commit import NOBODY, commit
+from fate_gym.kernel.cost import split_queries
+from fate_gym.kernel.estimate import end_estimates
+from fate_gym.kernel.openings import is_open
+from fate_gym.kernel.schema import (
+    NO_LOG,
+    PLACED,
+    READY,
+    TOOL_STAGE,
+    VANISHED,
+    LogArrays,
+    ProblemArrays,
+    StateArrays,
+    new_state,
+)
+from fate_gym.sim import Trace
+
+FIRST_RANDOM = 0x2545F4914F6CDD1D
+
+
+class Sequence(Block):
+    """One schedule, and what came of it when it was last played."""
+
+    value: float = scalar("f8", "the last end", "s")
+    second: float = scalar("f8", "sum of the ends of stages; decides between equals", "s")
+    criticals: int = scalar("i8", "length of `critical`")
+
+    key: Any = table("f8", "S", text="place in the order, within [0, 1)")
+    order: Any = table("i8", "S", text="stages by key, parents first")
+    width: Any = table("i8", "S", text="devices that share the stage; 0: none, or it is to choose")
+    devices: Any = table("i8", "S", "K", text="device numbers")
+    critical: Any = table("i8", "S", text="stages that decide the end")
+
+
+class Desk(Block):
+    """Tables of plays and of the search."""
+
+    work: int = scalar("i8", "of all plays: 1 a stage placed")
+    random: Any = scalar("u8", "state of the random numbers")
+    placed: int = scalar("i8", "stages in `started`")
+    free_count: int = scalar("i8", "length of `free`")
+
+    tail: Any = table("f8", "S", text="at least that long from a stage's end to the end", unit="s")
+    free: Any = table("i8", "S", text="stages that are to be scheduled")
+    started: Any = table("i8", "S", text="what was placed at the last instant")
+    taken: Any = table("i8", "S", text="1: its turn has come already")
+    counts: Any = table("i8", "K", text="scratch: queries of each device")
+    loose: int = scalar("i8", "stages left that choose their device when they are ready")
+    turns: int = scalar("i8", "stages placed so far")
+    turn: Any = table("i8", "S", text="the how-manieth each stage was placed")
+    ends: Any = table("f8", "D", text="scratch: ends of a stage on each device", unit="s")
+    promised: Any = table("f8", "D", text="until when a stage that waits has a device", unit="s")
+    taste: Any = table("f8", "D", text="what a stage that chooses multiplies its seconds with")
+    queue: Any = table("i8", "D", "S", text="stages of each device, in order")
+    length: Any = table("i8", "D", text="length of each queue")
+    front: Any = table("i8", "D", text="first of each queue whose turn has not come")
+    before: Any = table("i8", "S", "K", text="the stage ahead in each device's queue, -1 without")
+    members: Any = table("i8", "N", text="addresses of the population")
+
+
+class Search(NamedTuple):
+    """What plays and searches work on. Everything but ``problem`` and ``log`` is written to.
+
+    Attributes:
+        problem: the compiled problem.
+        start: the state that plays begin with: a run at its first decision.
+        state: what is played.
+        log: without rows.
+        child: the sequence that is being tried.
+        best: the best so far.
+        desk: everything else.
+    """
+
+    problem: ProblemArrays
+    start: StateArrays
+    state: StateArrays
+    log: LogArrays
+    child: Sequence
+    best: Sequence
+    desk: Desk
+
+
+def new_search(p: ProblemArrays, members: int) -> tuple[Search, list[Sequence]]:
+    """Room for a search with a population of so many members, and the members."""
+    size = {"S": p.stages.size, "K": p.max_shards}
+    population = [Sequence.allocate(**size) for _ in range(members)]
+    child, best = Sequence.allocate(**size), Sequence.allocate(**size)
+    desk = Desk.allocate(**size, D=p.devices.size, N=members)
+    desk.random = FIRST_RANDOM
+    desk.members[:] = [member.address for member in population]
+    free = np.flatnonzero(p.stages["kind"] != TOOL_STAGE)
+    desk.free_count = free.size
+    desk.free[: free.size] = free
+    return Search(p, new_state(p), new_state(p), NO_LOG, child, best, desk), population
+
+
+def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
+    """Let ``out`` be the sequence of a run: stages in the order of their last placements.
+
+    Stages that were never placed (they vanished) go last, alone on their fastest device.
+    """
+    rows = trace.shards[trace.shards["device"] >= 0]
+    out.width[:] = 0
+    place = np.full(p.stages.size, np.inf)
+    for number, row in enumerate(rows):
+        stage, slot = int(row["stage"]), int(row["slot"])
+        out.devices[stage, slot] = row["device"]
+        out.width[stage] = slot + 1
+        place[stage] = number
+    for stage in np.flatnonzero((out.width == 0) & (p.stages["kind"] != TOOL_STAGE)).tolist():
+        out.width[stage] = 1
+        out.devices[stage, 0] = int(p.clean_seconds[stage].argmin())
+    # A tool has no place of its own: `lay_out` puts it behind its parents.
+    place[(p.stages["kind"] == TOOL_STAGE)] = -1.0
+    _write_order(p, place, out)
+
+
+def write_placements(
+    p: ProblemArrays, order: Listing[int], devices: Listing[Listing[int]], out: Sequence
+) -> None:
+    """Let ``out`` be a sequence that was kept.
+
+    Args:
+        p: the problem.
+        order: the stages that are placed, first to last.
+        devices: (len(order), 1..K) the devices of each.
+        out: filled.
+    """
+    place = np.full(p.stages.size, -1.0)
+    out.width[:] = 0
+    for number, (stage, hosts) in enumerate(zip(order, devices, strict=True)):
+        place[stage] = number
+        out.width[stage] = len(hosts)
+        out.devices[stage, : len(hosts)] = hosts
+    _write_order(p, place, out)
+
+
+def placements(sequence: Sequence) -> tuple[list[int], list[list[int]]]:
+    """The order and the devices of a sequence, as `write_placements` takes them."""
+    order = [int(stage) for stage in sequence.order if sequence.width[stage] > 0]
+    return order, [sequence.devices[s, : sequence.width[s]].tolist() for s in order]
+
+
+def _write_order(p: ProblemArrays, place: NDArray[np.float64], out: Sequence) -> None:
+    stages = p.stages.size
+    finite = np.where(np.isfinite(place), place, stages)
+    out.key[:] = (finite + 1.0) / (stages + 2.0)
+    out.order[:] = p.topological
+
+
+@kernel
+def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+    """Sort a sequence, parents first, and fill the queues of the devices.
+
+    Keys become places in the order, so that sequences can trade them. ``one.order`` has parents
+    first already, which a stable sort by keys that never fall along an edge keeps.
+    """
+    stages = one.key.size
+    for i in range(stages):
+        s = p.topological[i]
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            one.key[s] = max(one.key[s], one.key[p.edges[e].parent])
+    for i in range(1, stages):
+        s = one.order[i]
+        key = one.key[s]
+        j = i
+        while j > 0 and one.key[one.order[j - 1]] > key:
+            one.order[j] = one.order[j - 1]
+            j -= 1
+        one.order[j] = s
+    for d in range(p.devices.size):
+        desk.length[d] = 0
+    for i in range(stages):
+        s = one.order[i]
+        one.key[s] = i / stages
+        for k in range(one.width[s]):
+            d = one.devices[s, k]
+            n = desk.length[d]
+            desk.before[s, k] = desk.queue[d, n - 1] if n > 0 else -1
+            desk.queue[d, n] = s
+            desk.length[d] = n + 1
+
+
+@kernel
+def begin(one: Sequence, desk: Desk) -> None:
+    """No turn has come yet."""
+    desk.turns = 0
+    desk.loose = 0
+    for i in range(desk.free_count):
+        desk.loose += one.width[desk.free[i]] == 0
+    for d in range(desk.front.size):
+        desk.front[d] = 0
+    for s in range(desk.taken.size):
+        desk.taken[s] = 0
+
+
+@kernel
+def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
+    """Place in ``st`` the ready stages whose turn it is, and note them in ``started``.
+
+    A stage that was lost with its device has had its turn: it goes first, once its devices are up.
+    Returns a bound on the last end by what was placed, seconds.
+    """
+    desk = c.desk
+    bound = 0.0
+    desk.placed = 0
+    again = True
+    while again:
+        again = False
+        i = 0
+        while i < st.ready_count:
+            s = st.ready[i]
+            if one.width[s] == 0 or not _is_due(st, one, desk, s):
+                i += 1
+                continue
+            bound = max(bound, _place(c, st, one, s))
+            again = True
+    return max(bound, _place_loose(c, st, one)) if desk.loose > 0 else bound
+
+
+@inlined
+def _place(c: Search, st: StateArrays, one: Sequence, s: int) -> float:
+    p, desk = c.problem, c.desk
+    width = one.width[s]
+    split_queries(p, s, one.devices[s], width, desk.counts)
+    end = commit(p, st, c.log, s, one.devices[s], desk.counts, width, NOBODY)
+    desk.taken[s] = 1
+    desk.turn[s] = desk.turns
+    desk.turns += 1
+    desk.started[desk.placed] = s
+    desk.placed += 1
+    return end + desk.tail[s]
+
+
+@kernel
+def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
+    """Let ready stages without a device choose by their ends; by key, each when it can start.
+
+    One whose device is busy waits, and keeps it from those behind.
+    """
+    p, desk = c.problem, c.desk
+    bound = 0.0
+    for d in range(p.devices.size):
+        desk.promised[d] = st.now
+    for i in range(one.order.size):
+        s = one.order[i]
+        if one.width[s] > 0 or st.stages[s].status != READY:
+            continue
+        end_estimates(p, st, s, desk.ends)
+        desk.work += (p.devices.size + 7) // 8
+        best, least = -1, np.inf
+        for d in range(p.devices.size):
+            seconds = desk.ends[d] - st.now + (desk.promised[d] - st.now)
+            if seconds < np.inf and seconds * desk.taste[d] < least:
+                best, least = d, seconds * desk.taste[d]
+        if best < 0:
+            continue
+        if desk.promised[best] > st.now or not is_open(p, st, best):
+            desk.promised[best] = max(desk.promised[best], desk.ends[best])
+            continue
+        one.width[s] = 1
+        one.devices[s, 0] = best
+        desk.loose -= 1
+        bound = max(bound, _place(c, st, one, s))
+    return bound
+
+
+@kernel
+def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+    """Let a sequence that was played have the order of that play."""
+    for s in range(one.key.size):
+        if one.width[s] > 0:
+            one.key[s] = desk.turn[s] / one.key.size
+        elif p.stages[s].kind == TOOL_STAGE:
+            one.key[s] = 0.0
+    lay_out(p, one, desk)
+
+
+@inlined
+def _is_due(st: StateArrays, one: Sequence, desk: Desk, s: int) -> bool:
+    """Whether all its devices are up and have placed all that is ahead of it."""
+    for k in range(one.width[s]):
+        d = one.devices[s, k]
+        if st.devices[d].drains_at == np.inf:
+            return False
+        if desk.taken[s]:
+            continue
+        n = desk.front[d]
+        while n < desk.length[d] and _is_past(st, desk, desk.queue[d, n]):
+            n += 1
+        desk.front[d] = n
+        if desk.queue[d, n] != s:
+            return False
+    return True
+
+
+@inlined
+def _is_past(st: StateArrays, desk: Desk, s: int) -> bool:
+    return bool(desk.taken[s] > 0 or st.stages[s].note == VANISHED)
+
+
+@kernel
+def play(c: Search, one: Sequence, bound: float) -> float:
+    """Play a sequence from ``c.start``; returns the last end, inf if that is after ``bound``."""
+    p, st, desk = c.problem, c.state, c.desk
+    copy_block(st, c.start)
+    lay_out(p, one, desk)
+    begin(one, desk)
+    while True:
+        least = 0.0
+        if st.ready_count > 0:
+            least = place_due(c, st, one)
+            desk.work += desk.placed
+        if least > bound or st.now > bound:
+            return np.inf
+        if not advance(p, st, c.log):
+            break
+    one.value, one.second = st.last_end, 0.0
+    for s in range(one.key.size):
+        if st.stages[s].status <= PLACED:
+            return np.inf
+        one.second += st.stages[s].end
+    return one.value if one.value <= bound else np.inf
+
+
+@kernel
+def mark_critical(c: Search, one: Sequence) -> None:
+    """Note which stages decide the end of the play before, by walking back from the last one.
+
+    What holds a stage up is the stage ahead of it on a device, or a parent: whichever ended last.
+    """
+    p, st, desk = c.problem, c.state, c.desk
+    s = 0
+    for other in range(one.key.size):
+        if st.stages[other].end > st.stages[s].end:
+            s = other
+    one.criticals = 0
+    while s >= 0 and one.criticals < one.key.size:
+        if one.width[s] > 0 and st.stages[s].note != VANISHED:
+            one.critical[one.criticals] = s
+            one.criticals += 1
+        last, end = -1, -1.0
+        for k in range(one.width[s]):
+            other = desk.before[s, k]
+            if other >= 0 and st.stages[other].end > end:
+                last, end = other, st.stages[other].end
+        for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
+            parent = p.edges[e].parent
+            if st.stages[parent].end > end:
+                last, end = parent, st.stages[parent].end
+        s = last
