@@ -85,18 +85,19 @@ def nothing_cached(problem: Problem) -> Problem:
 
 
 def shared_prefix() -> Problem:
-    """A stage that can run on two equal devices, and one behind it that needs the second one.
+    """A stage that can run on three equal devices, and one behind it that can on two of them.
 
-    Both have the same long prefix, and nothing else speaks for the second device.
+    Both have the same long prefix, and nothing else speaks against the first device: of three, two
+    are not scarce.
     """
     prefix: dict[str, Any] = {"prefix_group": "g", "prefix_tokens": 8000, "prompt_tokens": 100}
     stages = (
         Stage(id="a", model=SMALL, output_tokens=20, **prefix),
-        Stage(id="b", model=SMALL, output_tokens=20, allowed_devices=("d1",), **prefix),
+        Stage(id="b", model=SMALL, output_tokens=20, allowed_devices=("d1", "d2"), **prefix),
     )
-    devices = tuple(Device(id=f"d{i}", gpu="A100-80") for i in (0, 1))
+    devices = tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(3))
     workflow = Workflow(id="w", stages=stages, edges=(Edge(parent="a", child="b"),))
-    problem = Problem.build(Cluster(id="pair", devices=devices), [workflow])
+    problem = Problem.build(Cluster(id="three", devices=devices), [workflow])
     return free_loads(problem)
 
 
