@@ -63,6 +63,10 @@ class MapConfig(Config):
         {}, description="gains in percent that a paper reports, to be marked"
     )
 
+    def marked(self, over: str) -> float | None:
+        """The gain that a paper reports over this kind of baseline, percent; None: not reported."""
+        return {str(kind): gain for kind, gain in self.published.items()}.get(over)
+
 
 class ReportConfig(Config):
     """What the report of a sweep shows beside the summary that every report has."""

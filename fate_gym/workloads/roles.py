@@ -202,9 +202,7 @@ def keep_models(uses: Sequence[TypeUse], most: int) -> tuple[TypeUse, ...]:
         most: 1 or more.
     """
     counts = Counter(use.model for use in uses if use.model is not None)
-    writing = {
-        use.model for use in uses if isinstance(use.part, ModelCall) and use.part.inherits
-    }
+    writing = {use.model for use in uses if isinstance(use.part, ModelCall) and use.part.inherits}
     kept = sorted(counts, key=lambda model: (model not in writing, -counts[model]))[:most]
     sizes = {model: math.log(catalog.model(model).params_b) for model in counts}
     nearest = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fate_gym.lab.config import Against, MapConfig, option_texts
+from fate_gym.lab.config import MapConfig, option_texts
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.baselines import choose_baselines, mean_order
 from fate_gym.lab.report.versus import LatencyRatios, Versus
@@ -18,9 +18,9 @@ from fate_gym.lab.tables import Estimate
 Place = tuple[str, str]
 """The headings of a cell's row and column."""
 
-OVER: dict[Against, str] = {
-    "strict": "strongest strict baseline",
-    "boosted": "strongest boosted baseline",
+OVER: Mapping[str, str] = {
+    "strict": "strongest strict",
+    "boosted": "strongest boosted",
     "round_robin": "RoundRobin",
 }
 """What a gain may be over, as it is shown."""
@@ -57,7 +57,12 @@ class Panel:
 
     @property
     def title(self) -> str:
-        return f"{self.policy} over {OVER.get(self.over, self.over)}"  # type: ignore[call-overload]
+        return f"{self.policy} over {self.other}"
+
+    @property
+    def other(self) -> str:
+        """What the gains are over, as it is shown."""
+        return OVER.get(self.over, self.over)
 
 
 def gain_from(against: str, found: Versus) -> Gain:
@@ -71,7 +76,7 @@ def gains_over(
     families: Mapping[str, str],
     boosted: Collection[str],
     policies: Collection[str],
-) -> dict[str, dict[Against, Gain]]:
+) -> dict[str, dict[str, Gain]]:
     """By policy, the gain over each kind of baseline that these rows have.
 
     The strongest ones are chosen on the same rows, which favours them.
@@ -84,7 +89,7 @@ def gains_over(
     """
     order = mean_order(rows)
     baselines = choose_baselines(order, families, boosted)
-    others: dict[Against, str | None] = {
+    others: dict[str, str | None] = {
         "strict": baselines.strict,
         "boosted": baselines.boosted,
         "round_robin": "round_robin" if "round_robin" in order else None,
