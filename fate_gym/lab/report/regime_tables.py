@@ -12,8 +12,8 @@ from fate_gym.lab.report.runs import TextTable
 GAIN_LEGEND = (
     "Gain: 100 (1 − mean / mean of the other) of latency / RoundRobin, positive is ahead; 95 % "
     "bootstrap intervals that draw whole instances (graphs, or streams). n: workflows. The "
-    "strongest baseline is chosen on the same workflows, which favours it. Strict baselines see what their "
-    "source says; boosted ones estimate with the state of the devices."
+    "strongest baseline is chosen on the same workflows, which favours it. Strict baselines see "
+    "what their source says; boosted ones estimate with the state of the devices."
 )
 
 PUBLISHED_LEGEND = (

@@ -28,9 +28,10 @@ def grid_jobs(overrides: Sequence[Override], settings: Settings | None) -> list[
         overrides: values, several of some options; they come before those of a setting.
         settings: the grid is played with each; None or empty: once, as it is.
     """
-    jobs: dict[tuple[str, ...], None] = {}
+    jobs: dict[frozenset[str], list[str]] = {}
     for options in (settings or {"": {}}).values():
         own = parse_options(option_texts(options))
         (batch,) = BasicSweeper.split_arguments([*own, *overrides], None)
-        jobs |= dict.fromkeys(tuple(job) for job in batch)
-    return [list(job) for job in jobs]
+        for job in batch:
+            jobs.setdefault(frozenset(job), job)
+    return list(jobs.values())

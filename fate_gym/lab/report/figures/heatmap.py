@@ -90,7 +90,7 @@ def _draw(
             axes.add_patch(outline)
         ink = "white" if _luminance(colour) < 0.2 else "black"  # what contrasts more
         place: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
-        axes.text(x, y - 0.15, f"{value:+.1f}", fontsize=9.5, **place)
+        axes.text(x, y - 0.15, _one_digit(value, "+"), fontsize=9.5, **place)
         axes.text(x, y + 0.25, _interval(gain), fontsize=7, **place)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(range(len(columns)), columns)
@@ -101,7 +101,11 @@ def _draw(
 
 def _interval(gain: Gain) -> str:
     _, low, high = gain.percent
-    return "" if isnan(low) else f"{low:.1f}, {high:.1f}".replace("-", "−")
+    return "" if isnan(low) else f"{_one_digit(low)}, {_one_digit(high)}"
+
+
+def _one_digit(value: float, sign: str = "") -> str:
+    return f"{round(value, 1) + 0.0:{sign}.1f}".replace("-", "−")  # no minus before zero
 
 
 def _labels(panels: Sequence[Panel], rows: Sequence[str]) -> list[str]:
