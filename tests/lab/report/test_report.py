@@ -24,7 +24,7 @@ from fate_gym.lab.report.origin import commands
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.labels import policy_labels, suite_labels
-from fate_gym.lab.sweep.results import by_draw, read_sweep
+from fate_gym.lab.sweep.results import by_draw, is_boosted, read_sweep
 from fate_gym.lab.tables import Estimate
 from fate_gym.workloads import load_cluster
 from tests.lab.conftest import Run, edit_result, job_config, job_directory, run_script
@@ -158,6 +158,19 @@ def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> No
     shutil.rmtree(grid / "smoke" / "eft")
     with pytest.raises(InputError, match="eft is not in this sweep"):
         compute_report(grid, baseline_from=train)
+
+
+def test_policies_that_see_estimates_are_boosted(sweep: Run) -> None:
+    result = next(job.result for job in find_jobs(sweep.root) if job.result is not None)
+
+    def boosted(policy: str, **params: object) -> bool:
+        return is_boosted(result.model_copy(update={"policy": policy, "params": params}))
+
+    assert [boosted(name) for name in ("heft", "hexagent", "learned", "of_a_user")] == [
+        False, True, True, False
+    ]  # fmt: skip
+    assert boosted("heft", boosted=True)
+    assert read_sweep(sweep.root).boosted == {"eft"}
 
 
 def test_suites_side_by_side_headroom_and_counters(grid: Path, tmp_path: Path) -> None:
