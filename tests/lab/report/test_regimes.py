@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.patches import Rectangle
 
 from fate_gym.lab.config import MapConfig
@@ -40,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for cluster in CLUSTERS:
             for policy in POLICIES:
                 config = job_config(runs, policy).model_copy(
-                    update={"cluster": load_cluster(cluster, **changes)}
+                    update={"cluster": load_cluster(cluster, (), **changes)}
                 )
                 given = [f"{name}={value}" for name, value in options.items()]
                 outcome = run_job(config, overrides=[f"cluster={cluster}", *given])
@@ -136,7 +136,7 @@ def _panels() -> list[Panel]:
 def test_blue_is_ahead_orange_behind_and_the_published_is_outlined() -> None:
     axes = map_figure(_panels(), SPEC).axes[0]
     patches = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    filled = [patch for patch in patches if patch.get_facecolor()[3] > 0]
+    filled = [patch for patch in patches if to_rgba(patch.get_facecolor())[3] > 0]
     cells = {(p.get_x() + 0.5, p.get_y() + 0.5): to_rgb(p.get_facecolor()) for p in filled}
     assert cells[0, 0][2] > cells[0, 0][0], "blue"
     assert cells[1, 0][0] > cells[1, 0][2], "orange"
