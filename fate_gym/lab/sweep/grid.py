@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from fate_gym.errors import InputError
 from fate_gym.lab.config import Options, option_texts
 
 Settings = Mapping[str, Options]
@@ -27,9 +28,20 @@ def grid_jobs(overrides: Sequence[Override], settings: Settings | None) -> list[
     Args:
         overrides: values, several of some options; they come before those of a setting.
         settings: the grid is played with each; None or empty: once, as it is.
+
+    Raises:
+        InputError: the settings are not options by name.
     """
+    settings = settings or {"": {}}
+    mapping = isinstance(settings, Mapping)
+    if not mapping or not all(isinstance(options, Mapping) for options in settings.values()):
+        raise InputError(
+            "not options by name",
+            field="hydra.sweeper.settings",
+            remedy="e.g. {slow: {cluster.load_gb_s: 3.0}, fast: {}}",
+        )
     jobs: dict[frozenset[str], list[str]] = {}
-    for options in (settings or {"": {}}).values():
+    for options in settings.values():
         own = parse_options(option_texts(options))
         (batch,) = BasicSweeper.split_arguments([*own, *overrides], None)
         for job in batch:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hydra import initialize_config_module
 from omegaconf import DictConfig
 
+from fate_gym.errors import InputError
 from fate_gym.lab.config import MapConfig, ReportConfig
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.regimes import place_of
@@ -44,6 +45,14 @@ def test_what_is_given_comes_before_a_setting_and_nothing_runs_twice() -> None:
     assert [sorted(job) for job in grid_jobs(given, settings)] == [
         ["policy=heft", "suite=smoke"],
     ]
+
+
+@pytest.mark.parametrize("settings", [["slow"], {"slow": "cluster.load_gb_s=3.0"}])
+@pytest.mark.usefixtures("hydra")
+def test_settings_that_are_no_options_are_refused(settings: Any) -> None:
+    with pytest.raises(InputError, match="not options by name") as error:
+        grid_jobs(parse_options(["seed=0"]), settings)
+    assert error.value.field == "hydra.sweeper.settings"
 
 
 def _plan(name: str) -> tuple[Plan, MapConfig, DictConfig]:
