@@ -56,7 +56,8 @@ def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
             marked = spec.marked(over)
             _draw(axes, panel, scales[over], rows, columns, marked)
             axes.set_yticks(range(len(rows)), _labels(panels, rows) if j == 0 else [])
-            axes.set_title(panel.title, fontsize=9.5, loc="left", color=style.TEXT)
+            title = panel.title if len(columns) > 3 else f"{policy} over\n{panel.other}"
+            axes.set_title(title, fontsize=9.5, loc="left", color=style.TEXT)
             _colour_bar(figure, axes, scales[over], marked)
     return figure
 
