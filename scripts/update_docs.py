@@ -21,6 +21,12 @@ CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
     "runs/headline": {"ecdf.png": "headline_ecdf.png", "intensity.png": "headline_intensity.png"},
+    "runs/headline_alike": {
+        "ecdf.png": "headline_alike_ecdf.png",
+        "intensity.png": "headline_alike_intensity.png",
+    },
+    "runs/regimes": {"map.png": "regimes.png"},
+    "runs/regimes_ablation": {"map.png": "regimes_ablation.png"},
     "runs/occupancy": {"occupancy.png": "occupancy.png"},
     "runs/sessions": {"session.png": "session.png"},
     "runs/streams": {"ecdf.png": "streams_ecdf.png"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,37 @@ class PathsConfig(Config):
     runs: Path = Field(Path("runs"), description="directory of all sweeps")
 
 
+Options = Mapping[str, str | int | float | None]
+"""Values of options, as a command line names them, e.g. ``cluster.load_gb_s``."""
+
+
+def option_texts(options: Options) -> list[str]:
+    """The same as words of a command line, e.g. ``cluster.load_gb_s=3.0``."""
+    return [f"{name}={'null' if value is None else value}" for name, value in options.items()]
+
+
+Against = Literal["strict", "boosted", "round_robin"]
+"""What gains are over: the strongest strict baseline, the strongest boosted one, round robin."""
+
+
+class MapConfig(Config):
+    """A map of regimes: which jobs of a sweep are in which cell."""
+
+    columns: dict[str, str] = Field(min_length=1, description="heading by name of the cluster")
+    rows: dict[str, Options] = Field(
+        min_length=1,
+        description="by heading, the options in which the jobs of a row differ from others; the "
+        "grid's settings",
+    )
+    published: dict[Against, float] = Field(
+        {}, description="gains in percent that a paper reports, to be marked"
+    )
+
+    def marked(self, over: str) -> float | None:
+        """The gain that a paper reports over this kind of baseline, percent; None: not reported."""
+        return {str(kind): gain for kind, gain in self.published.items()}.get(over)
+
+
 class ReportConfig(Config):
     """What the report of a sweep shows beside the summary that every report has."""
 
@@ -52,3 +84,4 @@ class ReportConfig(Config):
     figures: tuple[str, ...] | None = Field(
         None, description="only these figures, in this order; None: all"
     )
+    map: MapConfig | None = Field(None, description="gains by cluster and setting, as a heat map")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,7 @@ def assign_roles(
     arrival: float = 0.0,
     workflow_id: str | None = None,
     tenant: str = "default",
+    most_models: int | None = None,
 ) -> Workflow:
     """A workflow with the topology's DAG and modelled attributes.
 
@@ -71,12 +73,21 @@ def assign_roles(
     one application; with the same tenant they share their prefix groups. Lengths depend on
     (seed, topology). The same in every process.
 
+    Args:
+        topology: the typed DAG.
+        seed: of roles and lengths.
+        arrival: seconds.
+        workflow_id: name of the workflow; None: of the topology and the seed.
+        tenant: who runs it.
+        most_models: put the application on so many models, see `keep_models`; None: as drawn.
+
     Raises:
         InputError: if the seed is negative.
     """
+    uses = draw_uses(topology, seed)
     return build_workflow(
         topology,
-        draw_uses(topology, seed),
+        uses if most_models is None else keep_models(uses, most_models),
         seed,
         application=f"{tenant}/{topology.family}/{seed}",
         arrival=arrival,
@@ -176,6 +187,30 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
         model = pick(weights, at_model)
         uses.append(TypeUse.of(role, model, queries, at_prefix, f"{name}/{role.name}"))
     return tuple(uses)
+
+
+def keep_models(uses: Sequence[TypeUse], most: int) -> tuple[TypeUse, ...]:
+    """The same uses on at most ``most`` models.
+
+    Those that most task types use are kept, ties to the first. Models that only embed or
+    transcribe come last, since they cannot stand in for one that writes. A type of another model
+    gets the kept one whose number of parameters is nearest, as a ratio. Roles, queries, prefixes
+    and lengths stay.
+
+    Args:
+        uses: what each task type does, from `draw_uses`.
+        most: 1 or more.
+    """
+    counts = Counter(use.model for use in uses if use.model is not None)
+    writing = {use.model for use in uses if isinstance(use.part, ModelCall) and use.part.inherits}
+    kept = sorted(counts, key=lambda model: (model not in writing, -counts[model]))[:most]
+    sizes = {model: math.log(catalog.model(model).params_b) for model in counts}
+    nearest = {
+        model: min(kept, key=lambda other: abs(sizes[other] - sizes[model])) for model in counts
+    }
+    return tuple(
+        use if use.model is None else replace(use, model=nearest[use.model]) for use in uses
+    )
 
 
 def _parent_types(topology: Topology) -> list[list[int]]:

@@ -182,9 +182,15 @@ class WfCommonsSuite(_Suite, _Sized):
     instances: tuple[Name, ...] | None = Field(
         None, description="exactly these topologies; split, families and sizes do not apply then"
     )
+    most_models: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="that a workflow uses; None: as its roles draw", exclude_if=_is_absent
+    )
 
     def workflows(self, seed: int) -> list[Workflow]:
-        workflows = [assign_roles(topology, seed) for topology in select_topologies(self)]
+        workflows = [
+            assign_roles(topology, seed, most_models=self.most_models)
+            for topology in select_topologies(self)
+        ]
         return [draw_maps(workflow) if self.branches else workflow for workflow in workflows]
 
 

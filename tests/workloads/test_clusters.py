@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -62,6 +63,17 @@ def test_sizes_of_the_shipped_clusters() -> None:
     assert gpus["mixed_64"] == {gpu: 2 * count for gpu, count in gpus["mixed_32"].items()}
     assert gpus["serving_8"] == {gpu: 2 * count for gpu, count in gpus["serving_4"].items()}
     assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
+
+
+def test_clusters_between_alike_and_mixed_have_the_same_memory_bandwidth() -> None:
+    """Decoding, which most of the time goes to, is as fast on all of them together."""
+    totals, spreads = [], []
+    for name in ("homogeneous_8", "two_kinds_12", "graded_12", "mixed_12"):
+        rates = [catalog.gpu(str(d.gpu)).bandwidth_gb_s for d in load_cluster(name).devices]
+        totals.append(sum(rates))
+        spreads.append(np.std(rates) / np.mean(rates))
+    assert max(totals) / min(totals) < 1.04
+    assert spreads == sorted(spreads) and spreads[0] == 0.0
 
 
 def test_scarce_large_hosts_the_largest_models_once() -> None:

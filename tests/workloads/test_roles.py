@@ -20,6 +20,7 @@ from fate_gym.errors import InputError
 from fate_gym.problem import Problem, Workflow
 from fate_gym.workloads import assign_roles, load_cluster, topologies, topology
 from fate_gym.workloads.roles import _sample, draw_uses, positions
+from fate_gym.workloads.topology import Topology
 
 SMALL = [entry for entry in topologies() if len(entry) <= 260 and entry.duplicate_of is None]
 CLUSTERS = ("mixed_8", "mixed_12", "mixed_32", "homogeneous_8", "edge_cloud", "scarce_large")
@@ -68,6 +69,23 @@ def test_a_type_shares_role_model_queries_and_prefix(workflow: Workflow) -> None
             (stage.label, stage.model, stage.queries, stage.prefix_group, stage.prefix_tokens)
         )
     assert all(len(values) == 1 for values in shared.values())
+
+
+@given(st.sampled_from(SMALL), st.integers(0, 2**40), st.integers(1, 9))
+def test_models_of_a_workflow_can_be_few(entry: Topology, seed: int, most: int) -> None:
+    drawn, few = assign_roles(entry, seed), assign_roles(entry, seed, most_models=most)
+    models = {stage.model for stage in drawn.stages if stage.model is not None}
+    kept = {stage.model for stage in few.stages if stage.model is not None}
+    assert len(kept) == min(most, len(models)) and kept <= models
+    for before, after in zip(drawn.stages, few.stages, strict=True):
+        size = catalog.model(before.model).params_b if before.model else 1.0
+        ratio = {m: abs(math.log(catalog.model(m).params_b / size)) for m in kept}
+        if before.model is not None and after.model is not None:
+            assert ratio[after.model] == min(ratio.values()), "the nearest of those kept"
+        assert (after.queries, after.label) == (before.queries, before.label)
+    if any(role_of(stage.label) not in ("embed", "rerank", "transcribe", "search", "execute")
+           for stage in drawn.stages):  # fmt: skip
+        assert not kept <= {"bge-large", "Whisper-large-v3"}, "they cannot write"
 
 
 @given(workflows)

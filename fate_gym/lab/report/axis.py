@@ -6,20 +6,30 @@ import pandas as pd
 
 from fate_gym.errors import InputError
 from fate_gym.lab.report.summary import mean_ratio
+from fate_gym.lab.report.versus import versus
 from fate_gym.lab.sweep.command import SWEEP
-from fate_gym.lab.sweep.results import Sweep
+from fate_gym.lab.sweep.results import WORKFLOW, Sweep
 from fate_gym.lab.tables import Estimate
 
 _MOST_VALUES, _GROUPS = 12, 8
 
 
-def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Estimate]]:
-    """By policy, the mean latency ratio and its interval at each value of an axis.
+def curves_over(
+    sweep: Sweep, axis: str, reference: str | None = None
+) -> dict[str, dict[float, Estimate]]:
+    """By policy, a number with its interval at each value of an axis.
+
+    Without a reference it is the mean latency ratio. With one it is the difference to the
+    reference on the same workflows, in percent of its mean (negative is faster): where policies
+    are close, their means would lie on each other. Round robin, which everything is divided by,
+    is left out there.
 
     Args:
         sweep: the sweep.
         axis: a column of ``workflows.parquet``, or an option of the jobs. Of a column with more
             than twelve values, eight quantile groups at their medians.
+        reference: label of a policy; of variants along the axis, the one with the parameters of
+            ``conf/policy`` has the plain name.
 
     Raises:
         InputError: the axis is neither, or its values are no numbers.
@@ -45,7 +55,23 @@ def curves_over(sweep: Sweep, axis: str) -> dict[str, dict[float, Estimate]]:
         groups = pd.qcut(values, _GROUPS, duplicates="drop", labels=False)
         values = values.groupby(groups).transform("median")
     table = rows.assign(_name=names, _x=values).dropna(subset="_x")
+    other = rows[rows["policy"] == reference]
     return {
-        str(name): {x: mean_ratio(line[line["_x"] == x]) for x in sorted(set(line["_x"]))}
+        str(name): {
+            x: _at(line[line["_x"] == x], None if reference is None else other)
+            for x in sorted(set(line["_x"]))
+        }
         for name, line in table.groupby("_name")
+        if reference is None or name != "round_robin"
     }
+
+
+def _at(rows: pd.DataFrame, other: pd.DataFrame | None) -> Estimate:
+    """The mean of some rows, or their difference to other rows of the same workflows."""
+    if other is None:
+        return mean_ratio(rows)
+    theirs = other.set_index(WORKFLOW)["latency_ratio"].rename("b")
+    pairs = rows.assign(a=rows["latency_ratio"]).join(theirs, on=WORKFLOW, how="inner")
+    if pairs["a"].equals(pairs["b"]):
+        return Estimate(0.0, 0.0, 0.0)
+    return versus(pairs).difference

@@ -11,6 +11,7 @@ from fate_gym.errors import InputError
 from fate_gym.lab.config import ReportConfig
 from fate_gym.lab.report.axis import curves_over
 from fate_gym.lab.report.baselines import Baselines, choose_baselines, mean_order
+from fate_gym.lab.report.regimes import Gain, Panel, gains_over, regime_panels
 from fate_gym.lab.report.summary import PolicySummary, summarise
 from fate_gym.lab.report.versus import Versus, effects_of
 from fate_gym.lab.sweep.command import SWEEP, read_saved
@@ -30,7 +31,10 @@ class Report:
         summary: one record a policy over all suites, best mean first.
         suites: the same for each suite.
         effects: every other policy against the reference that ``spec`` names.
-        curves: by policy, the mean latency ratio at each value of the axis that ``spec`` names.
+        curves: by policy, the mean latency ratio at each value of the axis that ``spec`` names,
+            or the difference to its reference if it names one, too.
+        panels: the heat maps of the map that ``spec`` asks for.
+        gains: of each FATE policy, over the strongest baseline of each kind.
     """
 
     sweep: Sweep
@@ -41,6 +45,8 @@ class Report:
     suites: dict[str, list[PolicySummary]]
     effects: dict[str, Versus]
     curves: dict[str, dict[float, Estimate]]
+    panels: list[Panel]
+    gains: dict[str, dict[str, Gain]]
 
     @property
     def strongest(self) -> str | None:
@@ -86,6 +92,7 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         suites[suite] = (
             summary if whole else summarise(part.rows, part.decisions, sweep.families, baselines)
         )
+    fate = [row.policy for row in summary if sweep.families[row.policy] == "fate"]
     return Report(
         sweep=sweep,
         spec=spec,
@@ -94,7 +101,9 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         summary=summary,
         suites=suites,
         effects=effects_of(sweep.rows, sweep.families, spec.reference) if spec.reference else {},
-        curves=curves_over(sweep, spec.axis) if spec.axis else {},
+        curves=curves_over(sweep, spec.axis, spec.reference) if spec.axis else {},
+        panels=regime_panels(sweep, spec.map, spec.reference) if spec.map else [],
+        gains=gains_over(sweep.rows, sweep.families, sweep.boosted, fate),
     )
 
 

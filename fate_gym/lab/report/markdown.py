@@ -13,6 +13,13 @@ from fate_gym.lab.report.baselines import choose_baselines
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.origin import commands, origin_lines, what
+from fate_gym.lab.report.regime_tables import (
+    GAIN_LEGEND,
+    PUBLISHED_LEGEND,
+    gain_tables,
+    kinds_table,
+    published_table,
+)
 from fate_gym.lab.report.serving import SERVING, serving_legend, serving_means
 from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
 from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
@@ -24,20 +31,24 @@ from fate_gym.lab.tables import markdown_table, markdown_text, number
 def markdown(report: Report, figures: Iterable[str]) -> str:
     """The report as Markdown, with links to its figures; sections without content are left out."""
     sweep = report.sweep
-    several = len(report.suites) > 1
+    # On a map every cell is a suite of its own: tables of each would be no reading.
+    several = len(report.suites) > 1 and not report.panels
     sections = {
         "Without a result": _items(sweep.gaps()),
-        "All suites" if several else next(iter(report.suites)): [
+        "All suites" if len(report.suites) > 1 else next(iter(report.suites)): [
             *markdown_summary(report.summary), "", legend(report)
         ],
     }  # fmt: skip
+    sections |= _regimes(report)
+    sections["Over the strongest baselines"] = _kinds(report)
     if several:
         sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
         sections["By suite"] = _by_suite(report)
     sections["Headroom captured"] = _headroom(report)
-    sections |= _of_suites(report, "Latency in seconds", _latency, STREAM_LEGEND)
-    sections |= _of_suites(report, "Sessions", _sessions, SESSION_LEGEND)
-    sections |= _of_suites(report, "Serving", _serving)
+    if not report.panels:
+        sections |= _of_suites(report, "Latency in seconds", _latency, STREAM_LEGEND)
+        sections |= _of_suites(report, "Sessions", _sessions, SESSION_LEGEND)
+        sections |= _of_suites(report, "Serving", _serving)
     sections["Counters"] = _counters(sweep)
     sections[f"Against {report.spec.reference}"] = _effects(report)
     pictures = [f"![{FIGURES[name]}]({name}.png)\n" for name in figures]
@@ -63,6 +74,27 @@ def _sections(sections: dict[str, list[str]]) -> Iterable[str]:
 
 def _items(lines: Sequence[str]) -> list[str]:
     return [f"- {markdown_text(line)}" for line in lines]
+
+
+def _regimes(report: Report) -> dict[str, list[str]]:
+    """A section for each policy of the map, and where what was published lies on it."""
+    spec = report.spec.map
+    if spec is None or not report.panels:
+        return {}
+    sections = {
+        f"Regimes: {policy}": [*markdown_table(*table, left=2), "", GAIN_LEGEND]
+        for policy, table in gain_tables(report.panels, spec).items()
+    }
+    published = published_table(report.panels, spec)
+    if published is not None:
+        sections["Published"] = [*markdown_table(*published), "", PUBLISHED_LEGEND]
+    return sections
+
+
+def _kinds(report: Report) -> list[str]:
+    """Gains over each kind of baseline; over several suites together they would say little."""
+    table = kinds_table(report.gains) if len(report.suites) == 1 else None
+    return [] if table is None else [*markdown_table(*table), "", GAIN_LEGEND]
 
 
 def _by_suite(report: Report) -> list[str]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fate_gym.errors import InputError
+from fate_gym.lab.sweep.grid import grid_jobs, parse_options
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,13 @@ def plan_sweep(config: DictConfig) -> Plan:
         return Plan(directory, int(sweeper.n_trials), None, spec)
     wanted = [f"{name}={values}" for name, values in (sweeper.params or {}).items()]
     wanted += list(config.hydra.overrides.task)
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides(wanted)
+    overrides = parse_options(wanted)
     for item in overrides:
         if item.is_discrete_sweep() and not list(item.sweep_string_iterator()):
             raise InputError(
                 f"no {item.key_or_group} matches {item.input_line!r}", remedy="see --help"
             )
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    jobs = grid_jobs(overrides, sweeper.get("settings"))
     return Plan(directory, len(jobs), jobs, spec)
 
 

@@ -15,6 +15,8 @@ from fate_gym.lab.jobs.directory import DECISIONS, WORKFLOWS, read_config
 from fate_gym.lab.jobs.find import Job, find_jobs
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.labels import policy_labels, suite_labels
+from fate_gym.sim.groups import ALL
+from policies.registry import policy_specs
 
 WORKFLOW = ["suite", "problem", "workflow", "seed"]
 """Columns that together say which workflow a row is of."""
@@ -31,7 +33,8 @@ class Sweep:
             variants of a policy or a suite apart, ``job`` is the run directory.
         decisions: milliseconds of every decision, with the ``policy`` label.
         families: family of each policy label.
-        boosted: the policy labels whose parameter ``boosted`` is on.
+        boosted: the policy labels that choose devices by estimates that know their state: the
+            parameter ``boosted`` is on, or they see ``estimates`` by ``conf/policy``.
         labels: label of the policy of each finished job, by directory.
     """
 
@@ -106,9 +109,16 @@ def read_sweep(root: Path) -> Sweep:
         rows=pd.concat(rows, ignore_index=True),
         decisions=pd.concat(decisions, ignore_index=True),
         families={policy: result.family for policy, result in labelled},
-        boosted=frozenset(p for p, result in labelled if result.params.get("boosted")),
+        boosted=frozenset(policy for policy, result in labelled if is_boosted(result)),
         labels={job.directory: policy for (job, _), policy in zip(done, policies, strict=True)},
     )
+
+
+def is_boosted(result: JobResult) -> bool:
+    """Whether a policy chooses devices by estimates that know their state."""
+    spec = policy_specs().get(result.policy)
+    seen = set() if spec is None else {"estimates", ALL}.intersection(spec.sees)
+    return bool(result.params.get("boosted") or seen)
 
 
 def by_draw(rows: pd.DataFrame) -> pd.DataFrame:

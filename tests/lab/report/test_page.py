@@ -90,8 +90,8 @@ def page(request: pytest.FixtureRequest, browser: Any, root: Path) -> Iterator[A
 def test_figures_render_with_words_for_those_who_cannot_see_them(page: Any) -> None:
     for name in FIGURES:
         figure = page.locator(f"#fig-{name}")
-        # No experiment asks for an axis, and there are no sessions.
-        if name in ("axis", "session"):
+        # No experiment asks for a map or an axis, and there are no sessions.
+        if name in ("map", "axis", "session"):
             assert figure.is_hidden()
             continue
         picture = figure.locator("svg").first

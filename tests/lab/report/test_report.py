@@ -24,7 +24,8 @@ from fate_gym.lab.report.origin import commands
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.labels import policy_labels, suite_labels
-from fate_gym.lab.sweep.results import by_draw, read_sweep
+from fate_gym.lab.sweep.results import by_draw, is_boosted, read_sweep
+from fate_gym.lab.tables import Estimate
 from fate_gym.workloads import load_cluster
 from tests.lab.conftest import Run, edit_result, job_config, job_directory, run_script
 
@@ -70,9 +71,9 @@ def test_the_script_writes_tables_and_figures(grid: Path, rows: pd.DataFrame) ->
     assert summary["n"].to_dict() == {"heft": 4, "eft": 4, "round_robin": 4}
     assert summary["latency_ratio"].is_monotonic_increasing
     assert summary.loc["round_robin", "latency_ratio_hi"] == 1.0
-    # No experiment asks for an axis, there is no FATE to gain over the strongest baseline, and no
-    # workflow is a turn of a session.
-    drawn = [name for name in FIGURES if name not in ("axis", "intensity", "session")]
+    # No experiment asks for a map or an axis, there is no FATE to gain over the strongest baseline,
+    # and no workflow is a turn of a session.
+    drawn = [name for name in FIGURES if name not in ("map", "axis", "intensity", "session")]
     for name in drawn:
         assert (grid / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (grid / f"{name}.svg").read_text()
@@ -115,7 +116,11 @@ def test_an_experiment_names_reference_axis_and_figures(grid: Path) -> None:
     report = make_report(grid)
     assert set(report.effects) == {"eft", "round_robin"}
     means = report.sweep.rows.groupby(["policy", "seed"])["latency_ratio"].mean()
-    assert report.curves["eft"][1.0].value == pytest.approx(means["eft", 1])
+    percent = 100 * (means["eft", 1] / means["heft", 1] - 1)
+    assert report.curves["eft"][1.0].value == pytest.approx(percent)
+    assert set(report.curves["heft"].values()) == {Estimate(0.0, 0.0, 0.0)}
+    assert "round_robin" not in report.curves
+    assert curves_over(report.sweep, "seed")["eft"][1.0].value == pytest.approx(means["eft", 1])
     text = (grid / "report.md").read_text()
     assert text.startswith("# Mine\n") and "## Against heft" in text
     assert re.findall(r"\((\w+)\.png\)", text) == ["axis", "ecdf"]
@@ -133,6 +138,16 @@ def test_variants_over_an_option_are_one_line(tmp_path: Path) -> None:
     assert {name: list(curve) for name, curve in curves.items()} == {"eft": [1.0, 4.0]}
 
 
+def test_variants_over_an_option_are_compared_with_the_usual_one(tmp_path: Path) -> None:
+    for shards in (1, 4):
+        run_job(job_config(tmp_path, "eft", max_shards=shards))
+    sweep = read_sweep(tmp_path / "default")
+    (curve,) = curves_over(sweep, "policy.params.max_shards", "eft").values()
+    means = sweep.rows.groupby("policy")["latency_ratio"].mean()
+    assert curve[1.0] == Estimate(0.0, 0.0, 0.0)
+    assert curve[4.0].value == pytest.approx(100 * (means["eft (max_shards=4)"] / means["eft"] - 1))
+
+
 def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> None:
     train = Path(shutil.copytree(grid, tmp_path / "train"))
     shutil.rmtree(train / "smoke" / "heft")
@@ -143,6 +158,19 @@ def test_baselines_can_come_from_another_sweep(grid: Path, tmp_path: Path) -> No
     shutil.rmtree(grid / "smoke" / "eft")
     with pytest.raises(InputError, match="eft is not in this sweep"):
         compute_report(grid, baseline_from=train)
+
+
+def test_policies_that_see_estimates_are_boosted(sweep: Run) -> None:
+    result = next(job.result for job in find_jobs(sweep.root) if job.result is not None)
+
+    def boosted(policy: str, **params: object) -> bool:
+        return is_boosted(result.model_copy(update={"policy": policy, "params": params}))
+
+    assert [boosted(name) for name in ("heft", "hexagent", "learned", "of_a_user")] == [
+        False, True, True, False
+    ]  # fmt: skip
+    assert boosted("heft", boosted=True)
+    assert read_sweep(sweep.root).boosted == {"eft"}
 
 
 def test_suites_side_by_side_headroom_and_counters(grid: Path, tmp_path: Path) -> None:

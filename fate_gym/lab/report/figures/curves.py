@@ -45,16 +45,23 @@ def intensity_figure(
 
 
 def axis_figure(
-    curves: Mapping[str, Mapping[float, Estimate]], colours: Mapping[str, str], *, axis: str
+    curves: Mapping[str, Mapping[float, Estimate]],
+    colours: Mapping[str, str],
+    *,
+    axis: str,
+    reference: str | None = None,
 ) -> Figure:
     """Mean latency ratio over an axis, with 95 % intervals; a line a policy.
 
     Args:
-        curves: by policy, the mean at each value.
+        curves: by policy, the mean at each value, or the difference to the reference in percent.
         colours: from `policy_colours`.
         axis: what the values are.
+        reference: the policy that differences are to; None: the curves are means.
     """
     figure, axes = style.canvas(7.6, 4.4)
+    if reference is not None:
+        style.dashed_line(axes, y=0.0)
     for place, (name, curve) in enumerate(curves.items()):
         x, (mean, low, high) = list(curve), zip(*curve.values(), strict=True)
         muted = colours[name] == style.OTHERS
@@ -68,6 +75,8 @@ def axis_figure(
     # The values that were played, and no others.
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
-    axes.set(xlabel=axis, ylabel=f"mean {style.LATENCY_RATIO}, 95 % CI")
+    means = f"mean {style.LATENCY_RATIO}"
+    shown = means if reference is None else f"latency against {reference}, %"
+    axes.set(xlabel=axis, ylabel=f"{shown}, 95 % CI")
     style.legend_beside(axes)
     return figure

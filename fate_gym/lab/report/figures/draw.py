@@ -14,6 +14,7 @@ from fate_gym.lab.jobs.schedules import Schedule, first_schedules
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.curves import axis_figure, intensity_figure
 from fate_gym.lab.report.figures.gantt import gantt_figure
+from fate_gym.lab.report.figures.heatmap import map_figure
 from fate_gym.lab.report.figures.occupancy import occupancy_figure
 from fate_gym.lab.report.figures.rows import bars_figure, decision_time_figure, forest_figure
 from fate_gym.lab.report.figures.session import most_again, session_figure
@@ -26,10 +27,11 @@ from fate_gym.lab.sweep.command import SWEEP
 from fate_gym.lab.sweep.results import WORKFLOW
 
 FIGURES = {
+    "map": "Gains by devices and setting, percent",
     "forest": "Mean latency / RoundRobin",
     "ecdf": "Share of workflows within a factor of round robin's latency",
     "profile": "Share of workflows within a factor of the best policy's latency",
-    "axis": "Mean latency / RoundRobin over an axis",
+    "axis": "Results over an axis",
     "intensity": "Gain over the strongest baseline against state intensity",
     "mechanism": "Mechanism, means over workflows",
     "serving": "Serving metrics, means over runs",
@@ -60,6 +62,7 @@ def draw_figures(report: Report) -> dict[str, Figure]:
         report.suites if len(report.suites) == 1 else {"all suites": report.summary} | report.suites
     )
     draw: dict[str, Callable[[], Figure | None]] = {
+        "map": lambda: _map(report),
         "forest": lambda: forest_figure(panels, colours),
         "ecdf": lambda: ecdf_figure(ratios, colours),
         "profile": lambda: profile_figure(profile, colours),
@@ -87,6 +90,11 @@ def draw_figures(report: Report) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
+def _map(report: Report) -> Figure | None:
+    spec = report.spec.map
+    return map_figure(report.panels, spec) if spec is not None and report.panels else None
+
+
 def _axis(report: Report) -> Figure | None:
     if not report.curves:
         return None
@@ -94,7 +102,7 @@ def _axis(report: Report) -> Figure | None:
     names = {job.policy: result.family for job, result in report.sweep.finished}
     colours = policy_colours(lines, names | report.sweep.families)
     curves = {name: report.curves[name] for name in lines}
-    return axis_figure(curves, colours, axis=str(report.spec.axis))
+    return axis_figure(curves, colours, axis=str(report.spec.axis), reference=report.spec.reference)
 
 
 def _intensity(report: Report, table: pd.DataFrame) -> Figure | None:

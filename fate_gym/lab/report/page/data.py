@@ -48,6 +48,7 @@ def page_data(report: Report) -> dict[str, Any]:
         },
         "axis": {
             "name": report.spec.axis,
+            "reference": report.spec.reference,
             "lines": [
                 {"policy": name, "points": [[x, *one] for x, one in curve.items()]}
                 for name, curve in report.curves.items()

@@ -269,19 +269,20 @@
       const lines = D.axis.lines;
       if (!lines.length) return null;
       const h = 320, L = 50, R = 130, T = 26, B = 40, xs = lines.flatMap((l) => l.points.map((q) => q[0])), ys = lines.flatMap((l) => l.points.flatMap((q) => q.slice(1))).filter(isNum);
-      const low = Math.min(...xs), high = Math.max(...xs), log = low > 0 && high / low > 10, x = scale(low, high, L + 8, w - R, log), y = scale(Math.min(...ys) * 0.98, Math.max(...ys) * 1.02, h - B, T);
-      let s = frame(w, h, L, R, T, B, x, y, D.axis.name, "mean latency / RoundRobin, 95 % CI");
+      const low = Math.min(...xs), high = Math.max(...xs), log = low > 0 && high / low > 10, x = scale(low, high, L + 8, w - R, log), to = D.axis.reference, what = to ? `latency against ${to}, %` : "mean latency / RoundRobin", digits = to ? signed : fix;
+      const least = Math.min(...ys, ...(to ? [0] : [])), most = Math.max(...ys, ...(to ? [0] : [])), pad = 0.06 * (most - least || 1), y = scale(least - pad, most + pad, h - B, T);
+      let s = frame(w, h, L, R, T, B, x, y, D.axis.name, `${what}, 95 % CI`) + (to ? `<line class="ref" x1="${L}" x2="${w - R}" y1="${y(0)}" y2="${y(0)}"/>` : "");
       let taken = [];
       lines.forEach((l) => {
         const p = names.indexOf(l.policy), c = p < 0 ? "var(--f0)" : colour(p);
         if (p >= 0 && !S.shown.has(p)) return;
         s += `<g data-p="${p}"><polyline fill="none" stroke="${c}" stroke-width="2" points="${l.points.map((q) => `${x(q[0])},${y(q[1])}`).join(" ")}"/>` +
-          l.points.map((q) => (isNum(q[2]) ? `<line x1="${x(q[0])}" x2="${x(q[0])}" y1="${y(q[2])}" y2="${y(q[3])}" stroke="${c}" stroke-width="1.5" stroke-opacity=".6"/>` : "") + `<circle cx="${x(q[0])}" cy="${y(q[1])}" r="4" fill="${c}" ${tip(`${l.policy}\n${D.axis.name} ${sig(q[0])}: ${fix(q[1])} [${fix(q[2])}, ${fix(q[3])}]`)}/>`).join("");
+          l.points.map((q) => (isNum(q[2]) ? `<line x1="${x(q[0])}" x2="${x(q[0])}" y1="${y(q[2])}" y2="${y(q[3])}" stroke="${c}" stroke-width="1.5" stroke-opacity=".6"/>` : "") + `<circle cx="${x(q[0])}" cy="${y(q[1])}" r="4" fill="${c}" ${tip(`${l.policy}\n${D.axis.name} ${sig(q[0])}: ${digits(q[1])} [${digits(q[2])}, ${digits(q[3])}]`)}/>`).join("");
         const end = y(l.points[l.points.length - 1][1]);
         if (!taken.some((t) => Math.abs(t - end) < 12)) { taken.push(end); s += `<text x="${w - R + 10}" y="${end + 4}">${esc(cut(l.policy, 17))}</text>`; }
         s += "</g>";
       });
-      return svg(w, h, `Mean latency / RoundRobin over ${D.axis.name}: ${lines.map((l) => `${l.policy} from ${fix(l.points[0][1])} to ${fix(l.points[l.points.length - 1][1])}`).join(", ")}`, s);
+      return svg(w, h, `${what} over ${D.axis.name}: ${lines.map((l) => `${l.policy} from ${digits(l.points[0][1])} to ${digits(l.points[l.points.length - 1][1])}`).join(", ")}`, s);
     }],
     ["effects", "Against the reference", "", true, (w, box) => {
       const rows = D.effects.rows;
