@@ -52,6 +52,8 @@ class Fate:
             done; a plan is made with each.
         ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
         limit: CP-SAT's deterministic time limit of one plan.
+        load_share: of a load that lasts, what known work is charged for in a stream
+            (`policies.fate.lasting`); 1: all of it.
     """
 
     def __init__(
@@ -74,11 +76,16 @@ class Fate:
         shares: Shares = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
         limit: SolverTime = 0.0005,
+        load_share: Share = 0.5,
     ) -> None:
         self.name = name
         check_objective(objective, name)
         self._new_incumbent = partial(
-            Incumbent, objective=objective, max_shards=max_shards, ignore=tuple(ignore)
+            Incumbent,
+            objective=objective,
+            max_shards=max_shards,
+            ignore=tuple(ignore),
+            load_share=load_share,
         )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),

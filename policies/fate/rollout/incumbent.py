@@ -22,6 +22,7 @@ from fate_gym.kernel.schema import StateArrays, new_log, new_state
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import Dimension, blinded
 from policies.fate.kinds import kind_numbers
+from policies.fate.lasting import LastingLoads
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
 from policies.fate.plans.objective import OBJECTIVES, Objective, set_origins, set_weights
 from policies.fate.plans.play import start_now, value_of
@@ -52,6 +53,7 @@ class Incumbent:
         samples: drawn futures to value plans in, instead of the expected one; for problems that
             have something to draw.
         ignore: dimensions of state that the planner's picture is blind to.
+        load_share: of a load, that work which is known is charged for in a stream.
 
     Attributes:
         context: what plays and searches work on; ``best`` is the plan.
@@ -67,6 +69,7 @@ class Incumbent:
         horizon: int | None = None,
         samples: int = 0,
         ignore: Sequence[Dimension] = (),
+        load_share: float = 1.0,
     ) -> None:
         self._compiled, self._objective = view.compiled, objective
         p = view.compiled.arrays
@@ -79,7 +82,11 @@ class Incumbent:
         self.style = Style(OBJECTIVES[objective], shards, 0, 0, -1 if horizon is None else horizon)
         futures = samples if drawn or self._choices_ahead else 0
         self._futures: list[StateArrays] = [new_state(p) for _ in range(futures)]
-        self.context = c = new_context(blinded(p, ignore), kind_numbers(p), futures)
+        picture = blinded(p, ignore)
+        if picture is p:
+            picture = p.copy()
+        self._loads = LastingLoads(picture, load_share)
+        self.context = c = new_context(picture, kind_numbers(p), futures)
         self._sees_hosts = "reachability" not in ignore
         c.work.futures[:] = [future.address for future in self._futures]
         c.work.stages["floor"] = _floors(view)
@@ -109,6 +116,7 @@ class Incumbent:
             view.fork(future, seed=FIRST_SEED + number)
         if not self._sees_hosts:
             self._show_hosts(view)
+        self._loads.update(view)
         # What comes behind a stage is no bound where stages may vanish.
         prepare(c.problem, c.start, c.work, 0 if self._choices_ahead else self.style.horizon)
         set_origins(c.work, self._objective, self._compiled, c.start)

@@ -81,6 +81,8 @@ class FateRollout:
             expected one: in each the list schedule decides anew behind them. Budgets count for each
             future; there is no tuning and no local search. 0: the expected future.
         limit: CP-SAT's deterministic time limit.
+        load_share: of a load that lasts, what known work is charged for in a stream
+            (`policies.fate.lasting`); 1: all of it.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class FateRollout:
         budget_ms: Milliseconds | None = None,
         samples: Samples = 0,
         limit: SolverTime = 0.005,
+        load_share: Share = 0.5,
     ) -> None:
         self.name = name
         check_objective(objective, name)
@@ -111,6 +114,7 @@ class FateRollout:
             horizon=horizon,
             samples=samples,
             ignore=tuple(ignore),
+            load_share=load_share,
         )
         self._kinds, self._places, self._samples = kinds, places, samples
         self._cp_sat, self._limit = cp_sat, limit
