@@ -1,6 +1,7 @@
 """The simulator: what happens when a policy decides (docs/execution-model.md)."""
 
 from fate_gym.sim.compile import CompiledProblem, compile_problem
+from fate_gym.sim.excerpt import Excerpt
 from fate_gym.sim.policy import (
     Assignment,
     CountingPolicy,
@@ -19,6 +20,7 @@ __all__ = [
     "CountingPolicy",
     "Decision",
     "DecisionView",
+    "Excerpt",
     "PlayingPolicy",
     "Policy",
     "Retention",

@@ -16,6 +16,7 @@ from fate_gym.sim.groups import ARRAYS, reads
 
 if TYPE_CHECKING:
     from fate_gym.sim.compile import CompiledProblem
+    from fate_gym.sim.excerpt import Excerpt
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -398,3 +399,11 @@ class DecisionView:
         else:
             fork_sampled(self._problem, self._state, out, seed)
         return out
+
+    @reads(ARRAYS)
+    def excerpt(self, excerpt: Excerpt) -> bool:
+        """Renew an excerpt: a fork of what is in flight alone, at a cost that the rest does not add to.
+
+        Returns whether its arrays are new ones.
+        """
+        return excerpt.renew(self._state)

@@ -12,6 +12,7 @@ full. Nothing else is supposed of those to come.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.kernel.schema import ProblemArrays
 from policies.base import DecisionView
@@ -21,14 +22,16 @@ class LastingLoads:
     """What the work that is known is charged for loads, as a stream shows itself.
 
     Args:
-        picture: the problem as the planner sees it, its own: `update` writes to its
-            ``load_seconds``.
+        picture: the problem as the planner sees it.
         load_share: of a load that lasts, what known work is charged for (0..1).
+
+    Attributes:
+        seconds: (M, D) what the load of a model on a device is charged with, seconds.
     """
 
     def __init__(self, picture: ProblemArrays, load_share: float) -> None:
         self._picture, self._share = picture, load_share
-        self._full = picture.load_seconds.copy()
+        self.seconds = picture.load_seconds.copy()
         self._seen = np.zeros(picture.models.size, np.bool_)
         self._arrived, self._first = 0, np.inf
 
@@ -47,9 +50,10 @@ class LastingLoads:
         self._arrived = len(arrived)
         if float(times[arrived[-1]]) > self._first:
             lasting = self._seen[:, None] & self._roomy()[None, :]
-            picture.load_seconds[:] = np.where(lasting, self._share * self._full, self._full)
+            full = picture.load_seconds
+            self.seconds = np.where(lasting, self._share * full, full)
 
-    def _roomy(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def _roomy(self) -> NDArray[np.bool_]:
         """(D,) devices with room for all models seen that they can host at all."""
         weights, memory = self._picture.models["weight_bytes"], self._picture.devices["memory"]
         fits = weights[:, None] <= memory[None, :]

@@ -67,8 +67,9 @@ class BestKnown:
 
     def reset(self, view: DecisionView, seed: int) -> None:
         """Search for a plan of all that is known now."""
-        self._incumbent = Incumbent(view, objective=self._objective, max_shards=self._most)
-        self._incumbent.context.work.random += 2 * self._seed
+        self._incumbent = Incumbent(
+            view, objective=self._objective, max_shards=self._most, seed=self._seed
+        )
         self._instant = -1
         self._planned = False
         self.counters = {}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fate_gym.kernel.placements import new_placements
 from policies.base import Assignment, DecisionView, assignments
 from policies.bounds import CountOrNone, MaxShards, Share, Shares, SolverTime, Some, Weight, Window
-from policies.fate.blinding import Dimension
+from policies.fate.blinding import Dimension, Sight
 from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
@@ -84,8 +84,7 @@ class Fate:
             Incumbent,
             objective=objective,
             max_shards=max_shards,
-            ignore=tuple(ignore),
-            load_share=load_share,
+            sight=Sight(tuple(ignore), load_share),
         )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),
@@ -104,13 +103,17 @@ class Fate:
     def reset(self, view: DecisionView, seed: int) -> None:
         """Make room for plans and start counting."""
         self._incumbent = self._new_incumbent(view)
-        c = self._incumbent.context
-        self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
-        self._proposal = new_placements(self._window, c.problem.max_shards)
+        self._look_at_frontier()
+        self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
         self._instant = -1
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
+
+    def _look_at_frontier(self) -> None:
+        """Room for the candidates of what the incumbent looks at."""
+        c = self._incumbent.context
+        self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Plan the frontier; commit what starts now."""
@@ -119,13 +122,15 @@ class Fate:
         self._instant = view.instant
         incumbent = self._incumbent
         arrived = incumbent.update(view)
+        if self._frontier.problem is not incumbent.context.problem:
+            self._look_at_frontier()
         value = np.inf
         if self._guard:
             value = incumbent.revalue(arrived)
         else:
             incumbent.write_base()
             incumbent.take(incumbent.context.base)
-        planned = incumbent.starting(view)
+        planned = incumbent.planned()
         find_candidates(
             self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
         )
@@ -135,7 +140,7 @@ class Fate:
             if proposal is None:
                 continue
             if not self._guard:
-                return proposal or planned
+                return incumbent.in_problem(proposal or planned)
             if _places(proposal) in seen:
                 self.counters["plans_equal_base"] += 1
                 continue

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.schema import StateArrays
-from fate_gym.sim import CompiledProblem
-from policies.fate.plans.schema import Workspace
+from policies.fate.plans.schema import Context, Workspace
 
 Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
 
@@ -42,29 +41,26 @@ def check_objective(objective: str, owner: str) -> None:
         )
 
 
-def set_origins(
-    ws: Workspace, objective: str, compiled: CompiledProblem, state: StateArrays
-) -> None:
-    """Fill what the ends of workflows are counted from: their deadlines, or their arrivals."""
-    arrived_at = state.workflows["arrived_at"]
+def set_weights(c: Context, objective: str, deadlines: NDArray[np.float64]) -> None:
+    """Fill what the ends of workflows are counted from, and how much.
+
+    Args:
+        c: knows which workflows are under way.
+        objective: one of `OBJECTIVES`.
+        deadlines: (w,) seconds after the arrival, NaN without; of the first workflows of ``c``.
+    """
+    workflows = c.work.workflows
+    arrived_at = c.start.workflows["arrived_at"]
     # Those that have not arrived have no weight.
-    ws.workflows["origin"] = np.where(arrived_at < np.inf, arrived_at, 0.0)
-    if objective == "deadlines":
-        workflows = compiled.problem.workflows
-        ws.workflows["origin"] += [w.deadline or 0.0 for w in workflows]
-
-
-def set_weights(ws: Workspace, objective: str, compiled: CompiledProblem) -> None:
-    """Fill the weights of workflows by which of them are known."""
-    known = ws.workflows["known"]
-    # The tail is one of all workflows; means are changed by those under way only.
-    counted = known > 0 if objective == "p95" else known == 1
+    workflows["origin"] = np.where(arrived_at < np.inf, arrived_at, 0.0)
+    counted = workflows["known"] == 1
     weight = np.where(counted, 1.0 / max(1, counted.sum()), 0.0)
     if objective == "slowdown":
-        weight = weight / np.maximum(ws.workflows["alone"], SHORTEST)
+        weight /= np.maximum(workflows["alone"], SHORTEST)
     if objective == "deadlines":
-        weight = weight * [w.deadline is not None for w in compiled.problem.workflows]
-    ws.workflows["weight"] = weight
+        workflows["origin"][: deadlines.size] += np.nan_to_num(deadlines)
+        weight[: deadlines.size] *= ~np.isnan(deadlines)
+    workflows["weight"] = weight
 
 
 @inlined
@@ -86,7 +82,14 @@ def objective_value(ws: Workspace, objective: int) -> float:
 
 @kernel
 def _tail(ws: Workspace) -> float:
-    known = 0
+    """Mean of the worst latencies of all known workflows, with a tenth of the mean of those left.
+
+    What is not in the tail now may be so later.
+    """
+    known = ws.past_count
+    for i in range(known):
+        ws.late[i] = ws.past[i]
+    left, total = 0, 0.0
     for w in range(ws.workflows.size):
         workflow = ws.workflows[w]
         if workflow.weight > 0.0:
@@ -97,9 +100,10 @@ def _tail(ws: Workspace) -> float:
                 i -= 1
             ws.late[i] = late
             known += 1
-    worst = max(1, int(np.ceil(TAIL_SHARE * known)))
-    value = 0.0
-    for i in range(known):
-        # A little of all the others: what is not in the tail now may be so later.
-        value += ws.late[i] * ((1.0 / worst if i < worst else 0.0) + 0.1 / known)
+            left += 1
+            total += late
+    worst = max(1, int(np.ceil(TAIL_SHARE * (left + ws.ended_count))))
+    value = 0.1 * total / max(1, left)
+    for i in range(min(worst, known)):
+        value += ws.late[i] / worst
     return value

@@ -5,20 +5,18 @@ from __future__ import annotations
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import event_of
 from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, ProblemArrays, StateArrays
-from policies.fate.plans.schema import Context, Plan, Workspace
+from policies.fate.plans.schema import Context, Memory, Plan, Workspace
 
 
 @kernel
-def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace, horizon: int) -> None:
-    """Fill tails and depths of stages, and which workflows are known and when they end at least.
+def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
+    """Fill depths of stages, and which workflows are known and when they end at least.
 
     Args:
         p: the problem.
         st: the state that plays start from.
-        ws: filled; knows the floors.
-        horizon: edges that are played; with 0 tails count for nothing.
+        ws: filled; knows floors and tails.
     """
-    _find_tails(p, ws, horizon)
     _find_depths(p, st, ws)
     for w in range(p.workflows.size):
         workflow = ws.workflows[w]
@@ -33,17 +31,6 @@ def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace, horizon: int) -> N
         s, _ = event_of(p, st.events[i].id)
         workflow = ws.workflows[p.stages[s].workflow]
         workflow.settled = max(workflow.settled, st.events[i].time + ws.stages[s].tail)
-
-
-@inlined
-def _find_tails(p: ProblemArrays, ws: Workspace, horizon: int) -> None:
-    for i in range(p.topological.size - 1, -1, -1):
-        s = p.topological[i]
-        tail = 0.0
-        for j in range(p.stages[s].children_from, p.stages[s].children_to):
-            child = p.edges[p.out_edges[j]].child
-            tail = max(tail, ws.stages[child].floor + ws.stages[child].tail)
-        ws.stages[s].tail = 0.0 if horizon == 0 else tail
 
 
 @inlined
@@ -73,3 +60,15 @@ def find_movable(c: Context, plan: Plan, least: int) -> None:
         if known and to_place and plan.stages[s].width >= least:
             ws.movable[ws.movable_count] = s
             ws.movable_count += 1
+
+
+@kernel
+def find_tails(p: ProblemArrays, memory: Memory) -> None:
+    """Fill the tails of all stages from their floors."""
+    for i in range(p.topological.size - 1, -1, -1):
+        s = p.topological[i]
+        tail = 0.0
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            child = p.edges[p.out_edges[j]].child
+            tail = max(tail, memory.facts[child].floor + memory.facts[child].tail)
+        memory.facts[s].tail = tail

@@ -69,6 +69,25 @@ class StageFacts(Row):
     kind: int = column("i8", "number of its kind")
 
 
+class Memory(Block):
+    """What a planner keeps from event to event, and what it looks up once: of the whole problem.
+
+    Plays work on an excerpt (`fate_gym.sim.Excerpt`); `policies.fate.plans.keeping` goes between.
+    """
+
+    kinds_count: int = scalar("i8", "kinds of stages in the excerpt")
+    planned: Any = table(PlannedStage, "S", text="the best plan: stages")
+    devices: Any = table("i8", "S", "K", text="its device numbers")
+    counts: Any = table("i8", "S", "K", text="its queries of each device")
+    facts: Any = table(StageFacts, "S", text="stages")
+    alone: Any = table("f8", "W", unit="s", text="a workflow takes that long without any other")
+    kinds: Any = table(KindBias, "N", text="biases: kinds of stages")
+    seconds: Any = table("f8", "N", "D", unit="s", text="biases: added to ends")
+    shifts: Any = table("f8", "W", text="biases: added to the keys of a workflow's stages")
+    kind_at: Any = table("i8", "N", text="number of a kind in the excerpt, -1 without")
+    kind_of: Any = table("i8", "N", text="kinds of the excerpt; the first `kinds_count` count")
+
+
 class WorkflowValue(Row):
     """What a workflow counts in the objective."""
 
@@ -97,6 +116,9 @@ class Workspace(Block):
     wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
     second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
     random: Any = scalar("u8", "state of the random numbers")
+    several: int = scalar("i8", "1: the problem has more than one workflow")
+    past_count: int = scalar("i8", "length of `past`")
+    ended_count: int = scalar("i8", "workflows that have ended")
     movable_count: int = scalar("i8", "length of `movable`")
     path_length: int = scalar("i8", "length of `path`")
 
@@ -110,7 +132,8 @@ class Workspace(Block):
     firsts: Any = table("i8", "S", text="scratch: a ready stage of each kind")
     movable: Any = table("i8", "S", text="stages whose plan a search may change")
     path: Any = table("i8", "S", text="those of them that decide the objective")
-    late: Any = table("f8", "W", text="scratch: by how much workflows are late, worst first")
+    late: Any = table("f8", "TAIL", text="scratch: by how much workflows are late, worst first")
+    past: Any = table("f8", "TAIL", unit="s", text="worst latencies of ended workflows, in order")
 
 
 class Style(NamedTuple):
@@ -167,14 +190,22 @@ class Context(NamedTuple):
     work: Workspace
 
 
-def new_context(p: ProblemArrays, kinds: Integers, futures: int) -> Context:
-    """Room for the plays of one run, with the kinds of stages (S,) and so many drawn futures."""
+def new_context(
+    p: ProblemArrays, start: StateArrays, kinds: int, tail: int, futures: int
+) -> Context:
+    """Room for plays of an excerpt.
+
+    Args:
+        p: its problem.
+        start: its state.
+        kinds: of stages, in the whole problem.
+        tail: workflows of the whole problem.
+        futures: drawn ones to play in.
+    """
     stages, devices, workflows = p.stages.size, p.devices.size, p.workflows.size
-    work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures)
-    work.random = FIRST_RANDOM
-    work.stages["kind"] = kinds
-    biases = Biases.allocate(N=int(kinds.max()) + 1, D=devices, W=workflows)
-    start, state, ended = (new_state(p) for _ in range(3))
+    work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures, TAIL=tail)
+    biases = Biases.allocate(N=min(kinds, max(stages, 1)), D=devices, W=workflows)
+    state, ended = new_state(p), new_state(p)
     best, base, draft, found, played = (Plan.allocate(S=stages, K=p.max_shards) for _ in range(5))
     choice = new_placements(1, p.max_shards, devices)
     return Context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.jit import copy_block, kernel
 from fate_gym.kernel.placements import Placements
@@ -59,6 +60,13 @@ def policies_of(p: ProblemArrays) -> tuple[Rules, ...]:
         rules._replace(priority=levels) if rules.order == DYNAMIC_LEVEL else rules
         for rules in RENEWED
     )
+
+
+def rules_in(rules: Rules, stages: NDArray[np.int64]) -> Rules:
+    """The rules with the tables of an excerpt, whose stages have these numbers."""
+    if rules.priority.size == 0:
+        return rules
+    return rules._replace(priority=rules.priority[stages])
 
 
 def orders_of(p: ProblemArrays) -> tuple[int, ...]:

@@ -13,22 +13,26 @@ is late more often than one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import StateArrays, new_log, new_state
+from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
-from policies.fate.blinding import Dimension, blinded
+from policies.fate.blinding import EVERYTHING, Sight, blinded
 from policies.fate.kinds import kind_numbers
 from policies.fate.lasting import LastingLoads
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
-from policies.fate.plans.objective import OBJECTIVES, Objective, set_origins, set_weights
+from policies.fate.plans.keeping import recall, remember
+from policies.fate.plans.objective import OBJECTIVES, TAIL, Objective, set_weights
+from policies.fate.plans.past import Past
 from policies.fate.plans.play import start_now, value_of
-from policies.fate.plans.prepare import prepare
-from policies.fate.plans.schema import Plan, Style, new_context
-from policies.fate.rollout.bases import Base, orders_of, plan_by_rules, policies_of
+from policies.fate.plans.prepare import find_tails, prepare
+from policies.fate.plans.schema import FIRST_RANDOM, Memory, Plan, Style, new_context
+from policies.fate.rollout.bases import Base, orders_of, plan_by_rules, policies_of, rules_in
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.rules import STRICT, Rules
@@ -38,6 +42,8 @@ MARGIN = 0.1
 
 Chosen on suites uncertain_train and uncertain_dag_train, seeds 0 to 2: with 0 FATE is behind
 `heft_boosted` there."""
+ALL = 1_000_000_000
+"""Stages, more than any problem has."""
 FIRST_SEED = 7_000_000_000
 """Of the drawn futures: a run is not likely to have it."""
 
@@ -52,11 +58,13 @@ class Incumbent:
         horizon: edges from the frontier that plays reach; None: all.
         samples: drawn futures to value plans in, instead of the expected one; for problems that
             have something to draw.
-        ignore: dimensions of state that the planner's picture is blind to.
-        load_share: of a load, that work which is known is charged for in a stream.
+        sight: how the planner sees the problem.
+        most: stages that are not placed which plays go to; see `fate_gym.sim.Excerpt`.
+        seed: of the searches.
 
     Attributes:
-        context: what plays and searches work on; ``best`` is the plan.
+        excerpt: the run as it stands, as far as plays go.
+        context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
         style: how the plan is played.
     """
 
@@ -68,62 +76,81 @@ class Incumbent:
         max_shards: int,
         horizon: int | None = None,
         samples: int = 0,
-        ignore: Sequence[Dimension] = (),
-        load_share: float = 1.0,
+        sight: Sight = EVERYTHING,
+        most: int = ALL,
+        seed: int = 0,
     ) -> None:
-        self._compiled, self._objective = view.compiled, objective
-        p = view.compiled.arrays
-        options = view.compiled.problem.options
+        compiled = view.compiled
+        self._objective = objective
+        p = self._arrays = compiled.arrays
+        options = compiled.problem.options
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
-        self._choices_ahead = p.choosers > 0
-        self._uncertain = risky or self._choices_ahead
+        choices_ahead = p.choosers > 0
+        self._uncertain = risky or choices_ahead
         shards = 1 if risky else min(max_shards, p.max_shards)
         self.style = Style(OBJECTIVES[objective], shards, 0, 0, -1 if horizon is None else horizon)
-        futures = samples if drawn or self._choices_ahead else 0
-        self._futures: list[StateArrays] = [new_state(p) for _ in range(futures)]
-        picture = blinded(p, ignore)
-        if picture is p:
-            picture = p.copy()
-        self._loads = LastingLoads(picture, load_share)
-        self.context = c = new_context(picture, kind_numbers(p), futures)
-        self._sees_hosts = "reachability" not in ignore
-        c.work.futures[:] = [future.address for future in self._futures]
-        c.work.stages["floor"] = _floors(view)
-        c.work.workflows["alone"] = np.maximum.reduceat(
-            p.stages["upward_rank"], p.workflows["stages_from"]
+        self._samples = samples if drawn or choices_ahead else 0
+        self._picture = blinded(p, sight.ignore)
+        self._loads = LastingLoads(self._picture, sight.load_share)
+        self._sees_hosts = "reachability" not in sight.ignore
+        # What comes behind a stage is no bound where stages may vanish.
+        bounded = not choices_ahead and self.style.horizon != 0
+        self._memory = _new_memory(compiled, bounded)
+        self._deadlines = np.array(
+            [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
+        self._policies, self._orders = policies_of(self._picture), orders_of(p)
+        self.excerpt = Excerpt(self._picture, most)
+        self._past = Past()
+        self._random = np.uint64(FIRST_RANDOM + 2 * seed)
+        self._make_room()
         self._clear_biases(shards)
-        self._policies, self._orders = policies_of(c.problem), orders_of(p)
-        self._log = new_log(2 * p.stages.size * p.max_shards, 0)
-        self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
         self._arrived, self._fresh = 0, True
         self._base = Base(RANK, 0, 1)
-        self._fallback, self._fallback_value = c.best.copy(), np.inf
+        self._fallback_value = np.inf
+
+    def _make_room(self) -> None:
+        """Room for plays of the excerpt."""
+        p, memory = self.excerpt.problem, self._memory
+        tail = self._arrays.workflows.size
+        self.context = c = new_context(
+            p, self.excerpt.state, memory.kinds.size, tail, self._samples
+        )
+        self._futures: list[StateArrays] = [new_state(p) for _ in range(self._samples)]
+        c.work.futures[:] = [future.address for future in self._futures]
+        c.work.random = self._random
+        c.work.several = self._arrays.workflows.size > 1
+        self._log = new_log(p.stages.size * p.max_shards, 0)
+        self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
+        self._fallback = c.best.copy()
 
     @property
     def sampled(self) -> bool:
         """Whether plans are valued in drawn futures."""
-        return bool(self._futures)
+        return self._samples > 0
 
     def update(self, view: DecisionView) -> bool:
-        """Fork the run as it stands. True: work has arrived since the last time."""
-        c = self.context
-        c.work.work = 0
-        view.fork(c.start)
-        for number, future in enumerate(self._futures, start=1):
-            # The same draws at every event.
-            view.fork(future, seed=FIRST_SEED + number)
+        """Look at the run as it stands. True: work has arrived since the last time."""
         if not self._sees_hosts:
             self._show_hosts(view)
+        self._random = self.context.work.random
+        if view.excerpt(self.excerpt):
+            self._make_room()
+        excerpt, c = self.excerpt, self.context
         self._loads.update(view)
-        # What comes behind a stage is no bound where stages may vanish.
-        prepare(c.problem, c.start, c.work, 0 if self._choices_ahead else self.style.horizon)
-        set_origins(c.work, self._objective, self._compiled, c.start)
-        set_weights(c.work, self._objective, self._compiled)
-        arrived = int((c.work.workflows["known"] > 0).sum())
-        grown = arrived != self._arrived
-        self._arrived = arrived
+        excerpt.problem.load_seconds[...] = self._loads.seconds
+        for number, future in enumerate(self._futures, start=1):
+            # The same draws at every event.
+            excerpt.sample(future, FIRST_SEED + number)
+        c.work.work = 0
+        recall(self._memory, excerpt.stages, excerpt.workflows, c)
+        prepare(c.problem, c.start, c.work)
+        if self.style.objective == TAIL:
+            self._past.look_up(view, c.work)
+        set_weights(c, self._objective, self._deadlines[excerpt.workflows])
+        grown = excerpt.arrived != self._arrived
+        self._arrived = excerpt.arrived
         if self._uncertain:
             # Times of the plan are expected times.
             c.best.stages["not_before"] = 0.0
@@ -131,13 +158,13 @@ class Incumbent:
 
     def _show_hosts(self, view: DecisionView) -> None:
         """Blind to reachability, the planner still knows where ready stages can run."""
-        p, picture, best = self._compiled.arrays, self.context.problem, self.context.best
+        p, picture, memory = self._arrays, self._picture, self._memory
         for stage in view.ready:
             picture.clean_seconds[stage] = p.clean_seconds[stage]
             picture.decode_seconds[stage] = p.decode_seconds[stage]
-            used = best.devices[stage, : best.stages["width"][stage]]
+            used = memory.devices[stage, : memory.planned["width"][stage]]
             if not np.isfinite(p.clean_seconds[stage, used]).all():
-                best.stages["width"][stage] = 0
+                memory.planned["width"][stage] = 0
 
     # --- the value of the best plan ---------------------------------------------------------
 
@@ -205,10 +232,7 @@ class Incumbent:
     def _offer_policy(self, rules: Rules, value: float) -> float:
         """Let a policy's rules offer a plan, if it is better than ``value``."""
         c = self.context
-        rows = c.start.shard_rows + c.problem.stages.size * c.problem.max_shards
-        if rows > self._log.shards.size:
-            self._log = new_log(2 * rows, 0)
-        plan_by_rules(c, rules, self._choices, self._log)
+        plan_by_rules(c, rules_in(rules, self.excerpt.stages), self._choices, self._log)
         return self._offer(Base(RANK, int(rules.rule == STRICT), 1), self.style, value)
 
     def _offer_order(self, base: Base, value: float) -> float:
@@ -228,10 +252,10 @@ class Incumbent:
 
     def _clear_biases(self, shards: int) -> None:
         """Prefer nothing; ``shards`` devices for every kind."""
-        biases = self.context.biases
-        biases.kinds["shift"], biases.kinds["spread"] = 0.0, shards
-        biases.seconds[:] = 0.0
-        biases.shifts[:] = 0.0
+        for biases in (self.context.biases, self._memory):
+            biases.kinds["shift"], biases.kinds["spread"] = 0.0, shards
+            biases.seconds[:] = 0.0
+            biases.shifts[:] = 0.0
 
     @property
     def base_style(self) -> Style:
@@ -279,28 +303,53 @@ class Incumbent:
     # --- what it starts -----------------------------------------------------------------------
 
     def starting(self, view: DecisionView) -> list[Assignment]:
-        """What starts now by the best plan."""
-        found = self._start()
+        """What starts now by the best plan, which is kept."""
+        found = self.planned()
         if not found and not view.can_wait:
             # The plan waits for what will not come; nobody else is there to do the work.
             unplan(self.context.start, self.context.best)
-            found = self._start()
-        return found
+            found = self.planned()
+        remember(self._memory, self.excerpt.stages, self.excerpt.workflows, self.context)
+        return self.in_problem(found)
 
-    def _start(self) -> list[Assignment]:
+    def planned(self) -> list[Assignment]:
+        """What starts now by the best plan, with the numbers of the excerpt."""
         c = self.context
         start_now(c, c.best, self.style, self._choices)
         self.take(c.played)
         return assignments(self._choices, self._choices.count)
+
+    def in_problem(self, found: Sequence[Assignment]) -> list[Assignment]:
+        """Assignments with the numbers of the problem."""
+        stages = self.excerpt.stages
+        return [replace(one, stage=int(stages[one.stage])) for one in found]
 
 
 def _copy(target: Plan, source: Plan) -> None:
     target.buffer[:] = source.buffer
 
 
-def _floors(view: DecisionView) -> NDArray[np.float64]:
-    """(S,) seconds that each stage takes at least, however it is placed."""
-    compiled = view.compiled
+def _new_memory(compiled: CompiledProblem, bounded: bool) -> Memory:
+    """An empty memory, with what is known of stages from the start.
+
+    Args:
+        compiled: the problem.
+        bounded: whether what comes behind a stage bounds the end of its workflow.
+    """
+    p = compiled.arrays
+    kinds = kind_numbers(p)
+    memory = Memory.allocate(
+        S=p.stages.size,
+        D=p.devices.size,
+        K=p.max_shards,
+        W=p.workflows.size,
+        N=int(kinds.max()) + 1,
+    )
     floor = compiled.floor_seconds.min(axis=1)
     floor = np.where(np.isfinite(floor), floor, 0.0)
-    return floor / compiled.arrays.max_shards + compiled.tool_seconds
+    memory.facts["floor"] = floor / p.max_shards + compiled.tool_seconds
+    memory.facts["kind"] = kinds
+    if bounded:
+        find_tails(p, memory)
+    memory.alone[:] = np.maximum.reduceat(p.stages["upward_rank"], p.workflows["stages_from"])
+    return memory

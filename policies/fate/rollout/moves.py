@@ -136,7 +136,7 @@ def _migrate(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> None:
 def _shift(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> None:
     """The whole workflow of ``s`` earlier or later; of a workflow alone the path, earlier."""
     by = (2.0 * uniform(ws) - 1.2) * ws.movable_count
-    if p.workflows.size > 1:
+    if ws.several:
         for i in range(ws.movable_count):
             u = ws.movable[i]
             if p.stages[u].workflow == p.stages[s].workflow:

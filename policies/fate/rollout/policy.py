@@ -42,7 +42,7 @@ from policies.bounds import (
     Some,
     Work,
 )
-from policies.fate.blinding import Dimension
+from policies.fate.blinding import Dimension, Sight
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.plans.schema import Style
@@ -113,8 +113,7 @@ class FateRollout:
             max_shards=max_shards,
             horizon=horizon,
             samples=samples,
-            ignore=tuple(ignore),
-            load_share=load_share,
+            sight=Sight(tuple(ignore), load_share),
         )
         self._kinds, self._places, self._samples = kinds, places, samples
         self._cp_sat, self._limit = cp_sat, limit
@@ -147,10 +146,10 @@ class FateRollout:
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
         if incumbent.sampled:
             # A plan made for one future is no plan for the others.
-            value = self._candidates(view, value, budget * self._samples)
+            value = self._candidates(value, budget * self._samples)
         else:
             value = self._tune(value, int(budget * self._tune_share))
-            value = self._candidates(view, value, int(budget * self._candidates_share))
+            value = self._candidates(value, int(budget * self._candidates_share))
             rest = 1.0 - self._tune_share - self._candidates_share
             value = self._search(value, int(budget * rest), started)
         incumbent.enforce_margin(value)
@@ -166,7 +165,7 @@ class FateRollout:
         self.counters["tunings_better"] += found < value
         return found
 
-    def _candidates(self, view: DecisionView, value: float, budget: int) -> float:
+    def _candidates(self, value: float, budget: int) -> float:
         """Put candidates of the frontier in front of the list schedule."""
         if self._kinds == 0 or budget <= 0:
             return value
@@ -183,18 +182,17 @@ class FateRollout:
         if self._cp_sat and np.isfinite(value):
             gains = value - values
             if (gains > 0).sum() > 1:
-                joint = self._joint(view, gains, style, single)
+                joint = self._joint(gains, style, single)
                 if joint < single:
                     return joint
         self._incumbent.take(c.found)
         return single
 
-    def _joint(
-        self, view: DecisionView, gains: NDArray[np.float64], style: Style, bound: float
-    ) -> float:
+    def _joint(self, gains: NDArray[np.float64], style: Style, bound: float) -> float:
         """CP-SAT's joint placement, if it is better than ``bound``; else inf."""
         c, found = self._incumbent.context, self._found
-        rows = choose_candidates(view.compiled.arrays, found, gains, view.ready, self._limit)
+        ready = c.start.ready[: c.start.ready_count].tolist()
+        rows = choose_candidates(c.problem, found, gains, ready, self._limit)
         if rows is None:
             self.counters["solver_failures"] += 1
             return np.inf

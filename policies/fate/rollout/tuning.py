@@ -97,7 +97,7 @@ def _change(c: Context, scale: float, span: float, s: int, shards: int) -> None:
         for other in range(c.problem.devices.size):
             biases.seconds[kind, other] = 0.0
     elif move == SHIFT or shards < 2:
-        if c.problem.workflows.size > 1 and uniform(ws) < 0.6:
+        if ws.several and uniform(ws) < 0.6:
             biases.shifts[c.problem.stages[s].workflow] += span * (2.0 * uniform(ws) - 1.0)
         else:
             biases.kinds[kind].shift += span * (2.0 * uniform(ws) - 1.0)

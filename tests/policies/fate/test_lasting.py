@@ -35,14 +35,13 @@ class Watching:
     name = "watching"
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        self._picture = view.compiled.arrays.copy()
-        self._full = self._picture.load_seconds.copy()
-        self._loads = LastingLoads(self._picture, SHARE)
+        self._full = view.compiled.arrays.load_seconds
+        self._loads = LastingLoads(view.compiled.arrays, SHARE)
         self.charged: list[tuple[float, np.ndarray]] = []
 
     def decide(self, view: DecisionView) -> list[Assignment]:
         self._loads.update(view)
-        self.charged.append((view.now, self._picture.load_seconds / self._full))
+        self.charged.append((view.now, self._loads.seconds / self._full))
         return [Assignment(view.ready[0], (1,))]
 
 
