@@ -76,7 +76,7 @@ class Fate:
         shares: Shares = (0.5, 2.0),
         ignore: Sequence[Dimension] = (),
         limit: SolverTime = 0.0005,
-        load_share: Share = 0.5,
+        load_share: Share = 0.25,
     ) -> None:
         self.name = name
         check_objective(objective, name)

@@ -103,7 +103,7 @@ class FateRollout:
         budget_ms: Milliseconds | None = None,
         samples: Samples = 0,
         limit: SolverTime = 0.005,
-        load_share: Share = 0.5,
+        load_share: Share = 0.25,
     ) -> None:
         self.name = name
         check_objective(objective, name)
