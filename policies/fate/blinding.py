@@ -7,7 +7,7 @@ shapes, so states of the run and of the picture are the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -18,6 +18,23 @@ from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays
 
 Dimension = Literal["residency", "locality", "prefix", "reachability"]
 DIMENSIONS: tuple[str, ...] = get_args(Dimension)
+
+
+class Sight(NamedTuple):
+    """How a planner sees a problem.
+
+    Attributes:
+        ignore: dimensions of state that it is blind to (`blinded`).
+        load_share: of a load that lasts, what work that is known is charged for in a stream
+            (`policies.fate.lasting`).
+    """
+
+    ignore: Sequence[Dimension] = ()
+    load_share: float = 1.0
+
+
+EVERYTHING = Sight()
+"""The problem as it is."""
 
 
 def blinded(arrays: ProblemArrays, ignore: Sequence[Dimension]) -> ProblemArrays:

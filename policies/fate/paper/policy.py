@@ -37,7 +37,7 @@ from policies.bounds import (
     Window,
     Work,
 )
-from policies.fate.blinding import Dimension
+from policies.fate.blinding import Dimension, Sight
 from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
@@ -71,6 +71,8 @@ class Fate:
         steps: budget of the guard in a decision, in work of plays
             (`policies.fate.plans.schema.Workspace`); where less does not pay for a comparison,
             plans are made at fewer events.
+        load_share: of a load that lasts, what known work is charged for in a stream
+            (`policies.fate.lasting`); 1: all of it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Fate:
         samples: Samples = 64,
         limit: SolverTime = 0.0005,
         steps: Work = 20_000,
+        load_share: Share = 0.25,
     ) -> None:
         self.name = name
         check_objective(objective, name)
@@ -103,7 +106,7 @@ class Fate:
             objective=objective,
             max_shards=max_shards,
             samples=samples,
-            ignore=tuple(ignore),
+            sight=Sight(tuple(ignore), load_share),
         )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),

@@ -19,8 +19,9 @@ from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import StateArrays, new_log, new_state
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
-from policies.fate.blinding import Dimension, blinded
+from policies.fate.blinding import EVERYTHING, Sight, blinded
 from policies.fate.kinds import kind_numbers
+from policies.fate.lasting import LastingLoads
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
 from policies.fate.plans.keeping import recall, remember
 from policies.fate.plans.objective import OBJECTIVES, TAIL, Objective, set_weights
@@ -48,7 +49,7 @@ class Incumbent:
         horizon: edges from the frontier that plays reach; None: all.
         samples: under uncertainty, drawn futures that changes are tested in; a quarter as many
             others are there to tune in.
-        ignore: dimensions of state that the planner's picture is blind to.
+        sight: how the planner sees the problem.
         seed: of the searches.
 
     Attributes:
@@ -67,7 +68,7 @@ class Incumbent:
         max_shards: int,
         horizon: int | None = None,
         samples: int = 0,
-        ignore: Sequence[Dimension] = (),
+        sight: Sight = EVERYTHING,
         seed: int = 0,
     ) -> None:
         compiled = view.compiled
@@ -88,8 +89,9 @@ class Incumbent:
         self._tested, self._tuned, self._drawn = 0, 0, 0
         if self.uncertain:
             self._tested, self._tuned = samples, (samples + 3) // 4
-        self._picture = blinded(p, ignore)
-        self._sees_hosts = "reachability" not in ignore
+        self._picture = blinded(p, sight.ignore)
+        self._loads = LastingLoads(self._picture, sight.load_share)
+        self._sees_hosts = "reachability" not in sight.ignore
         # What comes behind a stage is no bound where it may vanish or take less time.
         bounded = not self.uncertain and self.style.horizon != 0
         self._memory = _new_memory(compiled, bounded)
@@ -107,7 +109,7 @@ class Incumbent:
         self._base = Base(RANK, 0, 1)
         self._kept_value = np.inf
         # Whether what comes is what plays say: no luck, and no picture that is not true.
-        self._foreseeing = not self.uncertain and not ignore and horizon is None
+        self._foreseeing = not self.uncertain and not sight.ignore and horizon is None
         self._purse = Purse()
 
     def _make_room(self) -> None:
@@ -159,6 +161,8 @@ class Incumbent:
             recall(self._memory, excerpt.stages, excerpt.workflows, c)
         if not self._sees_hosts:
             self._show_hosts()
+        self._loads.update(view)
+        excerpt.problem.load_seconds[...] = self._loads.seconds
         c.work.work = 0
         prepare(c.problem, c.start, c.work)
         if self.style.objective == TAIL:
@@ -197,7 +201,7 @@ class Incumbent:
             arrived: work has arrived: list schedules offer plans too.
             budget: work of this decision.
         """
-        kept = self._foreseeing and not self._renumbered
+        kept = self._foreseeing and not self._renumbered and not self._loads.lasting
         if kept and self._purse.pay(budget, 4 * self.following) == 0:
             return self._kept_value
         self._weigh()

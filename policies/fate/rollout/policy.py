@@ -44,7 +44,7 @@ from policies.bounds import (
     Some,
     Work,
 )
-from policies.fate.blinding import Dimension
+from policies.fate.blinding import Dimension, Sight
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.plans.schema import Style
@@ -85,6 +85,8 @@ class FateRollout:
             are tested in (`policies.fate.rollout.luck`); the budgets are those of that module.
             0: the list schedule as it is.
         limit: CP-SAT's deterministic time limit.
+        load_share: of a load that lasts, what known work is charged for in a stream
+            (`policies.fate.lasting`); 1: all of it.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class FateRollout:
         budget_ms: Milliseconds | None = None,
         samples: Samples = 64,
         limit: SolverTime = 0.005,
+        load_share: Share = 0.25,
     ) -> None:
         self.name = name
         check_objective(objective, name)
@@ -114,7 +117,7 @@ class FateRollout:
             max_shards=max_shards,
             horizon=horizon,
             samples=samples,
-            ignore=tuple(ignore),
+            sight=Sight(tuple(ignore), load_share),
         )
         self._kinds, self._places, self._max_shards = kinds, places, max_shards
         self._cp_sat, self._limit = cp_sat, limit

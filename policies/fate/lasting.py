@@ -1,0 +1,63 @@
+"""Loads that outlast the work they are made for: those who come later share their cost.
+
+Plays end with the work that is known. If that is charged for all of a load, a short request never
+loads a model that other devices have: it waits for one of them, and so does the next one, and in a
+stream of requests hardly any model gets a second copy. But weights that nobody displaces stay, and
+who comes later uses them too. So once a run is seen to be a stream (work has arrived at two times)
+the planner's picture charges the work that is known for a share of a load only, on devices that
+have room for all the models seen so far. Elsewhere a load displaces other weights and is charged in
+full. Nothing else is supposed of those to come.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.kernel.schema import ProblemArrays
+from policies.base import DecisionView
+
+
+class LastingLoads:
+    """What the work that is known is charged for loads, as a stream shows itself.
+
+    Args:
+        picture: the problem as the planner sees it.
+        load_share: of a load that lasts, what known work is charged for (0..1).
+
+    Attributes:
+        seconds: (M, D) what the load of a model on a device is charged with, seconds.
+        lasting: whether that is less than it takes somewhere.
+    """
+
+    def __init__(self, picture: ProblemArrays, load_share: float) -> None:
+        self._picture, self._share = picture, load_share
+        self.seconds = picture.load_seconds.copy()
+        self._seen = np.zeros(picture.models.size, np.bool_)
+        self._arrived, self._first = 0, np.inf
+        self.lasting = False
+
+    def update(self, view: DecisionView) -> None:
+        """Look at the workflows that have arrived since the last time."""
+        arrived = view.arrived
+        if len(arrived) == self._arrived:
+            return
+        picture, times = self._picture, view.state.workflows["arrived_at"]
+        if self._arrived == 0:
+            self._first = float(times[arrived[0]])
+        for workflow in arrived[self._arrived :]:
+            row = picture.workflows[workflow]
+            models = picture.stages["model"][row["stages_from"] : row["stages_to"]]
+            self._seen[models[models >= 0]] = True
+        self._arrived = len(arrived)
+        if float(times[arrived[-1]]) > self._first:
+            lasting = self._seen[:, None] & self._roomy()[None, :]
+            full = picture.load_seconds
+            self.seconds = np.where(lasting, self._share * full, full)
+            self.lasting = self._share < 1.0 and bool(lasting.any())
+
+    def _roomy(self) -> NDArray[np.bool_]:
+        """(D,) devices with room for all models seen that they can host at all."""
+        weights, memory = self._picture.models["weight_bytes"], self._picture.devices["memory"]
+        fits = weights[:, None] <= memory[None, :]
+        return np.where(self._seen[:, None] & fits, weights[:, None], 0.0).sum(axis=0) <= memory
