@@ -44,7 +44,7 @@ from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import Objective, check_objective
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.luck import Luck, Reach
-from policies.fate.rollout.purse import Purse
+from policies.fate.rollout.purse import MOST, Purse
 
 
 class Fate:
@@ -68,9 +68,10 @@ class Fate:
         samples: under uncertainty, drawn futures that the guard tests in
             (`policies.fate.rollout.luck`).
         limit: CP-SAT's deterministic time limit of one plan.
-        steps: budget of the guard in a decision, in work of plays
-            (`policies.fate.plans.schema.Workspace`); where less does not pay for a comparison,
-            plans are made at fewer events.
+        first: budget of the guard's list schedules in a decision after an arrival, in work of
+            plays (`policies.fate.plans.schema.Workspace`); five times that for a workflow alone.
+        steps: budget of the guard otherwise; where it does not pay for a comparison, plans are
+            made at fewer events.
         load_share: of a load that lasts, what known work is charged for in a stream
             (`policies.fate.lasting`); 1: all of it.
     """
@@ -96,6 +97,7 @@ class Fate:
         ignore: Sequence[Dimension] = (),
         samples: Samples = 64,
         limit: SolverTime = 0.0005,
+        first: Work = 40_000,
         steps: Work = 20_000,
         load_share: Share = 0.25,
     ) -> None:
@@ -119,7 +121,7 @@ class Fate:
         )
         self._window, self._kept = window, kept
         self._cp_sat, self._guard, self._limit = cp_sat, guard, limit
-        self._steps = steps
+        self._first, self._steps = first, steps
         self._shares = tuple(float(share) for share in shares)
         self.counters: dict[str, float] = {}
 
@@ -153,8 +155,10 @@ class Fate:
             self._luck.begin(arrived)
             self._paid = incumbent.context.work.work + self._steps * max(1, incumbent.tested)
         elif self._guard:
-            self._value = incumbent.revalue(arrived, self._steps)
-            least = 2 * (incumbent.choosing + incumbent.following)
+            self._value = incumbent.revalue(arrived, self._first if arrived else self._steps)
+            least = 2 * incumbent.following
+            if 2 * incumbent.choosing <= MOST:
+                least += 2 * incumbent.choosing
             self._paid = self._purse.pay(self._steps, least) + incumbent.context.work.work
             if self._paid == incumbent.context.work.work:
                 incumbent.settle(self._value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,19 +11,23 @@ from numpy.typing import NDArray
 from fate_gym.jit import copy_block, kernel
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays
-from policies.fate.plans.edit import FCFS, RANK, REMAINING, SLACK, STRETCH, unplan
+from policies.fate.plans.edit import FCFS as OLDEST
+from policies.fate.plans.edit import RANK, REMAINING, SLACK, STRETCH, unplan
 from policies.fate.plans.schema import Context
 from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import (
     DYNAMIC_LEVEL,
+    FCFS,
     MAX_MIN,
+    MIN_MIN,
+    PRIORITY,
     STATE,
     STRICT,
     SUFFERAGE,
     UPWARD_RANK,
     Rules,
 )
-from policies.list_scheduling.tables import dynamic_levels
+from policies.list_scheduling.tables import PENALTIES, PRIORITIES
 
 
 class Base(NamedTuple):
@@ -33,45 +38,84 @@ class Base(NamedTuple):
     shards: int
 
 
+Offer = Base | Rules
+"""What may offer a plan."""
+RULES_COST, AHEAD_COST = 4, 16
+"""What the play of a list scheduler costs, looking ahead or not, in plays of ours that choose."""
 EXACT: tuple[Rules, ...] = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
     Rules(UPWARD_RANK, STATE, 1, 1, ahead=1),
 )
 """The policies ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, to the last bit."""
-RENEWED: tuple[Rules, ...] = (
-    Rules(DYNAMIC_LEVEL, STATE, 1, 1),
-    Rules(MAX_MIN, STATE, 1, 1),
-    Rules(SUFFERAGE, STATE, 1, 1),
+ALONE: tuple[tuple[str, Rules], ...] = (
+    ("", Rules(FCFS, STATE, 0, 1)),
+    ("", Rules(SUFFERAGE, STATE, 1, 1)),
+    *(
+        (table, rules._replace(rule=rule))
+        for rule in (STATE, STRICT)
+        for table, rules in (
+            ("dynamic_level", Rules(DYNAMIC_LEVEL, rule, 1, 1)),
+            ("optimistic_cost", Rules(PRIORITY, rule, 1, 1)),
+            ("critical_path", Rules(PRIORITY, rule, 1, 1)),
+            ("", Rules(MAX_MIN, rule, 1, 1)),
+            ("", Rules(MIN_MIN, rule, 0, 1)),
+            ("", Rules(SUFFERAGE, rule, 0, 1)),
+        )
+    ),
+    ("", Rules(UPWARD_RANK, STRICT, 1, 1, ahead=1)),
 )
-"""For a workflow alone also ``dls_boosted``, ``max_min_boosted`` and a lazy ``sufferage_boosted``.
-
-They see which stages read the same prefix, as ranks do not: chosen on suite prefix_reuse, seed 100
-(its results are of other seeds)."""
+"""For a workflow alone also ``eft``, ``lookahead_heft``, and strict and boosted ``dls``, ``peft``,
+``cpop``, ``max_min``, ``min_min`` and ``sufferage`` (that one lazy too), with their tables."""
+TABLES: dict[str, tuple[str, str]] = {
+    "dynamic_level": ("dynamic_level", ""),
+    "optimistic_cost": ("optimistic_cost", "optimistic_cost"),
+    "critical_path": ("path_through", "critical_path"),
+}
+"""Priority and penalty, by the names in `ALONE`."""
 
 
 def policies_of(p: ProblemArrays) -> tuple[Rules, ...]:
     """The rules of the list schedulers whose plans are offered as they are."""
     if p.workflows.size > 1:
         return EXACT
-    levels = np.zeros(p.stages.size)
-    dynamic_levels(p, 0, levels)
-    return EXACT + tuple(
-        rules._replace(priority=levels) if rules.order == DYNAMIC_LEVEL else rules
-        for rules in RENEWED
-    )
+    return EXACT + tuple(_with_tables(p, table, rules) for table, rules in ALONE)
+
+
+def _with_tables(p: ProblemArrays, table: str, rules: Rules) -> Rules:
+    """The rules with their tables, for a problem of one workflow."""
+    order, device = TABLES.get(table, ("", ""))
+    if order:
+        rules = rules._replace(priority=np.zeros(p.stages.size))
+        PRIORITIES[order](p, 0, rules.priority)
+    if device:
+        rules = rules._replace(penalty=np.zeros(p.clean_seconds.shape))
+        PENALTIES[device](p, 0, rules.penalty)
+    return rules
 
 
 def rules_in(rules: Rules, stages: NDArray[np.int64]) -> Rules:
     """The rules with the tables of an excerpt, whose stages have these numbers."""
-    if rules.priority.size == 0:
-        return rules
-    return rules._replace(priority=rules.priority[stages])
+    if rules.priority.size > 0:
+        rules = rules._replace(priority=rules.priority[stages])
+    if rules.penalty.size > 0:
+        rules = rules._replace(penalty=rules.penalty[stages])
+    return rules
 
 
 def orders_of(p: ProblemArrays) -> tuple[int, ...]:
     """Orders of list schedules worth a try; of one workflow alone only ranks are."""
-    return (RANK,) if p.workflows.size == 1 else (RANK, FCFS, REMAINING, SLACK, STRETCH)
+    return (RANK,) if p.workflows.size == 1 else (RANK, OLDEST, REMAINING, SLACK, STRETCH)
+
+
+def plays_of(orders: Sequence[int], shards: int) -> tuple[Base, ...]:
+    """List schedules of each order: that see the state, on one device or several, and strict."""
+    widths = (1, shards) if shards > 1 else (1,)
+    return tuple(
+        base
+        for order in orders
+        for base in (*(Base(order, 0, width) for width in widths), Base(order, 1, 1))
+    )
 
 
 @kernel
@@ -94,3 +138,10 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
             planned.not_before = row.committed
             c.draft.devices[row.stage, row.slot] = row.device
             c.draft.counts[row.stage, row.slot] = row.queries
+
+
+def cost_of(offer: Offer) -> int:
+    """What it costs to let a list schedule offer a plan, in plays in which every stage chooses."""
+    if isinstance(offer, Base):
+        return 1
+    return AHEAD_COST if offer.ahead else RULES_COST

@@ -29,12 +29,25 @@ from policies.fate.plans.past import Past
 from policies.fate.plans.play import start_now, value_of
 from policies.fate.plans.prepare import find_tails, prepare
 from policies.fate.plans.schema import FIRST_RANDOM, Memory, Plan, Style, new_context
-from policies.fate.rollout.bases import Base, orders_of, plan_by_rules, policies_of, rules_in
-from policies.fate.rollout.purse import Purse
+from policies.fate.rollout.bases import (
+    Base,
+    Offer,
+    cost_of,
+    orders_of,
+    plan_by_rules,
+    plays_of,
+    policies_of,
+    rules_in,
+)
+from policies.fate.rollout.purse import MOST, Purse
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.rules import STRICT, Rules
 
+LARGEST = 500_000
+"""Work of a list schedule that is still worth it, once for each arrival: about a second."""
+ONCE = 5
+"""So many budgets list schedules may have if there is only one workflow: nobody else arrives."""
 FIRST_SEED = 7_000_000_000
 """Of the drawn futures: a run is not likely to have it."""
 
@@ -98,7 +111,12 @@ class Incumbent:
         self._deadlines = np.array(
             [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
-        self._policies, self.orders = policies_of(self._picture), orders_of(p)
+        self.orders = orders_of(p)
+        self._offers: tuple[Offer, ...] = (
+            *plays_of(self.orders, self.style.shards),
+            *policies_of(self._picture),
+        )
+        self._pending: list[Offer] = []
         self.excerpt = Excerpt(p, self._picture)
         self._past = Past()
         self._random = np.uint64(FIRST_RANDOM + 2 * seed)
@@ -195,12 +213,16 @@ class Incumbent:
         """The value of the best of the plan kept from the last event and of list schedules.
 
         A plan that is followed keeps its value if all comes as it was planned: it is played again
-        only if that costs little.
+        only if that costs little. List schedules offer plans when work has arrived, and go on at
+        later events where they would cost more than ``budget``.
 
         Args:
-            arrived: work has arrived: list schedules offer plans too.
+            arrived: work has arrived since the last event.
             budget: work of this decision.
         """
+        if arrived:
+            self._pending = list(self._offers)
+            budget *= 1 if self.context.work.several else ONCE
         kept = self._foreseeing and not self._renumbered and not self._loads.lasting
         if kept and self._purse.pay(budget, 4 * self.following) == 0:
             return self._kept_value
@@ -210,7 +232,7 @@ class Incumbent:
             value = self.value(self.context.best, np.inf, self.style)
             self.take(self.context.played)
         self._fresh = False
-        return self._offer_all(value) if arrived else value
+        return self._offer_some(value, budget) if self._pending else value
 
     def _weigh(self) -> None:
         """Let the objective be that of the workflows under way now."""
@@ -222,24 +244,33 @@ class Incumbent:
 
     # --- list schedules ---------------------------------------------------------------------
 
-    def _offer_all(self, value: float) -> float:
-        """Let list schedules offer plans; returns the value of the best plan."""
-        for rules in self._policies:
-            value = self._offer_policy(rules, value)
-        for order in self.orders:
-            value = self._offer_order(Base(order, 0, 1), value)
-            if self.style.shards > 1:
-                value = self._offer_order(Base(order, 0, self.style.shards), value)
-            value = self._offer_order(Base(order, 1, 1), value)
+    def _offer_some(self, value: float, most_work: int) -> float:
+        """Let list schedules offer plans that have not; returns the value of the best plan.
+
+        As many as the work allows, and one at least.
+        """
+        ws = self.context.work
+        start = ws.work
+        while self._pending:
+            offer = self._pending.pop(0)
+            if cost_of(offer) * self.choosing > LARGEST:
+                continue
+            if isinstance(offer, Base):
+                value = self._offer_play(offer, value)
+            else:
+                value = self._offer_policy(offer, value)
+            if ws.work - start > most_work:
+                break
         return value
 
     def _offer_policy(self, rules: Rules, value: float) -> float:
         """Let a policy's rules offer a plan, if it is better than ``value``."""
         c = self.context
         plan_by_rules(c, rules_in(rules, self.excerpt.stages), self._choices, self._log)
+        c.work.work += cost_of(rules) * self.choosing
         return self._offer(Base(RANK, int(rules.rule == STRICT), 1), self.style, value)
 
-    def _offer_order(self, base: Base, value: float) -> float:
+    def _offer_play(self, base: Base, value: float) -> float:
         plan_by_order(self.context, base.order, self.context.draft)
         style = self.style._replace(strict=base.strict, shards=base.shards)
         return self._offer(base, style, value)
@@ -289,10 +320,16 @@ class Incumbent:
     # --- better plans; each returns the value of the best one ---------------------------------
 
     def consider(self, placements: Placements, rows: Sequence[int], value: float) -> float:
-        """Take placements if what follows them, by either plan, is better than ``value``."""
+        """Take placements if what follows them, by either plan, is better than ``value``.
+
+        The list schedule is one of the two as long as stages that choose do not cost too much.
+        """
         c = self.context
         taken = False
-        for plan, style in ((c.base, self.write_base()), (c.best, self.style)):
+        plans = [(c.best, self.style)]
+        if 2 * self.choosing <= MOST:
+            plans.insert(0, (c.base, self.write_base()))
+        for plan, style in plans:
             _copy(c.draft, plan)
             for turn, row in enumerate(rows):
                 put_first(c.draft, placements, row, turn)

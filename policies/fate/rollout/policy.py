@@ -148,8 +148,8 @@ class FateRollout:
         arrived = incumbent.update(view)
         if incumbent.uncertain:
             return self._take_chances(view, arrived)
-        value = incumbent.revalue(arrived, self._steps)
-        budget = self._steps
+        budget = self._first if arrived else self._steps
+        value = incumbent.revalue(arrived, budget)
         if arrived:
             # The list schedules are paid for, but leave some for the search.
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
