@@ -12,7 +12,13 @@ from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.commit import reserve
 from fate_gym.kernel.estimate import undisturbed
 from fate_gym.kernel.openings import is_open, starts_now
-from fate_gym.kernel.placements import candidate_count, generate, new_placements
+from fate_gym.kernel.placements import (
+    Placements,
+    candidate_count,
+    generate,
+    new_placements,
+    sort_devices,
+)
 from fate_gym.kernel.schema import NO_LOG, READY, ProblemArrays, StateArrays, new_state
 from policies.fate.paper.score import (
     MOST_DESCENDANTS,
@@ -24,6 +30,8 @@ from policies.fate.paper.score import (
     score,
 )
 
+MOST_SINGLES = 32
+"""Single devices of a stage that are scored: of more, those on which it ends first."""
 OVERDUE_S = 0.001
 """Seconds that an overdue shard is expected to go on."""
 
@@ -60,6 +68,7 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
         left -= 1
         find_descendants(p, s, weights.depth, f.outlook)
         generate(p, st, s, shards, f.generated)
+        _leave_late_out(p, f.generated)
         for row in range(f.generated.count):
             if f.generated.rows[row].width > 0:
                 score(f, weights, row)
@@ -68,6 +77,16 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
         for _ in range(kept):
             if not _keep_best(f):
                 break
+
+
+@inlined
+def _leave_late_out(p: ProblemArrays, given: Placements) -> None:
+    """Of many single devices keep those on which the stage ends first."""
+    if p.devices.size <= MOST_SINGLES:
+        return
+    found = sort_devices(given.ends, given.order)
+    for i in range(MOST_SINGLES, found):
+        given.rows[given.order[i]].width = 0
 
 
 @inlined

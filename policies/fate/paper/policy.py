@@ -69,7 +69,7 @@ class Fate:
             (`policies.fate.rollout.luck`).
         limit: CP-SAT's deterministic time limit of one plan.
         first: budget of the guard's list schedules in a decision after an arrival, in work of
-            plays (`policies.fate.plans.schema.Workspace`); five times that for a workflow alone.
+            plays (`policies.fate.plans.schema.Workspace`); a workflow alone has more for them.
         steps: budget of the guard otherwise; where it does not pay for a comparison, plans are
             made at fewer events.
         load_share: of a load that lasts, what known work is charged for in a stream

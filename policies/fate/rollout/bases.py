@@ -14,6 +14,7 @@ from fate_gym.kernel.schema import LogArrays, ProblemArrays
 from policies.fate.plans.edit import FCFS as OLDEST
 from policies.fate.plans.edit import RANK, REMAINING, SLACK, STRETCH, unplan
 from policies.fate.plans.schema import Context
+from policies.list_scheduling.offline import Method, method_tables, plan_workflow
 from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import (
     DYNAMIC_LEVEL,
@@ -38,8 +39,11 @@ class Base(NamedTuple):
     shards: int
 
 
-Offer = Base | Rules
-"""What may offer a plan."""
+Offer = Base | Rules | Method
+"""What may offer a plan: a list schedule of ours, a list scheduler, or one of whole schedules."""
+OFFLINE: tuple[Method, ...] = ("heft", "cpop", "peft")
+"""For a workflow alone also the devices and the order of ``heft_offline``, ``cpop_offline`` and
+``peft_offline``, who do not wait here for a stage that is not ready."""
 RULES_COST, AHEAD_COST = 4, 16
 """What the play of a list scheduler costs, looking ahead or not, in plays of ours that choose."""
 EXACT: tuple[Rules, ...] = (
@@ -75,11 +79,11 @@ TABLES: dict[str, tuple[str, str]] = {
 """Priority and penalty, by the names in `ALONE`."""
 
 
-def policies_of(p: ProblemArrays) -> tuple[Rules, ...]:
-    """The rules of the list schedulers whose plans are offered as they are."""
+def policies_of(p: ProblemArrays) -> tuple[Rules | Method, ...]:
+    """The policies whose plans are offered: list schedulers by their rules."""
     if p.workflows.size > 1:
         return EXACT
-    return EXACT + tuple(_with_tables(p, table, rules) for table, rules in ALONE)
+    return (*EXACT, *OFFLINE, *(_with_tables(p, table, rules) for table, rules in ALONE))
 
 
 def _with_tables(p: ProblemArrays, table: str, rules: Rules) -> Rules:
@@ -140,8 +144,23 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
             c.draft.counts[row.stage, row.slot] = row.queries
 
 
+def plan_offline(c: Context, method: Method) -> None:
+    """Let ``c.draft`` be a whole schedule of the first workflow, all of whose stages are there."""
+    p = c.problem
+    available = np.maximum(c.start.devices["drains_at"], c.start.now)
+    tables = method_tables(p, 0, method)
+    made = plan_workflow(p, 0, *tables, available=available, now=c.start.now)
+    stages = np.flatnonzero(made.device >= 0)
+    order = stages[np.lexsort((made.sequence[stages], made.end[stages], made.start[stages]))]
+    draft = c.draft.stages
+    draft["key"][order] = np.arange(order.size)
+    draft["width"][order], draft["not_before"][order] = 1, 0.0
+    c.draft.devices[order, 0] = made.device[order]
+    c.draft.counts[order, 0] = p.stages["queries"][order]
+
+
 def cost_of(offer: Offer) -> int:
     """What it costs to let a list schedule offer a plan, in plays in which every stage chooses."""
-    if isinstance(offer, Base):
+    if isinstance(offer, Base | str):
         return 1
     return AHEAD_COST if offer.ahead else RULES_COST

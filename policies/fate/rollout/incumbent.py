@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from fate_gym.kernel.placements import Placements, new_placements
-from fate_gym.kernel.schema import StateArrays, new_log, new_state
+from fate_gym.kernel.schema import PLACED, StateArrays, new_log, new_state
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import EVERYTHING, Sight, blinded
@@ -35,6 +35,7 @@ from policies.fate.rollout.bases import (
     cost_of,
     orders_of,
     plan_by_rules,
+    plan_offline,
     plays_of,
     policies_of,
     rules_in,
@@ -42,12 +43,13 @@ from policies.fate.rollout.bases import (
 from policies.fate.rollout.purse import MOST, Purse
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
+from policies.list_scheduling.offline import Method
 from policies.list_scheduling.rules import STRICT, Rules
 
 LARGEST = 500_000
 """Work of a list schedule that is still worth it, once for each arrival: about a second."""
-ONCE = 5
-"""So many budgets list schedules may have if there is only one workflow: nobody else arrives."""
+ONCE = 200_000
+"""Work of the list schedules of a workflow alone, whatever the budget is: nobody else arrives."""
 FIRST_SEED = 7_000_000_000
 """Of the drawn futures: a run is not likely to have it."""
 
@@ -222,7 +224,7 @@ class Incumbent:
         """
         if arrived:
             self._pending = list(self._offers)
-            budget *= 1 if self.context.work.several else ONCE
+            budget = budget if self.context.work.several else max(budget, ONCE)
         kept = self._foreseeing and not self._renumbered and not self._loads.lasting
         if kept and self._purse.pay(budget, 4 * self.following) == 0:
             return self._kept_value
@@ -257,6 +259,8 @@ class Incumbent:
                 continue
             if isinstance(offer, Base):
                 value = self._offer_play(offer, value)
+            elif isinstance(offer, str):
+                value = self._offer_offline(offer, value)
             else:
                 value = self._offer_policy(offer, value)
             if ws.work - start > most_work:
@@ -269,6 +273,14 @@ class Incumbent:
         plan_by_rules(c, rules_in(rules, self.excerpt.stages), self._choices, self._log)
         c.work.work += cost_of(rules) * self.choosing
         return self._offer(Base(RANK, int(rules.rule == STRICT), 1), self.style, value)
+
+    def _offer_offline(self, method: Method, value: float) -> float:
+        c = self.context
+        if (c.start.stages["status"] >= PLACED).any():
+            return value
+        _copy(c.draft, c.best)
+        plan_offline(c, method)
+        return self._offer(Base(RANK, 0, 1), self.style, value)
 
     def _offer_play(self, base: Base, value: float) -> float:
         plan_by_order(self.context, base.order, self.context.draft)
