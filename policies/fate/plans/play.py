@@ -44,7 +44,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     ws.work += ws.placed
     if st.origin == SAMPLED and not hopeless:
         _find_drawn_ends(c)
-    elif p.batching and not hopeless:
+    elif (p.batching or ws.tools) and not hopeless:
         _find_ends(c)
     if hopeless or (style.horizon < 0 and st.known_left > 0):
         return np.inf
@@ -61,9 +61,9 @@ def _forget_costs(c: Context) -> None:
 
 @inlined
 def _find_ends(c: Context) -> None:
-    """What the workflows came to: on a batching device others may join, and all end later.
+    """What the workflows came to, of which at a placement only a lower bound is known.
 
-    At a placement only a lower bound is known there.
+    On a batching device others may join, and all end later; tools wait for what they read.
     """
     p, st, ws = c.problem, c.state, c.work
     ws.second = 0.0

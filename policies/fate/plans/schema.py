@@ -118,6 +118,7 @@ class Workspace(Block):
     second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
     random: Any = scalar("u8", "state of the random numbers")
     several: int = scalar("i8", "1: the problem has more than one workflow")
+    tools: int = scalar("i8", "1: some stages are tools")
     past_count: int = scalar("i8", "length of `past`")
     ended_count: int = scalar("i8", "workflows that have ended")
     movable_count: int = scalar("i8", "length of `movable`")

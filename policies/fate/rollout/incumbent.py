@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from fate_gym.kernel.placements import Placements, new_placements
-from fate_gym.kernel.schema import PLACED, StateArrays, new_log, new_state
+from fate_gym.kernel.schema import PLACED, TOOL_STAGE, StateArrays, new_log, new_state
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import EVERYTHING, Sight, blinded
@@ -143,6 +143,7 @@ class Incumbent:
         c.work.tuned_on = self._tuned
         c.work.random = self._random
         c.work.several = self._arrays.workflows.size > 1
+        c.work.tools = (self._arrays.stages["kind"] == TOOL_STAGE).any()
         self._log = new_log(p.stages.size * p.max_shards, 0)
         self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
 

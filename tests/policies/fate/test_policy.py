@@ -40,8 +40,7 @@ RENEWED = ("dls_boosted", "max_min_boosted")
 def alone(problem: Problem) -> Problem:
     """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
     known = certain(problem)
-    first = apart(known.workflows[0]).model_copy(update={"choices": (), "fan_outs": ()})
-    return known.model_copy(update={"workflows": (first,)})
+    return known.model_copy(update={"workflows": (apart(known.workflows[0]),)})
 
 
 def run(problem: Problem, **params: Any) -> Trace:
