@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ def measure(
 ) -> Measurement:
     """Play a problem twice, with the policy and with round robin, on the same draws.
 
+    The draws are those of `luck_of`: the problems of one seed have nothing in common.
+
     The rows hold, for each workflow, its times, the same under round robin, their ratios, a lower
     bound on the latency, and what explains the difference. ``latency_ratio``, the headline of every
     report, is the latency (time from arrival to end) over round robin's; ``makespan_ratio`` is the
@@ -58,9 +61,20 @@ def measure(
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
-    reference = simulator.run(make_policy(REFERENCE), seed=seed)
-    trace = simulator.run(policy, seed=seed, charge_planning=charge_planning)
-    return Measurement(_rows(compiled, trace, reference), trace, reference)
+    luck = luck_of(compiled.problem.id, seed)
+    reference = simulator.run(make_policy(REFERENCE), seed=luck)
+    trace = simulator.run(policy, seed=luck, charge_planning=charge_planning)
+    return Measurement(_rows(compiled, trace, reference, seed), trace, reference)
+
+
+def luck_of(problem: str, seed: int) -> int:
+    """The seed of the draws of a problem (by its id) in a run with a seed.
+
+    Noise is drawn by seed, stage number and device alone: without this all problems of a suite
+    would share it, and intervals over problems would be far too narrow.
+    """
+    digest = hashlib.blake2b(f"{problem} {seed}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
 
 
 def warm_up(problem: Problem, policy: Policy) -> None:
@@ -75,7 +89,9 @@ def warm_up(problem: Problem, policy: Policy) -> None:
             simulator.wait()
 
 
-def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dict[str, Any]]:
+def _rows(
+    compiled: CompiledProblem, trace: Trace, reference: Trace, seed: int
+) -> list[dict[str, Any]]:
     problem = compiled.problem
     alone = len(problem.workflows) == 1
     shared = {
@@ -102,7 +118,7 @@ def _rows(compiled: CompiledProblem, trace: Trace, reference: Trace) -> list[dic
                 "problem": problem.id,
                 "workflow": ours["workflow"],
                 "family": ours["family"],
-                "instance": instance_of(ours["workflow"] if alone else problem.id, trace.seed),
+                "instance": instance_of(ours["workflow"] if alone else problem.id, seed),
                 "session": problem.workflows[number].session or "",
                 "turn": turns[number],
                 "stages": ours["stages"],

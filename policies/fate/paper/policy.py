@@ -173,8 +173,6 @@ class Fate:
         seen = [_places(planned)]
         for share in self._shares if self._frontier.candidates.count > 0 else ():
             proposal = self._propose(planned, share)
-            if proposal is None:
-                continue
             if not self._guard:
                 return incumbent.in_problem(proposal or planned)
             if _places(proposal) in seen:
@@ -188,18 +186,16 @@ class Fate:
             incumbent.settle(self._value)
         return incumbent.starting(view)
 
-    def _propose(self, planned: list[Assignment], share: float) -> list[Assignment] | None:
-        """What a plan starts now; None when the solver finds none."""
+    def _propose(self, planned: list[Assignment], share: float) -> list[Assignment]:
+        """What a plan starts now."""
         self.counters["plans"] += 1
         candidates, free = self._frontier.candidates, self._frontier.outlook.free
         if not self._cp_sat:
             return self._starting_now(first_rows(candidates)[:-1])
         hint = self._hint(planned)
-        chosen = choose_placements(candidates, free, hint, share=share, limit=self._limit).rows
-        if chosen is None:
-            self.counters["solver_failures"] += 1
-            return None
-        return self._starting_now(chosen)
+        choice = choose_placements(candidates, free, hint, share=share, limit=self._limit)
+        self.counters["solver_failures"] += not choice.solved
+        return self._starting_now(choice.rows)
 
     def _hint(self, planned: list[Assignment]) -> NDArray[np.int64]:
         """For each stage the candidate that is planned, else the best-scored."""

@@ -31,9 +31,16 @@ LAST_WEIGHT = 16
 
 
 class Choice(NamedTuple):
-    """The row chosen for each stage, or none when the solver found nothing in its limit."""
+    """The row chosen for each stage.
 
-    rows: Integers | None
+    Attributes:
+        rows: (F,) of the candidates.
+        solved: False: the solver found nothing in its limit; the rows are the hint, improved.
+        optimal: whether nothing is better.
+    """
+
+    rows: Integers
+    solved: bool
     optimal: bool
 
 
@@ -92,9 +99,9 @@ def choose_placements(
     status = solver.solve(model)
     # After any other status the solver's values are garbage.
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return Choice(None, optimal=False)
+        return Choice(start, solved=False, optimal=False)
     picked = [row for row, variable in enumerate(chosen) if solver.boolean_value(variable)]
-    return Choice(np.array(picked, np.int64), optimal=status == cp_model.OPTIMAL)
+    return Choice(np.array(picked, np.int64), solved=True, optimal=status == cp_model.OPTIMAL)
 
 
 @kernel

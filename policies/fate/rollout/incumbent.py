@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class Incumbent:
         excerpt: the run as it stands, as far as plays go.
         context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
         style: how the plan is played.
+        deadline: by `perf_counter`; no list schedule offers a plan after it.
         uncertain: whether anything shows only as the run goes on.
         orders: of list schedules worth a try.
     """
@@ -128,6 +130,7 @@ class Incumbent:
         self._arrived, self._fresh = 0, True
         self._base = Base(RANK, 0, 1)
         self._kept_value = np.inf
+        self.deadline = np.inf
         # Whether what comes is what plays say: no luck, and no picture that is not true.
         self._foreseeing = not self.uncertain and not sight.ignore and horizon is None
         self._purse = Purse()
@@ -146,6 +149,11 @@ class Incumbent:
         c.work.tools = (self._arrays.stages["kind"] == TOOL_STAGE).any()
         self._log = new_log(p.stages.size * p.max_shards, 0)
         self._choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline of this decision is over."""
+        return self.deadline < np.inf and perf_counter() > self.deadline
 
     @property
     def following(self) -> int:
@@ -264,7 +272,7 @@ class Incumbent:
                 value = self._offer_offline(offer, value)
             else:
                 value = self._offer_policy(offer, value)
-            if ws.work - start > most_work:
+            if ws.work - start > most_work or self.late:
                 break
         return value
 

@@ -80,7 +80,8 @@ class FateRollout:
             of `policies.fate.plans.schema.Workspace` (0.1 to 0.5 µs each).
         steps: the same of any other decision.
         candidates_share, tune_share: of the budget; the rest is local search.
-        budget_ms: local search until this wall-clock time instead; runs are then not repeatable.
+        budget_ms: local search until this wall-clock time instead, and nothing else is begun after
+            it: a decision takes as long, and one play at most. Runs are then not repeatable.
         samples: under uncertainty, drawn futures that changes of the list schedule and candidates
             are tested in (`policies.fate.rollout.luck`); the budgets are those of that module.
             0: the list schedule as it is.
@@ -142,9 +143,10 @@ class FateRollout:
         if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
-        started = perf_counter()
         self.counters["decisions"] += 1
         incumbent = self._incumbent
+        if self._budget_ms is not None:
+            incumbent.deadline = perf_counter() + self._budget_ms * 1e-3
         arrived = incumbent.update(view)
         if incumbent.uncertain:
             return self._take_chances(view, arrived)
@@ -153,10 +155,10 @@ class FateRollout:
         if arrived:
             # The list schedules are paid for, but leave some for the search.
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
-        incumbent.settle(self._share_out(value, budget, started))
+        incumbent.settle(self._share_out(value, budget))
         return incumbent.starting(view)
 
-    def _share_out(self, value: float, budget: int, started: float) -> float:
+    def _share_out(self, value: float, budget: int) -> float:
         """Let the searches have their shares, once they pay for two plays."""
         choosing, following = self._incumbent.choosing, self._incumbent.following
         tuning, listing, searching = self._purses
@@ -165,7 +167,7 @@ class FateRollout:
         share = int(budget * self._candidates_share)
         value = self._candidates(value, listing.pay(share, 2 * choosing))
         share = int(budget * (1.0 - self._tune_share - self._candidates_share))
-        return self._search(value, searching.pay(share, 2 * following), started)
+        return self._search(value, searching.pay(share, 2 * following))
 
     def _take_chances(self, view: DecisionView, arrived: bool) -> Sequence[Assignment]:
         """Decide under uncertainty: a plan made for one future is no plan for the others."""
@@ -179,7 +181,7 @@ class FateRollout:
 
     def _tune(self, value: float, budget: int) -> float:
         """Change what the list schedule prefers."""
-        if budget <= 0:
+        if budget <= 0 or self._incumbent.late:
             return value
         found = self._incumbent.tune(value, budget)
         self.counters["tunings_better"] += found < value
@@ -187,7 +189,7 @@ class FateRollout:
 
     def _candidates(self, value: float, budget: int) -> float:
         """Put candidates of the frontier in front of the list schedule."""
-        if self._kinds == 0 or budget <= 0:
+        if self._kinds == 0 or budget <= 0 or self._incumbent.late:
             return value
         c, found = self._incumbent.context, self._found
         style = self._incumbent.write_base()
@@ -229,11 +231,11 @@ class FateRollout:
             self.counters["plans_taken"] += 1
         return joint
 
-    def _search(self, value: float, budget: int, started: float) -> float:
+    def _search(self, value: float, budget: int) -> float:
         """Change the best plan."""
         found = value
         if self._budget_ms is not None:
-            while (perf_counter() - started) * 1e3 < self._budget_ms:
+            while not self._incumbent.late:
                 found = self._incumbent.improve(CHUNK)
         elif budget > 0:
             found = self._incumbent.improve(budget)

@@ -25,9 +25,7 @@ from fate_gym.sim import Simulator, Trace, compile_problem
 from fate_gym.validator import assert_valid
 from fate_gym.workloads import assign_roles, build_suite, load_cluster, load_suite, topologies
 from policies import make_policy, policy_specs
-from policies.fate.paper import policy as fate_module
 from policies.fate.paper.policy import Fate
-from policies.fate.paper.solver import Choice
 from policies.fate.rollout.policy import FateRollout
 from tests.strategies import certain, problems
 
@@ -143,20 +141,17 @@ def test_parts_make_a_difference() -> None:
         assert not all(a.same_schedule(b) for a, b in zip(full, other, strict=True)), params
 
 
-def test_without_a_plan_the_base_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A solver that finds nothing is counted, and costs nothing but its time."""
-
-    def nothing(*_: Any, **__: Any) -> Choice:
-        return Choice(None, optimal=False)
-
-    monkeypatch.setattr(fate_module, "choose_placements", nothing)
+def test_without_time_for_the_solver_the_improved_hint_is_the_plan() -> None:
+    """It is counted, and still better than list schedules."""
+    taken = 0.0
     for problem in REAL[:2]:
         simulator = Simulator(problem)
-        trace = simulator.run(make_policy("fate"))
+        trace = simulator.run(make_policy("fate", limit=0.0))
         assert trace.counters["plans"] == trace.counters["solver_failures"] > 0
-        assert trace.counters["plans_taken"] == 0
+        taken += trace.counters["plans_taken"]
         best = min(simulator.run(make_policy(base)).makespan for base in BASES)
         assert trace.makespan <= best * (1 + 1e-9)
+    assert taken > 0
 
 
 def test_counters_start_anew_with_each_run() -> None:

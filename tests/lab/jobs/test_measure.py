@@ -1,0 +1,22 @@
+"""What is measured of one problem."""
+
+from __future__ import annotations
+
+from fate_gym.lab.jobs.measure import luck_of, measure
+from fate_gym.workloads import build_suite, load_cluster, load_suite
+from policies import make_policy
+
+
+def test_problems_of_one_seed_meet_luck_of_their_own() -> None:
+    """And each the same luck whoever plays it."""
+    spec = load_suite("uncertain")
+    problem, other = build_suite(spec, load_cluster(spec.cluster), 0)[:2]
+    noise = [
+        measure(one, make_policy(name), seed=3).trace.shards["noise"][:1].tolist()
+        for one, name in ((problem, "eft"), (other, "eft"))
+    ]
+    assert noise[0] != noise[1]
+    first = measure(problem, make_policy("eft"), seed=3)
+    again = measure(problem, make_policy("round_robin"), seed=3)
+    assert first.reference.makespan == again.trace.makespan
+    assert len({luck_of(problem.id, seed) for seed in range(100)}) == 100
