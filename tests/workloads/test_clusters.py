@@ -61,6 +61,7 @@ def test_sizes_of_the_shipped_clusters() -> None:
     assert gpus["mixed_4"].total() == len(gpus["mixed_4"]) == 4
     assert gpus["mixed_32"].total() == 32
     assert gpus["mixed_64"] == {gpu: 2 * count for gpu, count in gpus["mixed_32"].items()}
+    assert gpus["mixed_256"] == {gpu: 4 * count for gpu, count in gpus["mixed_64"].items()}
     assert gpus["serving_8"] == {gpu: 2 * count for gpu, count in gpus["serving_4"].items()}
     assert len(gpus["homogeneous_8"]) == 1 and gpus["homogeneous_8"].total() == 8
 

@@ -29,7 +29,7 @@ from policies import make_policy
 from policies.fate.rollout import policy as rollout_module
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.race import value_plan
-from tests.policies.fate.test_policy import BASES, REAL, RENEWED, alone, both, on
+from tests.policies.fate.test_policy import BASES, MORE_BASES, REAL, alone, both, on
 from tests.strategies import problems
 
 SMALL = {"first": 3_000, "steps": 600}
@@ -47,7 +47,7 @@ def test_never_behind_its_bases(problem: Problem, objective: str, execution: str
     problem = on(alone(problem), execution)
     trace = run(problem, objective=objective)
     assert_valid(trace)
-    for base in BASES + RENEWED:
+    for base in BASES + MORE_BASES:
         limit = Simulator(problem).run(make_policy(base)).makespan
         assert trace.makespan <= limit * (1 + 1e-9), base
 
