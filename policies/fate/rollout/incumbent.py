@@ -48,7 +48,7 @@ from policies.list_scheduling.offline import Method
 from policies.list_scheduling.rules import STRICT, Rules
 
 LARGEST = 500_000
-"""Work of a list schedule that is still worth it, once for each arrival: about a second."""
+"""Work of a list schedule that a workflow alone is still worth, once: about a second."""
 ONCE = 200_000
 """Work of the list schedules of a workflow alone, whatever the budget is: nobody else arrives."""
 FIRST_SEED = 7_000_000_000
@@ -235,7 +235,7 @@ class Incumbent:
             self._pending = list(self._offers)
             budget = budget if self.context.work.several else max(budget, ONCE)
         kept = self._foreseeing and not self._renumbered and not self._loads.lasting
-        if kept and self._purse.pay(budget, 4 * self.following) == 0:
+        if kept and not self._pending and self._purse.pay(budget, 4 * self.following) == 0:
             return self._kept_value
         self._weigh()
         value = np.inf
@@ -264,7 +264,7 @@ class Incumbent:
         start = ws.work
         while self._pending:
             offer = self._pending.pop(0)
-            if cost_of(offer) * self.choosing > LARGEST:
+            if cost_of(offer) * self.choosing > (MOST if ws.several else LARGEST):
                 continue
             if isinstance(offer, Base):
                 value = self._offer_play(offer, value)
@@ -284,6 +284,7 @@ class Incumbent:
         return self._offer(Base(RANK, int(rules.rule == STRICT), 1), self.style, value)
 
     def _offer_offline(self, method: Method, value: float) -> float:
+        """Let a method of whole schedules offer a plan, as long as nothing is placed."""
         c = self.context
         if (c.start.stages["status"] >= PLACED).any():
             return value
@@ -292,6 +293,7 @@ class Incumbent:
         return self._offer(Base(RANK, 0, 1), self.style, value)
 
     def _offer_play(self, base: Base, value: float) -> float:
+        """Let a list schedule of ours offer a plan, if it is better than ``value``."""
         plan_by_order(self.context, base.order, self.context.draft)
         style = self.style._replace(strict=base.strict, shards=base.shards)
         return self._offer(base, style, value)
