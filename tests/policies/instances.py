@@ -10,13 +10,15 @@ import numpy as np
 
 from fate_gym.problem import Problem
 from fate_gym.sim import Assignment, DecisionView, Trace
+from policies import policy_names
 
 SMALL: dict[str, dict[str, Any]] = {
     "best_known": {"work": 20_000, "rounds": 1},
     "clairvoyant": {"work": 20_000},
     "oracle_cpsat": {"limit": 0.1},
+    **{name: {"samples": 4} for name in policy_names() if name.startswith("fate")},
 }
-"""Budgets of the references that are enough for small problems."""
+"""Budgets of references, and of planners under uncertainty, that are enough for small problems."""
 
 
 @dataclass(frozen=True)
