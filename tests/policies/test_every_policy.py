@@ -22,6 +22,8 @@ from tests.policies.instances import SMALL
 from tests.strategies import Kind, problems, untied
 
 SEEDS = st.integers(0, 2**32)
+INSTANT = 1e-9
+"""Seconds: as far as times of day are exact, a latency may be that much too short."""
 every_policy = pytest.mark.parametrize("name", policy_names())
 
 
@@ -71,8 +73,8 @@ def test_runs_on_batching_devices_are_valid_and_repeat(
 def assert_bounded(trace: Trace) -> None:
     """No policy beats the lower bounds; NaN where none hold."""
     bounds = problem_bounds(compile_problem(trace.problem), trace.stage_vanished)
-    assert not trace.makespan < bounds.makespan * (1 - 1e-9)
-    assert not (trace.latencies < bounds.latency * (1 - 1e-9)).any()
+    assert not trace.makespan < bounds.makespan * (1 - 1e-9) - INSTANT
+    assert not (trace.latencies < bounds.latency * (1 - 1e-9) - INSTANT).any()
 
 
 def _counted(trace: Trace) -> dict[str, float]:
