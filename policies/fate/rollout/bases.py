@@ -147,9 +147,11 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
 def plan_offline(c: Context, method: Method) -> None:
     """Let ``c.draft`` be a whole schedule of the first workflow, all of whose stages are there."""
     p = c.problem
-    available = np.maximum(c.start.devices["drains_at"], c.start.now)
+    drains, now = c.start.devices["drains_at"], c.start.now
+    # Devices that are down are repaired after the mean time.
+    available = np.where(drains < np.inf, np.maximum(drains, now), now + p.mttr_s)
     tables = method_tables(p, 0, method)
-    made = plan_workflow(p, 0, *tables, available=available, now=c.start.now)
+    made = plan_workflow(p, 0, *tables, available=available, now=now)
     stages = np.flatnonzero(made.device >= 0)
     order = stages[np.lexsort((made.sequence[stages], made.end[stages], made.start[stages]))]
     draft = c.draft.stages
