@@ -65,7 +65,8 @@ def test_files_name_every_field(name: str) -> None:
     data = yaml.safe_load((CONF / "suite" / f"{name}.yaml").read_text(encoding="utf-8"))
     suite = load_suite(name)
     absent = set() if suite.mode == "stream" else {"arrivals"}
-    absent |= {"uncertain", "contention", "slo", "cluster_changes"} - set(suite.model_dump())
+    optional = {"uncertain", "contention", "slo", "cluster_changes", "most_models"}
+    absent |= optional - set(suite.model_dump())
     assert set(data) == set(type(suite).model_fields) - absent
 
 
