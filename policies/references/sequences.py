@@ -118,11 +118,13 @@ def new_search(p: ProblemArrays, members: int) -> tuple[Search, list[Sequence]]:
 def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
     """Let ``out`` be the sequence of a run: stages in the order of their last placements.
 
-    Stages that were never placed (they vanished) go last, alone on their fastest device.
+    Stages that were never placed (they vanished) are alone on their fastest device.
     """
     rows = trace.shards[trace.shards["device"] >= 0]
     out.width[:] = 0
-    place = np.full(p.stages.size, np.inf)
+    # Tools and what has vanished have no place of their own: `lay_out` puts them behind their
+    # parents, and no stage waits for them there.
+    place = np.full(p.stages.size, -1.0)
     for number, row in enumerate(rows):
         stage, slot = int(row["stage"]), int(row["slot"])
         out.devices[stage, slot] = row["device"]
@@ -131,8 +133,7 @@ def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
     for stage in np.flatnonzero((out.width == 0) & (p.stages["kind"] != TOOL_STAGE)).tolist():
         out.width[stage] = 1
         out.devices[stage, 0] = int(p.clean_seconds[stage].argmin())
-    # A tool has no place of its own: `lay_out` puts it behind its parents.
-    place[(p.stages["kind"] == TOOL_STAGE)] = -1.0
+    place[p.stages["kind"] == TOOL_STAGE] = -1.0
     _write_order(p, place, out)
 
 
@@ -163,9 +164,7 @@ def placements(sequence: Sequence) -> tuple[list[int], list[list[int]]]:
 
 
 def _write_order(p: ProblemArrays, place: NDArray[np.float64], out: Sequence) -> None:
-    stages = p.stages.size
-    finite = np.where(np.isfinite(place), place, stages)
-    out.key[:] = (finite + 1.0) / (stages + 2.0)
+    out.key[:] = (place + 1.0) / (p.stages.size + 2.0)
     out.order[:] = p.topological
 
 
@@ -322,8 +321,12 @@ def _is_past(st: StateArrays, desk: Desk, s: int) -> bool:
 
 @kernel
 def play(c: Search, one: Sequence, bound: float) -> float:
-    """Play a sequence from ``c.start``; returns the last end, inf if that is after ``bound``."""
+    """Play a sequence from ``c.start``; returns the last end, its value.
+
+    inf: that would be after ``bound``, or a device waits for ever.
+    """
     p, st, desk = c.problem, c.state, c.desk
+    one.value = np.inf
     copy_block(st, c.start)
     lay_out(p, one, desk)
     begin(one, desk)
@@ -336,12 +339,14 @@ def play(c: Search, one: Sequence, bound: float) -> float:
             return np.inf
         if not advance(p, st, c.log):
             break
-    one.value, one.second = st.last_end, 0.0
+    one.second = 0.0
     for s in range(one.key.size):
         if st.stages[s].status <= PLACED:
             return np.inf
         one.second += st.stages[s].end
-    return one.value if one.value <= bound else np.inf
+    if st.last_end <= bound:
+        one.value = st.last_end
+    return one.value
 
 
 @kernel

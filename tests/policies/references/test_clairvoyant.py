@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from fate_gym.kernel.advance import start as begin_run
 from fate_gym.kernel.schema import NO_LOG
-from fate_gym.problem import Problem, Stage
+from fate_gym.problem import (
+    Branch,
+    Choice,
+    Cluster,
+    Device,
+    Edge,
+    Problem,
+    Stage,
+    Workflow,
+)
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.validator import assert_valid
 from policies import make_policy
@@ -63,6 +72,32 @@ def test_it_is_never_behind_its_first_population(problem: Problem, seed: int) ->
         write_trace(compiled.arrays, simulator.run(make_policy(name), seed=seed), c.best)
         first = compiled.arrays.workflows["arrival"][compiled.follows < 0].min()
         assert reached <= (play(c, c.best, np.inf) - first) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_waits_for_a_place_behind_what_vanishes(seed: int) -> None:
+    """Whether b or c lives is drawn; d comes behind c, and a turn behind all of them."""
+    seconds = {"m": 1.0}
+    names = ("a", "b", "c", "d")
+    first = Workflow(
+        id="first",
+        stages=tuple(Stage(id=name, seconds_on=seconds) for name in names),
+        edges=tuple(Edge(parent=x, child=y) for x, y in (("a", "b"), ("a", "c"), ("c", "d"))),
+        choices=(
+            Choice(
+                after="a",
+                options=(
+                    Branch(probability=0.5, stages=("b",)),
+                    Branch(probability=0.5, stages=("c",)),
+                ),
+            ),
+        ),
+    )
+    turn = Workflow(id="turn", stages=(Stage(id="e", seconds_on=seconds),), follows="first")
+    cluster = Cluster(id="one", devices=(Device(id="m", gpu="A10G", node="n"),))
+    problem = Problem.build(cluster, [first, turn])
+    trace = Simulator(problem).run(Clairvoyant(work=LITTLE), seed=seed)
+    assert trace.makespan == trace.counters["clairvoyant_value"] == 4.0
 
 
 def test_a_device_may_wait_for_a_stage_that_is_not_ready() -> None:
