@@ -15,6 +15,7 @@ import numpy as np
 
 from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.schema import ProblemArrays
+from policies.random_numbers import next_random, unit_number
 from policies.references.sequences import Desk, Search, Sequence, keep_order, mark_critical, play
 
 EQUAL = 1e-12
@@ -122,13 +123,9 @@ def _breed(c: Search, parent: Sequence, alive: int) -> None:
 
 @inlined
 def _uniform(desk: Desk) -> float:
-    """In [0, 1): xorshift64* (Vigna 2016, doi 10.1145/2845077)."""
-    x = desk.random
-    x ^= x >> np.uint64(12)
-    x ^= x << np.uint64(25)
-    x ^= x >> np.uint64(27)
-    desk.random = x
-    return np.float64((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(11)) / 9007199254740992.0
+    """In [0, 1)."""
+    desk.random = next_random(desk.random)
+    return unit_number(desk.random)
 
 
 @inlined

@@ -6,6 +6,7 @@ import numpy as np
 
 from fate_gym.jit import inlined
 from policies.fate.plans.schema import Workspace
+from policies.random_numbers import next_random, unit_number
 
 Weights = tuple[int, int, int, int, int, int, int]
 """How often each of seven moves is made, per cent."""
@@ -13,13 +14,9 @@ Weights = tuple[int, int, int, int, int, int, int]
 
 @inlined
 def uniform(ws: Workspace) -> float:
-    """In [0, 1): xorshift64* (Vigna 2016, doi 10.1145/2845077)."""
-    x = ws.random
-    x ^= x >> np.uint64(12)
-    x ^= x << np.uint64(25)
-    x ^= x >> np.uint64(27)
-    ws.random = x
-    return np.float64((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(11)) / 9007199254740992.0
+    """In [0, 1)."""
+    ws.random = next_random(ws.random)
+    return unit_number(ws.random)
 
 
 @inlined
