@@ -112,10 +112,7 @@ def value_candidates(
         if ws.work - start > most_work:
             continue
         copy_block(c.draft, c.base)
-        if found.rows[row].width > 0:
-            put_first(c.draft, found, row, row)
-        else:
-            _wait(c.problem, c.start, c.draft)
+        put_candidate(c.problem, c.start, c.draft, found, row, row)
         found.rows[row].value = value_of(c, c.draft, style, bound)
         if found.rows[row].value < value:
             value = found.rows[row].value
@@ -124,9 +121,17 @@ def value_candidates(
     return chosen
 
 
-@inlined
-def _wait(p: ProblemArrays, st: StateArrays, plan: Plan) -> None:
-    """No ready stage starts before the next event."""
+@kernel
+def put_candidate(
+    p: ProblemArrays, st: StateArrays, plan: Plan, found: Placements, row: int, turn: int
+) -> None:
+    """Put a candidate in front of a plan, behind those of smaller ``turn``.
+
+    One without a stage lets all that is ready wait for the next event.
+    """
+    if found.rows[row].width > 0:
+        put_first(plan, found, row, turn)
+        return
     time = next_event_time(p, st)
     for i in range(st.ready_count):
         plan.stages[st.ready[i]].not_before = time

@@ -27,9 +27,9 @@ from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import PLACED, ProblemArrays
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.schema import Biases, Style
-from policies.fate.rollout.candidates import list_candidates
+from policies.fate.rollout.candidates import list_candidates, put_candidate
 from policies.fate.rollout.incumbent import Incumbent
-from policies.fate.rollout.race import leave_out, put_candidate, race, value_plan
+from policies.fate.rollout.race import leave_out, race, value_plan
 
 DOUBT = 2.0
 """Standard errors that a mean gain has to be above 0."""
@@ -117,7 +117,7 @@ class Luck:
             if row < 0:
                 return
             self.counters["singles_better"] += 1
-            put_candidate(c.start, c.problem, c.base, found, row, turn)
+            put_candidate(c.problem, c.start, c.base, found, row, turn)
             if found.rows["stage"][row] < 0:
                 return
 

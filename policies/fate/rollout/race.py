@@ -11,12 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.jit import FloatMatrix, Floats, copy_block, inlined, kernel
-from fate_gym.kernel.advance import next_event_time
 from fate_gym.kernel.placements import Placements
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
-from policies.fate.plans.edit import put_first
 from policies.fate.plans.play import value_in
 from policies.fate.plans.schema import Context, Plan, Style
+from policies.fate.rollout.candidates import put_candidate
 
 FIRST = 8
 """Futures of the first round."""
@@ -53,7 +51,7 @@ def race(
             if found.rows[row].value == -np.inf:
                 continue
             copy_block(c.draft, c.base)
-            put_candidate(c.start, c.problem, c.draft, found, row, row)
+            put_candidate(c.problem, c.start, c.draft, found, row, row)
             for i in range(done, number):
                 gains[row, i] = gains[base, i] - value_in(c, c.draft, style, first + i, np.inf)
             found.rows[row].value = gains[row, :number].mean()
@@ -70,22 +68,6 @@ def race(
     if best >= 0 and found.rows[best].value > doubt * _error(gains, best, number):
         return best
     return -1
-
-
-@kernel
-def put_candidate(
-    st: StateArrays, p: ProblemArrays, plan: Plan, found: Placements, row: int, turn: int
-) -> None:
-    """Put a candidate in front of a plan, behind those of smaller ``turn``.
-
-    One without a stage lets all that is ready wait for the next event.
-    """
-    if found.rows[row].width > 0:
-        put_first(plan, found, row, turn)
-        return
-    time = next_event_time(p, st)
-    for i in range(st.ready_count):
-        plan.stages[st.ready[i]].not_before = time
 
 
 @kernel
