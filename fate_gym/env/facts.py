@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fate_gym.env import features as ft
 from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, FactsArrays
 from fate_gym.env.spec import Spec
-from fate_gym.jit import kernel
+from fate_gym.kernel.ranks import find_tails
 from fate_gym.kernel.schema import MODEL_STAGE, TOOL_STAGE, ProblemArrays
 from fate_gym.sim import CompiledProblem
 
@@ -39,7 +39,9 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     with np.errstate(invalid="ignore"):
         f.pairs["speed"] = np.where(p.clean_seconds > 0, best[:, None] / p.clean_seconds, 1.0)
     f.pairs["speed"][~eligible] = 0.0
-    _longest_paths(p, f)
+    tails = np.empty(s)
+    find_tails(p, best, tails)
+    f.stages["path"] = best + tails
     _fill_children(f, p, eligible)
     f.scale = _scale(f, p)
     f.unit = options.reward_scale or f.scale
@@ -62,16 +64,6 @@ def _scale(f: FactsArrays, p: ProblemArrays) -> float:
     on_device = p.stages["kind"] != TOOL_STAGE
     work = f.stages["best"][on_device].sum() / p.devices.size
     return float(max(path, work)) or 1.0
-
-
-@kernel
-def _longest_paths(p: ProblemArrays, f: FactsArrays) -> None:
-    for i in range(p.topological.size - 1, -1, -1):
-        s = p.topological[i]
-        tail = 0.0
-        for e in range(p.stages[s].children_from, p.stages[s].children_to):
-            tail = max(tail, f.stages[p.edges[p.out_edges[e]].child].path)
-        f.stages[s].path = f.stages[s].best + tail
 
 
 def _fill_children(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fate_gym.jit import kernel
+from fate_gym.jit import Floats, kernel
 from fate_gym.kernel.schema import ProblemArrays
 
 
@@ -36,3 +36,20 @@ def downward_ranks(p: ProblemArrays) -> None:
             parent = p.stages[edge.parent]
             best = max(best, parent.downward_rank + parent.mean_seconds + edge.mean_seconds)
         stage.downward_rank = best
+
+
+@kernel
+def find_tails(p: ProblemArrays, seconds: Floats, tails: Floats) -> None:
+    """Fill the longest paths from the ends of stages to those of their workflows.
+
+    Args:
+        p: the problem.
+        seconds: (S,) of each stage.
+        tails: (S,) filled; 0 where nothing follows.
+    """
+    for i in range(p.topological.size - 1, -1, -1):
+        s = p.topological[i]
+        tails[s] = 0.0
+        for j in range(p.stages[s].children_from, p.stages[s].children_to):
+            child = p.edges[p.out_edges[j]].child
+            tails[s] = max(tails[s], seconds[child] + tails[child])

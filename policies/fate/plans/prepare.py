@@ -5,7 +5,7 @@ from __future__ import annotations
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import event_of
 from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE, ProblemArrays, StateArrays
-from policies.fate.plans.schema import Context, Memory, Plan, Workspace
+from policies.fate.plans.schema import Context, Plan, Workspace
 
 
 @kernel
@@ -60,15 +60,3 @@ def find_movable(c: Context, plan: Plan, least: int) -> None:
         if known and to_place and plan.stages[s].width >= least:
             ws.movable[ws.movable_count] = s
             ws.movable_count += 1
-
-
-@kernel
-def find_tails(p: ProblemArrays, memory: Memory) -> None:
-    """Fill the tails of all stages from their floors."""
-    for i in range(p.topological.size - 1, -1, -1):
-        s = p.topological[i]
-        tail = 0.0
-        for j in range(p.stages[s].children_from, p.stages[s].children_to):
-            child = p.edges[p.out_edges[j]].child
-            tail = max(tail, memory.facts[child].floor + memory.facts[child].tail)
-        memory.facts[s].tail = tail

@@ -17,6 +17,7 @@ from time import perf_counter
 import numpy as np
 
 from fate_gym.kernel.placements import Placements, new_placements
+from fate_gym.kernel.ranks import find_tails
 from fate_gym.kernel.schema import PLACED, TOOL_STAGE, StateArrays, new_log, new_state
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
@@ -28,7 +29,7 @@ from policies.fate.plans.keeping import recall, remember
 from policies.fate.plans.objective import OBJECTIVES, TAIL, Objective, set_weights
 from policies.fate.plans.past import Past
 from policies.fate.plans.play import start_now, value_of
-from policies.fate.plans.prepare import find_tails, prepare
+from policies.fate.plans.prepare import prepare
 from policies.fate.plans.schema import FIRST_RANDOM, Memory, Plan, Style, new_context
 from policies.fate.rollout.bases import (
     Base,
@@ -422,6 +423,8 @@ def _new_memory(compiled: CompiledProblem, bounded: bool) -> Memory:
     memory.facts["floor"] = floor / p.max_shards + compiled.tool_seconds
     memory.facts["kind"] = kinds
     if bounded:
-        find_tails(p, memory)
+        tails = np.empty(p.stages.size)
+        find_tails(p, memory.facts["floor"].copy(), tails)
+        memory.facts["tail"] = tails
     memory.alone[:] = np.maximum.reduceat(p.stages["upward_rank"], p.workflows["stages_from"])
     return memory
