@@ -13,8 +13,8 @@ from collections.abc import Sequence as Listing
 
 import numpy as np
 
-from fate_gym.kernel.advance import start as begin_run
-from fate_gym.kernel.schema import NO_LOG, TOOL_STAGE
+from fate_gym.kernel.ranks import find_tails
+from fate_gym.kernel.schema import TOOL_STAGE
 from fate_gym.sim import CompiledProblem, Simulator
 from policies.base import Assignment, DecisionView
 from policies.bounds import Seed, Some, Weight, Work
@@ -92,9 +92,8 @@ def search_run(
         The search, whose ``best`` is the sequence, and when that ends, seconds.
     """
     p = compiled.arrays
-    c, population = new_search(p, members)
+    c, population = new_search(p, members, seed)
     c.desk.random += 2 * search_seed
-    begin_run(p, c.start, NO_LOG, seed)
     if (
         compiled.problem.options.uncertainty == 0
         and compiled.problem.options.length_uncertainty == 0
@@ -114,9 +113,6 @@ def _tails(compiled: CompiledProblem) -> np.ndarray:
     floor = compiled.floor_seconds.min(axis=1)
     floor = np.where(p.stages["kind"] == TOOL_STAGE, compiled.tool_seconds, floor / p.max_shards)
     floor[(p.stages["chooser"] >= 0) | ~np.isfinite(floor)] = 0.0
-    tail = np.zeros(p.stages.size)
-    for s in p.topological[::-1]:
-        for e in range(p.stages["parents_from"][s], p.stages["parents_to"][s]):
-            parent = p.edges["parent"][e]
-            tail[parent] = max(tail[parent], floor[s] + tail[s])
-    return tail
+    tails = np.empty(p.stages.size)
+    find_tails(p, floor, tails)
+    return tails

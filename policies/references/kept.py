@@ -15,8 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from fate_gym.kernel.advance import start as begin_run
-from fate_gym.kernel.schema import NO_LOG, ProblemArrays
+from fate_gym.kernel.schema import ProblemArrays
 from fate_gym.sim import CompiledProblem, Trace
 from policies.references.sequences import (
     Search,
@@ -79,8 +78,7 @@ def load_best_known(path: Path | None = None) -> dict[str, Entry]:
 
 def kept_schedule(compiled: CompiledProblem, entry: Entry) -> Search:
     """A search whose best sequence is the one of an entry, and was played."""
-    c, _ = new_search(compiled.arrays, 1)
-    begin_run(compiled.arrays, c.start, NO_LOG, 0)
+    c, _ = new_search(compiled.arrays, 1, 0)
     write_placements(compiled.arrays, entry["order"], entry["devices"], c.best)
     play(c, c.best, np.inf)
     return c
@@ -91,8 +89,7 @@ def entry_of(compiled: CompiledProblem, trace: Trace, *, work: int) -> Entry:
 
     Its makespan is that of the sequence: devices that waited longer than they had to do not.
     """
-    c, _ = new_search(compiled.arrays, 1)
-    begin_run(compiled.arrays, c.start, NO_LOG, 0)
+    c, _ = new_search(compiled.arrays, 1, 0)
     write_trace(compiled.arrays, trace, c.best)
     play(c, c.best, np.inf)
     order, devices = placements(c.best)

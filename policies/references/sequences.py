@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import Block, copy_block, inlined, kernel, scalar, table
 from fate_gym.kernel.advance import advance
+from fate_gym.kernel.advance import start as begin_run
 from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.cost import split_queries
 from fate_gym.kernel.estimate import end_estimates
@@ -101,8 +102,8 @@ class Search(NamedTuple):
     desk: Desk
 
 
-def new_search(p: ProblemArrays, members: int) -> tuple[Search, list[Sequence]]:
-    """Room for a search with a population of so many members, and the members."""
+def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[Sequence]]:
+    """Room for a search in the run with a seed, and a population of so many members."""
     size = {"S": p.stages.size, "K": p.max_shards}
     population = [Sequence.allocate(**size) for _ in range(members)]
     child, best = Sequence.allocate(**size), Sequence.allocate(**size)
@@ -112,7 +113,9 @@ def new_search(p: ProblemArrays, members: int) -> tuple[Search, list[Sequence]]:
     free = np.flatnonzero(p.stages["kind"] != TOOL_STAGE)
     desk.free_count = free.size
     desk.free[: free.size] = free
-    return Search(p, new_state(p), new_state(p), NO_LOG, child, best, desk), population
+    c = Search(p, new_state(p), new_state(p), NO_LOG, child, best, desk)
+    begin_run(p, c.start, NO_LOG, seed)
+    return c, population
 
 
 def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fate_gym.kernel.advance import start as begin_run
-from fate_gym.kernel.schema import NO_LOG
 from fate_gym.problem import (
     Branch,
     Choice,
@@ -67,8 +65,7 @@ def test_it_is_never_behind_its_first_population(problem: Problem, seed: int) ->
     reached = simulator.run(Clairvoyant(work=LITTLE), seed=seed).makespan
     for name in ("heft_boosted", "least_loaded"):
         compiled = simulator.compiled
-        c, _ = new_search(compiled.arrays, 1)
-        begin_run(compiled.arrays, c.start, NO_LOG, seed)
+        c, _ = new_search(compiled.arrays, 1, seed)
         write_trace(compiled.arrays, simulator.run(make_policy(name), seed=seed), c.best)
         first = compiled.arrays.workflows["arrival"][compiled.follows < 0].min()
         assert reached <= (play(c, c.best, np.inf) - first) * (1 + 1e-9)
@@ -168,8 +165,7 @@ def test_foresight_is_worth_something() -> None:
 @given(problems())
 def test_a_sequence_survives_being_written_down(problem: Problem) -> None:
     compiled = compile_problem(problem)
-    c, _ = new_search(compiled.arrays, 1)
-    begin_run(compiled.arrays, c.start, NO_LOG, 0)
+    c, _ = new_search(compiled.arrays, 1, 0)
     write_trace(compiled.arrays, Simulator(compiled).run(make_policy("heft_sharded")), c.best)
     value = play(c, c.best, np.inf)
     order, devices = json.loads(json.dumps(placements(c.best)))
@@ -200,8 +196,7 @@ def test_what_is_kept_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_kept_order_is_the_order_on_the_device(order: tuple[int, ...]) -> None:
     problem = Problem.classical({f"t{i}": {"m": 1.0 + i} for i in range(3)}, {})
     compiled = compile_problem(problem)
-    c, _ = new_search(compiled.arrays, 1)
-    begin_run(compiled.arrays, c.start, NO_LOG, 0)
+    c, _ = new_search(compiled.arrays, 1, 0)
     write_placements(compiled.arrays, order, [[0]] * 3, c.best)
     assert play(c, c.best, np.inf) == 6.0
     ends = c.state.stages["end"]
