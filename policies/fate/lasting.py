@@ -39,9 +39,9 @@ class LastingLoads:
 
     def update(self, view: DecisionView) -> None:
         """Look at the workflows that have arrived since the last time."""
-        arrived = view.arrived
-        if len(arrived) == self._arrived:
+        if view.state.arrived_count == self._arrived:
             return
+        arrived = view.arrived
         picture, times = self._picture, view.state.workflows["arrived_at"]
         if self._arrived == 0:
             self._first = float(times[arrived[0]])

@@ -13,8 +13,7 @@ from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
 from fate_gym.kernel.transfer import over_host, over_link
 from policies.base import Assignment, DecisionView
 from policies.list_scheduling.plan_queues import PlanQueues
-from policies.list_scheduling.rules import NO_PENALTY
-from policies.list_scheduling.tables import PENALTIES, PRIORITIES, stages_of
+from policies.list_scheduling.tables import stages_of, tables_of
 
 Method = Literal["heft", "cpop", "peft"]
 _TABLES: dict[Method, tuple[str, str]] = {
@@ -81,13 +80,7 @@ def method_tables(
     p: ProblemArrays, workflow: int, method: Method
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(S,) priorities and (S, D) or empty penalties of a method, for one workflow."""
-    order, device = _TABLES[method]
-    priority, penalty = np.zeros(p.stages.size), NO_PENALTY
-    PRIORITIES[order](p, workflow, priority)
-    if device in PENALTIES:
-        penalty = np.zeros(p.clean_seconds.shape)
-        PENALTIES[device](p, workflow, penalty)
-    return priority, penalty
+    return tables_of(p, workflow, *_TABLES[method])
 
 
 class OfflinePlan(Block):

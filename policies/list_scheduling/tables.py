@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fate_gym.jit import FloatMatrix, Floats, inlined, kernel
 from fate_gym.kernel.schema import TOOL_STAGE, ProblemArrays
+from policies.list_scheduling.rules import NO_PENALTY
 
 Table = NDArray[np.float64]
 OFF_PATH_S = 1e12
@@ -170,3 +171,20 @@ PENALTIES: dict[str, Callable[..., None]] = {
     "optimistic_cost": optimistic_costs,
 }
 """What fills the tables, by the names of orders and of rules for the device."""
+
+
+def tables_of(p: ProblemArrays, workflow: int, order: str, device: str) -> tuple[Table, Table]:
+    """(S,) priorities and (S, D) or empty penalties, filled for one workflow.
+
+    Args:
+        p: the problem.
+        workflow: its number.
+        order: a name of `PRIORITIES`.
+        device: a rule for the device; one that is not among `PENALTIES` has no penalties.
+    """
+    priority, penalty = np.zeros(p.stages.size), NO_PENALTY
+    PRIORITIES[order](p, workflow, priority)
+    if device in PENALTIES:
+        penalty = np.zeros(p.clean_seconds.shape)
+        PENALTIES[device](p, workflow, penalty)
+    return priority, penalty

@@ -50,6 +50,12 @@ class Biases(Block):
     shifts: Any = table("f8", "W", text="added to the keys of a workflow's stages")
 
 
+def prefer_nothing(biases: Biases | Memory, spread: int) -> None:
+    """Clear all biases; every kind may spread over so many devices."""
+    biases.kinds["shift"], biases.kinds["spread"] = 0.0, spread
+    biases.seconds[:], biases.shifts[:] = 0.0, 0.0
+
+
 class DeviceTurn(Row):
     """A device at the instant that is planned."""
 

@@ -21,6 +21,8 @@ from policies.list_scheduling.rules import (
     FCFS,
     MAX_MIN,
     MIN_MIN,
+    NO_PENALTY,
+    NO_PRIORITY,
     PRIORITY,
     STATE,
     STRICT,
@@ -28,7 +30,7 @@ from policies.list_scheduling.rules import (
     UPWARD_RANK,
     Rules,
 )
-from policies.list_scheduling.tables import PENALTIES, PRIORITIES
+from policies.list_scheduling.tables import tables_of
 
 
 class Base(NamedTuple):
@@ -72,30 +74,23 @@ ALONE: tuple[tuple[str, Rules], ...] = (
 """For a workflow alone also ``eft``, ``lookahead_heft``, and strict and boosted ``dls``, ``peft``,
 ``cpop``, ``max_min``, ``min_min`` and ``sufferage`` (that one lazy too), with their tables."""
 TABLES: dict[str, tuple[str, str]] = {
-    "dynamic_level": ("dynamic_level", ""),
+    "dynamic_level": ("dynamic_level", "earliest_finish"),
     "optimistic_cost": ("optimistic_cost", "optimistic_cost"),
     "critical_path": ("path_through", "critical_path"),
 }
-"""Priority and penalty, by the names in `ALONE`."""
+"""Order and rule for the device, by the names in `ALONE`."""
 
 
 def policies_of(p: ProblemArrays) -> tuple[Rules | Method, ...]:
     """The policies whose plans are offered: list schedulers by their rules."""
     if p.workflows.size > 1:
         return EXACT
-    return (*EXACT, *OFFLINE, *(_with_tables(p, table, rules) for table, rules in ALONE))
-
-
-def _with_tables(p: ProblemArrays, table: str, rules: Rules) -> Rules:
-    """The rules with their tables, for a problem of one workflow."""
-    order, device = TABLES.get(table, ("", ""))
-    if order:
-        rules = rules._replace(priority=np.zeros(p.stages.size))
-        PRIORITIES[order](p, 0, rules.priority)
-    if device:
-        rules = rules._replace(penalty=np.zeros(p.clean_seconds.shape))
-        PENALTIES[device](p, 0, rules.penalty)
-    return rules
+    tables = {name: tables_of(p, 0, *names) for name, names in TABLES.items()}
+    tables[""] = (NO_PRIORITY, NO_PENALTY)
+    alone = [
+        rules._replace(priority=tables[name][0], penalty=tables[name][1]) for name, rules in ALONE
+    ]
+    return (*EXACT, *OFFLINE, *alone)
 
 
 def rules_in(rules: Rules, stages: NDArray[np.int64]) -> Rules:

@@ -30,7 +30,14 @@ from policies.fate.plans.objective import OBJECTIVES, TAIL, Objective, set_weigh
 from policies.fate.plans.past import Past
 from policies.fate.plans.play import start_now, value_of
 from policies.fate.plans.prepare import prepare
-from policies.fate.plans.schema import FIRST_RANDOM, Memory, Plan, Style, new_context
+from policies.fate.plans.schema import (
+    FIRST_RANDOM,
+    Memory,
+    Plan,
+    Style,
+    new_context,
+    prefer_nothing,
+)
 from policies.fate.rollout.bases import (
     Base,
     Offer,
@@ -117,10 +124,8 @@ class Incumbent:
             [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
         self.orders = orders_of(p)
-        self._offers: tuple[Offer, ...] = (
-            *plays_of(self.orders, self.style.shards),
-            *policies_of(self._picture),
-        )
+        # Under uncertainty planners never ask for them.
+        self._offers = () if self.uncertain else self._list_offers()
         self._pending: list[Offer] = []
         self.excerpt = Excerpt(p, self._picture)
         self._past = Past()
@@ -233,7 +238,7 @@ class Incumbent:
             budget: work of this decision.
         """
         if arrived:
-            self._pending = list(self._offers)
+            self._pending = list(self._offers or self._list_offers())
             budget = budget if self.context.work.several else max(budget, ONCE)
         kept = self._foreseeing and not self._renumbered and not self._loads.lasting
         if kept and not self._pending and self._purse.pay(budget, 4 * self.following) == 0:
@@ -255,6 +260,10 @@ class Incumbent:
         self._kept_value = value
 
     # --- list schedules ---------------------------------------------------------------------
+
+    def _list_offers(self) -> tuple[Offer, ...]:
+        """Who offers plans when work arrives."""
+        return (*plays_of(self.orders, self.style.shards), *policies_of(self._picture))
 
     def _offer_some(self, value: float, most_work: int) -> float:
         """Let list schedules offer plans that have not; returns the value of the best plan.
@@ -311,10 +320,8 @@ class Incumbent:
 
     def clear_biases(self, shards: int) -> None:
         """Prefer nothing; ``shards`` devices for every kind."""
-        for biases in (self.context.biases, self._memory):
-            biases.kinds["shift"], biases.kinds["spread"] = 0.0, shards
-            biases.seconds[:] = 0.0
-            biases.shifts[:] = 0.0
+        prefer_nothing(self.context.biases, shards)
+        prefer_nothing(self._memory, shards)
 
     @property
     def order(self) -> int:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.schema import PLACED, ProblemArrays
 from policies.fate.plans.edit import put_first
-from policies.fate.plans.schema import Biases, Style
+from policies.fate.plans.schema import Biases, Style, prefer_nothing
 from policies.fate.rollout.candidates import list_candidates, put_candidate
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.race import leave_out, race, value_plan
@@ -161,8 +161,7 @@ class Luck:
         count = min(incumbent.tested, max(FEWEST, count))
         kept, present = biases.copy(), incumbent.order
         best, least = present, self._values(incumbent.write_base(), count).mean()
-        biases.kinds["shift"], biases.kinds["spread"] = 0.0, 1
-        biases.seconds[:], biases.shifts[:] = 0.0, 0.0
+        prefer_nothing(biases, 1)
         for order in orders:
             incumbent.set_order(order)
             value = self._values(incumbent.write_base(), count).mean()
