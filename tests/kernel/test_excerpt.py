@@ -13,35 +13,15 @@ from fate_gym.problem import Problem
 from fate_gym.sim import Excerpt, Simulator
 from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import FCFS, STATE, STRICT, UPWARD_RANK, Rules
-from tests.kernel.test_placements import candidates
+from tests.kernel.walks import somewhere
 from tests.strategies import problems
 
+WAITING = 0.3
 RULES = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
     Rules(FCFS, STATE, 0, 2),
 )
-
-
-def somewhere(problem: Problem, steps: int, seed: int) -> Simulator:
-    """A run after some random placements."""
-    simulator = Simulator(problem, seed=seed)
-    shards = simulator.compiled.shape[-1]
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        if simulator.done:
-            break
-        if not simulator.ready or rng.random() < 0.3:
-            if not simulator.view().can_wait:
-                break
-            simulator.wait()
-            continue
-        stage = int(rng.choice(simulator.ready))
-        found = [c for c in candidates(simulator, stage, shards) if c is not None]
-        if not found:
-            break
-        simulator.place(stage, *found[rng.integers(len(found))])
-    return simulator
 
 
 def ends(p: ProblemArrays, state: StateArrays, rules: Rules) -> dict[int, float]:
@@ -57,7 +37,7 @@ def ends(p: ProblemArrays, state: StateArrays, rules: Rules) -> dict[int, float]
 @settings(max_examples=60)
 @given(problems() | problems("pressure", most=20), st.integers(0, 25), st.integers(0, 2**32))
 def test_plays_end_as_those_of_the_whole(problem: Problem, steps: int, seed: int) -> None:
-    simulator = somewhere(problem, steps, seed)
+    simulator = somewhere(problem, steps, seed, WAITING)
     p = simulator.compiled.arrays
     excerpt = Excerpt(p)
     excerpt.renew(simulator.state)
@@ -75,7 +55,7 @@ def test_it_follows_a_run(problem: Problem, steps: int, seed: int) -> None:
     p = simulator.compiled.arrays
     kept = Excerpt(p)
     for step in range(steps):
-        simulator = somewhere(problem, step, seed)
+        simulator = somewhere(problem, step, seed, WAITING)
         kept.renew(simulator.state)
         fresh = Excerpt(p)
         fresh.renew(simulator.state)

@@ -9,28 +9,16 @@ from hypothesis import strategies as st
 from fate_gym.kernel.commit import reserve, take_back
 from fate_gym.kernel.schema import NO_LOG
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator
 from tests.kernel.test_placements import candidates
+from tests.kernel.walks import somewhere
 from tests.strategies import problems
 
 
 @settings(max_examples=80)
 @given(problems() | problems("pressure", most=20), st.integers(0, 20), st.integers(0, 2**32))
 def test_a_scratch_state_is_the_state_again(problem: Problem, steps: int, seed: int) -> None:
-    simulator = Simulator(problem, seed=seed)
+    simulator = somewhere(problem, steps, seed)
     arrays, shards = simulator.compiled.arrays, simulator.compiled.shape[-1]
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        if simulator.done:
-            break
-        if not simulator.ready:
-            simulator.wait()
-            continue
-        stage = int(rng.choice(simulator.ready))
-        found = [c for c in candidates(simulator, stage, shards) if c is not None]
-        if not found:
-            break
-        simulator.place(stage, *found[rng.integers(len(found))])
     before = simulator.state.copy()
     scratch = before.copy()
     for stage in simulator.ready:
