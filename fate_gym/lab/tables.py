@@ -7,10 +7,14 @@ from math import isnan
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from fate_gym.errors import printable
+
+_WIDEST = 10_000
+"""Characters of a line, more than any table takes."""
 
 
 class Estimate(NamedTuple):
@@ -80,4 +84,11 @@ def print_table(
         table.add_column(head, justify="left" if place < left else "right", no_wrap=left == 1)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    Console(width=_width(table)).print(table)
+
+
+def _width(table: Table) -> int:
+    """As wide as the terminal, but never so narrow that cells are cut; in files nothing is."""
+    console = Console()
+    needs = Measurement.get(console, console.options.update(max_width=_WIDEST), table)
+    return max(console.width, needs.minimum) if console.is_terminal else needs.maximum
