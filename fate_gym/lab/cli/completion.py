@@ -39,7 +39,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     bash, in ~/.bashrc:                eval "$(fate-gym completion bash)"
     zsh, in ~/.zshrc after compinit:   eval "$(fate-gym completion zsh)"
     fish, in config.fish:              fate-gym completion fish | source
-    """
+    """  # noqa: D301
     made = get_completion_class(shell)
     assert made is not None
     root = ctx.find_root()

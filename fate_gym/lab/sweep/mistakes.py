@@ -31,7 +31,7 @@ def explain(error: Exception, arguments: Sequence[str], config_name: str) -> Inp
     if several is not None:
         return InputError(
             f"several values in {several!r}",
-            remedy="add -m to run every combination, or quote the value: name='[a,b]'",
+            remedy="add -m to run a job for each of them",
         )
     unknown = _first_unknown_option(arguments, config_name)
     if unknown is not None:

@@ -165,6 +165,8 @@ class TimeLeft:
         if not missing or not busy:
             return ""
         known = missing.keys() & self._seconds.keys()
+        if not known:
+            return ""
         work = sum(missing[kind] * fmean(self._seconds[kind]) for kind in known)
         # How many jobs run at a time shows in what has been done so far.
         at_once = max(1.0, busy / max(self._clock() - self._begun, 1e-9))
