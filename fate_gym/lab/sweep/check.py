@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ Check = Callable[[DictConfig, Sequence[str]], Cell | None]
 """Called with a job's configuration and the directories that ``--config-dir`` adds. Raises
 `InputError` if it cannot run; returns its cell, or None for what has none, such as a training."""
 
+_SEED = re.compile(r"seed=\d+")
 _Names = tuple[str, ...]
 
 
@@ -81,7 +83,7 @@ def _telling(jobs: Sequence[Sequence[str]], known: set[str]) -> Iterator[int]:
     """The numbers of the jobs to be checked: the first, and each with something new."""
     seen: set[object] = set()
     for number, job in enumerate(jobs):
-        words: set[object] = {word for word in job if not word.startswith("seed=")}
+        words: set[object] = {word for word in job if not _SEED.fullmatch(word)}
         words |= {_naming("suite", job), _naming("policy", job)}
         words -= known | {(word,) for word in known}
         if number == 0 or not words <= seen:
