@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -131,16 +131,22 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
 def compile_ahead(plan: Plan) -> None:
     """Compile what the jobs of a sweep will call, before its workers start."""
     # Here, so that --help starts without them.
+    from policies.registry import policy_specs
+
+    chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
+    names = {word.removeprefix("policy=") for word in chosen}
+    if names <= policy_specs().keys():  # else its job will say so, and nobody should wait for that
+        compile_policies(names)
+
+
+def compile_policies(names: Iterable[str]) -> None:
+    """Compile what some policies of the registry will call, all at once."""
     import fate_gym.sim  # noqa: F401
     from fate_gym.jit.build import REGISTRY, build
     from policies.registry import policy_class, policy_specs
 
-    chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
-    names = {word.removeprefix("policy=") for word in chosen}
     specs = policy_specs()
-    if not names <= specs.keys():
-        return  # its job will say so, and nobody should wait for that
-    with suppress(InputError):  # likewise
+    with suppress(InputError):  # whoever makes the policy will say so
         for name in names:
             policy_class(specs[name])
     build(REGISTRY)

@@ -98,7 +98,8 @@ def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: bool)
     whole columns out. A file has lines of any length.
     """
     columns = list(zip(heads, *rows, strict=True))
-    natural = [max(map(cell_len, column)) for column in columns]
+    # Heads may have several lines.
+    natural = [max(map(cell_len, [*head.split("\n"), *cells])) for head, *cells in columns]
     console = Console()
     room = console.width - _GAP * (len(columns) - 1)
     if not console.is_terminal or sum(natural) <= room:

@@ -28,6 +28,7 @@ def demo(figure: Path, show: bool) -> None:
     """Play one workflow with three policies, and draw their schedules."""
     from fate_gym.lab.describe.figure import check_figure_path
     from fate_gym.lab.errors import unwritable
+    from fate_gym.lab.evaluate import compile_policies
     from fate_gym.lab.jobs.schedules import Schedule, shard_rows
     from fate_gym.lab.report.figures.gantt import gantt_figure
     from fate_gym.lab.report.figures.style import save_figure
@@ -38,6 +39,7 @@ def demo(figure: Path, show: bool) -> None:
 
     begun = perf_counter()
     check_figure_path(figure)
+    compile_policies(POLICIES)
     suite = load_suite(SUITE)
     problem = build_suite(suite, load_cluster(suite.cluster), seed=0)[PROBLEM]
     simulator = Simulator(problem)
