@@ -42,7 +42,7 @@ def new_policy(name: str, directory: Path | None) -> None:
     print(f"\nTry it:\n  cd {folder}")
     print(
         "  fate-gym evaluate --config-dir conf -m "
-        f"suite=smoke policy={name},heft name={name}\n  python -m pytest"
+        f"suite=smoke policy={name},heft name={name}\n  python -m pytest   (pip install pytest)"
     )
 
 
