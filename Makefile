@@ -36,8 +36,10 @@ compare: $(INSTALLED)  ## compare the policies on suite quick and write the repo
 report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
 	$(BIN)/fate-gym report $(RUN)
 
-readme: $(TOOLS)  ## put finished runs into README.md and docs
+readme: $(TOOLS)  ## put finished runs and pictures into README.md and docs
 	$(BIN)/python scripts/update_docs.py
+	$(BIN)/python scripts/tutorial_notebook.py
+	$(BIN)/fate-gym render policy=fate --problem 1 -o docs/images/episode.gif
 
 bench: $(TOOLS)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)

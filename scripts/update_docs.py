@@ -23,7 +23,7 @@ SECTION = re.compile(
 EXCERPTS = {
     ("README.md", "runs/quick"): (
         ("fate", "heft", "eft", "least_loaded", "round_robin"),
-        ("policy", "latency / RoundRobin", "vs strongest", "decision ms"),
+        ("policy", "latency / RoundRobin", "gap", "wins", "vs strongest"),
     )
 }
 """Of the table of a run, a page may show some rows, and some columns (by how they begin)."""
