@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -98,19 +99,19 @@ def test_the_makefile_calls_the_verbs() -> None:
         assert f"fate-gym {script}" in makefile
 
 
-def test_benchmark_explains_itself_and_knows_its_sections() -> None:
-    script = str(ROOT / "scripts" / "benchmark.py")
-
-    def run(word: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, script, word]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
-
-    assert "SECTION" in run("--help").stdout
-    wrong = run("smulator")
-    assert wrong.returncode == 2
-    assert "unknown section 'smulator': did you mean 'simulator'?" in wrong.stderr
+def test_benchmark_explains_itself_and_knows_its_sections(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = runpy.run_path(str(ROOT / "scripts" / "benchmark.py"))["main"]
+    for word, code, said in [
+        ("--help", 0, "SECTION"),
+        ("smulator", 2, "unknown section 'smulator': did you mean 'simulator'?"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", word])
+        with pytest.raises(SystemExit) as stop:
+            benchmark()
+        assert stop.value.code == code
+        assert said in "".join(capsys.readouterr())
 
 
 def test_a_file_of_another_kind_is_answered_with_its_verb(
