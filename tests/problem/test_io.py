@@ -79,11 +79,11 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
         "workflow 'w0'", "slo.ttft", "not permitted",
     ),
     "an objective that there is not": (
-        lambda t: t["options"].update(objective="makespn"),
-        "options", "objective", "'makespan', 'latency'",
+        lambda t: t.update(options={"objective": "makespn"}),
+        None, "options.objective", "'makespan', 'latency'",
     ),
     "deadlines that nobody has": (
-        lambda t: t["options"].update(objective="deadlines"),
+        lambda t: t.update(options={"objective": "deadlines"}),
         "options", "objective", "no workflow has one",
     ),
     "missing parent": (
