@@ -98,11 +98,19 @@ def shapes_that_fit(
     """The decoders to measure, by name of the model.
 
     Raises:
-        InputError: for an unknown model, and where even the smallest does not fit.
+        InputError: for an unknown model or one that is no dense decoder, and where even the
+            smallest does not fit.
     """
     if scale is not None and not scale >= 1:
         raise InputError(f"--scale {scale:g} is less than 1", remedy="choose 1 or more")
     known = [catalog.model(name) for name in names]
+    for model in known:
+        if model.experts or not model.kv_heads:
+            raise InputError(
+                f"{model.name} is {'a mixture' if model.experts else 'an encoder'}, and constants "
+                "are measured on dense decoders",
+                remedy="choose another --model, e.g. " + " or ".join(MODELS),
+            )
     first = _CPU_SCALE if device.device.type == "cpu" else 1.0
     scales = [scale] if scale is not None else [one for one in _SCALES if one >= first]
     for one in scales:

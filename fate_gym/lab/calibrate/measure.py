@@ -69,15 +69,16 @@ class TorchMeasurer:
         decoder = self._decoder_of(task.model)
         layers = decoder.shape.layers
         if task.kind == "gemm":
-            return lambda: decoder.gemms(task.tokens, 0), layers
+            return decoder.gemms(task.tokens), layers
         context = task.context + task.tokens
         if task.kind == "decode":
             context = task.context
-        cache = KvCache(self.device, decoder.shape, task.queries, context)
+        cache = KvCache(self.device, decoder.shape, task.queries, context).fill(self.device)
         rows = slice(0, task.queries)
         if task.kind == "pass":
-            segment = Segment(cache, rows, context - task.tokens, task.tokens, logits=True)
-            return lambda: decoder.run([segment]), 1
+            segments = [Segment(cache, rows, context - task.tokens, task.tokens, logits=True)]
+            given = decoder.input_for(segments)
+            return lambda: decoder.run(segments, given), 1
         shape = decoder.shape
         queries = self.device.random(task.queries, shape.heads, task.tokens, shape.head_dim)
 

@@ -7,7 +7,7 @@ the prompt of some queries or their next token, side by side in all matrix produ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,12 @@ class KvCache:
         sizes = (shape.layers, rows, shape.kv_heads, capacity, shape.head_dim)
         # Zeros: tokens that come from elsewhere are never written here.
         self.keys, self.values = device.empty(*sizes).zero_(), device.empty(*sizes).zero_()
+
+    def fill(self, device: TorchDevice) -> KvCache:
+        """Random numbers everywhere; returns itself."""
+        self.keys.copy_(device.random(*self.keys.shape))
+        self.values.copy_(device.random(*self.values.shape))
+        return self
 
     def read(self, row: int, start: int, end: int) -> tuple[Any, Any]:
         """A copy of tokens of one query, (layers, kv_heads, tokens, head_dim) each."""
@@ -130,21 +136,25 @@ class Decoder:
             expert_down=pieces.take(e, h, narrow) if e else None,
         )
 
-    def run(self, segments: Sequence[Segment], tokens: Any = None) -> Any:
+    def input_for(self, segments: Sequence[Segment]) -> Any:
+        """Random tokens for the segments of a pass, (T,); without an embedding, hidden states.
+
+        Random, since on a GPU the same numbers everywhere draw less power and run faster.
+        """
+        count = sum(segment.tokens for segment in segments)
+        if self.embedding is None:
+            return self.device.random(count, self.shape.hidden)
+        return self.torch.randint(self.shape.vocab, (count,), device=self.device.device)
+
+    def run(self, segments: Sequence[Segment], given: Any) -> Any:
         """One pass; returns the next token of every query that makes one.
 
         Args:
             segments: the tokens of the pass.
-            tokens: (T,) their numbers, in the order of the segments; zeros if None.
+            given: what `input_for` gives, in the order of the segments.
         """
         torch = self.torch
-        count = sum(segment.tokens for segment in segments)
-        if self.embedding is None:
-            hidden = self.device.random(count, self.shape.hidden)
-        else:
-            if tokens is None:
-                tokens = torch.zeros(count, dtype=torch.long, device=self.device.device)
-            hidden = self.embedding[tokens]
+        hidden = given if self.embedding is None else self.embedding[given]
         turns = self._turns(segments)
         for number, layer in enumerate(self.layers):
             states = torch.rms_norm(hidden, (self.shape.hidden,), self._norm)
@@ -160,22 +170,22 @@ class Decoder:
         states = torch.rms_norm(hidden[rows], (self.shape.hidden,), self._norm)
         return torch.nn.functional.linear(states, self.head).argmax(-1)
 
-    def gemms(self, count: int, logits: int) -> None:
-        """The matrix products of a pass over ``count`` tokens alone, on random numbers."""
-        states = self.device.empty(count, self.shape.hidden).fill_(0.01)
-        inner = self.device.empty(count, self.shape.width).fill_(0.01)
-        linear = self.torch.nn.functional.linear
-        wide = self.device.empty(count, max(1, self.shape.intermediate)).fill_(0.01)
-        for layer in self.layers:
-            linear(states, layer.qkv)
-            linear(inner, layer.out)
-            if layer.gate_up is not None:
+    def gemms(self, count: int) -> Callable[[], None]:
+        """The matrix products of the layers of a dense decoder alone, for ``count`` tokens."""
+        shape, linear = self.shape, self.torch.nn.functional.linear
+        states, inner, wide = (
+            self.device.random(count, width)
+            for width in (shape.hidden, shape.width, shape.intermediate)
+        )
+
+        def products() -> None:
+            for layer in self.layers:
+                linear(states, layer.qkv)
+                linear(inner, layer.out)
                 linear(states, layer.gate_up)
                 linear(wide, layer.down)
-            if layer.router is not None:
-                self._experts(layer, states)
-        if self.head is not None and logits:
-            linear(states[:logits], self.head)
+
+        return products
 
     def _turns(self, segments: Sequence[Segment]) -> tuple[Any, Any]:
         """Cosine and sine of the positions, (T, 1, head_dim / 2)."""

@@ -131,7 +131,8 @@ class Executor:
             rows = slice(0, part.queries)
             segments.append(Segment(self._caches[number], rows, place, 1, logits=True))
         decoder = self._decoders[operation.model]
-        seconds = self.device.seconds(lambda: decoder.run(segments))
+        given = decoder.input_for(segments)
+        seconds = self.device.seconds(lambda: decoder.run(segments, given))
         for part in complete:
             self._keep(part, part.path)
         return seconds

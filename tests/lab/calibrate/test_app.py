@@ -59,6 +59,8 @@ def test_a_cpu_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["--like", "H100"], "unknown GPU 'H100'"),
         (["--model", "Qwen2.5-72B-AWQ"], "quantised"),
         (["--model", "Qwen2.5-72B", "--scale", "1"], "choose a larger --scale"),
+        (["--model", "Mixtral-8x7B"], "is a mixture"),
+        (["--model", "bge-large"], "is an encoder"),
         (["-o", "mine.json"], "ends in .yaml"),
     ],
 )

@@ -95,7 +95,7 @@ def test_other_kinds_of_models_run(device: TorchDevice, name: str) -> None:
     shape = shape_of(catalog.model(name), 32)
     decoder = decoder_of(device, shape)
     cache = KvCache(device, shape, 1, 8)
-    found = decoder.run([Segment(cache, slice(0, 1), 0, 8, True)])
+    segments = [Segment(cache, slice(0, 1), 0, 8, True)]
+    found = decoder.run(segments, decoder.input_for(segments))
     assert (found is None) == (shape.vocab == 0)
     assert cache.values.abs().sum() > 0
-    decoder.gemms(4, 1)
