@@ -29,7 +29,8 @@ _REPEATS = 3
 class TorchMeasurer:
     """Measures on a device; holds one decoder at a time, and a file for reads from disk.
 
-    A context manager: the file goes at the end.
+    A context manager: the file goes at the end. It has no name, so that nothing is left of it
+    however the process ends.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class TorchMeasurer:
         self._decoder: Decoder | None = None
         most = max(shape.params for shape in shapes.values())
         self._host = random_host_tensor(device, most)
-        self._file: Path | None = None
+        self._file: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +53,7 @@ class TorchMeasurer:
         where: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            self._file.close()
 
     def seconds(self, task: Task) -> float:
         """The median of some repeats after one that warms up."""
@@ -123,21 +124,20 @@ class TorchMeasurer:
         """Read weights from a file that the page cache does not hold, and load them."""
         data = host.view(self.device.torch.uint8).numpy()
         if self._file is None:
-            handle, name = tempfile.mkstemp(prefix="fate-gym-", dir=self.folder)
-            self._file = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        path = self._file
+            self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
+            written = 0
+            while written < len(data):
+                written += self._file.write(memoryview(data)[written:])
+            os.fsync(self._file.fileno())
+        file = self._file
 
         def read() -> None:
-            with path.open("rb", buffering=0) as file:
-                if hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                at = 0
-                while read := file.readinto(memoryview(data)[at:]):
-                    at += read
+            file.seek(0)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            at = 0
+            while count := file.readinto(memoryview(data)[at:]):
+                at += count
             load(self.device, host)
 
         return read

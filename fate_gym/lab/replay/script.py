@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from fate_gym.errors import InputError
 from fate_gym.sim import Trace
@@ -222,18 +222,14 @@ def _shard(state: State, row: Row, parts: list[Part]) -> Iterator[Operation]:
     assert node.model is not None
     for first in range(0, n, batch):
         queries = min(batch, n - first)
-        share = queries / n
         new = int(row["prefix_new"]) if first == 0 else 0
         known = node.stage.prefix_tokens - new
         each = node.stage.prompt_tokens + row["context_new"] / n
         pairs = new * (known + new / 2)
         pairs += queries * each * (node.stage.prefix_tokens + _own(node) - each / 2)
-        part = _part(
-            state, node, len(parts),
-            queries=queries, known=known, pairs=pairs,
-            tokens=max(queries, round(new + each * n * share)),
-            transfer_s=float(row["transfer_s"]), batching=False,
-        )  # fmt: skip
+        work = _Work(queries, known, max(queries, round(new + each * queries)), pairs)
+        transfer_s = float(row["transfer_s"])
+        part = _part(state, node, len(parts), work, transfer_s=transfer_s, batching=False)
         parts.append(part)
         yield Open(part.number)
         if first == 0:
@@ -249,29 +245,25 @@ def _own(node: Node) -> int:
     return node.stage.prompt_tokens + node.inherited
 
 
+class _Work(NamedTuple):
+    """What a part computes: see `Part`."""
+
+    queries: int
+    known: int
+    tokens: int
+    pairs: float
+
+
 def _part(
-    state: State,
-    node: Node,
-    number: int,
-    *,
-    queries: int,
-    known: int,
-    tokens: int,
-    pairs: float,
-    transfer_s: float,
-    batching: bool,
+    state: State, node: Node, number: int, work: _Work, *, transfer_s: float, batching: bool
 ) -> Part:
     assert node.model is not None
     return Part(
         number=number,
         stage=node.number,
         model=node.model.name,
-        queries=queries,
         prefix=node.stage.prefix_tokens,
-        known=known,
         own=_own(node),
-        tokens=tokens,
-        pairs=pairs,
         output=node.stage.output_tokens,
         first_comes_with_prompt=batching,
         path=tuple(prefix_path(state, node)),
@@ -279,6 +271,7 @@ def _part(
         parents=tuple(parent for parent, _ in node.parents),
         has_heirs=node.has_heirs,
         transfer_s=transfer_s,
+        **work._asdict(),
     )
 
 
@@ -321,12 +314,15 @@ class _Recorder(batching.Replay):
         self._close(list(self._numbers))
 
     def _open(self, wave: Wave) -> None:
-        job = wave.job
+        work = _Work(wave.queries, wave.known, wave.tokens, wave.pairs)
         part = _part(
-            self.state, job.node, len(self.parts),
-            queries=wave.queries, known=wave.known, tokens=wave.tokens, pairs=wave.pairs,
-            transfer_s=float(job.found.transfer), batching=True,
-        )  # fmt: skip
+            self.state,
+            wave.job.node,
+            len(self.parts),
+            work,
+            transfer_s=float(wave.job.found.transfer),
+            batching=True,
+        )
         self.parts.append(part)
         self._numbers[wave] = part.number
         self.operations.append(Open(part.number))
