@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fate_gym.catalog.given import Given
-from fate_gym.errors import InputError
-from fate_gym.kernel.schema import HOST, EvictionRow, ShardRow
+from fate_gym.catalog.limits import MOST_QUERIES
+from fate_gym.errors import InputError, check_known
+from fate_gym.kernel.schema import (
+    EVICT_PREFIX,
+    EVICT_WEIGHTS,
+    HOST,
+    EvictionRow,
+    ShardRow,
+)
 from fate_gym.problem.faults import from_pydantic
 from fate_gym.problem.io import read_json
 from fate_gym.problem.problem import problem_from
-from fate_gym.sim.compile import compile_problem
+from fate_gym.sim.compile import CompiledProblem, compile_problem
 from fate_gym.sim.policy import Retention
 from fate_gym.sim.trace import OUTAGE_ROW, Trace
 
@@ -85,9 +92,22 @@ def from_json(path: str | Path) -> Trace:
     for name in ("workflow_arrival", "workflow_end"):
         _check_length(path, name, getattr(file, name), workflows, "workflows")
     shards = _table(file.shards, ShardRow.dtype, path, "shards")
+    evictions = _table(file.evictions, EvictionRow.dtype, path, "evictions")
+    outages = _table(file.outages, OUTAGE_ROW, path, "outages")
     devices = len(compiled.device_ids)
-    _check_numbers(path, "shards.stage", shards["stage"], 0, stages)
-    _check_numbers(path, "shards.device", shards["device"], HOST, devices)
+    keys = max(stages, len(compiled.prefix_keys), len(compiled.model_names))
+    for field, values, low, end in (
+        ("shards.stage", shards["stage"], 0, stages),
+        ("shards.device", shards["device"], HOST, devices),
+        ("shards.source", shards["source"], -1, devices),
+        ("shards.queries", shards["queries"], 1, MOST_QUERIES + 1),
+        ("evictions.shard", evictions["shard"], 0, len(shards)),
+        ("evictions.device", evictions["device"], 0, devices),
+        ("evictions.kind", evictions["kind"], EVICT_PREFIX, EVICT_WEIGHTS + 1),
+        ("evictions.key", evictions["key"], 0, keys),
+        ("outages.device", outages["device"], 0, devices),
+    ):
+        _check_numbers(path, field, values, low, end)
     return Trace(
         problem=problem,
         policy=file.policy,
@@ -97,7 +117,7 @@ def from_json(path: str | Path) -> Trace:
         model_names=compiled.model_names,
         prefix_keys=compiled.prefix_keys,
         shards=shards,
-        evictions=_table(file.evictions, EvictionRow.dtype, path, "evictions"),
+        evictions=evictions,
         stage_ready=np.array(file.stage_ready),
         stage_end=np.array(file.stage_end),
         workflow_arrival=np.array(file.workflow_arrival),
@@ -105,13 +125,10 @@ def from_json(path: str | Path) -> Trace:
         workflow_of=compiled.workflow_of.copy(),
         decision_seconds=np.array(file.decision_seconds),
         counters=file.counters,
-        retentions=[
-            (row, Retention(**{name: np.array(values) for name, values in arrays.items()}))
-            for row, arrays in file.retentions
-        ],
+        retentions=[(row, _retention(arrays, compiled, path)) for row, arrays in file.retentions],
         stage_vanished=np.array(file.stage_vanished, np.bool_),
         draws=np.array(file.draws),
-        outages=_table(file.outages, OUTAGE_ROW, path, "outages"),
+        outages=outages,
     )
 
 
@@ -166,5 +183,45 @@ def _table(
         )
     rows = np.zeros(len(columns[names[0]]), dtype)
     for column in names:
-        rows[column] = columns[column]
+        values = np.array(columns[column], np.float64)
+        if dtype[column].kind == "i":
+            most = np.iinfo(np.int32).max
+            if not ((values == np.rint(values)) & (np.abs(values) <= most)).all():
+                raise InputError(
+                    "not whole numbers of 32 bits",
+                    source=path,
+                    field=f"{name}.{column}",
+                    remedy="simulate and save it anew",
+                )
+        rows[column] = values
     return rows
+
+
+def _retention(
+    arrays: Mapping[str, list[Any]], compiled: CompiledProblem, path: str | Path
+) -> Retention:
+    """What was to be kept, in arrays of the sizes that the problem has."""
+    counts = {
+        "prefixes": len(compiled.prefix_keys),
+        "contexts": len(compiled.stage_ids),
+        "models": len(compiled.model_names),
+        "until": len(compiled.prefix_keys),
+    }
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in arrays.items():
+        check_known("unknown ranking", name, counts, source=path, field="retentions")
+        shapes: list[tuple[int, ...]] = [(counts[name],)]
+        if name != "contexts":
+            shapes.append((len(compiled.device_ids), counts[name]))
+        try:
+            found[name] = np.array(values, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            found[name] = np.zeros(())
+        if found[name].shape not in shapes:
+            raise InputError(
+                "not a list of numbers of the size that its problem has",
+                source=path,
+                field=f"retentions.{name}",
+                remedy="simulate and save it anew",
+            )
+    return Retention(**found)

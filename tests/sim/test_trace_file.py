@@ -12,7 +12,7 @@ import pytest
 from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Device, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator, Trace
-from fate_gym.validator import assert_valid
+from fate_gym.validator import assert_valid, validate
 from policies import make_policy
 
 
@@ -65,6 +65,13 @@ def test_a_wrong_file_is_one_error(saved: Path, change: dict[str, Any], said: st
         Trace.load(saved)
     assert str(saved) in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_infinite_values_are_not_valid(saved: Path) -> None:
+    data = json.loads(saved.read_text(encoding="utf-8"))
+    data["shards"]["context_new"][1] = float("inf")
+    saved.write_text(json.dumps(data), encoding="utf-8")
+    assert any("context_new" in fault for fault in validate(Trace.load(saved)))
 
 
 def test_shards_of_stages_that_are_not_there_are_refused(saved: Path) -> None:
