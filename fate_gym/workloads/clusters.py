@@ -166,11 +166,13 @@ def with_cluster(data: Any, source: str | Path) -> Any:
     """A problem as plain data, with its cluster written out.
 
     The cluster may be a name of ``conf/cluster``, or the path of such a file, from the folder of
-    the problem file.
+    the problem file; and the GPU of a device ``FILE.yaml#NAME``, from there too.
 
     Raises:
         InputError: for a cluster that is not there (with near matches), or is wrong.
     """
+    if isinstance(data, dict) and isinstance(data.get("cluster"), dict):
+        return {**data, "cluster": _with_gpus(data["cluster"], Path(source).parent)}
     if not isinstance(data, dict) or not isinstance(data.get("cluster"), str):
         return data
     name = data["cluster"]
@@ -186,6 +188,26 @@ def with_cluster(data: Any, source: str | Path) -> Any:
                 error.fault, source=source, field="cluster", remedy=error.remedy
             ) from None
     return {**data, "cluster": cluster.model_dump(mode="json")}
+
+
+def _with_gpus(cluster: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A cluster as plain data, with the GPUs of files that its devices name."""
+    devices, own = cluster.get("devices"), cluster.get("gpus", [])
+    if not isinstance(devices, list) or not isinstance(own, list):
+        return cluster
+    found: dict[str, Gpu] = {}
+    written: list[Any] = []
+    for device in devices:
+        name = device.get("gpu") if isinstance(device, dict) else None
+        if isinstance(name, str) and SEPARATOR in name:
+            if name not in found:
+                found[name] = read_gpu(name, folder)
+            device = device | {"gpu": found[name].name}
+        written.append(device)
+    if not found:
+        return cluster
+    gpus = [gpu.model_dump(mode="json") for gpu in found.values()]
+    return cluster | {"devices": written, "gpus": [*own, *gpus]}
 
 
 def _built(spec: ClusterSpec, source: str | Path, folder: Path) -> Cluster:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -11,7 +11,7 @@ from fate_gym.sim import Trace
 from fate_gym.validator import validate
 from fate_gym.validator.batching import replay as batching
 from fate_gym.validator.batching.engine import Engine
-from fate_gym.validator.batching.waves import Wave
+from fate_gym.validator.batching.waves import Job, Wave
 from fate_gym.validator.costs import wave_limit
 from fate_gym.validator.memory import prefix_path, written_path
 from fate_gym.validator.state import Row, State
@@ -337,9 +337,15 @@ class _Recorder(batching.Replay):
 class _RecordedEngine(Engine):
     """An engine that says when an iteration starts."""
 
-    def __init__(self, state: State, number: int, on_end: object, recorder: _Recorder) -> None:
+    def __init__(
+        self,
+        state: State,
+        number: int,
+        on_end: Callable[[Job, float], None],
+        recorder: _Recorder,
+    ) -> None:
         self._recorder = recorder
-        super().__init__(state, number, on_end)  # type: ignore[arg-type]
+        super().__init__(state, number, on_end)
 
     def start(self) -> None:
         super().start()

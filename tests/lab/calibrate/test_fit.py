@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from fate_gym.lab.calibrate.fit import Sheet, fit_gpu, predicted_s
 from fate_gym.lab.calibrate.plan import Measured, Task, measure, plan
 from fate_gym.lab.calibrate.report import comparison, error_markdown, errors, figure
 from fate_gym.lab.decoder.shape import DecoderShape, shape_of
-from fate_gym.workloads import load_cluster
+from fate_gym.problem import dump_problem, parse_problem
+from fate_gym.workloads import load_cluster, load_problem_file
 from fate_gym.workloads.gpu_file import read_gpu
 
 SHAPES = {name: shape_of(catalog.model(name)) for name in ("Llama-3.1-8B", "Qwen2.5-7B")}
@@ -136,6 +138,27 @@ def test_a_cluster_names_a_measured_gpu(found: Gpu, tmp_path: Path) -> None:
     cluster = load_cluster("own", [tmp_path])
     assert [device.id for device in cluster.devices] == ["mine-0", "mine-1", "l4-0"]
     assert cluster.gpus == (found,)
+
+
+def test_a_device_of_a_problem_file_names_a_measured_gpu(found: Gpu, tmp_path: Path) -> None:
+    reference = write(tmp_path / "gpus.yaml", found)
+    devices = [
+        {"id": "a", "gpu": reference},
+        {"id": "b", "gpu": reference},
+        {"id": "c", "gpu": "L4"},
+    ]
+    stage = {"id": "s", "model": "Phi-3-mini", "prompt_tokens": 5}
+    data = {
+        "cluster": {"id": "c", "devices": devices},
+        "workflows": [{"id": "w", "stages": [stage]}],
+    }
+    path = tmp_path / "problem.json"
+    path.write_text(json.dumps(data))
+    problem = load_problem_file(path)
+    assert [device.gpu for device in problem.cluster.devices] == ["mine", "mine", "L4"]
+    assert problem.device_facts["a"] == found
+    again = parse_problem(dump_problem(problem))
+    assert again == problem
 
 
 @pytest.mark.parametrize(
