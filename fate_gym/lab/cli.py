@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fate_gym.errors import InputError, InputWarning, printable
+from fate_gym.lab.calibrate.arguments import add_arguments as add_calibrate
+from fate_gym.lab.replay.arguments import add_arguments as add_replay
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("file", type=Path, help="snapshot as JSON, e.g. docs/examples/snapshot.json")
     plan.add_argument("--policy", default="fate_rollout", help="planner (default fate_rollout)")
     plan.add_argument("--objective", help="of the planner: makespan, latency, slowdown, p95, …")
+    add_calibrate(verbs.add_parser("calibrate", help="measure the cost model on your own GPU"))
+    add_replay(verbs.add_parser("replay", help="execute a simulated schedule on your own GPU"))
     return parser
 
 
@@ -186,6 +190,18 @@ def _plan(file: Path, policy: str, objective: str | None) -> None:
     print(json.dumps([placement.model_dump() for placement in placements], indent=1))
 
 
+def _calibrate(**options: Any) -> None:
+    from fate_gym.lab.calibrate.app import calibrate
+
+    calibrate(**options)
+
+
+def _replay(**options: Any) -> None:
+    from fate_gym.lab.replay.app import replay
+
+    replay(**options)
+
+
 _VERBS: dict[str, Callable[..., int | None]] = {
     "report": _report,
     "compare": _compare,
@@ -197,6 +213,8 @@ _VERBS: dict[str, Callable[..., int | None]] = {
     "describe": _describe,
     "session": _session,
     "plan": _plan,
+    "calibrate": _calibrate,
+    "replay": _replay,
 }
 
 

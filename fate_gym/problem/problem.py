@@ -190,8 +190,8 @@ class Problem(Frozen):
 
     @cached_property
     def gpu_facts(self) -> dict[str, Gpu]:
-        """The catalogue's GPUs with this problem's own on top, by name."""
-        return catalog.gpus() | {gpu.name: gpu for gpu in self.gpus}
+        """The catalogue's GPUs with the cluster's and this problem's own on top, by name."""
+        return catalog.gpus() | {gpu.name: gpu for gpu in (*self.cluster.gpus, *self.gpus)}
 
     @cached_property
     def model_facts(self) -> dict[str, Model]:
@@ -289,6 +289,7 @@ def check(problem: Problem) -> None:
     """
     _check_version(problem.schema_version)
     _unique((gpu.name for gpu in problem.gpus), "GPU", None, field="gpus")
+    _unique((gpu.name for gpu in problem.cluster.gpus), "GPU", "cluster", field="gpus")
     _unique((model.name for model in problem.models), "model", None, field="models")
     _check_cluster(problem)
     _check_outages(problem)
