@@ -32,6 +32,26 @@ class _Fact(Given):
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=10_000)
 
 
+class Own(_Fact):
+    """What `fate-gym calibrate` measured of a GPU and its software; None: as all GPUs."""
+
+    mfu_ramp_tokens: Amount | None = None
+    linear_passes: Amount | None = None
+    attention_passes: Amount | None = None
+    linear_layer_s: Seconds | None = None
+    attention_layer_s: Seconds | None = None
+    prefill_launch_s: Seconds | None = None
+    load_init_s: Seconds | None = None
+    pcie_gb_s: Rate | None = Field(None, description="from and to pinned host memory")
+    peer_gb_s: Rate | None = Field(None, description="between two of them in a node")
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Those that stand in place of constants of execution, by name."""
+        given = self.model_dump(exclude_none=True, exclude={"pcie_gb_s", "peer_gb_s"})
+        return {name: float(value) for name, value in given.items()}
+
+
 class Gpu(_Fact):
     """A GPU type; throughput is dense 16-bit.
 
@@ -53,6 +73,12 @@ class Gpu(_Fact):
     attention_mfu: Share | None = None
     attention_mbu: Share | None = None
     fitted: bool = False
+    own: Own | None = Field(
+        None,
+        description="measured on it, in place of what all GPUs share",
+        # Hashes of problems with GPUs of their own stay valid.
+        exclude_if=lambda own: own is None,
+    )
     sources: dict[str, str] = Field({})
 
     def times(self, count: int) -> Gpu:
@@ -179,15 +205,26 @@ class Execution(_Fact):
     all_reduce_s: Seconds
     gather_s: Seconds
 
-    def pcie_gb_s(self, generation: int) -> float:
-        """Effective host-to-device bandwidth of a PCIe generation, GB/s."""
-        return float(getattr(self, f"pcie{generation}_gb_s"))
+    def on(self, gpu: Gpu) -> Execution:
+        """The constants on a GPU: those that were measured on it in place of the shared ones."""
+        return self if gpu.own is None else self.model_copy(update=gpu.own.constants)
+
+    def pcie_gb_s(self, gpu: Gpu) -> float:
+        """Effective host-to-device bandwidth: measured, else that of its PCIe generation, GB/s."""
+        if gpu.own is not None and gpu.own.pcie_gb_s is not None:
+            return gpu.own.pcie_gb_s
+        return float(getattr(self, f"pcie{gpu.pcie}_gb_s"))
 
     def peer_gb_s(self, gpu: Gpu) -> float:
-        """Effective bandwidth between two GPUs of a node: NVLink, else PCIe peer to peer, GB/s."""
+        """Effective bandwidth between two GPUs of a node, GB/s.
+
+        Measured, else of NVLink, else of PCIe peer to peer.
+        """
+        if gpu.own is not None and gpu.own.peer_gb_s is not None:
+            return gpu.own.peer_gb_s
         if gpu.nvlink_gb_s is not None:
             return self.nvlink_efficiency * gpu.nvlink_gb_s
-        return self.pcie_peer_efficiency * self.pcie_gb_s(gpu.pcie)
+        return self.pcie_peer_efficiency * self.pcie_gb_s(gpu)
 
     def reduce_gb_s(self, peer_gb_s: float, count: int) -> float:
         """Bandwidth of an all-reduce over a ring of ``count`` > 1 GPUs, in GB/s of its operand.

@@ -89,7 +89,8 @@ def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
 @inlined
 def between_seconds(device: Device, model: Model, tokens: float) -> float:
     """Seconds between the matrix products of a pass over ``tokens`` tokens, but for fixed times."""
-    seconds = tokens * model.traffic / device.memory_rate
+    passed = device.linear_passes * model.hidden + device.attention_passes * model.attended
+    seconds = tokens * (2.0 * model.layers * passed) / device.memory_rate
     if device.reduce_bandwidth > 0.0:
         seconds += model.reduces * device.reduce_s
         seconds += tokens * model.reduce_bytes / device.reduce_bandwidth
@@ -97,24 +98,23 @@ def between_seconds(device: Device, model: Model, tokens: float) -> float:
 
 
 @inlined
-def linear_seconds(
-    p: ProblemArrays, device: Device, model: Model, tokens: float, logits: float
-) -> float:
+def linear_seconds(device: Device, model: Model, tokens: float, logits: float) -> float:
     """Seconds of the matrix products with weights, for ``tokens`` > 0 and ``logits`` of them."""
     flops = 2.0 * (model.active + model.head * logits / tokens)
-    seconds = flops * (tokens + p.ramp_tokens) / device.flops
+    seconds = flops * (tokens + device.ramp_tokens) / device.flops
     return max(seconds, _weights_seconds(device, model, tokens))
 
 
 @inlined
-def step_seconds(p: ProblemArrays, stage: Stage, device: Device, model: Model, batch: int) -> float:
+def step_seconds(stage: Stage, device: Device, model: Model, batch: int) -> float:
     """Seconds of one decode step of ``batch`` queries."""
     prompt = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
     context = prompt + 0.5 * stage.output_tokens
-    linear = 2.0 * (model.active + model.head) * (batch + p.ramp_tokens) / device.flops
+    linear = 2.0 * (model.active + model.head) * (batch + device.ramp_tokens) / device.flops
     linear = max(linear, _weights_seconds(device, model, float(batch)))
     attention = batch * context * model.kv / device.attention_bandwidth
-    return linear + attention + between_seconds(device, model, float(batch)) + model.layers_s
+    between = between_seconds(device, model, float(batch))
+    return linear + attention + between + model.layers * device.layer_s
 
 
 @kernel
@@ -127,9 +127,9 @@ def decode_seconds(p: ProblemArrays, s: int, d: int, n: int) -> float:
     model = p.models[stage.model]
     batch = min(n, p.batch[s, d])
     full = (n - 1) // batch
-    total = step_seconds(p, stage, device, model, n - full * batch)
+    total = step_seconds(stage, device, model, n - full * batch)
     if full > 0:
-        total += full * step_seconds(p, stage, device, model, batch)
+        total += full * step_seconds(stage, device, model, batch)
     return stage.output_tokens * total
 
 
@@ -149,14 +149,14 @@ def prefill_seconds(
     own = prompt - context_hit
     tokens = prefix + n * own
     if tokens > 0.0:
-        seconds = linear_seconds(p, device, model, tokens, float(n))
+        seconds = linear_seconds(device, model, tokens, float(n))
         attended = prefix * (prefix_hit + 0.5 * prefix)
         attended += n * own * (stage.prefix_tokens + prompt - 0.5 * own)
         seconds += model.attention * attended / device.attention_flops
         seconds += between_seconds(device, model, tokens)
     else:
         seconds = _weights_seconds(device, model, tokens) + between_seconds(device, model, 0.0)
-    return seconds + model.layers_s + p.launch_s
+    return seconds + model.layers * device.layer_s + device.launch_s
 
 
 @inlined

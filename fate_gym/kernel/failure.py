@@ -77,6 +77,8 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
         st.slots[s, k].device = -1
         st.slots[s, k].kept = 0
         st.stages[s].note = LOSING
+        if p.batching:
+            _throw_away(p, st, s)
         log_loss(st, log, s, k)
         number = st.slots[s, k].next
     for s in range(p.stages.size):
@@ -109,6 +111,15 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
 
 
 @inlined
+def _throw_away(p: ProblemArrays, st: StateArrays, s: int) -> None:
+    """Drop the contexts that shards of a stage which runs again have left."""
+    for k in range(st.stages[s].shards):
+        if st.slots[s, k].kept > 0:
+            release_context(p, st, s, k)
+        st.slots[s, k].kept = 0
+
+
+@inlined
 def _drop_void_events(p: ProblemArrays, st: StateArrays) -> None:
     """Take away the ends of lost shards, and of the stages that they belong to."""
     count = st.event_count
@@ -135,10 +146,8 @@ def end_of_survivor(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -
             return
     if p.batching and not all_ended(st, s):
         return
+    _throw_away(p, st, s)
     for k in range(st.stages[s].shards):
-        if st.slots[s, k].kept > 0:
-            release_context(p, st, s, k)
-        st.slots[s, k].kept = 0
         st.slots[s, k].on_host = 0
     st.stages[s].shards = 0
     st.stages[s].note = 0

@@ -148,3 +148,9 @@ class Cluster(Execution):
         None, description="start of an engine before weights stream; None: the catalogue's"
     )
     memory_utilisation: Share | None = Field(None, description="None: the catalogue's")
+    gpus: tuple[catalog.Gpu, ...] = Field(
+        (),
+        description="GPUs of its own, e.g. of `fate-gym calibrate`, beside the catalogue's",
+        # Hashes of problems stand in results: those of clusters without stay valid.
+        exclude_if=lambda gpus: not gpus,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,8 +179,6 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
         arrays.most_failures = failures.most
     arrays.choosers = sum(len(w.choices) + len(w.fan_outs) for w in problem.workflows)
     arrays.gather_s = constants.gather_s
-    arrays.ramp_tokens = constants.mfu_ramp_tokens
-    arrays.launch_s = constants.prefill_launch_s
     _fill_devices(arrays, problem, nodes)
     _fill_outages(arrays, problem)
     _fill_models(arrays, compiled)
@@ -189,7 +188,7 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
 
 def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> None:
     cluster = problem.cluster
-    constants = catalog.execution()
+    shared = catalog.execution()
     peers, networks = [], []
     for i, device in enumerate(cluster.devices):
         row = p.devices[i]
@@ -204,6 +203,7 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
             row["memory_rate"] = 1.0
             continue
         gpu = problem.device_facts[device.id]
+        constants = shared.on(gpu)
         peer = device.peer_gb_s or constants.peer_gb_s(gpu)
         peers.append(peer)
         row["memory"] = problem.memory_limits[device.id]
@@ -213,7 +213,8 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
         row["attention_flops"] = constants.attention_mfu(gpu) * peak
         row["attention_bandwidth"] = constants.attention_mbu(gpu) * memory_rate
         row["memory_rate"] = memory_rate
-        row["host_bandwidth"] = constants.pcie_gb_s(gpu.pcie) * GB
+        fill_constants(row, constants)
+        row["host_bandwidth"] = constants.pcie_gb_s(gpu) * GB
         if device.tensor_parallel > 1:
             row["reduce_s"] = constants.all_reduce_s
             row["reduce_bandwidth"] = constants.reduce_gb_s(peer, device.tensor_parallel) * GB
@@ -225,7 +226,7 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
         np.minimum.outer(peer_rate, peer_rate),
         np.minimum.outer(network_rate, network_rate),
     )
-    p.link_latency[:] = np.where(same, constants.peer_latency_s, cluster.network_latency_s)
+    p.link_latency[:] = np.where(same, shared.peer_latency_s, cluster.network_latency_s)
     count = len(cluster.devices)
     p.link[:] = np.where(same, np.arange(count)[:, None], count + node[:, None])
     number = {device.id: i for i, device in enumerate(cluster.devices)}
@@ -234,6 +235,15 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
             p.link_bandwidth[a, b] = link.gb_s * GB
             p.link_latency[a, b] = link.latency_s
             p.link[a, b] = a
+
+
+def fill_constants(row: Any, constants: catalog.Execution) -> None:
+    """Put what does not depend on the model into a row of ``devices``."""
+    row["ramp_tokens"] = constants.mfu_ramp_tokens
+    row["linear_passes"] = constants.linear_passes
+    row["attention_passes"] = constants.attention_passes
+    row["layer_s"] = constants.linear_layer_s + constants.attention_layer_s
+    row["launch_s"] = constants.prefill_launch_s
 
 
 def _fill_outages(p: ProblemArrays, problem: Problem) -> None:
@@ -253,7 +263,6 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
     problem = compiled.problem
     cluster = problem.cluster
     constants = catalog.execution()
-    init = constants.load_init_s if cluster.load_init_s is None else cluster.load_init_s
     for i, name in enumerate(compiled.model_names):
         model = problem.model_facts[name]
         row = p.models[i]
@@ -263,8 +272,9 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
         row["read_bytes"] = model.read_bytes
         row["kv"] = model.kv_bytes_per_token
         row["attention"] = 4.0 * model.layers * model.attention_width
-        row["traffic"] = constants.traffic_bytes(model)
-        row["layers_s"] = constants.layer_seconds(model)
+        row["layers"] = model.layers
+        row["hidden"] = model.hidden
+        row["attended"] = 2 * (model.attention_width + model.kv_width)
         if any(device.tensor_parallel > 1 for device in cluster.devices):
             row["reduces"] = constants.all_reduces(model)
             row["reduce_bytes"] = constants.all_reduce_bytes(model)
@@ -273,7 +283,7 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
             row["expert_miss"] = 1.0 - model.experts_per_token / model.experts
         for d, device in enumerate(cluster.devices):
             rate = _load_gb_s(problem, device)
-            p.load_seconds[i, d] = init + model.weight_bytes / (rate * GB)
+            p.load_seconds[i, d] = _load_init_s(problem, device) + model.weight_bytes / (rate * GB)
     number = {name: i for i, name in enumerate(compiled.model_names)}
     key = {name: q for q, name in enumerate(compiled.prefix_keys)}
     for q, (name, group) in enumerate(compiled.prefix_keys):
@@ -282,13 +292,22 @@ def _fill_models(p: ProblemArrays, compiled: CompiledProblem) -> None:
         p.prefixes[q] = number[name], parent, branch.shared_tokens if branch else 0
 
 
+def _load_init_s(problem: Problem, device: Device) -> float:
+    if problem.cluster.load_init_s is not None:
+        return problem.cluster.load_init_s
+    constants = catalog.execution()
+    if device.gpu is not None:
+        constants = constants.on(problem.gpu_facts[device.gpu])
+    return constants.load_init_s
+
+
 def _load_gb_s(problem: Problem, device: Device) -> float:
     given = device.load_gb_s or problem.cluster.load_gb_s
     if given is not None:
         return given
     if device.gpu is None:
         return device.network_gb_s or problem.cluster.network_gb_s
-    pcie = catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu].pcie)
+    pcie = catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu])
     return device.tensor_parallel * pcie  # each GPU loads its part
 
 

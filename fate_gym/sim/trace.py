@@ -88,6 +88,24 @@ class Trace:
             and np.array_equal(self.stage_end, other.stage_end)
         )
 
+    def save(self, path: str | Path) -> None:
+        """Write the run, its problem included, to a JSON file; `load` reads it."""
+        from fate_gym.sim.trace_file import to_json
+
+        Path(path).write_text(to_json(self), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """The run that `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read, is no trace, is of another version, or does not
+                fit its problem.
+        """
+        from fate_gym.sim.trace_file import from_json
+
+        return from_json(path)
+
     def to_chrome(self) -> dict[str, Any]:
         """The run in Chrome's trace event format, for Perfetto; a row a device.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from fate_gym.catalog import GB, Execution, Model
+from fate_gym.catalog import GB, Model
 from fate_gym.validator.state import Hits
 from fate_gym.validator.world import Machine, Node, World
 
@@ -16,9 +16,9 @@ from fate_gym.validator.world import Machine, Node, World
 class Rates:
     """How fast a GPU, or several that work as one, serves a model."""
 
-    def __init__(self, facts: Execution, model: Model, machine: Machine) -> None:
+    def __init__(self, model: Model, machine: Machine) -> None:
         assert machine.gpu is not None
-        self.facts, self.model, self.gpu = facts, model, machine.gpu
+        self.facts, self.model, self.gpu = machine.facts, model, machine.gpu
         self.gpus, self.peer = machine.gpus, machine.peer
 
     def linear(self, tokens: float, outputs: float) -> float:
@@ -98,8 +98,8 @@ class Costs:
 
     def __init__(self, world: World, node: Node, machine: Machine) -> None:
         assert node.model is not None
-        self.rates = Rates(world.facts, node.model, machine)
-        self.launch = world.facts.prefill_launch_s
+        self.rates = Rates(node.model, machine)
+        self.launch = machine.facts.prefill_launch_s
         self.stage, self.inherited = node.stage, node.inherited
         self.batch = wave_limit(node, machine, world.facts.max_batch)
 

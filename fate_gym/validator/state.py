@@ -44,6 +44,8 @@ class Faults(list[str]):
 
 def close(a: float, b: float, scale: float = 0.0) -> bool:
     """Whether two numbers are equal but for rounding; false with NaN."""
+    if math.isinf(a) or math.isinf(b):
+        return a == b
     return abs(a - b) <= TOLERANCE * max(abs(a), abs(b), scale)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fate_gym import catalog
-from fate_gym.catalog import GB, Execution, Gpu, Model
+from fate_gym.catalog import GB, Execution, Gpu, Model, Own
 from fate_gym.problem import Device, Edge, Prefix, Problem, Stage, Workflow
 
 PREFIX, CONTEXT, WEIGHTS = 0, 1, 2
@@ -57,6 +57,8 @@ class Machine:
     node: str
     gpu: Gpu | None
     gpus: int
+    facts: Execution
+    """The constants of execution, measured on this GPU or shared by all."""
     limit: float
     pcie: float
     peer: float
@@ -71,8 +73,11 @@ class Machine:
         pcie = peer = network
         limit = 0.0
         if gpu:
-            pcie = facts.pcie_gb_s(gpu.pcie) * GB
-            if gpu.nvlink_gb_s:
+            measured = gpu.own or Own()
+            pcie = (measured.pcie_gb_s or getattr(facts, f"pcie{gpu.pcie}_gb_s")) * GB
+            if measured.peer_gb_s:
+                peer = measured.peer_gb_s * GB
+            elif gpu.nvlink_gb_s:
                 peer = facts.nvlink_efficiency * gpu.nvlink_gb_s * GB
             else:
                 peer = facts.pcie_peer_efficiency * pcie
@@ -87,6 +92,7 @@ class Machine:
             device.node,
             gpu,
             device.tensor_parallel,
+            facts.model_copy(update=gpu.own.constants if gpu and gpu.own else {}),
             limit=limit,
             pcie=pcie,
             peer=peer,
@@ -226,7 +232,7 @@ class World:
     def load_seconds(self, model: Model, machine: Machine) -> float:
         """Seconds to load a model's weights on a device."""
         init = self.problem.cluster.load_init_s
-        init = self.facts.load_init_s if init is None else init
+        init = machine.facts.load_init_s if init is None else init
         return init + model.weight_bytes / machine.load
 
     def link(self, source: int, target: int) -> Link:

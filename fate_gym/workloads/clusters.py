@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fate_gym import catalog
+from fate_gym.catalog import Gpu
 from fate_gym.catalog.limits import MOST_DEVICES, Devices, Rate, Seconds, Share
 from fate_gym.errors import InputError, check_known
 from fate_gym.problem import Cluster, Device, Problem
@@ -18,12 +19,17 @@ from fate_gym.problem.io import read_bytes, read_json
 from fate_gym.problem.problem import problem_from
 from fate_gym.problem.workflow import Frozen, Name
 from fate_gym.workloads.config import parse, parse_yaml, read_group
+from fate_gym.workloads.gpu_file import SEPARATOR, read_gpu
 
 
 class NodeSpec(Frozen):
     """One node, or ``count`` nodes alike: which GPUs it has, and its own bandwidths."""
 
-    gpus: dict[Name, Devices] = Field(min_length=1, description="GPU type to number")
+    gpus: dict[Name, Devices] = Field(
+        min_length=1,
+        description="GPU type to number; a type is a name of the catalogue, or FILE.yaml#NAME of "
+        "`fate-gym calibrate`, from the folder of this file",
+    )
     count: Devices = 1
     tensor_parallel: Degree = Field(
         1, description="GPUs that work as one device: those of a type in groups of so many"
@@ -46,24 +52,30 @@ class ClusterSpec(Execution):
     )
 
 
-def build_cluster(spec: ClusterSpec) -> Cluster:
+def build_cluster(spec: ClusterSpec, folder: Path | None = None) -> Cluster:
     """One device per GPU, named by GPU type and number within the cluster, e.g. ``a10g-3``.
 
     With ``tensor_parallel`` there is one device per group of GPUs, named and numbered likewise.
 
+    Args:
+        spec: the groups.
+        folder: that files of GPUs are named from; the current one if None.
+
     Raises:
-        InputError: for an unknown GPU type, with near matches; for GPUs that do not make whole
+        InputError: for an unknown GPU type, with near matches; for a file of GPUs that is not
+            there or wrong; for GPUs that do not make whole
             groups; for options of execution that contradict one another.
     """
     spec.check_execution(f"cluster {spec.name!r}")
     _check_size(spec)
     devices: list[Device] = []
     seen: Counter[str] = Counter()
+    types = _gpu_types(spec, folder or Path())
     nodes = [node for node in spec.nodes for _ in range(node.count)]
     for number, node in enumerate(nodes):
-        for gpu, count in node.gpus.items():
-            where = {"item": f"cluster {spec.name!r}", "field": "nodes.gpus"}
-            check_known("unknown GPU", gpu, catalog.gpus(), **where)
+        for written, count in node.gpus.items():
+            own = types[written]
+            gpu = written if own is None else own.name
             if count % node.tensor_parallel:
                 raise InputError(
                     f"{count} {gpu} do not make groups of {node.tensor_parallel} equal GPUs",
@@ -85,7 +97,29 @@ def build_cluster(spec: ClusterSpec) -> Cluster:
                 )
                 seen[gpu] += 1
     same = spec.model_dump(exclude={"name", "nodes"})
-    return Cluster(id=spec.name, devices=tuple(devices), **same)
+    measured = {own.name: own for own in types.values() if own is not None}
+    return Cluster(id=spec.name, devices=tuple(devices), gpus=tuple(measured.values()), **same)
+
+
+def _gpu_types(spec: ClusterSpec, folder: Path) -> dict[str, Gpu | None]:
+    """The GPU types of a cluster as they are written; None: the catalogue's of that name."""
+    where: dict[str, Any] = {"item": f"cluster {spec.name!r}", "field": "nodes.gpus"}
+    types: dict[str, Gpu | None] = {}
+    called: dict[str, str] = {}
+    for written in dict.fromkeys(gpu for node in spec.nodes for gpu in node.gpus):
+        if SEPARATOR in written:
+            own = read_gpu(written, folder)
+            types[written], name = own, own.name
+        else:
+            check_known("unknown GPU", written, catalog.gpus(), **where)
+            types[written], name = None, written
+        if called.setdefault(name, written) != written:
+            raise InputError(
+                f"{called[name]!r} and {written!r} are two GPU types of one name",
+                remedy="rename one in its file",
+                **where,
+            )
+    return types
 
 
 def _check_size(spec: ClusterSpec) -> None:
@@ -111,11 +145,12 @@ def load_cluster(name: str, extra_dirs: Sequence[str | Path] = (), **changes: An
         InputError: for an unknown name (with near matches), a bad file or a bad change.
     """
     data, source = read_group("cluster", name, extra_dirs)
+    folder = Path(source).parent
     spec = parse(data, ClusterSpec, source=source)
     if changes:
         source = "cluster"
         spec = parse(spec.model_dump() | changes, ClusterSpec, source=source)
-    return _built(spec, source)
+    return _built(spec, source, folder)
 
 
 def load_problem_file(path: str | Path) -> Problem:
@@ -131,18 +166,20 @@ def with_cluster(data: Any, source: str | Path) -> Any:
     """A problem as plain data, with its cluster written out.
 
     The cluster may be a name of ``conf/cluster``, or the path of such a file, from the folder of
-    the problem file.
+    the problem file; and the GPU of a device ``FILE.yaml#NAME``, from there too.
 
     Raises:
         InputError: for a cluster that is not there (with near matches), or is wrong.
     """
+    if isinstance(data, dict) and isinstance(data.get("cluster"), dict):
+        return {**data, "cluster": _with_gpus(data["cluster"], Path(source).parent)}
     if not isinstance(data, dict) or not isinstance(data.get("cluster"), str):
         return data
     name = data["cluster"]
     path = Path(source).parent / name
     if name.endswith((".yaml", ".yml")):
         spec = parse(parse_yaml(read_bytes(path), path), ClusterSpec, source=path)
-        cluster = _built(spec, path)
+        cluster = _built(spec, path, path.parent)
     else:
         try:
             cluster = load_cluster(name)
@@ -153,8 +190,28 @@ def with_cluster(data: Any, source: str | Path) -> Any:
     return {**data, "cluster": cluster.model_dump(mode="json")}
 
 
-def _built(spec: ClusterSpec, source: str | Path) -> Cluster:
+def _with_gpus(cluster: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A cluster as plain data, with the GPUs of files that its devices name."""
+    devices, own = cluster.get("devices"), cluster.get("gpus", [])
+    if not isinstance(devices, list) or not isinstance(own, list):
+        return cluster
+    found: dict[str, Gpu] = {}
+    written: list[Any] = []
+    for device in devices:
+        name = device.get("gpu") if isinstance(device, dict) else None
+        if isinstance(name, str) and SEPARATOR in name:
+            if name not in found:
+                found[name] = read_gpu(name, folder)
+            device = device | {"gpu": found[name].name}
+        written.append(device)
+    if not found:
+        return cluster
+    gpus = [gpu.model_dump(mode="json") for gpu in found.values()]
+    return cluster | {"devices": written, "gpus": [*own, *gpus]}
+
+
+def _built(spec: ClusterSpec, source: str | Path, folder: Path) -> Cluster:
     try:
-        return build_cluster(spec)
+        return build_cluster(spec, folder)
     except InputError as error:
         raise error.at(source) from None

@@ -144,9 +144,9 @@ class _Rates:
 
     @classmethod
     def of(cls, model: Model, problem: Problem, device: Device) -> _Rates:
-        facts = catalog.execution()
         assert device.gpu is not None
         gpu = problem.gpu_facts[device.gpu].times(device.tensor_parallel)
+        facts = catalog.execution().on(gpu)
         peak, memory_rate = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
         flops = gpu.mfu * peak
         width = 4.0 * model.layers * model.attention_width

@@ -20,7 +20,7 @@ def pcie(problem: Problem, device: Device) -> float:
     """GB/s between a device and the host."""
     if device.gpu is None:
         return device.network_gb_s or problem.cluster.network_gb_s
-    return catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu].pcie)
+    return catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu])
 
 
 def peer(problem: Problem, device: Device) -> float:

@@ -131,7 +131,7 @@ def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) ->
             _book(p, st, s, k, inflow.copied)
         if inflow.copied > 0:
             touch_path(p, st, lane.source, stage.prefix)
-    launch = 0.0 if stage.model < 0 else p.launch_s
+    launch = 0.0 if stage.model < 0 else p.devices[d].launch_s
     lane.admitted_at = st.now
     lane.prefix_hit = 0
     if inflow.copied > 0:

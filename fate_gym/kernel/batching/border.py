@@ -40,6 +40,7 @@ from fate_gym.kernel.schema import (
     FIXED_STAGE,
     GRAZE,
     JOINED,
+    LOSING,
     Lane,
     LogArrays,
     ProblemArrays,
@@ -201,7 +202,8 @@ def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int)
     _give_back(p, st, s, k)
     if stage.model >= 0:
         leave_path(p, st, s, d)
-    if stage.keeps_context and p.models[stage.model].kv > 0.0:
+    is_valid = st.stages[s].note != LOSING
+    if is_valid and stage.keeps_context and p.models[stage.model].kv > 0.0:
         keep_more(p, st, s, k, lane.wave)
     lane.wave = 0
     if lane.waiting > 0:

@@ -34,7 +34,7 @@ def there_by(
     Its weights are there at ``loaded`` then; in the state it has been ``was``.
     """
     lane = st.lanes[s, k]
-    launch = 0.0 if p.stages[s].model < 0 else p.launch_s
+    launch = 0.0 if p.stages[s].model < 0 else p.devices[st.slots[s, k].device].launch_s
     there = lane.admitted_at + (lane.there - lane.admitted_at) * noise / lane.noise
     if abs(lane.there - launch * lane.noise - was) <= GRAZE:
         there = loaded + launch * noise  # it waits for the weights

@@ -393,7 +393,7 @@ def _admit_one(
         seconds, moved, copied = inflow.seconds, inflow.moved, inflow.copied
         if p.eager:
             seconds = max(0.0, seconds - (time - st.now))
-    launch = 0.0 if stage.model < 0 else p.launch_s
+    launch = 0.0 if stage.model < 0 else p.devices[d].launch_s
     scene.there[i] = max(clock.times[LOADED], time + seconds) + launch
     if i == last and not scene.again[i]:
         f = clock.found

@@ -82,9 +82,10 @@ def iteration_seconds(
         context: tokens that decoding queries attend to, over all of them.
     """
     device, model = p.devices[d], p.models[m]
-    linear = linear_seconds(p, device, model, float(tokens), float(logits))
+    linear = linear_seconds(device, model, float(tokens), float(logits))
     attention = context * model.kv / device.attention_bandwidth
-    return linear + attention + between_seconds(device, model, float(tokens)) + model.layers_s
+    between = between_seconds(device, model, float(tokens))
+    return linear + attention + between + model.layers * device.layer_s
 
 
 @inlined

@@ -16,7 +16,17 @@ import click
 
 from fate_gym import __version__
 from fate_gym.errors import InputError, InputWarning, near_matches, printable
-from fate_gym.lab.cli import completion, demo, doctor, files, listing, new_policy, render, runs
+from fate_gym.lab.cli import (
+    completion,
+    demo,
+    doctor,
+    files,
+    hardware,
+    listing,
+    new_policy,
+    render,
+    runs,
+)
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "First steps": (demo.demo, doctor.doctor, completion.completion),
@@ -30,6 +40,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         files.plan,
         files.fit_cost_model,
     ),
+    "Your own hardware": (hardware.calibrate, hardware.replay),
     "Weights & Biases": (runs.track, runs.wandb_view),
 }
 """The verbs, as the help lists them."""

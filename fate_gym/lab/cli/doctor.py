@@ -21,6 +21,7 @@ State = Literal["ok", "optional", "problem"]
 _LEAST_FREE_GB = 1.0
 _EXTRAS = {
     "rl": "trains agents",
+    "calibrate": "measures your own GPU",
     "wandb": "builds views of W&B",
     "ray": "sweeps on a Ray cluster",
     "slurm": "sweeps on Slurm",

@@ -27,6 +27,7 @@ from fate_gym.sim import (
     Trace,
     compile_problem,
 )
+from fate_gym.sim.compile import fill_constants
 
 
 class Request(NamedTuple):
@@ -133,10 +134,8 @@ def priced(problem: Problem, constants: Constants) -> CompiledProblem:
     facts = execution_of(constants)
     compiled = compile_problem(problem)
     arrays = compiled.arrays
-    arrays.ramp_tokens = facts.mfu_ramp_tokens
-    for row, name in zip(arrays.models, compiled.model_names, strict=True):
-        row["traffic"] = facts.traffic_bytes(problem.model_facts[name])
-        row["layers_s"] = facts.layer_seconds(problem.model_facts[name])
+    for row in arrays.devices:
+        fill_constants(row, facts)
     price(arrays)
     return compiled
 

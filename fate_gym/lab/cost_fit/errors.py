@@ -12,7 +12,6 @@ from fate_gym.lab.files import write_text
 from fate_gym.lab.tables import markdown_table
 
 PAGE = CATALOGUE.parents[1] / "docs" / "cost-model.md"
-_TABLE_FROM, _TABLE_TO = "<!-- errors -->", "<!-- end -->"
 _GOAL = 0.15
 _PHASES = ("ttft", "tpot", "request")
 _HEADS = (
@@ -87,9 +86,14 @@ def write_errors(errors: Frame, rows: Frame, folder: Path) -> None:
 
 
 def update_page(errors: Frame) -> None:
-    """Put the table into docs/cost-model.md, which an installed wheel does not have."""
+    """Put the table into docs/cost-model.md."""
+    put_into_page("errors", error_markdown(errors))
+
+
+def put_into_page(part: str, text: str) -> None:
+    """Put a text behind ``<!-- part -->`` of docs/cost-model.md, which a wheel does not have."""
     if PAGE.exists():
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(_TABLE_FROM)
-        _, _, after = rest.partition(_TABLE_TO)
-        table = f"{_TABLE_FROM}\n{error_markdown(errors)}\n{_TABLE_TO}"
-        write_text(PAGE, before + table + after)
+        begin, end = f"<!-- {part} -->", "<!-- end -->"
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+        _, _, after = rest.partition(end)
+        write_text(PAGE, f"{before}{begin}\n{text}\n{end}{after}")

@@ -52,7 +52,7 @@ def scatter_figure(rows: Frame) -> Figure:
     *panels, legend = figure.subplots(1, 3, width_ratios=(4, 4, 1.3))
     for axes, (level, phase, title) in zip(panels, _PANELS, strict=True):
         part = rows[(rows.level == level) & (rows.phase == phase)]
-        _diagonal(axes, part)
+        band(axes, part)
         for gpu, colour in _GPUS.items():
             for split, face in (("train", "none"), ("test", colour)):
                 chosen = part[(part.gpu == gpu) & (part.split == split)]
@@ -71,7 +71,7 @@ def engines_figure(rows: Frame) -> Figure:
     engines = rows[rows.level.str.startswith("engine")]
     groups = dict(list(engines.groupby(["model", "precision", "engine", "gpu"])))
     for axes, (phase, title) in zip(figure.subplots(1, 3), _ENGINE_PANELS, strict=True):
-        _diagonal(axes, engines[engines.phase == phase])
+        band(axes, engines[engines.phase == phase])
         for group, colour in zip(groups.values(), _ENGINES, strict=True):
             chosen = group[group.phase == phase]
             full = chosen.level == "engine, KV full"
@@ -89,7 +89,7 @@ def engines_figure(rows: Frame) -> Figure:
     return figure
 
 
-def _diagonal(axes: Axes, part: Frame) -> None:
+def band(axes: Axes, part: Frame) -> None:
     """The line of no error and a band of 15 %, with limits that show all of ``part``."""
     both = part[["measured_s", "predicted_s"]]
     low, high = both.min(axis=None) / 1.5, both.max(axis=None) * 1.5

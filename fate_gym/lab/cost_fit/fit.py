@@ -9,8 +9,10 @@ model, and every measurement of a whole engine, is held out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from fate_gym import catalog
@@ -39,14 +41,26 @@ def fit(tables: Tables) -> Constants:
     keep = tables.linear.model.isin(TRAIN_MODELS) & tables.linear.gpu.isin(known)
     linear = tables.linear[keep].reset_index(drop=True)
     names = list(dict.fromkeys(linear.gpu))
-    mfu, mbu, ramp = _fit_gemm(linear, names)
-    passes, linear_s = _fit_between(linear)
-    prefill, attention_passes, prefill_s = _fit_prefill(tables.prefill, names)
-    decode, decode_s = _fit_decode(tables.decode, names)
-    flops, bandwidth = (dict(zip(linear.gpu, peak.tolist(), strict=True)) for peak in peaks(linear))
+    params = column(linear.model, {name: shape.layer_params for name, shape in SHAPES.items()})
+    tokens = linear.num_tokens.to_numpy(float)
+    mfu, mbu, ramp = fit_gemm(_peaks_of(linear, names), params, tokens, _s(linear, "gemm"))
+    between = linear[linear.nongemm_ms_per_layer.notna()]
+    hidden = column(between.model, {name: shape.hidden for name, shape in SHAPES.items()})
+    unit = 2.0 * between.num_tokens.to_numpy(float) * hidden / peaks(between)[1]
+    passes, linear_s = fit_between(unit, _s(between, "nongemm"))
+    table = _train(tables.prefill, names)
+    flops, traffic = attention_work(table)
+    prefill, attention_passes, prefill_s = fit_prefill(
+        _peaks_of(table, names), flops, traffic, table.latency_ms.to_numpy(float) / 1e3
+    )
+    table = _train(within_bandwidth(tables.decode), names)
+    decode, decode_s = fit_decode(
+        _peaks_of(table, names), kv_bytes(table), table.latency_ms.to_numpy(float) / 1e3
+    )
+    rates, bandwidth = (dict(zip(linear.gpu, peak.tolist(), strict=True)) for peak in peaks(linear))
     found = zip(mfu.tolist(), mbu.tolist(), prefill.tolist(), decode.tolist(), strict=True)
     return Constants(
-        gpus={n: Rates(flops[n], bandwidth[n], *v) for n, v in zip(names, found, strict=True)},
+        gpus={n: Rates(rates[n], bandwidth[n], *v) for n, v in zip(names, found, strict=True)},
         ramp_tokens=ramp,
         linear_passes=passes,
         attention_passes=attention_passes,
@@ -55,70 +69,99 @@ def fit(tables: Tables) -> Constants:
     )
 
 
-def _fit_gemm(linear: Frame, names: list[str]) -> tuple[Column, Column, float]:
+def _train(table: Frame, names: list[str]) -> Frame:
+    return table[table["shape"].isin(TRAIN_SHAPES) & table.gpu.isin(names)]
+
+
+def _s(table: Frame, part: str) -> Column:
+    return np.asarray(table[f"{part}_ms_per_layer"].to_numpy(float) / 1e3)
+
+
+def _peaks_of(table: Frame, names: list[str]) -> Peaks:
+    return Peaks(table.gpu.map(names.index).to_numpy(), len(names), *peaks(table))
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The GPUs of R measurements.
+
+    Attributes:
+        index: (R,) which of the GPUs.
+        count: of GPUs.
+        flops: (R,) FLOP/s of that GPU's data sheet.
+        bytes_s: (R,) bytes/s of its memory.
+    """
+
+    index: NDArray[np.int64]
+    count: int
+    flops: Column
+    bytes_s: Column
+
+
+def fit_gemm(
+    on: Peaks, params: Column, tokens: Column, measured_s: Column
+) -> tuple[Column, Column, float]:
     """MFU and MBU of each GPU, and the ramp of the MFU in tokens."""
-    index, count = linear.gpu.map(names.index).to_numpy(), len(names)
-    peak, bandwidth = peaks(linear)
-    params = column(linear.model, {name: shape.layer_params for name, shape in SHAPES.items()})
-    tokens = linear.num_tokens.to_numpy(float)
+    count = on.count
 
     def seconds(x: Column) -> Column:
-        mfu, mbu = x[:count][index], x[count : 2 * count][index]
-        return np.asarray(linear_seconds(params, tokens, mfu * peak, mbu * bandwidth, x[-1]))
+        mfu, mbu = x[:count][on.index], x[count : 2 * count][on.index]
+        return np.asarray(linear_seconds(params, tokens, mfu * on.flops, mbu * on.bytes_s, x[-1]))
 
     start, upper = [0.7] * (2 * count) + [50.0], [1.0] * (2 * count) + [500.0]
-    found = _solve(seconds, linear.gemm_ms_per_layer, start, upper)
+    found = solve(seconds, measured_s, start, upper)
     return found[:count], found[count : 2 * count], float(found[-1])
 
 
-def _fit_between(linear: Frame) -> tuple[float, float]:
-    """Passes over memory between the GEMMs, and fixed seconds of a layer."""
-    linear = linear[linear.nongemm_ms_per_layer.notna()]
-    hidden = column(linear.model, {name: shape.hidden for name, shape in SHAPES.items()})
-    unit = 2.0 * linear.num_tokens.to_numpy(float) * hidden / peaks(linear)[1]
-    found = _solve(lambda x: x[0] * unit + x[1], linear.nongemm_ms_per_layer, [40.0, 2e-5])
+def fit_between(
+    unit: Column, measured_s: Column, known_s: Column | float = 0.0
+) -> tuple[float, float]:
+    """Passes over memory between the GEMMs, and fixed seconds of a layer.
+
+    Args:
+        unit: (R,) seconds of one pass.
+        measured_s: (R,) seconds of a layer.
+        known_s: what else is part of them.
+    """
+    found = solve(lambda x: known_s + x[0] * unit + x[1], measured_s, [40.0, 2e-5])
     return float(found[0]), float(found[1])
 
 
-def _fit_prefill(table: Frame, names: list[str]) -> tuple[Column, float, float]:
+def fit_prefill(
+    on: Peaks, flops: Column, traffic: Column, measured_s: Column
+) -> tuple[Column, float, float]:
     """MFU of each GPU, passes over memory, and fixed seconds of a layer."""
-    table = table[table["shape"].isin(TRAIN_SHAPES) & table.gpu.isin(names)]
-    index, count = table.gpu.map(names.index).to_numpy(), len(names)
-    peak, bandwidth = peaks(table)
-    flops, traffic = attention_work(table)
+    count = on.count
 
     def seconds(x: Column) -> Column:
-        return np.asarray(flops / (x[:count][index] * peak) + x[-2] * traffic / bandwidth + x[-1])
+        compute = flops / (x[:count][on.index] * on.flops)
+        return np.asarray(compute + x[-2] * traffic / on.bytes_s + x[-1])
 
     start, upper = [0.6] * count + [2.0, 1e-5], [1.0] * count + [50.0, 1e-3]
-    found = _solve(seconds, table.latency_ms, start, upper)
+    found = solve(seconds, measured_s, start, upper)
     return found[:count], float(found[-2]), float(found[-1])
 
 
-def _fit_decode(table: Frame, names: list[str]) -> tuple[Column, float]:
+def fit_decode(on: Peaks, read: Column, measured_s: Column) -> tuple[Column, float]:
     """MBU of each GPU, and fixed seconds of a layer."""
-    table = within_bandwidth(table)
-    table = table[table["shape"].isin(TRAIN_SHAPES) & table.gpu.isin(names)]
-    index, count = table.gpu.map(names.index).to_numpy(), len(names)
-    _, bandwidth = peaks(table)
-    read = kv_bytes(table)
+    count = on.count
 
     def seconds(x: Column) -> Column:
-        return np.asarray(read / (x[:count][index] * bandwidth) + x[-1])
+        return np.asarray(read / (x[:count][on.index] * on.bytes_s) + x[-1])
 
     start, upper = [0.8] * count + [1e-5], [1.0] * count + [1e-3]
-    found = _solve(seconds, table.latency_ms, start, upper)
+    found = solve(seconds, measured_s, start, upper)
     return found[:count], float(found[-1])
 
 
-def _solve(
+def solve(
     seconds: Callable[[Column], Column],
-    measured_ms: Frame,
+    measured_s: Column,
     start: list[float],
     upper: list[float] | None = None,
 ) -> Column:
     """Least squares on the logarithm of predicted over measured; outliers count less."""
-    measured = np.log(measured_ms.to_numpy(float) / 1e3)
+    measured = np.log(measured_s)
     result = least_squares(
         lambda x: np.log(seconds(x)) - measured,
         start,

@@ -62,7 +62,7 @@ def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
         missing = job.node.inherited - wave.hits.cached - wave.hits.gone
         job.found.context_new += wave.queries * missing
     wave.hits = inflow.hits
-    launch = 0.0 if job.seconds is not None else state.world.facts.prefill_launch_s * job.noise
+    launch = 0.0 if job.seconds is not None else engine.machine.facts.prefill_launch_s * job.noise
     wave.there = max(loaded, now + inflow.transfer * job.noise) + launch
     if job.paused is None:
         job.left -= wave.queries

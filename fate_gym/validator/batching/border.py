@@ -68,7 +68,7 @@ def _end(engine: Engine, wave: Wave) -> None:
     path = written_path(engine.state, job.node)
     grow_path(memory, path, job.kv)
     compute(memory, path)
-    if job.node.has_heirs and job.kv > 0:
+    if job.node.has_heirs and job.kv > 0 and not job.is_void:
         key = (CONTEXT, job.node.number)
         known = memory.kv.pop(key, Entry(0, 0.0))
         queries = known.amount + wave.queries

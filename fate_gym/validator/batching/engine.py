@@ -125,7 +125,7 @@ class Engine:
         tokens = sum(count for _, count in parts)
         model = parts[0][0].job.node.model
         assert model is not None
-        rates = Rates(self.state.world.facts, model, self.machine)
+        rates = Rates(model, self.machine)
         yielding = [wave for wave, c in self.chunks.items() if wave.done + c >= wave.tokens]
         outputs = sum(wave.queries for wave in [*self.steps, *yielding])
         pairs = sum(wave.pairs * c / wave.tokens for wave, c in self.chunks.items())

@@ -137,8 +137,6 @@ class Run(ABC):
         if running.lost:
             state.again[node.number] = now
             insort(state.events, now)
-            for memory in state.memories:
-                memory.kv.pop((CONTEXT, node.number), None)
             return
         end = max(over) + (len(over) - 1) * state.world.facts.gather_s
         shards = {d: Shard(job.row, job.found.start, end) for d, job in running.jobs.items()}
@@ -160,5 +158,9 @@ class Run(ABC):
                 running.away.add(device)
                 continue
             running.lost.add(device)
+            for other in running.jobs.values():
+                other.is_void = True
+            for memory in state.memories:
+                memory.kv.pop((CONTEXT, running.node.number), None)
             self.on_loss(job, down)
             self._settle(running, down)

@@ -50,6 +50,8 @@ class Job:
     paused: Wave | None = None
     """The wave that was preempted and waits."""
     end: float | None = None
+    is_void: bool = False
+    """Its stage has lost a shard: what it computes is thrown away."""
     found: Found = field(default_factory=Found)
 
     @classmethod

@@ -9,9 +9,20 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from fate_gym.catalog import Model
 from fate_gym.kernel.estimate import end_estimates
 from fate_gym.kernel.schema import new_log
-from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
+from fate_gym.problem import (
+    Cluster,
+    Device,
+    Edge,
+    Failures,
+    Options,
+    Outage,
+    Problem,
+    Stage,
+    Workflow,
+)
 from fate_gym.sim import Simulator
 from fate_gym.validator import validate
 from policies import make_policy
@@ -192,3 +203,45 @@ def test_evictions_are_never_lost() -> None:
     small.log = new_log(small.log.shards.size, 1)
     assert small.run(make_policy("eft"), seed=2).same_schedule(whole)
     assert validate(whole) == []
+
+
+def test_what_a_stage_that_lost_a_shard_computes_is_not_kept() -> None:
+    big = {"layers": 32, "hidden": 4096, "kv_heads": 32, "head_dim": 128, "weight_gb": 6.0}
+    models = tuple(Model(name=name, params_b=3.0, **big) for name in ("A", "B"))
+    stages = (
+        Stage(id="split", model="A", queries=2, prompt_tokens=3000, output_tokens=200),
+        Stage(id="child", model="A", prompt_tokens=10, output_tokens=1),
+        Stage(id="behind", model="B", prompt_tokens=3000, output_tokens=1),
+    )
+    outage = Outage(device="d0", at=5.0, seconds=1.0)
+    problem = Problem(
+        cluster=Cluster(
+            id="pair",
+            devices=tuple(Device(id=f"d{i}", gpu="T4") for i in range(2)),
+            execution="batching",
+        ),
+        models=models,
+        workflows=(
+            Workflow(
+                id="w",
+                stages=stages,
+                edges=(Edge(parent="split", child="child", bytes=1.0, inherited_tokens=3000),),
+            ),
+        ),
+        options=Options(max_shards=2, failures=Failures(outages=(outage,))),
+    )
+    simulator = Simulator(problem)
+    simulator.place(0, (0, 1))
+    simulator.place(2, (1,))
+    while not simulator.done:
+        if simulator.ready:
+            simulator.place(simulator.ready[0], (1,))
+        else:
+            simulator.wait()
+    trace = simulator.trace()
+    lost, survivor, behind = trace.shards[:3]
+    assert (lost["lost"], survivor["lost"]) == (1, 0)
+    # What the survivor has computed would not fit beside what follows: it made no room for it.
+    assert behind["start"] == survivor["end"]
+    assert not (trace.evictions["shard"] == 2).any()
+    assert validate(trace) == []

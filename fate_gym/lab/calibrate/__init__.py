@@ -1,0 +1,1 @@
+"""Constants of the cost model for one's own GPU: measure, fit, write, show (docs/cost-model.md)."""
