@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
     ),
     "an objective that there is not": (
         lambda t: t.update(options={"objective": "makespn"}),
-        None, "options.objective", "makespan",
+        None, "options.objective", "unknown objective 'makespn'",
     ),
     "deadlines that nobody has": (
         lambda t: t.update(options={"objective": "deadlines"}),
