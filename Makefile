@@ -5,9 +5,7 @@ WORKERS ?= 2
 RUN     ?= runs/quick
 MUTANTS ?= 10000
 
-EVALUATE := scripts/evaluate.py experiment=main suite=quick name=quick
-REPORT   := scripts/report.py
-BENCH    := scripts/benchmark.py
+BENCH := scripts/benchmark.py
 
 VENV      := .venv
 BIN       := $(VENV)/bin
@@ -20,26 +18,34 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help compare report readme bench train-demo fuzz fuzz-runs kills docs test browser lint format compiled clean
+.PHONY: help demo doctor compare report readme bench train-demo fuzz fuzz-runs kills docs test browser lint format compiled clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+demo: $(INSTALLED)  ## one problem under three policies: table and picture
+	$(BIN)/fate-gym demo
+
+doctor: $(INSTALLED)  ## check the installation
+	$(BIN)/fate-gym doctor
+
 compare: $(INSTALLED)  ## compare the policies on suite quick and write the report
-	$(BIN)/python $(EVALUATE)
-	$(BIN)/python $(REPORT) runs/quick
+	$(BIN)/fate-gym evaluate experiment=main suite=quick name=quick
+	$(BIN)/fate-gym report runs/quick
 
 report: $(INSTALLED)  ## write the report of finished runs (RUN=runs/NAME)
-	$(BIN)/python $(REPORT) $(RUN)
+	$(BIN)/fate-gym report $(RUN)
 
-readme: $(TOOLS)  ## put finished runs into README.md and docs
+readme: $(TOOLS)  ## put finished runs and pictures into README.md and docs
 	$(BIN)/python scripts/update_docs.py
+	$(BIN)/python scripts/tutorial_notebook.py
+	$(BIN)/fate-gym render policy=fate --problem 1 -o docs/images/episode.gif
 
 bench: $(TOOLS)  ## measure the speed of simulator and planners
 	$(BIN)/python $(BENCH)
 
 train-demo: $(TOOLS)  ## train a small agent and compare it with planners
-	$(BIN)/python scripts/train.py agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
+	$(BIN)/fate-gym train agent=bc_ppo curriculum=demo agent.learning.steps=262144 \
 	  validation.every=32768 name=demo test=true
 
 fuzz-runs: $(TOOLS)  ## damage a run directory in 2,500 ways

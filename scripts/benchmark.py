@@ -12,6 +12,7 @@ with, so the ratios carry over to other machines. One process, one thread.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 import fate_gym
 from fate_gym.env import WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
-from fate_gym.errors import FateGymError
+from fate_gym.errors import FateGymError, near_matches
 from fate_gym.jit import Floats, Ints, kernel
 from fate_gym.kernel.advance import start, to_decision
 from fate_gym.kernel.commit import NOBODY, commit
@@ -761,8 +762,16 @@ ON_DEMAND = ("lab", "comparison", "training")
 
 def main() -> None:
     """Print all figures, or those of the sections named on the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    chosen = parser.parse_args().sections or [one for one in SECTIONS if one not in ON_DEMAND]
+    for name in chosen:
+        if name not in SECTIONS:
+            parser.error(f"unknown section {name!r}: {near_matches(name, SECTIONS)}")
     print(f"python {sys.version.split()[0]}, numpy {np.__version__}; best of several repetitions")
-    for name in sys.argv[1:] or [name for name in SECTIONS if name not in ON_DEMAND]:
+    for name in chosen:
         SECTIONS[name]()
 
 

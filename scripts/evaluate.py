@@ -1,8 +1,11 @@
-"""Runs a policy on a suite, or a sweep of such jobs; ``--help`` lists the choices."""
+"""Runs a policy on a suite, or a sweep of them; ``--help`` lists the choices.
+
+The same as ``fate-gym evaluate``.
+"""
 
 import sys
 
-from fate_gym.lab.evaluate import main
+from fate_gym.lab.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

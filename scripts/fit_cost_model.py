@@ -1,6 +1,11 @@
-"""Fits the cost model on measured times: ``DATA_DIR [--write]`` (`fate_gym.lab.cost_fit.app`)."""
+"""Fits the cost model to measured times: ``fit_cost_model.py DATA [--write]``.
 
-from fate_gym.lab.cost_fit.app import main
+The same as ``fate-gym fit-cost-model``.
+"""
+
+import sys
+
+from fate_gym.lab.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["fit-cost-model", *sys.argv[1:]]))

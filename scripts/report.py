@@ -1,8 +1,11 @@
-"""Makes the tables and figures of a sweep from its result files: ``report.py runs/NAME``."""
+"""Makes the tables and figures of a sweep from its result files: ``report.py runs/NAME``.
+
+The same as ``fate-gym report``.
+"""
 
 import sys
 
-from fate_gym.lab.cli import report_main
+from fate_gym.lab.cli import main
 
 if __name__ == "__main__":
-    sys.exit(report_main())
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -1,8 +1,11 @@
-"""Draws who prefills what again: ``session_figure.py suite=NAME --policies round_robin eft``."""
+"""Draws who prefills what again: ``session_figure.py suite=NAME policy=NAME,NAME``.
+
+The same as ``fate-gym session``.
+"""
 
 import sys
 
-from fate_gym.lab.cli import session_main
+from fate_gym.lab.cli import main
 
 if __name__ == "__main__":
-    sys.exit(session_main())
+    sys.exit(main(["session", *sys.argv[1:]]))

@@ -8,15 +8,25 @@ run on this machine stay as they are. `FIGURES` says which pictures go into docs
 import re
 import shutil
 import sys
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from fate_gym.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/results.md", "docs/learned.md")
+CELL = re.compile(r"(?<!\\)\|")
 SECTION = re.compile(
     r"<!-- begin (runs/[\w/]+)(: [^\n]+)? -->\n.*?<!-- end \1(?:: [^\n]+)? -->", flags=re.DOTALL
 )
+EXCERPTS = {
+    ("README.md", "runs/quick"): (
+        ("fate", "heft", "eft", "least_loaded", "round_robin"),
+        ("policy", "latency / RoundRobin", "gap", "wins", "vs strongest"),
+    )
+}
+"""Of the table of a run, a page may show some rows, and some columns (by how they begin)."""
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
@@ -63,13 +73,36 @@ def table(report: str, heading: str | None) -> str:
     return "\n".join([*lines[first:last], "", f"Made on {'; '.join(made_with)}."])
 
 
-def renewed(section: re.Match[str]) -> str:
+def excerpt(text: str, rows: Collection[str], columns: Sequence[str]) -> str:
+    """Some rows and columns of the table that a text begins with; the rest of it as it is.
+
+    Raises:
+        InputError: the table has no such row or column.
+    """
+    lines, rest = text.split("\n\n", 1)
+    cells = [[cell.strip() for cell in CELL.split(line)[1:-1]] for line in lines.splitlines()]
+    head, ruler, *body = cells
+    missing = {*rows} - {row[0] for row in body}
+    kept = [i for i, name in enumerate(head) if name.startswith(tuple(columns))]
+    if missing or len(kept) < len(columns):
+        raise InputError(
+            f"the table has not the rows {sorted(rows)} and columns {list(columns)}",
+            remedy="correct EXCERPTS, or run the whole experiment",
+        )
+    shown = [head, ruler, *(row for row in body if row[0] in rows)]
+    table = ("| " + " | ".join(row[i] for i in kept) + " |" for row in shown)
+    return "\n".join([*table, "", rest])
+
+
+def renewed(section: re.Match[str], page: str = "") -> str:
     """The section with the table of its run, or as it was."""
     run, heading = section[1], section[2] or ""
     report = ROOT / run / "report.md"
     if not report.exists():
         return section[0]
     text = table(report.read_text(encoding="utf-8"), heading.removeprefix(": ") or None)
+    if (page, run) in EXCERPTS:
+        text = excerpt(text, *EXCERPTS[page, run])
     return f"<!-- begin {run}{heading} -->\n{text}\n<!-- end {run}{heading} -->"
 
 
@@ -106,7 +139,7 @@ def main() -> int:
     for name in PAGES:
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
-        path.write_text(SECTION.sub(renewed, text), encoding="utf-8")
+        path.write_text(SECTION.sub(partial(renewed, page=name), text), encoding="utf-8")
     copy_figures()
     page = ROOT / "runs" / "quick" / "report.html"
     if page.exists():

@@ -1,8 +1,11 @@
-"""Makes a saved view of a sweep's runs in W&B: ``wandb_report.py runs/NAME --entity ME``."""
+"""Saves a view of a sweep's runs in W&B: ``wandb_report.py runs/NAME --entity ME``.
+
+The same as ``fate-gym wandb-view``.
+"""
 
 import sys
 
-from fate_gym.lab.tracking.view import main
+from fate_gym.lab.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["wandb-view", *sys.argv[1:]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -10,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from PIL import Image
+
+from fate_gym.lab.cli.app import fate_gym
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,11 +33,11 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def commands() -> list[str]:
-    """The command lines that run Python; the `make` targets run in CI."""
+    """The command lines of `fate-gym`; installation and the `make` targets run in CI."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    targets = {"make compare", "make test", "make train-demo"}
-    assert {line for line in lines if line.startswith("make ")} == targets
-    return [line for line in lines if not line.startswith("make ")]
+    others = [line for line in lines if not line.startswith("fate-gym ")]
+    assert others == ["pip install .", "make compare", "make test"]
+    return [line for line in lines if line not in others]
 
 
 def adapted(line: str, folder: Path) -> list[str]:
@@ -44,57 +45,60 @@ def adapted(line: str, folder: Path) -> list[str]:
     smaller = re.sub(
         r"suite=(?!files)\w+", "suite=smoke", re.sub(r"range\(\d+\)", "range(1)", line)
     )
-    words = shlex.split(smaller)
-    program, *rest = words
-    if program == ".venv/bin/fate-gym":
-        return [sys.executable, "-m", "fate_gym.lab.cli", *rest]
-    assert program == ".venv/bin/python"
-    if "scripts/evaluate.py" in rest:
+    program, verb, *rest = shlex.split(smaller)
+    assert program == "fate-gym"
+    if verb == "evaluate":
         rest.append(f"paths.runs={folder}")
-    if "scripts/train.py" in rest:
-        rest += [f"paths.runs={folder}", "agent.learning.steps=512", "agent.learning.lanes=4"]
+    if verb == "demo":
+        rest += ["--no-open", "--figure", str(folder / "demo.png")]
     rest = [
         word.replace("runs/", f"{folder}/") if word.startswith("runs/") else word for word in rest
     ]
-    return [sys.executable, *rest]
+    return [sys.executable, "-m", "fate_gym.lab.cli", verb, *rest]
 
 
 def test_commands(tmp_path: Path) -> None:
     lines = commands()
     assert len(lines) >= 6
-    trained = importlib.util.find_spec("sb3_contrib") is not None
     for line in lines:
-        if trained or "scripts/train.py" not in line:
-            run(adapted(line, tmp_path), tmp_path)
+        run(adapted(line, tmp_path), tmp_path)
+    assert (tmp_path / "demo.png").exists()
     assert (tmp_path / "mine" / "report.md").exists()
     assert list(tmp_path.rglob("trace.json"))
 
 
+def test_commands_in_the_text_are_verbs() -> None:
+    inline = re.findall(r"`fate-gym ([a-z-]+)[^`]*`", README)
+    assert {"demo", "doctor", "render", "new-policy", "import", "train"} <= set(inline)
+    assert set(inline) <= fate_gym.commands.keys()
+
+
 def test_makefile_runs_the_documented_comparison() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "suite=quick name=quick" in makefile
+    assert "experiment=main suite=quick name=quick" in makefile
     assert "eleven policies" in README
     experiment = (ROOT / "conf" / "experiment" / "main.yaml").read_text(encoding="utf-8")
     assert len(experiment.split(">-")[1].split(",")) == 11
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python(code: str, tmp_path: Path) -> None:
-    run([sys.executable, "-c", code], tmp_path)
+def test_the_animation_is_that_of_the_named_command(tmp_path: Path) -> None:
+    assert "`fate-gym render policy=fate --problem 1`" in README
+    file = tmp_path / "episode.gif"
+    run(adapted(f"fate-gym render policy=fate --problem 1 -o {file}", tmp_path), tmp_path)
+    with Image.open(file) as made, Image.open(ROOT / "docs/images/episode.gif") as shown:
+        assert made.size == shown.size
+        assert made.n_frames == shown.n_frames
+    assert (ROOT / "docs/images/episode.gif").stat().st_size < 300_000
 
 
-def test_the_policy_of_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = [block for block in blocks("python") if "class EarliestFinish" in block]
-    (config,) = blocks("yaml")
-    (tmp_path / "earliest_finish.py").write_text(code, encoding="utf-8")
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "earliest_finish.yaml").write_text(
-        config.replace("policies.earliest_finish", "earliest_finish"), encoding="utf-8"
-    )
-    command = [sys.executable, "scripts/evaluate.py", "--config-dir", str(tmp_path)]
-    options = ["suite=smoke", "policy=earliest_finish", "tracking=none"]
-    output = run([*command, *options, f"paths.runs={tmp_path}"], tmp_path)
-    assert "earliest_finish" in output
+def test_python(tmp_path: Path) -> None:
+    first, *others = blocks("python")
+    output = run([sys.executable, "-c", first], tmp_path)
+    assert output == blocks("text")[0]
+    makespans = {line.split()[0]: float(line.split()[1]) for line in output.splitlines()}
+    assert makespans["fate"] < makespans["heft"] < makespans["round_robin"]
+    for code in others:
+        run([sys.executable, "-c", code], tmp_path)
 
 
 def test_the_error_message_is_the_real_one(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_the_error_message_is_the_real_one(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    (shown,) = blocks("text")
+    shown = blocks("text")[-1]
     assert done.returncode == 2
     assert done.stderr.strip() == shown.strip()
 
@@ -121,3 +125,10 @@ def test_links_lead_somewhere() -> None:
     assert local
     for target in local:
         assert (ROOT / target).exists(), target
+
+
+def test_it_is_short_and_shows_one_table_of_results() -> None:
+    assert len(README.encode()) < 10_000
+    assert README.count("<!-- begin runs/") == 1
+    table = README.split("<!-- begin runs/quick -->")[1].split("<!-- end")[0]
+    assert sum(line.startswith("| ") for line in table.splitlines()) <= 7

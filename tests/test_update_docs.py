@@ -83,6 +83,17 @@ def test_an_unknown_heading_is_refused(script: ModuleType, tmp_path: Path) -> No
         script.main()
 
 
+def test_a_page_may_show_a_part_of_a_table(script: ModuleType) -> None:
+    text = (
+        "| policy | n | latency [CI] |\n|---|--:|--:|\n| a | 1 | 2 |\n| b | 3 | x\\|4 |\n\nMade on."
+    )
+    shown = script.excerpt(text, ("b",), ("policy", "latency"))
+    assert shown == "| policy | latency [CI] |\n| --- | --: |\n| b | x\\|4 |\n\nMade on."
+    for rows, columns in ((("c",), ("policy",)), (("a",), ("speed",))):
+        with pytest.raises(InputError, match="the table has not the rows"):
+            script.excerpt(text, rows, columns)
+
+
 def test_every_figure_that_pages_show_is_there() -> None:
     for page in ("README.md", "docs/results.md", "docs/learned.md"):
         text = (ROOT / page).read_text(encoding="utf-8")

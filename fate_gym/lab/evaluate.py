@@ -1,12 +1,13 @@
-"""``python scripts/evaluate.py``: one job, or a sweep of jobs, through Hydra."""
+"""``fate-gym evaluate``: one job, or a sweep of jobs, through Hydra."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,11 +16,15 @@ from omegaconf import DictConfig
 from fate_gym.errors import InputError
 from fate_gym.lab.jobs.find import job_state
 from fate_gym.lab.jobs.result import JobResult
+from fate_gym.lab.sweep.check import Cell
 from fate_gym.lab.sweep.compose import plain
 from fate_gym.lab.sweep.hydra_main import run_hydra
 from fate_gym.lab.sweep.plan import Plan
-from fate_gym.lab.sweep.progress import add_entry
+from fate_gym.lab.sweep.progress import Entry, add_entry, kind_of
 from fate_gym.lab.tables import print_table
+
+if TYPE_CHECKING:
+    from fate_gym.lab.jobs.config import EvaluateConfig
 
 _SHOWN = {
     "makespan": ("makespan, s", ".2f"),
@@ -39,7 +44,6 @@ _SHOWN = {
 def evaluate(config: DictConfig) -> float:
     """The task that Hydra calls once a job. Returns the mean latency ratio (for sweepers)."""
     # Here, so that --help starts without the workloads.
-    from fate_gym.lab.jobs.config import parse_config
     from fate_gym.lab.jobs.run import run_job
     from fate_gym.lab.tracking.job import track
 
@@ -51,23 +55,26 @@ def evaluate(config: DictConfig) -> float:
         if source.provider == "command-line" and source.schema == "file"
     ]
     alone = hydra.mode == RunMode.RUN
-    checked = parse_config(plain(config), extra_dirs=own)
+    checked = checked_config(config, own)
     outcome = run_job(checked, overrides=list(hydra.overrides.task), progress=alone)
     result, directory = outcome.result, outcome.directory
+    line = _job_line(result)
     if outcome.skipped:
-        line, warning = f"{result.title}: done before, {directory}", None
+        line, warning = f"{line}; done before", None
     else:
-        line, warning = _job_line(result), track(checked.tracking, result, directory)
+        warning = track(checked.tracking, result, directory)
     if outcome.damage is not None:
         line += f"\nnote: it was run again, since a file of it was damaged: {outcome.damage}"
     if not alone:
         line += f"\nwarning: {warning}" if warning else ""
-        add_entry(Path(hydra.sweep.dir), "skipped" if outcome.skipped else "done", line)
-    elif outcome.skipped:
-        print(line, flush=True)
+        state: Literal["skipped", "done"] = "skipped" if outcome.skipped else "done"
+        kind = kind_of(hydra.overrides.task)
+        entry = Entry(state, line, kind, result.seconds["total"])
+        add_entry(Path(hydra.sweep.dir), entry)
     else:
         _print_job(result)
-        print(*line.splitlines()[1:], f"results: {directory}", sep="\n", flush=True)
+        where = f"{'done before; ' if outcome.skipped else ''}results: {directory}"
+        print(*line.splitlines()[1:], where, sep="\n", flush=True)
         if warning:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
     return result.means.get("latency_ratio", math.inf)
@@ -77,7 +84,7 @@ def _job_line(result: JobResult) -> str:
     """A finished job in one line."""
     ratio = result.means.get("latency_ratio", math.inf)
     return (
-        f"{result.title}: latency / RoundRobin {ratio:.3f} over "
+        f"{result.title} on {result.cluster}: latency / RoundRobin {ratio:.3f} over "
         f"{result.workflows} workflows, {result.seconds['total']:.1f} s"
     )
 
@@ -94,11 +101,29 @@ def _print_job(result: JobResult) -> None:
     print_table(("mean over workflows", "value"), rows, title=f"{result.title} on {result.cluster}")
 
 
-def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
-    """A line about a job: whether it would run, its title, and its directory."""
+def checked_config(config: DictConfig, extra_dirs: Sequence[str]) -> EvaluateConfig:
+    """The configuration of a job that can run: also its policy exists, and takes its parameters.
+
+    Raises:
+        InputError: naming the first option at fault.
+    """
     from fate_gym.lab.jobs.config import parse_config
+    from policies.registry import check_params
 
     checked = parse_config(plain(config), extra_dirs=extra_dirs)
+    check_params(checked.policy)
+    return checked
+
+
+def cell_of(config: DictConfig, extra_dirs: Sequence[str]) -> Cell:
+    """Where the results of a job go, once it is checked."""
+    checked = checked_config(config, extra_dirs)
+    return Cell(checked.suite.name, checked.policy.name, checked.seed)
+
+
+def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
+    """A line about a job: whether it would run, its title, and its directory."""
+    checked = checked_config(config, extra_dirs)
     state = job_state(checked.run_directory)
     return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"
 
@@ -106,16 +131,22 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
 def compile_ahead(plan: Plan) -> None:
     """Compile what the jobs of a sweep will call, before its workers start."""
     # Here, so that --help starts without them.
+    from policies.registry import policy_specs
+
+    chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
+    names = {word.removeprefix("policy=") for word in chosen}
+    if names <= policy_specs().keys():  # else its job will say so, and nobody should wait for that
+        compile_policies(names)
+
+
+def compile_policies(names: Iterable[str]) -> None:
+    """Compile what some policies of the registry will call, all at once."""
     import fate_gym.sim  # noqa: F401
     from fate_gym.jit.build import REGISTRY, build
     from policies.registry import policy_class, policy_specs
 
-    chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
-    names = {word.removeprefix("policy=") for word in chosen}
     specs = policy_specs()
-    if not names <= specs.keys():
-        return  # its job will say so, and nobody should wait for that
-    with suppress(InputError):  # likewise
+    with suppress(InputError):  # whoever makes the policy will say so
         for name in names:
             policy_class(specs[name])
     build(REGISTRY)
@@ -128,5 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv[1:] if arguments is None else arguments,
         config_name="config",
         preview=preview,
+        check=cell_of,
         prepare=compile_ahead,
+        then="fate-gym report",
     )

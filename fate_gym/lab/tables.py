@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import isnan
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fate_gym.errors import printable
+
+_GAP = 2
+"""Characters between two columns of a table on a terminal."""
 
 
 class Estimate(NamedTuple):
@@ -76,8 +80,38 @@ def print_table(
         caption=note and Text(printable(note)),
         caption_justify="left",
     )
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place < left else "right", no_wrap=left == 1)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = _widths(heads, shown, wraps=left > 1)
+    for place, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        justify: Literal["left", "right"] = "left" if place < left else "right"
+        table.add_column(head, justify=justify, width=width)
+    for row in shown:
+        table.add_row(*map(Text, row))
+    least = max(map(cell_len, [title or "", note or ""]))
+    Console(width=max(least, sum(widths) + _GAP * (len(widths) - 1))).print(table)
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: bool) -> list[int]:
+    """The width of each column: its longest cell, or less where a terminal is too narrow.
+
+    Never less than its longest word, or cell unless it ``wraps``: rich would cut cells, and leave
+    whole columns out. A file has lines of any length.
+    """
+    columns = list(zip(heads, *rows, strict=True))
+    # Heads may have several lines.
+    natural = [max(map(cell_len, [*head.split("\n"), *cells])) for head, *cells in columns]
+    console = Console()
+    room = console.width - _GAP * (len(columns) - 1)
+    if not console.is_terminal or sum(natural) <= room:
+        return natural
+    words = [
+        [*head.split(), *(word for cell in cells for word in (cell.split() if wraps else [cell]))]
+        for head, *cells in columns
+    ]
+    widths = [max(map(cell_len, ["", *column])) for column in words]
+    spare = max(0, room - sum(widths))
+    for place, wanted in enumerate(natural):
+        given = min(spare, wanted - widths[place])
+        widths[place] += given
+        spare -= given
+    return widths

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fate_gym.errors import InputError, near_matches
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound=Hashable)
 
@@ -22,9 +26,21 @@ def first_repeated(items: Iterable[T]) -> T | None:
     return next((item for item, count in Counter(items).items() if count > 1), None)
 
 
-def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> InputError:
-    """The first fault of a pydantic error, with ids in place of list positions."""
-    first = error.errors()[0]
+def from_pydantic(
+    error: ValidationError,
+    data: Any,
+    source: str | Path,
+    model: type[BaseModel] | None = None,
+) -> InputError:
+    """The first fault of a pydantic error, with ids in place of list positions.
+
+    Args:
+        error: what was raised.
+        data: what was read.
+        source: where it was read from.
+        model: what it was to be; with it, unknown fields are answered with near matches.
+    """
+    first = _first(error)
     items, field = _locate(data, first["loc"])
     value = first.get("input")
     if first["type"] == "literal_error" and field and isinstance(value, str):
@@ -36,6 +52,17 @@ def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> Inpu
             field=field,
             remedy=near_matches(value, choices),
         )
+    if first["type"] == "extra_forbidden" and model is not None:
+        *above, name = first["loc"]
+        known = fields_at(model, above)
+        if known:
+            return InputError(
+                f"unknown field {str(name)[:80]!r}",
+                source=source,
+                item=items,
+                field=field,
+                remedy=near_matches(str(name), known),
+            )
     message = first["msg"].removeprefix("Value error, ")
     if field and isinstance(value, str | int | float | bool | None):
         message += (
@@ -46,6 +73,41 @@ def from_pydantic(error: ValidationError, data: Any, source: str | Path) -> Inpu
         "missing": "add the field",
     }.get(first["type"], "correct the value")
     return InputError(message, source=source, item=items, field=field, remedy=remedy)
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The first fault; a misspelt field before the same field missing."""
+    faults = error.errors()
+    if faults[0]["type"] != "missing":
+        return faults[0]
+    *above, name = faults[0]["loc"]
+    for fault in faults:
+        *beside, other = fault["loc"]
+        alike = get_close_matches(str(other), [str(name)])
+        if fault["type"] == "extra_forbidden" and beside == above and alike:
+            return fault
+    return faults[0]
+
+
+def fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The fields of the model at a place inside another; none where there is no model."""
+    inner: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        fields = getattr(_model_in(inner), "model_fields", {})
+        if part not in fields:
+            return []
+        inner = fields[part].annotation
+    return list(getattr(_model_in(inner), "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The only model in an annotation such as ``tuple[Stage, ...]`` or ``Options | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = {inner for arg in get_args(annotation) if (inner := _model_in(arg)) is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _locate(data: Any, loc: Sequence[str | int]) -> tuple[str | None, str | None]:

@@ -265,7 +265,7 @@ def problem_from(data: Any, source: str | Path) -> Problem:
         problem = Problem.model_validate(data)
         check(problem)
     except ValidationError as error:
-        raise from_pydantic(error, data, source) from None
+        raise from_pydantic(error, data, source, Problem) from None
     except InputError as error:
         raise error.at(source) from None
     return problem

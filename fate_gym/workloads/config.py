@@ -123,4 +123,4 @@ def parse(data: Any, spec: type[Spec], *, source: str | Path) -> Spec:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise from_pydantic(error, data, source) from None
+        raise from_pydantic(error, data, source, spec) from None

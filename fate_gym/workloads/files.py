@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fate_gym.errors import InputError
 from fate_gym.problem import Cluster, Options, Problem, Workflow
@@ -74,6 +74,12 @@ class FilesSuite(Frozen):
         description="fields in place of those of the clusters that problem files keep",
         exclude_if=lambda changes: not changes,
     )
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_several(cls, files: Any) -> Any:
+        """One path needs no brackets."""
+        return (files,) if isinstance(files, str) else files
 
     @model_validator(mode="after")
     def _streams_arrive(self) -> FilesSuite:

@@ -93,7 +93,9 @@ def test_a_finished_job_is_skipped(single: Run) -> None:
         "evaluate.py", "suite=smoke", "policy=heft", f"paths.runs={single.root.parent}"
     )
     assert again.returncode == 0
-    assert again.stdout.startswith("smoke/heft/s0: done before")
+    assert again.stdout.startswith("smoke/heft/s0 on mixed_8")
+    assert "latency / RoundRobin" in again.stdout
+    assert f"done before; results: {marker.parent}" in again.stdout
     assert marker.stat().st_mtime_ns == before
 
 
@@ -135,7 +137,8 @@ def test_failed_jobs_do_not_stop_a_sweep_and_are_all_listed(tmp_path: Path) -> N
         "-m",
         "suite=smoke",
         "policy=round_robin",
-        "policy.target=policies.heuristics:Nope,policies.heuristics:RoundRobin,nowhere:Nope",
+        "policy.target=tests.lab.sweep.failing:First,policies.heuristics:RoundRobin,"
+        "tests.lab.sweep.failing:Second",
         "tracking=none",
         f"paths.runs={tmp_path}",
     )

@@ -76,11 +76,11 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
     ),
     "a misspelt objective": (
         lambda t: t["workflows"][0].update(slo={"ttft": 1}),
-        "workflow 'w0'", "slo.ttft", "not permitted",
+        "workflow 'w0'", "slo.ttft", "unknown field 'ttft'",
     ),
     "an objective that there is not": (
         lambda t: t.update(options={"objective": "makespn"}),
-        None, "options.objective", "makespan",
+        None, "options.objective", "unknown objective 'makespn'",
     ),
     "deadlines that nobody has": (
         lambda t: t.update(options={"objective": "deadlines"}),
@@ -234,7 +234,7 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
     ),
     "extra field": (
         lambda t: stage(t).update(promt_tokens=5),
-        "workflow 'w0', stage 'ask'", "promt_tokens", "Extra",
+        "workflow 'w0', stage 'ask'", "promt_tokens", "unknown field 'promt_tokens'",
     ),
     "missing field": (
         lambda t: edges(t)[0].pop("child"), "workflow 'w0', edge #0", "child", "required",

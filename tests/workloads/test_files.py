@@ -176,3 +176,9 @@ def test_contents_of_broken_json_are_one_error(tmp_path: Path) -> None:
     file.write_text('{"cluster": ')
     with pytest.raises(InputError, match=r"p\.json: not valid JSON"):
         suite(file).contents_hash()
+
+
+def test_one_path_needs_no_brackets() -> None:
+    data = {"name": "f", "cluster": "mixed_12", "source": "files"}
+    one = parse_suite(data | {"files": str(AGENT)}, source="f")
+    assert one == parse_suite(data | {"files": [str(AGENT)]}, source="f")

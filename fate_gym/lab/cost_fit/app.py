@@ -1,8 +1,7 @@
-"""``python scripts/fit_cost_model.py``: fits the cost model on measured times."""
+"""``fate-gym fit-cost-model``: fits the cost model on measured times."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -15,23 +14,24 @@ from fate_gym.lab.cost_fit.measured import read_tables
 from fate_gym.lab.cost_fit.predictions import compare
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Fit, print the error table, and with ``--write`` keep both in the catalogue."""
-    parser = argparse.ArgumentParser(description="Fit the cost model on measured times.")
-    parser.add_argument("data", type=Path, help="folder with the measured tables")
-    parser.add_argument("--write", action="store_true", help="write the catalogue's files")
-    parser.add_argument("--figures", type=Path, help="folder for predicted against measured")
-    options = parser.parse_args(arguments)
-    tables = read_tables(options.data)
+def fit_and_show(data: Path, *, write: bool = False, figures: Path | None = None) -> None:
+    """Fit, and print the error table.
+
+    Args:
+        data: folder with the measured tables.
+        write: keep both in the catalogue's files.
+        figures: folder for pictures of predicted against measured; None: none.
+    """
+    tables = read_tables(data)
     constants = fit(tables)
     rows = compare(tables, constants)
     errors = error_table(rows)
     with pd.option_context("display.width", 200, "display.max_rows", None):
         print(errors.round(3).to_string(index=False))
-    if options.write:
-        command = f"python scripts/fit_cost_model.py {options.data} --write"
+    if write:
+        command = f"fate-gym fit-cost-model {data} --write"
         write_efficiency(constants, CATALOGUE, command)
         write_errors(errors, rows, CATALOGUE)
         update_page(errors)
-    if options.figures is not None:
-        draw(rows, options.figures)
+    if figures is not None:
+        draw(rows, figures)

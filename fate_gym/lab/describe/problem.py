@@ -91,9 +91,11 @@ def import_file(
 
 
 def _refuse_workflow(file: Path) -> None:
-    """Raise an `InputError` that names the right verb if the file is one to be imported."""
+    """Raise an `InputError` that names the right verb if the file is not for this one."""
     content = Content.of(file)
     if is_problem(content):
+        if "state" in content.json:
+            raise InputError("is a snapshot", source=file, remedy="use fate-gym plan FILE")
         return
     try:
         form = format_of(content)

@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from fate_gym.errors import InputError, near_matches
+
+DRY_RUN = "--dry-run"
 
 _FLAGS_WITH_VALUE = frozenset(
     ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 )
-_FLAGS_THAT_SHOW = frozenset(("--cfg", "-c", "--info", "-i"))
+_FLAGS_THAT_SHOW = frozenset(("--cfg", "-c"))
+_INFO = ("--info", "-i")
+_SHOWN_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_FLAGS_ALONE = frozenset(
+    ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+)
+_KNOWN_FLAGS = frozenset((*_FLAGS_WITH_VALUE, *_FLAGS_THAT_SHOW, *_FLAGS_ALONE, *_INFO, DRY_RUN))
 _FLAGS_THAT_RUN = frozenset(("-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VALUE))
 
 
-def separated(arguments: Sequence[str]) -> list[str]:
-    """A command line with ``--flag=value`` as two words."""
-    words: list[str] = []
-    for argument in arguments:
+def ordered(arguments: Sequence[str]) -> list[str]:
+    """A command line with its flags first, as Hydra wants it, and ``--flag=value`` as two words.
+
+    Raises:
+        InputError: an unknown flag, or one without its value.
+    """
+    flags: list[str] = []
+    options: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
+        if not argument.startswith("-"):
+            options.append(argument)
+            continue
         flag, equals, value = argument.partition("=")
-        words += [flag, value] if equals and flag in _FLAGS_WITH_VALUE else [argument]
-    return words
+        if flag not in _KNOWN_FLAGS:
+            remedy = near_matches(flag, [one for one in _KNOWN_FLAGS if one.startswith("--")])
+            raise InputError(f"unknown flag {flag!r}", remedy=remedy)
+        if flag in _FLAGS_WITH_VALUE | _FLAGS_THAT_SHOW:
+            value = value if equals else rest.popleft() if rest else ""
+            if not value or value.startswith("-"):
+                raise InputError(f"the flag {flag} needs a value", remedy=f"write {flag} VALUE")
+            flags += [flag, value]
+        elif flag in _INFO and rest and rest[0] in _SHOWN_INFO:
+            flags.append(f"--info={rest.popleft()}")
+        else:
+            flags.append(argument)
+    return flags + options
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

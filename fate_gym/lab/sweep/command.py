@@ -1,4 +1,4 @@
-"""The commands of a sweep and what its report shows, kept in ``sweep.yaml`` beside the results."""
+"""A sweep's commands, its jobs and what its report shows, kept in its ``sweep.yaml``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ if TYPE_CHECKING:
     from fate_gym.lab.sweep.plan import Plan
 
 SWEEP = "sweep.yaml"
+_MOST = 10**6
 
 
 def save_command(plan: Plan, arguments: Sequence[str]) -> None:
-    """Keep the command of a sweep, and what its report shows, beside the results."""
+    """Keep the command of a sweep, its jobs, and what its report shows, beside the results."""
     known = read_saved(plan.directory)
     commands = saved_commands(plan.directory)
     if list(arguments) not in commands:
         commands.append(list(arguments))
     report = plan.report if any(plan.report.values()) else known.get("report", {})
     plan.directory.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({"commands": commands, "report": report}, sort_keys=False)
+    cells = saved_cells(plan.directory)
+    planned = {
+        cell: max(cells.get(cell, 0), plan.cells.get(cell, 0)) for cell in cells | plan.cells
+    }
+    content = {"commands": commands, "report": report, "jobs": planned}
+    text = yaml.safe_dump(content, sort_keys=False)
     write_text(plan.directory / SWEEP, text)
 
 
@@ -43,3 +49,11 @@ def saved_commands(directory: Path) -> list[list[str]]:
     if not isinstance(commands, list):
         return []
     return [list(map(str, words)) for words in commands if isinstance(words, list)]
+
+
+def saved_cells(directory: Path) -> dict[str, int]:
+    """How many jobs each ``suite/policy/s<seed>`` of a sweep has, run or not."""
+    cells = read_saved(directory).get("jobs")
+    if not isinstance(cells, dict):
+        return {}
+    return {str(cell): n for cell, n in cells.items() if type(n) is int and 0 < n < _MOST}

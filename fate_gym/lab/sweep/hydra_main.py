@@ -23,7 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 from fate_gym.errors import FateGymError, InputError
 from fate_gym.lab.errors import JobFailedError, first_line, unwritable
 from fate_gym.lab.jobs.directory import failures_since
-from fate_gym.lab.sweep.arguments import command_line, runs_jobs, separated, split, wants_sweep
+from fate_gym.lab.sweep.arguments import (
+    DRY_RUN,
+    command_line,
+    ordered,
+    runs_jobs,
+    split,
+    wants_sweep,
+)
+from fate_gym.lab.sweep.check import Check, checked
 from fate_gym.lab.sweep.command import save_command
 from fate_gym.lab.sweep.compose import (
     CONFIG_MODULE,
@@ -35,9 +43,7 @@ from fate_gym.lab.sweep.lock import locked
 from fate_gym.lab.sweep.mistakes import explain
 from fate_gym.lab.sweep.parent import end_with
 from fate_gym.lab.sweep.plan import Plan, job_configs, plan_sweep
-from fate_gym.lab.sweep.progress import add_entry, following
-
-DRY_RUN = "--dry-run"
+from fate_gym.lab.sweep.progress import Entry, add_entry, following, kind_of
 
 Task = Callable[[DictConfig], Any]
 Preview = Callable[[DictConfig, Sequence[str]], str]
@@ -50,7 +56,9 @@ def run_hydra(
     *,
     config_name: str,
     preview: Preview,
+    check: Check,
     prepare: Prepare | None = None,
+    then: str | None = None,
 ) -> int:
     """Compose the configuration, run the job or the sweep, and return the exit code.
 
@@ -61,20 +69,22 @@ def run_hydra(
         config_name: the primary configuration in ``conf/``.
         preview: a line about a job that may run, for ``--dry-run``; called with its configuration
             and the directories that ``--config-dir`` adds.
+        check: of a job's configuration, before any job of a sweep starts.
         prepare: called with a sweep before its jobs start.
+        then: the command to go on with after a sweep, in front of its directory.
     """
     # For workers, which inherit it: BLAS reads it once, when numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     started = time.time() - 1.0  # file systems round modification times
     plan: Plan | None = None
-    arguments = separated(arguments)
     try:
+        arguments = ordered(arguments)
         check_directories(split(arguments)[1], config_name)
         if DRY_RUN in arguments:
             arguments = [argument for argument in arguments if argument != DRY_RUN]
             return _dry_run(arguments, config_name, preview)
-        plan = _plan(arguments, config_name)
+        plan = _plan(arguments, config_name, check)
         with locked(plan.directory) if plan else nullcontext():
             if plan is not None:
                 save_command(plan, arguments)
@@ -82,10 +92,16 @@ def run_hydra(
                     prepare(plan)
             with command_line(arguments), following(plan) if plan else nullcontext():
                 _run(task, config_name, full_error)
+        if plan is not None and then is not None:
+            print(
+                f"{plan.total} jobs in {plan.directory}; next: {then} {plan.directory}", flush=True
+            )
         return 0
     except KeyboardInterrupt:
         _say("interrupted; re-run the same command to resume")
         return 130
+    except BrokenPipeError:
+        raise  # the reader has gone: for `fate_gym.lab.cli` to end quietly
     except Exception as error:
         if full_error:
             raise
@@ -110,7 +126,10 @@ def _run(task: Task, config_name: str, full_error: bool) -> None:
             return task(config)
         except Exception as error:
             if hydra_config.mode == RunMode.MULTIRUN:
-                add_entry(Path(hydra_config.sweep.dir), "failed", first_line(error))
+                add_entry(
+                    Path(hydra_config.sweep.dir),
+                    Entry("failed", first_line(error), kind_of(hydra_config.overrides.task)),
+                )
                 raise
             if full_error or not isinstance(error, FateGymError):
                 raise
@@ -142,14 +161,16 @@ def _exit_code(error: Exception, plan: Plan | None, started: float) -> int:
     return 1
 
 
-def _plan(arguments: Sequence[str], config_name: str) -> Plan | None:
+def _plan(arguments: Sequence[str], config_name: str, check: Check) -> Plan | None:
     """The sweep that a command line asks for; None for a single job, or to show something."""
     if not runs_jobs(arguments):
         return None
     with hydra_ready():
-        config = compose_sweep(config_name, *split(arguments))
-        multirun = config.hydra.mode == RunMode.MULTIRUN or wants_sweep(arguments)
-        return plan_sweep(config) if multirun else None
+        overrides, extra = split(arguments)
+        config = compose_sweep(config_name, overrides, extra)
+        if config.hydra.mode != RunMode.MULTIRUN and not wants_sweep(arguments):
+            return None
+        return checked(plan_sweep(config), config, extra, check)
 
 
 def _dry_run(arguments: Sequence[str], config_name: str, preview: Preview) -> int:

@@ -27,11 +27,17 @@ def explain(error: Exception, arguments: Sequence[str], config_name: str) -> Inp
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return InputError(f"unknown {group} {choice!r}", remedy=near_matches(choice, error.options))
+    several = _several_values(arguments) if "Ambiguous value" in str(error) else None
+    if several is not None:
+        return InputError(
+            f"several values in {several!r}",
+            remedy="add -m to run a job for each of them",
+        )
     unknown = _first_unknown_option(arguments, config_name)
     if unknown is not None:
         return unknown
     message = str(error).strip().splitlines()
-    return InputError(message[0].rstrip("."), remedy="see --help")
+    return InputError(message[0].rstrip("."), remedy="see fate-gym evaluate --help")
 
 
 def _first_unknown_option(arguments: Sequence[str], config_name: str) -> InputError | None:
@@ -71,6 +77,14 @@ def _unknown_part(path: Sequence[str], known: Any) -> InputError | None:
             remedy = f"there is nothing below {'.'.join(path[:depth])!r}"
         return InputError(f"unknown option {'.'.join(path)!r}", remedy=remedy)
     return None
+
+
+def _several_values(arguments: Sequence[str]) -> str | None:
+    """The first option with several values, as it was written."""
+    with hydra_ready():
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(split(arguments)[0])
+    return next((item.input_line for item in parsed if item.is_sweep_override()), None)
 
 
 def _one_value(item: Any) -> Any:

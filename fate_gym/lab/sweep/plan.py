@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ class Plan:
         total: number of jobs.
         jobs: the overrides of each job; None if a search makes them up as it goes.
         report: what the sweep's report shows; see `fate_gym.lab.config.ReportConfig`.
+        cells: how many jobs each ``suite/policy/s<seed>`` has, where that is known.
     """
 
     directory: Path
     total: int
     jobs: list[list[str]] | None
     report: dict[str, Any]
+    cells: dict[str, int] = field(default_factory=dict)
 
 
 def plan_sweep(config: DictConfig) -> Plan:

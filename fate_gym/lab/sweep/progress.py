@@ -12,10 +12,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from fate_gym.errors import printable
@@ -27,9 +30,32 @@ JOURNAL = "jobs.jsonl"
 _POLL_SECONDS = 0.2
 
 
-def add_entry(directory: Path, state: Literal["done", "skipped", "failed"], line: str) -> None:
+@dataclass(frozen=True)
+class Entry:
+    """How a job ended.
+
+    Attributes:
+        state: whether it ran.
+        line: what its sweep prints.
+        kind: see `kind_of`.
+        seconds: that it took.
+    """
+
+    state: Literal["done", "skipped", "failed"]
+    line: str
+    kind: str
+    seconds: float = 0.0
+
+
+def kind_of(words: Iterable[str]) -> str:
+    """What a job shares with those that take about as long: all of its options but the seed."""
+    return " ".join(sorted(word for word in words if not word.startswith("seed=")))
+
+
+def add_entry(directory: Path, ended: Entry) -> None:
     """Say how a job ended, from whichever process it ran in."""
-    entry = json.dumps({"time": round(time.time(), 3), "state": state, "line": line}) + "\n"
+    line = ended.line
+    entry = json.dumps({"time": round(time.time(), 3)} | asdict(ended)) + "\n"
     try:
         # One write of a short line with O_APPEND: lines of several processes do not mix.
         descriptor = os.open(directory / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -65,8 +91,8 @@ class _Follower:
         self._path = plan.directory / JOURNAL
         self._offset = self._path.stat().st_size if self._path.exists() else 0
         self._total = plan.total
-        self._begun = time.monotonic()
-        self._ended, self._ran = 0, 0
+        self._time = TimeLeft(plan)
+        self._ended = 0
         self._bar = progress_bar(shown=sys.stderr.isatty())
         self._task = self._bar.add_task("", total=plan.total)
 
@@ -89,24 +115,60 @@ class _Follower:
             try:
                 entry = json.loads(row)
                 state, said = entry["state"], str(entry["line"])
+                kind, seconds = str(entry["kind"]), float(entry["seconds"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             self._ended += 1
-            self._ran += state != "skipped"
+            self._time.ended(kind, None if state == "skipped" else seconds)
             self._show("\n".join(map(printable, said.splitlines())))
 
     def _show(self, line: str) -> None:
-        left = self._left()
+        left = self._time.text()
         if self._bar.disable:
-            print(f"[{self._ended}/{self._total}{left and ', '}{left}] {line}", flush=True)
+            with suppress(BrokenPipeError):  # nobody reads on; the jobs go on all the same
+                print(f"[{self._ended}/{self._total}{left and ', '}{left}] {line}", flush=True)
         else:
             self._bar.console.print(line, markup=False, highlight=False)
             self._bar.update(self._task, completed=self._ended, description=left)
 
-    def _left(self) -> str:
-        """Time to the end, if the jobs to come take as long as those that ran; else nothing."""
-        missing = self._total - self._ended
-        if not self._ran or missing <= 0:
+
+class TimeLeft:
+    """The time to the end of a sweep, from what jobs of each kind took.
+
+    Policies differ by a factor of a thousand: the mean over all jobs that have ended says nothing
+    of a policy that comes last. As long as some kind has not been seen, its time is left out and
+    the text says so.
+
+    Args:
+        plan: the sweep.
+        clock: seconds.
+    """
+
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._begun = clock, clock()
+        self._missing = Counter(map(kind_of, plan.jobs or []))
+        if plan.jobs is None:  # a search: nobody knows what it will try
+            self._missing[""] = plan.total
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def ended(self, kind: str, seconds: float | None) -> None:
+        """A job of a kind has ended after some seconds; None: it had been done before."""
+        kind = kind if kind in self._missing else ""
+        self._missing[kind] -= 1
+        if seconds is not None:
+            self._seconds[kind].append(seconds)
+
+    def text(self) -> str:
+        """E.g. ``00:42 left``; nothing before anything ran, and at the end."""
+        missing = +self._missing
+        busy = sum(map(sum, self._seconds.values()))
+        if not missing or not busy:
             return ""
-        seconds = round((time.monotonic() - self._begun) / self._ran * missing)
-        return f"{timedelta(seconds=seconds)} left".removeprefix("0:")
+        known = missing.keys() & self._seconds.keys()
+        if not known:
+            return ""
+        work = sum(missing[kind] * fmean(self._seconds[kind]) for kind in known)
+        # How many jobs run at a time shows in what has been done so far.
+        at_once = max(1.0, busy / max(self._clock() - self._begun, 1e-9))
+        shown = f"{timedelta(seconds=round(work / at_once))} left".removeprefix("0:")
+        return shown if known == missing.keys() else f"more than {shown}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,6 +15,7 @@ from fate_gym.errors import InputError
 from fate_gym.lab.jobs.directory import DECISIONS, WORKFLOWS, read_config
 from fate_gym.lab.jobs.find import Job, find_jobs
 from fate_gym.lab.jobs.result import JobResult
+from fate_gym.lab.sweep.command import saved_cells
 from fate_gym.lab.sweep.labels import policy_labels, suite_labels
 from fate_gym.sim.groups import ALL
 from policies.registry import policy_specs
@@ -63,18 +65,37 @@ class Sweep:
         return [(job, job.result) for job in self.jobs if job.result is not None]
 
     def gaps(self) -> list[str]:
-        """One line for every cell without a result, of all seen suites x policies x seeds."""
+        """One line for every job that failed, is damaged, or is missing.
+
+        Missing is what the sweep's commands planned, and what is not there of all seen suites x
+        policies x seeds.
+        """
         jobs = self.jobs
         failed = [job for job in jobs if job.state == "failed"]
         damaged = [job for job in jobs if job.state == "damaged"]
-        known = {(j.suite, j.policy, j.seed) for j in jobs if j.state != "unfinished"}
-        axes = [
-            sorted({getattr(job, axis) for job in jobs}) for axis in ("suite", "policy", "seed")
-        ]
         return [
             *(f"damaged: {job.suite}/{job.policy}/s{job.seed}: {job.damage}" for job in damaged),
             *(f"failed: {job.suite}/{job.policy}/s{job.seed}: {job.failure}" for job in failed),
-            *(f"missing: {s}/{p}/s{n}" for s, p, n in product(*axes) if (s, p, n) not in known),
+            *self._missing(),
+        ]
+
+    def _missing(self) -> list[str]:
+        """One line for every cell that has fewer jobs than its sweep planned, or none."""
+        known = Counter(
+            f"{j.suite}/{j.policy}/s{j.seed}" for j in self.jobs if j.state != "unfinished"
+        )
+        suites, names, seeds = (
+            sorted({getattr(job, axis) for job in self.jobs})
+            for axis in ("suite", "policy", "seed")
+        )
+        wanted = {f"{s}/{p}/s{n}": 1 for s, p, n in product(suites, names, seeds)}
+        for cell, number in saved_cells(self.root).items():
+            wanted[cell] = max(number, wanted.get(cell, 0))
+        lacking = {cell: number - known[cell] for cell, number in wanted.items()}
+        return [
+            f"missing: {cell}" + (f" ({number} jobs)" if number > 1 else "")
+            for cell, number in lacking.items()
+            if number > 0
         ]
 
 

@@ -6,9 +6,7 @@ definition can be looked at, and tested, without an account.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,20 +101,20 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python scripts/wandb_report.py DIRECTORY``; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path, help="directory of a sweep, e.g. runs/default")
-    parser.add_argument("--entity", required=True, help="W&B user or team")
-    parser.add_argument("--project", default="fate-gym", help="W&B project (default fate-gym)")
-    parser.add_argument("--dry-run", action="store_true", help="print the view's definition only")
-    options = parser.parse_args(arguments)
-    try:
-        view = build_view(options.directory, entity=options.entity, project=options.project)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.dry_run:
+def save_view(directory: Path, *, entity: str, project: str, dry_run: bool) -> int:
+    """Save the view of a sweep in W&B and print its address; returns the exit code.
+
+    Args:
+        directory: of the sweep.
+        entity: W&B user or team.
+        project: W&B project.
+        dry_run: only print the definition of the view.
+
+    Raises:
+        InputError: no finished jobs, or the extra ``wandb`` is missing.
+    """
+    view = build_view(directory, entity=entity, project=project)
+    if dry_run:
         print(view._to_model().model_dump_json(by_alias=True, indent=1))
         return 0
     import wandb

@@ -1,4 +1,4 @@
-"""``python scripts/train.py``: one training, or a sweep of them, through Hydra."""
+"""``fate-gym train``: one training, or a sweep of them, through Hydra."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train_task(config: DictConfig) -> float:
         for override in HydraConfig.get().overrides.task
         if not override.startswith(("paths", "tracking", "name="))
     ]
-    command = shlex.join(["python", "scripts/train.py", *overrides])
+    command = shlex.join(["fate-gym", "train", *overrides])
     result, directory = train(checked, command=command, say=lambda line: print(line, flush=True))
     test = f"; test {result.test.text}" if result.test is not None else ""
     print(
@@ -43,6 +43,11 @@ def train_task(config: DictConfig) -> float:
         flush=True,
     )
     return result.best
+
+
+def check(config: DictConfig, extra_dirs: Sequence[str]) -> None:  # noqa: ARG001
+    """Raises `InputError` for a training that cannot run."""
+    parse_train_config(plain(config))
 
 
 def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:  # noqa: ARG001
@@ -61,4 +66,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv[1:] if arguments is None else arguments,
         config_name="train",
         preview=preview,
+        check=check,
     )

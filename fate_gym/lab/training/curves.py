@@ -68,7 +68,7 @@ def read_curves(root: Path) -> list[Curve]:
         runs[result.curriculum, result.agent][result.seed] = (progress, result)
     if not runs:
         raise InputError(
-            "no finished training", source=root, remedy="run scripts/train.py with paths.runs there"
+            "no finished training", source=root, remedy="run fate-gym train with paths.runs there"
         )
     return [_curve(*names, list(seeds.values())) for names, seeds in runs.items()]
 

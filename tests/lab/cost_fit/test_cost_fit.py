@@ -12,7 +12,7 @@ import pytest
 from fate_gym import catalog
 from fate_gym.errors import InputError
 from fate_gym.lab.cost_fit import measured
-from fate_gym.lab.cost_fit.app import main
+from fate_gym.lab.cost_fit.app import fit_and_show
 from fate_gym.lab.cost_fit.constants import (
     CATALOGUE,
     Constants,
@@ -220,7 +220,7 @@ def test_writing_keeps_gpus_without_fit(
 
 
 def test_the_command_draws_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(DATA), "--figures", str(tmp_path)])
+    fit_and_show(DATA, figures=tmp_path)
     assert "median_abs_error" in capsys.readouterr().out
     for name in ("scatter", "engines", "curves"):
         assert (tmp_path / f"cost_model_{name}.png").read_bytes().startswith(b"\x89PNG")

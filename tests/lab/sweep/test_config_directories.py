@@ -9,7 +9,7 @@ import pytest
 
 from fate_gym.errors import InputError
 from fate_gym.lab import evaluate
-from fate_gym.lab.sweep.arguments import separated
+from fate_gym.lab.sweep.arguments import ordered
 from fate_gym.workloads.clusters import load_cluster
 from fate_gym.workloads.config import parse_yaml
 
@@ -116,6 +116,6 @@ def test_no_such_directory(capfd: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: there is no such directory" in capfd.readouterr().err
 
 
-def test_flags_and_values_may_be_one_word() -> None:
-    words = separated(["--config-dir=a=b", "suite=smoke", "-m", "--dry-run"])
-    assert words == ["--config-dir", "a=b", "suite=smoke", "-m", "--dry-run"]
+def test_flags_may_stand_anywhere_and_be_one_word_with_their_value() -> None:
+    words = ordered(["suite=smoke", "--config-dir=a=b", "--info", "config", "seed=1", "-m"])
+    assert words == ["--config-dir", "a=b", "--info=config", "-m", "suite=smoke", "seed=1"]

@@ -22,7 +22,7 @@ from fate_gym.lab.jobs.find import find_jobs, job_state
 from fate_gym.lab.jobs.run import run_job
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.lock import locked
-from fate_gym.lab.sweep.progress import JOURNAL, add_entry
+from fate_gym.lab.sweep.progress import JOURNAL, Entry, add_entry
 from tests.fuzz.kills import GRID, run, summary
 from tests.lab.conftest import Run, job_config, run_script
 from tests.lab.sweep.test_sweeps import _start, _until, _waiting
@@ -142,7 +142,7 @@ def _others(group: int) -> list[int]:
 
 def test_a_journal_with_half_a_line_goes_on(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text('{"time": 1, "sta')
-    add_entry(tmp_path, "done", "a")
-    add_entry(tmp_path, "done", "b")
+    add_entry(tmp_path, Entry("done", "a", "kind"))
+    add_entry(tmp_path, Entry("done", "b", "kind"))
     lines: list[Any] = (tmp_path / JOURNAL).read_text().splitlines()
     assert [json.loads(line)["line"] for line in lines[1:]] == ["a", "b"]

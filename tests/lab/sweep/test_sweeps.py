@@ -87,7 +87,9 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_that_of_an_unbroken_one(
     again = run_script("evaluate.py", *arguments)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("done before") == len(before)
-    assert again.stdout.splitlines()[-1].startswith("[6/6] ")
+    *_, last, then = again.stdout.splitlines()
+    assert last.startswith("[6/6] ")
+    assert then == f"6 jobs in {root}; next: fate-gym report {root}"
     unbroken = Path(shutil.copytree(sweep.root, tmp_path / "unbroken"))
     summaries = []
     for directory in (root, unbroken):
@@ -134,7 +136,10 @@ def test_every_experiment_composes(name: str) -> None:
 def test_a_sweep_keeps_its_command(sweep: Run) -> None:
     kept = yaml.safe_load((sweep.root / SWEEP).read_text())
     assert kept["commands"] == [[*GRID, "name=grid", f"paths.runs={sweep.root.parent}"]]
-    places = [line.split("]")[0].split(",")[0] for line in sweep.done.stdout.splitlines()]
+    assert kept["jobs"] == {
+        f"smoke/{policy}/s{seed}": 1 for policy in ("round_robin", "heft", "eft") for seed in (0, 1)
+    }
+    places = [line.split("]")[0].split(",")[0] for line in sweep.done.stdout.splitlines()[:-1]]
     assert places == [f"[{number}/6" for number in range(1, 7)]
 
 

@@ -1,0 +1,17 @@
+"""Policies that fail once they play."""
+
+from __future__ import annotations
+
+from fate_gym.sim import DecisionView
+from policies.heuristics import RoundRobin
+
+
+class First(RoundRobin):
+    """Fails at the first decision."""
+
+    def reset(self, view: DecisionView, seed: int) -> None:
+        raise RuntimeError("on purpose")
+
+
+class Second(First):
+    """The same, under another name."""
