@@ -99,7 +99,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Six jobs through joblib: three policies, two seeds."""
+    """Six jobs through joblib: three policies, two seeds; all are traced."""
     runs = tmp_path_factory.mktemp("sweep")
     done = run_script(
         "evaluate.py",
@@ -107,6 +107,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "suite=smoke",
         "policy=round_robin,heft,eft",
         "seed=range(2)",
+        "trace=true",
         "tracking=none",
         "name=grid",
         f"paths.runs={runs}",
