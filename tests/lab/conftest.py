@@ -107,10 +107,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "suite=smoke",
         "policy=round_robin,heft,eft",
         "seed=range(2)",
-        "trace=true",
         "tracking=none",
         "name=grid",
         f"paths.runs={runs}",
+        "trace=true",
     )
     assert done.returncode == 0, done.stderr
     return Run(runs / "grid", done)

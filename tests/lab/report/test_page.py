@@ -102,6 +102,8 @@ def test_figures_render_with_words_for_those_who_cannot_see_them(page: Any) -> N
         assert len(picture.get_attribute("aria-label")) > 40
         assert picture.locator("text").count() > 3
         assert "NaN" not in picture.inner_html() and "undefined" not in picture.inner_html()
+    page.locator("#fig-gantt [data-do=next]").click()
+    assert page.locator("#fig-gantt .whys table").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(CONTRAST) == []
 

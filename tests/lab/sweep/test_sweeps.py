@@ -133,7 +133,8 @@ def test_every_experiment_composes(name: str) -> None:
 
 def test_a_sweep_keeps_its_command(sweep: Run) -> None:
     kept = yaml.safe_load((sweep.root / SWEEP).read_text())
-    assert kept["commands"] == [[*GRID, "name=grid", f"paths.runs={sweep.root.parent}"]]
+    rest = ("name=grid", f"paths.runs={sweep.root.parent}", "trace=true")
+    assert kept["commands"] == [[*GRID, *rest]]
     places = [line.split("]")[0].split(",")[0] for line in sweep.done.stdout.splitlines()]
     assert places == [f"[{number}/6" for number in range(1, 7)]
 

@@ -53,7 +53,7 @@ def page_data(report: Report) -> dict[str, Any]:
             },
         },
         "axis": {
-            "name": report.spec.axis,
+            "name": report.spec.axis_name or report.spec.axis,
             "reference": report.spec.reference,
             "lines": {
                 family: [

@@ -51,26 +51,28 @@
         const v = byKey[k].get(p);
         if (v === undefined) continue;
         values.push(v);
-        const id = `${K.suite[k]}/${K.instance[k]}`, c = clusters.get(id) || [0, 0];
+        const id = `${K.suite[k]}/${K.instance[k]}`, c = clusters.get(id) || [0, 0, 0, 0];
         c[0] += v; c[1] += 1; clusters.set(id, c);
         const other = byKey[k].get(strongest);
-        if (other !== undefined) pairs.push([v, other]);
+        if (other !== undefined) { pairs.push([v, other]); c[2] += v; c[3] += other; }
       }
       if (!values.length) return null;
-      const groups = [...clusters.values()], next = random(7), means = [];
+      const groups = [...clusters.values()], next = random(7), means = [], differences = [];
       for (let r = 0; r < 1000 && groups.length > 1; r++) {
-        let s = 0, n = 0;
-        for (let i = 0; i < groups.length; i++) { const g = groups[Math.floor(next() * groups.length)]; s += g[0]; n += g[1]; }
+        let s = 0, n = 0, u = 0, v = 0;
+        for (let i = 0; i < groups.length; i++) { const g = groups[Math.floor(next() * groups.length)]; s += g[0]; n += g[1]; u += g[2]; v += g[3]; }
         means.push(s / n);
+        if (v > 0) differences.push(100 * (u / v - 1));
       }
       means.sort((a, b) => a - b);
+      differences.sort((a, b) => a - b);
       const sorted = [...values].sort((a, b) => a - b), versus = pairs.length && p !== strongest;
       return { policy: p, n: values.length, latency_ratio: mean(values),
         latency_ratio_lo: means.length ? quantile(means, 0.025) : null, latency_ratio_hi: means.length ? quantile(means, 0.975) : null,
         latency_ratio_p95: quantile(sorted, 0.95), gap_to_bound: null, decision_ms_p50: null, decision_ms_p99: null, p_value: null,
         win_rate: versus ? mean(pairs.map(([a, b]) => (Math.abs(a - b) <= 1e-4 * b ? 0.5 : a < b ? 1 : 0))) : null,
         vs_strongest_pct: pairs.length ? 100 * (mean(pairs.map((x) => x[0])) / mean(pairs.map((x) => x[1])) - 1) : null,
-        vs_strongest_pct_lo: null, vs_strongest_pct_hi: null };
+        vs_strongest_pct_lo: differences.length ? quantile(differences, 0.025) : null, vs_strongest_pct_hi: differences.length ? quantile(differences, 0.975) : null };
     }).filter(Boolean).sort((a, b) => a.latency_ratio - b.latency_ratio);
   }
 
@@ -174,10 +176,10 @@
   const label = (w) => Math.min(170, Math.max(90, w * 0.28));
   const percent = (v) => `${Math.round(100 * v)} %`;
 
-  function steps(points, x, y, p, first) {
+  function steps(points, x, y, p, first, words = names[p]) {
     let d = `M${x(first).toFixed(1)},${y(0).toFixed(1)}`;
     for (const [v, share] of points) d += `H${x(v).toFixed(1)}V${y(share).toFixed(1)}`;
-    return `<path d="${d}" fill="none" stroke="${colour(p)}" stroke-width="2" data-p="${p}" ${tip(names[p])}/>`;
+    return `<path d="${d}" fill="none" stroke="${colour(p)}" stroke-width="2" data-p="${p}" ${tip(words)}/>`;
   }
   // At most 400 corners a line: more cannot be told apart.
   const cumulative = (values) => {
@@ -230,6 +232,21 @@
       let s = frame(w, h, L, R, T, B, x, y, "latency / RoundRobin", "share of workflows", { fy: percent }) + `<line class="ref" x1="${x(1)}" x2="${x(1)}" y1="${T}" y2="${h - B}"/>`;
       for (const [p, v] of [...lines].reverse()) s += steps(cumulative(v).filter((q) => q[0] <= high), x, y, p, low);
       return svg(w, h, `Distribution of latency / RoundRobin; medians: ${lines.map(([p, v]) => `${names[p]} ${fix(median(v))}`).join(", ")}`, s);
+    }],
+    ["differences", "Difference to the strongest baseline, workflow by workflow", "", false, (w, box) => {
+      const other = names.indexOf(D.strongest);
+      const lines = shown().filter((p) => p !== other && names[p] !== "round_robin").map((p) => [p, box.keys.map((k) => 100 * (byKey[k].get(p) / byKey[k].get(other) - 1)).filter(Number.isFinite)]).filter((l) => l[1].length);
+      if (other < 0 || !lines.length) return null;
+      box.note = `Share of workflows whose latency is at most so much above ${names[other]}'s on the same workflow; up and to the left is better.`;
+      const h = 300, L = 44, R = 12, T = 26, B = 40, every = lines.flatMap((l) => l[1]).sort((a, b) => a - b);
+      const low = Math.min(quantile(every, 0.005), -1) * 1.1, high = Math.max(quantile(every, 0.9), 1) * 1.1, x = scale(low, high, L, w - R), y = scale(0, 1, h - B, T);
+      let s = frame(w, h, L, R, T, B, x, y, `latency against ${names[other]}, %`, "share of workflows", { fy: percent }) + `<line class="ref" x1="${x(0)}" x2="${x(0)}" y1="${T}" y2="${h - B}"/>`;
+      const words = (p) => { const r = box.rows.find((one) => one.policy === p); return r ? `${signed(r.vs_strongest_pct)} %${isNum(r.vs_strongest_pct_lo) ? ` [${signed(r.vs_strongest_pct_lo)}, ${signed(r.vs_strongest_pct_hi)}]` : ""}` : "–"; };
+      for (const [p, v] of [...lines].reverse()) {
+        const points = cumulative(v).filter((q) => q[0] <= high);
+        s += steps([...points.map((q) => [Math.max(low, q[0]), q[1]]), [high, points.length ? points[points.length - 1][1] : 0]], x, y, p, low, `${names[p]}\nmean ${words(p)}`);
+      }
+      return svg(w, h, `Differences to ${names[other]}; means with 95 % intervals: ${lines.map(([p]) => `${names[p]} ${words(p)}`).join(", ")}`, s);
     }],
     ["profile", "Share of workflows within a factor of the best policy's latency", "Performance profile over the policies shown; up and to the left is better.", false, (w, box) => {
       const some = shown(), ratio = new Map(some.map((p) => [p, []]));
@@ -363,7 +380,7 @@
       document.querySelectorAll("[data-suite]").forEach((n) => { n.hidden = S.suite !== "" && n.dataset.suite !== S.suite; });
     }
   }
-  const legend = (id) => (["ecdf", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
+  const legend = (id) => (["ecdf", "differences", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => !["ecdf", "differences"].includes(id) || names[p] !== "round_robin").filter((p) => id !== "differences" || names[p] !== D.strongest).map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
   // ---------- workflows ----------
   function workflows(chosen) {
