@@ -3,7 +3,7 @@
     python scripts/benchmark.py [SECTION ...]
 
 Sections: simulator, serving, sessions, environment, workloads, saga, planners, memory, start,
-compile, decisions; scale, lab, comparison and training (some minutes; the last needs the extra rl)
+compile, decisions; lab, comparison and training (some minutes; the last needs the extra rl)
 only when named.
 Each figure is the best of several repetitions in this process, after compiling; the references
 (SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
@@ -41,7 +41,7 @@ from fate_gym.lab.jobs.directory import SHARDS, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import write_result
 from fate_gym.problem import Cluster, Device, Edge, Problem, Stage, Workflow
-from fate_gym.sim import Decision, DecisionView, PlayingPolicy, Policy, Simulator, compile_problem
+from fate_gym.sim import PlayingPolicy, Simulator, compile_problem
 from fate_gym.validator import validate
 from fate_gym.workloads import (
     assign_roles,
@@ -635,50 +635,6 @@ def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
     return float(np.percentile(milliseconds, 99))
 
 
-def scale_figures() -> None:
-    """CPU of the planners' decisions as problems grow, and what comes of them."""
-    spec = load_suite("scale")
-    for cluster in ("mixed_32", "mixed_256"):
-        for problem in build_suite(spec, load_cluster(cluster), 0):
-            report_decisions(f"{problem.stage_count} stages x {cluster}", problem)
-    stream = load_suite("agentic_train").model_copy(update={"runs": 24})
-    problem = build_suite(stream, load_cluster(stream.cluster), 0)[0]
-    report_decisions(f"stream of {len(problem.workflows)} workflows x mixed_12", problem)
-
-
-def report_decisions(title: str, problem: Problem) -> None:
-    """P50 and P99 of a run's decisions on which something was decided, and their sum."""
-    compiled = compile_problem(problem)
-    base = Simulator(compiled).run(make_policy("heft_boosted")).makespan
-    for name in ("fate", "fate_rollout"):
-        policy = Clocked(make_policy(name))
-        makespan = Simulator(compiled).run(policy).makespan
-        taken = np.array([ms for ms in policy.milliseconds if ms > 0.02])
-        p50, p99 = np.percentile(taken, [50, 99])
-        report(
-            f"{name}, {title}: P50, P99, all",
-            f"{p50:.2f}, {p99:.1f} ms, {taken.sum() / 1e3:.1f} s",
-            f"P99 < 50 ms; makespan / heft_boosted {makespan / base:.3f}",
-        )
-
-
-class Clocked:
-    """A policy whose decisions are timed: milliseconds of CPU."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy, self.name = policy, policy.name
-        self.milliseconds: list[float] = []
-
-    def reset(self, view: DecisionView, seed: int) -> None:
-        self._policy.reset(view, seed)
-
-    def decide(self, view: DecisionView) -> Sequence[Decision]:
-        start = thread_time()
-        decisions = self._policy.decide(view)
-        self.milliseconds.append((thread_time() - start) * 1e3)
-        return decisions
-
-
 def comparison() -> None:
     """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -796,12 +752,11 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "start": cold_start,
     "compile": compile_figures,
     "decisions": decision_times,
-    "scale": scale_figures,
     "lab": lab_figures,
     "comparison": comparison,
     "training": training_figures,
 }
-ON_DEMAND = ("scale", "lab", "comparison", "training")
+ON_DEMAND = ("lab", "comparison", "training")
 
 
 def main() -> None:

@@ -3,7 +3,14 @@
 from fate_gym.catalog.limits import Queries, Seconds, Tokens
 from fate_gym.problem.cluster import Cluster, Device, Link
 from fate_gym.problem.io import dump_problem, load_problem, parse_json, parse_problem, read_json
-from fate_gym.problem.problem import SCHEMA_VERSION, Failures, Options, Outage, Problem
+from fate_gym.problem.problem import (
+    SCHEMA_VERSION,
+    Failures,
+    Objective,
+    Options,
+    Outage,
+    Problem,
+)
 from fate_gym.problem.workflow import (
     Branch,
     Choice,
@@ -28,6 +35,7 @@ __all__ = [
     "FanOut",
     "Frozen",
     "Link",
+    "Objective",
     "Options",
     "Outage",
     "Prefix",

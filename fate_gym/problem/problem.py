@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 
@@ -64,8 +64,12 @@ class Failures(Frozen):
         return sum(outage.seconds for outage in self.outages) / len(self.outages)
 
 
+Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
+"""What planners minimise."""
+
+
 class Options(Frozen):
-    """Rules of execution that belong to the problem, not to a policy."""
+    """Rules that belong to the problem, not to a policy."""
 
     max_shards: int = Field(4, ge=1, le=16, description="devices that may share one stage")
     eager_transfers: bool = Field(
@@ -88,6 +92,13 @@ class Options(Frozen):
         0.0, le=2.0, description="sigma of the lognormal factor on actual output tokens"
     )
     failures: Failures | None = None
+    objective: Objective = Field(
+        "slowdown",
+        description="what planners minimise over the workflows: the last end (makespan), mean "
+        "latency, mean slowdown (latency / critical path), the tail of latencies (p95), or mean "
+        "lateness behind the deadlines; the same placements make the same schedule whatever it is",
+        exclude_if=lambda objective: objective == "slowdown",
+    )
 
 
 class Problem(Frozen):
@@ -282,6 +293,7 @@ def check(problem: Problem) -> None:
     _check_cluster(problem)
     _check_outages(problem)
     _check_contention(problem)
+    _check_objective(problem)
     _unique((workflow.id for workflow in problem.workflows), "workflow", None)
     check_turns(problem.workflows)
     prefix_branches(problem.workflows)
@@ -551,4 +563,16 @@ def _unique(names: Iterable[str], kind: str, item: str | None, *, field: str = "
             item=item,
             field=field,
             remedy="make ids unique" if field == "id" else "keep one of the two",
+        )
+
+
+def _check_objective(problem: Problem) -> None:
+    if problem.options.objective != "deadlines":
+        return
+    if all(workflow.deadline is None for workflow in problem.workflows):
+        raise InputError(
+            "planners are to meet deadlines, but no workflow has one",
+            item="options",
+            field="objective",
+            remedy="give workflows a deadline, or choose another objective",
         )

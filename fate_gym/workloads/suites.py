@@ -28,7 +28,7 @@ from fate_gym.catalog.limits import (
 )
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
-from fate_gym.problem import Cluster, Options, Problem, Workflow
+from fate_gym.problem import Cluster, Objective, Options, Problem, Workflow
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agent_traces import TraceSplit
@@ -86,6 +86,12 @@ class _Suite(Frozen):
         None, description="objectives of the requests of every workflow", exclude_if=_is_absent
     )
 
+    objective: Objective = Field(
+        "slowdown",
+        description="what planners minimise",
+        exclude_if=lambda objective: objective == "slowdown",
+    )
+
     @model_validator(mode="after")
     def _streams_arrive(self) -> _Suite:
         if (self.mode == "stream") != (self.arrivals is not None):
@@ -96,7 +102,8 @@ class _Suite(Frozen):
     def options(self) -> Options:
         """The options of each problem."""
         options = self.uncertain.options() if self.uncertain else Options()
-        return options.model_copy(update={"contention": self.contention})
+        rules = {"contention": self.contention, "objective": self.objective}
+        return options.model_copy(update=rules)
 
     @property
     def branches(self) -> bool:

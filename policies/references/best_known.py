@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fate_gym.problem import Objective
 from policies.base import Assignment, DecisionView
 from policies.bounds import Count, MaxShards, Seed, Work
-from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.plans.objective import check_objective
 from policies.fate.rollout.incumbent import Incumbent
 from policies.references.execution import Execution
 from policies.references.kept import kept_schedule, load_best_known, problem_key

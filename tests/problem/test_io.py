@@ -78,6 +78,14 @@ FAULTS: dict[str, tuple[Callable[[Tree], Any], str | None, str | None, str]] = {
         lambda t: t["workflows"][0].update(slo={"ttft": 1}),
         "workflow 'w0'", "slo.ttft", "not permitted",
     ),
+    "an objective that there is not": (
+        lambda t: t.update(options={"objective": "makespn"}),
+        None, "options.objective", "makespan",
+    ),
+    "deadlines that nobody has": (
+        lambda t: t.update(options={"objective": "deadlines"}),
+        "options", "objective", "no workflow has one",
+    ),
     "missing parent": (
         lambda t: edges(t)[0].update(parent="asl"),
         "workflow 'w0'", "edges.parent", "unknown stage 'asl'",

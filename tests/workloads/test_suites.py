@@ -65,7 +65,7 @@ def test_files_name_every_field(name: str) -> None:
     data = yaml.safe_load((CONF / "suite" / f"{name}.yaml").read_text(encoding="utf-8"))
     suite = load_suite(name)
     absent = set() if suite.mode == "stream" else {"arrivals"}
-    optional = {"uncertain", "contention", "slo", "cluster_changes", "most_models"}
+    optional = {"uncertain", "contention", "slo", "cluster_changes", "most_models", "objective"}
     absent |= optional - set(suite.model_dump())
     assert set(data) == set(type(suite).model_fields) - absent
 
@@ -109,6 +109,18 @@ def test_objectives_of_a_suite_are_those_of_its_workflows() -> None:
     bare = tuple(w.model_copy(update={"slo": None}) for w in problem.workflows)
     assert [problem.model_copy(update={"workflows": bare})] == plain
     assert "slo" not in suite.model_dump()
+
+
+def test_a_suite_says_what_planners_minimise() -> None:
+    suite = load_suite("agentic")
+    plain = build_suite(suite, load_cluster("mixed_12"), 0)
+    wanted = parse_suite(suite.model_dump(mode="json") | {"objective": "p95"}, source="test")
+    (problem,) = build_suite(wanted, load_cluster("mixed_12"), 0)
+    assert (problem.options.objective, plain[0].options.objective) == ("p95", "slowdown")
+    assert problem.workflows == plain[0].workflows
+    # Hashes of what says nothing stay as they were.
+    assert "objective" not in suite.model_dump()
+    assert "objective" not in plain[0].options.model_dump()
 
 
 def test_spread_takes_both_ends_of_the_sizes() -> None:

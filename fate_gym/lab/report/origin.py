@@ -12,6 +12,13 @@ from fate_gym.lab.sweep.command import saved_commands
 from fate_gym.lab.sweep.results import Sweep
 from fate_gym.workloads import suite_class
 
+_OBJECTIVES = {
+    "makespan": "the makespan",
+    "latency": "mean latency",
+    "slowdown": "mean slowdown",
+    "p95": "the tail of latencies",
+    "deadlines": "mean lateness",
+}
 _SCRIPT = ("python", "scripts/evaluate.py")
 
 
@@ -78,7 +85,7 @@ def what(report: Report) -> str:
     origins = "; ".join(_origins(sweep))
     return (
         f"{origins[:1].upper()}{origins[1:]}: {len(sweep.finished)} jobs, "
-        f"{len(sweep.rows)} workflows; {devices(sweep)}"
+        f"{len(sweep.rows)} workflows; {devices(sweep)}; {objectives(sweep)}"
     )
 
 
@@ -90,6 +97,17 @@ def _origins(sweep: Sweep) -> list[str]:
         suite = {} if source is None else {"source": source}
         found.add(suite_class(suite, source=job.directory).origin)
     return sorted(found)
+
+
+def objectives(sweep: Sweep) -> str:
+    """What planners were asked to minimise, e.g. ``planners minimise mean slowdown``."""
+    suites: dict[str, dict[str, None]] = defaultdict(dict)
+    for job, result in sweep.finished:
+        suites[_OBJECTIVES[sweep.option(job, "suite.objective") or "slowdown"]][result.suite] = None
+    if len(suites) == 1:
+        return f"planners minimise {next(iter(suites))}"
+    of_suites = (f"{objective} ({', '.join(names)})" for objective, names in suites.items())
+    return f"planners minimise {'; '.join(of_suites)}"
 
 
 def devices(sweep: Sweep) -> str:

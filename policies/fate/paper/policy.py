@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
+from fate_gym.problem import Objective
 from policies.base import Assignment, DecisionView, Explanation, assignments, candidates_of
 from policies.bounds import (
     CountOrNone,
@@ -41,7 +42,7 @@ from policies.fate.blinding import Dimension, Sight
 from policies.fate.paper.candidates import find_candidates, find_starting, new_frontier
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
-from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.plans.objective import check_objective
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import MOST, Purse
@@ -83,7 +84,7 @@ class Fate:
         self,
         *,
         name: str = "fate",
-        objective: Objective = "slowdown",
+        objective: Objective | None = None,
         residency: Weight = 1.0,
         locality: Weight = 1.0,
         prefix: Weight = 1.0,

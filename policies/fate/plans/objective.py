@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.errors import InputError, near_matches
 from fate_gym.jit import inlined, kernel
 from policies.fate.plans.schema import Context, Workspace
-
-Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
 
 MAKESPAN, MEAN, TAIL, TARDINESS = 0, 1, 2, 3
 """The last end; the weighted sums of (end - origin), of the worst of these, of those over 0."""
@@ -30,9 +26,9 @@ SHORTEST = 1e-6
 """Seconds: no workflow alone takes less, as far as slowdown goes."""
 
 
-def check_objective(objective: str, owner: str) -> None:
-    """Raises `InputError` for an objective that there is not."""
-    if objective not in OBJECTIVES:
+def check_objective(objective: str | None, owner: str) -> None:
+    """Raises `InputError` for an objective that there is not; None is that of the problem."""
+    if objective is not None and objective not in OBJECTIVES:
         raise InputError(
             f"unknown objective {objective!r}",
             item=f"policy {owner!r}",

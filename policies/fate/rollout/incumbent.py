@@ -19,6 +19,7 @@ import numpy as np
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.ranks import find_tails
 from fate_gym.kernel.schema import PLACED, TOOL_STAGE, StateArrays, new_log, new_state
+from fate_gym.problem import Objective
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import EVERYTHING, Sight, blinded
@@ -26,7 +27,7 @@ from policies.fate.kinds import kind_numbers
 from policies.fate.lasting import LastingLoads
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
 from policies.fate.plans.keeping import recall, remember
-from policies.fate.plans.objective import OBJECTIVES, TAIL, Objective, set_weights
+from policies.fate.plans.objective import OBJECTIVES, TAIL, set_weights
 from policies.fate.plans.past import Past
 from policies.fate.plans.play import start_now, value_of
 from policies.fate.plans.prepare import prepare
@@ -77,6 +78,7 @@ class Incumbent:
         seed: of the searches.
 
     Attributes:
+        objective: what plans are compared by; the problem's own where none was chosen.
         excerpt: the run as it stands, as far as plays go.
         context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
         style: how the plan is played.
@@ -89,7 +91,7 @@ class Incumbent:
         self,
         view: DecisionView,
         *,
-        objective: Objective,
+        objective: Objective | None,
         max_shards: int,
         horizon: int | None = None,
         samples: int = 0,
@@ -97,15 +99,15 @@ class Incumbent:
         seed: int = 0,
     ) -> None:
         compiled = view.compiled
-        self._objective = objective
         p = self._arrays = compiled.arrays
         options = compiled.problem.options
+        self.objective = objective or options.objective
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
         choices_ahead = p.choosers > 0
         self.uncertain = risky or choices_ahead
         self.style = Style(
-            OBJECTIVES[objective],
+            OBJECTIVES[self.objective],
             min(max_shards, p.max_shards),
             0,
             int(self.uncertain),
@@ -253,7 +255,7 @@ class Incumbent:
 
     def _weigh(self) -> None:
         """Let the objective be that of the workflows under way now."""
-        set_weights(self.context, self._objective, self._deadlines[self.excerpt.workflows])
+        set_weights(self.context, self.objective, self._deadlines[self.excerpt.workflows])
 
     def settle(self, value: float) -> None:
         """Keep the best plan, which is worth that."""

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
+from fate_gym.problem import Objective
 from policies.base import Assignment, DecisionView, Explanation, candidates_of
 from policies.bounds import (
     CountOrNone,
@@ -46,7 +47,7 @@ from policies.bounds import (
 )
 from policies.fate.blinding import Dimension, Sight
 from policies.fate.plans.edit import put_first
-from policies.fate.plans.objective import Objective, check_objective
+from policies.fate.plans.objective import check_objective
 from policies.fate.plans.schema import Style
 from policies.fate.rollout.candidates import list_candidates, value_candidates
 from policies.fate.rollout.incumbent import Incumbent
@@ -69,7 +70,8 @@ class FateRollout:
         name: the policy's name in results.
         objective: what plans are compared by, over the known workflows: the last end
             (``makespan``), mean ``latency``, mean ``slowdown`` (latency / critical path), the tail
-            of latencies (``p95``), or mean lateness behind the ``deadlines``.
+            of latencies (``p95``), or mean lateness behind the ``deadlines``. None: what the
+            problem says (`fate_gym.problem.Options`).
         kinds: kinds of ready stages that get candidates; 0: no candidates.
         places: candidates of each on single devices.
         max_shards: devices that may share a stage; 1: no shards.
@@ -94,7 +96,7 @@ class FateRollout:
         self,
         *,
         name: str = "fate_rollout",
-        objective: Objective = "slowdown",
+        objective: Objective | None = None,
         kinds: Few = 6,
         places: Some = 6,
         max_shards: MaxShards = 4,
@@ -112,7 +114,6 @@ class FateRollout:
     ) -> None:
         self.name = name
         check_objective(objective, name)
-        self._objective = objective
         self._new_incumbent = partial(
             Incumbent,
             objective=objective,
@@ -163,7 +164,7 @@ class FateRollout:
         """The values of the frontier's candidates, if this decision had any."""
         if self._compared_at != view.instant:
             return None
-        quantity = f"{self._objective} of the known workflows, played to the end"
+        quantity = f"{self._incumbent.objective} of the known workflows, played to the end"
         stages = self._incumbent.excerpt.stages
         return Explanation(quantity, candidates_of(self._found, stages))
 

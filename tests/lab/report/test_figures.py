@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
+from fate_gym.lab.report.figures.decisions import DecisionTimes, decision_figure
 from fate_gym.lab.report.figures.gantt import PHASES, gantt_figure
 from fate_gym.lab.report.figures.occupancy import (
     by_device,
@@ -112,6 +113,16 @@ def test_ecdf_ends_at_one() -> None:
     figure = ecdf_figure(values, policy_colours(list(values), dict.fromkeys(values, "x")))
     line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("a"))
     assert np.asarray(line.get_ydata())[-1] == pytest.approx(1.0)
+
+
+def test_decision_times_are_drawn_over_stages() -> None:
+    times = {n: DecisionTimes(0.1, n / 100, 1.0, 0.9) for n in (1_000, 10, 100)}
+    figure = decision_figure({"fate": {"alone": times}, "fate_rollout": {"alone": times}})
+    left, right = figure.axes
+    p99 = left.lines[1]  # the first is the goal
+    assert p99.get_xydata().tolist() == [[10, 0.1], [100, 1.0], [1_000, 10.0]]
+    assert (left.get_xscale(), left.get_yscale()) == ("log", "log")
+    assert [axes.get_title() for axes in (left, right)] == ["fate", "fate_rollout"]
 
 
 def test_a_session_is_drawn_over_the_work_of_others() -> None:

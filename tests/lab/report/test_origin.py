@@ -15,7 +15,7 @@ from fate_gym.workloads import load_suite
 def report(*sources: str | None) -> Any:
     """A report of one job for each source of suites."""
     jobs = [SimpleNamespace(directory=Path(str(source)), source=source) for source in sources]
-    result = SimpleNamespace(execution="exclusive")
+    result = SimpleNamespace(execution="exclusive", suite="suite")
     return SimpleNamespace(
         sweep=SimpleNamespace(
             finished=[(job, result) for job in jobs],

@@ -211,6 +211,23 @@ def test_mean_slowdown_is_shortest_first_too() -> None:
     assert order(run(jobs, objective="slowdown")) == [3, 1, 4, 2, 0]
 
 
+@pytest.mark.parametrize("policy", ["fate", "fate_rollout"])
+def test_planners_minimise_what_the_problem_says(policy: str) -> None:
+    jobs = one_machine((2.0, 20.0), (9.0, 9.5), (3.0, 13.0), (4.0, 17.0))
+    options = jobs.options.model_copy(update={"objective": "deadlines"})
+    told = jobs.model_copy(update={"options": options})
+
+    def latencies(problem: Problem, **params: Any) -> list[float]:
+        return Simulator(problem).run(make_policy(policy, **params)).latencies.tolist()
+
+    assert latencies(told) == latencies(jobs, objective="deadlines")
+    # A parameter of the policy goes before it.
+    assert latencies(told, objective="latency") == latencies(jobs, objective="latency")
+    assert latencies(jobs) == latencies(jobs, objective="slowdown")
+    if policy == "fate_rollout":
+        assert latencies(told) != latencies(jobs)
+
+
 def test_deadlines_are_kept_when_they_can_be() -> None:
     """The earliest deadline first keeps them all; neither shortest first nor ranks do."""
     jobs = one_machine((2.0, 20.0), (9.0, 9.5), (3.0, 13.0), (4.0, 17.0))
