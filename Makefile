@@ -55,7 +55,7 @@ kills: $(TOOLS)  ## kill sweeps and reports 100 times at random moments
 	$(BIN)/python -m tests.fuzz.kills 100
 
 docs: $(TOOLS)  ## build the documentation site into build/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: lint compiled browser  ## everything that CI checks
 	$(BIN)/pytest -q -n $(WORKERS)

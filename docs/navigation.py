@@ -19,6 +19,10 @@ SECTIONS = {
     ),
 }
 
+CATALOGUE = ("policies", "suites", "clusters", "experiments")
+GENERATED = ("cli.md", "configuration.md")
+"""Pages that `docs/generated.py` makes."""
+
 
 def on_config(config: Any) -> Any:
     """Write the navigation from the pages that there are."""
@@ -33,6 +37,7 @@ def on_config(config: Any) -> Any:
         if found:
             nav.append({section: [f"{name}.md" for name in found]})
     reference = sorted(page.name for page in (folder / "reference").glob("*.md"))
-    nav.append({"Reference": [f"reference/{name}" for name in reference]})
+    nav.append({"Catalogue": [f"catalogue/{name}.md" for name in CATALOGUE]})
+    nav.append({"Reference": [f"reference/{name}" for name in (*GENERATED, *reference)]})
     config["nav"] = nav
     return config

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fate_gym.kernel.placements import Placements
-from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention
+from fate_gym.sim import (
+    Assignment,
+    Candidate,
+    Decision,
+    DecisionView,
+    ExplainingPolicy,
+    Explanation,
+    Policy,
+    Retention,
+)
 
 __all__ = [
     "Assignment",
+    "Candidate",
     "Decision",
     "DecisionView",
+    "ExplainingPolicy",
+    "Explanation",
     "OneAtATime",
     "Policy",
     "Retention",
     "assignments",
+    "candidates_of",
 ]
 
 
@@ -48,4 +64,28 @@ def assignments(placements: Placements, count: int) -> list[Assignment]:
     return [
         Assignment(stages[i], tuple(devices[i][:k]), tuple(counts[i][:k]) if k > 1 else None)
         for i, k in enumerate(widths)
+    ]
+
+
+def candidates_of(
+    placements: Placements, stages: NDArray[np.int64] | None = None
+) -> list[Candidate]:
+    """The rows of a table of placements that have a stage, with their values.
+
+    Args:
+        placements: the table.
+        stages: (n,) numbers of the problem by those that the table has; None: they are the same.
+    """
+    count = placements.count
+    rows = placements.rows[:count]
+    numbers, widths = rows["stage"].tolist(), rows["width"].tolist()
+    devices, values = placements.devices[:count].tolist(), rows["value"].tolist()
+    return [
+        Candidate(
+            number if stages is None else int(stages[number]),
+            tuple(devices[i][: widths[i]]),
+            values[i],
+        )
+        for i, number in enumerate(numbers)
+        if number >= 0 and widths[i] > 0
     ]

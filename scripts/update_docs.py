@@ -114,10 +114,13 @@ def copy_figures() -> None:
                 shutil.copy(ROOT / run / source, ROOT / "docs" / "images" / target)
 
 
-def picture(page: Path, target: Path) -> None:
-    """A picture of the upper part of an HTML report, where there is a browser to take it."""
+def pictures(page: Path, images: Path) -> None:
+    """Pictures of an HTML report, where there is a browser to take them.
+
+    Its upper part, and its schedules with the first longer stage chosen.
+    """
     if not CHROMIUM.exists():
-        print(f"{target.name} stays as it is: needs {CHROMIUM}", file=sys.stderr)
+        print(f"pictures of reports stay as they are: need {CHROMIUM}", file=sys.stderr)
         return
     from playwright.sync_api import sync_playwright
 
@@ -126,7 +129,14 @@ def picture(page: Path, target: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         tab = browser.new_page(viewport={"width": 1280, "height": 1140})
         tab.goto(page.resolve().as_uri())
-        tab.screenshot(path=target)
+        tab.screenshot(path=images / "report.png")
+        tab.set_viewport_size({"width": 1280, "height": 2400})  # nothing sticks to its upper edge
+        viewer = tab.locator("#fig-gantt")
+        viewer.locator("g.shard rect.hull").evaluate_all(
+            "all => all.find(one => one.getBBox().width > 40 && one.getBBox().x > 150)"
+            "?.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+        )
+        viewer.screenshot(path=images / "viewer.png")
         browser.close()
 
 
@@ -143,7 +153,7 @@ def main() -> int:
     copy_figures()
     page = ROOT / "runs" / "quick" / "report.html"
     if page.exists():
-        picture(page, ROOT / "docs" / "images" / "report.png")
+        pictures(page, ROOT / "docs" / "images")
     return 0
 
 

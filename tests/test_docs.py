@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from docs.dead_links import dead_links
+from policies import policy_names
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(
@@ -107,10 +110,12 @@ def test_leaving_code_out_is_rare_and_has_a_reason() -> None:
     assert sum(block.word == "not run" for block in code) <= len(code) // 3
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation site, as `make docs` builds it."""
+    site = tmp_path_factory.mktemp("docs") / "site"
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(site)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -118,8 +123,70 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site: Path) -> None:
     for page in PAGES:
-        assert (tmp_path / "site" / f"{page.stem}.html").exists()
-    reference = (tmp_path / "site" / "reference" / "problem.html").read_text(encoding="utf-8")
+        assert (site / f"{page.stem}.html").exists()
+    reference = (site / "reference" / "problem.html").read_text(encoding="utf-8")
     assert "prefix_tokens" in reference
-    assert "https://fonts" not in reference
+    # Nothing is loaded from elsewhere.
+    for page in site.rglob("*.html"):
+        assert not re.search(r'<(?:script|img|link)[^>]*(?:src|href)="https?:', page.read_text())
+
+
+@pytest.mark.slow
+def test_generated_pages_hold_every_policy_suite_verb_and_key(site: Path) -> None:
+    policies = (site / "catalogue" / "policies.html").read_text(encoding="utf-8")
+    assert all(f'id="{name}"' in policies for name in policy_names())
+    for group in ("suite", "cluster", "experiment"):
+        page = (site / "catalogue" / f"{group}s.html").read_text(encoding="utf-8")
+        for path in (ROOT / "conf" / group).glob("*.yaml"):
+            assert f'id="{path.stem}"' in page
+    verbs = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    assert all(f"fate-gym {verb}" in verbs for verb in ("report", "describe", "import", "plan"))
+    keys = (site / "reference" / "configuration.html").read_text(encoding="utf-8")
+    fields = ("charge_planning_time", "tracking.mode", "report.axis", "load_gb_s", "per_family")
+    assert all(f"<code>{field}</code>" in keys for field in fields)
+    wrappers = (site / "reference" / "wrappers.html").read_text(encoding="utf-8")
+    assert "FlatObservation" in wrappers and "PolicyAdapter" in wrappers
+
+
+@pytest.mark.slow
+def test_search_works_from_disk(site: Path) -> None:
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        assert not os.environ.get("CI"), "CI installs chromium: make browser"
+        pytest.skip("needs Debian's chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page, asked = browser.new_page(), []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.locator("input.md-search__input").fill("critical path")
+        page.wait_for_selector("a.md-search-result__link[href*='reports.html']")
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_dead_links_and_pictures_are_found(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top">x</h1><a href="deep/page.html#here">1</a><a href="#top">2</a>'
+        '<a href="https://elsewhere.example/x">3</a><a href="mailto:a@b.example">4</a>'
+    )
+    page = tmp_path / "deep" / "page.html"
+    page.write_text('<p id="here"><a href="../index.html">1</a><img src="../a%20b.png"></p>')
+    assert list(dead_links(tmp_path)) == ["deep/page.html: ../a%20b.png"]
+    (tmp_path / "a b.png").write_bytes(b"")
+    assert list(dead_links(tmp_path)) == []
+    page.write_text("<p>")
+    assert list(dead_links(tmp_path)) == ["index.html: deep/page.html#here"]
+    page.unlink()
+    (tmp_path / "index.html").write_text('<a href="example.json">x</a>')
+    assert list(dead_links(tmp_path)) == ["index.html: example.json"]

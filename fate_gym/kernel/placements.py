@@ -41,11 +41,15 @@ class Placements(Block):
     busy: Any = table("f8", "R", "K", unit="s", text="expected, from turn to end on each device")
     ends: Any = table("f8", "D", unit="s", text="scratch: the end on each single device")
     order: Any = table("i8", "D", text="scratch: devices by end")
+    compared: Any = table("f8", "N", "D", text="what the devices of each choice are compared by")
 
 
-def new_placements(rows: int, shards: int, devices: int = 0) -> Placements:
-    """Room for ``rows`` placements on up to ``shards`` devices each."""
-    return Placements.allocate(R=rows, K=shards, D=devices)
+def new_placements(rows: int, shards: int, devices: int = 0, *, noting: bool = False) -> Placements:
+    """Room for ``rows`` placements on up to ``shards`` devices each.
+
+    With ``noting`` also for what the devices of each are compared by.
+    """
+    return Placements.allocate(R=rows, K=shards, D=devices, N=rows if noting else 0)
 
 
 def candidate_count(devices: int, shards: int) -> int:

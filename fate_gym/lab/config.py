@@ -81,6 +81,7 @@ class ReportConfig(Config):
         description="column of workflows.parquet, or option of the jobs such as "
         "policy.params.horizon, to draw the results over",
     )
+    axis_name: str | None = Field(None, description="the axis in words; None: its name")
     figures: tuple[str, ...] | None = Field(
         None, description="only these figures, in this order; None: all"
     )

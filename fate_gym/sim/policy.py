@@ -57,6 +57,34 @@ class Retention:
 Decision: TypeAlias = Assignment | Retention
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A placement that a policy compared with others.
+
+    Attributes:
+        stage: stage number.
+        devices: device numbers.
+        value: what it was compared by, smaller is better; inf: not worth it, or not tried.
+    """
+
+    stage: int
+    devices: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a policy compared in one decision.
+
+    Attributes:
+        quantity: what the values are, in words, with their unit.
+        candidates: of all stages that were decided on.
+    """
+
+    quantity: str
+    candidates: Sequence[Candidate]
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Decides where ready stages run. Keeps nothing from one run to the next after `reset`."""
@@ -81,6 +109,21 @@ class CountingPolicy(Policy, Protocol):
     """A policy that counts what it does; the counters stand in the trace and in results."""
 
     counters: dict[str, float]
+
+
+@runtime_checkable
+class ExplainingPolicy(Policy, Protocol):
+    """A policy that can say what it compared.
+
+    Asked only in runs that are traced, so `Policy.decide` need not keep what it can find again.
+    """
+
+    def explain(self, view: DecisionView) -> Explanation | None:
+        """What the last `decide` compared; None if it compared nothing.
+
+        Called right after it, before its decisions take effect.
+        """
+        ...
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from fate_gym.kernel.schema import (
 from fate_gym.problem import Problem
 from fate_gym.sim.compile import CompiledProblem, compile_problem
 from fate_gym.sim.policy import Assignment, CountingPolicy, Decision, Policy, Retention
+from fate_gym.sim.recorder import Recorder
 from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
@@ -206,7 +207,12 @@ class Simulator:
             wait(self.compiled.arrays, self.state, self.log)
 
     def run(
-        self, policy: Policy, *, seed: int | None = None, charge_planning: bool = False
+        self,
+        policy: Policy,
+        *,
+        seed: int | None = None,
+        charge_planning: bool = False,
+        recorder: Recorder | None = None,
     ) -> Trace:
         """Play a whole run.
 
@@ -216,6 +222,7 @@ class Simulator:
             charge_planning: let the time that a decision takes on this machine pass in the
                 simulated world before its placements are made. The run is then no longer the same
                 every time.
+            recorder: keeps what was compared in each decision; the run stays the same.
         """
         self.reset(self.seed if seed is None else seed)
         view = self.view()
@@ -230,11 +237,13 @@ class Simulator:
             decisions = policy.decide(view)
             seconds = perf_counter() - start
             self._decision_seconds.append(seconds)
+            if recorder is not None:
+                recorder.decided(policy, view)
             events = self._pass_time(seconds) if charge_planning else 0
             if events:
                 # The world moved on meanwhile: what is still legal is done, then it is asked anew.
-                self._apply_what_is_legal(decisions)
-            elif not self.apply(decisions):
+                self._apply_what_is_legal(decisions, recorder)
+            elif not self.apply(decisions, recorder):
                 self.wait()
         counters = policy.counters if isinstance(policy, CountingPolicy) else {}
         return self.trace(policy.name, counters)
@@ -243,17 +252,22 @@ class Simulator:
         """Let seconds pass with whatever happens in them; returns the number of instants."""
         return pass_time(self.compiled.arrays, self.state, self.log, seconds)
 
-    def _apply_what_is_legal(self, decisions: Sequence[Decision]) -> None:
+    def _apply_what_is_legal(
+        self, decisions: Sequence[Decision], recorder: Recorder | None
+    ) -> None:
         for one in decisions:
             with suppress(IllegalActionError):
-                self.apply([one])
+                self.apply([one], recorder)
 
-    def apply(self, decisions: Sequence[Decision]) -> int:
+    def apply(self, decisions: Sequence[Decision], recorder: Recorder | None = None) -> int:
         """Do what a policy has decided, in order; returns how many stages were placed."""
         placed = 0
         for one in decisions:
             if isinstance(one, Assignment):
+                met = None if recorder is None else recorder.estimates(self.view(), one)
                 self.place(one.stage, one.devices, one.counts, one.migrate_from)
+                if recorder is not None and met is not None:
+                    recorder.placed(self.view(), one, met)
                 placed += 1
             else:
                 self.retain(one)

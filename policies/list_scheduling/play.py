@@ -43,6 +43,9 @@ def decide_instant(
         else:
             for d in range(p.devices.size):
                 choices.ends[d] = line.ends[i, d]
+        if choices.compared.shape[0] > 0:
+            for d in range(p.devices.size):
+                choices.compared[row, d] = choices.ends[d]
         best_placement(p, st, s, rules.shards, choices, row)
         width = choices.rows[row].width
         starting = 0

@@ -11,7 +11,7 @@ from fate_gym.errors import InputError, near_matches
 from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, LogArrays, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import Simulator
-from policies.base import Assignment, DecisionView, assignments
+from policies.base import Assignment, Candidate, DecisionView, Explanation, assignments
 from policies.bounds import MaxShards
 from policies.list_scheduling import rules
 from policies.list_scheduling.play import decide_instant, play
@@ -74,6 +74,20 @@ class InstantPlanner:
         count = decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
         return assignments(self._choices, count)
 
+    def explain(self, view: DecisionView) -> list[Candidate]:
+        """What the rules compare now: every device for each stage that is committed.
+
+        The decision is made once more, in a table that notes it.
+        """
+        p = view.compiled.arrays
+        noted = new_placements(p.stages.size, p.max_shards, p.devices.size, noting=True)
+        count = decide_instant(p, view.fork(self._scratch), NO_LOG, self.rules, noted)
+        return [
+            Candidate(stage, (device,), float(noted.compared[row, device]))
+            for row, stage in enumerate(noted.rows["stage"][:count].tolist())
+            for device in np.flatnonzero(noted.compared[row] < np.inf).tolist()
+        ]
+
     def play(self, p: ProblemArrays, st: StateArrays, log: LogArrays) -> float:
         """Play a state to the end; returns the last end, seconds."""
         return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG)
@@ -135,6 +149,7 @@ class ListScheduler:
         self._priority, self._penalty = None, PENALTIES.get(device)
         if _ORDERS[order] in (rules.PRIORITY, rules.DYNAMIC_LEVEL):
             self._priority = PRIORITIES[order]
+        self._quantity = _quantity(device, boosted)
         self._rules = Rules(
             order=_ORDERS[order],
             rule=rules.STATE if boosted else rules.STRICT,
@@ -153,6 +168,10 @@ class ListScheduler:
             return []
         self._look_up(view.compiled.arrays, view.arrived)
         return self._planner.decide(view)
+
+    def explain(self, view: DecisionView) -> Explanation:
+        """What each stage's devices were compared by."""
+        return Explanation(self._quantity, self._planner.explain(view))
 
     def play(self, simulator: Simulator) -> float:
         """Play the simulator's whole run in compiled code; returns the last end, seconds.
@@ -180,3 +199,14 @@ class ListScheduler:
             if self._penalty:
                 self._penalty(p, workflow, made.penalty)
         self._known = len(arrived)
+
+
+def _quantity(device: Device, boosted: bool) -> str:
+    """What devices are compared by, in words."""
+    what = {
+        "earliest_finish": "expected finish",
+        "critical_path": "expected finish, where the critical path allows",
+        "optimistic_cost": "expected finish + optimistic cost of what comes after",
+        "look_ahead": "latest expected finish of the stage's children",
+    }
+    return f"{what[device]}, {'in the state' if boosted else 'queue + transfer + clean cost'}, s"

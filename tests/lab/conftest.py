@@ -99,7 +99,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Six jobs through joblib: three policies, two seeds."""
+    """Six jobs through joblib: three policies, two seeds; all are traced."""
     runs = tmp_path_factory.mktemp("sweep")
     done = run_script(
         "evaluate.py",
@@ -110,6 +110,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "tracking=none",
         "name=grid",
         f"paths.runs={runs}",
+        "trace=true",
     )
     assert done.returncode == 0, done.stderr
     return Run(runs / "grid", done)

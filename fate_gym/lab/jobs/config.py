@@ -41,7 +41,11 @@ class EvaluateConfig(Config):
         description="let the time that the policy takes to decide pass in the simulated world too",
     )
     report: ReportConfig = ReportConfig()
-    trace: bool = Field(False, description="also write trace.json in Chrome's trace format")
+    trace: bool = Field(
+        False,
+        description="also keep every problem's schedule with what was compared in each decision "
+        "(explained.json, for the report), and trace.json in Chrome's trace format",
+    )
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
 

@@ -21,6 +21,7 @@ DECISIONS = "decisions.parquet"
 SHARDS = "shards.parquet"
 CONFIG = "config.yaml"
 CHROME_TRACE = "trace.json"
+EXPLAINED = "explained.json"
 
 
 def prepare_directory(directory: Path) -> None:

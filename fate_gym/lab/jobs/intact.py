@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import read_table
-from fate_gym.lab.jobs.directory import CONFIG, DECISIONS, SHARDS, WORKFLOWS, read_config
+from fate_gym.lab.files import read_bytes, read_table
+from fate_gym.lab.jobs.directory import (
+    CONFIG,
+    DECISIONS,
+    EXPLAINED,
+    SHARDS,
+    WORKFLOWS,
+    read_config,
+)
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.jobs.schedules import ShardRow, device_ids, schedules_of
 
@@ -52,6 +59,7 @@ def check_files(directory: Path, result: JobResult) -> None:
     _check_workflows(directory, result)
     _check_decisions(directory, result)
     _check_schedules(directory, result, config)
+    _check_explained(directory, result)
 
 
 def _check_place(directory: Path, result: JobResult) -> None:
@@ -117,6 +125,13 @@ def _check_schedules(directory: Path, result: JobResult, config: dict[str, Any])
             raise InputError("a schedule is missing", source=path)
     if not schedules:
         raise InputError("no schedule", source=path)
+
+
+def _check_explained(directory: Path, result: JobResult) -> None:
+    known = result.checksums.get(EXPLAINED)
+    if known is not None or (directory / EXPLAINED).exists():
+        # It is read whole where it is shown; that it is the job's own is enough here.
+        read_bytes(directory / EXPLAINED, known=known)
 
 
 def _table(path: Path, result: JobResult) -> pa.Table:

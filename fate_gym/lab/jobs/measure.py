@@ -15,7 +15,7 @@ from fate_gym.metrics.outcome import ratio, workflow_outcomes
 from fate_gym.metrics.serving import serving_by_workflow, serving_metrics
 from fate_gym.metrics.sessions import session_metrics, turn_ttft
 from fate_gym.problem import Problem
-from fate_gym.sim import CompiledProblem, Policy, Simulator, Trace, compile_problem
+from fate_gym.sim import CompiledProblem, Policy, Recorder, Simulator, Trace, compile_problem
 from policies.registry import make_policy
 
 REFERENCE = "round_robin"
@@ -31,6 +31,7 @@ class Measurement:
     rows: list[dict[str, Any]]
     trace: Trace
     reference: Trace
+    recorder: Recorder | None = None
 
     @property
     def decision_ms(self) -> list[float]:
@@ -44,7 +45,12 @@ class Measurement:
 
 
 def measure(
-    problem: Problem, policy: Policy, *, seed: int, charge_planning: bool = False
+    problem: Problem,
+    policy: Policy,
+    *,
+    seed: int,
+    charge_planning: bool = False,
+    recorder: Recorder | None = None,
 ) -> Measurement:
     """Play a problem twice, with the policy and with round robin, on the same draws.
 
@@ -57,14 +63,15 @@ def measure(
     Ratios count times under a nanosecond as one, so that no time over no time is 1.
     Numbers of a whole run (loads, hit rates, utilisation, percentiles over its requests, cost,
     decision times) stand in every row of its workflows. With ``charge_planning`` the policy's own
-    time passes in its run (round robin's, microseconds, does not).
+    time passes in its run (round robin's, microseconds, does not). A ``recorder`` keeps the
+    decisions of the policy's run.
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
     luck = luck_of(compiled.problem.id, seed)
     reference = simulator.run(make_policy(REFERENCE), seed=luck)
-    trace = simulator.run(policy, seed=luck, charge_planning=charge_planning)
-    return Measurement(_rows(compiled, trace, reference, seed), trace, reference)
+    trace = simulator.run(policy, seed=luck, charge_planning=charge_planning, recorder=recorder)
+    return Measurement(_rows(compiled, trace, reference, seed), trace, reference, recorder)
 
 
 def luck_of(problem: str, seed: int) -> int:

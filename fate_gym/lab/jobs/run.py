@@ -21,6 +21,7 @@ from fate_gym.lab.errors import JobFailedError, unwritable
 from fate_gym.lab.files import checksum, read_bytes, write_table, write_text
 from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.config import EvaluateConfig
+from fate_gym.lab.jobs.explained import explained_schedule, write_explained
 from fate_gym.lab.jobs.find import read_whole
 from fate_gym.lab.jobs.result import (
     JobResult,
@@ -28,7 +29,7 @@ from fate_gym.lab.jobs.result import (
     total_counters,
     write_result,
 )
-from fate_gym.lab.jobs.schedules import representatives
+from fate_gym.lab.jobs.schedules import representatives, traced
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.problem import Problem
 from fate_gym.workloads import build_suite
@@ -118,7 +119,7 @@ def run_job(
     done, damage = read_whole(directory)
     if isinstance(damage, OtherVersionError):
         raise damage
-    if done is not None and (not config.trace or (directory / files.CHROME_TRACE).exists()):
+    if done is not None and (not config.trace or (directory / files.EXPLAINED).exists()):
         return Outcome(done, directory, skipped=True)
     files.prepare_directory(directory)
     try:
@@ -150,7 +151,8 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     }
     rows = [cell | row for measurement in measurements for row in measurement.rows]
     decisions = [ms for measurement in measurements for ms in measurement.decision_ms]
-    _write_tables(config, rows, decisions, [measurements[i] for i in representatives(problems)])
+    kept = traced(problems) if config.trace else representatives(problems)
+    _write_tables(config, rows, decisions, [measurements[i] for i in kept])
     result = JobResult(
         **cell,
         name=config.name,
@@ -177,7 +179,8 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     }
     text = yaml.safe_dump(resolved, sort_keys=False)
     write_text(config.run_directory / files.CONFIG, text)
-    names = (files.CONFIG, files.WORKFLOWS, files.DECISIONS, files.SHARDS)
+    names = [files.CONFIG, files.WORKFLOWS, files.DECISIONS, files.SHARDS]
+    names += [files.EXPLAINED] if config.trace else []
     sums = {name: checksum(read_bytes(config.run_directory / name)) for name in names}
     result = result.model_copy(update={"checksums": sums}).sealed
     write_result(config.run_directory, result)
@@ -190,13 +193,20 @@ def _play(
     """Play every problem; also the time at which everything was compiled."""
     # Solvers are loaded here: a job that is done already needs none of them.
     from fate_gym.lab.jobs.measure import measure, warm_up
+    from fate_gym.sim import Recorder
 
     policy = build_policy(config.policy.model_dump())
     warm_up(min(problems, key=lambda problem: problem.stage_count), policy)
     warm = perf_counter()
     with progress_bar(shown=progress and sys.stderr.isatty()) as bar:
         return [
-            measure(problem, policy, seed=config.seed, charge_planning=config.charge_planning_time)
+            measure(
+                problem,
+                policy,
+                seed=config.seed,
+                charge_planning=config.charge_planning_time,
+                recorder=Recorder() if config.trace else None,
+            )
             for problem in bar.track(problems, description=config.title)
         ], warm
 
@@ -217,6 +227,8 @@ def _write_tables(
         write_table(directory / name, table, owner=config.hash)
     if config.trace:
         write_text(directory / files.CHROME_TRACE, json.dumps(shown[0].trace.to_chrome()))
+        runs = [(one.trace, one.recorder) for one in shown]
+        write_explained(directory, [explained_schedule(t, r) for t, r in runs if r is not None])
 
 
 def cluster_name(problems: Sequence[Problem]) -> str:

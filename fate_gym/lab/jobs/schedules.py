@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LARGEST = 1_000  # stages of a problem whose schedule is kept, unless it is the median
 
+_MOST_TRACED = 10_000  # stages of all problems whose schedules are kept with ``trace=true``
+
 
 class ShardRow(TypedDict):
     """One shard of a schedule, with names in place of numbers; seconds.
@@ -119,6 +121,20 @@ def representatives(problems: Sequence[Problem]) -> list[int]:
     places = dict.fromkeys(order[place] for place in (last // 2, last // 4, 3 * last // 4, last))
     first, *others = places
     return [first, *(i for i in others if problems[i].stage_count <= _LARGEST)]
+
+
+def traced(problems: Sequence[Problem]) -> list[int]:
+    """The numbers of the problems whose schedules are kept with ``trace=true``.
+
+    The `representatives`, and all others of at most 1,000 stages, up to 10,000 stages in all.
+    """
+    chosen = representatives(problems)
+    left = _MOST_TRACED - sum(problems[i].stage_count for i in chosen)
+    for i, problem in enumerate(problems):
+        if i not in chosen and problem.stage_count <= min(_LARGEST, left):
+            chosen.append(i)
+            left -= problem.stage_count
+    return chosen
 
 
 def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:

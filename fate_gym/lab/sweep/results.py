@@ -53,6 +53,10 @@ class Sweep:
         rows, decisions = (table[table["suite"] == suite] for table in (self.rows, self.decisions))
         return replace(self, rows=rows, decisions=decisions)
 
+    def of_family(self, family: str) -> Sweep:
+        """The same with the workflows of one family."""
+        return replace(self, rows=self.rows[self.rows["family"].astype(str) == family])
+
     def option(self, job: Job, path: str) -> Any:
         """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
         value: Any = read_config(job.directory)

@@ -130,7 +130,8 @@ def _fill(run: Any, result: JobResult, directory: Path, *, gantt: bool) -> None:
         extra["gantt"] = wandb.Image(_gantt(directory))
     run.log(extra)
     artifact = wandb.Artifact(result.run_id, type="results")
-    for file in (files.RESULT, files.WORKFLOWS, files.CONFIG, files.SHARDS, files.CHROME_TRACE):
+    kept = (files.RESULT, files.WORKFLOWS, files.CONFIG, files.SHARDS)
+    for file in (*kept, files.CHROME_TRACE, files.EXPLAINED):
         if (directory / file).exists():
             artifact.add_file(str(directory / file))
     run.log_artifact(artifact)

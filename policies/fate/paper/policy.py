@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
 from fate_gym.problem import Objective
-from policies.base import Assignment, DecisionView, assignments
+from policies.base import Assignment, DecisionView, Explanation, assignments, candidates_of
 from policies.bounds import (
     CountOrNone,
     MaxShards,
@@ -46,6 +46,9 @@ from policies.fate.plans.objective import check_objective
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import MOST, Purse
+
+QUANTITY = "score: seconds to the expected end + what the placement costs later, s"
+"""What candidates are compared by."""
 
 
 class Fate:
@@ -132,7 +135,7 @@ class Fate:
         self._luck = Luck(view.compiled.arrays, self._incumbent, Reach(0, 1, 1))
         self._look_at_frontier()
         self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
-        self._instant = -1
+        self._instant = self._compared_at = -1
         self._purse, self._paid = Purse(), 0
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
@@ -171,6 +174,7 @@ class Fate:
         find_candidates(
             self._frontier, self._weights, self._window, self._kept, incumbent.style.shards
         )
+        self._compared_at = view.instant
         seen = [_places(planned)]
         for share in self._shares if self._frontier.candidates.count > 0 else ():
             proposal = self._propose(planned, share)
@@ -186,6 +190,13 @@ class Fate:
         elif self._guard:
             incumbent.settle(self._value)
         return incumbent.starting(view)
+
+    def explain(self, view: DecisionView) -> Explanation | None:
+        """The scores of the frontier's candidates, if this decision made a plan."""
+        if self._compared_at != view.instant:
+            return None
+        stages = self._incumbent.excerpt.stages
+        return Explanation(QUANTITY, candidates_of(self._frontier.candidates, stages))
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment]:
         """What a plan starts now."""

@@ -78,6 +78,7 @@ class Incumbent:
         seed: of the searches.
 
     Attributes:
+        objective: what plans are compared by; the problem's own where none was chosen.
         excerpt: the run as it stands, as far as plays go.
         context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
         style: how the plan is played.
@@ -100,13 +101,13 @@ class Incumbent:
         compiled = view.compiled
         p = self._arrays = compiled.arrays
         options = compiled.problem.options
-        self._objective = objective or options.objective
+        self.objective = objective or options.objective
         drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
         risky = drawn or options.failures is not None
         choices_ahead = p.choosers > 0
         self.uncertain = risky or choices_ahead
         self.style = Style(
-            OBJECTIVES[self._objective],
+            OBJECTIVES[self.objective],
             min(max_shards, p.max_shards),
             0,
             int(self.uncertain),
@@ -254,7 +255,7 @@ class Incumbent:
 
     def _weigh(self) -> None:
         """Let the objective be that of the workflows under way now."""
-        set_weights(self.context, self._objective, self._deadlines[self.excerpt.workflows])
+        set_weights(self.context, self.objective, self._deadlines[self.excerpt.workflows])
 
     def settle(self, value: float) -> None:
         """Keep the best plan, which is worth that."""

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from fate_gym.kernel.placements import new_placements
 from fate_gym.problem import Objective
-from policies.base import Assignment, DecisionView
+from policies.base import Assignment, DecisionView, Explanation, candidates_of
 from policies.bounds import (
     CountOrNone,
     Few,
@@ -137,7 +137,7 @@ class FateRollout:
         self._purses = Purse(), Purse(), Purse()
         reach = Reach(self._kinds, self._places, self._max_shards)
         self._luck = Luck(p, self._incumbent, reach)
-        self._instant = -1
+        self._instant = self._compared_at = -1
         self.counters = dict.fromkeys(COUNTERS, 0.0)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
@@ -159,6 +159,14 @@ class FateRollout:
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
         incumbent.settle(self._share_out(value, budget))
         return incumbent.starting(view)
+
+    def explain(self, view: DecisionView) -> Explanation | None:
+        """The values of the frontier's candidates, if this decision had any."""
+        if self._compared_at != view.instant:
+            return None
+        quantity = f"{self._incumbent.objective} of the known workflows, played to the end"
+        stages = self._incumbent.excerpt.stages
+        return Explanation(quantity, candidates_of(self._found, stages))
 
     def _share_out(self, value: float, budget: int) -> float:
         """Let the searches have their shares, once they pay for two plays."""
@@ -197,6 +205,7 @@ class FateRollout:
         style = self._incumbent.write_base()
         list_candidates(c, self._kinds, self._places, style.shards, found)
         best = value_candidates(c, style, found, value, budget)
+        self._compared_at = self._instant
         if best < 0:
             return value
         self.counters["singles_better"] += 1

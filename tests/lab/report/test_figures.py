@@ -18,8 +18,9 @@ from fate_gym.lab.report.figures.occupancy import (
 )
 from fate_gym.lab.report.figures.rows import decision_time_figure
 from fate_gym.lab.report.figures.session import COLOURS, most_again, session_figure
-from fate_gym.lab.report.figures.shares import ecdf_figure
+from fate_gym.lab.report.figures.shares import differences_figure, ecdf_figure
 from fate_gym.lab.report.figures.style import policy_colours, save_figure
+from fate_gym.lab.tables import Estimate
 
 
 def _shard(device: str, start: float, end: float, **parts: float) -> ShardRow:
@@ -185,3 +186,19 @@ def test_a_full_disk_leaves_no_part_of_a_figure(
         save_figure(figure, tmp_path / "f.svg")
     assert [path.name for path in tmp_path.iterdir()] == ["f.svg"]
     assert (tmp_path / "f.svg").read_bytes() == before
+
+
+def test_differences_show_the_share_of_workflows_below_each_and_the_interval() -> None:
+    percent = {"fate": np.array([-4.0, -2.0, 1.0, 2.0]), "eft": np.array([5.0, 8.0])}
+    means = {"fate": Estimate(-0.8, -2.0, 0.5), "eft": Estimate(6.5, 5.0, 8.0)}
+    colours = policy_colours(list(percent), {"fate": "fate", "eft": "list scheduling"})
+    figure = differences_figure(percent, means, colours, against="heft")
+    (axes,) = figure.axes
+    assert "against heft" in axes.get_xlabel()
+    (line,) = [one for one in axes.lines if str(one.get_label()).startswith("fate")]
+    assert "-0.8 [-2.0, +0.5] %" in str(line.get_label())
+    x, y = line.get_data()
+    at_zero = np.asarray(y)[np.searchsorted(np.asarray(x), 0.0, side="right") - 1]
+    assert at_zero == 0.5
+    low, high = axes.get_xlim()
+    assert low < -4.0 and high > 5.0

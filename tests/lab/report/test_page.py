@@ -13,11 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fate_gym.lab.jobs.explained import read_explained
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.report.compute import compute_report
 from fate_gym.lab.report.figures.draw import FIGURES
 from fate_gym.lab.report.page.data import page_data
 from fate_gym.lab.report.page.render import embeddable, render_page
+from fate_gym.lab.report.page.schedules import schedules
 from tests.lab.conftest import Run, edit_result
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -72,7 +74,7 @@ def browser() -> Iterator[Any]:
 def page(request: pytest.FixtureRequest, browser: Any, root: Path) -> Iterator[Any]:
     """The open page; complains at the end about anything on the console or the network."""
     context = browser.new_context(
-        viewport={"width": 390 if request.param == "phone" else 1280, "height": 900},
+        viewport={"width": 360 if request.param == "phone" else 1280, "height": 900},
         color_scheme="dark" if request.param == "dark" else "light",
     )
     page, said, asked = context.new_page(), [], []
@@ -100,6 +102,8 @@ def test_figures_render_with_words_for_those_who_cannot_see_them(page: Any) -> N
         assert len(picture.get_attribute("aria-label")) > 40
         assert picture.locator("text").count() > 3
         assert "NaN" not in picture.inner_html() and "undefined" not in picture.inner_html()
+    page.locator("#fig-gantt [data-do=next]").click()
+    assert page.locator("#fig-gantt .whys table").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(CONTRAST) == []
 
@@ -155,12 +159,109 @@ def test_it_can_be_used_without_a_mouse(page: Any, root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["light"], indirect=True)
-def test_schedules_can_be_chosen_and_pointed_at(page: Any) -> None:
+def test_schedules_can_be_chosen_and_pointed_at(page: Any, root: Path) -> None:
     gantt = page.locator("#fig-gantt")
-    gantt.locator("select").nth(1).select_option("round_robin")
-    assert gantt.locator("svg").first.get_attribute("aria-label").count("round_robin") >= 1
-    gantt.locator("svg g rect").first.hover()
-    assert "load" in page.locator("#tip").inner_text()
+    offered = gantt.locator("[data-v=problem] option").all_inner_texts()
+    traced = {problem for suite in ("smoke", "other") for problem in _traced(root / suite)}
+    assert {name.split(": ")[1] for name in offered} == traced
+    assert len(offered) == 2 * len(traced)
+    gantt.locator("[data-v=b]").select_option("round_robin")
+    label = gantt.locator("svg").first.get_attribute("aria-label")
+    assert "heft ends at" in label and "round_robin ends at" in label
+    tooltip = page.locator("#tip")
+    gantt.locator("g.shard").first.hover()
+    assert "load" in tooltip.inner_text()
+    page.keyboard.press("Escape")
+    assert tooltip.is_hidden()
+    gantt.locator("g.shard").first.hover(position={"x": 3, "y": 4})
+    assert tooltip.is_visible()
+    page.mouse.wheel(0, 40)
+    assert tooltip.is_hidden()
+
+
+def _traced(suite: Path) -> set[str]:
+    return {name for job in suite.glob("*/*") for name in read_explained(job)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_the_viewer_zooms_and_pans_both_schedules_by_mouse_and_keys(page: Any) -> None:
+    gantt = page.locator("#fig-gantt")
+    bars, ticks = gantt.locator("[data-v=bars]"), gantt.locator("[data-v=ticks] text")
+    whole = ticks.all_text_contents()
+    gantt.locator("[data-do=in]").click()
+    assert "scale(1.6,1)" in bars.get_attribute("transform")
+    near = ticks.all_text_contents()
+    assert near != whole and "enlarged" in near[-1]
+    gantt.locator("[data-svg=time]").focus()
+    page.keyboard.press("ArrowRight")
+    assert ticks.all_text_contents() != near
+    page.keyboard.press("0")
+    assert ticks.all_text_contents() == whole
+    box = gantt.locator("[data-svg=time]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    assert bars.get_attribute("transform") != "translate(0,0) scale(1,1)"
+    before = bars.get_attribute("transform")
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 80, box["y"] + 60)
+    page.mouse.up()
+    assert bars.get_attribute("transform") != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_the_viewer_says_why_a_stage_is_where_it_is(page: Any) -> None:
+    gantt = page.locator("#fig-gantt")
+    assert gantt.locator("circle.node.critical").count() > 1
+    assert gantt.locator("rect.room").count() > 4  # memory of the devices
+    gantt.locator("[data-svg=time]").focus()
+    page.keyboard.press("n")
+    why = gantt.locator("[data-v=why]")
+    assert "Why here:" in why.locator("h3").inner_text()
+    heads = why.locator("table").first.locator("thead th").all_inner_texts()
+    assert heads[:2] == ["device", "wait"] and heads[-1] == "policy's value"
+    rows = why.locator("table").first.locator("tbody tr").all_inner_texts()
+    cells = [row.split("\t") for row in rows]
+    (chosen,) = [cell for cell in cells if cell[0].startswith("✓")]
+    assert chosen[7] == "chosen"
+    # HEFT takes the device with the smallest of its values.
+    assert float(chosen[8]) == min(float(cell[8]) for cell in cells)
+    for cell in cells:
+        wait, load, transfer, prefill, decode, total = map(float, cell[1:7])
+        assert total == pytest.approx(wait + max(load, transfer) + prefill + decode, rel=0.02)
+    assert gantt.locator("g.shard.chosen").count() >= 2  # in both schedules
+    assert gantt.locator("circle.node.chosen").count() == 1
+    page.keyboard.press("Escape")
+    assert gantt.locator(".chosen").count() == 0
+    gantt.locator("[data-v=rows]").select_option("queries")
+    assert gantt.locator("rect.room").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_the_family_filter_acts_on_schedules_and_panels(page: Any) -> None:
+    options = page.locator("#fig-gantt [data-v=problem] option")
+    everything, bars = options.count(), page.locator("#fig-mechanism svg").inner_html()
+    page.select_option("#family", label="srasearch")
+    assert 0 < options.count() < everything
+    assert all("srasearch" in name for name in options.all_inner_texts())
+    assert page.locator("#fig-mechanism svg").inner_html() != bars
+    assert "Of all families" in page.locator("#fig-decision_time .note").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
+def test_tables_that_are_cut_say_so_and_expanded_rows_fit(page: Any) -> None:
+    table = page.locator(".scroll:has(#summary)")
+    assert "more" in table.get_attribute("class").split()
+    page.locator("#summary tbody .expand").first.click()
+    runs = page.locator("tr.runs:not([hidden]) .runlist").bounding_box()
+    assert 200 < runs["width"] <= 360
+    table.evaluate("node => node.scrollTo(node.scrollWidth, 0)")
+    page.wait_for_function("!document.querySelector('.scroll:has(#summary)').matches('.more')")
 
 
 def test_numbers_of_the_page_are_those_of_the_summary(root: Path) -> None:
@@ -172,7 +273,7 @@ def test_numbers_of_the_page_are_those_of_the_summary(root: Path) -> None:
     assert len(data["runs"]) == len(find_jobs(root)) == 12
     assert len(data["values"]["latency_ratio"]) == len(report.sweep.rows) == 24
     assert max(data["values"]["key"]) + 1 == len(data["keys"]["suite"]) == 8
-    schedule = data["gantts"][0]["schedules"][0]
+    schedule = schedules(report)[0]["schedules"][0]
     assert max(schedule["end"]) == pytest.approx(schedule["makespan"])
 
 
@@ -181,7 +282,7 @@ def test_text_of_a_user_cannot_leave_its_place(root: Path, tmp_path: Path) -> No
     (copy / "sweep.yaml").write_text("report: {title: '</script><b>x'}\ncommands: [['<i>']]\n")
     text = render_page(compute_report(copy))
     assert "<b>x" not in text and "<i>" not in text
-    assert text.count("</script>") == 2
+    assert text.count("</script>") == 4
 
 
 ATTACK = "<img src=x onerror='window.ran=1'>"

@@ -101,7 +101,7 @@ def test_figures_of_serving_do_not_average_both_kinds(report: Report) -> None:
     found = panels["time to first token P95, s (batching)"]["eft"]
     assert found == pytest.approx(own.drop_duplicates("seed")["ttft_p95"].mean())
     assert all(title.endswith(("(exclusive)", "(batching)")) for title in panels)
-    titles = [panel["title"] for panel in page_data(report)["serving"][""]]
+    titles = [panel["title"] for panel in page_data(report)["serving"][""][""]]
     assert titles == list(panels)
     # A policy that has not run on one of them has no value there.
     partly = rows[(rows["execution"] == "exclusive") | (rows["policy"] == "round_robin")]

@@ -135,7 +135,8 @@ def test_every_experiment_composes(name: str) -> None:
 
 def test_a_sweep_keeps_its_command(sweep: Run) -> None:
     kept = yaml.safe_load((sweep.root / SWEEP).read_text())
-    assert kept["commands"] == [[*GRID, "name=grid", f"paths.runs={sweep.root.parent}"]]
+    rest = ("name=grid", f"paths.runs={sweep.root.parent}", "trace=true")
+    assert kept["commands"] == [[*GRID, *rest]]
     assert kept["jobs"] == {
         f"smoke/{policy}/s{seed}": 1 for policy in ("round_robin", "heft", "eft") for seed in (0, 1)
     }

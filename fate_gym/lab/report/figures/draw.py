@@ -18,8 +18,12 @@ from fate_gym.lab.report.figures.heatmap import map_figure
 from fate_gym.lab.report.figures.occupancy import occupancy_figure
 from fate_gym.lab.report.figures.rows import bars_figure, decision_time_figure, forest_figure
 from fate_gym.lab.report.figures.session import most_again, session_figure
-from fate_gym.lab.report.figures.shares import ecdf_figure, profile_figure
-from fate_gym.lab.report.figures.style import policy_colours
+from fate_gym.lab.report.figures.shares import (
+    differences_figure,
+    ecdf_figure,
+    profile_figure,
+)
+from fate_gym.lab.report.figures.style import OTHERS, policy_colours
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
 from fate_gym.lab.report.serving import serving_panels
 from fate_gym.lab.report.sessions import session_rows
@@ -30,6 +34,7 @@ FIGURES = {
     "map": "Gains by devices and setting, percent",
     "forest": "Mean latency / RoundRobin",
     "ecdf": "Share of workflows within a factor of round robin's latency",
+    "differences": "Difference to the strongest baseline, workflow by workflow",
     "profile": "Share of workflows within a factor of the best policy's latency",
     "axis": "Results over an axis",
     "intensity": "Gain over the strongest baseline against state intensity",
@@ -65,6 +70,7 @@ def draw_figures(report: Report) -> dict[str, Figure]:
         "map": lambda: _map(report),
         "forest": lambda: forest_figure(panels, colours),
         "ecdf": lambda: ecdf_figure(ratios, colours),
+        "differences": lambda: _differences(report, table, colours),
         "profile": lambda: profile_figure(profile, colours),
         "axis": lambda: _axis(report),
         "intensity": lambda: _intensity(report, table),
@@ -102,7 +108,26 @@ def _axis(report: Report) -> Figure | None:
     names = {job.policy: result.family for job, result in report.sweep.finished}
     colours = policy_colours(lines, names | report.sweep.families)
     curves = {name: report.curves[name] for name in lines}
-    return axis_figure(curves, colours, axis=str(report.spec.axis), reference=report.spec.reference)
+    words = str(report.spec.axis_name or report.spec.axis)
+    return axis_figure(curves, colours, axis=words, reference=report.spec.reference)
+
+
+def _differences(report: Report, table: pd.DataFrame, colours: Mapping[str, str]) -> Figure | None:
+    """Of the policies that have a colour: where their curves of shares lie on one another."""
+    strongest = report.strongest
+    if strongest is None or strongest not in table:
+        return None
+    shown = {
+        row.policy: row.vs_strongest_pct
+        for row in report.summary
+        if row.policy not in (strongest, "round_robin") and colours[row.policy] != OTHERS
+    }
+    percent = {
+        name: (100.0 * (table[name] / table[strongest] - 1.0)).dropna().to_numpy() for name in shown
+    }
+    if not any(values.size for values in percent.values()):
+        return None
+    return differences_figure(percent, shown, colours, against=strongest)
 
 
 def _intensity(report: Report, table: pd.DataFrame) -> Figure | None:

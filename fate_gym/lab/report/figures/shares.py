@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fate_gym.lab.report.figures import style
+from fate_gym.lab.tables import Estimate
 
 Values = Mapping[str, NDArray[np.float64]]
 
@@ -50,6 +51,31 @@ def profile_figure(ratios: Values, colours: Mapping[str, str]) -> Figure:
     _draw_steps(axes, ratios, colours, {name: name for name in ratios}, 1.0, high)
     axes.set(xlim=(1.0, high), xlabel="latency / the best policy's on the same workflow")
     style.legend_beside(axes)
+    return figure
+
+
+def differences_figure(
+    percent: Values, means: Mapping[str, Estimate], colours: Mapping[str, str], *, against: str
+) -> Figure:
+    """Share of workflows whose latency is at most x per cent above another policy's.
+
+    On the same workflows in pairs, so policies differ whose distributions lie on one another.
+
+    Args:
+        percent: by policy, best first: the difference on each workflow; negative is faster.
+        means: by policy, the difference of the means with its interval, for the legend.
+        colours: from `policy_colours`.
+        against: the other policy.
+    """
+    figure, axes = style.canvas(7.6, 4.4)
+    everything = np.concatenate(list(percent.values()))
+    low, high = np.quantile(everything, (0.005, 0.9))
+    low, high = min(float(low), -1.0) * 1.1, max(float(high), 1.0) * 1.1
+    style.dashed_line(axes, x=0.0)
+    labels = {name: f"{name}  {means[name].text('+.1f')} %" for name in percent}
+    _draw_steps(axes, percent, colours, labels, low, high)
+    axes.set(xlim=(low, high), xlabel=f"latency against {against} on the same workflow, %")
+    style.legend_beside(axes, title="policy, mean [95 % CI]", alignment="left")
     return figure
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
+from fate_gym.lab.report.axis import curves_over
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.mechanism import decision_quantiles, mechanism_means
-from fate_gym.lab.report.page.gantts import gantts
 from fate_gym.lab.report.serving import serving_panels
+from fate_gym.lab.report.versus import Versus, effects_of
 from fate_gym.lab.sweep.results import WORKFLOW, Sweep
+from fate_gym.lab.tables import Estimate
 
 
 def page_data(report: Report) -> dict[str, Any]:
@@ -33,28 +36,33 @@ def page_data(report: Report) -> dict[str, Any]:
             suite: [row.columns() | {"policy": place[row.policy]} for row in rows]
             for suite, rows in summaries.items()
         },
-        "mechanism": {suite: _mechanism(part, order) for suite, part in parts.items()},
-        "serving": {suite: _serving(part, order) for suite, part in parts.items()},
+        "mechanism": {suite: _by_family(part, order, _mechanism) for suite, part in parts.items()},
+        "serving": {suite: _by_family(part, order, _serving) for suite, part in parts.items()},
         "decision_time": {
             suite: decision_quantiles(part.decisions, order) for suite, part in parts.items()
         },
         "effects": {
             "reference": report.spec.reference,
-            "rows": [
-                {"policy": name, "p_value": effect.p_value}
-                | effect.difference.columns("difference")
-                for name, effect in report.effects.items()
-            ],
+            "rows": {
+                family: [
+                    {"policy": name, "p_value": effect.p_value}
+                    | effect.difference.columns("difference")
+                    for name, effect in effects.items()
+                ]
+                for family, effects in _effects(report).items()
+            },
         },
         "axis": {
-            "name": report.spec.axis,
+            "name": report.spec.axis_name or report.spec.axis,
             "reference": report.spec.reference,
-            "lines": [
-                {"policy": name, "points": [[x, *one] for x, one in curve.items()]}
-                for name, curve in report.curves.items()
-            ],
+            "lines": {
+                family: [
+                    {"policy": name, "points": [[x, *one] for x, one in curve.items()]}
+                    for name, curve in curves.items()
+                ]
+                for family, curves in _curves(report).items()
+            },
         },
-        "gantts": gantts(report),
         "runs": _runs(report, place),
     } | _workflows(sweep.rows, place, suites)
 
@@ -89,6 +97,38 @@ def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> 
             "latency_ratio": keyed["latency_ratio"].tolist(),
         },
     }
+
+
+def families_of(part: Sweep) -> list[tuple[str, Sweep]]:
+    """A part of a sweep, and the same for each of its families; the name of the whole is empty."""
+    families = sorted(set(part.rows["family"].astype(str)))
+    return [("", part), *((family, part.of_family(family)) for family in families)]
+
+
+def _by_family(
+    part: Sweep, order: list[str], panels: Callable[[Sweep, list[str]], list[dict[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
+    return {family: panels(rows, order) for family, rows in families_of(part)}
+
+
+def _effects(report: Report) -> dict[str, dict[str, Versus]]:
+    """By family, every other policy against the reference."""
+    found = {"": report.effects}
+    reference = report.spec.reference
+    if report.effects and reference is not None:
+        for family, part in families_of(report.sweep)[1:]:
+            if (part.rows["policy"] == reference).any():
+                found[family] = effects_of(part.rows, part.families, reference)
+    return found
+
+
+def _curves(report: Report) -> dict[str, dict[str, dict[float, Estimate]]]:
+    """By family, the curves over the axis."""
+    found = {"": report.curves}
+    if report.curves and report.spec.axis is not None:
+        for family, part in families_of(report.sweep)[1:]:
+            found[family] = curves_over(part, report.spec.axis, report.spec.reference)
+    return found
 
 
 def _serving(part: Sweep, order: list[str]) -> list[dict[str, Any]]:

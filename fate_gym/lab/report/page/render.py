@@ -1,12 +1,15 @@
 """Renders ``report.html``.
 
-The numbers are computed in Python and embedded as JSON; ``report.js`` draws them as SVG. Intervals
-and tests of whole suites come from Python; the page itself averages only selections by family.
+The numbers are computed in Python and embedded as JSON; ``report.js`` draws them as SVG, and
+``viewer.js`` the schedules, which are packed. Intervals and tests of whole suites come from Python;
+the page itself averages only selections by family.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode
 from importlib.resources import files
 from math import isfinite
 from typing import Any
@@ -17,10 +20,24 @@ from fate_gym.lab.report import page
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.origin import commands, origin_lines, what
 from fate_gym.lab.report.page.data import page_data
+from fate_gym.lab.report.page.schedules import schedules
 from fate_gym.lab.report.regime_tables import GAIN_LEGEND, gain_tables
 from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
 from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
 from fate_gym.lab.report.summary_table import legend
+
+LIBRARY = (
+    "dispatch",
+    "selection",
+    "timer",
+    "ease",
+    "color",
+    "interpolate",
+    "drag",
+    "transition",
+    "zoom",
+)
+"""The parts of D3 that the page carries, each after those that it needs (``vendor/``)."""
 
 
 def render_page(report: Report) -> str:
@@ -32,8 +49,7 @@ def render_page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    here = files(page)
-    data = json.dumps(_rounded(page_data(report)), separators=(",", ":"), allow_nan=False)
+    data = _json(page_data(report))
     return environment.get_template("report.html.j2").render(
         title=report.title,
         subtitle=what(report),
@@ -43,10 +59,26 @@ def render_page(report: Report) -> str:
         gaps=report.sweep.gaps(),
         parts=_parts(report),
         origin=origin_lines(report.sweep),
-        css=(here / "report.css").read_text(encoding="utf-8"),
-        script=(here / "report.js").read_text(encoding="utf-8"),
+        css=_text("report.css") + _text("viewer.css"),
+        library="\n".join(_text(f"vendor/d3-{name}.min.js") for name in LIBRARY),
+        script=_text("viewer.js") + _text("report.js"),
         data=embeddable(data),
+        schedules=_packed(schedules(report)),
     )
+
+
+def _text(name: str) -> str:
+    """A file of the page."""
+    return (files(page) / name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_rounded(value), separators=(",", ":"), allow_nan=False)
+
+
+def _packed(value: Any) -> str:
+    """Values as JSON, compressed, in letters; the same every time."""
+    return b64encode(gzip.compress(_json(value).encode(), 9, mtime=0)).decode()
 
 
 def _parts(report: Report) -> list[dict[str, Any]]:

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const D = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -52,26 +51,28 @@
         const v = byKey[k].get(p);
         if (v === undefined) continue;
         values.push(v);
-        const id = `${K.suite[k]}/${K.instance[k]}`, c = clusters.get(id) || [0, 0];
+        const id = `${K.suite[k]}/${K.instance[k]}`, c = clusters.get(id) || [0, 0, 0, 0];
         c[0] += v; c[1] += 1; clusters.set(id, c);
         const other = byKey[k].get(strongest);
-        if (other !== undefined) pairs.push([v, other]);
+        if (other !== undefined) { pairs.push([v, other]); c[2] += v; c[3] += other; }
       }
       if (!values.length) return null;
-      const groups = [...clusters.values()], next = random(7), means = [];
+      const groups = [...clusters.values()], next = random(7), means = [], differences = [];
       for (let r = 0; r < 1000 && groups.length > 1; r++) {
-        let s = 0, n = 0;
-        for (let i = 0; i < groups.length; i++) { const g = groups[Math.floor(next() * groups.length)]; s += g[0]; n += g[1]; }
+        let s = 0, n = 0, u = 0, v = 0;
+        for (let i = 0; i < groups.length; i++) { const g = groups[Math.floor(next() * groups.length)]; s += g[0]; n += g[1]; u += g[2]; v += g[3]; }
         means.push(s / n);
+        if (v > 0) differences.push(100 * (u / v - 1));
       }
       means.sort((a, b) => a - b);
+      differences.sort((a, b) => a - b);
       const sorted = [...values].sort((a, b) => a - b), versus = pairs.length && p !== strongest;
       return { policy: p, n: values.length, latency_ratio: mean(values),
         latency_ratio_lo: means.length ? quantile(means, 0.025) : null, latency_ratio_hi: means.length ? quantile(means, 0.975) : null,
         latency_ratio_p95: quantile(sorted, 0.95), gap_to_bound: null, decision_ms_p50: null, decision_ms_p99: null, p_value: null,
         win_rate: versus ? mean(pairs.map(([a, b]) => (Math.abs(a - b) <= 1e-4 * b ? 0.5 : a < b ? 1 : 0))) : null,
         vs_strongest_pct: pairs.length ? 100 * (mean(pairs.map((x) => x[0])) / mean(pairs.map((x) => x[1])) - 1) : null,
-        vs_strongest_pct_lo: null, vs_strongest_pct_hi: null };
+        vs_strongest_pct_lo: differences.length ? quantile(differences, 0.025) : null, vs_strongest_pct_hi: differences.length ? quantile(differences, 0.975) : null };
     }).filter(Boolean).sort((a, b) => a.latency_ratio - b.latency_ratio);
   }
 
@@ -175,10 +176,10 @@
   const label = (w) => Math.min(170, Math.max(90, w * 0.28));
   const percent = (v) => `${Math.round(100 * v)} %`;
 
-  function steps(points, x, y, p, first) {
+  function steps(points, x, y, p, first, words = names[p]) {
     let d = `M${x(first).toFixed(1)},${y(0).toFixed(1)}`;
     for (const [v, share] of points) d += `H${x(v).toFixed(1)}V${y(share).toFixed(1)}`;
-    return `<path d="${d}" fill="none" stroke="${colour(p)}" stroke-width="2" data-p="${p}" ${tip(names[p])}/>`;
+    return `<path d="${d}" fill="none" stroke="${colour(p)}" stroke-width="2" data-p="${p}" ${tip(words)}/>`;
   }
   // At most 400 corners a line: more cannot be told apart.
   const cumulative = (values) => {
@@ -187,8 +188,10 @@
   };
   const of = (p, chosen) => chosen.map((k) => byKey[k].get(p)).filter(isNum);
 
+  // Numbers that were computed for each suite and family, for those that are chosen.
+  const pick = (all) => (all[S.suite] || all[""])[S.family < 0 ? "" : D.families[S.family]];
   function bars(w, what, all) {
-    const panels = all[S.suite] || all[""], some = shown();
+    const panels = pick(all) || [], some = shown();
     if (!panels.length || !some.length) return null;
     const columns = w > 900 ? 3 : w > 520 ? 2 : 1, gap = 26, width = (w - gap * (columns - 1)) / columns, L = Math.min(130, width * 0.42), rowH = 19, panelH = 34 + some.length * rowH;
     let s = "";
@@ -202,8 +205,8 @@
     });
     return svg(w, Math.ceil(panels.length / columns) * (panelH + 14), `${what}: ${panels.map((m) => `${m.title}: ${some.slice(0, 4).map((p) => `${names[p]} ${sig(m.values[names[p]])}`).join(", ")}`).join("; ")}`, s);
   }
-  const gantts = () => D.gantts.filter((g) => !S.suite || g.suite === S.suite || S.suite.startsWith(g.suite));
-  const gantt = () => gantts()[Math.min(Number(S.gantt || 0), gantts().length - 1)];
+  // Of the suite and the family that are chosen; empty until the page has unpacked them.
+  const schedules = () => D.schedules.filter((g) => (!S.suite || g.suite === S.suite) && (S.family < 0 || g.families.includes(D.families[S.family])));
 
   const figures = [
     ["forest", "Mean latency / RoundRobin", "Mean over workflows with its 95 % interval; left is better.", false, (w, box) => {
@@ -229,6 +232,21 @@
       let s = frame(w, h, L, R, T, B, x, y, "latency / RoundRobin", "share of workflows", { fy: percent }) + `<line class="ref" x1="${x(1)}" x2="${x(1)}" y1="${T}" y2="${h - B}"/>`;
       for (const [p, v] of [...lines].reverse()) s += steps(cumulative(v).filter((q) => q[0] <= high), x, y, p, low);
       return svg(w, h, `Distribution of latency / RoundRobin; medians: ${lines.map(([p, v]) => `${names[p]} ${fix(median(v))}`).join(", ")}`, s);
+    }],
+    ["differences", "Difference to the strongest baseline, workflow by workflow", "", false, (w, box) => {
+      const other = names.indexOf(D.strongest);
+      const lines = shown().filter((p) => p !== other && names[p] !== "round_robin").map((p) => [p, box.keys.map((k) => 100 * (byKey[k].get(p) / byKey[k].get(other) - 1)).filter(Number.isFinite)]).filter((l) => l[1].length);
+      if (other < 0 || !lines.length) return null;
+      box.note = `Share of workflows whose latency is at most so much above ${names[other]}'s on the same workflow; up and to the left is better.`;
+      const h = 300, L = 44, R = 12, T = 26, B = 40, every = lines.flatMap((l) => l[1]).sort((a, b) => a - b);
+      const low = Math.min(quantile(every, 0.005), -1) * 1.1, high = Math.max(quantile(every, 0.9), 1) * 1.1, x = scale(low, high, L, w - R), y = scale(0, 1, h - B, T);
+      let s = frame(w, h, L, R, T, B, x, y, `latency against ${names[other]}, %`, "share of workflows", { fy: percent }) + `<line class="ref" x1="${x(0)}" x2="${x(0)}" y1="${T}" y2="${h - B}"/>`;
+      const words = (p) => { const r = box.rows.find((one) => one.policy === p); return r ? `${signed(r.vs_strongest_pct)} %${isNum(r.vs_strongest_pct_lo) ? ` [${signed(r.vs_strongest_pct_lo)}, ${signed(r.vs_strongest_pct_hi)}]` : ""}` : "–"; };
+      for (const [p, v] of [...lines].reverse()) {
+        const points = cumulative(v).filter((q) => q[0] <= high);
+        s += steps([...points.map((q) => [Math.max(low, q[0]), q[1]]), [high, points.length ? points[points.length - 1][1] : 0]], x, y, p, low, `${names[p]}\nmean ${words(p)}`);
+      }
+      return svg(w, h, `Differences to ${names[other]}; means with 95 % intervals: ${lines.map(([p]) => `${names[p]} ${words(p)}`).join(", ")}`, s);
     }],
     ["profile", "Share of workflows within a factor of the best policy's latency", "Performance profile over the policies shown; up and to the left is better.", false, (w, box) => {
       const some = shown(), ratio = new Map(some.map((p) => [p, []]));
@@ -266,7 +284,7 @@
       return svg(w, h, `Gain of ${names[a]} over ${names[b]} against state intensity; medians from low to high intensity: ${line.map((q) => `${signed(q[1])} %`).join(", ")}`, s);
     }],
     ["axis", "Results over an axis", "", true, (w) => {
-      const lines = D.axis.lines;
+      const lines = D.axis.lines[S.family < 0 ? "" : D.families[S.family]] || [];
       if (!lines.length) return null;
       const h = 320, L = 50, R = 130, T = 26, B = 40, xs = lines.flatMap((l) => l.points.map((q) => q[0])), ys = lines.flatMap((l) => l.points.flatMap((q) => q.slice(1))).filter(isNum);
       const low = Math.min(...xs), high = Math.max(...xs), log = low > 0 && high / low > 10, x = scale(low, high, L + 8, w - R, log), to = D.axis.reference, what = to ? `latency against ${to}, %` : "mean latency / RoundRobin", digits = to ? signed : fix;
@@ -285,7 +303,7 @@
       return svg(w, h, `${what} over ${D.axis.name}: ${lines.map((l) => `${l.policy} from ${digits(l.points[0][1])} to ${digits(l.points[l.points.length - 1][1])}`).join(", ")}`, s);
     }],
     ["effects", "Against the reference", "", true, (w, box) => {
-      const rows = D.effects.rows;
+      const rows = D.effects.rows[S.family < 0 ? "" : D.families[S.family]] || [];
       if (!rows.length) return null;
       box.note = `Difference to ${D.effects.reference} on the same workflows with its 95 % interval; right of zero is slower.`;
       const L = Math.min(290, w * 0.42), R = 120, T = 14, B = 40, h = T + B + rows.length * 26, ends = rows.flatMap((r) => [r.difference, r.difference_lo, r.difference_hi]).filter(isNum);
@@ -301,7 +319,7 @@
     ["mechanism", "Mechanism", "Means over workflows: why policies differ. Bars in the order of the table.", true, (w) => bars(w, "Mechanism", D.mechanism)],
     ["serving", "Serving", "Means over runs. First token, call: from when a stage is ready. Objectives and goodput where workflows have objectives.", true, (w) => bars(w, "Serving", D.serving)],
     ["occupancy", "Queries in service over time", "On all devices together, means over short parts of a schedule; the problem is the one whose schedules stand below.", true, (w) => {
-      const g = gantt(), some = g ? shown().map((p) => [p, g.schedules.find((s) => s.policy === names[p])]).filter((q) => q[1]) : [];
+      const g = viewer.current(), some = g ? shown().map((p) => [p, g.schedules.find((s) => s.policy === names[p])]).filter((q) => q[1]) : [];
       if (!some.length) return null;
       const h = 320, L = 50, R = 14, T = 26, B = 40, x = scale(0, Math.max(...some.map(([, s]) => s.makespan)), L, w - R), y = scale(0, Math.max(...some.flatMap(([, s]) => s.served), 1) * 1.04, h - B, T);
       let s = frame(w, h, L, R, T, B, x, y, "seconds", "queries in service");
@@ -311,7 +329,8 @@
       }
       return svg(w, h, `Queries in service over time on ${g.problem}; means: ${some.map(([p, one]) => `${names[p]} ${sig(mean(one.served))}`).join(", ")}`, s);
     }],
-    ["decision_time", "Wall-clock time of a decision", "P1 to P99 (thin), quartiles (thick), median (dot); P50 / P99 in ms at the right.", true, (w) => {
+    ["decision_time", "Wall-clock time of a decision", "", true, (w, box) => {
+      box.note = `P1 to P99 (thin), quartiles (thick), median (dot); P50 / P99 in ms at the right.${S.family < 0 ? "" : " Of all families: times are kept by job."}`;
       const all = D.decision_time[S.suite] || D.decision_time[""], some = shown().filter((p) => all[names[p]]);
       if (!some.length) return null;
       const L = label(w), R = 110, T = 14, B = 40, h = T + B + some.length * 26, q = some.map((p) => all[names[p]].map((v) => Math.max(v, 1e-4)));
@@ -323,33 +342,6 @@
       });
       return svg(w, h, `Decision time in milliseconds, P50 and P99: ${some.map((p, i) => `${names[p]} ${sig(q[i][2])} and ${sig(q[i][4])}`).join(", ")}`, s);
     }],
-    ["gantt", "Schedules side by side", "", true, (w, box) => {
-      const all = gantts(), g = gantt();
-      if (!g) return null;
-      const wanted = S.lanes || [...new Set([D.best, D.strongest, "round_robin"])];
-      const lanes = wanted.map((n) => g.schedules.find((s) => s.policy === n)).filter(Boolean);
-      const chosen = lanes.length ? lanes : g.schedules.slice(0, 2);
-      box.controls = `<div class="filters inline"><label>Problem <select data-g="problem">${all.map((o, i) => `<option value="${i}" ${o === g ? "selected" : ""}>${esc(o.suite)}: ${esc(o.problem)}</option>`).join("")}</select></label>` +
-        [0, 1, 2].map((i) => `<label>${["Top", "Middle", "Bottom"][i]} <select data-g="${i}"><option value="">none</option>${g.schedules.map((o) => `<option ${chosen[i] && o.policy === chosen[i].policy ? "selected" : ""}>${esc(o.policy)}</option>`).join("")}</select></label>`).join("") + "</div>";
-      const L = w > 600 ? 92 : 62, R = 12, row = g.devices.length > 16 ? 13 : 17, laneH = 30 + g.devices.length * row, h = chosen.length * laneH + 40, horizon = Math.max(...chosen.map((c) => c.makespan)), x = scale(0, horizon, L, w - R);
-      let s = "";
-      for (const t of x.ticks(Math.max(3, Math.floor((w - L) / 90)))) s += `<line class="gridline" x1="${x(t)}" x2="${x(t)}" y1="20" y2="${h - 36}"/><text class="soft" x="${x(t)}" y="${h - 22}" text-anchor="middle">${sig(t)}</text>`;
-      s += `<text class="soft" x="${(L + w) / 2}" y="${h - 4}" text-anchor="middle">seconds</text>`;
-      chosen.forEach((c, n) => {
-        const Y = n * laneH;
-        s += `<text x="${L}" y="${Y + 15}" font-weight="600">${esc(c.policy)}: ${sig(c.makespan)} s</text>`;
-        g.devices.forEach((d, i) => { s += `<text class="soft" x="${L - 6}" y="${Y + 24 + i * row + row * 0.75}" text-anchor="end">${esc(cut(d, w > 600 ? 14 : 9))}</text><line class="gridline" x1="${L}" x2="${w - R}" y1="${Y + 24 + (i + 1) * row}" y2="${Y + 24 + (i + 1) * row}"/>`; });
-        const rect = (a, b, y, hh, kind) => (b > a ? `<rect x="${x(a).toFixed(1)}" y="${y.toFixed(2)}" width="${Math.max(0.6, x(b) - x(a)).toFixed(1)}" height="${Number(hh.toFixed(2))}" fill="var(--${kind})"/>` : "");
-        c.start.forEach((t, i) => {
-          const hh = (row - 3) / c.lanes[c.device[i]], y = Y + 25 + c.device[i] * row + c.lane[i] * hh, begin = t + Math.max(c.load[i], c.move[i]), mid = begin + c.fill[i];
-          s += `<g ${tip(`${g.stages[c.stage[i]]}\n${g.models[c.model[i]]} on ${g.devices[c.device[i]]}\n${sig(t)} to ${sig(c.end[i])} s; load ${sig(c.load[i])}, transfer ${sig(c.move[i])}, prefill ${sig(c.fill[i])} s`)}>` +
-            rect(t, t + c.load[i], y, hh / 2, "load") + rect(t, t + c.move[i], y + hh / 2, hh / 2, "move") + rect(begin, mid, y, hh, "fill") + rect(mid, c.end[i], y, hh, "decode") + "</g>";
-        });
-        s += `<line class="axis" x1="${x(c.makespan)}" x2="${x(c.makespan)}" y1="${Y + 22}" y2="${Y + laneH - 4}" stroke-width="1.5"/>`;
-      });
-      box.keys2 = `<ul class="keys">${[["load", "load weights"], ["move", "transfer inputs"], ["fill", "prefill"], ["decode", "decode"]].map(([k, t]) => `<li><span class="box" style="background:var(--${k})"></span>${t}</li>`).join("")}</ul>`;
-      return svg(w, h, `Gantt charts of ${g.problem}: ${chosen.map((c) => `${c.policy} ends at ${sig(c.makespan)} s`).join(", ")}`, s);
-    }],
   ];
 
   const host = $("figures"), frames = {};
@@ -357,12 +349,20 @@
     const node = document.createElement("figure");
     node.id = `fig-${id}`;
     node.className = wide ? "wide" : "";
-    node.innerHTML = `<figcaption>${esc(title)}</figcaption><p class="note"></p><div class="controls"></div><div class="canvas"></div><div class="after"></div>`;
+    node.innerHTML = `<figcaption>${esc(title)}</figcaption><p class="note"></p><div class="canvas"></div><div class="after"></div>`;
     host.append(node);
     frames[id] = node;
   }
+  const stage = document.createElement("figure");
+  stage.id = "fig-gantt";
+  stage.className = "wide";
+  stage.hidden = true;
+  host.append(stage);
+  const viewer = scheduleViewer(stage, { esc, sig, isNum, cut, tip, scale, best: D.best, strongest: D.strongest,
+    entries: schedules, changed: () => draw("occupancy"), watch: (box) => watch(box) });
   function draw(only) {
     const box = { rows: summary(), keys: keys() };
+    if (!only) viewer.update(host.clientWidth - 42);
     for (const [id, , note, , paint] of figures) {
       if (only && only !== id) continue;
       const node = frames[id];
@@ -372,18 +372,15 @@
       node.hidden = picture === null;
       if (picture === null) continue;
       node.querySelector(".note").textContent = own.note;
-      const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.g : undefined;
-      node.querySelector(".controls").innerHTML = own.controls || "";
       node.querySelector(".canvas").innerHTML = picture;
-      node.querySelector(".after").innerHTML = own.keys2 || legend(id);
-      if (id === "gantt" && focused !== undefined) node.querySelector(`[data-g="${focused}"]`)?.focus();
+      node.querySelector(".after").innerHTML = legend(id);
     }
     if (!only) {
       cards(box.rows); table(box.rows); workflows(box.keys);
       document.querySelectorAll("[data-suite]").forEach((n) => { n.hidden = S.suite !== "" && n.dataset.suite !== S.suite; });
     }
   }
-  const legend = (id) => (["ecdf", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => id !== "ecdf" || names[p] !== "round_robin").map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
+  const legend = (id) => (["ecdf", "differences", "profile", "occupancy"].includes(id) ? `<ul class="keys">${shown().filter((p) => !["ecdf", "differences"].includes(id) || names[p] !== "round_robin").filter((p) => id !== "differences" || names[p] !== D.strongest).map((p) => `<li data-p="${p}"><span class="dot" style="background:${colour(p)}"></span>${esc(names[p])}</li>`).join("")}</ul>` : "");
 
   // ---------- workflows ----------
   function workflows(chosen) {
@@ -413,7 +410,7 @@
     $("chips").innerHTML = names.map((n, p) => `<button type="button" class="chip" data-p="${p}" aria-pressed="${S.shown.has(p)}"><span class="dot" style="background:${colour(p)}"></span>${esc(n)}</button>`).join("");
     $("picked").textContent = `${S.shown.size} of ${names.length} in the figures`;
   }
-  $("suite").addEventListener("change", (e) => { S.suite = e.target.value; S.gantt = 0; draw(); });
+  $("suite").addEventListener("change", (e) => { S.suite = e.target.value; draw(); });
   $("family").addEventListener("change", (e) => { S.family = Number(e.target.value); draw(); });
   for (const id of ["a", "b"]) $(id).addEventListener("change", () => { workflows(keys()); draw("intensity"); });
   $("find").addEventListener("input", () => workflows(keys()));
@@ -441,14 +438,6 @@
     $(`row-${p}`).classList.toggle("open", open);
     $(`runs-${p}`).hidden = !open;
   });
-  host.addEventListener("change", (e) => {
-    const which = e.target.dataset.g;
-    if (which === undefined) return;
-    if (which === "problem") S.gantt = Number(e.target.value);
-    else S.lanes = [0, 1, 2].map((i) => frames.gantt.querySelector(`[data-g="${i}"]`).value);
-    draw("gantt");
-    draw("occupancy");
-  });
   // ---------- tooltips and highlighting ----------
   const tipNode = $("tip"), hide = () => { tipNode.hidden = true; };
   host.addEventListener("pointermove", (e) => {
@@ -465,6 +454,10 @@
     tipNode.style.left = `${Math.min(e.clientX + 14, innerWidth - r.width - 8)}px`;
     tipNode.style.top = `${e.clientY + 18 + r.height > innerHeight ? e.clientY - r.height - 10 : e.clientY + 18}px`;
   });
+  // A touch leaves no pointer that could move away, so anything else that happens closes a tooltip.
+  for (const what of ["scroll", "wheel", "resize", "blur"]) addEventListener(what, hide, { capture: true, passive: true });
+  document.addEventListener("pointerdown", (e) => { if (!e.target.closest("[data-tip]")) hide(); });
+  document.addEventListener("focusin", hide);
   host.addEventListener("pointerleave", () => { hide(); S.focus = null; host.querySelectorAll(".dim").forEach((n) => n.classList.remove("dim")); });
   // ---------- theme ----------
   const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
@@ -476,13 +469,39 @@
     root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
     try { localStorage.setItem("fate-gym-theme", root.dataset.theme); } catch { /* a file without storage */ }
   });
+  // ---------- tables that are cut ----------
+  const cue = (box) => {
+    const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.classList.toggle("more", left > 2);
+    box.classList.toggle("less", box.scrollLeft > 2);
+  };
+  const sizes = new ResizeObserver((found) => { for (const one of found) cue(one.target.closest(".scroll")); });
+  function watch(root) {
+    root.querySelectorAll(".scroll").forEach((box) => {
+      box.addEventListener("scroll", () => cue(box), { passive: true });
+      sizes.observe(box);
+      if (box.firstElementChild) sizes.observe(box.firstElementChild);
+      cue(box);
+    });
+  }
+  // ---------- schedules, which are packed ----------
+  async function unpack(node) {
+    const bytes = Uint8Array.from(atob(node.textContent.trim()), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
   // ---------- go ----------
   $("filters").hidden = false;
   $("flows").hidden = false;
   sortable($("summary"), "sort", () => table(summary()));
   sortable($("workflows"), "flowSort", () => workflows(keys()));
   chips();
+  D.schedules = [];
   draw();
+  watch(document);
+  unpack($("schedules")).then((found) => { D.schedules = found; draw(); }, () => {
+    stage.hidden = false;
+    stage.textContent = "This browser cannot unpack the schedules; one of 2023 or later can.";
+  });
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
 })();
