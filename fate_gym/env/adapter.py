@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from fate_gym.env.actions import nearest_action
 from fate_gym.env.env import Step, WorkflowSchedulingEnv
 from fate_gym.env.faults import bad
 from fate_gym.env.wrappers import unwrapped
@@ -20,9 +21,9 @@ class PolicyAdapter:
     A placement that is one of the actions becomes that action. Policies also place stages beyond
     the window, split queries in ways of their own, use more devices than ``max_shards``, copy
     prefixes or rank what is cached: then the environment is given the placement itself
-    (`WorkflowSchedulingEnv.place`), past all wrappers. Make the environment with a larger
-    ``window`` and ``max_shards`` to have more of them as actions, for example to learn from a
-    policy's choices.
+    (`WorkflowSchedulingEnv.place_next`). Wrappers see such a step too, with the nearest legal
+    action; its info says ``direct_placement``, so that a learner from recorded steps can leave it
+    out. Make the environment with a larger ``window`` and ``max_shards`` to have fewer of them.
 
     Args:
         policy: who decides.
@@ -87,18 +88,22 @@ class PolicyAdapter:
                 where the simulator does not allow it.
         """
         assignment, then = self.decide()
-        assert self._env is not None
-        action = None if then else self._env.action_of(assignment, exact=True)
-        if action is not None:
+        own = self._env
+        assert own is not None
+        action = own.action_of(assignment, exact=True)
+        if action is not None and not then:
             self.actions += 1
-            outcome: Step = env.step(action)
-            return outcome
-        if assignment is None:
+        elif assignment is None:
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
-        self.direct += 1
-        return self._env.place(assignment, *then)
+        else:
+            self.direct += 1
+            own.place_next(assignment, *then)
+            if action is None:
+                action = nearest_action(own.arrays, assignment)
+        outcome: Step = env.step(action)
+        return outcome
 
     def play(
         self,
