@@ -32,6 +32,7 @@ class PolicyAdapter:
         actions: decisions of this episode that were actions.
         direct: placements of this episode that were not.
         retentions: how often the policy has ranked what is cached.
+        last_action: the action that the last step was given.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -39,6 +40,7 @@ class PolicyAdapter:
         self.actions = 0
         self.direct = 0
         self.retentions = 0
+        self.last_action = -1
         self._env: WorkflowSchedulingEnv | None = None
         self._view: DecisionView | None = None
         self._decided: deque[Decision] = deque()
@@ -102,6 +104,7 @@ class PolicyAdapter:
             own.place_next(assignment, *then)
             if action is None:
                 action = nearest_action(own.arrays, assignment)
+        self.last_action = action
         outcome: Step = env.step(action)
         return outcome
 

@@ -163,6 +163,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     """
 
     metadata = _METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,

@@ -48,10 +48,7 @@ def choose_episode(
         if name != "problem":
             remedy = "the only option is 'problem'"
             raise bad("options of reset", None, f"unknown option {name!r}", remedy)
-    if "problem" in given:
-        instance = source.choose(given["problem"], rng)
-    else:
-        instance = source.draw(rng)
+    instance = source.choose(given["problem"], rng) if "problem" in given else source.draw(rng)
     noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
     return instance, noise
 
@@ -65,7 +62,7 @@ def times_so_far(reference: Reference | None) -> dict[str, float]:
 def times_of(
     run: Run, instance: Instance, seed: int, reference: Reference | None
 ) -> dict[str, float]:
-    """The times among the metrics of a terminated episode; for more, `WorkflowSchedulingEnv.trace`."""
+    """The times among the metrics of a terminated episode; for more, the environment's trace."""
     episode = run.episode
     makespan = run.state.now - run.facts.first_arrival
     times = {

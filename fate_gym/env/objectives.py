@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED
 
+
 class StepRewards(NamedTuple):
     """What each of the named rewards pays for a step."""
 

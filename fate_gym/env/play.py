@@ -70,7 +70,8 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
     for i in range(lanes.lanes.size):
         if lanes.terminated[i] or lanes.truncated[i]:
             lanes.terminated[i], lanes.truncated[i], lanes.invalid[i] = False, False, False
-            lanes.rewards[i, :] = 0.0
+            for j in range(lanes.rewards.shape[1]):
+                lanes.rewards[i, j] = 0.0
             continue
         lane = lanes.lanes[i]
         run = Run(

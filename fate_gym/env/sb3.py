@@ -4,7 +4,8 @@
 
     from fate_gym.env.sb3 import SB3VecEnv
 
-    model = MaskablePPO("MultiInputPolicy", SB3VecEnv(fate_gym.make_vec(32, autoreset_mode="SameStep")))
+    envs = fate_gym.make_vec(32, autoreset_mode="SameStep")
+    model = MaskablePPO("MultiInputPolicy", SB3VecEnv(envs), gamma=1.0)
 
 Needs the extra ``rl``; nothing else of `fate_gym.env` does.
 """

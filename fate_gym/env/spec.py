@@ -111,9 +111,10 @@ class Spec:
         """Slot x position, and waiting last."""
         return spaces.Discrete(self.actions)
 
-    def _space(self, key: str, shape: tuple[int, ...]) -> spaces.Box:
+    def _space(self, key: str, shape: tuple[int, ...]) -> spaces.Space[Any]:
         if key == MASK:
-            return spaces.Box(0, 1, shape, np.bool_)
+            dtype: Any = np.bool_  # Gymnasium takes it; its annotations do not.
+            return spaces.Box(0, 1, shape, dtype)
         if key == STREAK:
             return spaces.Box(0.0, 1.0, shape, np.float32)
         if key == EDGES:

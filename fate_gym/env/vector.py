@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fate_gym.env import play
 from fate_gym.env.episode import Reference, choose_episode, times_of, times_so_far
 from fate_gym.env.faults import bad
-from fate_gym.env.lanes import Lanes, LaneMoment
+from fate_gym.env.lanes import LaneMoment, Lanes
 from fate_gym.env.named import is_name_of_object, json_spec, named_object
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
@@ -73,6 +73,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
     """
 
     metadata = _METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -293,7 +294,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 "invalid_action": bool(invalid[i]),
                 "direct_placement": False,
                 "time": table.time[i].item(),
-                "metrics": times | {name: int(getattr(table, at)[i]) for name, at in _COUNTS.items()},
+                "metrics": times
+                | {name: int(getattr(table, at)[i]) for name, at in _COUNTS.items()},
             }
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)

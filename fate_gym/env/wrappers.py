@@ -45,9 +45,8 @@ class FlatObservation(
         return _concatenate(observation, self._boxes)
 
 
-class FlatVectorObservation(
-    VectorWrapper[NDArray[np.float32], NDArray[np.int64], Observation, NDArray[np.int64], Any]
-):
+# Gymnasium 1.2 knows no parameters of vector wrappers.
+class FlatVectorObservation(VectorWrapper):
     """`FlatObservation` for the native vector environment: (B, n) float32, in every autoreset mode.
 
     ``action_masks()`` gives the masks. For other changes of the native environment's observations

@@ -92,9 +92,7 @@ def test_lanes_are_single_environments(
         size = envs.env_spec.actions
         actions = np.array(
             [
-                legal_action(m, rng)
-                if rng.random() < 0.8
-                else rng.integers(-1, size + 1)
+                legal_action(m, rng) if rng.random() < 0.8 else rng.integers(-1, size + 1)
                 for m in masks
             ]
         )
@@ -213,9 +211,7 @@ def test_going_back(mode: AutoresetMode) -> None:
                 over = steps[-1][2] | steps[-1][3]
             if over.any():
                 envs.reset(options={"reset_mask": over})
-            steps.append(
-                envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()]))
-            )
+            steps.append(envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()])))
         runs.append(steps)
         envs.reset(seed=100 + go)
     for steps in runs[1:]:
