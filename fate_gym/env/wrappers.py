@@ -21,7 +21,7 @@ from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.episode import Reference
 from fate_gym.env.faults import bad
 from fate_gym.env.output import Observation
-from fate_gym.env.spec import MASK
+from fate_gym.env.spec import MASK, STREAK
 from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
 Env = gymnasium.Env[Observation, Any]
@@ -200,7 +200,7 @@ def _features(space: spaces.Space[Any], wrapper: str) -> dict[str, spaces.Box]:
             fault = f"{key!r} has no place in a vector of features"
             raise bad(wrapper, "dag", fault, "make the environment with dag=False")
         boxes[key] = box
-    if not boxes:
+    if boxes.keys() <= {STREAK}:
         raise bad(wrapper, "observation", "there is nothing to show", "show a group")
     return boxes
 
