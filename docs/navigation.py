@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = {
-    "Tutorial": ("tutorial", "environment"),
+    "Tutorial": ("tutorial", "environment", "libraries"),
     "How-to": ("sweeps", "wandb", "reports", "add-a-policy"),
     "Explanation": (
         "execution-model",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
 ENV_ID = "fate_gym/WorkflowScheduling-v0"
+MAX_EPISODE_STEPS = 100_000
+"""A backstop: legal actions always come to an end, and illegal ones in a row truncate before."""
 
 
 def register_envs() -> None:
@@ -23,6 +25,7 @@ def register_envs() -> None:
             ENV_ID,
             entry_point="fate_gym.env.env:WorkflowSchedulingEnv",
             vector_entry_point="fate_gym.env.vector:WorkflowSchedulingVectorEnv",
+            max_episode_steps=MAX_EPISODE_STEPS,
         )
 
 
@@ -33,8 +36,10 @@ def make_vec(num_envs: int, **arguments: Any) -> WorkflowSchedulingVectorEnv:
     ``gymnasium.make_vec(ENV_ID, num_envs, ...)``.
 
     Raises:
-        InputError: bad arguments.
+        InputError: bad values.
+        TypeError: unknown arguments.
     """
     from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
-    return WorkflowSchedulingVectorEnv(num_envs, **arguments)
+    limit = {"max_episode_steps": MAX_EPISODE_STEPS}
+    return WorkflowSchedulingVectorEnv(num_envs, **(limit | arguments))

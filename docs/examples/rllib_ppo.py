@@ -20,6 +20,9 @@ from ray.rllib.examples.rl_modules.classes.action_masking_rlm import ActionMaski
 import fate_gym
 from fate_gym.env import MaskedObservation
 
+GAMMA = 1.0
+"""Of the learner and of the shaping: with two of them, shaping rewards other policies."""
+
 
 def make_env(config: dict[str, object]) -> gymnasium.Env:
     """One environment of a worker."""
@@ -38,9 +41,13 @@ def main() -> None:
     init(num_cpus=1, include_dashboard=False)
     config = (
         PPOConfig()
-        .environment("fate_gym", env_config={"problem": args.problem, "reward": "shaped"})
+        .environment(
+            "fate_gym", env_config={"problem": args.problem, "reward": "shaped", "discount": GAMMA}
+        )
         .env_runners(num_env_runners=0)
-        .training(train_batch_size_per_learner=args.batch, minibatch_size=250, num_epochs=4)
+        .training(
+            gamma=GAMMA, train_batch_size_per_learner=args.batch, minibatch_size=250, num_epochs=4
+        )
         .rl_module(
             rl_module_spec=RLModuleSpec(
                 module_class=ActionMaskingTorchRLModule,

@@ -3,12 +3,14 @@
 from fate_gym.env.adapter import PolicyAdapter
 from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.episode import EnvState
+from fate_gym.env.objectives import StepRewards
 from fate_gym.env.observer import Observer
 from fate_gym.env.output import Observation
 from fate_gym.env.source import ProblemSource
-from fate_gym.env.vector import WorkflowSchedulingVectorEnv
+from fate_gym.env.vector import VectorEnvState, WorkflowSchedulingVectorEnv
 from fate_gym.env.wrappers import (
     FlatObservation,
+    FlatVectorObservation,
     GraphObservation,
     MaskedObservation,
     ReferenceReward,
@@ -17,6 +19,7 @@ from fate_gym.env.wrappers import (
 __all__ = [
     "EnvState",
     "FlatObservation",
+    "FlatVectorObservation",
     "GraphObservation",
     "MaskedObservation",
     "Observation",
@@ -24,6 +27,8 @@ __all__ = [
     "PolicyAdapter",
     "ProblemSource",
     "ReferenceReward",
+    "StepRewards",
+    "VectorEnvState",
     "WorkflowSchedulingEnv",
     "WorkflowSchedulingVectorEnv",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ def legal_actions(run: Run) -> NDArray[np.bool_]:
     shown = episode.shown
     widths = run.placements.rows["width"].reshape(-1, positions)
     mask[: shown * positions] = widths[episode.lines[:shown]].reshape(-1) > 0
-    mask[-1] = episode.can_wait
+    mask[-1] = episode.can_wait or episode.ended
     return mask
 
 
@@ -63,6 +65,20 @@ def action_of(run: Run, assignment: Assignment | None, *, exact: bool) -> int | 
         if _pairs(offered, exact) == wanted:
             return action
     return None
+
+
+def nearest_action(run: Run, assignment: Assignment) -> int:
+    """The legal action that comes closest: for the same stage, if the window shows it."""
+    legal = np.flatnonzero(legal_actions(run)).tolist()
+    wanted = set(assignment.devices)
+
+    def distance(action: int) -> float:
+        offered = placement_of(run, action)
+        if offered is None or offered.stage != assignment.stage:
+            return math.inf
+        return len(wanted ^ set(offered.devices))
+
+    return int(min(legal, key=distance))
 
 
 def check_action(run: Run, action: int) -> None:

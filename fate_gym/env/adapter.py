@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from fate_gym.env.actions import nearest_action
 from fate_gym.env.env import Step, WorkflowSchedulingEnv
 from fate_gym.env.faults import bad
 from fate_gym.env.wrappers import unwrapped
@@ -20,9 +21,9 @@ class PolicyAdapter:
     A placement that is one of the actions becomes that action. Policies also place stages beyond
     the window, split queries in ways of their own, use more devices than ``max_shards``, copy
     prefixes or rank what is cached: then the environment is given the placement itself
-    (`WorkflowSchedulingEnv.place`), past all wrappers. Make the environment with a larger
-    ``window`` and ``max_shards`` to have more of them as actions, for example to learn from a
-    policy's choices.
+    (`WorkflowSchedulingEnv.place_next`). Wrappers see such a step too, with the nearest legal
+    action; its info says ``direct_placement``, so that a learner from recorded steps can leave it
+    out. Make the environment with a larger ``window`` and ``max_shards`` to have fewer of them.
 
     Args:
         policy: who decides.
@@ -31,6 +32,7 @@ class PolicyAdapter:
         actions: decisions of this episode that were actions.
         direct: placements of this episode that were not.
         retentions: how often the policy has ranked what is cached.
+        last_action: the action that the last step was given.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -38,6 +40,7 @@ class PolicyAdapter:
         self.actions = 0
         self.direct = 0
         self.retentions = 0
+        self.last_action = -1
         self._env: WorkflowSchedulingEnv | None = None
         self._view: DecisionView | None = None
         self._decided: deque[Decision] = deque()
@@ -87,18 +90,23 @@ class PolicyAdapter:
                 where the simulator does not allow it.
         """
         assignment, then = self.decide()
-        assert self._env is not None
-        action = None if then else self._env.action_of(assignment, exact=True)
-        if action is not None:
+        own = self._env
+        assert own is not None
+        action = own.action_of(assignment, exact=True)
+        if action is not None and not then:
             self.actions += 1
-            outcome: Step = env.step(action)
-            return outcome
-        if assignment is None:
+        elif assignment is None:
             raise IllegalActionError(
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
-        self.direct += 1
-        return self._env.place(assignment, *then)
+        else:
+            self.direct += 1
+            own.place_next(assignment, *then)
+            if action is None:
+                action = nearest_action(own.arrays, assignment)
+        self.last_action = action
+        outcome: Step = env.step(action)
+        return outcome
 
     def play(
         self,

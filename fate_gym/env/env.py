@@ -8,12 +8,14 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from fate_gym.env import actions, play
-from fate_gym.env.episode import EnvState, Reference, choose_episode, episode_metrics
+from fate_gym.env.episode import EnvState, Reference, choose_episode, times_of, times_so_far
 from fate_gym.env.faults import bad
+from fate_gym.env.named import is_name_of_object, json_spec, named_object
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.render import RENDER_MODES, Renderer
@@ -25,6 +27,7 @@ from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Retention, S
 
 _OPTIONS = "environment options"
 Step = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
+Direct = tuple[Assignment, tuple[Retention, ...]]
 # Called without checks of their arguments.
 _ENTER: Any = play.enter
 _STEP: Any = play.step
@@ -60,10 +63,12 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     Nothing starves: waiting is illegal when no event lies ahead. (A run in which nothing is to be
     decided ends with the first wait.)
 
-    The mask of legal actions is the observation `action_mask`, `info["action_mask"]` (both int8,
-    as `Discrete.sample(mask=...)` takes it) and `action_masks()` (bool). An illegal action
-    changes nothing, costs `invalid_penalty` and sets `info["invalid_action"]`; with `strict` it
-    raises `IllegalActionError`.
+    The mask of legal actions is the observation `action_mask` and `action_masks()` (both bool, as
+    networks and most libraries take it) and `info["action_mask"]` (int8, as
+    `Discrete.sample(mask=...)` takes it). In the last observation of an episode only waiting is
+    legal, so that no mask is empty. An illegal action costs `invalid_penalty` and sets
+    `info["invalid_action"]`; nothing else happens, but that `max_invalid_actions` of them in a row
+    truncate the episode. With `strict` it raises `IllegalActionError`.
 
     ## Observation Space
     A `Dict` of float32 boxes, bounded by 0 and 1 (`later`: -1 and 1); rows beyond what there is
@@ -75,7 +80,8 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | `devices` | (D, F) | a device |
     | `candidates` | (S P, F) | a candidate placement, by action number |
     | `globals` | (F,) | the run: one row |
-    | `action_mask` | (S P + 1,) int8 | 1: the action is legal |
+    | `action_mask` | (S P + 1,) bool | whether the action is legal |
+    | `invalid_streak` | (1,) | illegal actions in a row up to now / `max_invalid_actions` |
     | `dag_nodes` | (N, F) | with `dag`: a stage of an arrived workflow |
     | `dag_edges` | (E, 2) int32 | with `dag`: parent and child, rows of `dag_nodes`; -1: none |
 
@@ -92,19 +98,27 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
       Return: minus the mean latency.
     - `shaped`: `makespan` with potential-based shaping (Ng, Harada and Russell 1999): minus the
       growth of the estimated makespan (`fate_gym.env.reward`). Return: minus (makespan - first
-      estimate).
+      estimate). Give `discount` the learner's gamma: with another one it rewards other policies.
+
+    A function pays what it likes: it is called with these three rewards of a legal step
+    (`fate_gym.env.StepRewards`) and the environment. A tuple of names and functions makes the
+    reward a vector, one element for each, as in mo-gymnasium (`reward_space`).
 
     ## Starting State
     The first instant at which a stage is ready. `reset(seed=s)` draws the problem, if there are
     several, and gives the noise on durations the seed s, as `Simulator(problem, seed=s)` does.
 
     ## Episode End
-    Terminated when every stage of every workflow has ended. Never truncated.
+    Terminated when every stage of every workflow has ended. Truncated after
+    `max_invalid_actions` illegal actions in a row, which the observation `invalid_streak` counts,
+    and by `gymnasium.make` and `make_vec` after `max_episode_steps` steps, 100,000 unless given.
 
     ## Information
-    `action_mask`, `invalid_action`, `time` (simulated seconds); after the last step also
-    `metrics`: `makespan`, `latency_mean` (seconds), `placements`, `waits`, `invalid_actions` and,
-    with `reference`, `makespan_ratio`.
+    `action_mask`, `invalid_action`, `time` (simulated seconds), `direct_placement` (a policy has
+    played a placement of its own instead of the action, see `PolicyAdapter`) and `metrics`:
+    `makespan`, `latency_mean` (seconds), `placements`, `waits`, `invalid_actions` and, with
+    `reference`, `makespan_ratio`. All are always there; times are inf until the episode has
+    terminated.
 
     ## Arguments
     ```python
@@ -117,16 +131,19 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | argument | default | |
     |---|---|---|
     | `problem` | `"quick"` | problem, name of a suite, file, list of these, function of a seed |
+    | `cluster` | each suite's | cluster, or its name, for suites by name |
+    | `seed` | 0 | of the problems of suites by name |
     | `window` | 8 | S |
     | `max_shards` | 3 | K |
     | `max_devices`, `max_models` | as the problems need | D, and models told apart |
     | `observation` | all four groups | which of stages, devices, candidates, globals |
     | `dag` | False | show the graph |
     | `max_stages`, `max_edges` | as the problems need | N and E of the graph |
-    | `reward` | `"makespan"` | or latency, shaped |
+    | `reward` | `"makespan"` | or latency, shaped, a function, a tuple of these |
     | `reward_scale` | each problem's estimate | seconds |
     | `discount` | 1.0 | of the shaping; the learner's, if it discounts |
-    | `invalid_penalty` | 0.1 | |
+    | `invalid_penalty` | 0.1 | price of an illegal action |
+    | `max_invalid_actions` | 100 | in a row, that truncate the episode |
     | `strict` | False | illegal actions raise |
     | `time_scale` | 10.0 | seconds at which a time feature is 0.5 |
     | `uncertainty` | the problem's | sigma of the noise on durations |
@@ -137,13 +154,16 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     | `render_mode` | None | ansi, rgb_array, human |
 
     `reset(options={"problem": ...})` sets the problem of one episode: a number of the list, or any
-    problem that fits the spaces. Bad arguments raise `fate_gym.errors.InputError`.
+    problem that fits the spaces. Bad values raise `fate_gym.errors.InputError`, unknown arguments a
+    `TypeError`. Functions may be given by name, `"module:function"`; `env.spec.to_json()` writes
+    them so.
 
     ## Version History
     - v0: first version.
     """
 
     metadata = _METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -151,10 +171,10 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         *,
         render_mode: str | None = None,
         record: bool = True,
-        reference: Reference | None = None,
+        reference: Reference | str | None = None,
         **options: Any,
     ) -> None:
-        self._options = parse_options(options)
+        self._options, suites = parse_options(options, type(self).__name__)
         if render_mode is not None and render_mode not in RENDER_MODES:
             remedy = near_matches(render_mode, RENDER_MODES)
             raise bad(_OPTIONS, "render_mode", f"unknown render mode {render_mode!r}", remedy)
@@ -162,17 +182,32 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             remedy = "leave render_mode or record=False out"
             raise bad(_OPTIONS, "record", "nothing is recorded that could be drawn", remedy)
         self.render_mode = render_mode
-        self.source = Source(problem, self._options)
+        self.source = Source(problem, self._options, suites)
         self.env_spec = self.source.spec
         self.observation_space = self.env_spec.observation_space()
         self.action_space = self.env_spec.action_space()
+        self.reward_space = self.env_spec.rewards.space()
         self._output = self.env_spec.output()
+        if is_name_of_object(reference):
+            reference = named_object(reference, "reference")
+        assert not isinstance(reference, str)
         self._reference = reference
+        self._times = times_so_far(reference)
         self._record = record
         self._instance: Instance | None = None
+        self._direct: Direct | None = None
         self._renderer = Renderer(render_mode, _METADATA["render_fps"])
 
     # --- Gymnasium ---
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How `gymnasium.make` makes this environment; its arguments are fit for JSON."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = json_spec(spec)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -193,12 +228,13 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
             self._ended = False
         else:
             self._take(instance, noise)
+        self._direct = None
         buffer = self._output.new()
         _ENTER.entry(self._run, buffer, 0)
         observation = self._output.observation(buffer)
         if self.render_mode == "human":
             self.render()
-        return observation, _info(observation, self.time, invalid=False)
+        return observation, self._info(observation, self.time, False, 0, 0, 0)
 
     def step(self, action: SupportsIndex) -> Step:
         """Place a stage or wait.
@@ -209,6 +245,10 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         """
         self._playing()
         number = _number(action)
+        if self._direct is not None:
+            assignment, retentions = self._direct
+            self._direct = None
+            return self.place(assignment, *retentions)
         if self._options.strict:
             actions.check_action(self._run, number)
         # Shards that are lost when a device fails need room in the log.
@@ -250,7 +290,14 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self._simulator.apply([assignment, *retentions])
         buffer = self._output.new()
         outcome = play.after(self._run, self._simulator.log, buffer, assignment.stage)
-        return self._outcome(buffer, outcome)
+        step = self._outcome(buffer, outcome)
+        step[4]["direct_placement"] = True
+        return step
+
+    def place_next(self, assignment: Assignment, *retentions: Retention) -> None:
+        """Let the next step `place` this, whatever its action: so wrappers see the step."""
+        self._playing()
+        self._direct = (assignment, retentions)
 
     def retain(self, retention: Retention) -> None:
         """Evict by these values from now on (`Simulator.retain`); no time passes.
@@ -313,7 +360,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
 
     @property
     def ended(self) -> bool:
-        """Whether the episode has terminated."""
+        """Whether the episode has terminated or was truncated."""
         self._playing(or_ended=True)
         return self._ended
 
@@ -369,16 +416,21 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         episode.buffer[:] = state.episode.buffer
         self._run.placements.buffer[:] = state.placements.buffer
         self.np_random.bit_generator.state = dict(state.random)
-        self._ended = bool(episode.ended)
+        self._ended = bool(episode.ended or episode.truncated)
+        self._direct = None
         buffer = self._output.new()
         play.look(self._run, buffer, 0)
         observation = self._output.observation(buffer)
-        return observation, _info(observation, self.time, invalid=bool(episode.invalid))
+        counts = episode.placements, episode.waits, episode.invalid_steps
+        info = self._info(observation, self.time, bool(episode.invalid), *counts)
+        if episode.ended:
+            info["metrics"] |= self._final_times()
+        return observation, info
 
     # Compiled code knows arrays by their addresses: a copy of the environment has its own.
 
     def __getstate__(self) -> dict[str, Any]:
-        run = ("_instance", "_simulator", "_run", "_ended", "_renderer")
+        run = ("_instance", "_simulator", "_run", "_ended", "_renderer", "_direct")
         kept = {key: value for key, value in self.__dict__.items() if key not in run}
         return kept | {"_saved": self.state() if self._instance is not None else None}
 
@@ -387,6 +439,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self.__dict__.update({key: value for key, value in kept.items() if key != "_saved"})
         self._renderer = Renderer(self.render_mode, _METADATA["render_fps"])
         self._instance = None
+        self._direct = None
         if saved is not None:
             self.restore(saved)
 
@@ -401,25 +454,50 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
 
     def _outcome(self, buffer: Words, outcome: play.Outcome) -> Step:
         """What `step` returns."""
-        reward, time, self._ended, invalid = outcome
+        reward: Any
+        reward, time, terminated, truncated, invalid, *counts = outcome
+        self._ended = terminated or truncated
         observation = self._output.observation(buffer)
-        info = _info(observation, time, invalid=invalid)
-        if self._ended:
-            info["metrics"] = episode_metrics(
-                self._run, self._playing(or_ended=True), self._simulator.seed, self._reference
-            )
+        info = self._info(observation, time, invalid, *counts)
+        if terminated:
+            info["metrics"] |= self._final_times()
+        plan = self.env_spec.rewards
+        if not plan.plain:
+            reward = plan.of_step(self._run.episode.rewards, self, invalid=invalid)
         if self.render_mode == "human":
             self.render()
-        return observation, reward, self._ended, False, info
+        return observation, reward, terminated, truncated, info
+
+    def _info(
+        self,
+        observation: Observation,
+        time: float,
+        invalid: bool,
+        placements: int,
+        waits: int,
+        illegal: int,
+    ) -> dict[str, Any]:
+        return {
+            MASK: observation[MASK].astype(np.int8),
+            "invalid_action": invalid,
+            "direct_placement": False,
+            "time": time,
+            "metrics": {
+                **self._times,
+                "placements": placements,
+                "waits": waits,
+                "invalid_actions": illegal,
+            },
+        }
+
+    def _final_times(self) -> dict[str, float]:
+        instance = self._playing(or_ended=True)
+        return times_of(self._run, instance, self._simulator.seed, self._reference)
 
     def _playing(self, *, or_ended: bool = False) -> Instance:
         if self._instance is None or (self._ended and not or_ended):
             raise ResetNeeded("call reset() first: no episode is running")
         return self._instance
-
-
-def _info(observation: Observation, time: float, *, invalid: bool) -> dict[str, Any]:
-    return {MASK: observation[MASK].copy(), "invalid_action": invalid, "time": time}
 
 
 def _number(action: SupportsIndex) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,24 +48,27 @@ def choose_episode(
         if name != "problem":
             remedy = "the only option is 'problem'"
             raise bad("options of reset", None, f"unknown option {name!r}", remedy)
-    instance = source.choose(given["problem"]) if "problem" in given else source.draw(rng)
+    instance = source.choose(given["problem"], rng) if "problem" in given else source.draw(rng)
     noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
     return instance, noise
 
 
-def episode_metrics(
+def times_so_far(reference: Reference | None) -> dict[str, float]:
+    """The times among the metrics of an episode that has not terminated: not known yet."""
+    times = {"makespan": math.inf, "latency_mean": math.inf}
+    return times if reference is None else times | {"makespan_ratio": math.inf}
+
+
+def times_of(
     run: Run, instance: Instance, seed: int, reference: Reference | None
 ) -> dict[str, float]:
-    """What a finished episode was worth; for more, `WorkflowSchedulingEnv.trace`."""
+    """The times among the metrics of a terminated episode; for more, the environment's trace."""
     episode = run.episode
     makespan = run.state.now - run.facts.first_arrival
-    metrics = {
+    times = {
         "makespan": makespan,
         "latency_mean": episode.ended_latency / episode.workflows.size,
-        "placements": episode.placements,
-        "waits": episode.waits,
-        "invalid_actions": episode.invalid_steps,
     }
     if reference is not None:
-        metrics["makespan_ratio"] = makespan / reference(instance.compiled, seed)
-    return metrics
+        times["makespan_ratio"] = makespan / reference(instance.compiled, seed)
+    return times

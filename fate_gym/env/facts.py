@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym.env import features as ft
-from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, FactsArrays
+from fate_gym.env.schema import FactsArrays
 from fate_gym.env.spec import Spec
 from fate_gym.kernel.ranks import find_tails
 from fate_gym.kernel.schema import MODEL_STAGE, TOOL_STAGE, ProblemArrays
@@ -16,7 +16,6 @@ from fate_gym.sim import CompiledProblem
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-_REWARDS = {"makespan": MAKESPAN, "latency": LATENCY, "shaped": SHAPED}
 
 
 def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
@@ -25,11 +24,17 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     s, d, m = compiled.shape[:3]
     options, models = spec.options, spec.limits.models
     f = FactsArrays.allocate(
-        S=s, D=d, M=m, STAGE_F=ft.STAGE_WIDTH + 2 * models, DEVICE_F=ft.DEVICE_WIDTH + models
+        O=len(spec.rewards.objectives),
+        S=s,
+        D=d,
+        M=m,
+        STAGE_F=ft.STAGE_WIDTH + 2 * models,
+        DEVICE_F=ft.DEVICE_WIDTH + models,
     )
     f.shards, f.positions, f.first_team = options.max_shards, spec.positions, spec.limits.devices
-    f.reward, f.discount = _REWARDS[options.reward], options.discount
-    f.penalty, f.time_scale = options.invalid_penalty, options.time_scale
+    f.objectives[:], f.discount = spec.rewards.objectives, options.discount
+    f.penalty, f.most_invalid = options.invalid_penalty, options.max_invalid_actions
+    f.time_scale = options.time_scale
     eligible = np.isfinite(p.clean_seconds)
     best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
     f.stages["best"] = best

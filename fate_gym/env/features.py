@@ -42,8 +42,8 @@ LONG = 10.0
 
 @inlined
 def saturate(x: float, half: float) -> float:
-    """``x / (x + half)``: in [0, 1) for x ≥ 0; 1 for inf."""
-    return 1.0 - half / (x + half)
+    """``x / (x + half)``: in [0, 1) for x ≥ 0; 1 for inf. Below 0 is 0 with a rounding error."""
+    return 1.0 - half / (max(0.0, x) + half)
 
 
 class Feature(NamedTuple):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fate_gym.env import play
 from fate_gym.env.output import Words
-from fate_gym.env.schema import LaneArrays, Run
+from fate_gym.env.schema import EpisodeArrays, LaneArrays, Run
 from fate_gym.env.source import Instance
 from fate_gym.kernel.advance import start
-from fate_gym.kernel.schema import NO_LOG
+from fate_gym.kernel.placements import Placements
+from fate_gym.kernel.schema import NO_LOG, StateArrays
 
 # Called without checks of their arguments.
 _START: Any = start
@@ -18,11 +20,24 @@ _ENTER: Any = play.enter
 _STEP_LANES: Any = play.step_lanes
 
 
+@dataclass(frozen=True, eq=False)
+class LaneMoment:
+    """A moment of the episode of a lane."""
+
+    instance: Instance
+    seed: int
+    state: StateArrays
+    episode: EpisodeArrays
+    placements: Placements
+
+
 class Lanes:
     """N runs, and the table by which compiled code finds them.
 
     Args:
         count: N.
+        objectives: O.
+        most_steps: steps that truncate an episode; None: any number.
 
     Attributes:
         instances, seeds: what each lane plays; None before its first episode.
@@ -30,14 +45,51 @@ class Lanes:
         table: actions to play, and what came of the last step.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, objectives: int, most_steps: int | None) -> None:
         self.instances: list[Instance | None] = [None] * count
         self.runs: list[Run | None] = [None] * count
         self.seeds = [0] * count
-        self.table = LaneArrays.allocate(N=count)
+        self.table = LaneArrays.allocate(N=count, O=objectives)
+        self.table.most_steps = most_steps or 0
 
     def begin(self, i: int, instance: Instance, seed: int, buffer: Words) -> None:
         """Start an episode in lane ``i``; its observation is written to the buffer."""
+        run = self._room(i, instance)
+        self.seeds[i] = seed
+        _START.entry(run.problem, run.state, NO_LOG, seed)
+        _ENTER.entry(run, buffer, i)
+        table = self.table
+        table.terminated[i] = table.truncated[i] = False
+        table.placements[i] = table.waits[i] = table.invalid_steps[i] = 0
+        table.time[i] = run.state.now
+
+    def moment(self, i: int, run: Run) -> LaneMoment:
+        """A copy of what lane ``i`` is at."""
+        instance = self.instances[i]
+        assert instance is not None
+        copies = run.state.copy(), run.episode.copy(), run.placements.copy()
+        return LaneMoment(instance, self.seeds[i], *copies)
+
+    def resume(self, i: int, moment: LaneMoment) -> None:
+        """Let lane ``i`` go on from a moment."""
+        run = self._room(i, moment.instance)
+        self.seeds[i] = moment.seed
+        run.state.buffer[:] = moment.state.buffer
+        run.episode.buffer[:] = moment.episode.buffer
+        run.placements.buffer[:] = moment.placements.buffer
+
+    def recall(self, table: LaneArrays) -> None:
+        """Take over what came of the last step, but for where the arrays lie."""
+        lanes = self.table.lanes.copy()
+        self.table.buffer[:] = table.buffer
+        self.table.lanes[:] = lanes
+
+    def step(self, buffer: Words) -> int:
+        """Play the actions in every lane that does not rest; returns how many episodes ended."""
+        return int(_STEP_LANES.entry(self.table, NO_LOG, buffer))
+
+    def _room(self, i: int, instance: Instance) -> Run:
+        """The arrays of lane ``i``, which plays this problem from now on."""
         run, before = self.runs[i], self.instances[i]
         if run is None or before is not instance:
             if run is not None and before is not None:
@@ -45,15 +97,7 @@ class Lanes:
             run = instance.acquire()
             self.instances[i], self.runs[i] = instance, run
             self.table.lanes[i] = _addresses(run)
-        self.seeds[i] = seed
-        _START.entry(run.problem, run.state, NO_LOG, seed)
-        _ENTER.entry(run, buffer, i)
-        self.table.ended[i] = False
-        self.table.time[i] = run.state.now
-
-    def step(self, buffer: Words) -> int:
-        """Play the actions in every lane that does not rest; returns how many episodes ended."""
-        return int(_STEP_LANES.entry(self.table, NO_LOG, buffer))
+        return run
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
         """A copy has arrays of its own, at other addresses."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from fate_gym.catalog.limits import Amount, Devices, PositiveAmount
+from fate_gym.env.named import is_name_of_object, named_object
+from fate_gym.env.objectives import Reward, RewardName
+from fate_gym.errors import near_matches
+from fate_gym.problem import Cluster
 from fate_gym.problem.workflow import Frozen
 from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
@@ -32,12 +36,17 @@ class EnvOptions(Frozen):
     dag: bool = Field(False, description="show the graph: dag_nodes and dag_edges")
     max_stages: Room | None = Field(None, description="N; None: as the problems need")
     max_edges: Room | None = Field(None, description="E; None: as the problems need")
-    reward: Literal["makespan", "latency", "shaped"] = "makespan"
+    reward: Reward = Field(
+        "makespan", description="makespan, latency, shaped, a function, or a tuple of these"
+    )
     reward_scale: PositiveAmount | None = Field(
         None, description="seconds per unit of reward; None: each problem's own estimate"
     )
     discount: float = Field(1.0, gt=0, le=1, description="gamma of the shaped reward")
     invalid_penalty: Amount = Field(0.1, description="price of an illegal action")
+    max_invalid_actions: PositiveInt = Field(
+        100, le=10**9, description="illegal actions in a row that truncate the episode"
+    )
     strict: bool = Field(False, description="an illegal action raises")
     time_scale: PositiveAmount = Field(10.0, description="seconds at which a time is 0.5")
     uncertainty: NonNegativeFloat | None = Field(
@@ -50,6 +59,22 @@ class EnvOptions(Frozen):
         None, description="process that every episode draws arrivals from; None: the problem's own"
     )
 
+    @field_validator("reward", mode="plain")
+    @classmethod
+    def _known(cls, reward: Any) -> Reward:
+        names = get_args(RewardName)
+        given = reward if isinstance(reward, list | tuple) else (reward,)
+        parts = tuple(
+            named_object(part, "reward") if is_name_of_object(part) else part for part in given
+        )
+        if not parts:
+            raise ValueError("there is no reward: name one or more")
+        for part in parts:
+            if part not in names and not callable(part):
+                raise ValueError(f"unknown reward {part!r}: {near_matches(str(part), names)}")
+        found: Reward = parts if isinstance(reward, list | tuple) else parts[0]
+        return found
+
     @field_validator("observation")
     @classmethod
     def _once(cls, groups: tuple[GroupKey, ...]) -> tuple[GroupKey, ...]:
@@ -58,6 +83,32 @@ class EnvOptions(Frozen):
         return groups
 
 
-def parse_options(options: Mapping[str, Any]) -> EnvOptions:
-    """Checked options. Raises `InputError` naming the option."""
-    return parse(dict(options), EnvOptions, source="environment options")
+class SuiteOptions(Frozen):
+    """How the problems of suites that are given by name are made."""
+
+    cluster: Cluster | str | None = Field(
+        None, description="cluster, or name of one; None: the suite's own"
+    )
+    seed: NonNegativeInt = Field(0, description="of the problems; episodes have seeds of their own")
+
+
+def parse_options(options: Mapping[str, Any], environment: str) -> tuple[EnvOptions, SuiteOptions]:
+    """Checked arguments of an environment.
+
+    Raises:
+        InputError: naming the option.
+        TypeError: an unknown one, as for any other call; TorchRL tries ``frameskip``.
+    """
+    known = {**EnvOptions.model_fields, **SuiteOptions.model_fields}
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{environment}.__init__() got an unexpected keyword argument {name!r}. "
+                f"Remedy: {near_matches(name, known)}"
+            )
+    of_suite = {name: options[name] for name in options if name in SuiteOptions.model_fields}
+    others = {name: options[name] for name in options if name not in of_suite}
+    return (
+        parse(others, EnvOptions, source="environment options"),
+        parse(of_suite, SuiteOptions, source="environment options"),
+    )

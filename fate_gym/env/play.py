@@ -6,7 +6,7 @@ from typing import Any
 
 from fate_gym.env.observe import observe, open_window
 from fate_gym.env.output import HEAD_WORDS
-from fate_gym.env.reward import begin_rewards, step_reward, update_progress
+from fate_gym.env.reward import begin_rewards, update_progress, write_rewards
 from fate_gym.env.schema import (
     EpisodeArrays,
     FactsArrays,
@@ -20,8 +20,9 @@ from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
-Outcome = tuple[float, float, bool, bool]
-"""Reward, simulated seconds, whether the episode has ended, whether the action was illegal."""
+Outcome = tuple[float, float, bool, bool, bool, int, int, int]
+"""The first reward, simulated seconds, terminated, truncated, whether the action was illegal; then
+how many actions of the episode have placed, have waited and were illegal."""
 
 
 @kernel
@@ -44,19 +45,19 @@ def look(run: Run, out: Ints, lane: int) -> None:
 
 @kernel
 def step(run: Run, log: LogArrays, out: Ints, action: int) -> Outcome:
-    """Play one action. An illegal one changes nothing and costs the penalty."""
-    return _play(run, log, observation_in(out, 0), action)
+    """Play one action. An illegal one costs the penalty and changes nothing in the cluster."""
+    _play(run, log, observation_in(out, 0), action)
+    return _outcome(run)
 
 
 @kernel
 def after(run: Run, log: LogArrays, out: Ints, stage: int) -> Outcome:
     """What `step` does once ``stage`` has been placed, in whatever way."""
     run.episode.steps += 1
-    run.episode.invalid = 0
     count_placement(run, stage)
-    reward = _settle(run, log)
+    _settle(run, log)
     observe(run, observation_in(out, 0))
-    return reward, run.state.now, run.episode.ended != 0, False
+    return _outcome(run)
 
 
 @kernel
@@ -67,8 +68,10 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
     """
     over = 0
     for i in range(lanes.lanes.size):
-        if lanes.ended[i]:
-            lanes.reward[i], lanes.ended[i], lanes.invalid[i] = 0.0, False, False
+        if lanes.terminated[i] or lanes.truncated[i]:
+            lanes.terminated[i], lanes.truncated[i], lanes.invalid[i] = False, False, False
+            for j in range(lanes.rewards.shape[1]):
+                lanes.rewards[i, j] = 0.0
             continue
         lane = lanes.lanes[i]
         run = Run(
@@ -80,9 +83,18 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
             StateArrays(lane.scratch),
             LogArrays(lane.unlogged),
         )
-        outcome = _play(run, log, observation_in(out, i), lanes.action[i])
-        lanes.reward[i], lanes.time[i], lanes.ended[i], lanes.invalid[i] = outcome
-        over += lanes.ended[i]
+        _play(run, log, observation_in(out, i), lanes.action[i])
+        ep = run.episode
+        late = lanes.most_steps > 0 and ep.steps >= lanes.most_steps
+        for j in range(ep.rewards.size):
+            lanes.rewards[i, j] = ep.rewards[j]
+        lanes.time[i] = run.state.now
+        lanes.terminated[i] = ep.ended != 0
+        lanes.truncated[i] = ep.truncated != 0 or late
+        lanes.invalid[i] = ep.invalid != 0
+        lanes.placements[i], lanes.waits[i] = ep.placements, ep.waits
+        lanes.invalid_steps[i] = ep.invalid_steps
+        over += lanes.terminated[i] or lanes.truncated[i]
     return over
 
 
@@ -101,18 +113,34 @@ def count_placement(run: Run, s: int) -> None:
 
 
 @kernel
-def _play(run: Run, log: LogArrays, out: ObservationArrays, action: int) -> Outcome:
+def _play(run: Run, log: LogArrays, out: ObservationArrays, action: int) -> None:
     ep = run.episode
     ep.steps += 1
-    reward = -run.facts.penalty
     if _act(run, log, action):
-        ep.invalid = 0
-        reward = _settle(run, log)
+        _settle(run, log)
     else:
         ep.invalid = 1
         ep.invalid_steps += 1
+        ep.invalid_streak += 1
+        ep.truncated = ep.invalid_streak >= run.facts.most_invalid
+        for i in range(ep.rewards.size):
+            ep.rewards[i] = -run.facts.penalty
     observe(run, out)
-    return reward, run.state.now, ep.ended != 0, ep.invalid != 0
+
+
+@inlined
+def _outcome(run: Run) -> Outcome:
+    ep = run.episode
+    return (
+        ep.rewards[0],
+        run.state.now,
+        ep.ended != 0,
+        ep.truncated != 0,
+        ep.invalid != 0,
+        ep.placements,
+        ep.waits,
+        ep.invalid_steps,
+    )
 
 
 @inlined
@@ -120,7 +148,7 @@ def _act(run: Run, log: LogArrays, action: int) -> bool:
     """Place, or wait for the next event. False: the action is illegal."""
     p, st, ep, c = run.problem, run.state, run.episode, run.placements
     last = c.rows.size
-    if ep.ended or action < 0 or action > last:
+    if ep.ended or ep.truncated or action < 0 or action > last:
         return False
     if action == last:
         # A run that has nothing to decide ends with the first wait.
@@ -142,12 +170,13 @@ def _act(run: Run, log: LogArrays, action: int) -> bool:
 
 
 @inlined
-def _settle(run: Run, log: LogArrays) -> float:
-    """Go on to the next decision; returns the reward."""
+def _settle(run: Run, log: LogArrays) -> None:
+    """Go on to the next decision after an action that was legal, and reward it."""
     st, ep = run.state, run.episode
+    ep.invalid, ep.invalid_streak = 0, 0
     to_decision(run.problem, st, log)
     # Two instants may have the same time.
     if st.instants > ep.instants:
         update_progress(run)
     ep.ended = st.ready_count == 0
-    return step_reward(run)
+    write_rewards(run)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from fate_gym.env.observe.load import has_work
-from fate_gym.env.schema import LATENCY, SHAPED, Run
+from fate_gym.env.schema import LATENCY, MAKESPAN, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.batching.foresight import foresee_ends
 from fate_gym.kernel.estimate import undisturbed
@@ -92,27 +92,28 @@ def _count_ends(run: Run) -> None:
 @inlined
 def begin_rewards(run: Run) -> None:
     """The first step is also rewarded for the time before the first decision."""
-    f = run.facts
-    run.episode.rewarded = 0.0 if f.reward == LATENCY else f.first_arrival
+    run.episode.rewarded = run.facts.first_arrival
     run.episode.estimate = last_end_estimate(run)
 
 
 @inlined
-def step_reward(run: Run) -> float:
-    """The reward of the step that led here."""
+def write_rewards(run: Run) -> None:
+    """The rewards of the step that led here, one for each objective."""
     f, ep, now = run.facts, run.episode, run.state.now
-    if f.reward == LATENCY:
-        latency = (ep.ended_latency + ep.active * now - ep.active_since) / ep.workflows.size
-        reward = ep.rewarded - latency
-        ep.rewarded = latency
-        return reward / f.unit
-    reward = ep.rewarded - now
-    if f.reward == SHAPED:
-        estimate = last_end_estimate(run)
-        reward += (ep.estimate - ep.rewarded) - f.discount * (estimate - now)
-        ep.estimate = estimate
+    for i in range(f.objectives.size):
+        if f.objectives[i] == MAKESPAN:
+            ep.rewards[i] = (ep.rewarded - now) / f.unit
+        elif f.objectives[i] == LATENCY:
+            latency = (ep.ended_latency + ep.active * now - ep.active_since) / ep.workflows.size
+            ep.rewards[i] = (ep.latency - latency) / f.unit
+            ep.latency = latency
+        else:
+            estimate = last_end_estimate(run)
+            reward = ep.rewarded - now
+            reward += (ep.estimate - ep.rewarded) - f.discount * (estimate - now)
+            ep.rewards[i] = reward / f.unit
+            ep.estimate = estimate
     ep.rewarded = now
-    return reward / f.unit
 
 
 @kernel

@@ -1,7 +1,8 @@
 """What compiled code of the environment works on beside problem and state: every field once.
 
 Shapes: S stages, D devices, M models, W workflows of the problem; B slots of the window, P
-positions of a slot and K shards, as the options say; R = B P placements. F are columns of features
+positions of a slot, K shards and O objectives, as the options say; R = B P placements. F are
+columns of features
 (`fate_gym.env.features`). What is known of a stage in the window stands in a *line* b < B, which it
 keeps while it is there; slots change when others come and go. The placement at a position of line
 b is row ``b P + position`` of `fate_gym.kernel.placements.Placements` and of ``features``.
@@ -19,7 +20,7 @@ from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
 MAKESPAN, LATENCY, SHAPED = 0, 1, 2
-"""Rewards."""
+"""Objectives: what a reward pays for."""
 
 FeatureRow = Annotated[NDArray[np.float32], 1]
 FeatureRows = Annotated[NDArray[np.float32], 2]
@@ -51,14 +52,15 @@ class FactsArrays(Block):
     shards: int = scalar("i8", "K, devices of a placement, at most")
     positions: int = scalar("i8", "P, placements of a slot")
     first_team: int = scalar("i8", "max_devices: position of the first placement on several")
-    reward: int = scalar("i8", "MAKESPAN, LATENCY or SHAPED")
     discount: float = scalar("f8", "gamma of the shaped reward")
     penalty: float = scalar("f8", "price of an illegal action")
+    most_invalid: int = scalar("i8", "illegal actions in a row that end the episode")
     time_scale: float = scalar("f8", "at which a time feature is 0.5", "s")
     scale: float = scalar("f8", "a simple estimate of the makespan", "s")
     unit: float = scalar("f8", "one unit of reward", "s")
     first_arrival: float = scalar("f8", "of the problem", "s")
 
+    objectives: Any = table("i8", "O", text="MAKESPAN, LATENCY or SHAPED, for each reward")
     stages: Any = table(StageFacts, "S", text="stages")
     order: Any = table("i8", "S", text="place of a stage in the problem's `by_rank`")
     pairs: Any = table(Pair, "S", "D", text="stages on devices")
@@ -139,12 +141,14 @@ class EpisodeArrays(Block):
     free_count: int = scalar("i8", "lines that hold none")
     observations: int = scalar("i8", "so far")
     can_wait: int = scalar("i8", "1: waiting is legal")
-    ended: int = scalar("i8", "1: the episode is over")
+    ended: int = scalar("i8", "1: every stage of every workflow has ended")
+    truncated: int = scalar("i8", "1: too many illegal actions in a row have ended the episode")
     invalid: int = scalar("i8", "1: the last action was illegal")
     steps: int = scalar("i8", "actions so far")
     placements: int = scalar("i8", "actions that placed")
     waits: int = scalar("i8", "actions that waited")
     invalid_steps: int = scalar("i8", "actions that were illegal")
+    invalid_streak: int = scalar("i8", "of these, in a row up to now")
     # What is known of the run; brought up to date after every instant.
     instants: int = scalar("i8", "of the simulator, when it was")
     arrived: int = scalar("i8", "workflows, in the order of arrival")
@@ -154,10 +158,12 @@ class EpisodeArrays(Block):
     active_since: float = scalar("f8", "sum of the arrivals of active workflows", "s")
     ended_latency: float = scalar("f8", "sum of the latencies of ended workflows", "s")
     work: float = scalar("f8", "best seconds of stages that are known and not placed", "s")
-    # How much of the objective the rewards so far add up to.
-    rewarded: float = scalar("f8", "the time, or the latencies, up to the last step", "s")
+    # How much of the objectives the rewards so far add up to.
+    rewarded: float = scalar("f8", "the time up to the last step", "s")
+    latency: float = scalar("f8", "the mean latency up to the last step", "s")
     estimate: float = scalar("f8", "of the last end, for the shaped reward", "s")
 
+    rewards: Any = table("f8", "O", text="of the last step")
     window: Any = table("i8", "B", text="stage numbers, -1: empty")
     lines: Any = table("i8", "B", text="line of a slot")
     before: Any = table("i8", "B", text="scratch: the window of the observation before")
@@ -200,7 +206,8 @@ class ObservationArrays(Block):
     globals: Any = table("f4", "GLOBAL_F", text="the run")
     dag_nodes: Any = table("f4", "max_stages", "NODE_F", text="stages of arrived workflows")
     dag_edges: Any = table("i4", "max_edges", 2, text="parent and child; -1: none")
-    action_mask: Any = table("i1", "R + 1", text="1: the action is legal")
+    invalid_streak: Any = table("f4", 1, text="illegal actions in a row / most")
+    action_mask: Any = table("?", "R + 1", text="the action is legal")
 
 
 class Lane(Row):
@@ -218,9 +225,14 @@ class Lane(Row):
 class LaneArrays(Block):
     """N environments that step together, and what came of their last step."""
 
+    most_steps: int = scalar("i8", "steps that truncate an episode; 0: any number")
     lanes: Any = table(Lane, "N", text="their arrays")
     action: Any = table("i8", "N", text="to play")
-    reward: Any = table("f8", "N", text="of the step")
+    rewards: Any = table("f8", "N", "O", text="of the step")
     time: Any = table("f8", "N", unit="s", text="now")
-    ended: Any = table("?", "N", text="the episode is over: the lane rests")
+    terminated: Any = table("?", "N", text="every stage has ended: the lane rests")
+    truncated: Any = table("?", "N", text="the episode was cut off: the lane rests")
     invalid: Any = table("?", "N", text="the action was illegal")
+    placements: Any = table("i8", "N", text="actions of the episode that placed")
+    waits: Any = table("i8", "N", text="actions of the episode that waited")
+    invalid_steps: Any = table("i8", "N", text="actions of the episode that were illegal")

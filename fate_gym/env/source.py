@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,29 @@ from numpy.typing import NDArray
 from fate_gym.env.facts import problem_facts
 from fate_gym.env.faults import bad
 from fate_gym.env.features import CANDIDATE_WIDTH
-from fate_gym.env.options import EnvOptions
+from fate_gym.env.named import is_name_of_object, named_object
+from fate_gym.env.options import EnvOptions, SuiteOptions
 from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import InputError
 from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import NO_LOG, StateArrays, new_state
 from fate_gym.problem import Problem
+from fate_gym.problem.problem import problem_from
 from fate_gym.sim import CompiledProblem, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_problem_file, load_suite
 from fate_gym.workloads.arrivals import Arrivals, arrival_times
+from fate_gym.workloads.clusters import with_cluster
 from fate_gym.workloads.load import capacity_per_s
 
 _REMEDY = "give a problem, the name of a suite, a file, a list or a function"
 Maker = Callable[[int], "Problem | CompiledProblem"]
-ProblemLike = Problem | CompiledProblem | str | Path
+_ONE = (Problem, CompiledProblem, Mapping, str, Path)
+ProblemLike = Problem | CompiledProblem | Mapping[str, Any] | str | Path
 ProblemSource = ProblemLike | Sequence[ProblemLike] | Maker
-"""A problem; the name of a suite or the path of a problem file; a sequence of these, of which each
-episode draws one; or a function from a seed to a problem, called for each episode."""
+"""A problem, or the content of a problem file; the name of a suite or the path of a problem file; a
+sequence of these, of which each episode draws one; or a function from a seed to a problem, called
+for each episode, or its name as ``"module:function"``."""
 
 
 class Instance:
@@ -60,6 +65,7 @@ class Instance:
             S=p.stages.size,
             W=p.workflows.size,
             R=rows,
+            O=f.objectives.size,
             CANDIDATE_F=CANDIDATE_WIDTH,
         )
         scratch = new_state(p) if p.batching else state
@@ -108,20 +114,32 @@ class Source:
     problem for each episode, which is then compiled. The sizes of a function's problems are taken
     from the one it makes of seed 0; where others are larger, say so by max_devices and the like.
 
+    Args:
+        problem: where problems come from.
+        options: of the environment.
+        suites: how suites that are given by name are made.
+
     Attributes:
         spec: the sizes of the environment.
     """
 
-    def __init__(self, problem: ProblemSource, options: EnvOptions) -> None:
+    def __init__(
+        self, problem: ProblemSource, options: EnvOptions, suites: SuiteOptions | None = None
+    ) -> None:
         self._maker: Maker | None = None
+        self._suites = suites or SuiteOptions()
+        if is_name_of_object(problem):
+            problem = named_object(problem, "problem")
         if callable(problem):
             self._maker = problem
+            self._check_cluster([])
             compiled = [self._compile(problem(0), options)]
         else:
-            if not isinstance(problem, ProblemLike | Sequence):
+            if not isinstance(problem, (*_ONE, Sequence)):
                 raise _not_a_problem(problem)
-            items = [problem] if isinstance(problem, ProblemLike) else list(problem)
-            compiled = [self._compile(p, options) for item in items for p in _problems(item)]
+            items = [problem] if isinstance(problem, _ONE) else list(problem)
+            self._check_cluster(items)
+            compiled = [self._compile(p, options) for item in items for p in self._problems(item)]
         if not compiled:
             raise bad("environment", "problem", "no problem is given", _REMEDY)
         needs = reduce(Limits.join, (Limits.of(c) for c in compiled))
@@ -156,15 +174,19 @@ class Source:
         times[rng.permutation(count)] = arrival_times(process, rng, count, capacity_per_s=capacity)
         return instance.arriving(times)
 
-    def choose(self, problem: Any) -> Instance:
-        """The problem that ``options["problem"]`` of a reset names.
+    def choose(self, problem: Any, rng: np.random.Generator) -> Instance:
+        """The problem that ``options["problem"]`` of a reset names, its arrivals drawn likewise.
 
         Args:
             problem: a number of the set, or any single problem.
+            rng: draws the arrivals.
 
         Raises:
             InputError: there is no such problem, or it does not fit the spaces.
         """
+        return self._arrive(self._chosen(problem), rng)
+
+    def _chosen(self, problem: Any) -> Instance:
         if isinstance(problem, int | np.integer) and not isinstance(problem, bool):
             if self._maker is None and 0 <= problem < len(self._instances):
                 return self._instances[int(problem)]
@@ -172,7 +194,7 @@ class Source:
             if self._maker is not None:
                 remedy = "give a problem: those of a function have no numbers"
             raise bad("environment", "problem", f"there is no problem {problem}", remedy)
-        found = list(_problems(problem))
+        found = self._problems(problem)
         if len(found) != 1:
             fault = f"{problem!r} holds {len(found)} problems, an episode has one"
             raise bad("environment", "problem", fault, "give one of them")
@@ -181,6 +203,29 @@ class Source:
     def instance(self, problem: Problem | CompiledProblem) -> Instance:
         """Compile a problem for this environment."""
         return Instance(self._compile(problem, self.spec.options), self.spec)
+
+    def _problems(self, item: Any) -> Sequence[Problem | CompiledProblem]:
+        if isinstance(item, Problem | CompiledProblem):
+            return [item]
+        if isinstance(item, Mapping):
+            return [problem_from(with_cluster(dict(item), "problem"), "problem")]
+        if _is_file(item):
+            return [load_problem_file(item)]
+        if isinstance(item, str):
+            suite, cluster = load_suite(item), self._suites.cluster
+            if cluster is None or isinstance(cluster, str):
+                cluster = load_cluster(cluster or suite.cluster)
+            return build_suite(suite, cluster, seed=self._suites.seed)
+        raise _not_a_problem(item)
+
+    def _check_cluster(self, items: Sequence[Any]) -> None:
+        """Raises `InputError` if a cluster is given that no problem would be made on."""
+        if self._suites.cluster is None:
+            return
+        if not any(isinstance(item, str) and not _is_file(item) for item in items):
+            fault = "the problems bring clusters of their own"
+            remedy = "leave cluster out, or name a suite"
+            raise bad("environment options", "cluster", fault, remedy)
 
     @staticmethod
     def _compile(problem: Problem | CompiledProblem, options: EnvOptions) -> CompiledProblem:
@@ -213,15 +258,8 @@ def _check_arrivals(process: Arrivals | None, problem: Problem) -> None:
     )
 
 
-def _problems(item: Any) -> Sequence[Problem | CompiledProblem]:
-    if isinstance(item, Problem | CompiledProblem):
-        return [item]
-    if isinstance(item, Path) or (isinstance(item, str) and item.endswith(".json")):
-        return [load_problem_file(item)]
-    if isinstance(item, str):
-        suite = load_suite(item)
-        return build_suite(suite, load_cluster(suite.cluster), seed=0)
-    raise _not_a_problem(item)
+def _is_file(item: Any) -> bool:
+    return isinstance(item, Path) or (isinstance(item, str) and item.endswith(".json"))
 
 
 def _not_a_problem(item: Any) -> InputError:

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES
+from fate_gym.env.objectives import RewardPlan
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.output import Output
 from fate_gym.errors import InputError
@@ -18,6 +19,7 @@ from fate_gym.sim import CompiledProblem
 
 MASK = "action_mask"
 EDGES = "dag_edges"
+STREAK = "invalid_streak"
 MOST_VALUES = 2**27
 """Of one observation: half a gigabyte."""
 _GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)}
@@ -47,6 +49,7 @@ class Spec:
     Attributes:
         options: as given.
         limits: D, M, N and E, from the options or else from the problems.
+        rewards: how rewards come about.
 
     Raises:
         InputError: an observation would not fit in memory.
@@ -54,6 +57,7 @@ class Spec:
 
     def __init__(self, options: EnvOptions, needs: Limits) -> None:
         self.options = options
+        self.rewards = RewardPlan(options.reward)
         self.limits = Limits(
             options.max_devices or needs.devices,
             options.max_models or max(1, needs.models),
@@ -93,7 +97,7 @@ class Spec:
         if self.options.dag:
             shapes[NODES.key] = (self.limits.stages, NODES.width(models))
             shapes[EDGES] = (self.limits.edges, 2)
-        return shapes | {MASK: (self.actions,)}
+        return shapes | {STREAK: (1,), MASK: (self.actions,)}
 
     def output(self, lanes: int | None = None) -> Output:
         """Makes the arrays of observations; with ``lanes``, of a batch."""
@@ -107,9 +111,12 @@ class Spec:
         """Slot x position, and waiting last."""
         return spaces.Discrete(self.actions)
 
-    def _space(self, key: str, shape: tuple[int, ...]) -> spaces.Box:
+    def _space(self, key: str, shape: tuple[int, ...]) -> spaces.Space[Any]:
         if key == MASK:
-            return spaces.Box(0, 1, shape, np.int8)
+            dtype: Any = np.bool_  # Gymnasium takes it; its annotations do not.
+            return spaces.Box(0, 1, shape, dtype)
+        if key == STREAK:
+            return spaces.Box(0.0, 1.0, shape, np.float32)
         if key == EDGES:
             return spaces.Box(-1, self.limits.stages - 1, shape, np.int32)
         columns = _GROUPS[key].columns(self.limits.models)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -13,19 +16,33 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from fate_gym.env import play
-from fate_gym.env.episode import Reference, choose_episode, episode_metrics
+from fate_gym.env.episode import Reference, choose_episode, times_of, times_so_far
 from fate_gym.env.faults import bad
-from fate_gym.env.lanes import Lanes
+from fate_gym.env.lanes import LaneMoment, Lanes
+from fate_gym.env.named import is_name_of_object, json_spec, named_object
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
-from fate_gym.env.schema import Run
+from fate_gym.env.schema import LaneArrays, Run
 from fate_gym.env.source import ProblemSource, Source
 from fate_gym.env.spec import MASK, Spec
 from fate_gym.errors import IllegalActionError
 from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 _SOURCE = "vector environment"
+_COUNTS = {"placements": "placements", "waits": "waits", "invalid_actions": "invalid_steps"}
+"""Metrics of an episode under way, and their columns in the table of lanes."""
 _METADATA: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+
+@dataclass(frozen=True, eq=False)
+class VectorEnvState:
+    """A moment of all lanes, to go back to (`WorkflowSchedulingVectorEnv.restore`)."""
+
+    spec: Spec
+    lanes: tuple[LaneMoment, ...]
+    table: LaneArrays
+    over: tuple[int, ...]
+    random: tuple[Mapping[str, Any], ...]
 
 
 class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
@@ -44,14 +61,19 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             action. SameStep: it is reset at once; ``infos["final_obs"]`` and
             ``infos["final_info"]`` have the end. Disabled: reset it yourself, with
             ``reset(options={"reset_mask": ...})``.
+        max_episode_steps: steps that truncate an episode, as Gymnasium's `TimeLimit` does with a
+            single environment; None or -1: no limit. `gymnasium.make_vec` and `fate_gym.make_vec`
+            set the registered one.
         reference: as for the single environment.
         options: as for the single environment.
 
     Raises:
-        InputError: bad arguments.
+        InputError: bad values.
+        TypeError: unknown arguments.
     """
 
     metadata = _METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -59,8 +81,9 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         problem: ProblemSource = "quick",
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
         render_mode: None = None,
-        reference: Reference | None = None,
+        reference: Reference | str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -78,23 +101,41 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
                 _SOURCE, "autoreset_mode", f"unknown mode {autoreset_mode!r}", remedy
             ) from None
         self.metadata = _METADATA | {"autoreset_mode": self.autoreset_mode}
-        self._options = parse_options(options)
-        self.source = Source(problem, self._options)
+        limit = None if max_episode_steps == -1 else max_episode_steps
+        if limit is not None and limit < 1:
+            remedy = "give 1 or more, or -1 for no limit"
+            raise bad(_SOURCE, "max_episode_steps", f"a limit of {limit} steps", remedy)
+        self._options, suites = parse_options(options, type(self).__name__)
+        self.source = Source(problem, self._options, suites)
         self.env_spec: Spec = self.source.spec
         self.num_envs = num_envs
         self.single_observation_space = self.env_spec.observation_space()
         self.single_action_space = self.env_spec.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self.reward_space = self.env_spec.rewards.space()
+        if is_name_of_object(reference):
+            reference = named_object(reference, "reference")
+        assert not isinstance(reference, str)
         self._reference = reference
+        self._times = list(times_so_far(reference))
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
-        self._lanes = Lanes(num_envs)
+        self._lanes = Lanes(num_envs, len(self.env_spec.rewards.objectives), limit)
         self._unstarted = True
         self._over: list[int] = []
         self._output = self.env_spec.output(num_envs)
         self._all = np.ones(num_envs, np.bool_)
         # What agents hold is theirs to write to: this is the environment's own.
-        self._mask = np.zeros((num_envs, self.env_spec.actions), np.int8)
+        self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How `gymnasium.make_vec` makes this environment; its arguments are fit for JSON."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = json_spec(spec)
 
     def reset(
         self,
@@ -135,7 +176,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._over = [i for i in self._over if not chosen[i]]
         observation = self._observation(buffer)
         invalid = np.zeros(self.num_envs, np.bool_)
-        return observation, self._infos(invalid, chosen)
+        return observation, self._infos(invalid, [], chosen)
 
     def step(
         self, actions: NDArray[np.int64]
@@ -143,6 +184,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
         """One action in every lane.
+
+        The rewards are (B,), or (B, objectives) if there are several.
 
         Raises:
             IllegalActionError: an action is illegal and ``strict`` is set.
@@ -157,22 +200,63 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         table.action[:] = actions
         buffer = self._output.new()
         count = self._lanes.step(buffer)
-        rewards, ended, invalid = table.reward.copy(), table.ended.copy(), table.invalid.copy()
-        over = self._over = np.flatnonzero(ended).tolist() if count else []
+        invalid, plan = table.invalid.copy(), self.env_spec.rewards
+        rewards = table.rewards[:, 0].copy() if plan.plain else self._rewards(invalid, resting)
+        terminated, truncated = table.terminated.copy(), table.truncated.copy()
+        ended = np.flatnonzero(terminated).tolist() if count else []
+        over = self._over = np.flatnonzero(terminated | truncated).tolist() if count else []
         for i in resting:
             self._restart(i, buffer)
         observation = self._observation(buffer)
         if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            infos = self._finish(over, buffer, observation, invalid)
+            infos = self._finish(over, ended, buffer, observation, invalid)
         else:
-            infos = self._infos(invalid)
-            if over:
-                infos |= self._metrics_infos(over)
-        return observation, rewards, ended, np.zeros(self.num_envs, np.bool_), infos
+            infos = self._infos(invalid, ended)
+        return observation, rewards, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(B, S P + 1) the legal actions."""
-        return self._mask.astype(np.bool_)
+        return self._mask.copy()
+
+    def state(self) -> VectorEnvState:
+        """A copy of this moment of all lanes, random numbers included; for tree search.
+
+        Raises:
+            ResetNeeded: a lane has no episode yet.
+        """
+        return VectorEnvState(
+            self.env_spec,
+            tuple(self._lanes.moment(i, self._run(i)) for i in range(self.num_envs)),
+            self._lanes.table.copy(),
+            tuple(self._over),
+            tuple(rng.bit_generator.state for rng in self._rngs),
+        )
+
+    def restore(self, state: Any) -> tuple[Observation, dict[str, Any]]:
+        """Go to a moment that `state` has kept; returns its observation and infos.
+
+        Raises:
+            InputError: it comes from an environment with other options or another number of lanes.
+        """
+        good = isinstance(state, VectorEnvState) and state.spec.same_as(self.env_spec)
+        if not good or len(state.lanes) != self.num_envs:
+            fault = "the state is of a vector environment with other options or lanes"
+            remedy = "restore a state that a vector environment made alike has given"
+            raise bad(_SOURCE, "restore", fault, remedy)
+        for i, moment in enumerate(state.lanes):
+            self._lanes.resume(i, moment)
+        self._lanes.recall(state.table)
+        for rng, random in zip(self._rngs, state.random, strict=True):
+            rng.bit_generator.state = dict(random)
+        self._over = list(state.over)
+        buffer = self._output.new()
+        for i in range(self.num_envs):
+            play.look(self._run(i), buffer, i)
+        observation = self._observation(buffer)
+        table = self._lanes.table
+        return observation, self._infos(
+            table.invalid.copy(), np.flatnonzero(table.terminated).tolist()
+        )
 
     def lane_state(self, lane: int) -> tuple[StateArrays, ProblemArrays]:
         """A copy of the simulator's state of a lane, and its problem.
@@ -189,17 +273,29 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         """Start another episode in lane ``i``."""
         self._lanes.begin(i, *choose_episode(self.source, self._rngs[i], None, None), buffer)
 
+    def _rewards(self, invalid: NDArray[np.bool_], resting: list[int]) -> NDArray[np.float64]:
+        return self.env_spec.rewards.of_lanes(self._lanes.table.rewards, self, invalid, resting)
+
     def _finish(
-        self, over: list[int], buffer: Words, observation: Observation, invalid: NDArray[np.bool_]
+        self,
+        over: list[int],
+        ended: list[int],
+        buffer: Words,
+        observation: Observation,
+        invalid: NDArray[np.bool_],
     ) -> dict[str, Any]:
         """SameStep: keep the ends, start anew; ``observation`` shows the buffer."""
         finals: dict[str, Any] = {}
+        table = self._lanes.table
         for i in over:
+            times = self._final_times(i) if i in ended else dict.fromkeys(self._times, math.inf)
             final = {
-                MASK: observation[MASK][i].copy(),
+                MASK: observation[MASK][i].astype(np.int8),
                 "invalid_action": bool(invalid[i]),
-                "time": self._lanes.table.time[i].item(),
-                "metrics": self._metrics(i),
+                "direct_placement": False,
+                "time": table.time[i].item(),
+                "metrics": times
+                | {name: int(getattr(table, at)[i]) for name, at in _COUNTS.items()},
             }
             last = {key: value[i].copy() for key, value in observation.items()}
             finals = self._add_info(finals, {"final_obs": last, "final_info": final}, i)
@@ -207,7 +303,7 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._mask[over] = observation[MASK][over]
         invalid[over] = False
         self._over = []
-        return finals | self._infos(invalid)
+        return finals | self._infos(invalid, [])
 
     def _run(self, i: int) -> Run:
         """Raises `ResetNeeded` if a lane has no episode yet."""
@@ -216,22 +312,20 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
             raise ResetNeeded(f"lane {i} has no episode yet: reset it too")
         return run
 
-    def _metrics(self, i: int) -> dict[str, float]:
+    def _final_times(self, i: int) -> dict[str, float]:
         instance = self._lanes.instances[i]
         assert instance is not None
-        return episode_metrics(self._run(i), instance, self._lanes.seeds[i], self._reference)
+        return times_of(self._run(i), instance, self._lanes.seeds[i], self._reference)
 
-    def _metrics_infos(self, over: list[int]) -> dict[str, Any]:
-        """As `_add_info` would make them, lane by lane."""
-        shown = np.zeros(self.num_envs, np.bool_)
-        shown[over] = True
-        infos: dict[str, Any] = {}
-        metrics = [self._metrics(i) for i in over]
-        for name, first in metrics[0].items():
-            infos[name] = np.zeros(self.num_envs, type(first))
-            infos[name][over] = [one[name] for one in metrics]
-            infos[f"_{name}"] = shown.copy()
-        return {"metrics": infos, "_metrics": shown}
+    def _metrics(self, ended: list[int], shown: NDArray[np.bool_]) -> dict[str, Any]:
+        """The metrics of all lanes, as `_add_info` would make them lane by lane."""
+        infos: dict[str, Any] = {name: np.full(self.num_envs, np.inf) for name in self._times}
+        for i in ended:
+            for name, value in self._final_times(i).items():
+                infos[name][i] = value
+        for name, column in _COUNTS.items():
+            infos[name] = getattr(self._lanes.table, column).copy()
+        return infos | {f"_{name}": shown.copy() for name in infos}
 
     def _observation(self, buffer: Words) -> Observation:
         observation = self._output.observation(buffer)
@@ -239,18 +333,21 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         return observation
 
     def _infos(
-        self, invalid: NDArray[np.bool_], lanes: NDArray[np.bool_] | None = None
+        self,
+        invalid: NDArray[np.bool_],
+        ended: list[int],
+        lanes: NDArray[np.bool_] | None = None,
     ) -> dict[str, Any]:
-        """The infos of some lanes, or of all."""
+        """The infos of some lanes, or of all; of those that have ``ended``, with their times."""
         shown = self._all if lanes is None else lanes
-        return {
-            MASK: self._mask.copy(),
-            f"_{MASK}": shown.copy(),
+        infos = {
+            MASK: self._mask.astype(np.int8),
             "invalid_action": invalid,
-            "_invalid_action": shown.copy(),
+            "direct_placement": np.zeros(self.num_envs, np.bool_),
             "time": self._lanes.table.time.copy(),
-            "_time": shown.copy(),
+            "metrics": self._metrics(ended, shown),
         }
+        return infos | {f"_{name}": shown.copy() for name in infos}
 
     def _reset_mask(self, mask: Any) -> NDArray[np.bool_]:
         if mask is None:

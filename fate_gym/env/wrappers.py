@@ -13,13 +13,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.episode import Reference
 from fate_gym.env.faults import bad
 from fate_gym.env.output import Observation
-from fate_gym.env.spec import MASK
+from fate_gym.env.spec import MASK, STREAK
+from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 
 Env = gymnasium.Env[Observation, Any]
 
@@ -35,11 +38,49 @@ class FlatObservation(
     def __init__(self, env: Env) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self._boxes = _features(env, "FlatObservation")
+        self._boxes = _features(env.observation_space, "FlatObservation")
         self.observation_space = cast("spaces.Space[NDArray[np.float32]]", _flat(self._boxes))
 
     def observation(self, observation: Observation) -> NDArray[np.float32]:
         return _concatenate(observation, self._boxes)
+
+
+# Gymnasium 1.2 knows no parameters of vector wrappers.
+class FlatVectorObservation(VectorWrapper):
+    """`FlatObservation` for the native vector environment: (B, n) float32, in every autoreset mode.
+
+    ``action_masks()`` gives the masks. For other changes of the native environment's observations
+    there are Gymnasium's vector wrappers.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(env)
+        single = env.single_observation_space
+        self._boxes = _features(single, "FlatVectorObservation")
+        flat = _flat(self._boxes)
+        self.single_observation_space = cast("spaces.Space[Any]", flat)
+        self.observation_space = batch_space(flat, env.num_envs)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        observation, infos = self.env.reset(seed=seed, options=options)
+        return _concatenate(observation, self._boxes, self.num_envs), infos
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], Any, Any, Any, dict[str, Any]]:
+        observation, rewards, terminated, truncated, infos = self.env.step(actions)
+        for i in np.flatnonzero(infos.get("_final_obs", ())).tolist():
+            infos["final_obs"][i] = _concatenate(infos["final_obs"][i], self._boxes)
+        flat = _concatenate(observation, self._boxes, self.num_envs)
+        return flat, rewards, terminated, truncated, infos
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(B, S P + 1) the legal actions."""
+        own = self.unwrapped
+        assert isinstance(own, WorkflowSchedulingVectorEnv)
+        return own.action_masks()
 
 
 class MaskedObservation(
@@ -50,7 +91,7 @@ class MaskedObservation(
     def __init__(self, env: Env) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self._boxes = _features(env, "MaskedObservation")
+        self._boxes = _features(env.observation_space, "MaskedObservation")
         actions = env.action_space
         assert isinstance(actions, spaces.Discrete)
         mask = spaces.Box(0.0, 1.0, (int(actions.n),), np.float32)
@@ -77,7 +118,7 @@ class GraphObservation(
     def __init__(self, env: Env) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        boxes = _dict_space(env, "GraphObservation")
+        boxes = _dict_space(env.observation_space, "GraphObservation")
         if "dag_nodes" not in boxes.spaces:
             fault = "the environment does not show the graph"
             raise bad("GraphObservation", "dag", fault, "make the environment with dag=True")
@@ -141,8 +182,7 @@ def unwrapped(env: gymnasium.Env[Any, Any], user: str) -> WorkflowSchedulingEnv:
     return own
 
 
-def _dict_space(env: gymnasium.Env[Any, Any], wrapper: str) -> spaces.Dict:
-    space = env.observation_space
+def _dict_space(space: spaces.Space[Any], wrapper: str) -> spaces.Dict:
     if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
         fault = "the observation is not that of a fate_gym environment"
         remedy = "wrap the environment before others change its observations"
@@ -150,17 +190,17 @@ def _dict_space(env: gymnasium.Env[Any, Any], wrapper: str) -> spaces.Dict:
     return space
 
 
-def _features(env: gymnasium.Env[Any, Any], wrapper: str) -> dict[str, spaces.Box]:
+def _features(space: spaces.Space[Any], wrapper: str) -> dict[str, spaces.Box]:
     """The keys that are not the mask, in order."""
     boxes: dict[str, spaces.Box] = {}
-    for key, box in _dict_space(env, wrapper).items():
+    for key, box in _dict_space(space, wrapper).items():
         if key == MASK:
             continue
         if not isinstance(box, spaces.Box) or box.dtype != np.float32:
             fault = f"{key!r} has no place in a vector of features"
             raise bad(wrapper, "dag", fault, "make the environment with dag=False")
         boxes[key] = box
-    if not boxes:
+    if boxes.keys() <= {STREAK}:
         raise bad(wrapper, "observation", "there is nothing to show", "show a group")
     return boxes
 
@@ -171,5 +211,8 @@ def _flat(boxes: dict[str, spaces.Box]) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def _concatenate(observation: Observation, boxes: dict[str, spaces.Box]) -> NDArray[np.float32]:
-    return np.concatenate([observation[key].reshape(-1) for key in boxes])
+def _concatenate(
+    observation: Observation, boxes: dict[str, spaces.Box], lanes: int | None = None
+) -> NDArray[np.float32]:
+    lead = () if lanes is None else (lanes,)
+    return np.concatenate([observation[key].reshape(*lead, -1) for key in boxes], axis=-1)

@@ -23,7 +23,7 @@ from fate_gym.jit import Block, inlined, kernel, table
 
 Vector = Annotated[NDArray[np.float32], 1]
 Matrix = Annotated[NDArray[np.float32], 2]
-Mask = Annotated[NDArray[np.int8], 1]
+Mask = Annotated[NDArray[np.bool_], 1]
 
 FINE = (0.1, 0.01)
 """`CLOSE` are shown again at these parts of their scale: small differences decide."""

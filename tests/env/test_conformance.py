@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.envs.registration import registry
+from gymnasium.envs.registration import EnvSpec, registry
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
@@ -22,10 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fate_gym
-from fate_gym.env import PolicyAdapter, WorkflowSchedulingEnv
+from fate_gym.env import (
+    PolicyAdapter,
+    StepRewards,
+    WorkflowSchedulingEnv,
+    WorkflowSchedulingVectorEnv,
+)
 from fate_gym.errors import IllegalActionError, InputError
 from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow, load_problem
+from fate_gym.sim import compile_problem
 from fate_gym.validator import assert_valid
+from fate_gym.workloads import Arrivals, load_cluster
 from policies import make_policy
 from tests.env.episodes import legal_action, play, same
 from tests.strategies import problems
@@ -89,7 +96,7 @@ def test_gymnasiums_checker(name: str) -> None:
 @every_option
 def test_passive_checker_sees_whole_episodes(name: str) -> None:
     """The checker of `gymnasium.make`, at every step instead of the first."""
-    env = make(name)
+    env = make(name, max_episode_steps=-1)
     assert isinstance(env, OrderEnforcing)
     assert isinstance(env.env, PassiveEnvChecker)
     rng = np.random.default_rng(0)
@@ -148,11 +155,12 @@ def test_the_mask_is_in_three_places(name: str) -> None:
     while True:
         mask = env.action_masks()
         assert mask.dtype == np.bool_
-        for other in (observation["action_mask"], info["action_mask"]):
-            assert other.dtype == np.int8
-            assert np.array_equal(other, mask)
+        for other, dtype in ((observation, np.bool_), (info, np.int8)):
+            assert other["action_mask"].dtype == dtype
+            assert np.array_equal(other["action_mask"], mask)
         if env.ended:
-            assert not mask.any()
+            # Learners look for the best action there too: a mask is never empty.
+            assert np.flatnonzero(mask).tolist() == [mask.size - 1]
             break
         assert mask.any()
         assert mask[env.action_space.sample(mask=info["action_mask"])]  # type: ignore[arg-type]
@@ -160,13 +168,13 @@ def test_the_mask_is_in_three_places(name: str) -> None:
 
 
 def test_spaces_are_those_that_were_asked_for() -> None:
-    assert set(make("default").observation_space) == {
-        "action_mask", "candidates", "devices", "globals", "stages",
-    }  # fmt: skip
-    assert set(make("candidates only").observation_space) == {"action_mask", "candidates"}
-    assert set(make("graph").observation_space) == {
-        "action_mask", "dag_edges", "dag_nodes", "globals",
-    }  # fmt: skip
+    always = {"action_mask", "invalid_streak"}
+    groups = {"candidates", "devices", "globals", "stages"}
+    assert set(make("default").observation_space) == always | groups
+    assert set(make("candidates only").observation_space) == always | {"candidates"}
+    assert set(make("mask only").observation_space) == always
+    graph = {"dag_edges", "dag_nodes", "globals"}
+    assert set(make("graph").observation_space) == always | graph
     space = make("room to spare").observation_space
     assert space["dag_nodes"].shape[0] == 99
     assert space["dag_edges"].shape == (300, 2)
@@ -211,6 +219,7 @@ def test_observations_belong_to_the_caller() -> None:
     mask = env.action_masks()
     for array in (*observation.values(), info["action_mask"]):
         array[:] = 1
+    info["metrics"]["waits"] = -1
     assert np.array_equal(env.action_masks(), mask)
     again, _ = env.restore(env.state())
     assert same(again, kept)
@@ -270,6 +279,14 @@ def test_a_run_without_decisions_ends_with_the_first_step() -> None:
         ({"window": "many"}, "window"),
         ({"max_shards": 17}, "max_shards"),
         ({"reward": "speed"}, "reward"),
+        ({"reward": ()}, "reward"),
+        ({"reward": ("makespan", "speed")}, "reward"),
+        ({"reward": "no_such_module:reward"}, "reward"),
+        ({"reference": "no_such_module:makespan"}, "reference"),
+        ({"max_invalid_actions": 0}, "max_invalid_actions"),
+        ({"problem": "tests.env.test_conformance:nothing"}, "problem"),
+        ({"cluster": "mixed_4", "problem": AGENT}, "cluster"),
+        ({"seed": -1}, "seed"),
         ({"reward_scale": -1.0}, "reward_scale"),
         ({"discount": 1.5}, "discount"),
         ({"time_scale": float("nan")}, "time_scale"),
@@ -309,8 +326,13 @@ def test_unknown_problems(problem: str, message: str) -> None:
 
 
 def test_unknown_options_name_the_nearest() -> None:
-    with pytest.raises(InputError, match="did you mean 'window'"):
-        WorkflowSchedulingEnv("smoke", windw=3)
+    """As Python words it: TorchRL's `GymEnv` looks for this text, and leaves the argument out."""
+    message = r"__init__\(\) got an unexpected keyword argument 'windw'.*did you mean 'window'"
+    for make_one in (WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv):
+        with pytest.raises(TypeError, match=message):
+            make_one(problem="smoke", windw=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+        make("default", frameskip=4)
 
 
 def test_bad_resets_and_steps() -> None:
@@ -351,6 +373,136 @@ def test_the_problem_of_one_episode() -> None:
     problem = Problem.classical({"t": {"a": 1.0}}, {})
     env.reset(options={"problem": problem})
     assert env.compiled.problem is problem
+
+
+def test_a_problem_that_is_chosen_has_drawn_arrivals_too() -> None:
+    env = own(make("arrivals"))
+    arrivals = []
+    for seed in (1, 2, 1):
+        env.reset(seed=seed, options={"problem": 0})
+        arrivals.append(env.compiled.arrays.workflows["arrival"].tolist())
+    assert arrivals[0] == arrivals[2] != arrivals[1]
+
+
+def test_suites_on_another_cluster_and_of_another_seed() -> None:
+    default = own(make("default"))
+    small = own(make("default", cluster="mixed_4"))
+    assert small.env_spec.limits.devices < default.env_spec.limits.devices
+    cluster = load_cluster("mixed_4")
+    assert own(make("default", cluster=cluster)).env_spec.limits == small.env_spec.limits
+    default.reset(seed=0, options={"problem": 0})
+    other = own(make("default", seed=7))
+    other.reset(seed=0, options={"problem": 0})
+    ids = [env.compiled.problem.id for env in (default, other)]
+    assert [one.rpartition("/")[2] for one in ids] == ["s0", "s7"]
+
+
+# --- ends and infos ---------------------------------------------------------------------------
+
+
+def test_illegal_actions_in_a_row_truncate() -> None:
+    """The observation counts them; a legal action in between starts anew."""
+    env = own(make("default", max_invalid_actions=4))
+    observation, _ = env.reset(seed=0)
+    legal = int(env.action_masks().argmax())
+    shares, ends = [], []
+    for action in (-1, -1, -1, legal, -1, -1, -1, -1):
+        observation, _, terminated, truncated, info = env.step(action)
+        assert env.observation_space.contains(observation)
+        shares.append(observation["invalid_streak"].item())
+        ends.append((terminated, truncated))
+    assert shares == [0.25, 0.5, 0.75, 0.0, 0.25, 0.5, 0.75, 1.0]
+    assert ends == [(False, False)] * 7 + [(False, True)]
+    assert info["metrics"]["invalid_actions"] == 7
+    assert info["metrics"]["makespan"] == np.inf
+    assert env.ended
+    with pytest.raises(ResetNeeded):
+        env.step(legal)
+    kept = env.state()
+    env.reset(seed=1)
+    env.restore(kept)
+    assert env.ended
+
+
+def test_registered_step_limit() -> None:
+    limit = gymnasium.spec(fate_gym.ENV_ID).max_episode_steps
+    assert limit is not None
+    env = make("default", max_episode_steps=3)
+    _, info = env.reset(seed=0)
+    for step in range(3):
+        _, _, terminated, truncated, info = env.step(int(info["action_mask"].argmax()))
+        assert (terminated, truncated) == (False, step == 2)
+
+
+@every_option
+def test_infos_have_one_structure(name: str) -> None:
+    """As Minari asks of them, whose buffers are trees."""
+    env = own(make(name))
+    _, first = env.reset(seed=0)
+    steps = play(env, np.random.default_rng(0), illegal=0.1)
+    assert len(steps) > 1
+    for *_, info in steps:
+        assert _structure(info) == _structure(first)
+    assert np.isinf(first["metrics"]["makespan"])
+    assert steps[-1][3]["metrics"]["makespan"] == pytest.approx(env.time - _first_arrival(env))
+
+
+def _structure(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _structure(one) if isinstance(one, dict) else (type(one), np.shape(one))
+        for key, one in info.items()
+    }
+
+
+def _first_arrival(env: WorkflowSchedulingEnv) -> float:
+    return float(env.arrays.facts.first_arrival)
+
+
+# --- specs ------------------------------------------------------------------------------------
+
+
+def chain_of(seed: int) -> Problem:
+    """A problem for the test below, by name."""
+    return _changing(seed)
+
+
+def fixed_reference(compiled: Any, seed: int) -> float:
+    return 2.0
+
+
+def halved(rewards: StepRewards, env: Any) -> float:
+    return 0.5 * float(rewards.makespan)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"problem": load_problem(AGENT)},
+        {"problem": [load_problem(AGENT), "smoke", AGENT]},
+        {"problem": compile_problem(load_problem(AGENT))},
+        {"problem": chain_of, "max_stages": 40},
+        {"problem": "smoke", "arrivals": Arrivals(process="poisson", load=0.8)},
+        {"problem": "smoke", "cluster": load_cluster("mixed_4"), "seed": 3},
+        {"problem": "smoke", "reference": fixed_reference, "reward": ("latency", halved)},
+    ],
+)
+def test_specs_survive_json(arguments: dict[str, Any]) -> None:
+    more = {"disable_env_checker": True, "max_episode_steps": 77}
+    env = gymnasium.make(fate_gym.ENV_ID, **arguments, **more)
+    assert env.spec is not None
+    again = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.spec is not None
+    assert again.spec.max_episode_steps == 77
+    assert same(env.reset(seed=3)[0], again.reset(seed=3)[0])
+    for _ in range(5):
+        if own(env).ended:
+            break
+        action = int(own(env).action_masks().argmax())
+        (a, r, *_), (b, q, *_) = env.step(action), again.step(action)
+        assert same(a, b)
+        assert np.array_equal(r, q)
+    envs = gymnasium.make_vec(fate_gym.ENV_ID, 2, **arguments)
+    assert EnvSpec.from_json(envs.spec.to_json()).kwargs["num_envs"] == 2
 
 
 def test_drawn_arrivals() -> None:

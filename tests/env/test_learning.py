@@ -96,15 +96,11 @@ def test_torchrl() -> None:
         # Deprecations inside TorchRL and TensorDict.
         warnings.simplefilter("ignore")
         from torchrl.envs import GymWrapper, TransformedEnv
-        from torchrl.envs.transforms import ActionMask, DTypeCastTransform
+        from torchrl.envs.transforms import ActionMask
         from torchrl.envs.utils import check_env_specs
 
         own = make(problem="smoke", window=4)
-        env = TransformedEnv(
-            GymWrapper(own, categorical_action_encoding=True),
-            DTypeCastTransform(torch.int8, torch.bool, in_keys=["action_mask"]),
-        )
-        env.append_transform(ActionMask())
+        env = TransformedEnv(GymWrapper(own, categorical_action_encoding=True), ActionMask())
         env.set_seed(0)
         check_env_specs(env)
         rollout = env.rollout(300, break_when_any_done=True)

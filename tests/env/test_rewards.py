@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fate_gym.env import WorkflowSchedulingEnv
+from fate_gym.env import StepRewards, WorkflowSchedulingEnv, WorkflowSchedulingVectorEnv
 from fate_gym.problem import Problem, Stage, Workflow
 from tests.env.episodes import play
 from tests.strategies import problems
@@ -104,6 +106,76 @@ def test_illegal_actions_cost_the_penalty_and_change_nothing() -> None:
         assert (reward, ended, truncated) == (-0.25, False, False)
         assert info["invalid_action"]
         assert np.array_equal(before.moment.state.buffer, after.moment.state.buffer)
-        assert all(np.array_equal(again[key], observation[key]) for key in observation)
+        assert all(
+            np.array_equal(again[key], observation[key])
+            for key in observation
+            if key != "invalid_streak"
+        )
     steps = play(env, np.random.default_rng(0))
     assert steps[-1][3]["metrics"]["invalid_actions"] == 6
+
+
+NAMES = ("makespan", "latency", "shaped")
+
+
+def energy(rewards: StepRewards, env: Any) -> Any:
+    """Works on numbers and on arrays alike."""
+    return rewards.makespan + 0.25 * rewards.latency
+
+
+@settings(max_examples=10)
+@given(problems(most=6), SEEDS)
+def test_vectors_of_rewards_are_the_rewards(problem: Problem, seed: int) -> None:
+    """And functions get them; an illegal action costs each its penalty."""
+    options: dict[str, Any] = {"window": 3, "discount": 0.9}
+    plain = {}
+    for name in NAMES:
+        env = WorkflowSchedulingEnv(problem, reward=name, **options)
+        env.reset(seed=seed)
+        plain[name] = [r for _, r, _, _ in play(env, np.random.default_rng(seed), illegal=0.2)]
+    env = WorkflowSchedulingEnv(problem, reward=("shaped", energy, "makespan"), **options)
+    assert env.reward_space is not None
+    env.reset(seed=seed)
+    rng, k = np.random.default_rng(seed), 0
+    envs = WorkflowSchedulingVectorEnv(2, problem, reward=env.env_spec.options.reward, **options)
+    one = WorkflowSchedulingVectorEnv(2, problem, reward=energy, **options)
+    for lanes in (envs, one):
+        lanes.reset(seed=[seed, seed + 1])
+    while not env.ended:
+        mask = env.action_masks()
+        # The same random numbers as `play`.
+        if rng.random() < 0.2:
+            action = int(rng.integers(-2, mask.size + 3))
+        elif mask[-1] and rng.random() < 0.2:
+            action = mask.size - 1
+        else:
+            action = int(rng.choice(np.flatnonzero(mask)))
+        rewards, info = env.step(action)[1], env.state()
+        illegal = bool(info.episode.invalid)
+        mixed = plain["makespan"][k] + 0.25 * plain["latency"][k]
+        expected = [plain["shaped"][k], -0.1 if illegal else mixed, plain["makespan"][k]]
+        assert env.reward_space.contains(rewards)
+        assert np.array_equal(rewards, expected)
+        both = np.array([action, 0])
+        assert np.array_equal(envs.step(both)[1][0], expected)
+        assert one.step(both)[1][0] == expected[1]
+        k += 1
+
+
+def test_a_function_as_reward() -> None:
+    """It may look at the environment; the reward is a number."""
+    seen = []
+
+    def busy(rewards: StepRewards, env: WorkflowSchedulingEnv) -> float:
+        seen.append(env.time)
+        return -float(len(env.window))
+
+    env = WorkflowSchedulingEnv("smoke", reward=busy, invalid_penalty=0.5)
+    env.reset(seed=0)
+    assert env.reward_space is None
+    assert env.step(-1)[1] == -0.5
+    assert not seen
+    _, reward, _, _, info = env.step(int(env.action_masks().argmax()))
+    assert isinstance(reward, float)
+    assert reward == -len(env.window)
+    assert seen == [info["time"]]

@@ -39,17 +39,19 @@ class Singles:
         self.last[i], info = self.envs[i].reset(seed=seed)
         return info
 
-    def step(self, i: int, action: int) -> tuple[dict[str, Any], float, bool, dict[str, Any]]:
-        """Observation, reward, terminated, info; the end of an episode under ``final``."""
+    def step(
+        self, i: int, action: int
+    ) -> tuple[dict[str, Any], float, tuple[bool, bool], dict[str, Any]]:
+        """Observation, reward, (terminated, truncated), info; the end of an episode: ``final``."""
         env = self.envs[i]
         if env.ended and self.mode is AutoresetMode.NEXT_STEP:
             info = self.reset(i)
-            return self.last[i], 0.0, False, info
-        self.last[i], reward, ended, _, info = env.step(action)
-        if ended and self.mode is AutoresetMode.SAME_STEP:
+            return self.last[i], 0.0, (False, False), info
+        self.last[i], reward, *ended, info = env.step(action)
+        if env.ended and self.mode is AutoresetMode.SAME_STEP:
             final = {"obs": self.last[i], "info": info}
             info = self.reset(i) | {"final": final}
-        return self.last[i], float(reward), ended, info
+        return self.last[i], float(reward), (ended[0], ended[1]), info
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -65,6 +67,7 @@ def test_lanes_are_single_environments(
 ) -> None:
     count = 3
     options: dict[str, Any] = {"reward": reward, "window": 3, "dag": dag, "uncertainty": 0.2}
+    options["max_invalid_actions"] = 2
     envs = WorkflowSchedulingVectorEnv(count, choice, autoreset_mode=mode, **options)
     singles = Singles([WorkflowSchedulingEnv(choice, **options) for _ in range(count)], mode)
     observation, infos = envs.reset(seed=seed)
@@ -89,19 +92,16 @@ def test_lanes_are_single_environments(
         size = envs.env_spec.actions
         actions = np.array(
             [
-                legal_action(m, rng)
-                if m.any() and rng.random() < 0.9
-                else rng.integers(-1, size + 1)
+                legal_action(m, rng) if rng.random() < 0.8 else rng.integers(-1, size + 1)
                 for m in masks
             ]
         )
         observation, rewards, terminated, truncated, infos = envs.step(actions)
-        assert not truncated.any()
         for i, action in enumerate(actions.tolist()):
             expected, reward_i, ended, info = singles.step(i, action)
             assert same(lane(observation, i), expected)
             assert rewards[i] == reward_i
-            assert terminated[i] == ended
+            assert (terminated[i], truncated[i]) == ended
             for key in ("time", "invalid_action"):
                 assert infos[key][i] == info[key]
                 assert infos[f"_{key}"][i]
@@ -114,7 +114,7 @@ def test_lanes_are_single_environments(
                 assert infos["final_info"]["time"][i] == final["time"]
                 for name, value in final["metrics"].items():
                     assert infos["final_info"]["metrics"][name][i] == value
-            elif "metrics" in info:
+            else:
                 for name, value in info["metrics"].items():
                     assert infos["metrics"][name][i] == value
 
@@ -132,21 +132,25 @@ def test_both_ways_to_make_one() -> None:
 
 def test_gymnasiums_own_vector_environment_agrees() -> None:
     """Their loop over single environments gives the same numbers, infos included."""
-    theirs = gymnasium.make_vec(fate_gym.ENV_ID, 3, vectorization_mode="sync", problem="smoke")
-    ours = fate_gym.make_vec(3, problem="smoke")
+    options: dict[str, Any] = {"problem": "smoke", "max_episode_steps": 25}
+    theirs = gymnasium.make_vec(fate_gym.ENV_ID, 3, vectorization_mode="sync", **options)
+    ours = gymnasium.make_vec(fate_gym.ENV_ID, 3, **options)
+    assert isinstance(ours, WorkflowSchedulingVectorEnv)
     (a, info_a), (b, info_b) = theirs.reset(seed=5), ours.reset(seed=5)
     rng = np.random.default_rng(0)
+    cut = 0
     for _ in range(60):
         assert same(dict(a), b)
-        assert info_a.keys() <= info_b.keys()
+        assert info_a.keys() == info_b.keys()
         for key, value in info_a.items():
             assert same(value, info_b[key]), key
-        masks = ours.action_masks()
-        actions = np.array([legal_action(m, rng) if m.any() else 0 for m in masks])
+        actions = np.array([legal_action(m, rng) for m in ours.action_masks()])
         a, *rest_a, info_a = theirs.step(actions)
         b, *rest_b, info_b = ours.step(actions)
         for x, y in zip(rest_a, rest_b, strict=True):
             assert np.array_equal(x, y)
+        cut += int(rest_b[2].sum())
+    assert cut > 3
 
 
 def test_what_is_returned_belongs_to_the_caller() -> None:
@@ -172,11 +176,53 @@ def test_copies_go_on_alike() -> None:
         envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()]))
     copies = [copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))]
     for _ in range(60):
-        actions = np.array([legal_action(m, rng) if m.any() else 0 for m in envs.action_masks()])
+        actions = np.array([legal_action(m, rng) for m in envs.action_masks()])
         results = [one.step(actions) for one in (envs, *copies)]
         for other in results[1:]:
             assert same(results[0][0], other[0])
             assert np.array_equal(results[0][1], other[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_going_back(mode: AutoresetMode) -> None:
+    """All that follows is the same: observations, rewards, ends, infos, the next episodes."""
+    envs = fate_gym.make_vec(
+        3, problem="smoke", uncertainty=0.3, autoreset_mode=mode, max_episode_steps=30
+    )
+    with pytest.raises(ResetNeeded):
+        envs.state()
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()]))
+    here, masks = envs.state(), envs.action_masks()
+    runs = []
+    for go in range(3):
+        if go:
+            observation, infos = envs.restore(here)
+            assert envs.observation_space.contains(observation)
+            assert np.array_equal(observation["action_mask"], masks)
+            assert np.array_equal(infos["action_mask"], masks)
+        rng = np.random.default_rng(1)
+        steps = []
+        for _ in range(40):
+            over = np.zeros(3, np.bool_)
+            if steps and mode is AutoresetMode.DISABLED:
+                over = steps[-1][2] | steps[-1][3]
+            if over.any():
+                envs.reset(options={"reset_mask": over})
+            steps.append(envs.step(np.array([legal_action(m, rng) for m in envs.action_masks()])))
+        runs.append(steps)
+        envs.reset(seed=100 + go)
+    for steps in runs[1:]:
+        for one, other in zip(runs[0], steps, strict=True):
+            assert same(one[0], other[0])
+            assert all(np.array_equal(x, y) for x, y in zip(one[1:4], other[1:4], strict=True))
+            assert np.array_equal(one[4]["time"], other[4]["time"])
+    with pytest.raises(InputError, match="other options or lanes"):
+        fate_gym.make_vec(2, problem="smoke").restore(here)
+    with pytest.raises(InputError, match="other options or lanes"):
+        fate_gym.make_vec(3, problem="smoke").restore(here)
 
 
 def test_problems_can_be_chosen_lane_by_lane() -> None:
@@ -195,7 +241,7 @@ def test_problems_can_be_chosen_lane_by_lane() -> None:
         ({"num_envs": 0}, "num_envs"),
         ({"autoreset_mode": "sometimes"}, "autoreset_mode"),
         ({"render_mode": "rgb_array"}, "render_mode"),
-        ({"windoe": 3}, None),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], field: str | None) -> None:

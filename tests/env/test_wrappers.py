@@ -25,7 +25,7 @@ from fate_gym.sim import CompiledProblem, Simulator
 from policies import make_policy
 from tests.env.episodes import legal_action
 
-GROUPS = ("candidates", "devices", "globals", "stages")
+GROUPS = ("candidates", "devices", "globals", "invalid_streak", "stages")
 
 
 def make(**options: Any) -> gymnasium.Env[Any, Any]:
@@ -74,7 +74,8 @@ def test_gymnasiums_flat_observation_is_ours_with_the_mask() -> None:
 
 def test_candidates_alone() -> None:
     """By Gymnasium's filter or by the option."""
-    filtered = play_through(FilterObservation(make(), ["candidates", "action_mask"]))
+    kept = ["candidates", "invalid_streak", "action_mask"]
+    filtered = play_through(FilterObservation(make(), kept))
     asked = play_through(make(observation=("candidates",)))
     for (a, _), (b, _) in zip(filtered, asked, strict=True):
         assert a.keys() == b.keys()
@@ -90,7 +91,7 @@ def test_graphs() -> None:
     assert isinstance(own, WorkflowSchedulingEnv)
     for observation, _ in play_through(env):
         graph = observation["graph"]
-        assert set(observation) == {"graph", "globals", "action_mask"}
+        assert set(observation) == {"graph", "globals", "invalid_streak", "action_mask"}
         (workflow,) = own.compiled.problem.workflows
         assert len(graph.nodes) == len(workflow.stages)
         assert len(graph.edge_links) == len(workflow.edges)

@@ -25,6 +25,7 @@ def observe(run: Run, out: ObservationArrays) -> None:
     plan_ahead(run)
     ep.can_wait = ep.ended == 0 and (can_wait(p, st) or st.ready_count == 0)
     _write_mask(run, out)
+    out.invalid_streak[0] = min(1.0, ep.invalid_streak / f.most_invalid)
     if out.candidates.size > 0:
         write_candidates(f, ep, out.candidates)
     if out.stages.size > 0:
@@ -46,8 +47,10 @@ def _write_mask(run: Run, out: ObservationArrays) -> None:
         for i in range(positions):
             mask[at + i] = run.placements.rows[base + i].width > 0
     for i in range(ep.shown * positions, mask.size - 1):
-        mask[i] = 0
-    mask[mask.size - 1] = ep.can_wait
+        mask[i] = False
+    # Learners take the best or a random legal action of the last observation too, where there is
+    # nothing left to place: one has to be legal there.
+    mask[mask.size - 1] = ep.can_wait != 0 or ep.ended != 0
 
 
 __all__ = ["observe", "open_window"]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.env.schema import Run
 from fate_gym.sim import CompiledProblem, DecisionView, Trace
 
 
@@ -19,6 +20,9 @@ class Scene(Protocol):
 
     @property
     def time(self) -> float: ...
+
+    @property
+    def arrays(self) -> Run: ...
 
     @property
     def window(self) -> list[int]: ...

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.env.actions import legal_actions
 from fate_gym.env.render.residency import residencies
 from fate_gym.env.render.scene import Scene, horizon, shards_until
 from fate_gym.kernel.schema import HOST
@@ -20,7 +21,10 @@ _ORDER = ".ltpd"
 
 
 def as_text(scene: Scene) -> str:
-    """The run so far: a line per device with its timeline, memory and models, and the window."""
+    """The run so far: a line per device with its timeline, memory and models, and the window.
+
+    Each slot of the window has the numbers of its legal actions.
+    """
     compiled = scene.compiled
     stages = compiled.arrays.stages
     trace, view = scene.trace(), scene.view()
@@ -47,15 +51,25 @@ def as_text(scene: Scene) -> str:
         if compiled.problem.cluster.execution == "batching":
             state += f"  {served[d]:3d} in service"
         lines.append(f"{name:>{width}} |{timelines[d]}| {state}  {models}")
+    legal, positions = legal_actions(scene.arrays), scene.arrays.facts.positions
     for slot, stage in enumerate(scene.window):
         workflow, name = trace.stage_ids[stage]
-        ends = view.end_estimates(stage)
+        ends, first = view.end_estimates(stage), slot * positions
         best = int(ends.argmin())
+        numbers = _ranges(first + np.flatnonzero(legal[first : first + positions]))
         lines.append(
             f"slot {slot}: {workflow}/{name}, rank {stages[stage]['upward_rank']:.2f} s, "
-            f"earliest end {ends[best]:.2f} s on {trace.device_ids[best]}"
+            f"earliest end {ends[best]:.2f} s on {trace.device_ids[best]} (action {first + best}); "
+            f"actions {numbers}"
         )
+    lines.append(f"wait: action {legal.size - 1}{'' if legal[-1] else ', illegal now'}")
     return "\n".join(lines) + "\n"
+
+
+def _ranges(numbers: NDArray[np.int64]) -> str:
+    """``0-3, 6``: runs of numbers, in order."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs if len(r))
 
 
 def _in_service(trace: Trace, now: float) -> NDArray[np.int64]:

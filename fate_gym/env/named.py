@@ -1,0 +1,65 @@
+"""Arguments that are functions and problems, as text: what a JSON spec of an environment keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from gymnasium.envs.registration import EnvSpec
+from pydantic import BaseModel
+
+from fate_gym.env.faults import bad
+from fate_gym.sim import CompiledProblem
+
+
+def is_name_of_object(value: Any) -> TypeGuard[str]:
+    """Whether a value is ``"module:function"``, as Gymnasium writes entry points."""
+    return isinstance(value, str) and ":" in value and not value.endswith(".json")
+
+
+def named_object(name: str, field: str) -> Any:
+    """What ``"module:function"`` names. Raises `InputError` if there is no such thing."""
+    module, _, path = name.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        fault = f"cannot import {name!r} ({error})"
+        remedy = "give the name as 'module:function', importable from here"
+        raise bad("environment options", field, fault, remedy) from None
+    return found
+
+
+def json_spec(spec: EnvSpec | None) -> EnvSpec | None:
+    """The spec of an environment with arguments that JSON can hold, where there are such.
+
+    Functions become ``"module:function"``; lambdas and functions inside others have no such name
+    and stay as they are: `EnvSpec.to_json` refuses them.
+    """
+    if spec is None:
+        return None
+    return dataclasses.replace(spec, kwargs=_plain(spec.kwargs))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, CompiledProblem):
+        value = value.problem
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if inspect.isfunction(value) and "<" not in value.__qualname__:
+        return f"{value.__module__}:{value.__qualname__}"
+    return value
