@@ -42,6 +42,7 @@ def test_a_job_leaves_its_files_and_the_result_last(single: Run) -> None:
     assert set(files) == {
         "config.yaml",
         "decisions.parquet",
+        "explained.json",
         "result.json",
         "shards.parquet",
         "trace.json",

@@ -49,11 +49,12 @@ def test_booleans_are_no_numbers_of_clusters_and_options() -> None:
         parse({"name": "x", "nodes": nodes}, ClusterSpec, source="x.yaml")
     assert (caught.value.field or "").endswith("gpus")
     with pytest.raises(InputError, match="not numbers"):
-        parse_options({"window": True})
+        parse_options({"window": True}, "env")
 
 
 def test_fields_that_are_booleans_stay_so() -> None:
-    assert parse_options({"strict": True}).strict
+    options, _ = parse_options({"strict": True}, "env")
+    assert options.strict
     assert ReportConfig(figures=("gantt",)).figures == ("gantt",)
 
 

@@ -94,7 +94,7 @@ def test_reports_keep_them_apart(both: dict[str, tuple[Path, JobResult]]) -> Non
     assert list(report.suites) == ["smoke", "smoke (batching)"]
     assert [summary.n for rows in report.suites.values() for summary in rows] == [2, 2]
     text = markdown(report, ())
-    assert "exclusive and batching devices." in text
+    assert "exclusive and batching devices; planners minimise mean slowdown." in text
     assert "All suites: exclusive and batching devices together" in text
     runs = {run["suite"] for run in page_data(report)["runs"]}
     assert runs == {"smoke", "smoke (batching)"}
