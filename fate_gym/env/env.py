@@ -478,7 +478,7 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         illegal: int,
     ) -> dict[str, Any]:
         return {
-            MASK: observation[MASK].astype(np.int8),
+            MASK: observation[MASK].view(np.int8),
             "invalid_action": invalid,
             "direct_placement": False,
             "time": time,
