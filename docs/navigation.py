@@ -36,6 +36,8 @@ SECTIONS = {
 }
 
 CATALOGUE = ("policies", "suites", "clusters", "experiments")
+TITLES = {"results": "Overview"}
+"""Pages that are called something else in the navigation than in their own head."""
 GENERATED = ("cli.md", "configuration.md")
 """Pages that `docs/generated.py` makes."""
 
@@ -52,9 +54,14 @@ def on_config(config: Any) -> Any:
         if section == "How-to":
             shown += sorted(pages - named)
         if shown:
-            nav.append({section: [f"{name}.md" for name in shown]})
+            nav.append({section: [_entry(name) for name in shown]})
     reference = sorted(page.name for page in (folder / "reference").glob("*.md"))
     nav.append({"Catalogue": [f"catalogue/{name}.md" for name in CATALOGUE]})
     nav.append({"Reference": [f"reference/{name}" for name in (*GENERATED, *reference)]})
     config["nav"] = nav
     return config
+
+
+def _entry(name: str) -> str | dict[str, str]:
+    page = f"{name}.md"
+    return {TITLES[name]: page} if name in TITLES else page
