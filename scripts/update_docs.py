@@ -43,6 +43,7 @@ FIGURES = {
         "intensity.png": "headline_alike_intensity.png",
     },
     "runs/regimes": {"map.png": "regimes.png"},
+    "runs/requests": {"map.png": "requests.png"},
     "runs/regimes_ablation": {"map.png": "regimes_ablation.png"},
     "runs/occupancy": {"occupancy.png": "occupancy.png"},
     "runs/sessions": {"session.png": "session.png"},

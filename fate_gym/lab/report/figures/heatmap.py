@@ -23,6 +23,8 @@ COLOURS = LinearSegmentedColormap.from_list(
 )
 _STEPS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0)
 """Ends of colour scales, in percent."""
+_TITLE = 1.3
+"""Inches that the title of a map needs."""
 
 
 def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
@@ -41,7 +43,7 @@ def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
     overs = list(dict.fromkeys(panel.over for panel in panels))
     rows, columns = list(spec.rows), list(spec.columns.values())
     figure, grid = style.canvas(
-        1.9 + len(overs) * (0.25 + 0.66 * len(columns)),
+        1.9 + len(overs) * (0.25 + max(_TITLE, 0.66 * len(columns))),
         0.3 + len(policies) * (0.9 + 0.4 * len(rows)),
         rows=len(policies), columns=len(overs), squeeze=False,
     )  # fmt: skip
