@@ -1,8 +1,7 @@
 """Random problems under every policy, on exclusive and batching devices, through the validator.
 
 ``python -m tests.fuzz.soak FOLDER [--runs N]`` keeps its progress in FOLDER; the same command goes
-on where it was stopped. Run number k is the same run in every folder: its problem, options, seed
-and policy follow from k alone. A run ends in a schedule that the validator accepts, or in one
+on where it was stopped. A run ends in a schedule that the validator accepts, or in one
 clear error that refuses the problem. Anything else, a run beyond its time, and one that ended the
 process twice, is a fault, kept in FOLDER/faults with what it takes to play it again.
 """
@@ -17,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ from tests.kernel.batching.test_engine import batching
 from tests.policies.instances import SMALL
 from tests.strategies import problems
 
-STATE, RUNNING, FAULTS = "state.json", "running", "faults"
+STATE, DRAWN, RUNNING, FAULTS = "state.json", "drawn.json", "running", "faults"
 EACH = 4
 """Runs of one problem, half of them on devices that batch; drawing it takes as long as these."""
 BATCH = 200
@@ -47,6 +47,7 @@ SAVED_EVERY = 5.0
 """Seconds between two writes of the progress."""
 OBJECTIVES = ("slowdown", "makespan", "latency", "p95")
 POLICIES = policy_names()
+_Kept = TypeVar("_Kept", bound=BaseModel)
 _BETWEEN_EVENTS = "which is no event's time"
 
 
@@ -77,7 +78,7 @@ class Progress(BaseModel):
 
 
 @st.composite
-def _drawn(draw: st.DrawFn) -> tuple[Problem, int]:
+def _problems(draw: st.DrawFn) -> tuple[Problem, int]:
     """A problem and a seed."""
     problem = draw(problems())
     options = problem.options.model_copy(update={"objective": draw(st.sampled_from(OBJECTIVES))})
@@ -85,9 +86,22 @@ def _drawn(draw: st.DrawFn) -> tuple[Problem, int]:
     return problem, draw(st.sampled_from([0, MAX_SEED]) | st.integers(0, MAX_SEED))
 
 
-def cases(batch: int) -> Iterator[Case]:
-    """The runs of a batch: every policy in turn."""
-    drawn: list[tuple[Problem, int]] = []
+class Drawn(BaseModel):
+    """The problems of a batch, as they are drawn, and a seed for each.
+
+    They are kept until the batch is done: what Hypothesis draws by a seed depends on the modules
+    that are loaded, so that a process that goes on would draw others.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch: int
+    problems: list[tuple[Problem, int]]
+
+
+def draw(batch: int) -> Drawn:
+    """New problems."""
+    found: list[tuple[Problem, int]] = []
 
     @seed(batch)
     @settings(
@@ -98,15 +112,32 @@ def cases(batch: int) -> Iterator[Case]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(_drawn())
-    def collect(case: tuple[Problem, int]) -> None:
-        drawn.append(case)
+    @given(_problems())
+    def collect(one: tuple[Problem, int]) -> None:
+        found.append(one)
 
     collect()
+    return Drawn(batch=batch, problems=found)
+
+
+def drawn(folder: Path, batch: int) -> Drawn:
+    """The problems of a batch: those that were drawn before, or new ones."""
+    path = folder / DRAWN
+    if path.exists():
+        kept = _read(path, Drawn)
+        if kept.batch == batch:
+            return kept
+    new = draw(batch)
+    write_text(path, new.model_dump_json())
+    return new
+
+
+def cases(given: Drawn) -> Iterator[Case]:
+    """The runs of a batch: every policy in turn."""
     for place in range(BATCH):
-        number = batch * BATCH + place
+        number = given.batch * BATCH + place
         # Hypothesis may find fewer than were asked for.
-        problem, luck = drawn[place // EACH % len(drawn)]
+        problem, luck = given.problems[place // EACH % len(given.problems)]
         tokens = sum(stage.output_tokens for w in problem.workflows for stage in w.stages)
         yield Case(
             policy=POLICIES[number % len(POLICIES)],
@@ -140,14 +171,15 @@ def outcome(case: Case, seconds: float = SECONDS) -> tuple[str, str]:
 
 def read_progress(folder: Path) -> Progress:
     """What was done before. Raises `InputError` if the file cannot be read."""
-    path = folder / STATE
-    if not path.exists():
-        return Progress()
+    return _read(folder / STATE, Progress) if (folder / STATE).exists() else Progress()
+
+
+def _read(path: Path, kind: type[_Kept]) -> _Kept:
     try:
-        return Progress.model_validate_json(read_bytes(path))
+        return kind.model_validate_json(read_bytes(path))
     except ValidationError:
-        remedy = f"delete {folder} to begin anew"
-        raise InputError("not the state of a soak", source=path, remedy=remedy) from None
+        remedy = f"delete {path.parent} to begin anew"
+        raise InputError("not a file of a soak", source=path, remedy=remedy) from None
 
 
 def soak(
@@ -170,7 +202,7 @@ def soak(
     saved = time.monotonic()
     while progress.runs < runs:
         batch, first = divmod(progress.runs, BATCH)
-        for case in list(cases(batch))[first : first + runs - progress.runs]:
+        for case in list(cases(drawn(folder, batch)))[first : first + runs - progress.runs]:
             number, start = progress.runs, time.monotonic()
             kind, text = _guarded(folder, number, case, check)
             progress.runs += 1

@@ -8,14 +8,27 @@ import pytest
 
 from fate_gym.problem import load_problem
 from tests.fuzz import soak as module
-from tests.fuzz.soak import FAULTS, POLICIES, RUNNING, STATE, Case, cases, main, soak
+from tests.fuzz.soak import (
+    DRAWN,
+    FAULTS,
+    POLICIES,
+    RUNNING,
+    STATE,
+    Case,
+    cases,
+    draw,
+    drawn,
+    main,
+    soak,
+)
 
-FIRST = list(cases(0))
+BATCH = draw(0)
+FIRST = list(cases(BATCH))
 
 
 @pytest.fixture(autouse=True)
-def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cases", lambda batch: FIRST if batch == 0 else cases(batch))
+def drawn_before(tmp_path: Path) -> None:
+    (tmp_path / DRAWN).write_text(BATCH.model_dump_json())
 
 
 def well(case: Case) -> tuple[str, str]:
@@ -31,9 +44,13 @@ def test_a_short_soak_has_no_faults(tmp_path: Path, capfd: pytest.CaptureFixture
     assert not list((tmp_path / FAULTS).iterdir())
 
 
-def test_runs_follow_from_their_numbers() -> None:
-    assert list(cases(0)) == FIRST
-    assert list(cases(1)) != FIRST
+def test_problems_are_kept_until_their_batch_is_done(tmp_path: Path) -> None:
+    assert list(cases(drawn(tmp_path, 0))) == FIRST
+    (tmp_path / DRAWN).unlink()
+    second = drawn(tmp_path, 1)
+    assert second.batch == 1
+    assert second.problems != BATCH.problems
+    assert drawn(tmp_path, 1) == second
 
 
 def test_a_soak_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -102,4 +119,4 @@ def test_progress_that_is_damaged_is_one_message(
 ) -> None:
     (tmp_path / STATE).write_text('{"runs": "x"}')
     assert main([str(tmp_path), "--runs", "1"]) == 1
-    assert "not the state of a soak" in capfd.readouterr().err
+    assert "not a file of a soak" in capfd.readouterr().err
