@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fate_gym.errors import InputError
+from fate_gym.files import write_text
 from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.problem import Problem, problem_from
 
@@ -78,5 +79,5 @@ def dump_problem(problem: Problem, path: str | Path | None = None) -> str:
     data = problem.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps({"schema_version": problem.schema_version} | data, indent=1)
     if path is not None:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_text(Path(path), text + "\n")
     return text

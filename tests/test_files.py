@@ -1,0 +1,42 @@
+"""Files are written whole or not at all, whoever writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fate_gym.files import write_text
+from fate_gym.problem import Problem, dump_problem
+from fate_gym.sim import Simulator, Trace
+from policies import make_policy
+
+PROBLEM = Problem.classical({"a": {"d": 1.0}}, {})
+TRACE: Trace = Simulator(PROBLEM).run(make_policy("round_robin"))
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: write_text(path, "new"),
+    "problem": lambda path: dump_problem(PROBLEM, path),
+    "trace": TRACE.save,
+    "chrome": TRACE.write_chrome,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "file.json"
+    write_text(path, "old")
+
+    def broken(self: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", broken)
+        with pytest.raises(OSError, match="disk full"):
+            WRITERS[kind](path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+    assert path.read_text() == "old"
+    WRITERS[kind](path)
+    assert path.read_text() != "old"
