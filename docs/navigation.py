@@ -16,6 +16,7 @@ SECTIONS = {
         "fate",
         "learned",
         "results",
+        "reliability",
     ),
 }
 

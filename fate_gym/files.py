@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Files: written whole or not at all, and how much is read at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+MOST_BYTES = 1 << 30
+"""Of a file that is read whole; a job's largest are some MB."""
 
 
 @contextmanager

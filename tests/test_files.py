@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fate_gym.errors import InputError
 from fate_gym.files import write_text
-from fate_gym.problem import Problem, dump_problem
+from fate_gym.problem import Problem, dump_problem, io, load_problem
 from fate_gym.sim import Simulator, Trace
 from policies import make_policy
 
@@ -40,3 +41,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_text() == "old"
     WRITERS[kind](path)
     assert path.read_text() != "old"
+
+
+def test_files_without_end_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    dump_problem(PROBLEM, path)
+    assert load_problem(path) == PROBLEM
+    monkeypatch.setattr(io, "MOST_BYTES", path.stat().st_size - 1)
+    for endless in (path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="more than") as caught:
+            load_problem(endless)
+        assert caught.value.source == str(endless)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fate_gym.errors import InputError
-from fate_gym.files import flush, flush_all, replacing, write_text
+from fate_gym.files import MOST_BYTES, flush, flush_all, replacing, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "MOST_BYTES",
     "checksum",
     "flush",
     "flush_all",
@@ -27,8 +28,6 @@ __all__ = [
     "write_text",
 ]
 
-MOST_BYTES = 1 << 30
-"""Of a file that is read whole; a job's largest are some MB."""
 MOST_VALUES = 200_000_000
 """Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""
 
