@@ -17,7 +17,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of ``path`` unless writing it raises.
 
     Whatever happens, to the process or to the machine, ``path`` is the old file or the new one.
+    What is no file, such as ``/dev/stdout``, is written itself.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
         yield temporary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from fate_gym.errors import InputError
 from fate_gym.files import write_text
-from fate_gym.problem import Problem, dump_problem, io, load_problem
+from fate_gym.problem import Problem, dump_problem, io, load_problem, parse_problem
 from fate_gym.sim import Simulator, Trace
 from policies import make_policy
 
@@ -41,6 +42,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_text() == "old"
     WRITERS[kind](path)
     assert path.read_text() != "old"
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    dump_problem(PROBLEM, pipe)
+    assert parse_problem(os.read(end, 10_000)) == PROBLEM
+    os.close(end)
+    assert pipe.is_fifo()
 
 
 def test_files_without_end_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
