@@ -9,11 +9,13 @@ process twice, is a fault, kept in FOLDER/faults with what it takes to play it a
 from __future__ import annotations
 
 import argparse
+import fcntl
 import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +36,7 @@ from tests.kernel.batching.test_engine import batching
 from tests.policies.instances import SMALL
 from tests.strategies import problems
 
-STATE, DRAWN, RUNNING, FAULTS = "state.json", "drawn.json", "running", "faults"
+STATE, DRAWN, RUNNING, LOCK, FAULTS = "state.json", "drawn.json", "running", "lock", "faults"
 EACH = 4
 """Runs of one problem, half of them on devices that batch; drawing it takes as long as these."""
 BATCH = 200
@@ -196,8 +198,33 @@ def soak(
         runs: in all, those of before included.
         check: plays a run.
         say: takes a line about each fault, and about the progress.
+
+    Raises:
+        InputError: another process is at it, or its files are damaged.
     """
     (folder / FAULTS).mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _go_on(folder, runs, check, say)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder as long as the process lives: two would count each other's runs."""
+    with (folder / LOCK).open("a", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "wait for it to end, or choose another folder"
+            raise InputError("another soak runs here", source=folder, remedy=remedy) from None
+        yield
+
+
+def _go_on(
+    folder: Path,
+    runs: int,
+    check: Callable[[Case], tuple[str, str]],
+    say: Callable[[str], None],
+) -> Progress:
     progress = read_progress(folder)
     saved = time.monotonic()
     while progress.runs < runs:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fate_gym.errors import InputError
 from fate_gym.problem import load_problem
 from tests.fuzz import soak as module
 from tests.fuzz.soak import (
@@ -83,6 +84,16 @@ def test_a_run_that_ends_the_process_twice_is_a_fault(tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
             soak(tmp_path, 4, check=ends, say=print)
     assert soak(tmp_path, 4, check=ends, say=print).outcomes == {"valid": 3, "process ended": 1}
+
+
+def test_two_soaks_in_one_folder(tmp_path: Path) -> None:
+    def second(case: Case) -> tuple[str, str]:
+        with pytest.raises(InputError, match="another soak runs here"):
+            soak(tmp_path, 1, check=well, say=print)
+        return well(case)
+
+    assert soak(tmp_path, 1, check=second, say=print).runs == 1
+    assert soak(tmp_path, 2, check=well, say=print).runs == 2
 
 
 def test_a_fault_is_kept_with_its_problem(tmp_path: Path) -> None:
