@@ -79,8 +79,13 @@ def report(figure: str, value: str, goal: str = "") -> None:
     print(f"{figure:66} {value:>24}  {goal}", flush=True)
 
 
-def run_script(*words: str, environment: Mapping[str, str] | None = None) -> float:
-    """Run a script of the project as a user does; seconds."""
+def run_verb(*words: str) -> float:
+    """Run ``fate-gym`` as a user does; seconds."""
+    return run_python("-m", "fate_gym.lab.cli", *words)
+
+
+def run_python(*words: str, environment: Mapping[str, str] | None = None) -> float:
+    """Run Python as a user does; seconds."""
     start = perf_counter()
     subprocess.run(
         [sys.executable, *words],
@@ -640,7 +645,7 @@ def comparison() -> None:
     """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
     with tempfile.TemporaryDirectory() as folder:
         options = ("experiment=baselines", "suite=real_dag", "tracking=none")
-        seconds = run_script("scripts/evaluate.py", *options, f"paths.runs={folder}")
+        seconds = run_verb("evaluate", *options, f"paths.runs={folder}")
     report("all baselines on real_dag, one seed, all cores", f"{seconds:.0f} s", "goal < 600 s")
 
 
@@ -657,19 +662,21 @@ def compile_figures() -> None:
     ):
         with tempfile.TemporaryDirectory() as folder:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            wall = run_script(*words, environment={"FATE_GYM_CACHE": folder})
+            wall = run_python(*words, environment={"FATE_GYM_CACHE": folder})
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             report(figure, f"{wall:.0f} s, {cpu:.0f} CPU s", goal)
-            report("  again", f"{run_script(*words, environment={'FATE_GYM_CACHE': folder}):.1f} s")
+            report("  again", f"{run_python(*words, environment={'FATE_GYM_CACHE': folder}):.1f} s")
 
 
 def cold_start() -> None:
     """Wall-clock of one whole job of the command line, compiled code present."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ("scripts/evaluate.py", "suite=quick", "policy=heft", f"paths.runs={folder}")
-        seconds = min(run_script(*command, f"name={name}") for name in ("first", "second"))
-    report("cold start: evaluate.py suite=quick policy=heft", f"{seconds:.1f} s", "goal < 6 s")
+        command = ("evaluate", "suite=quick", "policy=heft", f"paths.runs={folder}")
+        seconds = min(run_verb(*command, f"name={name}") for name in ("first", "second"))
+    report(
+        "cold start: fate-gym evaluate suite=quick policy=heft", f"{seconds:.1f} s", "goal < 6 s"
+    )
 
 
 def lab_figures() -> None:
@@ -678,7 +685,7 @@ def lab_figures() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sweep = ["suite=quick", "policy=heft,eft,min_min,round_robin", "seed=range(50)"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall = run_script("scripts/evaluate.py", "-m", *sweep, f"paths.runs={folder}")
+        wall = run_verb("evaluate", "-m", *sweep, f"paths.runs={folder}")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         jobs = [job.result for job in find_jobs(Path(folder) / "default") if job.result]
@@ -692,7 +699,7 @@ def lab_figures() -> None:
         report("  a job, beside building and playing", f"{overhead:.2f} s", "goal < 2 s")
         large = Path(folder) / "large"
         rows = large_sweep(Path(folder) / "default", large)
-        seconds = run_script("scripts/report.py", str(large))
+        seconds = run_verb("report", str(large))
         report(f"report of {rows} workflows, as a command", f"{seconds:.1f} s", "goal < 10 s")
         size = (large / "report.html").stat().st_size / 1e6
         report("  size of report.html", f"{size:.1f} MB", "goal < 8 MB")
@@ -704,7 +711,7 @@ def training_figures() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = ["agent=maskable_ppo", "curriculum=real_dag", f"seed=range({cores})"]
         options += ["agent.learning.steps=65536", "validation.every=65536", "tracking=none"]
-        run_script("scripts/train.py", "-m", *options, f"paths.runs={folder}")
+        run_verb("train", "-m", *options, f"paths.runs={folder}")
         done = [json.loads(path.read_text()) for path in Path(folder).rglob("training.json")]
     total = sum(training["steps"] / training["seconds"] for training in done)
     report(

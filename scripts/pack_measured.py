@@ -1,4 +1,4 @@
-"""Packs measured GPU times into small tables: what `fit_cost_model.py` fits, as it is vendored.
+"""Packs measured GPU times into small tables, which `fate-gym fit-cost-model` fits.
 
     python scripts/pack_measured.py DATA_DIR [OUTPUT_DIR]
 

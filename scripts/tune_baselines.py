@@ -43,7 +43,7 @@ def command(policy: str, suite: str, trials: int, runs: str) -> list[str]:
     """The command of one search."""
     space = [f"policy.params.{part}" for part in SPACES[policy.removesuffix("_boosted")]]
     return [
-        "scripts/evaluate.py",
+        "evaluate",
         "-m",
         "sweep=optuna",
         f"suite={suite}",
@@ -70,9 +70,13 @@ def main() -> int:
         parser.error(f"nothing to search for {', '.join(sorted(unknown))}")
     for policy in options.policy or known:
         words = command(policy, options.suite, options.trials, options.runs)
-        print(shlex.join(["python", *words]), flush=True)
+        print(shlex.join(["fate-gym", *words]), flush=True)
         done = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, check=False, capture_output=True, text=True
+            [sys.executable, "-m", "fate_gym.lab.cli", *words],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             print(done.stderr, file=sys.stderr)

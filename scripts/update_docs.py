@@ -2,20 +2,20 @@
 
 A table stands between ``<!-- begin runs/NAME: HEADING -->`` and ``<!-- end runs/NAME: HEADING -->``
 (without a heading: the first table) and is renewed from ``runs/NAME/report.md``; tables without a
-run on this machine stay as they are. `FIGURES` says which pictures go into docs/images.
+run on this machine stay as they are. `FIGURES` says which pictures go into docs/images. The
+overview of docs/results.md (``<!-- begin overview -->``) follows from tables of other pages.
 """
 
 import re
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from fate_gym.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/learned.md")
 CELL = re.compile(r"(?<!\\)\|")
 SECTION = re.compile(
     r"<!-- begin (runs/[\w/]+)(: [^\n]+)? -->\n.*?<!-- end \1(?:: [^\n]+)? -->", flags=re.DOTALL
@@ -27,6 +27,13 @@ EXCERPTS = {
     )
 }
 """Of the table of a run, a page may show some rows, and some columns (by how they begin)."""
+RESULTS = "docs/results.md"
+OVERVIEW = (
+    ("docs/results/suites.md", "runs/field: By suite"),
+    ("docs/results/agents.md", "runs/real_agents: By suite"),
+)
+"""Pages and tables of them that the overview sums up."""
+OURS = ("fate", "fate_rollout")
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
     "runs/quick": {"forest.png": "forest.png", "gantt.png": "gantt.png"},
@@ -80,8 +87,7 @@ def excerpt(text: str, rows: Collection[str], columns: Sequence[str]) -> str:
         InputError: the table has no such row or column.
     """
     lines, rest = text.split("\n\n", 1)
-    cells = [[cell.strip() for cell in CELL.split(line)[1:-1]] for line in lines.splitlines()]
-    head, ruler, *body = cells
+    head, ruler, *body = cells(lines)
     missing = {*rows} - {row[0] for row in body}
     kept = [i for i, name in enumerate(head) if name.startswith(tuple(columns))]
     if missing or len(kept) < len(columns):
@@ -92,6 +98,50 @@ def excerpt(text: str, rows: Collection[str], columns: Sequence[str]) -> str:
     shown = [head, ruler, *(row for row in body if row[0] in rows)]
     table = ("| " + " | ".join(row[i] for i in kept) + " |" for row in shown)
     return "\n".join([*table, "", rest])
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a table of Markdown: head, ruler, and the others."""
+    return [[cell.strip() for cell in CELL.split(line)[1:-1]] for line in table.splitlines()]
+
+
+def overview() -> str:
+    """How far FATE is ahead of the strongest baseline of each suite, by tables of other pages."""
+    head = ("suite", "strongest baseline", *OURS)
+    rows = [head, ("---", *("--:" for _ in head[1:]))]
+    for page, name in OVERVIEW:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        link = Path(page).relative_to("docs").as_posix()
+        shown = text.split(f"<!-- begin {name} -->\n")[1].split("\n\n")[0]
+        rows += [(f"[{suite}]({link})", *row) for suite, *row in leads(shown)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def leads(table: str) -> Iterator[tuple[str, ...]]:
+    """Of each suite of a table: name, strongest baseline (which is in bold), and FATE's leads."""
+    head, _, *body = cells(table)
+    for i, suite in enumerate(head[1:], start=1):
+        means = {row[0]: float(row[i].strip("*").split()[0]) for row in body}
+        (strongest,) = (row[0] for row in body if row[i].startswith("**"))
+        best = means[strongest]
+        ours = (f"{means[name]:.3f} ({100 * (1 - means[name] / best):+.0f} %)" for name in OURS)
+        yield suite, f"{best:.3f} ({strongest})", *ours
+
+
+def pages() -> list[str]:
+    """README and the pages of docs, from the root of the project."""
+    found = sorted((ROOT / "docs").rglob("*.md"))
+    return ["README.md", *(page.relative_to(ROOT).as_posix() for page in found)]
+
+
+def with_overview(text: str) -> str:
+    """A page with the overview in its place, if it has one."""
+    return re.sub(
+        r"(<!-- begin overview -->\n).*?(<!-- end overview -->)",
+        lambda found: f"{found[1]}{overview()}\n{found[2]}",
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def renewed(section: re.Match[str], page: str = "") -> str:
@@ -146,10 +196,12 @@ def main() -> int:
         error = InputError("no runs", source=ROOT / "runs", remedy="run `make compare` first")
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name in PAGES:
+    for name in pages():
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
         path.write_text(SECTION.sub(partial(renewed, page=name), text), encoding="utf-8")
+    page = ROOT / RESULTS
+    page.write_text(with_overview(page.read_text(encoding="utf-8")), encoding="utf-8")
     copy_figures()
     page = ROOT / "runs" / "quick" / "report.html"
     if page.exists():

@@ -20,7 +20,7 @@ from docs.dead_links import dead_links
 from policies import policy_names
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")])
 BLOCK = re.compile(
     r"(?:<!-- (?P<word>file|not run): (?P<what>[^>]+?) -->\n+)?"
     r"^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
@@ -32,6 +32,11 @@ PROGRAMS = {
     "fate-gym": '"{python}" -m fate_gym.lab.cli "$@"',
     "wandb": '"{python}" -m wandb "$@"',
 }
+
+
+def name_of(page: Path) -> str:
+    """A page's path in the documentation, without its suffix."""
+    return page.relative_to(ROOT / "docs").with_suffix("").as_posix()
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def smaller(code: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_runs(page: Path, tmp_path: Path) -> None:
     bin_folder = tmp_path / ".bin"
     bin_folder.mkdir()
@@ -100,12 +105,18 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
         run([sys.executable, "-W", "error", "-c", program_text])
 
 
+def test_pages_call_the_command_and_not_its_scripts() -> None:
+    scripts = "evaluate|train|report|session_figure|fit_cost_model|wandb_report"
+    for page in (ROOT / "README.md", *PAGES):
+        assert not re.search(rf"scripts/({scripts})\.py", page.read_text(encoding="utf-8")), page
+
+
 def test_leaving_code_out_is_rare_and_has_a_reason() -> None:
     left_out = [block for page in PAGES for block in blocks(page) if block.word == "not run"]
     assert all(len(block.what) > 10 for block in left_out)
     # The commands behind published results take long by nature; their experiments are composed in
     # tests of the lab.
-    pages = [page for page in PAGES if page.stem != "results"]
+    pages = [page for page in PAGES if page.parent.name != "results"]
     code = [block for page in pages for block in blocks(page) if block.language in LANGUAGES]
     assert sum(block.word == "not run" for block in code) <= len(code) // 3
 
@@ -129,7 +140,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(site: Path) -> None:
     for page in PAGES:
-        assert (site / f"{page.stem}.html").exists()
+        assert (site / f"{name_of(page)}.html").exists()
     reference = (site / "reference" / "problem.html").read_text(encoding="utf-8")
     assert "prefix_tokens" in reference
     # Nothing is loaded from elsewhere.

@@ -47,7 +47,8 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "report.md").write_text(REPORT)
     (tmp_path / "docs" / "images").mkdir(parents=True)
-    for page in module.PAGES:
+    (tmp_path / "docs" / "results").mkdir()
+    for page in ("README.md", "docs/results.md", "docs/learned.md"):
         (tmp_path / page).write_text("nothing\n")
     return module
 
@@ -57,7 +58,7 @@ def section(run: str, text: str) -> str:
 
 
 def test_tables_are_renewed_and_others_stay(script: ModuleType, tmp_path: Path) -> None:
-    page = tmp_path / "docs" / "results.md"
+    page = tmp_path / "docs" / "results" / "streams.md"
     page.write_text(
         "before\n"
         + section("runs/mine", "old\n")
@@ -94,8 +95,38 @@ def test_a_page_may_show_a_part_of_a_table(script: ModuleType) -> None:
             script.excerpt(text, rows, columns)
 
 
+def test_the_overview_names_the_strongest_baseline_and_what_fate_gains(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    table = (
+        "| policy | smoke | tiny |\n|---|--:|--:|\n"
+        "| fate_rollout | 0.4 [0.3, 0.5] | 1.1 |\n| heft | **0.5 [0.4, 0.6]** | 1.2 |\n"
+        "| fate | 0.45 [0.4, 0.5] | 1.3 |\n| eft | 0.9 [0.8, 1.0] | **1.0** |\n\nMade on.\n"
+    )
+    for page, name in script.OVERVIEW:
+        (tmp_path / page).write_text(section(name, table))
+    page = tmp_path / "docs" / "results.md"
+    page.write_text(f"before\n{section('overview', '')}after\n")
+    assert script.main() == 0
+    before, *rows, after = page.read_text().splitlines()
+    assert (before, after) == ("before", "after")
+    assert rows[3:5] == [
+        "| [smoke](results/suites.md) | 0.500 (heft) | 0.450 (+10 %) | 0.400 (+20 %) |",
+        "| [tiny](results/suites.md) | 1.000 (eft) | 1.300 (-30 %) | 1.100 (-10 %) |",
+    ]
+
+
+def test_the_overview_follows_from_the_pages(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "ROOT", ROOT)
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert text == script.with_overview(text), "run `make readme`"
+
+
 def test_every_figure_that_pages_show_is_there() -> None:
-    for page in ("README.md", "docs/results.md", "docs/learned.md"):
+    pages = ["README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
+    for page in pages:
         text = (ROOT / page).read_text(encoding="utf-8")
         for line in text.splitlines():
             if line.startswith("!["):

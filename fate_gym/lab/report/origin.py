@@ -19,7 +19,7 @@ _OBJECTIVES = {
     "p95": "the tail of latencies",
     "deadlines": "mean lateness",
 }
-_SCRIPT = ("python", "scripts/evaluate.py")
+_EVALUATE = ("fate-gym", "evaluate")
 
 
 def commands(report: Report) -> list[str]:
@@ -28,8 +28,8 @@ def commands(report: Report) -> list[str]:
     Those that the sweeps kept; of single jobs, one for each set of further options.
     """
     sweep = report.sweep
-    lines = [one_line([*_SCRIPT, *words]) for words in saved_commands(sweep.root)]
-    last = ["python", "scripts/report.py", str(sweep.root)]
+    lines = [one_line([*_EVALUATE, *words]) for words in saved_commands(sweep.root)]
+    last = ["fate-gym", "report", str(sweep.root)]
     if report.baseline_source is not None:
         last += ["--baseline-from", str(report.baseline_source)]
     return [*(lines or _job_commands(sweep)), one_line(last)]
@@ -75,7 +75,7 @@ def _job_commands(sweep: Sweep) -> list[str]:
         }
         many = ["-m"] if any(len(axis) > 1 for axis in axes.values()) else []
         options = [f"name={group[0].name}", *(f"{key}={','.join(v)}" for key, v in axes.items())]
-        lines.append(one_line([*_SCRIPT, *many, *options, *further]))
+        lines.append(one_line([*_EVALUATE, *many, *options, *further]))
     return lines
 
 

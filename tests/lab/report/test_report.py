@@ -90,7 +90,7 @@ def test_the_script_writes_tables_and_figures(grid: Path, rows: pd.DataFrame) ->
 def test_the_command_in_the_report_makes_the_same_cells(grid: Path, tmp_path: Path) -> None:
     make_report(grid)
     text = (grid / "report.md").read_text()
-    command = next(line for line in text.splitlines() if "evaluate.py" in line)
+    command = next(line for line in text.splitlines() if "fate-gym evaluate" in line)
     done = run_script("evaluate.py", *shlex.split(command)[2:], f"paths.runs={tmp_path}")
     assert done.stdout.count("done before") == 6, done.stderr
 
