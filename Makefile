@@ -4,6 +4,9 @@ PYTHON  ?= python3
 WORKERS ?= 2
 RUN     ?= runs/quick
 MUTANTS ?= 10000
+RUNS    ?= 100000
+SOAK    ?= build/soak
+ORTOOLS ?= 9.12 9.14 9.15
 
 BENCH := scripts/benchmark.py
 
@@ -18,7 +21,7 @@ export OMP_NUM_THREADS := 1
 export WANDB_MODE := offline
 
 .DEFAULT_GOAL := help
-.PHONY: help demo doctor compare report readme bench train-demo fuzz fuzz-runs kills docs test browser lint format compiled clean
+.PHONY: help demo doctor compare report readme bench train-demo fuzz fuzz-runs kills soak ortools docs test browser lint format compiled clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +56,12 @@ fuzz-runs: $(TOOLS)  ## damage a run directory in 2,500 ways
 
 kills: $(TOOLS)  ## kill sweeps and reports 100 times at random moments
 	$(BIN)/python -m tests.fuzz.kills 100
+
+soak: $(TOOLS) compiled  ## random problems under every policy (RUNS=100000; goes on from SOAK=build/soak)
+	$(BIN)/python -m tests.fuzz.soak $(SOAK) --runs $(RUNS)
+
+ortools: $(TOOLS) compiled  ## the planners' recorded schedules with other OR-Tools (ORTOOLS="9.12 9.15")
+	$(BIN)/python -m tests.golden.ortools $(ORTOOLS)
 
 docs: $(TOOLS)  ## build the documentation site into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

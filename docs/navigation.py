@@ -15,6 +15,7 @@ SECTIONS = {
         "workloads",
         "fate",
         "learned",
+        "reliability",
     ),
     "Results": (
         "results",

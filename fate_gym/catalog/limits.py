@@ -32,6 +32,8 @@ MOST_WORKFLOWS = 100_000
 """Of one generated suite."""
 MOST_FAILURES = 10_000
 """Of one device."""
+MOST_SEED = 2**63 - 1
+"""Of workloads and runs: compiled code has it in 64 bits."""
 
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 PositiveSeconds = Annotated[float, Field(ge=LEAST_SECONDS, le=MOST_SECONDS)]
@@ -53,3 +55,4 @@ Queries = Annotated[int, Field(ge=1, le=MOST_QUERIES)]
 Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
 Stages = Annotated[int, Field(ge=1, le=MOST_STAGES)]
 Workflows = Annotated[int, Field(ge=1, le=MOST_WORKFLOWS)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]

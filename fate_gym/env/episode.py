@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.env.faults import bad
 from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.source import Instance, Source
 from fate_gym.env.spec import Spec
 from fate_gym.kernel.placements import Placements
-from fate_gym.sim.simulator import MAX_SEED, Moment
+from fate_gym.sim.simulator import Moment
 
 Reference = Callable[[Any, int], float]
 """From a compiled problem and the seed of the noise to a makespan to compare with, seconds."""
@@ -49,7 +50,7 @@ def choose_episode(
             remedy = "the only option is 'problem'"
             raise bad("options of reset", None, f"unknown option {name!r}", remedy)
     instance = source.choose(given["problem"], rng) if "problem" in given else source.draw(rng)
-    noise = int(rng.integers(MAX_SEED)) if seed is None else seed & MAX_SEED
+    noise = int(rng.integers(MOST_SEED)) if seed is None else seed & MOST_SEED
     return instance, noise
 
 

@@ -1,78 +1,41 @@
-"""Writes files whole or not at all, and reads those of strangers within limits."""
+"""Files of the lab: written whole or not at all, and those of strangers read within limits."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fate_gym.errors import InputError
+from fate_gym.files import MOST_BYTES, flush, flush_all, replacing, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_BYTES = 1 << 30
-"""Of a file that is read whole; a job's largest are some MB."""
+__all__ = [
+    "MOST_BYTES",
+    "checksum",
+    "flush",
+    "flush_all",
+    "read_bytes",
+    "read_table",
+    "read_text",
+    "remove_leftovers",
+    "replacing",
+    "write_table",
+    "write_text",
+]
+
 MOST_VALUES = 200_000_000
 """Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` unless writing it raises.
-
-    Whatever happens, to the process or to the machine, ``path`` is the old file or the new one.
-    """
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
-    finally:
-        # Where even this fails, the error to hear of is the first one.
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a directory, before anything else is done.
-
-    Without it a machine that loses power may keep a name and lose the content.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some file systems cannot do it for directories. For files a failure is a lost write.
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def flush_all(directory: Path) -> None:
-    """`flush` what was written below a directory by others."""
-    for path in sorted(directory.rglob("*"), reverse=True):
-        if path.is_file():
-            flush(path)
-    flush(directory)
 
 
 def remove_leftovers(directory: Path) -> None:
     """Remove temporary files that a killed process left in a directory."""
     for path in directory.glob(".*.tmp.*"):
         path.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, owner: str | None = None) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fate_gym.errors import InputError
+from fate_gym.files import MOST_BYTES, write_text
 from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.problem import Problem, problem_from
+
+_PART = 1 << 20
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -31,13 +34,22 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file. Raises `InputError` if it cannot be read."""
+    """The bytes of a file, or of a pipe. Raises `InputError` if it cannot be read or has no end."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            # By parts: room for what is read at once is made before.
+            data = bytearray()
+            while len(data) <= MOST_BYTES and (part := file.read(_PART)):
+                data += part
     except OSError as error:
         raise InputError(
             f"cannot read the file ({error.strerror})", source=path, remedy="check the path"
         ) from None
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"more than {MOST_BYTES:,} bytes", source=path, remedy="split it into several files"
+        )
+    return bytes(data)
 
 
 def parse_json(
@@ -78,5 +90,5 @@ def dump_problem(problem: Problem, path: str | Path | None = None) -> str:
     data = problem.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps({"schema_version": problem.schema_version} | data, indent=1)
     if path is not None:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_text(Path(path), text + "\n")
     return text

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.errors import FateGymError, IllegalActionError
 from fate_gym.kernel.advance import pass_time, start, wait
 from fate_gym.kernel.commit import NOBODY, commit
@@ -38,7 +39,6 @@ from fate_gym.sim.trace import OUTAGE_ROW, Trace
 from fate_gym.sim.view import DecisionView
 
 Floats = NDArray[np.float64]
-MAX_SEED = 2**63 - 1
 
 _ATTEMPTS = 4
 """Room in the log, in placements a stage, when devices fail. It grows with `Simulator.place`."""
@@ -89,8 +89,8 @@ class Simulator:
 
     def reset(self, seed: int = 0) -> None:
         """Back to time 0, at the first decision."""
-        if not 0 <= seed <= MAX_SEED:
-            raise IllegalActionError(f"seed {seed} is not within 0 and {MAX_SEED}")
+        if not 0 <= seed <= MOST_SEED:
+            raise IllegalActionError(f"seed {seed} is not within 0 and {MOST_SEED}")
         self.seed = seed
         self._decision_seconds = []
         self._retentions = []

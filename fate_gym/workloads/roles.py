@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fate_gym import catalog
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.catalog.roles import (
     Lengths,
     ModelCall,
@@ -82,7 +83,7 @@ def assign_roles(
         most_models: put the application on so many models, see `keep_models`; None: as drawn.
 
     Raises:
-        InputError: if the seed is negative.
+        InputError: the seed is negative or too large.
     """
     uses = draw_uses(topology, seed)
     return build_workflow(
@@ -356,10 +357,12 @@ def seeded(seed: int, *names: str) -> np.random.Generator:
     """A generator that depends on the seed and the names alone, in every process.
 
     Raises:
-        InputError: if the seed is negative.
+        InputError: the seed is negative, or larger than those of runs.
     """
     if seed < 0:
         raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
+    if seed > MOST_SEED:
+        raise InputError("the seed is too large", field="seed", remedy=f"use {MOST_SEED} or less")
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 

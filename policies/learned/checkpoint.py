@@ -21,6 +21,7 @@ from fate_gym.env.faults import bad
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES
 from fate_gym.env.options import EnvOptions
 from fate_gym.errors import InputError, near_matches
+from fate_gym.files import replacing, write_text
 from fate_gym.problem import Frozen, parse_json
 from policies.learned.archive import MOST_PACKED, Arrays, pack_weights, unpack_weights
 
@@ -120,8 +121,9 @@ def save_checkpoint(
         weights_sha256=hashlib.sha256(packed).hexdigest(),
         training=dict(training or {}),
     )
-    _replace(folder / WEIGHTS, packed)
-    _replace(folder / FACTS, (facts.model_dump_json(indent=1) + "\n").encode())
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(packed)
+    write_text(folder / FACTS, facts.model_dump_json(indent=1) + "\n")
     return facts
 
 
@@ -218,9 +220,3 @@ def _read(path: Path, most: int) -> bytes:
     except OSError as error:
         fault = f"cannot read the file ({error.strerror})"
         raise bad(path, None, fault, "copy the whole directory of the checkpoint") from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.errors import IllegalActionError
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
-from fate_gym.sim.simulator import MAX_SEED
 from fate_gym.validator import assert_valid
 from tests.strategies import problems
 
@@ -106,14 +106,14 @@ def test_the_seed_of_a_run_is_the_policys_and_the_noises() -> None:
     assert simulator.run(policy).same_schedule(second)
 
 
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
+@pytest.mark.parametrize("seed", [-1, MOST_SEED + 1])
 def test_seeds_out_of_range_are_refused(seed: int) -> None:
     with pytest.raises(IllegalActionError, match="seed"):
         Simulator(diamond(), seed=seed)
 
 
 def test_the_largest_seed_is_a_seed() -> None:
-    assert_valid(Simulator(diamond(uncertainty=0.5), seed=MAX_SEED).run(Greedy()))
+    assert_valid(Simulator(diamond(uncertainty=0.5), seed=MOST_SEED).run(Greedy()))
 
 
 @given(problems(), st.integers(0, 10))

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fate_gym import catalog
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.catalog.roles import Lengths, Role, Tool, role_rules, roles
 from fate_gym.errors import InputError
 from fate_gym.problem import Problem, Workflow
@@ -215,6 +216,9 @@ def test_arguments_are_passed_on() -> None:
     )
     with pytest.raises(InputError, match="negative"):
         assign_roles(entry, -1)
+    with pytest.raises(InputError, match="is too large"):
+        assign_roles(entry, 10**5000)
+    assert assign_roles(entry, MOST_SEED).stages
 
 
 def test_same_in_every_process() -> None:

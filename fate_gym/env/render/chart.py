@@ -19,6 +19,7 @@ from fate_gym.env.render.bars import (
     shard_bars,
 )
 from fate_gym.env.render.scene import horizon, shards_until
+from fate_gym.errors import printable
 from fate_gym.kernel.schema import TOOL_STAGE
 from fate_gym.sim import CompiledProblem, Trace
 
@@ -82,7 +83,7 @@ class Chart:
     def _draw_axes(self, label_size: int) -> None:
         axes, tools = self._axes, ["tools"] if self._has_tools else []
         axes.set_ylim(self._rows - 0.5, -0.5)
-        axes.set_yticks(range(self._rows), [*self.compiled.device_ids, *tools])
+        axes.set_yticks(range(self._rows), [*map(printable, self.compiled.device_ids), *tools])
         axes.tick_params(axis="y", length=0, labelsize=label_size, labelcolor=TEXT)
         axes.tick_params(axis="x", labelsize=8, labelcolor=TEXT, color=_GREY)
         axes.set_xlabel("simulated time, s", fontsize=8, color=TEXT, labelpad=2)
@@ -138,7 +139,7 @@ class Chart:
             self._axes.draw_artist(artist)
             artist.remove()
         ended = int((trace.stage_end > 0).sum())
-        self._title.set_text(trace.problem.id[-70:])
+        self._title.set_text(printable(trace.problem.id[-70:]))
         self._clock.set_text(f"{now:.2f} s    {ended} of {len(trace.stage_ids)} stages ended")
         renderer = self._canvas.get_renderer()
         self._title.draw(renderer)

@@ -12,6 +12,7 @@ from fate_gym.lab.errors import unwritable
 from fate_gym.lab.jobs.run import place
 from fate_gym.lab.jobs.schedules import Schedule, shard_rows
 from fate_gym.lab.report.figures.session import most_again, session_figure
+from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.problem import Problem
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import build_suite
@@ -46,7 +47,7 @@ def draw_session(
     shown = session or most_again(schedules.values())
     title = f"{shown}, a session of {config.suite.name} on {place([problem])}, seed {config.seed}"
     try:
-        session_figure(schedules, shown, title=title).savefig(figure)
+        save_figure(session_figure(schedules, shown, title=title), figure)
     except OSError as error:
         raise unwritable(figure, error, remedy="choose another place") from None
     print(f"figure: {figure}")

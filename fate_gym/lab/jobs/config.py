@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from fate_gym.catalog.limits import Seed
 from fate_gym.errors import InputError, near_matches
 from fate_gym.lab.config import NAME, Config, PathsConfig, ReportConfig, TrackingConfig
 from fate_gym.lab.errors import not_chosen
@@ -35,7 +36,7 @@ class EvaluateConfig(Config):
     suite: SuiteSpec = Field(description="which problems")
     cluster: Cluster = Field(description="the devices; the suite's own unless one is chosen")
     policy: PolicySpec = Field(description="as in conf/policy")
-    seed: int = Field(0, ge=0, description="of the workload's draws, of noise and of the policy")
+    seed: Seed = Field(0, description="of the workload's draws, of noise and of the policy")
     charge_planning_time: bool = Field(
         False,
         description="let the time that the policy takes to decide pass in the simulated world too",

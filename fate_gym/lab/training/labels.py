@@ -15,7 +15,7 @@ from fate_gym.env.spec import MASK
 from fate_gym.lab.files import replacing
 from fate_gym.lab.training.agent_config import ImitationConfig
 from fate_gym.lab.training.lanes import narrow
-from fate_gym.lab.training.state import damaged
+from fate_gym.lab.training.state import check_stored, damaged
 from fate_gym.sim import Assignment, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
@@ -152,6 +152,7 @@ def save_states(path: Path, data: Arrays) -> None:
 def load_states(path: Path) -> Arrays:
     """Labelled states that were kept. Raises `InputError` if the file is missing or damaged."""
     try:
+        check_stored(path, path.stat().st_size)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             found = dict(archive)
         if TARGETS not in found or RETURNS not in found:

@@ -18,7 +18,7 @@ from fate_gym.env.spec import Limits
 from fate_gym.lab.training.agent_config import DqnConfig, PpoConfig
 from fate_gym.lab.training.config import TrainConfig
 from fate_gym.lab.training.lanes import Lanes, make_lanes
-from fate_gym.lab.training.state import damaged
+from fate_gym.lab.training.state import check_stored, damaged
 from fate_gym.sim import CompiledProblem
 from policies.learned.agent import Agent, PointerAgent, TorchAgent
 from policies.learned.checkpoint import MOST_WEIGHT
@@ -168,9 +168,11 @@ class Learner:
         self.model._n_updates = updates
         path = folder / MODEL
         try:
+            check_stored(path, path.stat().st_size)
             self.model.set_parameters(path)
             if self.is_dqn:
                 path = folder / BUFFER
+                check_stored(path, path.stat().st_size)
                 _fill(self.model.replay_buffer, path)
         # Those of zip, torch and numpy are of many kinds.
         except Exception:  # noqa: BLE001

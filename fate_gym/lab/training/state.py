@@ -7,8 +7,10 @@ one before; at every moment one of them is whole.
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -18,6 +20,8 @@ from fate_gym.lab.training.result import read_model
 
 STATE = "state"
 PROGRESS = "progress.json"
+_TORCH = ".pth"
+"""Ends the names of what torch has written into an archive: archives again."""
 
 
 class Progress(BaseModel):
@@ -57,6 +61,30 @@ def damaged(path: Path, directory: Path) -> InputError:
         source=path,
         remedy=f"delete {directory} to train anew",
     )
+
+
+def check_stored(file: Path | IO[bytes], size: int) -> None:
+    """Check that an archive takes no more memory than its file has bytes.
+
+    NumPy and torch compress nothing, and a few MB of what is compressed can hold gigabytes.
+
+    Args:
+        file: of the archive, or a part of one.
+        size: of the file, bytes.
+
+    Raises:
+        ValueError: a part is compressed, or parts share their bytes.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("a part is compressed")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("the parts are larger than the file")
+        for entry in entries:
+            if entry.filename.endswith(_TORCH):
+                with archive.open(entry) as part:
+                    check_stored(part, entry.file_size)
 
 
 def read_progress(directory: Path) -> tuple[Progress, Path | None]:

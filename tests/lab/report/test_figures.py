@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -168,6 +169,25 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
         # Of texts that are drawn as paths, SVG keeps what they say in comments.
         assert f"<!-- {name}" in path.read_text(encoding="utf-8")
     assert "<!-- 0.01 -->" in path.read_text(encoding="utf-8")
+
+
+def test_control_characters_of_names_are_escaped(tmp_path: Path) -> None:
+    name = "\x1b[2J\x00\u202eé"
+    shown = "\\x1b[2J\\x00\\u202eé"
+    shards = [_shard("d0", 0.0, 1.0) | {"model": name}]
+    schedules = {name: Schedule(name, ["d0", name], shards)}
+    figures = [
+        gantt_figure(schedules, title=name),
+        occupancy_figure(schedules, title=name),
+        ecdf_figure({name: np.array([0.5])}, {name: "red"}),
+        decision_time_figure({name: [0.01, 0.1, 1.0, 10.0, 1e2, 1e3]}, {name: "red"}),
+    ]
+    for number, figure in enumerate(figures):
+        path = tmp_path / f"{number}.svg"
+        for _ in range(2):
+            save_figure(figure, path)
+        ET.parse(path)
+        assert f"<!-- {shown}" in path.read_text(encoding="utf-8")
 
 
 def test_a_full_disk_leaves_no_part_of_a_figure(

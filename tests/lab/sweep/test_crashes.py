@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fate_gym import files
 from fate_gym.errors import InputError
-from fate_gym.lab import files
 from fate_gym.lab.errors import JobFailedError
 from fate_gym.lab.jobs.find import find_jobs, job_state
 from fate_gym.lab.jobs.run import run_job

@@ -51,6 +51,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("suite=smoke policy=heft seed.x=1", "there is nothing below 'seed'"),
         ("suite=smoke policy=heft +foo=1", "unknown option 'foo'"),
         ("suite=smoke policy=heft +tracking.foo=1", "unknown option 'tracking.foo'"),
+        (f"suite=smoke policy=heft seed={2**63}", f"equal to {2**63 - 1} (got {2**63})"),
         ("suite=smoke policy=heft seed=abc", "option 'seed': Input should be a valid integer"),
         ("suite=smoke policy=heft seed=-1", "greater than or equal to 0 (got -1)"),
         ("suite=smoke policy=heft tracking.mode=of", "'offline', 'online' or 'none' (got 'of')"),

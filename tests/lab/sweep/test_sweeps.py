@@ -121,16 +121,17 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "none"])
-def test_every_experiment_composes(name: str) -> None:
+def test_every_experiment_composes(name: str, tmp_path: Path) -> None:
     with initialize_config_module("conf", version_base="1.3"):
-        config = compose_sweep("config", [f"experiment={name}"], [])
+        # Elsewhere than runs/, where jobs of this machine may lie.
+        config = compose_sweep("config", [f"experiment={name}", f"paths.runs={tmp_path}"], [])
         plan = plan_sweep(config)
         assert plan.jobs, "an experiment is a sweep"
         ReportConfig.model_validate(plan.report)
         # A few jobs from the first to the last: mistakes are in the values, not in their product.
         chosen = plan.jobs[:: max(1, len(plan.jobs) // 6)] + plan.jobs[-1:]
         for job in job_configs(config, replace(plan, jobs=chosen)):
-            assert evaluate.preview(job, []).split()[0] in ("new", "done", "failed", "unfinished")
+            assert evaluate.preview(job, []).split()[0] == "new"
 
 
 def test_a_sweep_keeps_its_command(sweep: Run) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ pytest.importorskip("sb3_contrib")
 
 from fate_gym.errors import InputError  # noqa: E402
 from fate_gym.lab.errors import JobFailedError  # noqa: E402
-from fate_gym.lab.training import learner, loop  # noqa: E402
+from fate_gym.lab.training import labels, learner, loop  # noqa: E402
 from fate_gym.lab.training.config import TrainConfig, parse_train_config  # noqa: E402
 from fate_gym.lab.training.evaluation import EvaluationSet  # noqa: E402
 from fate_gym.lab.training.problems import build_problems  # noqa: E402
 from fate_gym.lab.training.result import read_train_result  # noqa: E402
-from fate_gym.lab.training.state import read_progress  # noqa: E402
+from fate_gym.lab.training.state import check_stored, read_progress  # noqa: E402
 from fate_gym.sim import CompiledProblem, Simulator, compile_problem  # noqa: E402
 from policies import make_policy  # noqa: E402
 from policies.learned.checkpoint import load_checkpoint  # noqa: E402
@@ -328,7 +329,7 @@ DQN = {
 }
 
 
-@pytest.mark.parametrize("damage", ["cut", "removed", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "foreign", "packed"])
 @pytest.mark.parametrize("file", ["model.zip", "buffer.npz"])
 def test_a_state_that_is_damaged_is_one_clear_message(
     toy: list[CompiledProblem], tmp_path: Path, file: str, damage: str
@@ -338,6 +339,8 @@ def test_a_state_that_is_damaged_is_one_clear_message(
     path = chosen.directory / "state" / file
     if damage == "removed":
         path.unlink()
+    elif damage == "packed":
+        compress(path)
     else:
         path.write_bytes(path.read_bytes()[:-100] if damage == "cut" else b"foreign")
     with pytest.raises(InputError, match="missing or damaged") as raised:
@@ -345,6 +348,36 @@ def test_a_state_that_is_damaged_is_one_clear_message(
     assert raised.value.source == str(path)
     assert "to train anew" in str(raised.value)
     assert "missing or damaged" in (chosen.directory / "FAILED").read_text()
+
+
+def compress(path: Path) -> None:
+    """The same archive, compressed as one that unpacks to gigabytes is."""
+    with zipfile.ZipFile(path) as archive:
+        content = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+def test_archives_are_as_large_as_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "1-imitation.npz"
+    states = {"targets": np.zeros((3, 2)), "returns": np.zeros(3)}
+    labels.save_states(path, states)
+    assert labels.load_states(path)["targets"].shape == (3, 2)
+    compress(path)
+    with pytest.raises(InputError, match="missing or damaged"):
+        labels.load_states(path)
+    with pytest.raises(ValueError, match="a part is compressed"):
+        check_stored(path, path.stat().st_size)
+    labels.save_states(path, states)
+    with pytest.raises(ValueError, match="larger than the file"):
+        check_stored(path, 10)
+    inside = tmp_path / "model.zip"
+    compress(path)
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.write(path, "policy.pth")
+    with pytest.raises(ValueError, match="a part is compressed"):
+        check_stored(inside, inside.stat().st_size)
 
 
 def _stop_after(chosen: TrainConfig, chunks: int) -> None:

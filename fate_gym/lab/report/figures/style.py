@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import category
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    Formatter,
+    FuncFormatter,
+    NullLocator,
+    StrMethodFormatter,
+)
 
+from fate_gym.errors import printable
 from fate_gym.lab.files import replacing
 
 # Okabe & Ito 2008: distinguishable with colour-blind vision.
@@ -120,10 +129,38 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
 def draw_into(figure: Figure, file: Path | IO[bytes], **options: Any) -> None:
     """Draw a figure with every text as it is: to matplotlib ``$`` in a name would begin a formula.
 
-    Ticks are made, with their texts, while a figure is drawn; the others are there before.
+    Characters that XML forbids or that no font has are escaped. Ticks are made, with their texts,
+    while a figure is drawn; the others are there before.
     """
     with rc_context({"text.parse_math": False}):
         for text in figure.findobj(Text):
             assert isinstance(text, Text)
             text.set_parse_math(False)
+            text.set_text(_shown(text.get_text()))
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                _show_ticks(axis.get_major_formatter())
         figure.savefig(file, **options)
+
+
+def _shown(text: str) -> str:
+    """A text without control characters, halves of characters and directions of writing."""
+    return "".join(
+        printable(one) if one != "\n" and category(one) in _NOT_SHOWN else one for one in text
+    )
+
+
+_NOT_SHOWN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+
+
+def _show_ticks(formatter: Formatter) -> None:
+    """Names at ticks are given to formatters, which make the texts."""
+    if isinstance(formatter, FixedFormatter):
+        formatter.seq = [_shown(text) for text in formatter.seq]
+    elif isinstance(formatter, FuncFormatter):
+        make = formatter.func
+
+        def shown(value: float, place: int | None = None) -> str:
+            return _shown(make(value, place))
+
+        formatter.func = shown
