@@ -290,12 +290,13 @@ def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
 
 @kernel
 def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
-    """Let a sequence that was played have the order of that play."""
+    """Let a sequence that was played have the order of that play.
+
+    Tools and what has vanished had no turn: they come as early as their parents let them, so that
+    nothing behind them is held up.
+    """
     for s in range(one.key.size):
-        if one.width[s] > 0:
-            one.key[s] = desk.turn[s] / one.key.size
-        elif p.stages[s].kind == TOOL_STAGE:
-            one.key[s] = 0.0
+        one.key[s] = desk.turn[s] / one.key.size if desk.taken[s] > 0 else 0.0
     lay_out(p, one, desk)
 
 

@@ -45,7 +45,6 @@ def test_a_short_soak_has_no_faults(tmp_path: Path, capfd: pytest.CaptureFixture
     assert not list((tmp_path / FAULTS).iterdir())
 
 
-@pytest.mark.xfail(reason="clairvoyant waits though nothing is to come", strict=True)
 def test_what_a_soak_has_found() -> None:
     problem = load_problem(Path(__file__).parent / "found" / "clairvoyant_waits.json")
     assert module.outcome(Case("clairvoyant", problem, 941769, False))[0] == "valid"
