@@ -17,11 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of ``path`` unless writing it raises.
 
     Whatever happens, to the process or to the machine, ``path`` is the old file or the new one.
-    What is no file, such as ``/dev/stdout``, is written itself.
     """
-    if path.exists() and not path.is_file():
-        yield path
-        return
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
         yield temporary
@@ -62,3 +58,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_output(path: Path, text: str) -> None:
+    """`write_text` where a user says; what is no file, such as ``/dev/stdout``, is written itself.
+
+    In directories of its own the project replaces what it finds: a pipe there would block for ever.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_text(path, text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fate_gym.errors import InputError
-from fate_gym.files import MOST_BYTES, write_text
+from fate_gym.files import MOST_BYTES, write_output
 from fate_gym.problem.faults import first_repeated
 from fate_gym.problem.problem import Problem, problem_from
 
@@ -90,5 +90,5 @@ def dump_problem(problem: Problem, path: str | Path | None = None) -> str:
     data = problem.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps({"schema_version": problem.schema_version} | data, indent=1)
     if path is not None:
-        write_text(Path(path), text + "\n")
+        write_output(Path(path), text + "\n")
     return text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.files import write_text
+from fate_gym.files import write_output
 from fate_gym.kernel.schema import HOST
 from fate_gym.problem import Problem
 from fate_gym.sim.occupancy import lanes, occupancy
@@ -93,7 +93,7 @@ class Trace:
         """Write the run, its problem included, to a JSON file; `load` reads it."""
         from fate_gym.sim.trace_file import to_json
 
-        write_text(Path(path), to_json(self))
+        write_output(Path(path), to_json(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -175,7 +175,7 @@ class Trace:
 
     def write_chrome(self, path: str | Path) -> None:
         """Write `to_chrome` to a JSON file."""
-        write_text(Path(path), json.dumps(self.to_chrome()))
+        write_output(Path(path), json.dumps(self.to_chrome()))
 
 
 def _nanoseconds(seconds: Any) -> int:
