@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fate_gym.errors import InputError
 from fate_gym.lab.files import read_table
-from fate_gym.lab.jobs.directory import FAILED, read_failure
+from fate_gym.lab.jobs.directory import FAILED, read_config, read_failure
 from fate_gym.lab.jobs.intact import REMEDY, check_files
 from fate_gym.lab.jobs.result import JobResult, OtherVersionError, read_result
 
@@ -42,6 +43,11 @@ class Job:
         if self.damage is not None:
             return "damaged"
         return "unfinished" if self.failure is None else "failed"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its configuration. Reports ask for it several times, and YAML takes long to read."""
+        return read_config(self.directory)
 
     def table(self, file: str) -> pd.DataFrame:
         """One of the job's parquet files as a data frame."""

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fate_gym.errors import InputError
-from fate_gym.lab.jobs.directory import DECISIONS, WORKFLOWS, read_config
+from fate_gym.lab.jobs.directory import DECISIONS, WORKFLOWS
 from fate_gym.lab.jobs.find import Job, find_jobs
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.command import saved_cells
@@ -59,7 +59,7 @@ class Sweep:
 
     def option(self, job: Job, path: str) -> Any:
         """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
-        value: Any = read_config(job.directory)
+        value: Any = job.config
         for part in path.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
