@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fate_gym.lab.files import write_text
+from fate_gym.files import write_text
 from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy

@@ -1,4 +1,4 @@
-"""Files of the lab: written whole or not at all, and those of strangers read within limits."""
+"""Files of the lab: tables written whole, and those of strangers read within limits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fate_gym.errors import InputError
-from fate_gym.files import MOST_BYTES, flush, flush_all, replacing, write_text
+from fate_gym.files import MOST_BYTES, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = [
-    "MOST_BYTES",
-    "checksum",
-    "flush",
-    "flush_all",
-    "read_bytes",
-    "read_table",
-    "read_text",
-    "remove_leftovers",
-    "replacing",
-    "write_table",
-    "write_text",
-]
 
 MOST_VALUES = 200_000_000
 """Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""

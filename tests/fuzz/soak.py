@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.errors import InputError, printable
-from fate_gym.lab.files import read_bytes, write_text
+from fate_gym.files import write_text
+from fate_gym.lab.files import read_bytes
 from fate_gym.problem import Problem, dump_problem
 from fate_gym.sim import Simulator
 from fate_gym.validator import validate

@@ -11,8 +11,8 @@ import yaml
 import fate_gym
 from fate_gym.catalog import Gpu
 from fate_gym.errors import InputError
+from fate_gym.files import write_text
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import write_text
 from fate_gym.workloads.gpu_file import GPU_FILE_VERSION, SEPARATOR
 
 _HEADER = """\

@@ -11,8 +11,8 @@ import numpy as np
 
 from fate_gym import catalog
 from fate_gym.catalog import GB
+from fate_gym.files import write_text
 from fate_gym.lab.cost_fit.measured import GPUS
-from fate_gym.lab.files import write_text
 
 CATALOGUE = Path(catalog.__file__).parent
 

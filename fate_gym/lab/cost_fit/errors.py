@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from fate_gym.files import write_text
 from fate_gym.lab.cost_fit.constants import CATALOGUE
 from fate_gym.lab.cost_fit.formulas import Frame
-from fate_gym.lab.files import write_text
 from fate_gym.lab.tables import markdown_table
 
 PAGE = CATALOGUE.parents[1] / "docs" / "cost-model.md"

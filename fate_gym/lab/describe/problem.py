@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fate_gym.errors import InputError
+from fate_gym.files import write_text
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import write_text
 from fate_gym.problem import Cluster, Problem, dump_problem
 from fate_gym.workloads import (
     Content,

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from fate_gym.errors import InputError, printable
+from fate_gym.files import write_text
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import read_text, remove_leftovers, write_text
+from fate_gym.lab.files import read_text, remove_leftovers
 
 RESULT = "result.json"
 FAILED = "FAILED"

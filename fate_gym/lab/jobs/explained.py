@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import read_bytes, write_text
+from fate_gym.files import write_text
+from fate_gym.lab.files import read_bytes
 from fate_gym.lab.jobs.directory import EXPLAINED
 
 if TYPE_CHECKING:

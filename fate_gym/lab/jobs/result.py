@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import checksum, read_text, write_text
+from fate_gym.files import write_text
+from fate_gym.lab.files import checksum, read_text
 from fate_gym.lab.jobs.directory import RESULT
 
 _ID_CHARACTERS = 110

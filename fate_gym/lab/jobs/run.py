@@ -16,9 +16,10 @@ import numpy as np
 import yaml
 
 from fate_gym.errors import InputError, printable
+from fate_gym.files import write_text
 from fate_gym.lab import provenance
 from fate_gym.lab.errors import JobFailedError, unwritable
-from fate_gym.lab.files import checksum, read_bytes, write_table, write_text
+from fate_gym.lab.files import checksum, read_bytes, write_table
 from fate_gym.lab.jobs import directory as files
 from fate_gym.lab.jobs.config import EvaluateConfig
 from fate_gym.lab.jobs.explained import explained_schedule, write_explained

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from fate_gym.catalog import Gpu, Model
 from fate_gym.errors import InputError
+from fate_gym.files import write_text
 from fate_gym.lab.cost_fit.formulas import Frame
 from fate_gym.lab.decoder.device import TorchDevice, open_device
 from fate_gym.lab.decoder.shape import DecoderShape, shape_of
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import write_text
 from fate_gym.lab.replay.compare import HEADS, compare, summary
 from fate_gym.lab.replay.execute import execute
 from fate_gym.lab.replay.predict import predicted_seconds

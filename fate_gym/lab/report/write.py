@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from fate_gym.files import write_text
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import write_text
 from fate_gym.lab.report.compute import Report, compute_report
 from fate_gym.lab.report.figures.draw import draw_figures
 from fate_gym.lab.report.figures.style import save_figure

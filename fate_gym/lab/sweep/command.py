@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fate_gym.lab.files import read_text, write_text
+from fate_gym.files import write_text
+from fate_gym.lab.files import read_text
 
 if TYPE_CHECKING:
     from fate_gym.lab.sweep.plan import Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fate_gym.lab.files import write_text
+from fate_gym.files import write_text
 from fate_gym.lab.tables import markdown_table
 from fate_gym.lab.training.config import ProblemSet, TrainConfig
 from fate_gym.lab.training.evaluation import Score

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATE
 from fate_gym.env.spec import MASK
-from fate_gym.lab.files import replacing
+from fate_gym.files import replacing
 from fate_gym.lab.training.agent_config import ImitationConfig
 from fate_gym.lab.training.lanes import narrow
 from fate_gym.lab.training.state import check_stored, damaged

@@ -20,9 +20,10 @@ import yaml
 
 from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.errors import InputError, printable
+from fate_gym.files import flush_all, write_text
 from fate_gym.lab import provenance
 from fate_gym.lab.errors import JobFailedError, unwritable
-from fate_gym.lab.files import flush_all, write_table, write_text
+from fate_gym.lab.files import write_table
 from fate_gym.lab.jobs.directory import CONFIG, FAILED, last_line, mark_failed, prepare_directory
 from fate_gym.lab.jobs.result import wandb_id
 from fate_gym.lab.training import labels

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import write_text
+from fate_gym.files import write_text
 from fate_gym.lab.provenance import git_sha, machine
 from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.lab.tables import markdown_table

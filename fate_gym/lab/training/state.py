@@ -15,7 +15,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fate_gym.errors import InputError
-from fate_gym.lab.files import flush, flush_all, write_text
+from fate_gym.files import flush, flush_all, write_text
 from fate_gym.lab.training.result import read_model
 
 STATE = "state"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fate_gym.lab.files import write_text
+from fate_gym.files import write_text
 from fate_gym.lab.training.curves import iqm, iqm_estimate, read_curves
 from fate_gym.lab.training.evaluation import Score
 from fate_gym.lab.training.report import main

@@ -22,7 +22,7 @@ from matplotlib.ticker import (
 )
 
 from fate_gym.errors import printable
-from fate_gym.lab.files import replacing
+from fate_gym.files import replacing
 
 # Okabe & Ito 2008: distinguishable with colour-blind vision.
 FATE = ("#0072b2", "#56b4e9", "#003f6b")
