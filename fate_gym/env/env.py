@@ -8,14 +8,20 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from fate_gym.env import actions, play
-from fate_gym.env.episode import EnvState, Reference, choose_episode, times_of, times_so_far
+from fate_gym.env.episode import (
+    EnvState,
+    Reference,
+    choose_episode,
+    named_reference,
+    times_of,
+    times_so_far,
+)
 from fate_gym.env.faults import bad
-from fate_gym.env.named import is_name_of_object, json_spec, named_object
+from fate_gym.env.named import JsonSpec
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.render import RENDER_MODES, Renderer
@@ -34,7 +40,7 @@ _STEP: Any = play.step
 _METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}
 
 
-class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
+class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     """Place the ready stages of LLM workflows on the devices of a heterogeneous cluster.
 
     ## Description
@@ -163,7 +169,6 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
     """
 
     metadata = _METADATA
-    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -188,26 +193,14 @@ class WorkflowSchedulingEnv(gymnasium.Env[Observation, int]):
         self.action_space = self.env_spec.action_space()
         self.reward_space = self.env_spec.rewards.space()
         self._output = self.env_spec.output()
-        if is_name_of_object(reference):
-            reference = named_object(reference, "reference")
-        assert not isinstance(reference, str)
-        self._reference = reference
-        self._times = times_so_far(reference)
+        self._reference = named_reference(reference)
+        self._times = times_so_far(self._reference)
         self._record = record
         self._instance: Instance | None = None
         self._direct: Direct | None = None
         self._renderer = Renderer(render_mode, _METADATA["render_fps"])
 
     # --- Gymnasium ---
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """How `gymnasium.make` makes this environment; its arguments are fit for JSON."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = json_spec(spec)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ import numpy as np
 
 from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.env.faults import bad
+from fate_gym.env.named import is_name_of_object, named_object
 from fate_gym.env.schema import EpisodeArrays, Run
 from fate_gym.env.source import Instance, Source
 from fate_gym.env.spec import Spec
@@ -52,6 +53,13 @@ def choose_episode(
     instance = source.choose(given["problem"], rng) if "problem" in given else source.draw(rng)
     noise = int(rng.integers(MOST_SEED)) if seed is None else seed & MOST_SEED
     return instance, noise
+
+
+def named_reference(reference: Reference | str | None) -> Reference | None:
+    """A reference that may be given as ``"module:function"``. Raises `InputError`."""
+    found: Any = named_object(reference, "reference") if is_name_of_object(reference) else reference
+    assert not isinstance(found, str)
+    return found
 
 
 def times_so_far(reference: Reference | None) -> dict[str, float]:

@@ -36,6 +36,21 @@ def named_object(name: str, field: str) -> Any:
     return found
 
 
+class JsonSpec:
+    """An environment whose ``spec`` has arguments that are fit for JSON."""
+
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How Gymnasium makes this environment."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = json_spec(spec)
+
+
 def json_spec(spec: EnvSpec | None) -> EnvSpec | None:
     """The spec of an environment with arguments that JSON can hold, where there are such.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -16,10 +15,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from fate_gym.env import play
-from fate_gym.env.episode import Reference, choose_episode, times_of, times_so_far
+from fate_gym.env.episode import Reference, choose_episode, named_reference, times_of, times_so_far
 from fate_gym.env.faults import bad
 from fate_gym.env.lanes import LaneMoment, Lanes
-from fate_gym.env.named import is_name_of_object, json_spec, named_object
+from fate_gym.env.named import JsonSpec
 from fate_gym.env.options import parse_options
 from fate_gym.env.output import Observation, Words
 from fate_gym.env.schema import LaneArrays, Run
@@ -45,7 +44,9 @@ class VectorEnvState:
     random: tuple[Mapping[str, Any], ...]
 
 
-class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
+class WorkflowSchedulingVectorEnv(
+    JsonSpec, VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
+):
     """B independent `WorkflowSchedulingEnv`, stepped together.
 
     Lane i does what a single environment made with the same arguments does: the same problems,
@@ -73,7 +74,6 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
     """
 
     metadata = _METADATA
-    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -114,11 +114,8 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.reward_space = self.env_spec.rewards.space()
-        if is_name_of_object(reference):
-            reference = named_object(reference, "reference")
-        assert not isinstance(reference, str)
-        self._reference = reference
-        self._times = list(times_so_far(reference))
+        self._reference = named_reference(reference)
+        self._times = list(times_so_far(self._reference))
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self._lanes = Lanes(num_envs, len(self.env_spec.rewards.objectives), limit)
         self._unstarted = True
@@ -127,15 +124,6 @@ class WorkflowSchedulingVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDAr
         self._all = np.ones(num_envs, np.bool_)
         # What agents hold is theirs to write to: this is the environment's own.
         self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """How `gymnasium.make_vec` makes this environment; its arguments are fit for JSON."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = json_spec(spec)
 
     def reset(
         self,
