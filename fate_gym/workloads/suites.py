@@ -29,6 +29,7 @@ from fate_gym.catalog.limits import (
 from fate_gym.catalog.longbench import longbench
 from fate_gym.errors import InputError, check_known, near_matches
 from fate_gym.problem import Cluster, Objective, Options, Problem, Workflow
+from fate_gym.problem.problem import USUAL_OBJECTIVE, is_usual
 from fate_gym.problem.workflow import Frozen, Name, Slo
 from fate_gym.workloads import alibaba, wfcommons
 from fate_gym.workloads.agent_traces import TraceSplit
@@ -87,9 +88,7 @@ class _Suite(Frozen):
     )
 
     objective: Objective = Field(
-        "slowdown",
-        description="what planners minimise",
-        exclude_if=lambda objective: objective == "slowdown",
+        USUAL_OBJECTIVE, description="what planners minimise", exclude_if=is_usual
     )
 
     @model_validator(mode="after")

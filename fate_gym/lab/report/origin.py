@@ -10,6 +10,7 @@ from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.sweep.command import saved_commands
 from fate_gym.lab.sweep.results import Sweep
+from fate_gym.problem.problem import USUAL_OBJECTIVE
 from fate_gym.workloads import suite_class
 
 _OBJECTIVES = {
@@ -103,7 +104,9 @@ def objectives(sweep: Sweep) -> str:
     """What planners were asked to minimise, e.g. ``planners minimise mean slowdown``."""
     suites: dict[str, dict[str, None]] = defaultdict(dict)
     for job, result in sweep.finished:
-        suites[_OBJECTIVES[sweep.option(job, "suite.objective") or "slowdown"]][result.suite] = None
+        suites[_OBJECTIVES[sweep.option(job, "suite.objective") or USUAL_OBJECTIVE]][
+            result.suite
+        ] = None
     if len(suites) == 1:
         return f"planners minimise {next(iter(suites))}"
     of_suites = (f"{objective} ({', '.join(names)})" for objective, names in suites.items())

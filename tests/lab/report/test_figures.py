@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fate_gym.lab.jobs.schedules import Schedule, ShardRow
 from fate_gym.lab.report.figures.decisions import DecisionTimes, decision_figure
@@ -153,17 +154,21 @@ def test_a_session_is_drawn_over_the_work_of_others() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["$x_$", "$\\frac$", "a$b", "$$", "\\$x^$"])
-def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+def _named(name: str) -> list[Figure]:
+    """Figures in which everything has this name."""
     shards = [_shard("d0", 0.0, 1.0) | {"model": name}]
     schedules = {name: Schedule(name, ["d0", name], shards)}
-    figures = [
+    return [
         gantt_figure(schedules, title=name),
         occupancy_figure(schedules, title=name),
         ecdf_figure({name: np.array([0.5])}, {name: "red"}),
         decision_time_figure({name: [0.01, 0.1, 1.0, 10.0, 1e2, 1e3]}, {name: "red"}),
     ]
-    for number, figure in enumerate(figures):
+
+
+@pytest.mark.parametrize("name", ["$x_$", "$\\frac$", "a$b", "$$", "\\$x^$"])
+def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    for number, figure in enumerate(_named(name)):
         path = tmp_path / f"{number}.svg"
         save_figure(figure, path)
         # Of texts that are drawn as paths, SVG keeps what they say in comments.
@@ -174,15 +179,7 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
 def test_control_characters_of_names_are_escaped(tmp_path: Path) -> None:
     name = "\x1b[2J\x00\u202eé"
     shown = "\\x1b[2J\\x00\\u202eé"
-    shards = [_shard("d0", 0.0, 1.0) | {"model": name}]
-    schedules = {name: Schedule(name, ["d0", name], shards)}
-    figures = [
-        gantt_figure(schedules, title=name),
-        occupancy_figure(schedules, title=name),
-        ecdf_figure({name: np.array([0.5])}, {name: "red"}),
-        decision_time_figure({name: [0.01, 0.1, 1.0, 10.0, 1e2, 1e3]}, {name: "red"}),
-    ]
-    for number, figure in enumerate(figures):
+    for number, figure in enumerate(_named(name)):
         path = tmp_path / f"{number}.svg"
         for _ in range(2):
             save_figure(figure, path)
