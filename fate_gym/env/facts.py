@@ -28,6 +28,7 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
         S=s,
         D=d,
         M=m,
+        W=p.workflows.size,
         STAGE_F=ft.STAGE_WIDTH + 2 * models,
         DEVICE_F=ft.DEVICE_WIDTH + models,
     )
@@ -38,7 +39,7 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     eligible = np.isfinite(p.clean_seconds)
     best = np.where(eligible.any(axis=1), p.clean_seconds.min(axis=1), p.stages["tool_seconds"])
     f.stages["best"] = best
-    f.stages["due"] = _due(p)
+    f.stages["alone"] = _alone(p)
     f.order[p.by_rank] = np.arange(s)
     f.stages["eligible"] = eligible.sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -50,17 +51,18 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
     _fill_children(f, p, eligible)
     f.scale = _scale(f, p)
     f.unit = options.reward_scale or f.scale
+    f.ideal[:] = _ideal(f, p)
+    f.latency_unit = options.reward_scale or _latency_unit(f, p)
     f.first_arrival = p.workflows["arrival"][p.arrivals[0]]
     _fill_stage_rows(f, p)
     _fill_device_rows(f, p, eligible)
     return f
 
 
-def _due(p: ProblemArrays) -> Floats:
-    """(S,) from the arrival of its workflow to its end, if that takes twice as long as alone."""
-    flows = p.workflows
-    alone = np.maximum.reduceat(p.stages["upward_rank"], flows["stages_from"])
-    return np.asarray(2.0 * alone[p.stages["workflow"]])
+def _alone(p: ProblemArrays) -> Floats:
+    """(S,) the largest upward rank of its workflow, seconds."""
+    longest = np.maximum.reduceat(p.stages["upward_rank"], p.workflows["stages_from"])
+    return np.asarray(longest[p.stages["workflow"]])
 
 
 def _scale(f: FactsArrays, p: ProblemArrays) -> float:
@@ -69,6 +71,20 @@ def _scale(f: FactsArrays, p: ProblemArrays) -> float:
     on_device = p.stages["kind"] != TOOL_STAGE
     work = f.stages["best"][on_device].sum() / p.devices.size
     return float(max(path, work)) or 1.0
+
+
+def _ideal(f: FactsArrays, p: ProblemArrays) -> Floats:
+    """(W,) the longest path of a workflow or its mean work of a device, whichever is more."""
+    first = p.workflows["stages_from"]
+    path = np.maximum.reduceat(f.stages["path"], first)
+    on_device = np.where(p.stages["kind"] != TOOL_STAGE, f.stages["best"], 0.0)
+    return np.asarray(np.maximum(path, np.add.reduceat(on_device, first) / p.devices.size))
+
+
+def _latency_unit(f: FactsArrays, p: ProblemArrays) -> float:
+    """The mean least latency, shared out among the stages, times a hundred; seconds, positive."""
+    placed = np.count_nonzero(p.stages["kind"] != TOOL_STAGE)
+    return float(f.ideal.mean() * 100.0 / max(1, placed)) or 1.0
 
 
 def _fill_children(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None:
@@ -100,7 +116,7 @@ def _fill_stage_rows(f: FactsArrays, p: ProblemArrays) -> None:
     count, scale = stages.size, f.time_scale
     upward = stages["upward_rank"]
     first = p.workflows["stages_from"][stages["workflow"]]
-    longest = np.maximum.reduceat(upward, p.workflows["stages_from"])[stages["workflow"]]
+    longest = f.stages["alone"]
     model = stages["model"]
     has_model = model >= 0
     kv = np.where(has_model, p.models["kv"][model], 0.0) if p.models.size else np.zeros(count)

@@ -162,6 +162,10 @@ STAGES = Group(
         _share("prefix_cached", "largest share of its prefix that a device caches"),
         _seconds("best_end", "earliest expected end on one device, from now"),
         _share("children_live", "children that are expected to live / children"),
+        _share("slot", "number of its slot, from 1 / slots"),
+        _share("unplaced", "stages of its workflow that are not placed / stages of its workflow"),
+        _count("siblings", "other ready stages of its workflow", HALF_DEGREE),
+        _count("rivals", "other ready stages that use its model", HALF_DEGREE),
     ),
     _MODELS,
 )
@@ -209,6 +213,7 @@ DEVICES = Group(
             "tokens",
             HALF_OUTSTANDING,
         ),
+        _share("wanted", "shown stages whose model is resident here, as the next shard will meet it"),
     ),
     (_flag("resident", "the model is loaded, as the next shard will meet it"),),
 )

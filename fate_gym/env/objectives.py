@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED
+from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, SHAPED_LATENCY
 
 
 class StepRewards(NamedTuple):
@@ -18,16 +18,22 @@ class StepRewards(NamedTuple):
     makespan: Any
     latency: Any
     shaped: Any
+    shaped_latency: Any
 
 
-RewardName = Literal["makespan", "latency", "shaped"]
+RewardName = Literal["makespan", "latency", "shaped", "shaped_latency"]
 RewardFunction = Callable[[StepRewards, Any], Any]
 """From the named rewards of a step, and the environment after it, to a reward. Of a native vector
 environment the rewards are arrays with a number for each lane, and so is what is returned."""
 RewardPart = RewardName | RewardFunction
 Reward = RewardPart | tuple[RewardPart, ...]
 
-CODES: dict[str, int] = {"makespan": MAKESPAN, "latency": LATENCY, "shaped": SHAPED}
+CODES: dict[str, int] = {
+    "makespan": MAKESPAN,
+    "latency": LATENCY,
+    "shaped": SHAPED,
+    "shaped_latency": SHAPED_LATENCY,
+}
 
 
 class RewardPlan:

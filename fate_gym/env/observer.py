@@ -10,6 +10,7 @@ from __future__ import annotations
 from fate_gym.env import actions, play
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.output import Observation
+from fate_gym.env.progress import count_placement
 from fate_gym.env.schema import Run
 from fate_gym.env.source import Instance
 from fate_gym.env.spec import Limits, Spec
@@ -71,5 +72,5 @@ class Observer:
         assignment = actions.placement_of(run, action)
         if assignment is None:
             raise IllegalActionError(f"action {action} is illegal")
-        play.count_placement(run, assignment.stage)
+        count_placement(run, assignment.stage)
         return assignment

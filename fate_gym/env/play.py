@@ -6,7 +6,8 @@ from typing import Any
 
 from fate_gym.env.observe import observe, open_window
 from fate_gym.env.output import HEAD_WORDS
-from fate_gym.env.reward import begin_rewards, update_progress, write_rewards
+from fate_gym.env.progress import begin_progress, count_placement, update_progress
+from fate_gym.env.reward import begin_rewards, write_rewards
 from fate_gym.env.schema import (
     EpisodeArrays,
     FactsArrays,
@@ -30,6 +31,7 @@ def enter(run: Run, out: Ints, lane: int) -> None:
     """Begin to observe a run that stands at its first decision, or at its end if there is none."""
     clear_block(run.episode)
     open_window(run.episode)
+    begin_progress(run)
     update_progress(run)
     begin_rewards(run)
     observe(run, observation_in(out, lane))
@@ -103,13 +105,6 @@ def observation_in(out: Ints, lane: int) -> ObservationArrays:
     """The observation of a lane in a buffer of `fate_gym.env.output.Output`."""
     address: Any = int(out.ctypes.data) + 8 * HEAD_WORDS * lane
     return ObservationArrays(address)
-
-
-@kernel
-def count_placement(run: Run, s: int) -> None:
-    """Stage ``s`` is placed."""
-    run.episode.placements += 1
-    run.episode.work -= run.facts.stages[s].best
 
 
 @kernel

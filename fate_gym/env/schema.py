@@ -19,7 +19,7 @@ from fate_gym.jit import Block, Row, column, scalar, table
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
-MAKESPAN, LATENCY, SHAPED = 0, 1, 2
+MAKESPAN, LATENCY, SHAPED, SHAPED_LATENCY = 0, 1, 2, 3
 """Objectives: what a reward pays for."""
 
 FeatureRow = Annotated[NDArray[np.float32], 1]
@@ -34,7 +34,7 @@ class StageFacts(Row):
 
     best: float = column("f8", "clean seconds on the fastest device, or those of the tool", "s")
     path: float = column("f8", "best seconds of the longest way from its start to the end", "s")
-    due: float = column("f8", "twice what its workflow takes alone", "s")
+    alone: float = column("f8", "the longest way through its workflow, by upward rank", "s")
     eligible: int = column("i8", "devices that can run it")
 
 
@@ -58,10 +58,12 @@ class FactsArrays(Block):
     time_scale: float = scalar("f8", "at which a time feature is 0.5", "s")
     scale: float = scalar("f8", "a simple estimate of the makespan", "s")
     unit: float = scalar("f8", "one unit of reward", "s")
+    latency_unit: float = scalar("f8", "one unit of the shaped latency", "s")
     first_arrival: float = scalar("f8", "of the problem", "s")
 
-    objectives: Any = table("i8", "O", text="MAKESPAN, LATENCY or SHAPED, for each reward")
+    objectives: Any = table("i8", "O", text="MAKESPAN or another, for each reward")
     stages: Any = table(StageFacts, "S", text="stages")
+    ideal: Any = table("f8", "W", unit="s", text="least latency of a workflow that is alone")
     order: Any = table("i8", "S", text="place of a stage in the problem's `by_rank`")
     pairs: Any = table(Pair, "S", "D", text="stages on devices")
     child_models: Any = table("f4", "S", "M", text="share of the children that use the model")
@@ -112,6 +114,11 @@ class Progress(Row):
     """A workflow."""
 
     left: int = column("i8", "stages without an end when last counted; 0: it has ended")
+    unplaced: int = column("i8", "stages that are not placed")
+    work: float = column("f8", "best seconds of these, without tools", "s")
+    recounted: int = column("i8", "1 + the instant of the simulator when these were")
+    ready: int = column("i8", "of these, ready")
+    first: int = column("i8", "scratch: the ready stage of largest rank that is not shown, or -1")
     counted: int = column("i8", "ended stages of the run, when last counted")
 
 
@@ -162,6 +169,9 @@ class EpisodeArrays(Block):
     rewarded: float = scalar("f8", "the time up to the last step", "s")
     latency: float = scalar("f8", "the mean latency up to the last step", "s")
     estimate: float = scalar("f8", "of the last end, for the shaped reward", "s")
+    to_come: float = scalar("f8", "sum of the least latencies of workflows that have not arrived", "s")
+    latency_passed: float = scalar("f8", "of it, up to the last step of its shaped reward", "s")
+    latency_estimate: float = scalar("f8", "of the mean latency, for its shaped reward", "s")
 
     rewards: Any = table("f8", "O", text="of the last step")
     window: Any = table("i8", "B", text="stage numbers, -1: empty")
@@ -172,6 +182,8 @@ class EpisodeArrays(Block):
     devices: Any = table(DeviceNow, "D", text="devices")
     stages: Any = table(StageNow, "S", text="stages")
     workflows: Any = table(Progress, "W", text="workflows")
+    expected: Any = table("f8", "W", unit="s", text="scratch: ends of the workflows under way")
+    models: Any = table("i8", "M", text="ready stages that use the model")
     best: Any = table("f8", "B", unit="s", text="earliest end of the stage of a line on one device")
     costs: Any = table(PlacementCost, "B", "D", text="of the stage of a line on one device")
     team_cost: Any = table(PlacementCost, 1, text="scratch: on several")

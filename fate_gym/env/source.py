@@ -64,6 +64,7 @@ class Instance:
             D=devices,
             S=p.stages.size,
             W=p.workflows.size,
+            M=p.models.size,
             R=rows,
             O=f.objectives.size,
             CANDIDATE_F=CANDIDATE_WIDTH,

@@ -190,12 +190,22 @@ def _read_facts(path: Path) -> CheckpointFacts:
     for key, names in feature_names().items():
         found = facts.features.get(key)
         if found != names:
-            other = next(
-                (a for a, b in zip(names, found or [], strict=False) if a != b), "their number"
-            )
-            fault = f"the features of '{key}' are not those of this version (from {other!r} on)"
-            raise bad(path, f"features.{key}", fault, _ANEW)
+            fault = f"the features of '{key}' are not those of this version: "
+            raise bad(path, f"features.{key}", fault + _changes(found or [], names), _ANEW)
     return facts
+
+
+def _changes(old: list[str], new: list[str]) -> str:
+    """Which features the checkpoint does not know, and which this version does not."""
+    parts = [
+        f"{what} {', '.join(map(repr, some[:8]))}" + (" and more" if len(some) > 8 else "")
+        for what, some in (
+            ("it does not know", [name for name in new if name not in old]),
+            ("it knows", [name for name in old if name not in new]),
+        )
+        if some
+    ]
+    return "; ".join(parts) or "their order is another"
 
 
 def check_observation(network: NetworkSpec, env: EnvOptions, source: str | Path) -> None:

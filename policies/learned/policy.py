@@ -35,7 +35,9 @@ class Learned:
         checkpoint: name of a shipped checkpoint, or a directory.
         sample: draw actions with the probabilities of the scores instead of taking the best.
         best_of: look at that many actions of best score: each is taken in a copy of the run that
-            HEFT (state costs) plays to the end, and the earliest end decides. 1: trust the score.
+            a list schedule (`fdws_boosted`) plays to the end of what is known, and the lowest mean
+            latency decides. 1: trust the score. So it does, too, where durations, lengths,
+            branches or devices are uncertain: what is expected is not what will be.
 
     Raises:
         InputError: no checkpoint, a damaged or foreign one, or the extra ``rl`` is missing.
@@ -73,7 +75,8 @@ class Learned:
         """
         self._observer = self._observer_of(view.compiled)
         self._rng = np.random.default_rng(seed)
-        if self._best_of > 1:
+        self._looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled)
+        if self._looks_ahead:
             self._teacher = RolloutTeacher(view.compiled)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
@@ -94,7 +97,7 @@ class Learned:
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)
-        if self._best_of > 1:
+        if self._looks_ahead:
             action = self._best_by_rollout(view, scores, observation[MASK])
         else:
             action = int(scores.argmax())
@@ -128,8 +131,18 @@ class Learned:
         self, view: DecisionView, scores: NDArray[np.float32], mask: NDArray[np.int8]
     ) -> int:
         order = np.argsort(-scores, kind="stable")[: self._best_of]
+        order = order[mask[order] > 0]
+        if order.size == 1:
+            return int(order[0])
         wanted = np.zeros_like(mask)
         wanted[order] = mask[order]
         values = self._teacher.values(view.fork(), self._observer.arrays, wanted)
         # Of equal ends the one that the agent prefers.
         return int(order[values[order].argmin()])
+
+
+def is_uncertain(compiled: CompiledProblem) -> bool:
+    """Whether durations, lengths, branches or devices of a problem show only as it runs."""
+    p = compiled.arrays
+    drawn = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
+    return bool(drawn or p.choosers > 0 or p.failing)

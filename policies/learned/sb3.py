@@ -6,6 +6,7 @@ and a DQN that never looks at an illegal action.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -71,15 +72,46 @@ class CandidatePolicy(MaskableMultiInputActorCriticPolicy):
 
     Args:
         network: parameters of `Scorer`: kind, and those of the network.
+        anchored: what the loss takes for the entropy is minus the KL divergence from the policy
+            that `set_anchor` has kept. The entropy is that too, from the uniform policy, but for a
+            constant: a learner that has imitated is held to what it knows instead.
     """
 
-    def __init__(self, *args: Any, network: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, network: dict[str, Any], anchored: bool = False, **kwargs: Any
+    ) -> None:
         kwargs |= {
             "features_extractor_class": Scorer,
             "features_extractor_kwargs": network,
             "ortho_init": False,
         }
         super().__init__(*args, **kwargs)
+        self._anchor: Any = None
+        if anchored:
+            # Made last: the optimizer has no part of it, and files of the model have.
+            self._anchor = copy.deepcopy(self.features_extractor.network).requires_grad_(False)
+
+    def set_anchor(self) -> None:
+        """Keep the policy as it is now."""
+        if self._anchor is not None:
+            network: Any = self.features_extractor.network
+            self._anchor.load_state_dict(network.state_dict())
+
+    def evaluate_actions(
+        self, obs: Any, actions: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, log probabilities, and entropy or what stands for it, each (B,)."""
+        if self._anchor is None:
+            return super().evaluate_actions(obs, actions, action_masks)
+        features: Any = self.extract_features(obs)
+        scores, summary = self.mlp_extractor(features)
+        legal = obs[MASK] > 0.5
+        log_probs = scores.masked_fill(~legal, ILLEGAL).log_softmax(1)
+        with torch.no_grad():
+            kept = self._anchor(obs)[0].masked_fill(~legal, ILLEGAL).log_softmax(1)
+        divergence = (kept.exp() * (kept - log_probs)).sum(1)
+        chosen = log_probs.gather(1, actions.long().unsqueeze(1)).squeeze(1)
+        return self.value_net(summary), chosen, -divergence
 
     def _build_mlp_extractor(self) -> None:
         scorer: Any = self.features_extractor

@@ -1,8 +1,9 @@
-"""What each action is worth when a list schedule goes on from there: labels to imitate.
+"""What each action is worth when a list schedule goes on from there: labels to learn from.
 
 One step of policy improvement by rollout (Bertsekas, Tsitsiklis and Wu 1997): the value of an
-action is that of the run in which it is taken now and HEFT with state costs decides from then on.
-A network that is trained on these values decides in a hundredth of the time.
+action is that of the run in which it is taken now and a list schedule with state costs decides from
+then on. A network that is trained on such values (cost-to-go of the expert: AggreVaTe, Ross and
+Bagnell 2014) decides in a hundredth of the time.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ from fate_gym.env.schema import Run
 from fate_gym.jit import kernel
 from fate_gym.kernel.advance import advance
 from fate_gym.kernel.commit import NOBODY, commit
-from fate_gym.kernel.schema import DONE, NO_LOG, ProblemArrays, StateArrays, new_state
+from fate_gym.kernel.schema import DONE, NO_LOG, PLACED, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import CompiledProblem
+from policies.list_scheduling.play import MOST
 from policies.list_scheduling.policy import InstantPlanner
-from policies.list_scheduling.rules import STATE, UPWARD_RANK, Rules
+from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN, STATE, Rules
 
 TIE = 0.02
-"""Weight of the mean end of all stages: of two runs that end together, what is done early."""
+"""Weight of the mean end of stages: of two runs that end together, the one that is done early."""
 
-BASE = Rules(UPWARD_RANK, STATE, 1, 1)
+ORDERS = (FDWS, FCFS, MAX_MIN)
+"""Of the list schedules that go on: some problem is best left to each."""
 
 
 class RolloutTeacher:
     """Values the actions of one problem's runs.
+
+    The list schedules plan anew at each event and commit what starts at once; on batching devices,
+    where that takes a hundred times as long and gains nothing, they commit all that is ready.
 
     Args:
         compiled: the problem.
@@ -35,23 +41,50 @@ class RolloutTeacher:
 
     def __init__(self, compiled: CompiledProblem) -> None:
         self._problem = compiled.arrays
-        self._planner = InstantPlanner(compiled.arrays, BASE)
+        lazy = int(not compiled.arrays.batching)
+        self._planners = [
+            InstantPlanner(compiled.arrays, Rules(order, STATE, lazy * (order != FCFS), 1))
+            for order in ORDERS
+        ]
+        self._base = self._planners[0]
         self._state = new_state(compiled.arrays)
 
-    def values(self, fork: StateArrays, run: Run, mask: NDArray[np.int8]) -> NDArray[np.float64]:
-        """(A,) mean end of the known workflows, seconds, ties broken; inf for illegal actions.
+    def choose_base(self, state: StateArrays) -> None:
+        """Go on from now on as the list schedule does that ends a state best."""
+        values = []
+        for planner in self._planners:
+            self._state.buffer[:] = state.buffer
+            planner.play(self._problem, self._state, NO_LOG)
+            values.append(_latency(self._problem, self._state, np.inf))
+        self._base = self._planners[int(np.argmin(values))]
+
+    def values(
+        self,
+        state: StateArrays,
+        run: Run,
+        mask: NDArray[np.int8],
+        *,
+        arrived_by: float = np.inf,
+        until: float = np.inf,
+        most: int = MOST,
+    ) -> NDArray[np.float64]:
+        """(A,) sum of latencies of workflows, seconds, ties broken; inf for illegal actions.
 
         Args:
-            fork: the state as a planner may see it (`DecisionView.fork`).
+            state: the state as a planner may see it (`DecisionView.fork`), or in training the true
+                one, with its future.
             run: of the environment, which has the placements behind the actions.
             mask: (A,) legal actions.
+            arrived_by: workflows that arrive later do not count, seconds.
+            until: runs are played so far, seconds; what is left then is taken to be undisturbed.
+            most: stages that a play places; the same holds for those behind them.
         """
         values = np.full(mask.size, np.inf)
         for action in np.flatnonzero(mask).tolist():
-            self._state.buffer[:] = fork.buffer
+            self._state.buffer[:] = state.buffer
             if self._take(run, action):
-                self._planner.play(self._problem, self._state, NO_LOG)
-                values[action] = _mean_end(self._problem, self._state)
+                self._base.play_until(self._problem, self._state, until, most)
+                values[action] = _latency(self._problem, self._state, arrived_by)
         return values
 
     def _take(self, run: Run, action: int) -> bool:
@@ -66,19 +99,24 @@ class RolloutTeacher:
 
 
 @kernel
-def _mean_end(p: ProblemArrays, st: StateArrays) -> float:
-    """Mean end of the workflows whose first stage has ended, and a little of all stages' ends."""
+def _latency(p: ProblemArrays, st: StateArrays, arrived_by: float) -> float:
+    """Of the workflows that have arrived by a time, and a little of their stages' ends."""
     workflows, stages = 0, 0
-    ends, total = 0.0, 0.0
-    for w in range(p.workflows.size):
+    latency, total = 0.0, 0.0
+    for i in range(st.arrived_count):
+        w = st.arrived[i]
         workflow = p.workflows[w]
-        if st.stages[workflow.stages_from].status != DONE:
-            continue  # not known yet
+        if st.workflows[w].arrived_at > arrived_by:
+            continue
         end = 0.0
         for s in range(workflow.stages_from, workflow.stages_to):
-            end = max(end, st.stages[s].end)
-            total += st.stages[s].end
+            own = st.stages[s].end
+            if st.stages[s].status != DONE:
+                left = p.stages[s].upward_rank
+                own = max(own, st.now) if st.stages[s].status == PLACED else st.now + left
+            end = max(end, own)
+            total += own
             stages += 1
         workflows += 1
-        ends += end
-    return ends / max(1, workflows) + TIE * total / max(1, stages)
+        latency += end - st.workflows[w].arrived_at
+    return latency + TIE * workflows * total / max(1, stages)

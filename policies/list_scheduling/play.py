@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import advance, to_decision
 from fate_gym.kernel.commit import NOBODY, commit, reserve, set_drain
@@ -13,6 +15,9 @@ from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 from policies.list_scheduling.devices import best_placement, compared_ends
 from policies.list_scheduling.orders import line_up, next_in, renew
 from policies.list_scheduling.rules import MIN_MIN, STATE, STRICT, Rules
+
+MOST = 1 << 60
+"""Stages that a play places, if nothing limits them; what is lost is placed again."""
 
 
 @kernel
@@ -95,17 +100,36 @@ def play(
     The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
     rules. ``scratch`` is another state of the problem, ``no_log`` a log without rows.
     """
-    while to_decision(p, st, log):
+    play_until(p, st, log, rules, choices, scratch, no_log, np.inf, MOST)
+    return st.last_end
+
+
+@kernel
+def play_until(
+    p: ProblemArrays,
+    st: StateArrays,
+    log: LogArrays,
+    rules: Rules,
+    choices: Placements,
+    scratch: StateArrays,
+    no_log: LogArrays,
+    until: float,
+    most: int,
+) -> None:
+    """The same up to the first decision at or after a time, seconds, or after so many stages."""
+    placed = 0
+    while placed < most and to_decision(p, st, log) and st.now < until:
         if not rules.lazy and rules.rule == STATE and not st.noisy:
-            decide_instant(p, st, log, rules, choices)
+            placed += decide_instant(p, st, log, rules, choices)
             continue
         # Decide on what is expected and commit; a lazy scheduler then waits for the next event.
         fork(p, st, scratch)
-        for i in range(decide_instant(p, scratch, no_log, rules, choices)):
+        count = decide_instant(p, scratch, no_log, rules, choices)
+        placed += count
+        for i in range(count):
             devices, counts = choices.devices[i], choices.counts[i]
             commit(
                 p, st, log, choices.rows[i].stage, devices, counts, choices.rows[i].width, NOBODY
             )
         if rules.lazy:
             advance(p, st, log)
-    return st.last_end

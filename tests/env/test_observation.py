@@ -240,6 +240,11 @@ class Expected:
         held = self.view.resident(s)[hosts].mean() if stage.model else 0.0
         now = [d for d in hosts if self.up[d]]
         cached = self.view.cached_prefix_tokens(s)[now].max() if stage.prefix_tokens else 0
+        own = [self.number[workflow.id, other.id] for other in workflow.stages]
+        rivals = sum(
+            stage.model is not None and other.model == stage.model and self.statuses[number] == 1
+            for number, (_, other) in enumerate(self.stages)
+        )
         return self.static(s) | {
             "ready_for": seconds(self.now - self.trace.stage_ready[s]),
             "age": seconds(self.now - self.arrivals[workflow.id], long=True),
@@ -248,6 +253,10 @@ class Expected:
             "best_end": seconds(self.ends[slot].min() - self.now),
             "children_live": sum(self.lives(c) for c in self.children(s))
             / max(1, len(self.children(s))),
+            "slot": (slot + 1) / self.env.env_spec.options.window,
+            "unplaced": np.mean([self.statuses[other] < 2 for other in own]),
+            "siblings": half(sum(self.statuses[other] == 1 for other in own) - 1, 4),
+            "rivals": half(max(0, rivals - 1), 4),
         }
 
     def lives(self, s: int) -> float:
@@ -313,6 +322,17 @@ class Expected:
             "up": float(self.up[d]),
             "prefix_hits": float(np.mean(hits)) if hits else 0.0,
             "demand": self.demand(d),
+            "wanted": float(
+                np.mean(
+                    [
+                        self.stages[s][1].model in self.models
+                        and self.residents[d, self.models.index(self.stages[s][1].model)]
+                        for s in self.env.window
+                    ]
+                )
+            )
+            if self.env.window
+            else 0.0,
         }
         if self.failing:
             # The log does not say what was cached by the shards of a stage that lost another.

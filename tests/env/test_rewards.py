@@ -31,13 +31,28 @@ def critical_path(problem: Problem, workflow: Workflow, clean: dict[str, float])
     return max(way(stage) for stage in workflow.stages)
 
 
+def latency_scale(env: WorkflowSchedulingEnv) -> float:
+    """What workflows take at least, in the mean, for each stage that is placed; times a hundred."""
+    paths, works, _ = estimates(env)
+    devices = len(env.compiled.problem.cluster.devices)
+    least = [max(path, work / devices) for path, work in zip(paths, works, strict=True)]
+    stages = [s for w in env.compiled.problem.workflows for s in w.stages if s.kind != "tool"]
+    return 100.0 * float(np.mean(least)) / max(1, len(stages)) or 1.0
+
+
 def own_scale(env: WorkflowSchedulingEnv) -> float:
     """The problem's estimate: longest path or mean work, at best seconds."""
+    paths, works, _ = estimates(env)
+    return max(max(paths), sum(works) / len(env.compiled.problem.cluster.devices)) or 1.0
+
+
+def estimates(env: WorkflowSchedulingEnv) -> tuple[list[float], list[float], int]:
+    """Of each workflow the critical path and the work at best seconds; and the stages."""
     view, problem = env.view(), env.compiled.problem
     number = 0
-    paths, work = [], 0.0
+    paths, works = [], []
     for workflow in problem.workflows:
-        clean = {}
+        clean, work = {}, 0.0
         for stage in workflow.stages:
             if stage.kind == "tool":
                 clean[stage.id] = stage.tool_seconds or 0.0
@@ -46,7 +61,8 @@ def own_scale(env: WorkflowSchedulingEnv) -> float:
                 work += clean[stage.id]
             number += 1
         paths.append(critical_path(problem, workflow, clean))
-    return max(max(paths), work / len(problem.cluster.devices)) or 1.0
+        works.append(work)
+    return paths, works, number
 
 
 @settings(max_examples=40)
@@ -54,13 +70,14 @@ def own_scale(env: WorkflowSchedulingEnv) -> float:
 def test_returns(problem: Problem, seed: int, scale: float | None) -> None:
     """Minus the makespan, minus the mean latency, minus the growth of the estimate."""
     returns = {}
-    for reward in ("makespan", "latency", "shaped"):
+    for reward in ("makespan", "latency", "shaped", "shaped_latency"):
         env = WorkflowSchedulingEnv(
             problem, reward=reward, window=3, **({"reward_scale": scale} if scale else {})
         )
         env.reset(seed=seed)
-        unit = scale or own_scale(env)
-        first = env.arrays.episode.estimate
+        of_latency = reward == "shaped_latency"
+        unit = scale or (latency_scale(env) if of_latency else own_scale(env))
+        first, first_latency = env.arrays.episode.estimate, env.arrays.episode.latency_estimate
         steps = play(env, np.random.default_rng(seed))
         returns[reward] = unit * sum(reward for _, reward, _, _ in steps)
         trace = env.trace()
@@ -74,6 +91,8 @@ def test_returns(problem: Problem, seed: int, scale: float | None) -> None:
     assert returns["makespan"] == pytest.approx(-trace.makespan, abs=1e-6)
     assert returns["latency"] == pytest.approx(-float(trace.latencies.mean()), abs=1e-6)
     assert returns["shaped"] == pytest.approx(first - (trace.makespan + start), abs=1e-6)
+    mean = float(trace.latencies.mean())
+    assert returns["shaped_latency"] == pytest.approx(first_latency - mean, abs=1e-6)
 
 
 @settings(max_examples=15)
@@ -115,7 +134,7 @@ def test_illegal_actions_cost_the_penalty_and_change_nothing() -> None:
     assert steps[-1][3]["metrics"]["invalid_actions"] == 6
 
 
-NAMES = ("makespan", "latency", "shaped")
+NAMES = ("makespan", "latency", "shaped", "shaped_latency")
 
 
 def energy(rewards: StepRewards, env: Any) -> Any:

@@ -18,7 +18,7 @@ from fate_gym.kernel.advance import can_wait
 def observe(run: Run, out: ObservationArrays) -> None:
     """Bring window and placements up to date, and write the observation."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
-    select_window(p, st, f, ep)
+    select_window(run)
     update_devices(run)
     for slot in range(ep.shown):
         update_candidates(run, slot)

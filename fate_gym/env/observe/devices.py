@@ -16,7 +16,7 @@ from fate_gym.env.schema import EpisodeArrays, FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.estimate import undisturbed
 from fate_gym.kernel.openings import is_open
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
+from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays, StateArrays
 
 
 @inlined
@@ -69,6 +69,16 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
     seen.oldest, seen.newest = dev.oldest, dev.newest
 
 
+@inlined
+def _wanted(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> float:
+    """The share of the shown stages whose model is resident on device ``d``."""
+    found = 0
+    for i in range(ep.shown):
+        stage = p.stages[ep.window[i]]
+        found += stage.kind == MODEL_STAGE and st.resident[d, stage.model] > 0
+    return found / max(1, ep.shown)
+
+
 @kernel
 def write_devices(run: Run, rows: FeatureRows) -> None:
     """Fill ``rows`` (max_devices, F)."""
@@ -93,6 +103,7 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         rows[d, DEVICE.prefix_hits] = now.hits / max(1, with_prefix)
         rows[d, DEVICE.demand] = now.demand
         rows[d, DEVICE.up] = now.turn < np.inf
+        rows[d, DEVICE.wanted] = _wanted(p, st, ep, d)
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
         if p.batching or now.changed or now.head != dev.queue_head + 2:

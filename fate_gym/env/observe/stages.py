@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fate_gym.env.features import CANDIDATE, LONG, STAGE, saturate
+from fate_gym.env.features import CANDIDATE, HALF_DEGREE, LONG, STAGE, saturate
 from fate_gym.env.schema import FeatureRows, Run
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.schema import DONE, MODEL_STAGE, VANISHED, ProblemArrays, StateArrays
@@ -34,6 +34,12 @@ def write_stages(run: Run, rows: FeatureRows) -> None:
         rows[slot, STAGE.prefix_cached] = cached
         rows[slot, STAGE.best_end] = saturate(ep.best[ep.lines[slot]] - st.now, f.time_scale)
         rows[slot, STAGE.children_live] = _children_live(p, st, s)
+        flow, size = ep.workflows[stage.workflow], p.workflows[stage.workflow]
+        rows[slot, STAGE.slot] = (slot + 1) / rows.shape[0]
+        rows[slot, STAGE.unplaced] = flow.unplaced / (size.stages_to - size.stages_from)
+        rows[slot, STAGE.siblings] = saturate(flow.ready - 1, HALF_DEGREE)
+        if stage.kind == MODEL_STAGE:
+            rows[slot, STAGE.rivals] = saturate(ep.models[stage.model] - 1, HALF_DEGREE)
     for slot in range(ep.shown, rows.shape[0]):
         for c in range(rows.shape[1]):
             rows[slot, c] = 0.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fate_gym.env.schema import EpisodeArrays, FactsArrays
+from fate_gym.env.progress import recount
+from fate_gym.env.schema import EpisodeArrays, FactsArrays, Run
 from fate_gym.jit import inlined, kernel
-from fate_gym.kernel.schema import ProblemArrays, StateArrays
+from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays, StateArrays
 
 
 @inlined
@@ -17,12 +18,13 @@ def open_window(ep: EpisodeArrays) -> None:
 
 
 @kernel
-def select_window(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> None:
-    """Show the ready stages that are most urgent, and free the lines of others."""
+def select_window(run: Run) -> None:
+    """Show the ready stages that go first, and free the lines of others."""
+    ep = run.episode
     slots = ep.window.size
     for i in range(slots):
         ep.before[i] = ep.window[i]
-    shown = _first_ready(p, st, f, ep)
+    shown = _first_ready(run)
     for i in range(shown, slots):
         ep.window[i] = -1
     ep.shown = shown
@@ -41,18 +43,47 @@ def select_window(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: Episode
 
 
 @inlined
-def _first_ready(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
+def _first_ready(run: Run) -> int:
     """Fill the window in order; returns how many stages it shows."""
+    p, st, f, ep = run.problem, run.state, run.facts, run.episode
+    if _count_ready(run):
+        return _best_ranked(st, f, ep)
+    return _rounds(p, st, f, ep)
+
+
+@inlined
+def _count_ready(run: Run) -> bool:
+    """Count by workflow and by model; returns whether all ready stages are of one workflow."""
+    p, st, ep = run.problem, run.state, run.episode
+    if st.ready_count == 0:
+        return True
+    for r in range(st.ready_count):
+        ep.workflows[p.stages[st.ready[r]].workflow].ready = 0
+    for m in range(ep.models.size):
+        ep.models[m] = 0
+    for r in range(st.ready_count):
+        stage = p.stages[st.ready[r]]
+        flow = ep.workflows[stage.workflow]
+        flow.ready += 1
+        if stage.kind == MODEL_STAGE:
+            ep.models[stage.model] += 1
+        if flow.recounted != st.instants + 1:
+            recount(run, stage.workflow)
+    return ep.workflows[p.stages[st.ready[0]].workflow].ready == st.ready_count
+
+
+@inlined
+def _best_ranked(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
     window = ep.window
     shown = 0
     for r in range(st.ready_count):
         s = st.ready[r]
         if shown == window.size:
-            if _precedes(p, st, f, window[shown - 1], s):
+            if f.order[window[shown - 1]] < f.order[s]:
                 continue
             shown -= 1
         i = shown
-        while i > 0 and _precedes(p, st, f, s, window[i - 1]):
+        while i > 0 and f.order[s] < f.order[window[i - 1]]:
             window[i] = window[i - 1]
             i -= 1
         window[i] = s
@@ -60,19 +91,65 @@ def _first_ready(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeA
     return shown
 
 
+@kernel
+def _rounds(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
+    """Rounds of each workflow's best ranked: the workflow that is nearest its end comes first.
+
+    The order of FDWS (Arabnejad, Barbosa and Suter 2014): workflows are compared by the share of
+    their stages that is left times their critical path. Ranks alone would let a long workflow that
+    has just arrived fill the window.
+    """
+    window = ep.window
+    shown, number = 0, 0
+    while shown < min(window.size, st.ready_count):
+        _find_firsts(p, st, f, ep, shown)
+        begin = shown
+        for r in range(st.ready_count):
+            s = st.ready[r]
+            if ep.workflows[p.stages[s].workflow].first != s:
+                continue
+            if shown == window.size:
+                if not _sooner(p, f, ep, s, window[shown - 1], number):
+                    continue
+                shown -= 1
+            i = shown
+            while i > begin and _sooner(p, f, ep, s, window[i - 1], number):
+                window[i] = window[i - 1]
+                i -= 1
+            window[i] = s
+            shown += 1
+        number += 1
+    return shown
+
+
 @inlined
-def _precedes(p: ProblemArrays, st: StateArrays, f: FactsArrays, a: int, b: int) -> bool:
-    """Whether stage ``a`` is more urgent than ``b``: by `_latest_start`, then by upward rank."""
-    ours, theirs = _latest_start(p, st, f, a), _latest_start(p, st, f, b)
+def _find_firsts(
+    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, shown: int
+) -> None:
+    """Note of each workflow the best ranked of its ready stages that is not shown yet."""
+    for r in range(st.ready_count):
+        ep.workflows[p.stages[st.ready[r]].workflow].first = -1
+    for i in range(shown):
+        ep.stages[ep.window[i]].shown = -1
+    for r in range(st.ready_count):
+        s = st.ready[r]
+        flow = ep.workflows[p.stages[s].workflow]
+        if ep.stages[s].shown >= 0 and (flow.first < 0 or f.order[s] < f.order[flow.first]):
+            flow.first = s
+
+
+@inlined
+def _sooner(
+    p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, a: int, b: int, number: int
+) -> bool:
+    """Whether stage ``a`` goes before ``b`` in round ``number``; of equals the better ranked."""
+    ours, theirs = _urgency(p, f, ep, a, number), _urgency(p, f, ep, b, number)
     return ours < theirs or (ours == theirs and f.order[a] < f.order[b])
 
 
 @inlined
-def _latest_start(p: ProblemArrays, st: StateArrays, f: FactsArrays, s: int) -> float:
-    """When a stage has to start if its workflow is to take no more than twice as long as alone.
-
-    Inside a workflow that is the order of upward ranks. Over workflows ranks alone would let a long
-    one that has just arrived fill the window.
-    """
-    due = st.workflows[p.stages[s].workflow].arrived_at + f.stages[s].due
-    return due - p.stages[s].upward_rank
+def _urgency(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, s: int, number: int) -> float:
+    """What is left of the workflow of a stage, if ``number`` of its stages have gone before."""
+    w = p.stages[s].workflow
+    size = p.workflows[w].stages_to - p.workflows[w].stages_from
+    return (ep.workflows[w].unplaced - number) / size * f.stages[s].alone

@@ -18,6 +18,7 @@ Rate = Annotated[float, Field(ge=1e-12, le=1e3)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 PositiveWeight = Annotated[float, Field(ge=1e-9, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Discount = Annotated[float, Field(gt=0, le=1)]
 
 
 class PpoConfig(Config):
@@ -37,6 +38,11 @@ class PpoConfig(Config):
     value_weight: PositiveWeight = 0.5
     max_grad_norm: PositiveWeight = 0.5
     target_kl: PositiveWeight | None = None
+    discount: Discount | None = Field(None, description="a step; none: that of the reward")
+    anchor: Weight | None = Field(
+        None,
+        description="weight of the KL divergence from the imitated policy, in place of the entropy",
+    )
 
 
 class DqnConfig(Config):
@@ -55,26 +61,48 @@ class DqnConfig(Config):
     target_update_interval: Count = Field(2_000, description="steps")
     exploration_fraction: float = Field(0.3, gt=0, le=1)
     exploration_final: Share = 0.02
+    discount: Discount | None = Field(None, description="a step; none: that of the reward")
 
 
-class ImitationConfig(Config):
-    """Behaviour cloning: the teacher labels states, and the network learns to agree.
+class SupervisedConfig(Config):
+    """Learning from labelled states, in rounds: first states are labelled, then come epochs."""
 
-    With several rounds the later states are those that the learner itself comes to (DAgger; Ross,
-    Gordon and Bagnell 2011).
+    states: Count = Field(description="labelled states, over all rounds")
+    rounds: Count = 3
+    epochs: Count = Field(6, description="of each round")
+    batch_size: Count = 256
+    learning_rate: Rate = 1e-3
+
+
+class ImitationConfig(SupervisedConfig):
+    """Behaviour cloning: policies label states, and the network learns to agree.
+
+    In the first round the policies play. With several the later states are those that the learner
+    itself comes to (DAgger; Ross, Gordon and Bagnell 2011).
     """
 
-    teacher: str = Field("rollout", description="rollout, or the name of a policy")
-    params: dict[str, Any] = Field({}, description="parameters of the policy")
-    states: Count = Field(description="labelled states")
-    rounds: Count = Field(3, description="in the first the teacher plays, then the learner")
-    epochs: Count = Field(20, description="of each round")
-    batch_size: Count = 512
-    learning_rate: Rate = 1e-3
-    placements: Count = Field(4, description="of a stage that rollouts value: those that end first")
-    temperature: PositiveWeight = Field(
-        0.002, description="of a rollout's labels: seconds that matter, as a part of what is left"
+    teachers: tuple[str, ...] = Field(
+        min_length=1, description="policies; problems of each kind are labelled by the one that is best on them"
     )
+
+
+class ExpertIterationConfig(SupervisedConfig):
+    """Expert iteration: the learner plays, and rollouts say what other actions would have led to.
+
+    Labels are soft: the probability of an action falls with what it costs (Anthony, Tian and
+    Barber 2017, with the cost-to-go of AggreVaTe: Ross and Bagnell 2014). See
+    `fate_gym.lab.training.labels.RolloutLabeller`. Costs are in units of what a workflow takes that
+    is alone (mean over the problem).
+    """
+
+    share: float = Field(0.25, gt=0, le=1, description="of the states, that is labelled")
+    an_episode: Count = Field(64, description="labelled states, about, at most")
+    explore: Share = Field(0.05, description="of the actions, that is random")
+    actions: Count = Field(8, description="of a state that are rolled out, beside waiting")
+    others: Count = Field(2, description="of these, chosen at random; the learner prefers the rest")
+    horizon: PositiveWeight = Field(3.0, description="workflows that arrive later do not count")
+    temperature: PositiveWeight = Field(0.02, description="cost that makes an action unlikely")
+    kept: Count = Field(4, description="rounds whose states are learned from, the last ones")
 
 
 class AgentConfig(Config):
@@ -83,4 +111,5 @@ class AgentConfig(Config):
     name: str = Field(pattern=NAME)
     network: NetworkSpec
     imitation: ImitationConfig | None = None
+    iteration: ExpertIterationConfig | None = None
     learning: Annotated[PpoConfig | DqnConfig, Field(discriminator="algorithm")] | None = None

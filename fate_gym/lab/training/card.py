@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from fate_gym.files import write_text
@@ -26,13 +27,13 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
     numbers = sum(array.size for array in checkpoint.weights.values())
     params = ", ".join(f"{name} {value}" for name, value in network.params.items())
     facts = {
-        f"trained on, {i}": f"{_problems(phase)}, {phase.share:g} of the steps"
+        f"trained on, {i}": f"{_problems(phase.problems)}, {phase.share:g} of the steps"
         for i, phase in enumerate(curriculum.phases, 1)
     }
     facts["chosen on"] = _problems(curriculum.validation)
     if config.agent.imitation is not None:
-        teacher = config.agent.imitation.teacher
-        facts["imitated"] = f"{teacher}: {result.labelled_states:,} labelled states"
+        teachers = ", ".join(config.agent.imitation.teachers)
+        facts["imitated"] = f"{teachers}: {result.labelled_states:,} labelled states"
     if result.steps:
         best = f"the best checkpoint is of step {result.best_steps:,}"
         facts["steps"] = f"{result.steps:,}; {best}"
@@ -59,7 +60,11 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
     write_text(folder / CARD, "\n".join(lines) + "\n")
 
 
-def _problems(chosen: ProblemSet) -> str:
+def _problems(sets: Iterable[ProblemSet]) -> str:
+    return "; ".join(map(_problem_set, sets))
+
+
+def _problem_set(chosen: ProblemSet) -> str:
     seeds = chosen.seeds
     last = seeds.first + seeds.count - 1
     text = f"{', '.join(chosen.suites)}, " + (
@@ -67,6 +72,8 @@ def _problems(chosen: ProblemSet) -> str:
     )
     if chosen.clusters:
         text += f" on {', '.join(chosen.clusters)}"
+    if chosen.executions:
+        text += f" ({', '.join(chosen.executions)})"
     return text + (f", up to {chosen.max_stages} stages" if chosen.max_stages else "")
 
 

@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class RewardConfig(Config):
     """The reward of the environment; the discount is also the learner's."""
 
-    kind: Literal["makespan", "latency", "shaped"]
+    kind: Literal["makespan", "latency", "shaped", "shaped_latency"]
     discount: float = Field(1.0, gt=0, le=1)
 
 
@@ -44,12 +44,19 @@ class ProblemSet(Config):
     suites: tuple[str, ...] = Field(min_length=1)
     seeds: Seeds
     clusters: tuple[str, ...] = Field((), description="each suite on each; none: the suite's own")
+    executions: tuple[Literal["exclusive", "batching"], ...] = Field(
+        (), description="how devices run, each; none: as the cluster says"
+    )
     max_stages: Count | None = Field(None, description="larger problems are left out")
 
 
-class Phase(ProblemSet):
-    """A part of the training with problems of its own."""
+Problems = Annotated[tuple[ProblemSet, ...], Field(min_length=1)]
 
+
+class Phase(Config):
+    """A part of the training with problems of its own, of which each is drawn as often."""
+
+    problems: Problems
     share: PositiveWeight = Field(description="of the steps; shares are normalised")
 
 
@@ -58,8 +65,8 @@ class Curriculum(Config):
 
     name: str = Field(pattern=NAME)
     phases: tuple[Phase, ...] = Field(min_length=1)
-    validation: ProblemSet
-    test: ProblemSet | None = None
+    validation: Problems
+    test: Problems | None = None
 
 
 class ValidationConfig(Config):
@@ -87,6 +94,13 @@ class TrainConfig(Config):
     def title(self) -> str:
         """``curriculum/agent/s<seed>``."""
         return f"{self.curriculum.name}/{self.agent.name}/s{self.seed}"
+
+    @property
+    def discount(self) -> float:
+        """The learner's gamma: of the agent, or of the reward."""
+        learning = self.agent.learning
+        own = learning.discount if learning is not None else None
+        return self.reward.discount if own is None else own
 
     @property
     def options(self) -> EnvOptions:
@@ -120,12 +134,13 @@ def parse_train_config(values: Mapping[str, Any]) -> TrainConfig:
         if not isinstance(values.get(group), Mapping):
             raise not_chosen(group)
     config = parse(values, TrainConfig, source="train")
-    if config.agent.imitation is None and config.agent.learning is None:
+    agent = config.agent
+    if agent.imitation is None and agent.iteration is None and agent.learning is None:
         raise InputError(
             "the agent neither imitates nor learns",
             source="train",
             field="agent",
-            remedy="give agent.imitation, agent.learning or both",
+            remedy="give agent.imitation, agent.iteration or agent.learning",
         )
     check_observation(config.agent.network, config.options, "train")
     return config

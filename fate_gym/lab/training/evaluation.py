@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class EvaluationSet:
         problems: to be played, each with the seed 0 for noise and policy.
     """
 
-    def __init__(self, problems: Sequence[CompiledProblem]) -> None:
+    def __init__(self, problems: Iterable[CompiledProblem]) -> None:
         self.problems = list(problems)
         self._reference = self._latencies(make_policy(REFERENCE))
 

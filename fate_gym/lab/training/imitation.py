@@ -8,19 +8,18 @@ import numpy as np
 import torch
 
 from fate_gym.env.spec import MASK
-from fate_gym.lab.training.agent_config import ImitationConfig
 from fate_gym.lab.training.labels import RETURNS, TARGETS, Arrays
 
 
 def imitate(
-    policy: Any, data: Arrays, config: ImitationConfig, *, seed: int, rate: float
+    policy: Any, data: Arrays, batch_size: int, *, seed: int, rate: float
 ) -> dict[str, float]:
     """One epoch of supervised learning; returns its mean losses and agreement.
 
     Args:
         policy: a `policies.learned.sb3.CandidatePolicy`.
         data: from `fate_gym.lab.training.labels.collect`.
-        config: batch size.
+        batch_size: states of a step.
         seed: of the order.
         rate: learning rate.
     """
@@ -29,9 +28,11 @@ def imitate(
     policy.set_training_mode(True)
     order = np.random.default_rng(seed).permutation(data[RETURNS].size)
     sums = np.zeros(4)
+    # Returns have the size of the rewards' unit, the loss of the labels has not.
+    spread = max(float(data[RETURNS].var()), 1e-9)
     network = policy.features_extractor.network
-    for start in range(0, order.size, config.batch_size):
-        chosen = order[start : start + config.batch_size]
+    for start in range(0, order.size, batch_size):
+        chosen = order[start : start + batch_size]
         batch = {
             key: torch.from_numpy(value[chosen].astype(np.float32)) for key, value in data.items()
         }
@@ -39,7 +40,7 @@ def imitate(
         scores = scores.masked_fill(batch[MASK] < 0.5, -1e9)
         loss = -(batch[TARGETS] * scores.log_softmax(1)).sum(1).mean()
         values = policy.value_net(summary).squeeze(1)
-        value_loss = torch.nn.functional.mse_loss(values, batch[RETURNS])
+        value_loss = torch.nn.functional.mse_loss(values, batch[RETURNS]) / spread
         policy.optimizer.zero_grad()
         (loss + 0.5 * value_loss).backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,43 +13,79 @@ from fate_gym.env import WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATE
 from fate_gym.env.spec import MASK
 from fate_gym.files import replacing
-from fate_gym.lab.training.agent_config import ImitationConfig
+from fate_gym.lab.training.agent_config import ExpertIterationConfig
+from fate_gym.lab.training.evaluation import EvaluationSet
 from fate_gym.lab.training.lanes import narrow
 from fate_gym.lab.training.state import check_stored, damaged
-from fate_gym.sim import Assignment, Policy
+from fate_gym.sim import Assignment, CompiledProblem, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
 from policies.registry import make_policy
 
 TARGETS, RETURNS = "targets", "returns"
 
+_COMPARED = 24
+"""Problems of a kind by which teachers are compared, at most."""
+
+_LONGER = 4.0
+"""Rollouts are played for so many times the horizon, so that what arrives within it can end."""
+
+_MOST_GAIN = 3.0
+"""What one state can add to a logit."""
+
 Arrays = dict[str, NDArray[Any]]
+Observation = Mapping[str, NDArray[Any]]
+Scores = NDArray[np.float32]
 
 
-class Labeller:
-    """What the teacher would do: a distribution over the actions of a state.
-
-    Args:
-        config: the teacher.
-    """
-
-    def __init__(self, config: ImitationConfig) -> None:
-        self._config = config
-        self._policy: Policy | None = None
-        if config.teacher != "rollout":
-            self._policy = make_policy(config.teacher, **config.params)
+class Labeller(Protocol):
+    """What should be done in a state: a distribution over its actions."""
 
     def begin(self, env: WorkflowSchedulingEnv) -> None:
         """At the start of an episode."""
-        if self._policy is None:
-            self._rollouts = RolloutTeacher(env.compiled)
+        ...
 
     def label(
-        self, env: WorkflowSchedulingEnv, observation: Mapping[str, NDArray[Any]]
+        self, env: WorkflowSchedulingEnv, observation: Observation, scores: Scores | None
     ) -> NDArray[np.float32] | None:
-        """(A,) probabilities; None if no action does what the teacher wants."""
-        if self._policy is None:
-            return self._soften(env, observation)
+        """(A,) probabilities, or None: the state gets no label. The scores are the learner's."""
+        ...
+
+
+class PolicyLabeller:
+    """What a policy would do: of several, the one that does best on problems of this kind.
+
+    By kind and not by problem, so that it can be seen from a state whom to follow.
+
+    Args:
+        names: of the policies.
+        groups: problems by kind.
+    """
+
+    def __init__(
+        self, names: Sequence[str], groups: Sequence[Sequence[CompiledProblem]] = ()
+    ) -> None:
+        self._teachers = [make_policy(name) for name in names]
+        self._best: dict[int, Policy] = {}
+        for group in groups if len(names) > 1 else ():
+            best = self._best_on(group[:_COMPARED])
+            self._best |= {id(compiled): best for compiled in group}
+
+    def begin(self, env: WorkflowSchedulingEnv) -> None:
+        self._policy = self._best.get(id(env.compiled), self._teachers[0])
+
+    def _best_on(self, group: Sequence[CompiledProblem]) -> Policy:
+        """The teacher with the lowest mean latency ratio; of equal ones the first."""
+        problems = EvaluationSet(group)
+        ratios = [float(problems.latency_ratios(policy).mean()) for policy in self._teachers]
+        return self._teachers[int(np.argmin(ratios))]
+
+    def label(
+        self,
+        env: WorkflowSchedulingEnv,
+        observation: Observation,
+        scores: Scores | None,  # noqa: ARG002
+    ) -> NDArray[np.float32] | None:
         view = env.view()
         # A policy plans whole instants; asked anew after each placement, it has to forget.
         self._policy.reset(view, 0)
@@ -63,24 +99,89 @@ class Labeller:
         label[action] = 1.0
         return label
 
-    def _soften(
-        self, env: WorkflowSchedulingEnv, observation: Mapping[str, NDArray[Any]]
-    ) -> NDArray[np.float32]:
-        mask = self._promising(observation)
-        values = self._rollouts.values(env.view().fork(), env.arrays, mask)
-        best = values.min()
-        scale = self._config.temperature * max(best - env.time, 1e-3)
-        label = np.exp(-(values - best) / scale)
-        return np.asarray(label / label.sum(), np.float32)
 
-    def _promising(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.int8]:
-        """The legal actions without placements that end late: a rollout of each would be dear."""
-        mask = observation[MASK].copy()
-        slots = observation["stages"].shape[0]
-        ends = np.where(mask[:-1] > 0, observation["candidates"][:, CANDIDATE.end], np.inf)
-        late = np.argsort(ends.reshape(slots, -1), axis=1)[:, self._config.placements :]
-        np.put_along_axis(mask[:-1].reshape(slots, -1), late, 0, axis=1)
-        return mask
+class RolloutLabeller:
+    """What comes of actions when the best list schedule goes on, with the future as it will be.
+
+    Arrivals, noise and failures to come are those of the episode, the same for every action: no
+    planner could know them, and a network that learns from many episodes learns their mean.
+
+    Args:
+        config: of the expert iteration.
+        seed: which states are labelled, and which actions beside those that the learner prefers.
+    """
+
+    def __init__(self, config: ExpertIterationConfig, seed: int) -> None:
+        self._config = config
+        self._rng = np.random.default_rng(seed)
+
+    def begin(self, env: WorkflowSchedulingEnv) -> None:
+        self._teacher = RolloutTeacher(env.compiled)
+        self._teacher.choose_base(env.arrays.state)
+        # Rollouts of a long stream are dear, and its states are much alike.
+        self._share = min(self._config.share, self._config.an_episode / env.compiled.shape[0])
+
+    def label(
+        self, env: WorkflowSchedulingEnv, observation: Observation, scores: Scores | None
+    ) -> NDArray[np.float32] | None:
+        if self._rng.random() >= self._share:
+            return None
+        mask = self._considered(observation, scores)
+        if mask.sum() < 2:
+            return None
+        unit = max(1e-9, float(env.arrays.facts.ideal.mean()))
+        ahead = self._config.horizon * unit
+        # What follows another workflow arrives the later, the later that one ends: all counts then.
+        p = env.arrays.problem
+        to_come = env.arrays.state.arrived_count < p.workflows.size and p.followers.size == 0
+        values = self._teacher.values(
+            env.arrays.state,
+            env.arrays,
+            mask,
+            arrived_by=env.time + ahead if to_come else np.inf,
+            until=env.time + _LONGER * ahead if to_come else np.inf,
+        )
+        return _improved(values / (self._config.temperature * unit), observation[MASK], scores)
+
+    def _considered(self, observation: Observation, scores: Scores | None) -> NDArray[np.int8]:
+        """Waiting, what the learner prefers, and a few others: a rollout of each would be dear."""
+        mask = observation[MASK]
+        preference = np.full(mask.size, -np.inf)
+        legal = np.flatnonzero(mask)
+        if scores is not None:
+            preference[legal] = scores[legal]
+        else:
+            ends = observation["candidates"][:, CANDIDATE.behind]
+            preference[legal[legal < ends.size]] = -ends[legal[legal < ends.size]]
+        others = self._rng.random(legal.size)
+        considered = np.zeros(mask.size, np.int8)
+        considered[-1] = mask[-1]
+        count = self._config.actions - self._config.others
+        considered[np.argsort(-preference, kind="stable")[:count]] = 1
+        considered[legal[np.argsort(others)[: self._config.others]]] = 1
+        return considered * (mask > 0)
+
+
+def _improved(
+    costs: NDArray[np.float64], mask: NDArray[Any], scores: Scores | None
+) -> NDArray[np.float32]:
+    """(A,) the policy of the scores, moved to what costs less: the closest to it for the gain.
+
+    ``exp(score - cost)`` where the cost is known, relative to the mean cost of the policy, is the
+    best policy at that price of Kullback-Leibler divergence (MPO: Abdolmaleki et al. 2018). Chance
+    in the costs cancels out over states, where picking the cheapest would follow it.
+    """
+    known = np.isfinite(costs)
+    logits = np.where(mask > 0, 0.0, -np.inf)
+    if scores is not None:
+        logits += np.where(mask > 0, scores, 0.0)
+    else:
+        logits[~known] = -np.inf
+    weights = np.exp(logits[known] - logits[known].max())
+    gains = np.average(costs[known], weights=weights) - costs[known]
+    logits[known] += np.clip(gains, -_MOST_GAIN, _MOST_GAIN)
+    policy = np.exp(logits - logits.max())
+    return np.asarray(policy / policy.sum(), np.float32)
 
 
 def collect(
@@ -90,6 +191,8 @@ def collect(
     states: int,
     seed: int,
     learner: Agent | None = None,
+    explore: float = 0.0,
+    discount: float = 1.0,
 ) -> Arrays:
     """Play whole episodes and label their states.
 
@@ -99,6 +202,8 @@ def collect(
         states: at least so many.
         seed: of the draws.
         learner: plays; None: the teacher does.
+        explore: share of actions that are random.
+        discount: of the rewards that followed, a step.
 
     Returns:
         Observations by key, ``targets`` (N, A) and ``returns`` (N,) of the rewards that followed;
@@ -114,29 +219,39 @@ def collect(
         labelled: list[int] = []
         ended = False
         while not ended:
-            label = labeller.label(env, observation)
+            scores = None if learner is None else learner.scores(observation)
+            label = labeller.label(env, observation, scores)
             if label is not None:
                 for key, value in (narrow(observation) | {TARGETS: label}).items():
                     small = value.astype(np.float16) if value.dtype == np.float32 else value
                     rows.setdefault(key, []).append(small)
                 labelled.append(len(rewards))
-            action = _action(observation, label, learner)
+            action = _action(observation, label, scores)
+            if explore > 0.0 and rng.random() < explore:
+                action = int(rng.choice(np.flatnonzero(observation[MASK])))
             observation, reward, ended, _, _ = env.step(action)
             rewards.append(float(reward))
-        to_go = np.cumsum(rewards[::-1])[::-1]
-        returns += to_go[labelled].tolist()
+        returns += _to_go(rewards, discount)[labelled].tolist()
     arrays = {key: np.stack(values) for key, values in rows.items()}
     return arrays | {RETURNS: np.array(returns, np.float32)}
 
 
+def _to_go(rewards: Sequence[float], discount: float) -> NDArray[np.float64]:
+    """(n,) the discounted sum of each reward and those after it."""
+    sums = np.empty(len(rewards))
+    total = 0.0
+    for i in reversed(range(len(rewards))):
+        total = rewards[i] + discount * total
+        sums[i] = total
+    return sums
+
+
 def _action(
-    observation: Mapping[str, NDArray[Any]],
-    label: NDArray[np.float32] | None,
-    learner: Agent | None,
+    observation: Observation, label: NDArray[np.float32] | None, scores: Scores | None
 ) -> int:
     """What is done in a state: what the learner prefers, or else the teacher."""
-    if learner is not None:
-        return int(learner.scores(observation).argmax())
+    if scores is not None:
+        return int(scores.argmax())
     if label is not None:
         return int(label.argmax())
     # Beyond the window: the teacher waits where it may, else takes what is offered.

@@ -27,7 +27,16 @@ from policies.learned.sb3 import CandidatePolicy, CandidateQPolicy, MaskedDQN
 MODEL = "model.zip"
 BUFFER = "buffer.npz"
 
-_OURS = ("algorithm", "steps", "lanes", "final_rate", "exploration_fraction", "exploration_final")
+_OURS = (
+    "algorithm",
+    "steps",
+    "lanes",
+    "final_rate",
+    "exploration_fraction",
+    "exploration_final",
+    "anchor",
+    "discount",
+)
 _NAMES = {
     "rollout": "n_steps",
     "epochs": "n_epochs",
@@ -126,6 +135,11 @@ class Learner:
             raise
         self.check_finite()
 
+    def set_anchor(self) -> None:
+        """What the network is now is what reinforcement learning is held to, if it is anchored."""
+        if isinstance(self.model.policy, CandidatePolicy):
+            self.model.policy.set_anchor()
+
     def check_finite(self) -> None:
         """Raises `NotFiniteError` unless all parameters are finite, and of a size to play with."""
         _check_finite(self.model)
@@ -204,15 +218,18 @@ def _fill(buffer: Any, path: Path) -> None:
 def make_model(config: TrainConfig, env: Lanes) -> Any:
     """An untrained model of SB3 or sb3-contrib."""
     network = config.agent.network
-    kwargs = {"network": {"kind": network.kind, **network.params}}
+    kwargs: dict[str, Any] = {"network": {"kind": network.kind, **network.params}}
     common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
     learning = config.agent.learning
     if learning is None:
         return MaskablePPO(CandidatePolicy, env, n_steps=2, batch_size=2, **common)
-    common["gamma"] = config.reward.discount
+    common["gamma"] = config.discount
     given = {_NAMES.get(name, name): value for name, value in learning if name not in _OURS}
     if isinstance(learning, DqnConfig):
         return MaskedDQN(CandidateQPolicy, env, **given, **common)
+    if learning.anchor is not None:
+        given["ent_coef"] = learning.anchor
+        kwargs["anchored"] = True
     return MaskablePPO(CandidatePolicy, env, **given, **common)
 
 

@@ -27,7 +27,12 @@ from fate_gym.lab.files import write_table
 from fate_gym.lab.jobs.directory import CONFIG, FAILED, last_line, mark_failed, prepare_directory
 from fate_gym.lab.jobs.result import wandb_id
 from fate_gym.lab.training import labels
-from fate_gym.lab.training.agent_config import ImitationConfig, PpoConfig
+from fate_gym.lab.training.agent_config import (
+    ExpertIterationConfig,
+    ImitationConfig,
+    PpoConfig,
+    SupervisedConfig,
+)
 from fate_gym.lab.training.card import write_card
 from fate_gym.lab.training.config import TrainConfig
 from fate_gym.lab.training.evaluation import EvaluationSet, Score
@@ -106,11 +111,13 @@ class Training:
         self._config, self._say, self._command = config, say, command
         self._directory = config.directory
         curriculum = config.curriculum
-        self._phases = [build_problems(phase, train=True) for phase in curriculum.phases]
-        validation = build_problems(curriculum.validation, train=True)
+        self._groups = [build_problems(phase.problems, train=True) for phase in curriculum.phases]
+        self._phases = [list(chain(*groups)) for groups in self._groups]
+        validation = list(chain(*build_problems(curriculum.validation, train=True)))
         self._limits = common_limits(chain(*self._phases, validation))
         self._validation = EvaluationSet(validation)
         self._progress, self._kept = read_progress(self._directory)
+        self._teachers: labels.PolicyLabeller | None = None
 
     def run(self, curves: Curves) -> TrainResult:
         """Do what is left."""
@@ -124,53 +131,90 @@ class Training:
                 f"{progress.steps} steps"
             )
         try:
-            if self._config.agent.imitation is not None:
-                self._imitate(self._config.agent.imitation)
+            self._supervise()
+            if progress.steps == 0:
+                self._learner.set_anchor()
             if self._config.agent.learning is not None and progress.stopped is None:
                 self._learn()
         except (NotFiniteError, NotFiniteScoresError):
             self._fail()
         return self._finish()
 
-    def _imitate(self, config: ImitationConfig) -> None:
-        total = config.rounds * config.epochs
-        data: labels.Arrays = {}
-        rounds = 0
-        while self._progress.epochs < total:
-            epoch = self._progress.epochs
-            while rounds <= epoch // config.epochs:
-                data = labels.join(
-                    [data, self._states(config, rounds)] if data else [self._states(config, rounds)]
-                )
-                rounds += 1
-            seed = self._chunk_seed(epoch, learning=False)
-            self._learner.seed(seed)
-            rate = config.learning_rate * (1.0 - 0.9 * epoch / total)
-            losses = imitate(self._learner.model.policy, data, config, seed=seed, rate=rate)
-            self._learner.check_finite()
-            self._progress.epochs += 1
-            self._close_chunk(losses, patient=False)
+    def _rounds(self) -> list[SupervisedConfig]:
+        """The rounds of supervised learning, imitation first: what each is part of."""
+        agent = self._config.agent
+        parts = [part for part in (agent.imitation, agent.iteration) if part is not None]
+        return [part for part in parts for _ in range(part.rounds)]
 
-    def _states(self, config: ImitationConfig, number: int) -> labels.Arrays:
+    def _supervise(self) -> None:
+        """Label states and learn from them, round by round."""
+        first = 0  # epoch of the round
+        for number, config in enumerate(self._rounds()):
+            begin = self._progress.epochs - first
+            first += config.epochs
+            if begin >= config.epochs:
+                continue
+            data = labels.join([self._states(one) for one in self._kept_rounds(number)])
+            for epoch in range(begin, config.epochs):
+                done = self._progress.epochs
+                seed = self._chunk_seed(done, learning=False)
+                self._learner.seed(seed)
+                rate = self._rate(number, config, epoch)
+                policy, size = self._learner.model.policy, config.batch_size
+                losses = imitate(policy, data, size, seed=seed, rate=rate)
+                self._learner.check_finite()
+                self._progress.epochs += 1
+                self._close_chunk(losses, patient=False)
+
+    def _rate(self, number: int, config: SupervisedConfig, epoch: int) -> float:
+        """The learning rate: it falls to a tenth over the rounds of a part."""
+        rounds = self._rounds()
+        done = (number - rounds.index(config)) * config.epochs + epoch
+        return config.learning_rate * (1.0 - 0.9 * done / (config.rounds * config.epochs))
+
+    def _kept_rounds(self, number: int) -> range:
+        """The rounds of the same part whose states are learned from."""
+        rounds = self._rounds()
+        config, first = rounds[number], rounds.index(rounds[number])
+        if isinstance(config, ExpertIterationConfig):
+            first = max(first, number + 1 - config.kept)
+        return range(first, number + 1)
+
+    def _states(self, number: int) -> labels.Arrays:
         """The labelled states of a round; made when they are not on disk."""
         path = self._states_path(number)
         if not path.exists():
             start = perf_counter()
+            config = self._rounds()[number]
+            seed = self._chunk_seed(number, learning=False)
             given = env_arguments(self._config.options, self._limits)
+            labeller, explore = self._labeller(config, seed)
             labelled = labels.collect(
                 WorkflowSchedulingEnv(self._phases[-1], record=False, **given),
-                labels.Labeller(config),
+                labeller,
                 states=math.ceil(config.states / config.rounds),
-                seed=self._chunk_seed(number, learning=False),
+                seed=seed,
                 # Later rounds are labelled where the learner of that moment goes.
                 learner=self._learner.agent() if number > 0 else None,
+                explore=explore,
+                discount=self._config.discount,
             )
             labels.save_states(path, labelled)
             self._say(
-                f"  round {number + 1}: {labelled[labels.RETURNS].size} states labelled by "
-                f"{config.teacher} in {perf_counter() - start:.0f} s"
+                f"  round {number + 1}: {labelled[labels.RETURNS].size} states labelled in "
+                f"{perf_counter() - start:.0f} s"
             )
         return labels.load_states(path)
+
+    def _labeller(self, config: SupervisedConfig, seed: int) -> tuple[labels.Labeller, float]:
+        """Who labels the states of a round, and the share of random actions."""
+        if isinstance(config, ExpertIterationConfig):
+            return labels.RolloutLabeller(config, seed), config.explore
+        assert isinstance(config, ImitationConfig)
+        if self._teachers is None:
+            # One for all rounds: it knows the best teachers.
+            self._teachers = labels.PolicyLabeller(config.teachers, self._groups[-1])
+        return self._teachers, 0.0
 
     def _states_path(self, number: int) -> Path:
         return self._directory / f"{number}-{STATES}"
@@ -274,10 +318,10 @@ class Training:
         self._curves.picture("gantt", picture)
         test = None
         if config.test and config.curriculum.test is not None:
-            problems = build_problems(config.curriculum.test, train=False)
+            problems = chain(*build_problems(config.curriculum.test, train=False))
             test = Score.of(EvaluationSet(problems).latency_ratios(best))
-        rounds = config.agent.imitation.rounds if config.agent.imitation is not None else 0
-        states = (labels.load_states(self._states_path(number)) for number in range(rounds))
+        rounds = range(len(self._rounds()))
+        states = (labels.load_states(self._states_path(number)) for number in rounds)
         result = TrainResult(
             status="ok",
             title=config.title,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
+from itertools import product
 from typing import Any
 
 from fate_gym.catalog.agentic import agentic_templates
@@ -11,36 +12,29 @@ from fate_gym.env.options import EnvOptions
 from fate_gym.env.spec import Limits
 from fate_gym.errors import InputError
 from fate_gym.lab.training.config import ProblemSet
+from fate_gym.problem import Cluster
 from fate_gym.sim import CompiledProblem, compile_problem
-from fate_gym.workloads import build_suite, load_cluster, load_suite
+from fate_gym.workloads import SuiteSpec, build_suite, load_cluster, load_suite
 from fate_gym.workloads.suites import TEST_FAMILIES
 
 
-def build_problems(chosen: ProblemSet, *, train: bool) -> list[CompiledProblem]:
-    """The problems of a set, compiled.
+def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[CompiledProblem]]:
+    """The problems of some sets, compiled: for each suite, cluster and kind of devices a list.
 
     Args:
-        chosen: which.
+        sets: which.
         train: families that are kept for testing are an error.
 
     Raises:
         InputError: unknown names, nothing chosen, or a test family to train on.
     """
     found = []
-    for name in chosen.suites:
-        suite = load_suite(name)
-        for cluster in chosen.clusters or (suite.cluster,):
-            place = load_cluster(cluster)
-            for seed in chosen.seeds:
-                problems = build_suite(suite, place, seed)
-                if train:
-                    _check_families(name, {w.family for p in problems for w in p.workflows})
-                found += [
-                    compile_problem(problem)
-                    for problem in problems
-                    if chosen.max_stages is None or problem.stage_count <= chosen.max_stages
-                ]
-    if not found:
+    for chosen in sets:
+        for name, place in product(chosen.suites, chosen.clusters or (None,)):
+            suite = load_suite(name)
+            for cluster in _clusters(place or suite.cluster, chosen):
+                found.append(list(_compiled(suite, cluster, chosen, train=train)))
+    if not any(found):
         raise InputError(
             "no problem is chosen",
             source="curriculum",
@@ -48,6 +42,28 @@ def build_problems(chosen: ProblemSet, *, train: bool) -> list[CompiledProblem]:
             remedy="raise max_stages or name more suites",
         )
     return found
+
+
+def _clusters(name: str, chosen: ProblemSet) -> Iterator[Cluster]:
+    """A cluster, its devices as they are or as the set says."""
+    cluster = load_cluster(name)
+    if not chosen.executions:
+        yield cluster
+    for execution in chosen.executions:
+        yield cluster.model_copy(update={"execution": execution})
+
+
+def _compiled(
+    suite: SuiteSpec, cluster: Cluster, chosen: ProblemSet, *, train: bool
+) -> Iterator[CompiledProblem]:
+    """The problems of a suite that are not too large, for each seed."""
+    for seed in chosen.seeds:
+        problems = build_suite(suite, cluster, seed)
+        if train:
+            _check_families(suite.name, {w.family for p in problems for w in p.workflows})
+        for problem in problems:
+            if chosen.max_stages is None or problem.stage_count <= chosen.max_stages:
+                yield compile_problem(problem)
 
 
 def common_limits(problems: Iterable[CompiledProblem]) -> Limits:

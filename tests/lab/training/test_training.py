@@ -48,7 +48,7 @@ LEARNING_RATE = "agent.learning.ppo.learning_rate"
 def toy(monkeypatch: pytest.MonkeyPatch) -> list[CompiledProblem]:
     """Every set of problems is one: eight equal stages, one fast device and one slow."""
     problems = [compile_problem(two_speeds(8))]
-    monkeypatch.setattr(loop, "build_problems", lambda *_, **__: problems)
+    monkeypatch.setattr(loop, "build_problems", lambda *_, **__: [problems])
     return problems
 
 
@@ -63,9 +63,9 @@ def config(runs: Path, seed: int = 0, **agent: Any) -> TrainConfig:
             "reward": {"kind": "shaped"},
             "curriculum": {
                 "name": "toy",
-                "phases": [some | {"share": 1.0}, some | {"share": 1.0}],
-                "validation": some,
-                "test": some,
+                "phases": [{"problems": [some], "share": 1.0}, {"problems": [some], "share": 1.0}],
+                "validation": [some],
+                "test": [some],
             },
             "validation": {"every": 1024, "patience": 9},
             "seed": seed,
@@ -111,10 +111,19 @@ def _seeded(seed: int) -> Any:
                 "target_update_interval": 400,
             }
         },
-        {"imitation": {"states": 60, "rounds": 2, "epochs": 60, "batch_size": 32}},
+        {
+            "iteration": {
+                "states": 300,
+                "rounds": 5,
+                "epochs": 20,
+                "batch_size": 32,
+                "share": 1.0,
+                "learning_rate": 0.01,
+            }
+        },
         {
             "imitation": {
-                "teacher": "heft_boosted",
+                "teachers": ["heft_boosted"],
                 "states": 60,
                 "rounds": 2,
                 "epochs": 60,
@@ -122,7 +131,7 @@ def _seeded(seed: int) -> Any:
             }
         },
     ],
-    ids=["ppo", "graph", "mlp", "dqn", "rollout", "heft"],
+    ids=["ppo", "graph", "mlp", "dqn", "iteration", "heft"],
 )
 def test_every_agent_learns_what_is_easy(
     agent: dict[str, Any], toy: list[CompiledProblem], tmp_path: Path
@@ -140,7 +149,11 @@ def test_every_agent_learns_what_is_easy(
 def test_what_was_stopped_goes_on_as_if_nothing_had_happened(
     toy: list[CompiledProblem], tmp_path: Path
 ) -> None:
-    agent = {"learning": PPO, "imitation": {"states": 40, "rounds": 2, "epochs": 3}}
+    agent = {
+        "imitation": {"teachers": ["heft_boosted"], "states": 40, "rounds": 2, "epochs": 3},
+        "iteration": {"states": 40, "rounds": 2, "epochs": 2, "kept": 1},
+        "learning": PPO | {"anchor": 0.1, "discount": 0.99},
+    }
     whole, there = loop.train(config(tmp_path / "whole", **agent), say=hush)
     broken = config(tmp_path / "broken", **agent)
     said: list[str] = []
@@ -211,7 +224,7 @@ def test_killed_with_sigkill(tmp_path: Path) -> None:
 def test_parameters_that_are_not_finite_stop_the_training(
     toy: list[CompiledProblem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imitated = {"states": 40, "rounds": 1, "epochs": 2}
+    imitated = {"teachers": ["heft_boosted"], "states": 40, "rounds": 1, "epochs": 2}
     chosen = config(tmp_path, learning=PPO, imitation=imitated)
     learn = learner.MaskablePPO.learn
 
@@ -237,7 +250,7 @@ def test_parameters_that_are_not_finite_stop_the_training(
     [
         {"learning": PPO | {"learning_rate": 1000.0, "max_grad_norm": 1e6}},
         {"learning": PPO | {"learning_rate": 1000.0}, "network": {"kind": "graph", "hidden": 8}},
-        {"imitation": {"states": 40, "rounds": 1, "epochs": 30, "learning_rate": 1000.0}},
+        {"imitation": {"teachers": ["heft_boosted"], "states": 40, "rounds": 1, "epochs": 30, "learning_rate": 1000.0}},
     ],
     ids=["ppo", "graph", "imitation"],
 )
@@ -272,13 +285,28 @@ def test_patience_ends(toy: list[CompiledProblem], tmp_path: Path) -> None:
 
 
 def test_test_families_are_not_for_training(tmp_path: Path) -> None:
-    phase = config(tmp_path, learning=PPO).curriculum.phases[0]
+    (some,) = config(tmp_path, learning=PPO).curriculum.phases[0].problems
     for suite in ("real_dag_test", "real_dag", "agentic_test"):
         with pytest.raises(InputError, match="kept for testing"):
-            build_problems(phase.model_copy(update={"suites": (suite,)}), train=True)
+            build_problems([some.model_copy(update={"suites": (suite,)})], train=True)
     with pytest.raises(InputError, match="no problem is chosen"):
-        build_problems(phase.model_copy(update={"max_stages": 1}), train=True)
-    assert build_problems(phase, train=True)
+        build_problems([some.model_copy(update={"max_stages": 1})], train=True)
+
+
+def test_problems_come_by_kind(tmp_path: Path) -> None:
+    (some,) = config(tmp_path, learning=PPO).curriculum.phases[0].problems
+    both = some.model_copy(
+        update={"clusters": ("mixed_8", "mixed_12"), "executions": ("exclusive", "batching")}
+    )
+    groups = build_problems([both, some], train=True)
+    clusters = [{(p.problem.cluster.id, p.problem.cluster.execution) for p in g} for g in groups]
+    assert clusters == [
+        {("mixed_8", "exclusive")},
+        {("mixed_8", "batching")},
+        {("mixed_12", "exclusive")},
+        {("mixed_12", "batching")},
+        {("mixed_12", "exclusive")},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from policies.learned.checkpoint import (
     WEIGHTS,
     NetworkSpec,
     Sizes,
+    feature_names,
     load_checkpoint,
     pack_weights,
     save_checkpoint,
@@ -120,6 +121,23 @@ def test_damaged_and_foreign_checkpoints(tmp_path: Path, damage: Any) -> None:
         make_policy("learned", checkpoint=str(folder))
     assert raised.value.remedy
     assert raised.value.source is not None
+
+
+def test_a_checkpoint_of_an_older_observation_says_which_features_changed(tmp_path: Path) -> None:
+    folder = save(tmp_path / "c")
+    facts = json.loads((folder / FACTS).read_text())
+    devices = facts["features"]["devices"]
+    devices.remove("wanted")
+    devices[0] = "there"
+    _edit(folder, features=facts["features"])
+    with pytest.raises(InputError) as raised:
+        load_checkpoint(folder)
+    assert raised.value.field == "features.devices"
+    assert "does not know 'present', 'wanted'; it knows 'there'" in raised.value.fault
+    devices[:] = [*reversed(feature_names()["devices"])]
+    _edit(folder, features=facts["features"])
+    with pytest.raises(InputError, match="their order is another"):
+        load_checkpoint(folder)
 
 
 def test_no_pickle_is_ever_read(tmp_path: Path) -> None:
