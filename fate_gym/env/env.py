@@ -63,9 +63,10 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     | D + (K - 1) + k - 2 | the k holders of the stage's model that finish first |
     | D + 2 (K - 1) + k - 2 | the k devices of one node that finish first |
 
-    The last action waits for the next event. The window holds the ready stages with the
-    earliest latest start, at which their workflow would take twice as long as alone: inside a
-    workflow those of largest upward rank. A stage beyond it moves up when others are placed.
+    The last action waits for the next event. The window holds the ready stages that go first in
+    FDWS (Arabnejad, Barbosa and Suter 2014): of a workflow those of largest upward rank, of
+    several in rounds, the workflow that is nearest its end first. A stage beyond it moves up when
+    others are placed.
     Nothing starves: waiting is illegal when no event lies ahead. (A run in which nothing is to be
     decided ends with the first wait.)
 
@@ -106,7 +107,11 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
       growth of the estimated makespan (`fate_gym.env.reward`). Return: minus (makespan - first
       estimate). Give `discount` the learner's gamma: with another one it rewards other policies.
 
-    A function pays what it likes: it is called with these three rewards of a legal step
+    - `shaped_latency`: `latency`, shaped likewise: minus the growth of the estimated mean latency.
+      Its own unit makes what one placement changes about as large in a small workflow as in a
+      long stream. Return: minus (mean latency - first estimate). The same holds for `discount`.
+
+    A function pays what it likes: it is called with these four rewards of a legal step
     (`fate_gym.env.StepRewards`) and the environment. A tuple of names and functions makes the
     reward a vector, one element for each, as in mo-gymnasium (`reward_space`).
 

@@ -213,7 +213,9 @@ DEVICES = Group(
             "tokens",
             HALF_OUTSTANDING,
         ),
-        _share("wanted", "shown stages whose model is resident here, as the next shard will meet it"),
+        _share(
+            "wanted", "shown stages whose model is resident here, as the next shard will meet it"
+        ),
     ),
     (_flag("resident", "the model is loaded, as the next shard will meet it"),),
 )

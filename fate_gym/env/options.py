@@ -37,7 +37,8 @@ class EnvOptions(Frozen):
     max_stages: Room | None = Field(None, description="N; None: as the problems need")
     max_edges: Room | None = Field(None, description="E; None: as the problems need")
     reward: Reward = Field(
-        "makespan", description="makespan, latency, shaped, shaped_latency, a function, or a tuple of these"
+        "makespan",
+        description="makespan, latency, shaped, shaped_latency, a function, or a tuple of these",
     )
     reward_scale: PositiveAmount | None = Field(
         None, description="seconds per unit of reward; None: each problem's own estimate"

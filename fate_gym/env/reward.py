@@ -61,7 +61,7 @@ def write_rewards(run: Run) -> None:
         else:
             expected, passed = latency_estimate(run), _latency_so_far(run)
             reward = ep.latency_passed - passed
-            reward += (ep.latency_estimate - ep.latency_passed)
+            reward += ep.latency_estimate - ep.latency_passed
             reward -= f.discount * (expected - passed)
             ep.rewards[i] = reward / f.latency_unit
             ep.latency_estimate, ep.latency_passed = expected, passed

@@ -169,7 +169,9 @@ class EpisodeArrays(Block):
     rewarded: float = scalar("f8", "the time up to the last step", "s")
     latency: float = scalar("f8", "the mean latency up to the last step", "s")
     estimate: float = scalar("f8", "of the last end, for the shaped reward", "s")
-    to_come: float = scalar("f8", "sum of the least latencies of workflows that have not arrived", "s")
+    to_come: float = scalar(
+        "f8", "sum of the least latencies of workflows that have not arrived", "s"
+    )
     latency_passed: float = scalar("f8", "of it, up to the last step of its shaped reward", "s")
     latency_estimate: float = scalar("f8", "of the mean latency, for its shaped reward", "s")
 

@@ -18,6 +18,11 @@ from policies.bounds import Count
 from policies.learned.agent import Agent, make_agent
 from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
+from policies.list_scheduling.play import Stop
+
+_AHEAD = (Stop(math.inf, 256), Stop(math.inf, 48))
+"""Plays that compare actions go so far on exclusive and on batching devices, where a stage takes a
+hundred times as long to play: a decision costs no more, however large a run is."""
 
 
 class NotFiniteScoresError(InputError):
@@ -136,7 +141,8 @@ class Learned:
             return int(order[0])
         wanted = np.zeros_like(mask)
         wanted[order] = mask[order]
-        values = self._teacher.values(view.fork(), self._observer.arrays, wanted)
+        run, stop = self._observer.arrays, _AHEAD[view.compiled.arrays.batching]
+        values = self._teacher.values(view.fork(), run, wanted, stop=stop)
         # Of equal ends the one that the agent prefers.
         return int(order[values[order].argmin()])
 

@@ -18,7 +18,7 @@ from fate_gym.kernel.advance import advance
 from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.schema import DONE, NO_LOG, PLACED, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import CompiledProblem
-from policies.list_scheduling.play import MOST
+from policies.list_scheduling.play import NEVER, Stop
 from policies.list_scheduling.policy import InstantPlanner
 from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN, STATE, Rules
 
@@ -65,8 +65,7 @@ class RolloutTeacher:
         mask: NDArray[np.int8],
         *,
         arrived_by: float = np.inf,
-        until: float = np.inf,
-        most: int = MOST,
+        stop: Stop = NEVER,
     ) -> NDArray[np.float64]:
         """(A,) sum of latencies of workflows, seconds, ties broken; inf for illegal actions.
 
@@ -76,14 +75,13 @@ class RolloutTeacher:
             run: of the environment, which has the placements behind the actions.
             mask: (A,) legal actions.
             arrived_by: workflows that arrive later do not count, seconds.
-            until: runs are played so far, seconds; what is left then is taken to be undisturbed.
-            most: stages that a play places; the same holds for those behind them.
+            stop: where plays end; what is left then is taken to be undisturbed.
         """
         values = np.full(mask.size, np.inf)
         for action in np.flatnonzero(mask).tolist():
             self._state.buffer[:] = state.buffer
             if self._take(run, action):
-                self._base.play_until(self._problem, self._state, until, most)
+                self._base.play_until(self._problem, self._state, stop)
                 values[action] = _latency(self._problem, self._state, arrived_by)
         return values
 

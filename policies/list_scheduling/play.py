@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fate_gym.jit import inlined, kernel
@@ -16,8 +18,21 @@ from policies.list_scheduling.devices import best_placement, compared_ends
 from policies.list_scheduling.orders import line_up, next_in, renew
 from policies.list_scheduling.rules import MIN_MIN, STATE, STRICT, Rules
 
+
+class Stop(NamedTuple):
+    """Where a play ends, if not with all that is known.
+
+    Attributes:
+        until: at the first decision at or after this time, seconds.
+        most: after so many placements.
+    """
+
+    until: float
+    most: int
+
+
 MOST = 1 << 60
-"""Stages that a play places, if nothing limits them; what is lost is placed again."""
+NEVER = Stop(np.inf, MOST)
 
 
 @kernel
@@ -100,7 +115,7 @@ def play(
     The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
     rules. ``scratch`` is another state of the problem, ``no_log`` a log without rows.
     """
-    play_until(p, st, log, rules, choices, scratch, no_log, np.inf, MOST)
+    play_until(p, st, log, rules, choices, scratch, no_log, NEVER)
     return st.last_end
 
 
@@ -113,12 +128,11 @@ def play_until(
     choices: Placements,
     scratch: StateArrays,
     no_log: LogArrays,
-    until: float,
-    most: int,
+    stop: Stop,
 ) -> None:
-    """The same up to the first decision at or after a time, seconds, or after so many stages."""
+    """The same, no further than ``stop``."""
     placed = 0
-    while placed < most and to_decision(p, st, log) and st.now < until:
+    while placed < stop.most and to_decision(p, st, log) and st.now < stop.until:
         if not rules.lazy and rules.rule == STATE and not st.noisy:
             placed += decide_instant(p, st, log, rules, choices)
             continue

@@ -14,7 +14,7 @@ from fate_gym.sim import Simulator
 from policies.base import Assignment, Candidate, DecisionView, Explanation, assignments
 from policies.bounds import MaxShards
 from policies.list_scheduling import rules
-from policies.list_scheduling.play import decide_instant, play, play_until
+from policies.list_scheduling.play import Stop, decide_instant, play, play_until
 from policies.list_scheduling.rules import Rules
 from policies.list_scheduling.tables import PENALTIES, PRIORITIES
 
@@ -92,10 +92,10 @@ class InstantPlanner:
         """Play a state to the end; returns the last end, seconds."""
         return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG)
 
-    def play_until(self, p: ProblemArrays, st: StateArrays, until: float, most: int) -> None:
-        """Play a state up to the first decision at or after a time, seconds, or so many stages."""
+    def play_until(self, p: ProblemArrays, st: StateArrays, stop: Stop) -> None:
+        """Play a state no further than ``stop``."""
         scratch = self._scratch
-        play_until(p, st, NO_LOG, self.rules, self._choices, scratch, NO_LOG, until, most)
+        play_until(p, st, NO_LOG, self.rules, self._choices, scratch, NO_LOG, stop)
 
 
 class ListScheduler:

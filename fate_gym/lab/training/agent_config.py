@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -82,7 +82,8 @@ class ImitationConfig(SupervisedConfig):
     """
 
     teachers: tuple[str, ...] = Field(
-        min_length=1, description="policies; problems of each kind are labelled by the one that is best on them"
+        min_length=1,
+        description="policies; problems of each kind are labelled by the one that is best on them",
     )
 
 

@@ -20,6 +20,7 @@ from fate_gym.lab.training.state import check_stored, damaged
 from fate_gym.sim import Assignment, CompiledProblem, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
+from policies.list_scheduling.play import MOST, NEVER, Stop
 from policies.registry import make_policy
 
 TARGETS, RETURNS = "targets", "returns"
@@ -84,7 +85,7 @@ class PolicyLabeller:
         self,
         env: WorkflowSchedulingEnv,
         observation: Observation,
-        scores: Scores | None,  # noqa: ARG002
+        scores: Scores | None,
     ) -> NDArray[np.float32] | None:
         view = env.view()
         # A policy plans whole instants; asked anew after each placement, it has to forget.
@@ -139,7 +140,7 @@ class RolloutLabeller:
             env.arrays,
             mask,
             arrived_by=env.time + ahead if to_come else np.inf,
-            until=env.time + _LONGER * ahead if to_come else np.inf,
+            stop=Stop(env.time + _LONGER * ahead, MOST) if to_come else NEVER,
         )
         return _improved(values / (self._config.temperature * unit), observation[MASK], scores)
 

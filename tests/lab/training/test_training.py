@@ -250,7 +250,15 @@ def test_parameters_that_are_not_finite_stop_the_training(
     [
         {"learning": PPO | {"learning_rate": 1000.0, "max_grad_norm": 1e6}},
         {"learning": PPO | {"learning_rate": 1000.0}, "network": {"kind": "graph", "hidden": 8}},
-        {"imitation": {"teachers": ["heft_boosted"], "states": 40, "rounds": 1, "epochs": 30, "learning_rate": 1000.0}},
+        {
+            "imitation": {
+                "teachers": ["heft_boosted"],
+                "states": 40,
+                "rounds": 1,
+                "epochs": 30,
+                "learning_rate": 1000.0,
+            }
+        },
     ],
     ids=["ppo", "graph", "imitation"],
 )

@@ -11,6 +11,7 @@ from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads.clusters import Cluster
 from policies import make_policy
 from policies.learned.teacher import RolloutTeacher
+from policies.list_scheduling.play import MOST, Stop
 from tests.policies.learned.problems import OPTIONS, smoke, stream
 
 
@@ -26,7 +27,9 @@ def batching(problem: Problem) -> Problem:
     return problem.model_copy(update={"cluster": cluster})
 
 
-@pytest.mark.parametrize("problem", [smoke()[0], batching(smoke()[0])], ids=["exclusive", "batching"])
+@pytest.mark.parametrize(
+    "problem", [smoke()[0], batching(smoke()[0])], ids=["exclusive", "batching"]
+)
 def test_values_of_actions_are_the_latencies_of_real_runs(problem: Problem) -> None:
     simulator, observer, mask = watched(problem)
     values = RolloutTeacher(simulator.compiled).values(
@@ -65,7 +68,9 @@ def test_who_arrives_later_does_not_count() -> None:
     assert np.all(two[known] < whole[known])
     # Once all that counts has ended it does not matter how far a run is played.
     np.testing.assert_array_equal(
-        teacher.values(state, run, mask, arrived_by=0.0, until=float(2 * whole[known].max())),
+        teacher.values(
+            state, run, mask, arrived_by=0.0, stop=Stop(float(2 * whole[known].max()), MOST)
+        ),
         first,
     )
 
@@ -74,12 +79,14 @@ def test_what_is_not_played_is_taken_to_be_undisturbed() -> None:
     simulator, observer, mask = watched(smoke()[0])
     teacher = RolloutTeacher(simulator.compiled)
     state = simulator.view().fork()
-    none = teacher.values(state, observer.arrays, mask, most=0)
+    none = teacher.values(state, observer.arrays, mask, stop=Stop(np.inf, 0))
     longest = max(float(simulator.view().stage(s)["upward_rank"]) for s in simulator.ready)
     assert np.all(none[mask > 0] <= 1.02 * (simulator.view().now + longest) + 60.0)
-    some = teacher.values(state, observer.arrays, mask, most=3)
+    some = teacher.values(state, observer.arrays, mask, stop=Stop(np.inf, 3))
     whole = teacher.values(state, observer.arrays, mask)
-    every = teacher.values(state, observer.arrays, mask, most=simulator.compiled.shape[0])
+    every = teacher.values(
+        state, observer.arrays, mask, stop=Stop(np.inf, simulator.compiled.shape[0])
+    )
     np.testing.assert_array_equal(whole, every)
     assert not np.array_equal(some, whole)
 
