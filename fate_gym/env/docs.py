@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fate_gym.env.env import WorkflowSchedulingEnv
 from fate_gym.env.features import CANDIDATES, DEVICES, GLOBALS, NODES, STAGES, Group
+from fate_gym.files import write_text
 from fate_gym.kernel.docs import renewed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "environment.md"
@@ -62,7 +63,7 @@ def page(text: str) -> str:
 
 def main() -> int:
     """Write the page."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
     return 0
 
 

@@ -150,7 +150,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     | `observation` | all four groups | which of stages, devices, candidates, globals |
     | `dag` | False | show the graph |
     | `max_stages`, `max_edges` | as the problems need | N and E of the graph |
-    | `reward` | `"makespan"` | or latency, shaped, a function, a tuple of these |
+    | `reward` | `"makespan"` | or another of these, a function, a tuple of such |
     | `reward_scale` | each problem's estimate | seconds |
     | `discount` | 1.0 | of the shaping; the learner's, if it discounts |
     | `invalid_penalty` | 0.1 | price of an illegal action |

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fate_gym.files import write_text
 from fate_gym.jit import Block, Row
 from fate_gym.kernel import placements, schema
 
@@ -75,7 +76,7 @@ def page(text: str) -> str:
 
 def main() -> int:
     """Write the page."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
     return 0
 
 

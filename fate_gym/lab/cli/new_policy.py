@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from fate_gym.errors import InputError
+from fate_gym.files import write_text
 from fate_gym.lab.cli.options import PATH
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -74,7 +75,7 @@ def scaffold(name: str, folder: Path) -> list[Path]:
             raise InputError("the file is there already", source=path, remedy="move it away")
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return list(contents)
 
 

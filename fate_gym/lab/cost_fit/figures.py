@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fate_gym.lab.cost_fit.formulas import Frame
+from fate_gym.lab.report.figures.style import save_figure
 
 _GPUS = {  # Okabe & Ito 2008
     "A100-80": "#0072b2",
@@ -41,9 +42,9 @@ def draw(rows: Frame, folder: Path) -> None:
         folder: made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scatter_figure(rows).savefig(folder / "cost_model_scatter.png", dpi=_DPI)
-    engines_figure(rows).savefig(folder / "cost_model_engines.png", dpi=_DPI)
-    curves_figure(rows).savefig(folder / "cost_model_curves.png", dpi=_DPI)
+    save_figure(scatter_figure(rows), folder / "cost_model_scatter.png", dpi=_DPI)
+    save_figure(engines_figure(rows), folder / "cost_model_engines.png", dpi=_DPI)
+    save_figure(curves_figure(rows), folder / "cost_model_curves.png", dpi=_DPI)
 
 
 def scatter_figure(rows: Frame) -> Figure:
