@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,7 +143,10 @@ class RolloutLabeller:
             arrived_by=env.time + ahead if to_come else np.inf,
             stop=Stop(env.time + _LONGER * ahead, MOST) if to_come else NEVER,
         )
-        return _improved(values / (self._config.temperature * unit), observation[MASK], scores)
+        # Of many workflows, chance moves the sum of latencies by the root of their number.
+        chance = math.sqrt(max(1, env.arrays.episode.active))
+        costs = values / (self._config.temperature * unit * chance)
+        return _improved(costs, observation[MASK], scores)
 
     def _considered(self, observation: Observation, scores: Scores | None) -> NDArray[np.int8]:
         """Waiting, what the learner prefers, and a few others: a rollout of each would be dear."""
