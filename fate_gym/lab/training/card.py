@@ -26,14 +26,19 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
     network, curriculum, options = checkpoint.facts.network, config.curriculum, config.options
     numbers = sum(array.size for array in checkpoint.weights.values())
     params = ", ".join(f"{name} {value}" for name, value in network.params.items())
-    facts = {
-        f"trained on, {i}": f"{_problems(phase.problems)}, {phase.share:g} of the steps"
-        for i, phase in enumerate(curriculum.phases, 1)
-    }
+    agent = config.agent
+    facts = {}
+    for i, phase in enumerate(curriculum.phases, 1):
+        share = f", {phase.share:g} of the steps" if agent.learning is not None else ""
+        facts[f"trained on, {i}"] = _problems(phase.problems) + share
     facts["chosen on"] = _problems(curriculum.validation)
-    if config.agent.imitation is not None:
-        teachers = ", ".join(config.agent.imitation.teachers)
-        facts["imitated"] = f"{teachers}: {result.labelled_states:,} labelled states"
+    if agent.imitation is not None:
+        facts["imitated"] = (
+            f"{', '.join(agent.imitation.teachers)}: {agent.imitation.states:,} states"
+        )
+    if agent.iteration is not None:
+        rounds = f"{agent.iteration.rounds} rounds of expert iteration"
+        facts["improved by"] = f"{rounds}: {agent.iteration.states:,} states labelled by rollouts"
     if result.steps:
         best = f"the best checkpoint is of step {result.best_steps:,}"
         facts["steps"] = f"{result.steps:,}; {best}"
