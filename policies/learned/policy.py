@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fate_gym.env.features import GLOBAL
 from fate_gym.env.observer import Observer
 from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
@@ -33,7 +34,8 @@ class Learned:
     """Plays what a checkpoint has learned: the action with the best score, one at a time.
 
     The checkpoint carries the options of the environment that the agent was trained in, and the
-    observation is made by the environment's own code (`fate_gym.env.observer`).
+    observation is made by the environment's own code (`fate_gym.env.observer`). It does not wait
+    while nothing runs.
 
     Args:
         name: the policy's name in results.
@@ -99,6 +101,9 @@ class Learned:
                 field="checkpoint",
                 remedy="the training failed: take an earlier checkpoint",
             )
+        if observation["globals"][GLOBAL.busy] == 0.0 and observation[MASK][:-1].any():
+            # What would be waited for is a repair or an arrival: nothing that is ready needs it.
+            scores[-1] = -np.inf
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)

@@ -13,6 +13,7 @@ from fate_gym.problem import Problem
 from fate_gym.sim import Assignment, DecisionView, Simulator, compile_problem
 from fate_gym.validator import assert_valid
 from policies import make_policy
+from policies.learned.agent import PointerAgent
 from policies.learned.checkpoint import NetworkSpec, Sizes, save_checkpoint
 from policies.learned.policy import Learned
 from tests.policies.learned.problems import (
@@ -99,6 +100,18 @@ def test_looking_ahead_with_all_actions_is_not_behind_heft(tmp_path: Path) -> No
     assert_valid(ahead)
     heft = Simulator(problem).run(make_policy("heft_boosted")).makespan
     assert ahead.makespan <= heft * 1.02 < greedy
+
+
+def test_nobody_waits_while_nothing_runs() -> None:
+    """An agent that likes nothing more than to wait does so only while something runs."""
+    weights = random_weights()
+    weights["wait_out.bias"] = weights["wait_out.bias"] + np.float32(1e3)
+    trace = Simulator(stream()).run(Learned.of_agent(PointerAgent(OPTIONS, weights)))
+    assert_valid(trace)
+    rows = trace.shards
+    for time in np.unique(rows["committed"]):
+        # What has not begun or is under way at the moment of a commit that follows a wait.
+        assert np.sum((rows["committed"] < time) & (rows["end"] > time)) == 0
 
 
 def test_where_durations_are_uncertain_the_score_is_trusted(tmp_path: Path) -> None:
