@@ -141,7 +141,7 @@ class Learned:
         self, view: DecisionView, scores: NDArray[np.float32], mask: NDArray[np.int8]
     ) -> int:
         order = np.argsort(-scores, kind="stable")[: self._best_of]
-        order = order[mask[order] > 0]
+        order = order[np.isfinite(scores[order])]
         if order.size == 1:
             return int(order[0])
         wanted = np.zeros_like(mask)
