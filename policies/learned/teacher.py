@@ -41,22 +41,21 @@ class RolloutTeacher:
 
     def __init__(self, compiled: CompiledProblem) -> None:
         self._problem = compiled.arrays
-        lazy = int(not compiled.arrays.batching)
-        self._planners = [
-            InstantPlanner(compiled.arrays, Rules(order, STATE, lazy * (order != FCFS), 1))
-            for order in ORDERS
-        ]
-        self._base = self._planners[0]
+        self._base = self._planner(ORDERS[0])
         self._state = new_state(compiled.arrays)
+
+    def _planner(self, order: int) -> InstantPlanner:
+        lazy = not self._problem.batching and order != FCFS
+        return InstantPlanner(self._problem, Rules(order, STATE, int(lazy), 1))
 
     def choose_base(self, state: StateArrays) -> None:
         """Go on from now on as the list schedule does that ends a state best."""
-        values = []
-        for planner in self._planners:
+        planners, values = [self._planner(order) for order in ORDERS], []
+        for planner in planners:
             self._state.buffer[:] = state.buffer
             planner.play(self._problem, self._state, NO_LOG)
             values.append(_latency(self._problem, self._state, np.inf))
-        self._base = self._planners[int(np.argmin(values))]
+        self._base = planners[int(np.argmin(values))]
 
     def values(
         self,
@@ -81,7 +80,7 @@ class RolloutTeacher:
         for action in np.flatnonzero(mask).tolist():
             self._state.buffer[:] = state.buffer
             if self._take(run, action):
-                self._base.play_until(self._problem, self._state, stop)
+                self._base.play(self._problem, self._state, NO_LOG, stop)
                 values[action] = _latency(self._problem, self._state, arrived_by)
         return values
 

@@ -109,28 +109,13 @@ def play(
     choices: Placements,
     scratch: StateArrays,
     no_log: LogArrays,
+    stop: Stop,
 ) -> float:
-    """Play a state to the end of what is known; returns the last end, seconds.
+    """Play a state to the end of what is known, or to ``stop``; returns the last end, seconds.
 
     The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
     rules. ``scratch`` is another state of the problem, ``no_log`` a log without rows.
     """
-    play_until(p, st, log, rules, choices, scratch, no_log, NEVER)
-    return st.last_end
-
-
-@kernel
-def play_until(
-    p: ProblemArrays,
-    st: StateArrays,
-    log: LogArrays,
-    rules: Rules,
-    choices: Placements,
-    scratch: StateArrays,
-    no_log: LogArrays,
-    stop: Stop,
-) -> None:
-    """The same, no further than ``stop``."""
     placed = 0
     while placed < stop.most and to_decision(p, st, log) and st.now < stop.until:
         if not rules.lazy and rules.rule == STATE and not st.noisy:
@@ -147,3 +132,4 @@ def play_until(
             )
         if rules.lazy:
             advance(p, st, log)
+    return st.last_end
