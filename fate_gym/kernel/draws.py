@@ -116,3 +116,9 @@ def outage(p: ProblemArrays, st: StateArrays, d: int, number: int) -> tuple[floa
     for changes in range(2 * number + 2):
         down, up = up, change_after(p, st, d, changes, up)
     return down, up
+
+
+def is_uncertain(p: ProblemArrays) -> bool:
+    """Whether durations, lengths, branches or devices of a problem show only as it runs."""
+    drawn = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
+    return bool(drawn or p.choosers > 0 or p.failing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fate_gym.kernel.draws import is_uncertain
 from fate_gym.kernel.excerpt.problem import fill_problem
 from fate_gym.kernel.excerpt.selection import new_numbers, select
 from fate_gym.kernel.excerpt.state import fill_state
@@ -109,6 +110,6 @@ class Excerpt:
         for name in CONSTANT:
             getattr(self.problem, name)[...] = getattr(p, name)
         self.state = self._raw = new_state(self.problem)
-        if p.failing or p.choosers or p.uncertainty or p.length_uncertainty:
+        if is_uncertain(p):
             # The run knows more of what is to come than a planner may.
             self._raw = new_state(self.problem)

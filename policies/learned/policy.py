@@ -13,6 +13,7 @@ from fate_gym.env.features import GLOBAL
 from fate_gym.env.observer import Observer
 from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
+from fate_gym.kernel.draws import is_uncertain
 from fate_gym.sim import CompiledProblem
 from policies.base import Assignment, DecisionView
 from policies.bounds import Count
@@ -82,7 +83,7 @@ class Learned:
         """
         self._observer = self._observer_of(view.compiled)
         self._rng = np.random.default_rng(seed)
-        self._looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled)
+        self._looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
         if self._looks_ahead:
             self._teacher = RolloutTeacher(view.compiled)
 
@@ -150,10 +151,3 @@ class Learned:
         values = self._teacher.values(view.fork(), run, wanted, stop=stop)
         # Of equal ends the one that the agent prefers.
         return int(order[values[order].argmin()])
-
-
-def is_uncertain(compiled: CompiledProblem) -> bool:
-    """Whether durations, lengths, branches or devices of a problem show only as it runs."""
-    p = compiled.arrays
-    drawn = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
-    return bool(drawn or p.choosers > 0 or p.failing)

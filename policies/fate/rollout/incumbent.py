@@ -16,6 +16,7 @@ from time import perf_counter
 
 import numpy as np
 
+from fate_gym.kernel.draws import is_uncertain
 from fate_gym.kernel.placements import Placements, new_placements
 from fate_gym.kernel.ranks import find_tails
 from fate_gym.kernel.schema import PLACED, TOOL_STAGE, StateArrays, new_log, new_state
@@ -100,12 +101,8 @@ class Incumbent:
     ) -> None:
         compiled = view.compiled
         p = self._arrays = compiled.arrays
-        options = compiled.problem.options
-        self.objective = objective or options.objective
-        drawn = options.uncertainty > 0.0 or options.length_uncertainty > 0.0
-        risky = drawn or options.failures is not None
-        choices_ahead = p.choosers > 0
-        self.uncertain = risky or choices_ahead
+        self.objective = objective or compiled.problem.options.objective
+        self.uncertain = is_uncertain(p)
         self.style = Style(
             OBJECTIVES[self.objective],
             min(max_shards, p.max_shards),
