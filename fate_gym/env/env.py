@@ -106,7 +106,6 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     - `shaped`: `makespan` with potential-based shaping (Ng, Harada and Russell 1999): minus the
       growth of the estimated makespan (`fate_gym.env.reward`). Return: minus (makespan - first
       estimate). Give `discount` the learner's gamma: with another one it rewards other policies.
-
     - `shaped_latency`: `latency`, shaped likewise: minus the growth of the estimated mean latency.
       Its own unit makes what one placement changes about as large in a small workflow as in a
       long stream. Return: minus (mean latency - first estimate). The same holds for `discount`.

@@ -67,7 +67,7 @@ def _alone(p: ProblemArrays) -> Floats:
 
 def _scale(f: FactsArrays, p: ProblemArrays) -> float:
     """The longest path or the mean work of a device, whichever is more; seconds, positive."""
-    path = np.maximum.reduceat(f.stages["path"], p.workflows["stages_from"]).max()
+    path = f.stages["path"].max()
     on_device = p.stages["kind"] != TOOL_STAGE
     work = f.stages["best"][on_device].sum() / p.devices.size
     return float(max(path, work)) or 1.0

@@ -119,6 +119,7 @@ class Progress(Row):
     recounted: int = column("i8", "1 + the instant of the simulator when these were")
     ready: int = column("i8", "of these, ready")
     first: int = column("i8", "scratch: the ready stage of largest rank that is not shown, or -1")
+    urgency: float = column("f8", "scratch: the part of its critical path that is left", "s")
     counted: int = column("i8", "ended stages of the run, when last counted")
 
 

@@ -46,9 +46,12 @@ def select_window(run: Run) -> None:
 def _first_ready(run: Run) -> int:
     """Fill the window in order; returns how many stages it shows."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
-    if _count_ready(run):
-        return _best_ranked(st, f, ep)
-    return _rounds(p, st, f, ep)
+    if not _count_ready(run):
+        return _rounds(p, st, f, ep)
+    shown = 0
+    for r in range(st.ready_count):
+        shown = _insert(p, f, ep, st.ready[r], 0, shown)
+    return shown
 
 
 @inlined
@@ -72,25 +75,6 @@ def _count_ready(run: Run) -> bool:
     return ep.workflows[p.stages[st.ready[0]].workflow].ready == st.ready_count
 
 
-@inlined
-def _best_ranked(st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
-    window = ep.window
-    shown = 0
-    for r in range(st.ready_count):
-        s = st.ready[r]
-        if shown == window.size:
-            if f.order[window[shown - 1]] < f.order[s]:
-                continue
-            shown -= 1
-        i = shown
-        while i > 0 and f.order[s] < f.order[window[i - 1]]:
-            window[i] = window[i - 1]
-            i -= 1
-        window[i] = s
-        shown += 1
-    return shown
-
-
 @kernel
 def _rounds(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
     """Rounds of each workflow's best ranked: the workflow that is nearest its end comes first.
@@ -99,36 +83,50 @@ def _rounds(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays
     their stages that is left times their critical path. Ranks alone would let a long workflow that
     has just arrived fill the window.
     """
-    window = ep.window
     shown, number = 0, 0
-    while shown < min(window.size, st.ready_count):
-        _find_firsts(p, st, f, ep, shown)
+    while shown < min(ep.window.size, st.ready_count):
+        _find_firsts(p, st, f, ep, shown, number)
         begin = shown
         for r in range(st.ready_count):
             s = st.ready[r]
-            if ep.workflows[p.stages[s].workflow].first != s:
-                continue
-            if shown == window.size:
-                if not _sooner(p, f, ep, s, window[shown - 1], number):
-                    continue
-                shown -= 1
-            i = shown
-            while i > begin and _sooner(p, f, ep, s, window[i - 1], number):
-                window[i] = window[i - 1]
-                i -= 1
-            window[i] = s
-            shown += 1
+            if ep.workflows[p.stages[s].workflow].first == s:
+                shown = _insert(p, f, ep, s, begin, shown)
         number += 1
     return shown
 
 
 @inlined
+def _insert(
+    p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, s: int, begin: int, shown: int
+) -> int:
+    """Put stage ``s`` in its place among those from ``begin`` on; returns how many are shown."""
+    window = ep.window
+    if shown == window.size:
+        if _sooner(p, f, ep, window[shown - 1], s):
+            return shown
+        shown -= 1
+    i = shown
+    while i > begin and _sooner(p, f, ep, s, window[i - 1]):
+        window[i] = window[i - 1]
+        i -= 1
+    window[i] = s
+    return shown + 1
+
+
+@inlined
 def _find_firsts(
-    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, shown: int
+    p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, shown: int, number: int
 ) -> None:
-    """Note of each workflow the best ranked of its ready stages that is not shown yet."""
+    """Of each workflow the best ranked ready stage that is not shown yet, and how urgent it is.
+
+    That is what is left of the workflow, ``number`` of whose stages have gone before.
+    """
     for r in range(st.ready_count):
-        ep.workflows[p.stages[st.ready[r]].workflow].first = -1
+        s = st.ready[r]
+        w = p.stages[s].workflow
+        flow, size = ep.workflows[w], p.workflows[w].stages_to - p.workflows[w].stages_from
+        flow.first = -1
+        flow.urgency = (flow.unplaced - number) / size * f.stages[s].alone
     for i in range(shown):
         ep.stages[ep.window[i]].shown = -1
     for r in range(st.ready_count):
@@ -139,17 +137,8 @@ def _find_firsts(
 
 
 @inlined
-def _sooner(
-    p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, a: int, b: int, number: int
-) -> bool:
-    """Whether stage ``a`` goes before ``b`` in round ``number``; of equals the better ranked."""
-    ours, theirs = _urgency(p, f, ep, a, number), _urgency(p, f, ep, b, number)
+def _sooner(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, a: int, b: int) -> bool:
+    """Whether stage ``a`` goes before ``b``: the more urgent workflow's, then the better ranked."""
+    ours = ep.workflows[p.stages[a].workflow].urgency
+    theirs = ep.workflows[p.stages[b].workflow].urgency
     return ours < theirs or (ours == theirs and f.order[a] < f.order[b])
-
-
-@inlined
-def _urgency(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, s: int, number: int) -> float:
-    """What is left of the workflow of a stage, if ``number`` of its stages have gone before."""
-    w = p.stages[s].workflow
-    size = p.workflows[w].stages_to - p.workflows[w].stages_from
-    return (ep.workflows[w].unplaced - number) / size * f.stages[s].alone
