@@ -1,25 +1,58 @@
-"""Sweeps and reports that are killed at random moments, again and again, and then end.
+"""Sweeps, reports and trainings that are killed at random moments, again and again, and then end.
 
-``python -m tests.fuzz.kills [TIMES]`` kills a sweep and its report so many times; afterwards every
-number that does not depend on the clock is the unbroken sweep's, bit for bit.
+``python -m tests.fuzz.kills [TIMES [KIND...]]`` kills each kind so many times while it runs;
+afterwards every number that does not depend on the clock is that of an unbroken one, bit for bit.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from fate_gym.lab.training.result import RESULT
+from policies.learned.checkpoint import load_checkpoint
 from tests.lab.conftest import ROOT, command, environment
 
-GRID = ("-m", "suite=smoke", "policy=round_robin,heft,eft", "seed=0,1", "tracking=none")
+GRID = (
+    "-m",
+    "suite=smoke",
+    "policy=round_robin,heft,eft",
+    "seed=0,1",
+    "tracking=none",
+    "name=grid",
+)
+TRAINING = (
+    "curriculum=demo", "agent.network.hidden=8", "validation.every=512", "tracking=none",
+    "name=small",
+)  # fmt: skip
+IMITATION = ("agent.imitation.states=240", "agent.imitation.epochs=2")
+PPO = ("agent.learning.lanes=8", "agent.learning.rollout=64", "agent.learning.steps=1024")
+AGENTS = {
+    "bc_ppo": (*IMITATION, "agent.imitation.rounds=2", *PPO),
+    "expert": (*IMITATION, "agent.iteration.states=60", "agent.iteration.rounds=2"),
+    "dqn": (
+        "agent.learning.lanes=4", "agent.learning.learning_starts=200",
+        "agent.learning.gradient_steps=1", "agent.learning.steps=1024",
+    ),
+}  # fmt: skip
+"""One of every way of learning, as small as they can be."""
+EACH = 5
+"""Tries to kill one run before it may end."""
+LONGEST = 20.0
+"""Seconds before a kill; an unbroken run takes about as long on a slow machine."""
 
 
 def kill(arguments: list[str], seconds: float) -> bool:
@@ -37,38 +70,88 @@ def kill(arguments: list[str], seconds: float) -> bool:
     return False
 
 
-def summary(root: Path) -> pd.DataFrame:
+def end(arguments: list[str], rng: random.Random, tries: int) -> int:
+    """Kill a command so many times, then let it end; how many of the kills found it running.
+
+    Those that come later than an unbroken run takes may find that all is done.
+    """
+    found = sum(kill(arguments, rng.uniform(0.0, LONGEST)) for _ in range(tries))
+    done = subprocess.run(
+        arguments, cwd=ROOT, env=environment(), check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return found
+
+
+def summary(root: Path) -> str:
     """The summary as text, without times of decisions, which no two runs share."""
     table = pd.read_csv(root / "summary.csv", dtype=str)
-    return table.drop(columns=[name for name in table if name.startswith("decision")])
+    return table[[name for name in map(str, table) if not name.startswith("decision")]].to_csv()
 
 
-def run(runs: Path, kills: int, seed: int, longest: float) -> pd.DataFrame:
-    """A sweep that is killed so many times before it ends, and then its report likewise."""
-    rng = random.Random(seed)
-    sweep = command("evaluate.py", *GRID, "name=grid", f"paths.runs={runs}")
-    report = command("report.py", runs / "grid")
-    for arguments in (sweep, report):
-        for _ in range(kills):
-            kill(arguments, rng.uniform(0.0, longest))
-        subprocess.run(arguments, cwd=ROOT, env=environment(), check=True, capture_output=True)
-    left = [path for path in (runs / "grid").glob("*/*/*/.*") if ".tmp." in path.name]
-    assert not left, f"left behind: {left}"
-    return summary(runs / "grid")
+def learned(root: Path) -> str:
+    """What a training made: its curve, its result and the weights, without times."""
+    (directory,) = (path.parent for path in root.rglob("curve.parquet"))
+    curve = pd.read_parquet(directory / "curve.parquet").drop(columns="seconds")
+    result = json.loads((directory / RESULT).read_text())
+    result = {k: v for k, v in result.items() if "seconds" not in k}
+    weights = load_checkpoint(directory / "best").weights
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        arrays = {name: repr(weights[name]) for name in sorted(weights)}
+    return "\n".join([curve.to_csv(), json.dumps(result, sort_keys=True), repr(arrays)])
+
+
+def evaluate(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
+    """A sweep that is killed."""
+    found = end(command("evaluate.py", *GRID, f"paths.runs={runs}"), rng, tries)
+    end(command("report.py", runs / "grid"), rng, 0)
+    return summary(runs / "grid"), found
+
+
+def report(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
+    """The report of a sweep, killed."""
+    end(command("evaluate.py", *GRID, f"paths.runs={runs}"), rng, 0)
+    found = end(command("report.py", runs / "grid"), rng, tries)
+    return summary(runs / "grid"), found
+
+
+def train(agent: str, runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
+    """A training that is killed."""
+    chosen = (f"agent={agent}", *TRAINING, *AGENTS[agent], f"paths.runs={runs}")
+    found = end(command("train.py", *chosen), rng, tries)
+    return learned(runs), found
+
+
+KINDS: dict[str, Callable[[Path, random.Random, int], tuple[str, int]]] = {
+    "sweep": evaluate,
+    "report": report,
+    **{f"training {agent}": partial(train, agent) for agent in AGENTS},
+}
+"""What is killed: gives the numbers that do not depend on the clock, and the kills that hit."""
+
+
+def check(name: str, times: int) -> None:
+    """Kill a kind so many times, and compare with the unbroken one."""
+    began, found, number = time.monotonic(), 0, 0
+    with tempfile.TemporaryDirectory() as place:
+        whole, _ = KINDS[name](Path(place) / "whole", random.Random(0), 0)
+        while found < times:
+            runs = Path(place) / str(number)
+            ended, hit = KINDS[name](runs, random.Random(number), EACH)
+            assert ended == whole, f"{name}: run {number} ended differently\n{ended}\n---\n{whole}"
+            left = [path for path in runs.rglob(".*") if ".tmp." in path.name]
+            assert not left, f"left behind: {left}"
+            shutil.rmtree(runs)
+            found, number = found + hit, number + 1
+            print(f"{name}: {found} kills in {number} runs: the unbroken result", flush=True)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> int:
     """Kill, end, compare, and say how it went."""
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        whole = run(Path(place) / "whole", 0, 0, 0.0)
-        for number in range(-(-times // 5)):
-            found = run(Path(place) / str(number), 5, number, 9.0)
-            pd.testing.assert_frame_equal(found, whole)
-            print(f"{5 * (number + 1)} kills of a sweep, as many of its report: the same summary",
-                  flush=True)  # fmt: skip
-    print(f"{time.monotonic() - started:.0f} s")
+    for name in sys.argv[2:] or KINDS:
+        check(name, -(-times // len(AGENTS)) if name.startswith("training") else times)
     return 0
 
 

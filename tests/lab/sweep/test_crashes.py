@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from fate_gym import files
@@ -23,7 +22,7 @@ from fate_gym.lab.jobs.run import run_job
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.lock import locked
 from fate_gym.lab.sweep.progress import JOURNAL, Entry, add_entry
-from tests.fuzz.kills import GRID, run, summary
+from tests.fuzz.kills import GRID, evaluate, summary
 from tests.lab.conftest import Run, job_config, run_script
 from tests.lab.sweep.test_sweeps import _start, _until, _waiting
 
@@ -95,12 +94,13 @@ def test_sweeps_and_reports_that_are_killed_end_as_unbroken_ones(
 ) -> None:
     root = Path(shutil.copytree(sweep.root, tmp_path / "grid"))
     make_report(root)
-    pd.testing.assert_frame_equal(run(tmp_path / "runs", 2, 7, 9.0), summary(root))
+    ended, _ = evaluate(tmp_path / "runs", random.Random(7), 2)
+    assert ended == summary(root)
 
 
 def test_a_second_sweep_in_a_directory_is_refused(tmp_path: Path) -> None:
     with locked(tmp_path / "grid"):
-        done = run_script("evaluate.py", *GRID, "name=grid", f"paths.runs={tmp_path}")
+        done = run_script("evaluate.py", *GRID, f"paths.runs={tmp_path}")
     assert done.returncode == 2
     assert f"another sweep is running in this directory (process {os.getpid()} on" in done.stderr
     assert not (tmp_path / "grid" / JOURNAL).exists()
