@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 MOST_BYTES = 1 << 30
@@ -16,10 +17,12 @@ MOST_BYTES = 1 << 30
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of ``path`` unless writing it raises.
 
-    Whatever happens, to the process or to the machine, ``path`` is the old file or the new one.
+    Whatever happens, to the process or to the machine, ``path`` is the old file or the new one. A
+    temporary file that a killed process left behind is removed by the next that writes ``path``.
     """
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
+        _remove_leftovers(path)
         yield temporary
         flush(temporary)
         temporary.replace(path)
@@ -28,6 +31,23 @@ def replacing(path: Path) -> Iterator[Path]:
         # Where even this fails, the error to hear of is the first one.
         with suppress(OSError):
             temporary.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    for left in path.parent.glob(f".*.tmp.{escape(path.name)}"):
+        process = left.name[1:].split(".", 1)[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def flush(path: Path) -> None:

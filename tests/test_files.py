@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_text() == "old"
     WRITERS[kind](path)
     assert path.read_text() != "old"
+
+
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """And leaves what a process that still runs is writing, and other files' leftovers."""
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    kept = [f".{os.getppid()}.tmp.a[b].txt", f".{ended.pid}.tmp.ab.txt", f".{ended.pid}.tmp.b.txt"]
+    for name in [f".{ended.pid}.tmp.a[b].txt", *kept]:
+        (tmp_path / name).touch()
+    write_text(tmp_path / "a[b].txt", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[b].txt", *kept}
 
 
 def test_a_pipe_is_written_and_stays_one(tmp_path: Path) -> None:

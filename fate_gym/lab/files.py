@@ -18,12 +18,6 @@ MOST_VALUES = 200_000_000
 """Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove temporary files that a killed process left in a directory."""
-    for path in directory.glob(".*.tmp.*"):
-        path.unlink(missing_ok=True)
-
-
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, owner: str | None = None) -> None:
     """Write rows as parquet; a value that a row lacks is null.
 

@@ -13,7 +13,7 @@ import yaml
 from fate_gym.errors import InputError, printable
 from fate_gym.files import write_text
 from fate_gym.lab.errors import unwritable
-from fate_gym.lab.files import read_text, remove_leftovers
+from fate_gym.lab.files import read_text
 
 RESULT = "result.json"
 FAILED = "FAILED"
@@ -37,7 +37,6 @@ def prepare_directory(directory: Path) -> None:
         probe.touch()
         probe.unlink()
         (directory / FAILED).unlink(missing_ok=True)
-        remove_leftovers(directory)
     except OSError as error:
         raise unwritable(directory, error) from None
 
