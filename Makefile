@@ -54,10 +54,12 @@ train-demo: $(TOOLS)  ## train a small agent and compare it with planners
 fuzz-runs: $(TOOLS)  ## damage a run directory in 2,500 ways
 	$(BIN)/python -m tests.fuzz.run_directories 0 2500
 
-kills: $(TOOLS)  ## kill sweeps and reports 100 times at random moments
+kills: $(TOOLS)  ## kill sweeps, reports and trainings 100 times each
 	$(BIN)/python -m tests.fuzz.kills 100
 
-soak: $(TOOLS) compiled  ## random problems under every policy (RUNS=100000; goes on from SOAK=build/soak)
+soak: export NUMBA_BOUNDSCHECK = 1  # an index beyond an array is an error, not another number
+soak: $(TOOLS)  ## random problems under every policy (RUNS=100000; goes on from SOAK=build/soak)
+	$(BIN)/python -m fate_gym.jit fate_gym policies
 	$(BIN)/python -m tests.fuzz.soak $(SOAK) --runs $(RUNS)
 
 ortools: $(TOOLS) compiled  ## the planners' recorded schedules with other OR-Tools (ORTOOLS="9.12 9.15")

@@ -144,8 +144,8 @@ def local_bytes(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            # Where the device has failed since, what it had put out is on its host.
-            if not slot.on_host:
+            # Where the device has failed since, what it had put out is on its host, or lost.
+            if slot.device >= 0 and not slot.on_host:
                 out[slot.device] += edge.bytes * slot.queries / parent.queries
 
 

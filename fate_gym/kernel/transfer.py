@@ -13,7 +13,14 @@ import numpy as np
 
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.numbers import slot_of
-from fate_gym.kernel.schema import GRAZE, TOOL_STAGE, VANISHED, ProblemArrays, StateArrays
+from fate_gym.kernel.schema import (
+    GRAZE,
+    TOOL_STAGE,
+    VANISHED,
+    ProblemArrays,
+    Slot,
+    StateArrays,
+)
 
 
 @inlined
@@ -26,6 +33,16 @@ def over_link(p: ProblemArrays, a: int, d: int, size: float) -> float:
 def over_host(p: ProblemArrays, d: int, size: float) -> float:
     """Seconds for ``size`` bytes between device ``d`` and its host."""
     return p.link_latency[d, d] + size / p.devices[d].host_bandwidth
+
+
+@inlined
+def needs_nothing(slot: Slot, d: int) -> bool:
+    """Whether device ``d`` needs nothing of what the shard in a slot puts out: it has it.
+
+    Nor is there anything to bring of a shard that was lost. Planners ask for it when they look at
+    children of a stage that is to run again; where that will be is not known.
+    """
+    return slot.device < 0 or (slot.device == d and not slot.on_host)
 
 
 @inlined
@@ -115,7 +132,7 @@ def add_link_seconds(
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if slot.device == d and not slot.on_host:
+            if needs_nothing(slot, d):
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size
@@ -155,7 +172,7 @@ def _eager_transfer(
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if slot.device == d and not slot.on_host:
+            if needs_nothing(slot, d):
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size

@@ -17,9 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from fate_gym.lab.training.result import RESULT
@@ -94,11 +94,10 @@ def learned(root: Path) -> str:
     (directory,) = (path.parent for path in root.rglob("curve.parquet"))
     curve = pd.read_parquet(directory / "curve.parquet").drop(columns="seconds")
     result = json.loads((directory / RESULT).read_text())
-    result = {k: v for k, v in result.items() if "seconds" not in k}
+    result = {k: v for k, v in result.items() if k not in ("seconds", "git_sha")}
     weights = load_checkpoint(directory / "best").weights
-    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
-        arrays = {name: repr(weights[name]) for name in sorted(weights)}
-    return "\n".join([curve.to_csv(), json.dumps(result, sort_keys=True), repr(arrays)])
+    arrays = {name: sha256(weights[name].tobytes()).hexdigest()[:16] for name in sorted(weights)}
+    return "\n".join([curve.to_csv(), json.dumps(result, sort_keys=True), json.dumps(arrays)])
 
 
 def evaluate(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:

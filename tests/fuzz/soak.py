@@ -44,8 +44,9 @@ BATCH = 200
 """Runs whose problems are drawn together."""
 SECONDS = 60.0
 """Of one run and its check, on a busy machine; most take milliseconds."""
-MOST_TOKENS = 6_000
-"""Of output on batching devices: the validator makes each of them."""
+MOST_TOKENS, MOST_ALONE = 6_000, 300_000
+"""Of output on batching devices, of all stages, and of all queries if none shares a batch: the
+validator makes each of them."""
 SAVED_EVERY = 5.0
 """Seconds between two writes of the progress."""
 OBJECTIVES = ("slowdown", "makespan", "latency", "p95")
@@ -141,10 +142,13 @@ def cases(given: Drawn) -> Iterator[Case]:
         number = given.batch * BATCH + place
         # Hypothesis may find fewer than were asked for.
         problem, luck = given.problems[place // EACH % len(given.problems)]
-        tokens = sum(stage.output_tokens for w in problem.workflows for stage in w.stages)
+        stages = [stage for workflow in problem.workflows for stage in workflow.stages]
+        tokens = sum(stage.output_tokens for stage in stages)
+        alone = sum(stage.output_tokens * stage.queries for stage in stages)
+        batches = number % 2 and tokens <= MOST_TOKENS and alone <= MOST_ALONE
         yield Case(
             policy=POLICIES[number % len(POLICIES)],
-            problem=batching(problem) if number % 2 and tokens <= MOST_TOKENS else problem,
+            problem=batching(problem) if batches else problem,
             seed=luck,
             charge_planning=number % 10 == 0,
         )

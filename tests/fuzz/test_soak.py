@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fate_gym.catalog.limits import MOST_SEED
 from fate_gym.errors import InputError
 from fate_gym.problem import load_problem
 from tests.fuzz import soak as module
@@ -48,6 +49,9 @@ def test_a_short_soak_has_no_faults(tmp_path: Path, capfd: pytest.CaptureFixture
 def test_what_a_soak_has_found() -> None:
     problem = load_problem(Path(__file__).parent / "found" / "clairvoyant_waits.json")
     assert module.outcome(Case("clairvoyant", problem, 941769, False))[0] == "valid"
+    # The paper's horizon looked for the output of a shard that was lost, beyond an array.
+    problem = load_problem(Path(__file__).parent / "found" / "horizon_of_a_lost_shard.json")
+    assert module.outcome(Case("fate", problem, MOST_SEED, False))[0] == "valid"
 
 
 def test_problems_are_kept_until_their_batch_is_done(tmp_path: Path) -> None:
