@@ -101,6 +101,11 @@ class DeviceNow(Row):
     kv_bytes: float = column("f8", "of its state", "bytes")
     oldest: int = column("i4", "of its state")
     newest: int = column("i4", "of its state")
+    # And of a batch, which moves on all the time.
+    now: float = column("f8", "when that was", "s")
+    instant: int = column("i8", "1 + that of the simulator")
+    tail: int = column("i8", "where its queue ends: slot number + 2")
+    admissions: int = column("i8", "of its state")
 
 
 class StageNow(Row):

@@ -3,7 +3,8 @@
 They are those of `fate_gym.kernel.placements.generate`, bit for bit; a test compares the two. From
 one step to the next most costs stay what they are: those of a stage on an exclusive device depend
 on what the device holds when its queue has drained, which changes when something is placed on it.
-They are kept line by line, and worked out anew for the devices that changed: batching ones always.
+They are kept line by line, and worked out anew for the devices that changed. Those that batch do so
+with time, and at one instant where something is placed.
 """
 
 from __future__ import annotations

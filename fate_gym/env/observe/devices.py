@@ -31,12 +31,13 @@ def update_devices(run: Run) -> None:
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
-        dev.turn, dev.others = undisturbed(p, st, d)
+        _compare(p, st, ep, d)
+        if dev.changed or not p.batching:
+            dev.turn, dev.others = undisturbed(p, st, d)
         dev.admits = is_open(p, st, d)
         dev.turn_feature = saturate(seconds_until_free(p, st.now, dev.turn), f.time_scale)
         dev.hits = 0.0
         dev.demand = 0.0
-        _compare(p, st, ep, d)
     for i in range(ep.shown):
         s = ep.window[i]
         share = 1.0 / (f.stages[s].eligible * ep.shown)
@@ -50,11 +51,11 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
     """Note whether what the costs on a device depend on has changed."""
     seen, dev = ep.devices[d], st.devices[d]
     # What is left of an eager transfer shrinks while the stage waits for its turn; with contention
-    # what is booked anywhere may be in the way; a batch moves on all the time.
+    # what is booked anywhere may be in the way.
     seen.changed = (
-        p.batching != 0
-        or p.eager != 0
+        p.eager != 0
         or p.contention != 0
+        or (p.batching != 0 and _has_moved(st, ep, d))
         or seen.drains_at != dev.drains_at
         or seen.weight_bytes != dev.weight_bytes
         or seen.kv_bytes != dev.kv_bytes
@@ -67,6 +68,23 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
         dev.kv_bytes,
     )
     seen.oldest, seen.newest = dev.oldest, dev.newest
+
+
+@inlined
+def _has_moved(st: StateArrays, ep: EpisodeArrays, d: int) -> bool:
+    """Whether a batch is another than it was an observation before.
+
+    It moves on with time. At one instant only what is placed on the device changes it.
+    """
+    seen, tail, admissions = ep.devices[d], st.devices[d].queue_tail + 2, st.batches[d].admissions
+    moved = (
+        seen.now != st.now
+        or seen.instant != st.instants + 1
+        or seen.tail != tail
+        or seen.admissions != admissions
+    )
+    seen.now, seen.instant, seen.tail, seen.admissions = st.now, st.instants + 1, tail, admissions
+    return moved
 
 
 @inlined
@@ -106,7 +124,7 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         rows[d, DEVICE.wanted] = _wanted(p, st, ep, d)
         for m in range(p.models.size):
             rows[d, DEVICE_WIDTH + m] = st.resident[d, m] > 0
-        if p.batching or now.changed or now.head != dev.queue_head + 2:
+        if now.changed or now.head != dev.queue_head + 2:
             measure_load(run, d)
         if now.queries == 0 and now.waiting == 0:
             continue  # zeros

@@ -55,7 +55,7 @@ def update_teams(run: Run, line: int, new: bool, best: float) -> None:
             if stale:
                 cost_of_team(run, row, ep.team_cost[0])
                 write_placement(run, row, ep.team_cost[0])
-            _write_times(run, row, best)
+            _write_times(run, row, best, stale)
 
 
 @inlined
@@ -65,17 +65,22 @@ def _is_team(ep: EpisodeArrays, c: Placements, row: int, k: int) -> bool:
 
 
 @inlined
-def _write_times(run: Run, row: int, best: float) -> None:
-    """The features of a placement that time changes."""
+def _write_times(run: Run, row: int, best: float, stale: bool) -> None:
+    """The features of a placement that time changes; ``stale``: its cost is a new one."""
     f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width
     end, turn, demand, free = 0.0, 0.0, 0.0, True
+    features = ep.features[row]
     if run.problem.batching:
-        end = ep.team_cost[0].end
-        turn = saturate(ep.team_cost[0].begin - run.state.now, f.time_scale)
-        free = ep.team_cost[0].admits != 0
         for i in range(k):
+            end = max(end, ep.ends[row, i])
             demand = max(demand, ep.devices[c.devices[row, i]].demand)
+        if stale:
+            turn = saturate(ep.team_cost[0].begin - run.state.now, f.time_scale)
+            free = ep.team_cost[0].admits != 0
+        else:
+            # Of this instant: else all devices would have moved.
+            turn, free = features[CANDIDATE.turn], features[CANDIDATE.admits] != 0.0
     else:
         for i in range(k):
             dev = ep.devices[c.devices[row, i]]
@@ -86,7 +91,6 @@ def _write_times(run: Run, row: int, best: float) -> None:
     end += (k - 1) * run.problem.gather_s
     later = end - best
     c.rows[row].end = end
-    features = ep.features[row]
     features[CANDIDATE.turn] = turn
     features[CANDIDATE.admits] = free
     features[CANDIDATE.end] = saturate(end - run.state.now, f.time_scale)
