@@ -1,1 +1,1 @@
-"""What runs compiled: the execution model on arrays (docs/kernel.md)."""
+"""The compiled execution model: the simulator's kernels and arrays (docs/kernel.md)."""

@@ -1,4 +1,4 @@
-"""Time passes: `advance` goes to the next instant and applies its events, in a fixed order."""
+"""Time: `advance` moves to the next instant and applies its events in a fixed order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def reset(p: ProblemArrays, st: StateArrays, seed: int) -> None:
-    """The state before time 0; `to_decision` leads to the first decision."""
+    """Set the state before time 0; `to_decision` then leads to the first decision."""
     clear_block(st)
     st.seed = seed
     noisy = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
@@ -52,7 +52,7 @@ def reset(p: ProblemArrays, st: StateArrays, seed: int) -> None:
             st.devices[d].changes_at = change_after(p, st, d, 0, 0.0)
             st.next_change = min(st.next_change, st.devices[d].changes_at)
     for s in range(p.stages.size):
-        # The arrival of the workflow counts as one more parent.
+        # The workflow's arrival counts as one more parent.
         st.stages[s].missing = p.stages[s].parents_to - p.stages[s].parents_from + 1
     for w in range(p.workflows.size):
         st.workflows[w].arrived_at = np.inf
@@ -71,14 +71,14 @@ def _finish(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
     if p.stages[s].chooses:
         _choose(p, st, log, s)
     _release_children(p, st, log, s)
-    # Whether somebody comes after a workflow is not for planners to know.
+    # A forecast must not reveal whether another workflow follows this one.
     if st.workflows[w].left == 0 and st.origin == LIVE:
         _call_followers(p, st, w)
 
 
 @inlined
 def _call_followers(p: ProblemArrays, st: StateArrays, w: int) -> None:
-    """Workflow ``w`` has ended: those that follow it arrive once they have been thought of."""
+    """Workflow ``w`` has ended: schedule its followers' arrivals, after their think time."""
     for i in range(p.workflows[w].followers_from, p.workflows[w].followers_to):
         follower = p.followers[i]
         workflow = p.workflows[follower]
@@ -99,14 +99,14 @@ def _release_children(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int)
 def _choose(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
     """Draw which of the stages that depend on chooser ``s`` live; the others vanish.
 
-    With a chooser that vanishes vanish those that depend on it.
+    Stages that depend on a vanished chooser vanish with it.
     """
     draw = choice_draw(p, st, s)
     workflow = p.workflows[p.stages[s].workflow]
     gone = np.empty(workflow.stages_to - workflow.stages_from, np.int64)
     count = 0
     for i in range(workflow.stages_from, workflow.stages_to):
-        # Parents first: whoever depends on a chooser comes behind it.
+        # Parents first: a chooser comes before the stages that depend on it.
         v = p.topological[i]
         stage = p.stages[v]
         if stage.chooser < 0:
@@ -152,10 +152,10 @@ def _shard_end(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int
     dev.backlog -= slot.busy
     number = slot_number(p, s, k)
     ahead = dev.queue_head
-    if ahead == number or ahead < 0:  # no queue: a state with parts blotted out
+    if ahead == number or ahead < 0:  # no queue: a view's state can have its queues hidden
         dev.queue_head = slot.next
     else:
-        # One that takes no time can be over before those ahead of it, of the same moment.
+        # A shard of zero duration can end before shards ahead of it, at the same instant.
         while ahead >= 0 and next_in_queue(p, st, ahead) != number:
             ahead = next_in_queue(p, st, ahead)
         if ahead >= 0:
@@ -186,7 +186,7 @@ def _end_in_batch(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: 
 
 @inlined
 def next_event_time(p: ProblemArrays, st: StateArrays) -> float:
-    """The time of the next event, inf without one. Nobody may foresee a failure: `can_wait`."""
+    """Return the time of the next event, inf if none. Failures count too, see `can_wait`."""
     time = min(st.next_change, st.next_border)
     if st.event_count > 0:
         time = min(time, st.events[0].time)
@@ -197,7 +197,7 @@ def next_event_time(p: ProblemArrays, st: StateArrays) -> float:
 
 @inlined
 def can_wait(p: ProblemArrays, st: StateArrays) -> bool:
-    """Whether an event lies ahead that is worth waiting for: failures are not."""
+    """Return whether any event other than a failure lies ahead (failures cannot be awaited)."""
     if st.event_count > 0 or st.next_arrival < p.arrivals.size or st.next_border < np.inf:
         return True
     return bool(p.failing) and st.known_left > 0 and _any_down(p, st)
@@ -213,9 +213,9 @@ def _any_down(p: ProblemArrays, st: StateArrays) -> bool:
 
 @kernel
 def advance(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """Go to the next instant with an event, apply all its events. False: none lies ahead.
+    """Go to the next instant with an event and apply all its events; False if none lies ahead.
 
-    What only moves a wave on within its device is no such event.
+    A change that only moves a wave along within its device does not count as an event.
     """
     while True:
         if not can_wait(p, st):
@@ -227,8 +227,8 @@ def advance(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
 
 @inlined
 def _apply_events(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """The next instant; returns whether anything happened that a policy may wait for."""
-    time = max(st.now, next_event_time(p, st))  # a border may be early, by rounding
+    """Apply the next instant; return whether anything happened that a policy may wait for."""
+    time = max(st.now, next_event_time(p, st))  # rounding can put a border slightly early
     st.now = time
     seen = False
     while next_event_time(p, st) <= time:
@@ -252,7 +252,7 @@ def _apply_events(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
 
 @inlined
 def _apply(p: ProblemArrays, st: StateArrays, log: LogArrays, event: int) -> None:
-    """Let an event of the heap happen."""
+    """Apply one event of the heap."""
     w = arriving(p, event)
     s, k = event_of(p, event)
     if w >= 0:
@@ -265,7 +265,7 @@ def _apply(p: ProblemArrays, st: StateArrays, log: LogArrays, event: int) -> Non
 
 @kernel
 def _pass_borders(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """Let the batches of devices change that do so now."""
+    """Pass the borders that are due now; return whether any wave ended or was admitted."""
     seen = False
     for d in range(p.devices.size):
         if st.batches[d].changes_at <= st.now:
@@ -275,7 +275,7 @@ def _pass_borders(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
 
 @inlined
 def to_decision(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """Advance until a stage is ready. False: everything known is done or under way for good."""
+    """Advance until a stage is ready; False if all known stages are done or under way for good."""
     while st.ready_count == 0:
         if not advance(p, st, log):
             return False
@@ -291,7 +291,7 @@ def start(p: ProblemArrays, st: StateArrays, log: LogArrays, seed: int) -> None:
 
 @kernel
 def wait(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
-    """Go to the next event at which a stage is ready, or to the end. False: no event lies ahead."""
+    """Go to the next event at which a stage is ready, or to the end; False if no event is ahead."""
     moved = advance(p, st, log)
     to_decision(p, st, log)
     return moved
@@ -299,7 +299,7 @@ def wait(p: ProblemArrays, st: StateArrays, log: LogArrays) -> bool:
 
 @kernel
 def pass_time(p: ProblemArrays, st: StateArrays, log: LogArrays, seconds: float) -> int:
-    """Let time pass with whatever happens in it; returns the number of instants with events."""
+    """Let ``seconds`` pass, events included; return the number of instants with events."""
     until = st.now + seconds
     instants = 0
     while next_event_time(p, st) <= until:

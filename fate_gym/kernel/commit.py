@@ -1,4 +1,4 @@
-"""Placements take effect: shards join queues, take memory, and are logged."""
+"""Committing placements: shards join queues, take memory, and are logged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from fate_gym.kernel.schema import (
 from fate_gym.kernel.transfer import add_link_seconds, clear_links, over_link, shared_fetch
 
 NOBODY = -1
-"""In place of a device that sends a prefix."""
+"""Takes the place of a device where no device sends a prefix."""
 NOTHING = Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -72,8 +72,8 @@ def commit(
     """Place ready stage ``s`` on ``devices[:k]`` with ``counts[:k]`` queries.
 
     Device ``source`` first sends what it caches of the stage's prefix; `NOBODY`: none does. The
-    caller has checked that the placement is legal. Returns the stage's actual end; now on batching
-    devices, where it depends on who comes.
+    caller has checked that the placement is legal. Returns the stage's actual end, or on batching
+    devices the time now: there the end depends on shards still to come.
     """
     take_from_ready(st, s)
     st.stages[s].status = PLACED
@@ -105,10 +105,11 @@ def reserve(
     k: int,
     blind: int,
 ) -> float:
-    """Occupy the devices as `commit` does, but leave ready list and events alone.
+    """Occupy the devices as `commit` does, but leave the ready list and events alone.
 
-    For scratch states that plan one instant and never advance. With ``blind`` batching devices
-    count the stage as if nothing were loaded or cached for it. Returns the stage's end.
+    For scratch states in which a planner plans one instant and that never advance. With ``blind``,
+    batching devices treat the stage as if nothing were loaded or cached for it. Returns the stage's
+    end.
     """
     end = 0.0
     for i in range(k):
@@ -117,7 +118,7 @@ def reserve(
         else:
             end = max(end, _commit_shard(p, st, log, s, i, devices[i], counts[i], NOBODY))
     end += (k - 1) * p.gather_s
-    # For what its children would have to fetch, and when.
+    # Determines what its children would have to fetch, and when.
     st.stages[s].shards = k
     st.stages[s].end = end
     return end
@@ -127,7 +128,10 @@ def reserve(
 def _reserve_in_batch(
     p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, blind: int
 ) -> float:
-    """A shard counts as admitted at once if it can be at the next border; returns its end."""
+    """Reserve a shard on a batching device, admitted at once if the next border would admit it.
+
+    Returns its expected end.
+    """
     end = shard_end(p, st, s, d, n)
     submit(p, st, log, s, k, d, n, NOBODY)
     st.lanes[s, k].blind = blind
@@ -138,9 +142,9 @@ def _reserve_in_batch(
 
 @inlined
 def set_drain(st: StateArrays, d: int, time: float) -> None:
-    """Let the queue of exclusive device ``d`` drain at a time that a planner assumes.
+    """Set the time at which the queue of exclusive device ``d`` drains, as a planner assumes it.
 
-    For scratch states that plan one instant; the shards of the queue stay as they are.
+    For scratch states that plan one instant; the shards in the queue are not changed.
     """
     st.devices[d].drains_at = time
 
@@ -149,7 +153,7 @@ def set_drain(st: StateArrays, d: int, time: float) -> None:
 def submit(
     p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, d: int, n: int, source: int
 ) -> None:
-    """Put a shard into the queue of a batching device, without looking whether it is admitted."""
+    """Put a shard into the queue of a batching device, without trying to admit it."""
     slot, lane = st.slots[s, k], st.lanes[s, k]
     slot.device = d
     slot.queries = n
@@ -177,7 +181,7 @@ def submit(
         one.noise = lane.noise
         one.length = length_factor(p, st, s)
         one.start = one.first = one.end = np.inf
-        # Not known before the wave joins.
+        # Unknown until the wave joins.
         one.prefix_new = 0.0 if p.stages[s].kind == FIXED_STAGE else -1.0
     _enqueue(p, st, s, k)
 
@@ -188,7 +192,7 @@ def _commit_shard(
 ) -> float:
     dev = st.devices[d]
     turn = max(st.now, dev.drains_at)
-    # The network is booked for when a turn is expected: bookings must not tell of noise to come.
+    # Book the network for the expected turn: bookings must not reveal noise still to come.
     planned = drain_estimate(p, st, d) if p.contention else turn
     cost = shard_cost(p, st, s, d, n, planned)
     cost = cost_of(turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0)
@@ -230,7 +234,7 @@ def _commit_shard(
 
 @inlined
 def _log_hits(p: ProblemArrays, st: StateArrays, log: LogArrays, number: int) -> None:
-    """What the shard of a row finds in the caches of its device, and in how many waves it runs."""
+    """Log what a shard finds in its device's caches, and in how many waves it runs."""
     row = log.shards[number]
     s, d, n = row.stage, row.device, row.queries
     stage = p.stages[s]
@@ -263,7 +267,7 @@ def _book(
 ) -> None:
     """Book the network for the shard in slot ``k`` of stage ``s``, at its planned turn or later.
 
-    The shard is not in its device's queue yet. ``copied`` tokens come from ``source``.
+    The shard must not be in its device's queue yet. ``copied`` tokens come from ``source``.
     """
     slot = st.slots[s, k]
     d = slot.device
@@ -279,7 +283,7 @@ def _book(
 
 @inlined
 def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, end: float) -> None:
-    """What the shard does to the device's memory, in the order of docs/execution-model.md."""
+    """Update the device's memory for a shard, in the order of docs/execution-model.md."""
     stage = p.stages[s]
     slot = st.slots[s, k]
     d = slot.device
@@ -293,14 +297,14 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
     working = batch * context_bytes(p, s)
     missing = 0.0 if st.resident[d, stage.model] else p.models[stage.model].weight_bytes
     if dev.weight_bytes + dev.kv_bytes + missing + working > p.devices[d].memory:
-        # The shard's own row is written.
+        # The shard's own row has been written already.
         make_room(p, st, log, s, d, own_prefix, missing + working, st.shard_rows - 1)
     dev.weight_bytes += missing
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
         slot.kept = batch
         keep_context(p, st, s, k)
     if extends_prefix(p, stage):
-        # What was working KV is cached from here on.
+        # What was working KV is cached from now on.
         grow_path(p, st, d, stage.written, stage.written_tokens, end)
     st.clock += 1
     st.resident[d, stage.model] = st.clock
@@ -310,11 +314,11 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
 def take_back(
     p: ProblemArrays, st: StateArrays, scratch: StateArrays, s: int, devices: Ints, k: int
 ) -> None:
-    """Make ``scratch`` the state ``st`` again, after ``reserve`` of ``s`` on ``devices[:k]``.
+    """Undo a ``reserve`` of ``s`` on ``devices[:k]``: make ``scratch`` equal to ``st`` again.
 
-    To the last bit, if it was before. Nothing else may have been reserved in between. A planner
-    that tries hundreds of placements of one instant would else copy the whole state for each; a
-    placement changes its own stage and what lies on its devices, no more.
+    Exact to the last bit, if the two were equal before. Nothing else may have been reserved in
+    between. This saves planners that try hundreds of placements in one instant from copying the
+    whole state for each: a placement changes only its own stage and its devices.
     """
     _take_back_scalars(st, scratch)
     if p.batching:

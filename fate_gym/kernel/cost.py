@@ -1,8 +1,8 @@
-"""What a shard costs: load, transfer, prefill, decode (docs/execution-model.md).
+"""The cost of a shard: load, transfer, prefill, decode (docs/execution-model.md).
 
-`shard_cost` is the one place where these are put together; engine, views, policies, environment
-and bounds read its `Cost`. Nothing here changes the state, but for ``link_seconds``, which is
-scratch and zero again on return.
+`fate_gym.kernel.estimate.shard_cost` puts these parts together into a `Cost`, which the engine,
+views, policies, environment and bounds read. Nothing here changes the state, except
+``link_seconds``, which is scratch and zero again on return.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from fate_gym.kernel.schema import (
 
 
 class Cost(NamedTuple):
-    """The estimated cost of a shard. Load and transfer begin together at its turn.
+    """The estimated cost of a shard. Load and transfer both start at its turn.
 
     Attributes:
         turn: when it begins, seconds.
         load, transfer, prefill, decode: seconds.
         moved: bytes that come from elsewhere.
         copied: prefix tokens that another device sends.
-        busy: seconds from turn to end.
+        busy: seconds from turn to end; batching: seconds by which the device drains later.
         end: seconds.
-        delay: seconds by which the others on the device end later, summed; 0 where shards queue.
+        delay: seconds by which other shards on the device end later, summed; exclusive devices: 0.
     """
 
     turn: float
@@ -58,7 +58,7 @@ def cost_of(
     moved: float,
     copied: float,
 ) -> Cost:
-    """A cost of these parts."""
+    """Return the `Cost` with these parts."""
     busy = max(load, transfer) + prefill + decode
     end = turn + max(load, transfer) + prefill + decode
     return Cost(turn, load, transfer, prefill, decode, moved, copied, busy, end, 0.0)
@@ -66,7 +66,7 @@ def cost_of(
 
 @inlined
 def batch_limit(p: ProblemArrays, s: int, d: int) -> int:
-    """Queries of stage ``s`` that fit in one wave on device ``d`` when all else is evicted."""
+    """Return the queries of stage ``s`` that fit in one wave on ``d`` once all else is evicted."""
     stage = p.stages[s]
     model = p.models[stage.model]
     own = (stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens) * model.kv
@@ -79,7 +79,10 @@ def batch_limit(p: ProblemArrays, s: int, d: int) -> int:
 
 @inlined
 def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
-    """Seconds to read the weights that ``tokens`` tokens use: of a mixture, the experts drawn."""
+    """Return the seconds to read the weights that ``tokens`` tokens use.
+
+    For a mixture of experts, the experts expected to be drawn.
+    """
     read = model.read_bytes
     if model.expert_bytes > 0.0:
         read -= model.expert_bytes * model.expert_miss**tokens
@@ -88,7 +91,10 @@ def _weights_seconds(device: Device, model: Model, tokens: float) -> float:
 
 @inlined
 def between_seconds(device: Device, model: Model, tokens: float) -> float:
-    """Seconds between the matrix products of a pass over ``tokens`` tokens, but for fixed times."""
+    """Return the seconds between the matrix products of a pass over ``tokens`` tokens.
+
+    Without the fixed time of each layer.
+    """
     passed = device.linear_passes * model.hidden + device.attention_passes * model.attended
     seconds = tokens * (2.0 * model.layers * passed) / device.memory_rate
     if device.reduce_bandwidth > 0.0:
@@ -99,7 +105,10 @@ def between_seconds(device: Device, model: Model, tokens: float) -> float:
 
 @inlined
 def linear_seconds(device: Device, model: Model, tokens: float, logits: float) -> float:
-    """Seconds of the matrix products with weights, for ``tokens`` > 0 and ``logits`` of them."""
+    """Return the seconds of the matrix products with weights, for ``tokens`` > 0.
+
+    ``logits`` of the tokens also pass the output projection.
+    """
     flops = 2.0 * (model.active + model.head * logits / tokens)
     seconds = flops * (tokens + device.ramp_tokens) / device.flops
     return max(seconds, _weights_seconds(device, model, tokens))
@@ -107,7 +116,7 @@ def linear_seconds(device: Device, model: Model, tokens: float, logits: float) -
 
 @inlined
 def step_seconds(stage: Stage, device: Device, model: Model, batch: int) -> float:
-    """Seconds of one decode step of ``batch`` queries."""
+    """Return the seconds of one decode step of ``batch`` queries."""
     prompt = stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens
     context = prompt + 0.5 * stage.output_tokens
     linear = 2.0 * (model.active + model.head) * (batch + device.ramp_tokens) / device.flops
@@ -119,7 +128,7 @@ def step_seconds(stage: Stage, device: Device, model: Model, batch: int) -> floa
 
 @kernel
 def decode_seconds(p: ProblemArrays, s: int, d: int, n: int) -> float:
-    """Seconds to generate the output of ``n`` queries of stage ``s`` on device ``d``."""
+    """Return the seconds to generate the output of ``n`` queries of stage ``s`` on device ``d``."""
     stage = p.stages[s]
     if stage.output_tokens == 0:
         return 0.0
@@ -137,9 +146,9 @@ def decode_seconds(p: ProblemArrays, s: int, d: int, n: int) -> float:
 def prefill_seconds(
     p: ProblemArrays, s: int, d: int, n: int, prefix_hit: float, context_hit: float
 ) -> float:
-    """Seconds to prefill ``n`` queries, given the tokens that need none.
+    """Return the seconds to prefill ``n`` queries, given the tokens that need none.
 
-    ``prefix_hit`` tokens of the prefix and ``context_hit`` of each query are cached.
+    ``prefix_hit`` tokens of the prefix and ``context_hit`` tokens of each query are cached.
     """
     stage = p.stages[s]
     device = p.devices[d]
@@ -161,7 +170,7 @@ def prefill_seconds(
 
 @inlined
 def prefix_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """Tokens of the stage's prefix that device ``d`` caches."""
+    """Return the tokens of the stage's prefix that device ``d`` caches."""
     stage = p.stages[s]
     if stage.prefix < 0:
         return 0.0
@@ -172,7 +181,7 @@ def prefix_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> floa
 
 @inlined
 def context_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """Inherited tokens of one query that need no prefill on ``d`` (a mean over the queries).
+    """Return one query's inherited tokens that need no prefill on ``d``, a mean over queries.
 
     They are cached there, or their parent has vanished.
     """
@@ -200,7 +209,7 @@ def _context_hit_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> fl
 
 @inlined
 def vanished_tokens(p: ProblemArrays, st: StateArrays, s: int) -> float:
-    """Tokens that each query of stage ``s`` would have inherited from parents that vanished."""
+    """Return the tokens that a query of stage ``s`` would have inherited from vanished parents."""
     gone = 0.0
     if p.choosers > 0:
         for e in range(p.stages[s].parents_from, p.stages[s].parents_to):
@@ -211,7 +220,7 @@ def vanished_tokens(p: ProblemArrays, st: StateArrays, s: int) -> float:
 
 @inlined
 def kept_queries(st: StateArrays, s: int, d: int) -> int:
-    """Queries of finished stage ``s`` whose contexts are cached on ``d``."""
+    """Return the queries of finished stage ``s`` whose contexts are cached on ``d``."""
     for k in range(st.stages[s].shards):
         if st.slots[s, k].device == d:
             return st.slots[s, k].kept
@@ -220,7 +229,7 @@ def kept_queries(st: StateArrays, s: int, d: int) -> int:
 
 @kernel
 def split_queries(p: ProblemArrays, s: int, devices: Ints, k: int, counts: Ints) -> None:
-    """Deal the queries of ``s`` over ``devices[:k]`` in proportion to speed, into ``counts``."""
+    """Split the queries of ``s`` over ``devices[:k]`` in proportion to speed, into ``counts``."""
     queries = p.stages[s].queries
     if k == 1:
         counts[0] = queries

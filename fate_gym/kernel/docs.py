@@ -1,6 +1,6 @@
-"""The tables of docs/kernel.md, made from the schema: ``python -m fate_gym.kernel.docs``.
+"""Generate the tables of docs/kernel.md from the schema: ``python -m fate_gym.kernel.docs``.
 
-A test fails while the page is not up to date.
+A test fails while the page is out of date.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHOWN: tuple[type[Block] | type[Row], ...] = (
 
 
 def generated() -> str:
-    """A table for each block and each kind of record: field, type, shape, unit, meaning."""
+    """Return a table for each block and record type: field, type, shape, unit, meaning."""
     return "\n\n".join(_table(owner) for owner in SHOWN)
 
 
@@ -63,14 +63,14 @@ def _table(owner: type[Block] | type[Row]) -> str:
 
 
 def renewed(text: str, begin: str, part: str) -> str:
-    """A page with another part between the marker ``begin`` and `END`."""
+    """Return a page with the part between the marker ``begin`` and `END` replaced."""
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(END)
     return f"{before}{begin}\n\n{part}\n\n{END}{after}"
 
 
 def page(text: str) -> str:
-    """The page with its generated part brought up to date."""
+    """Return the page with its generated part brought up to date."""
     return renewed(text, BEGIN, generated())
 
 

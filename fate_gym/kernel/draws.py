@@ -1,7 +1,7 @@
-"""What is drawn: noise, lengths, choices, failures. Each from the seed and its own number alone.
+"""Random draws: noise, lengths, choices, failures. Each depends on the seed and its key alone.
 
-So runs with one seed meet the same luck, whatever a policy does (SplitMix64; Steele et al. 2014,
-doi 10.1145/2714064.2660195).
+Runs with one seed therefore meet the same luck, whatever a policy does (SplitMix64; Steele et al.
+2014, doi 10.1145/2714064.2660195).
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from fate_gym.kernel.schema import (
 _LENGTH = np.uint64(0x2545F4914F6CDD1D)
 _CHOICE = np.uint64(0x9FB21C651E98DF25)
 _FAILURE = np.uint64(0xD6E8FEB86659FD93)
-"""Purposes of a draw: what has one number is drawn apart."""
+"""Salts that keep draws of different kinds with the same number independent."""
 
 
 @inlined
 def noise_factor(p: ProblemArrays, st: StateArrays, s: int, k: int, d: int) -> float:
-    """exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone (SplitMix64).
+    """Return exp(sigma z - sigma^2/2), z standard normal from (seed, stage, device) alone.
 
-    In a sampled fork from (seed, stage, number ``k`` of the shard): plans that differ in devices
-    then meet the same luck, and comparing them takes far fewer samples. Shards of one stage differ
-    there as they do in a run: the last of several is late more often than one.
+    In a sampled fork, z comes from (seed, stage, number ``k`` of the shard) instead: plans that
+    differ in devices then meet the same luck, so comparing them takes far fewer samples. Shards of
+    one stage still differ, as they do in a run: the last of several is late more often than a
+    single one.
     """
     if not st.noisy:
         return 1.0
@@ -44,7 +45,7 @@ def noise_factor(p: ProblemArrays, st: StateArrays, s: int, k: int, d: int) -> f
 
 @inlined
 def length_factor(p: ProblemArrays, st: StateArrays, s: int) -> float:
-    """Actual / estimated output tokens of stage ``s``: like noise, from (seed, stage) alone."""
+    """Return actual / estimated output tokens of stage ``s``, drawn from (seed, stage) alone."""
     sigma = p.length_uncertainty
     if not st.noisy or sigma == 0.0 or p.stages[s].kind != MODEL_STAGE:
         return 1.0
@@ -53,7 +54,7 @@ def length_factor(p: ProblemArrays, st: StateArrays, s: int) -> float:
 
 @inlined
 def actual_tokens(p: ProblemArrays, st: StateArrays, s: int) -> int:
-    """Output tokens that each query of stage ``s`` will have made in the end."""
+    """Return the output tokens that each query of stage ``s`` will have made in the end."""
     expected = p.stages[s].output_tokens
     if expected == 0:
         return 0
@@ -62,7 +63,10 @@ def actual_tokens(p: ProblemArrays, st: StateArrays, s: int) -> int:
 
 @inlined
 def choice_draw(p: ProblemArrays, st: StateArrays, s: int) -> float:
-    """The draw in [0, 1) of chooser ``s``, from (seed, stage) alone; a forecast: the likely one."""
+    """Return the draw in [0, 1) of chooser ``s``, from (seed, stage) alone.
+
+    In an expected fork, a draw with the most likely outcome.
+    """
     if st.origin == EXPECTED:
         return p.stages[s].likely
     return _uniform(_key(st, s, _CHOICE))
@@ -77,7 +81,7 @@ def _key(st: StateArrays, number: int, purpose: np.uint64) -> np.uint64:
 
 @inlined
 def _lognormal(x: np.uint64, sigma: float) -> float:
-    """With mean 1."""
+    """Return a lognormal draw with mean 1."""
     z = np.sqrt(-2.0 * np.log(_uniform(x))) * np.cos(
         2.0 * np.pi * _uniform(x ^ np.uint64(0x5851F42D4C957F2D))
     )
@@ -95,7 +99,7 @@ def _uniform(x: np.uint64) -> float:
 
 @inlined
 def change_after(p: ProblemArrays, st: StateArrays, d: int, changes: int, time: float) -> float:
-    """When device ``d`` fails or is repaired next, after ``changes`` changes, at ``time``."""
+    """Return when ``d`` next fails or is repaired, after its ``changes``-th change at ``time``."""
     down = changes % 2 == 1
     if p.outages.size > 0:
         number = p.devices[d].outages_from + changes // 2
@@ -111,7 +115,7 @@ def change_after(p: ProblemArrays, st: StateArrays, d: int, changes: int, time: 
 
 @kernel
 def outage(p: ProblemArrays, st: StateArrays, d: int, number: int) -> tuple[float, float]:
-    """When device ``d`` goes down for the ``number``-th time (from 0), and when it is up again."""
+    """Return when the ``number``-th outage (from 0) of device ``d`` starts and ends."""
     down, up = 0.0, 0.0
     for changes in range(2 * number + 2):
         down, up = up, change_after(p, st, d, changes, up)
@@ -119,6 +123,6 @@ def outage(p: ProblemArrays, st: StateArrays, d: int, number: int) -> tuple[floa
 
 
 def is_uncertain(p: ProblemArrays) -> bool:
-    """Whether durations, lengths, branches or devices of a problem show only as it runs."""
+    """Return whether a problem has durations, lengths, branches or failures that are random."""
     drawn = p.uncertainty > 0.0 or p.length_uncertainty > 0.0
     return bool(drawn or p.choosers > 0 or p.failing)

@@ -1,6 +1,6 @@
-"""What a shard is expected to cost where, and when it is expected to end.
+"""Estimates of what a shard costs on a device, and of when it ends.
 
-On an exclusive device these are sums (`fate_gym.kernel.cost`); a batching device is played forward
+On an exclusive device they are sums (`fate_gym.kernel.cost`); a batching device is played forward
 (`fate_gym.kernel.batching.foresight`).
 """
 
@@ -43,7 +43,7 @@ def _batch_end(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, blind:
 
 @kernel
 def _batch_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int) -> Cost:
-    """What comes out for a shard on a batching device; *busy* is by how much later it drains."""
+    """Return the cost of a shard on a batching device; *busy* is how much later it drains."""
     if st.devices[d].drains_at == np.inf:
         return cost_of(np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     drained, others = _batch_alone(p, st, d)
@@ -81,7 +81,7 @@ def _cost_in_batch(
 
 @inlined
 def shard_end(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> float:
-    """Estimated end of ``n`` queries of stage ``s`` on device ``d``, which may run it."""
+    """Return the estimated end of ``n`` queries of stage ``s`` on ``d``, which may run it."""
     if p.batching:
         return _batch_end(p, st, s, d, n, 0)
     return _shard_cost(p, st, s, d, n, drain_estimate(p, st, d)).end
@@ -89,7 +89,7 @@ def shard_end(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> floa
 
 @inlined
 def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
-    """When the queue of device ``d`` is expected to drain, not before now; inf: it is down."""
+    """Return when the queue of ``d`` is expected to drain, not before now; inf: it is down."""
     if p.batching:
         return _batch_alone(p, st, d)[0]
     dev = st.devices[d]
@@ -105,9 +105,9 @@ def drain_estimate(p: ProblemArrays, st: StateArrays, d: int) -> float:
 
 @inlined
 def undisturbed(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float]:
-    """When ``d`` drains if nobody comes, and on a batching device the sum of its shards' ends.
+    """Return when ``d`` drains if no shard is added, and the sum of its shards' ends.
 
-    Drains at inf: the device is down.
+    The sum is 0 on an exclusive device; the first value is inf if the device is down.
     """
     if p.batching:
         return _batch_alone(p, st, d)
@@ -116,9 +116,10 @@ def undisturbed(p: ProblemArrays, st: StateArrays, d: int) -> tuple[float, float
 
 @inlined
 def prefix_estimate(p: ProblemArrays, st: StateArrays, s: int, source: int) -> float:
-    """When ``source`` is expected to have the prefix of stage ``s``, not before now.
+    """Return when ``source`` is expected to have the prefix of stage ``s``, not before now.
 
-    With noise nobody knows when a shard that computes it will end: the whole queue counts.
+    With noise it is unknown when a shard that computes the prefix will end, so the whole queue
+    counts.
     """
     there = max(st.now, path_there(p, st, source, p.stages[s].prefix))
     if not p.batching and st.noisy and there > st.now:
@@ -128,10 +129,10 @@ def prefix_estimate(p: ProblemArrays, st: StateArrays, s: int, source: int) -> f
 
 @kernel
 def shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: float) -> Cost:
-    """The estimated cost of ``n`` queries of stage ``s`` on device ``d``.
+    """Return the estimated cost of ``n`` queries of stage ``s`` on device ``d``.
 
-    ``turn`` is the time at which the device's queue has drained: with contention, as it is
-    expected. The state is the one that the device will be in then.
+    ``turn`` is when the device's queue has drained (with contention: is expected to have). The
+    state must be the one in which the device will be then.
     """
     if p.batching:
         return _batch_cost(p, st, s, d, n, -1)
@@ -142,9 +143,9 @@ def shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn: 
 def cost_beside(
     p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, drained: float, others: float
 ) -> Cost:
-    """`shard_cost` on a device that is up, given what `undisturbed` says of it.
+    """Return `shard_cost` on a device that is up, given `undisturbed` for it.
 
-    For those who compare many shards with the same queue or batch.
+    Saves work when many shards are compared against the same queue or batch.
     """
     if p.batching:
         return _cost_in_batch(p, st, s, d, n, -1, drained, others)
@@ -175,11 +176,10 @@ def _shard_cost(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, turn:
 def migrated_cost(
     p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, cost: Cost, source: int
 ) -> Cost:
-    """A shard's cost if ``source`` sends ``d`` the prefix tokens of stage ``s`` that ``d`` lacks.
+    """Return a shard's cost if ``source`` sends ``d`` the prefix tokens that ``d`` lacks.
 
-    Where ``source`` has none that ``d`` lacks it is ``cost``. A shard whose source is still
-    computing the prefix waits for it until it is there; `migrated_estimate` says when that is
-    expected.
+    It is ``cost`` if there are none. If the source is still computing the prefix, the shard waits
+    until it is there; see `migrated_estimate` for when that is expected.
     """
     if p.stages[s].prefix < 0:
         return cost
@@ -191,7 +191,7 @@ def migrated_cost(
 def migrated_estimate(
     p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, cost: Cost, source: int
 ) -> Cost:
-    """Like `migrated_cost`, but waits until the source is expected to have the prefix."""
+    """Return `migrated_cost`, but waiting until the source is expected to have the prefix."""
     if p.stages[s].prefix < 0:
         return cost
     if p.batching:
@@ -234,19 +234,19 @@ def _migrated(
 
 @kernel
 def whole_cost(p: ProblemArrays, st: StateArrays, s: int, d: int) -> Cost:
-    """The estimated cost of all queries of ``s`` on ``d``, from its expected turn on."""
+    """Return the estimated cost of all queries of ``s`` on ``d``, from its expected turn on."""
     return shard_cost(p, st, s, d, p.stages[s].queries, turn_of(p, st, d))
 
 
 @inlined
 def turn_of(p: ProblemArrays, st: StateArrays, d: int) -> float:
-    """What `shard_cost` wants to know of the queue: on a batching device it looks for itself."""
+    """Return the ``turn`` argument of `shard_cost`; batching devices ignore it."""
     return st.now if p.batching else drain_estimate(p, st, d)
 
 
 @inlined
 def end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """EFT*: estimated end of all queries of ``s`` on ``d``; inf where it cannot run now."""
+    """Return EFT*: the estimated end of all queries of ``s`` on ``d``; inf: it cannot run now."""
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     return shard_end(p, st, s, d, p.stages[s].queries)
@@ -254,14 +254,14 @@ def end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
 
 @inlined
 def strict_end_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """The classical EFT: queue, transfer and clean cost; blind to residency and caches."""
+    """Return the classical EFT: queue, transfer and clean cost, blind to residency and caches."""
     if p.clean_seconds[s, d] == np.inf:
         return np.inf
     if p.batching:
         return _batch_end(p, st, s, d, p.stages[s].queries, 1)
     turn = drain_estimate(p, st, d)
     if turn == np.inf:
-        return np.inf  # down: there is no time from then on in which inputs could come
+        return np.inf  # down: no turn from which a transfer could be counted
     transfer, _ = transfer_seconds(p, st, s, d, 1.0, turn)
     return turn + transfer + p.clean_seconds[s, d]
 
@@ -277,10 +277,10 @@ def end_estimates(p: ProblemArrays, st: StateArrays, s: int, ends: Floats) -> No
 def placement_end(
     p: ProblemArrays, st: StateArrays, s: int, devices: Ints, counts: Ints, k: int
 ) -> float:
-    """Estimated end of stage ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries.
+    """Return the estimated end of ``s`` split over ``devices[:k]`` with ``counts[:k]`` queries.
 
-    With contention the shards do not see what the others of the placement will book: the end may
-    be later.
+    With contention, shards do not see what the placement's other shards will book: the actual end
+    may be later.
     """
     if k == 1:
         return end_estimate(p, st, s, devices[0])

@@ -1,4 +1,4 @@
-"""The heap of events, earliest first; at one time by number."""
+"""The event heap: earliest first, then by event number."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def push(st: StateArrays, time: float, event: int) -> None:
 
 @kernel
 def pop(st: StateArrays) -> int:
-    """Take the earliest event away; returns its number."""
+    """Remove the earliest event; return its number."""
     heap = st.events
     event = heap[0].id
     n = st.event_count - 1

@@ -1,4 +1,4 @@
-"""Devices fail and are repaired."""
+"""Failures and repairs of devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def change_devices(p: ProblemArrays, st: StateArrays, log: LogArrays) -> None:
-    """Failures and repairs of this instant."""
+    """Apply the failures and repairs of this instant."""
     for d in range(p.devices.size):
         dev = st.devices[d]
         while dev.changes_at <= st.now:
@@ -53,7 +53,7 @@ def change_devices(p: ProblemArrays, st: StateArrays, log: LogArrays) -> None:
 
 @inlined
 def _repair(p: ProblemArrays, st: StateArrays, d: int) -> None:
-    """The device is up, and empty. Stages that had no host are ready."""
+    """Bring the device up, empty. Stages that had no host become ready."""
     st.devices[d].drains_at = st.now
     for s in range(p.stages.size):
         if p.clean_seconds[s, d] < np.inf and awaits_nothing(p, st, s):
@@ -62,9 +62,9 @@ def _repair(p: ProblemArrays, st: StateArrays, d: int) -> None:
 
 @kernel
 def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
-    """The device loses weights, caches and its queue.
+    """Take the device down: it loses its weights, its caches and its queue.
 
-    What it has put out stays on its host. A stage that loses a shard is ready again once its
+    Outputs that it produced remain on its host. A stage that loses a shard is ready again once its
     other shards have ended.
     """
     dev = st.devices[d]
@@ -73,7 +73,7 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
     number = dev.queue_head
     while number >= 0:
         s, k = slot_of(p, number)
-        # A mark that the events of this shard are void.
+        # Marks the events of this shard as void.
         st.slots[s, k].device = -1
         st.slots[s, k].kept = 0
         st.stages[s].note = LOSING
@@ -92,7 +92,7 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
     while number >= 0:
         s, k = slot_of(p, number)
         number = st.slots[s, k].next
-        # A stage has one shard on a device: nobody is asked twice.
+        # A stage has at most one shard per device, so each stage comes up once.
         end_of_survivor(p, st, log, s)
     dev.queue_head = -1
     dev.queue_tail = -1
@@ -112,7 +112,7 @@ def _fail(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
 
 @inlined
 def _throw_away(p: ProblemArrays, st: StateArrays, s: int) -> None:
-    """Drop the contexts that shards of a stage which runs again have left."""
+    """Drop the contexts left by the shards of a stage that has to run again."""
     for k in range(st.stages[s].shards):
         if st.slots[s, k].kept > 0:
             release_context(p, st, s, k)
@@ -121,7 +121,7 @@ def _throw_away(p: ProblemArrays, st: StateArrays, s: int) -> None:
 
 @inlined
 def _drop_void_events(p: ProblemArrays, st: StateArrays) -> None:
-    """Take away the ends of lost shards, and of the stages that they belong to."""
+    """Remove the end events of lost shards, and of the stages that they belong to."""
     count = st.event_count
     st.event_count = 0
     for i in range(count):
@@ -132,14 +132,14 @@ def _drop_void_events(p: ProblemArrays, st: StateArrays) -> None:
 
 @inlined
 def _is_void(p: ProblemArrays, st: StateArrays, event: int) -> bool:
-    """Whether the shard, or one of the stage, that should have ended is lost."""
+    """Return whether the event is the end of a lost shard, or of a stage that lost one."""
     s, k = event_of(p, event)
     return st.slots[s, k].device < 0 if k < p.max_shards else st.stages[s].note == LOSING
 
 
 @kernel
 def end_of_survivor(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
-    """A stage that has lost a shard is ready again if none of its other shards is under way."""
+    """Make a stage that has lost a shard ready again, unless other shards are under way."""
     for i in range(st.event_count):
         owner, _ = event_of(p, st.events[i].id)
         if owner == s:

@@ -1,4 +1,4 @@
-"""Forks: states of one's own to play forward, without knowledge of the future."""
+"""Forks: private copies of a state to play forward, without knowledge of the future."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fate_gym.kernel.schema import (
 )
 
 DRAWS = 32
-"""Of what a running shard takes, until one is longer than it has run."""
+"""Most draws of a running shard's duration, until one exceeds the time it has run."""
 NEXT_SEED = 1_000_003
 
 
@@ -29,10 +29,9 @@ NEXT_SEED = 1_000_003
 def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
     """Make ``out`` the state that a planner may play forward from ``st``.
 
-    Workflows that have not arrived stay unknown, and durations are the estimates: what noise
-    will do to running shards is replaced by what is expected of them. Choices that are not made
-    yet take their likely outcome, no device fails, and one that is down is repaired after the
-    mean time from now.
+    Workflows that have not arrived stay unknown, and durations are the estimates: the actual ends
+    of running shards are replaced by the expected ones. Open choices take their most likely
+    outcome, no device fails, and a device that is down is repaired ``mttr_s`` from now.
     """
     _fork(p, st, out)
     out.origin = EXPECTED
@@ -43,10 +42,10 @@ def fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
 
 @kernel
 def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int) -> None:
-    """Like `fork`, but noise, lengths, choices and failures to come are drawn by ``seed``.
+    """Fork like `fork`, but draw noise, lengths, open choices and failures from ``seed``.
 
-    What runs is drawn again as long as it should have ended by its draw: how long it has run tells
-    how long it may still take. Nobody knows of given outages, and none is drawn.
+    The duration of a running shard is redrawn while it is shorter than the time the shard has run,
+    since that time tells how long it may still take. Given outages are neither known nor drawn.
     """
     _fork(p, st, out)
     out.origin = SAMPLED
@@ -56,7 +55,7 @@ def fork_sampled(p: ProblemArrays, st: StateArrays, out: StateArrays, seed: int)
 
 @inlined
 def _fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
-    """Copy a state, without what is to arrive."""
+    """Copy a state, without workflows that are still to arrive."""
     copy_block(out, st)
     out.next_arrival = p.arrivals.size
     if p.followers.size == 0:
@@ -70,13 +69,14 @@ def _fork(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
 
 @kernel
 def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> None:
-    """Of ``out``, which is forked from ``st``: ends of shards, events, failures and repairs."""
+    """Replace the future in ``out``, a fork of ``st``: shard ends, events, failures, repairs."""
     if p.failing:
         out.next_change = np.inf
         for d in range(p.devices.size):
             down = out.devices[d].drains_at == np.inf
             if out.origin == SAMPLED and p.outages.size == 0:
-                # Exponential times: how long a device has been up or down says nothing.
+                # Exponential times are memoryless: how long a device has been up or down is no
+                # clue.
                 changes = out.devices[d].changes
                 out.devices[d].changes_at = change_after(p, out, d, changes, out.now)
             else:
@@ -100,7 +100,7 @@ def _replace_the_future(p: ProblemArrays, st: StateArrays, out: StateArrays) -> 
 
 @inlined
 def _expect_queue(p: ProblemArrays, out: StateArrays, d: int) -> None:
-    """Let the shards of a queue end when they are expected to, or as they are drawn."""
+    """Let the shards of a queue end as expected, or as drawn."""
     time = out.now
     number = out.devices[d].queue_head
     first = True
@@ -120,9 +120,9 @@ def _expect_queue(p: ProblemArrays, out: StateArrays, d: int) -> None:
 
 @inlined
 def _drawn_seconds(p: ProblemArrays, st: StateArrays, s: int, k: int, elapsed: float) -> float:
-    """What the shard in slot ``k`` of stage ``s`` takes by the state's seed: more than ``elapsed``.
+    """Draw the duration of the shard in slot ``k`` of stage ``s``, longer than ``elapsed``.
 
-    The first of some draws that does, or ``elapsed`` if none does.
+    Drawn by the state's seed. Returns ``elapsed`` if none of `DRAWS` draws is longer.
     """
     slot, seed = st.slots[s, k], st.seed
     decode = 0.0
@@ -147,7 +147,7 @@ def _expect_event(
     if k < p.max_shards and not p.batching:
         slot = out.slots[s, k]
         expected = slot.start + slot.busy
-        # The noise of a running shard also shows in when its prefix can be copied.
+        # A running shard's noise also shows in when its prefix can be copied.
         q = p.stages[s].written
         while q >= 0:
             if st.prefix_there[slot.device, q] == time:

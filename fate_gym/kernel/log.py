@@ -1,4 +1,4 @@
-"""The rows of the log. Without room nothing is written, but rows are counted all the same."""
+"""Writing the rows of the log. Rows beyond its room are counted but not written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fate_gym.kernel.schema import LogArrays, StateArrays
 
 @kernel
 def log_shard(st: StateArrays, log: LogArrays, s: int, k: int, d: int, cost: Cost) -> int:
-    """Write the row of a shard, as far as its estimates say it; returns its number, or -1."""
+    """Write the row of a shard as far as estimates determine it; return its number, or -1."""
     number = st.shard_rows
     st.shard_rows += 1
     if number >= log.shards.size:
@@ -41,7 +41,7 @@ def log_shard(st: StateArrays, log: LogArrays, s: int, k: int, d: int, cost: Cos
 
 @inlined
 def log_loss(st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """Note that the shard in slot ``k`` of stage ``s`` was lost now."""
+    """Record that the shard in slot ``k`` of stage ``s`` was lost now."""
     for i in range(min(st.shard_rows, log.shards.size) - 1, -1, -1):
         row = log.shards[i]
         if row.stage == s and row.slot == k:

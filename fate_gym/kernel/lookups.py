@@ -1,4 +1,4 @@
-"""What views show of a state, for all devices at once. Arrays are (D,) and filled."""
+"""What views show of a state, for all devices at once. Functions fill an array (D,)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from fate_gym.kernel.transfer import transfer_seconds
 
 @kernel
 def event_ahead(p: ProblemArrays, st: StateArrays) -> bool:
-    """Whether an event lies ahead that is worth waiting for."""
+    """Return whether an event lies ahead that is worth waiting for."""
     return can_wait(p, st)
 
 
 @kernel
 def outstanding(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
-    """Shards that run or wait."""
+    """Count the shards that run or wait."""
     for d in range(out.size):
         out[d] = _length(p, st, st.devices[d].queue_head)
         if p.batching:
@@ -53,7 +53,7 @@ def _length(p: ProblemArrays, st: StateArrays, head: int) -> int:
 
 @kernel
 def outstanding_queries(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
-    """Queries that run or wait; those of waves that are through do not count."""
+    """Count the queries that run or wait, without those of waves that have ended."""
     for d in range(out.size):
         out[d] = _queries(p, st, st.devices[d].queue_head, 0)
         if p.batching:
@@ -64,7 +64,7 @@ def outstanding_queries(p: ProblemArrays, st: StateArrays, out: Ints) -> None:
 
 @inlined
 def _queries(p: ProblemArrays, st: StateArrays, head: int, runs: int) -> int:
-    """Queries of the shards in a list; ``runs``: 1 if their waves are admitted."""
+    """Return the queries of the shards in a list; ``runs``: 1 if their waves are admitted."""
     count = 0
     number = head
     while number >= 0:
@@ -79,7 +79,7 @@ def _queries(p: ProblemArrays, st: StateArrays, head: int, runs: int) -> int:
 
 @kernel
 def headroom(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
-    """Memory that the KV of stage ``s`` could have."""
+    """Bytes of memory available to the KV of stage ``s``."""
     m = p.stages[s].model
     for d in range(out.size):
         weights = 0.0 if m < 0 else p.models[m].weight_bytes
@@ -110,7 +110,7 @@ def starting(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
 
 @kernel
 def prefills(p: ProblemArrays, s: int, cached: Ints, out: Floats) -> None:
-    """Prefill of the whole stage with ``cached`` prefix tokens; inf: cannot run."""
+    """Prefill seconds of the whole stage with ``cached`` prefix tokens; inf: cannot run."""
     for d in range(out.size):
         if p.clean_seconds[s, d] == np.inf:
             out[d] = np.inf
@@ -123,7 +123,7 @@ def prefills(p: ProblemArrays, s: int, cached: Ints, out: Floats) -> None:
 
 @kernel
 def full_batches(p: ProblemArrays, s: int, out: Floats) -> None:
-    """Seconds of the whole stage as a part of the largest batches; inf: cannot run."""
+    """Seconds of the whole stage as its share of full batches; inf: cannot run."""
     for d in range(out.size):
         out[d] = p.clean_seconds[s, d]
         if out[d] < np.inf and p.stages[s].model >= 0:
@@ -144,14 +144,14 @@ def local_bytes(p: ProblemArrays, st: StateArrays, s: int, out: Floats) -> None:
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            # Where the device has failed since, what it had put out is on its host, or lost.
+            # Outputs of a device that has failed since are on its host, or lost.
             if slot.device >= 0 and not slot.on_host:
                 out[slot.device] += edge.bytes * slot.queries / parent.queries
 
 
 @kernel
 def prefix_hits(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
-    """Prefix tokens that are cached, or that somebody brings."""
+    """Prefix tokens that are cached, or that an admitted shard is to compute."""
     stage = p.stages[s]
     for d in range(out.size):
         out[d] = cached_hit(p, st, d, stage.prefix, stage.prefix_tokens)
@@ -159,7 +159,7 @@ def prefix_hits(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
 
 @kernel
 def loading_prefixes(p: ProblemArrays, st: StateArrays, s: int, out: Ints) -> None:
-    """1 where some of what is cached of the prefix is not there yet."""
+    """1 where part of the cached prefix is still to be computed."""
     for d in range(out.size):
         out[d] = path_there(p, st, d, p.stages[s].prefix) > st.now
 
@@ -189,9 +189,9 @@ def drain_estimates(p: ProblemArrays, st: StateArrays, out: Floats) -> None:
 
 @kernel
 def turns(p: ProblemArrays, st: StateArrays, s: int, prompts: int, out: Floats) -> None:
-    """When the whole stage would begin behind all that waits; inf: it cannot run, or down.
+    """Time at which the whole stage would begin behind all that waits; inf: cannot run, or down.
 
-    ``prompts``: 1: when the prompts before its own are computed as well.
+    With ``prompts`` 1: the time at which the prompts ahead of its own are computed as well.
     """
     for d in range(out.size):
         out[d] = np.inf
@@ -215,7 +215,7 @@ def _batch_turn(p: ProblemArrays, st: StateArrays, s: int, d: int, prompts: int)
 
 @kernel
 def whole_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int, source: int) -> Cost:
-    """What the whole stage costs on ``d``, if ``source`` (-1: nobody) sends its prefix."""
+    """Return the cost of the whole stage on ``d``; ``source`` sends its prefix, -1: none does."""
     cost = whole_cost(p, st, s, d)
     if source >= 0:
         cost = migrated_estimate(p, st, s, d, p.stages[s].queries, cost, source)
@@ -224,7 +224,7 @@ def whole_estimate(p: ProblemArrays, st: StateArrays, s: int, d: int, source: in
 
 @kernel
 def draws_made(p: ProblemArrays, st: StateArrays, out: Floats) -> None:
-    """Fill ``out`` (S,) where a chooser has drawn; the rest stays."""
+    """Fill ``out`` (S,) for choosers that have drawn; other entries stay unchanged."""
     for s in range(p.stages.size):
         made = st.stages[s].status == DONE and st.stages[s].note != VANISHED
         if p.stages[s].chooses and made:

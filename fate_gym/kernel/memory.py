@@ -1,6 +1,6 @@
-"""What lies in a device's memory: weights, cached prefixes, cached contexts; who has to go.
+"""A device's memory: weights, cached prefixes, cached contexts, and what is evicted.
 
-KV entries of a device (`fate_gym.kernel.numbers`) form a list by time of use (``older``,
+The KV entries of a device (`fate_gym.kernel.numbers`) form a list ordered by last use (``older``,
 ``newer``), so that touching and evicting take constant time.
 """
 
@@ -43,7 +43,7 @@ def _unlink(st: StateArrays, d: int, entry: int) -> None:
 
 @inlined
 def append_entry(st: StateArrays, d: int, entry: int) -> None:
-    """Let a KV entry be the one used last on device ``d``."""
+    """Append a KV entry to the list of device ``d`` as the most recently used."""
     newest = st.devices[d].newest
     st.older[entry] = newest
     st.newer[entry] = -1
@@ -56,7 +56,7 @@ def append_entry(st: StateArrays, d: int, entry: int) -> None:
 
 @inlined
 def touch_contexts(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Mark as used the parents' contexts that stage ``s`` finds on device ``d``."""
+    """Mark the parents' contexts that stage ``s`` finds on device ``d`` as used."""
     stage = p.stages[s]
     for e in range(stage.parents_from, stage.parents_to):
         edge = p.edges[e]
@@ -72,10 +72,10 @@ def touch_contexts(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
 
 @kernel
 def grow_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int, end: float) -> None:
-    """Let the entries on ``d`` cover ``tokens`` tokens of key ``q``, and be those used last.
+    """Grow the entries on ``d`` to cover ``tokens`` tokens of key ``q``; mark them as used.
 
-    The root is used last of all: it goes last. ``end`` is when the shard that computes what is
-    missing ends.
+    The root is touched last, so it is evicted last. ``end`` is when the shard that computes the
+    missing tokens ends.
     """
     kv = p.models[p.prefixes[q].model].kv
     need = tokens
@@ -96,7 +96,7 @@ def grow_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int, en
 
 @kernel
 def compute_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
-    """On batching device ``d`` ``tokens`` tokens of key ``q`` are computed, or about to be."""
+    """Note that ``tokens`` tokens of key ``q`` are computed, or about to be, on batching ``d``."""
     while q >= 0:
         st.computed[d, q] = max(st.computed[d, q], tokens)
         tokens = p.prefixes[q].start
@@ -105,7 +105,7 @@ def compute_path(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int)
 
 @kernel
 def touch_path(p: ProblemArrays, st: StateArrays, d: int, q: int) -> None:
-    """Mark as used what device ``d`` caches of the path of key ``q``."""
+    """Mark what device ``d`` caches of the path of key ``q`` as used."""
     while q >= 0:
         if st.prefix_tokens[d, q] > 0:
             entry = prefix_entry(p, d, q)
@@ -116,7 +116,7 @@ def touch_path(p: ProblemArrays, st: StateArrays, d: int, q: int) -> None:
 
 @inlined
 def drop_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
-    """Take the entry of key ``q`` from device ``d``; returns its bytes."""
+    """Remove the entry of key ``q`` from device ``d``; return its bytes."""
     parent = p.prefixes[q].parent
     size = (st.prefix_tokens[d, q] - p.prefixes[q].start) * p.models[p.prefixes[q].model].kv
     st.prefix_tokens[d, q] = 0
@@ -131,7 +131,7 @@ def drop_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
 
 @inlined
 def cut_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> float:
-    """Let the entry of key ``q`` end at ``tokens``, behind its start; returns the bytes less."""
+    """Cut the entry of key ``q`` to ``tokens``, beyond its start; return the bytes freed."""
     excess = (st.prefix_tokens[d, q] - tokens) * p.models[p.prefixes[q].model].kv
     st.devices[d].kv_bytes -= excess
     st.prefix_tokens[d, q] = tokens
@@ -173,7 +173,7 @@ def _drop(
 
 @inlined
 def context_bytes(p: ProblemArrays, s: int) -> float:
-    """KV bytes of one query of stage ``s`` beyond its shared prefix."""
+    """Return the KV bytes of one query of stage ``s`` beyond its shared prefix."""
     stage = p.stages[s]
     tokens = stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens
     return tokens * p.models[stage.model].kv
@@ -181,9 +181,9 @@ def context_bytes(p: ProblemArrays, s: int) -> float:
 
 @inlined
 def _stays(p: ProblemArrays, st: StateArrays, d: int, entry: int, own_prefix: int) -> bool:
-    """Whether a KV entry is in use: the shard's own prefix, or one that a running wave pins.
+    """Return whether a KV entry must stay: the shard's own prefix, or one that a wave pins.
 
-    An entry whose child is there is the middle of a path.
+    An entry with a child on the device must stay too: it is the middle of a path.
     """
     if entry == own_prefix:
         return True
@@ -208,10 +208,10 @@ def make_room(
 ) -> None:
     """Evict on ``d`` until ``need`` more bytes fit: KV first, then idle weights.
 
-    What the policy ranks lowest goes first, among equals the least recently used. The path that
-    ends with the shard's own prefix entry and its own model stay; if nothing else is left the path
-    shrinks to what stage ``s`` needs, which fits, because the device can host the stage. ``shard``
-    is the row in the log of the shard that needs the room.
+    What the policy ranks lowest goes first; among equals, the least recently used. The shard's own
+    model and the path that ends in its own prefix entry stay. If nothing else is left, the path
+    shrinks to what stage ``s`` needs; that fits, because the device can host the stage. ``shard``
+    is the log row of the shard that needs the room.
     """
     dev = st.devices[d]
     limit = p.devices[d].memory
@@ -237,7 +237,7 @@ def make_room(
 
 @kernel
 def _shrink_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Cut the prefix path of stage ``s`` to what the stage needs, where nobody else uses it."""
+    """Cut the prefix path of stage ``s`` to what it needs, where no other wave uses it."""
     q, need = p.stages[s].prefix, p.stages[s].prefix_tokens
     while q >= 0:
         if not (p.batching and st.pins[d, q] > 1):
@@ -251,7 +251,7 @@ def _shrink_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
 
 @inlined
 def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
-    """The resident model that goes first, apart from ``model``; -1 if there is none."""
+    """Return the resident model to evict first, other than ``model``; -1 if there is none."""
     first = rank_of_weights(p, d, 0)
     victim = -1
     for m in range(p.models.size):
@@ -268,7 +268,7 @@ def _idle_weights(p: ProblemArrays, st: StateArrays, d: int, model: int) -> int:
 
 @inlined
 def _value_of(p: ProblemArrays, st: StateArrays, d: int, entry: int) -> float:
-    """What a KV entry is worth now: that of a prefix may have ended."""
+    """Return the present value of a KV entry; a prefix's value may have expired."""
     is_prefix = entry < first_context_entry(p)
     if is_prefix and st.keep_until[d, entry - prefix_entry(p, d, 0)] < st.now - GRAZE:
         return 0.0
@@ -285,7 +285,7 @@ def _drop_by_rank(
     need: float,
     shard: int,
 ) -> None:
-    """Drop KV entries until ``need`` bytes fit or none is left: lowest rank first, then LRU."""
+    """Drop KV entries, lowest rank first, then LRU, until ``need`` bytes fit or none is left."""
     dev = st.devices[d]
     while dev.weight_bytes + dev.kv_bytes + need > p.devices[d].memory:
         victim, lowest = -1, np.inf
@@ -303,7 +303,7 @@ def _drop_by_rank(
 
 @inlined
 def release_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """Drop the contexts of slot ``k`` of stage ``s``, which runs again. No eviction."""
+    """Drop the contexts of slot ``k`` of stage ``s``, which runs again. Not logged as eviction."""
     slot = st.slots[s, k]
     _unlink(st, slot.device, context_entry(p, s, k))
     st.devices[slot.device].kv_bytes -= slot.kept * context_bytes(p, s)
@@ -311,7 +311,7 @@ def release_context(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
 
 @inlined
 def forget(p: ProblemArrays, st: StateArrays, d: int) -> None:
-    """Empty the memory of a device that has failed, but for what slots say of it."""
+    """Empty the memory of a failed device; slots are left to the caller."""
     dev = st.devices[d]
     dev.weight_bytes = 0.0
     dev.kv_bytes = 0.0
@@ -349,9 +349,9 @@ def keep_more(p: ProblemArrays, st: StateArrays, s: int, k: int, queries: int) -
 
 @kernel
 def rank_cached(st: StateArrays, values: Floats, until: FloatMatrix) -> None:
-    """Evict by these values of the entries of ``keep`` from here on.
+    """Set the values of ``keep`` by which to evict from now on.
 
-    Those of prefixes are 0 after ``until`` (D, Q).
+    Those of prefixes count as 0 after ``until`` (D, Q).
     """
     for i in range(values.size):
         st.keep[i] = values[i]

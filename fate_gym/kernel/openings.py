@@ -1,7 +1,8 @@
-"""Where a shard would start now: what "idle" is to an exclusive device, on either kind of device.
+"""Where a shard would start now: "idle" for an exclusive device, generalised to batching ones.
 
 For policies that commit only what starts at once. An exclusive device takes a shard if it runs
-none; a batching one if it would be admitted at the next border, behind all that waits there.
+none; a batching device takes it if it would be admitted at the next border, behind all that waits
+there.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 @inlined
 def is_open(p: ProblemArrays, st: StateArrays, d: int) -> bool:
-    """Whether device ``d`` is up and nobody waits there for others to end.
+    """Return whether device ``d`` is up and nothing waits there for other shards to end.
 
-    Some stage may start there now; `starts_now` says which.
+    Some stage may then start there now; `starts_now` tells which.
     """
     dev = st.devices[d]
     if dev.drains_at == np.inf:
@@ -37,7 +38,7 @@ def is_open(p: ProblemArrays, st: StateArrays, d: int) -> bool:
 
 @inlined
 def starts_now(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
-    """Whether ``n`` queries of stage ``s``, which ``d`` hosts, would start there now."""
+    """Return whether ``n`` queries of stage ``s``, which ``d`` hosts, would start there now."""
     if st.devices[d].drains_at == np.inf:
         return False
     if not p.batching:
@@ -47,9 +48,9 @@ def starts_now(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> boo
 
 @kernel
 def _admits(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> bool:
-    """Whether a shard, and all that waits before it, is admitted at the next border.
+    """Return whether a shard and all that waits before it are admitted at the next border.
 
-    A prefix that several of them bring counts for each.
+    A prefix that several of them would load is counted for each.
     """
     stage = p.stages[s]
     sequences = wave_of(p, s, d, n)

@@ -1,8 +1,8 @@
-"""Placements: the one table of them, and the one generator of candidates.
+"""Placements: their table, and the generator of candidates.
 
-A stage has P = D + 3 (K - 1) candidate positions. Position ``d < D`` is device ``d`` alone. Then
-follow three groups of *teams* of k = 2..K devices each: the k earliest finishers, the k holders of
-the model that finish first, and the k devices of one node that finish first.
+A stage has P = D + 3 (K - 1) candidate positions. Position ``d < D`` is device ``d`` alone. Three
+groups of *teams* of k = 2..K devices each follow: the k earliest finishers, the k earliest
+finishers that hold the model, and the k earliest finishers of one node.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 EARLIEST, HOLDERS, NEIGHBOURS = 0, 1, 2
 GROUPS = 3
-"""Groups of teams."""
+"""Number of groups of teams."""
 
 
 class Placement(Row):
-    """A placement: stage ``stage`` on the first ``width`` devices of its row."""
+    """A placement of stage ``stage`` on the first ``width`` devices of its row."""
 
     stage: int = column("i8", "stage number, -1: none")
     width: int = column("i8", "devices used; 0: no placement")
@@ -32,7 +32,7 @@ class Placement(Row):
 
 
 class Placements(Block):
-    """A table of placements, whoever makes them: candidates, choices and plans of one instant."""
+    """A table of placements: the candidates, choices or plans of one instant."""
 
     count: int = scalar("i8", "rows that are filled")
     rows: Any = table(Placement, "R", text="one for each placement")
@@ -45,29 +45,29 @@ class Placements(Block):
 
 
 def new_placements(rows: int, shards: int, devices: int = 0, *, noting: bool = False) -> Placements:
-    """Room for ``rows`` placements on up to ``shards`` devices each.
+    """Allocate room for ``rows`` placements on up to ``shards`` devices each.
 
-    With ``noting`` also for what the devices of each are compared by.
+    With ``noting``, also for the values by which each row's devices are compared.
     """
     return Placements.allocate(R=rows, K=shards, D=devices, N=rows if noting else 0)
 
 
 def candidate_count(devices: int, shards: int) -> int:
-    """Positions of the generator: D + 3 (K - 1)."""
+    """Return the number of candidate positions: D + 3 (K - 1)."""
     return devices + GROUPS * (shards - 1)
 
 
 @kernel
 def generate(p: ProblemArrays, st: StateArrays, s: int, shards: int, out: Placements) -> None:
-    """Fill the candidates of ready stage ``s``, one row for each position.
+    """Fill the candidates of ready stage ``s``, one row per position.
 
     Args:
         p: the problem.
         st: the state.
         s: the stage.
         shards: most devices of a placement, K.
-        out: at least P rows; needs scratch for the devices. A position without a legal or new
-            placement gets width 0.
+        out: at least P rows, with scratch for D devices. A position without a legal placement, or
+            with the team of an earlier group, gets width 0.
     """
     number = p.devices.size
     queries = p.stages[s].queries
@@ -97,7 +97,7 @@ def generate(p: ProblemArrays, st: StateArrays, s: int, shards: int, out: Placem
 
 @inlined
 def _known(out: Placements, at: int, k: int, groups: int, group: int) -> bool:
-    """Whether a group before has the same team (all are in order of finish)."""
+    """Return whether an earlier group has the same team (all are ordered by finish time)."""
     for before in range(1, group + 1):
         other = at - before * groups
         if out.rows[other].width == k and same_team(out.devices[other], out.devices[at], k):
@@ -107,7 +107,7 @@ def _known(out: Placements, at: int, k: int, groups: int, group: int) -> bool:
 
 @inlined
 def same_team(a: Ints, b: Ints, k: int) -> bool:
-    """Whether two teams of ``k`` devices are the same, in the same order."""
+    """Return whether two teams of ``k`` devices are the same, in the same order."""
     same = True
     for i in range(k):
         same = same and a[i] == b[i]
@@ -116,7 +116,7 @@ def same_team(a: Ints, b: Ints, k: int) -> bool:
 
 @inlined
 def sort_devices(ends: Floats, order: Ints) -> int:
-    """Order the devices by (end, number); returns how many have an end."""
+    """Order the devices by (end, number); return how many have a finite end."""
     found = 0
     for d in range(ends.size):
         end = ends[d]
@@ -142,7 +142,7 @@ def find_team(
     k: int,
     team: Ints,
 ) -> bool:
-    """Put the k devices of a group's team for stage ``s`` into ``team``; False: there is none.
+    """Put the ``k`` devices of a group's team for stage ``s`` into ``team``; False if none.
 
     ``order[:found]`` are the devices that can run the stage, earliest end first.
     """
@@ -163,7 +163,7 @@ def find_team(
 
 @inlined
 def _find_neighbours(p: ProblemArrays, order: Ints, found: int, k: int, team: Ints) -> bool:
-    # The first device at which some node has k: that node's k-th finisher is the earliest.
+    # Stop at the first device that completes k on some node: no team of one node ends earlier.
     for last in range(k - 1, found):
         node = p.devices[order[last]].node
         taken = 0

@@ -1,8 +1,8 @@
-"""The trees of prefixes: what of a path is cached, what two paths share.
+"""Prefix trees: what of a path is cached, and what two paths share.
 
-A path is a prefix key and a number of tokens, counted from the root: it needs so many of the last
-key, and of each ancestor those up to the start of the key behind it. Keys have larger numbers than
-their ancestors.
+A path is a prefix key and a number of tokens counted from the root. It needs that many tokens of
+its key, and each ancestor up to the start of the next key on the path. Keys have larger numbers
+than their ancestors.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from fate_gym.kernel.schema import ProblemArrays, Stage, StateArrays
 
 @inlined
 def has_prefix(p: ProblemArrays, stage: Stage) -> bool:
-    """Whether a stage has a prefix that is cached."""
+    """Return whether a stage has a prefix that can be cached."""
     return bool(stage.prefix_tokens > 0 and p.models[stage.model].kv > 0.0)
 
 
 @inlined
 def extends_prefix(p: ProblemArrays, stage: Stage) -> bool:
-    """Whether a stage leaves its prompt and its output as a part of its prefix."""
+    """Return whether a stage leaves its prompt and output cached as a part of its prefix."""
     longer = stage.written_tokens > stage.prefix_tokens
     return bool(longer and p.models[stage.model].kv > 0.0)
 
 
 @inlined
 def cached_hit(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> int:
-    """How many of the first ``tokens`` tokens of key ``q`` device ``d`` holds, without a gap."""
+    """Return how many of the first ``tokens`` tokens of key ``q`` ``d`` holds without a gap."""
     return _path_hit(p, st, d, q, tokens, False)
 
 
 @inlined
 def computed_hit(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> int:
-    """Of those, on a batching device, the ones that are computed or about to be."""
+    """Return `cached_hit` of batching device ``d`` for tokens computed or about to be."""
     return _path_hit(p, st, d, q, tokens, True)
 
 
@@ -55,7 +55,7 @@ def _path_hit(
 
 @inlined
 def path_there(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
-    """When what device ``d`` caches of the path of key ``q`` is there."""
+    """Return when all that device ``d`` caches of the path of key ``q`` is computed."""
     there = 0.0
     while q >= 0:
         if st.prefix_tokens[d, q] > 0:
@@ -66,7 +66,7 @@ def path_there(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
 
 @inlined
 def need_of(p: ProblemArrays, stage: Stage, q: int) -> int:
-    """Up to where the prefix of a stage needs key ``q``; 0: it is not on its path."""
+    """Return up to which token a stage's prefix needs key ``q``; 0: not on its path."""
     key, need = stage.prefix, stage.prefix_tokens
     # An ancestor has a smaller number.
     while key > q:
@@ -77,7 +77,7 @@ def need_of(p: ProblemArrays, stage: Stage, q: int) -> int:
 
 @inlined
 def common_tokens(p: ProblemArrays, a: int, tokens_a: int, b: int, tokens_b: int) -> int:
-    """With how many of the same tokens two paths begin; keys may be -1."""
+    """Return the number of tokens with which two paths both begin; keys may be -1."""
     while a != b:
         if a < 0 or b < 0:
             return 0
@@ -92,21 +92,24 @@ def common_tokens(p: ProblemArrays, a: int, tokens_a: int, b: int, tokens_b: int
 
 @inlined
 def shared_tokens(p: ProblemArrays, s: int, u: int) -> int:
-    """With how many of the same tokens the prefixes of two stages begin."""
+    """Return the number of tokens with which the prefixes of two stages both begin."""
     stage, other = p.stages[s], p.stages[u]
     return common_tokens(p, stage.prefix, stage.prefix_tokens, other.prefix, other.prefix_tokens)
 
 
 @kernel
 def left_by(p: ProblemArrays, s: int, u: int) -> int:
-    """Tokens of the prefix of stage ``u`` that are cached where stage ``s`` has just ended."""
+    """Return the prefix tokens of stage ``u`` that are cached where stage ``s`` just ended."""
     stage, other = p.stages[s], p.stages[u]
     return common_tokens(p, other.prefix, other.prefix_tokens, stage.written, stage.written_tokens)
 
 
 @inlined
 def unpinned_bytes(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
-    """Bytes of the prefix path of stage ``s``, which has a model, that no wave pins on ``d``."""
+    """Return the bytes of the prefix path of stage ``s`` that no wave pins on ``d``.
+
+    The stage must have a model.
+    """
     stage = p.stages[s]
     if not has_prefix(p, stage):
         return 0.0
@@ -122,12 +125,12 @@ def unpinned_bytes(p: ProblemArrays, st: StateArrays, s: int, d: int) -> float:
 
 
 class PathTokens(NamedTuple):
-    """Tokens of the entries along a path, each from its start on.
+    """Tokens of the entries along a path, each counted from its start.
 
     Attributes:
-        held: what they hold.
-        kept: what they will hold once the path is cached.
-        pinned: what those hold that waves pin.
+        held: tokens that the entries hold.
+        kept: tokens that they will hold once the path is cached.
+        pinned: tokens held by the entries that waves pin.
     """
 
     held: int
@@ -137,7 +140,7 @@ class PathTokens(NamedTuple):
 
 @inlined
 def path_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int) -> PathTokens:
-    """The entries of the prefix path of stage ``s`` on device ``d``."""
+    """Return the `PathTokens` of the prefix path of stage ``s`` on device ``d``."""
     held = kept = pinned = 0
     q, need = p.stages[s].prefix, p.stages[s].prefix_tokens
     while q >= 0 and need > 0:

@@ -1,4 +1,4 @@
-"""Tables of costs that do not depend on the state: made once, when a problem is compiled."""
+"""Cost tables that do not depend on the state, filled once when a problem is compiled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, ProblemArrays
 def price(p: ProblemArrays) -> None:
     """Fill ``batch``, ``decode_seconds`` and ``clean_seconds``.
 
-    Before, ``clean_seconds`` is inf where a stage cannot run, and ``decode_seconds`` holds the
+    On entry, ``clean_seconds`` is inf where a stage cannot run, and ``decode_seconds`` holds the
     given seconds of stages without a model.
     """
     for s in range(p.stages.size):
@@ -32,7 +32,7 @@ def price(p: ProblemArrays) -> None:
 
 @kernel
 def floor_seconds(p: ProblemArrays, floor: FloatMatrix) -> None:
-    """Fill ``floor`` (S, D), all inf, with what a stage takes when all is cached that could be."""
+    """Fill ``floor`` (S, D), all inf, with a stage's seconds if all that can be cached is."""
     for s in range(p.stages.size):
         stage = p.stages[s]
         cacheable = 0.0
@@ -45,13 +45,13 @@ def floor_seconds(p: ProblemArrays, floor: FloatMatrix) -> None:
                 continue
             floor[s, d] = p.decode_seconds[s, d]
             if stage.kind == MODEL_STAGE:
-                # A shard of one full wave is the cheapest way to decode a query: all N at once may
-                # need a second, nearly empty wave.
+                # One full wave is the cheapest way to decode a query: all N at once may need a
+                # second, nearly empty wave.
                 wave = min(stage.queries, p.batch[s, d])
                 if p.max_shards > 1:
                     floor[s, d] = stage.queries / wave * decode_seconds(p, s, d, wave)
                 if p.batching:
-                    # There the prompt yields the first token.
+                    # A batching device gets the first token from the prompt.
                     floor[s, d] *= max(0, stage.output_tokens - 1) / max(1, stage.output_tokens)
                 floor[s, d] += prefill_seconds(
                     p, s, d, stage.queries, float(stage.prefix_tokens), cacheable

@@ -1,4 +1,4 @@
-"""Ranks of a DAG: the same numbers for policies and for observations."""
+"""Upward and downward ranks of a DAG, shared by policies and observations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fate_gym.kernel.schema import ProblemArrays
 def upward_ranks(p: ProblemArrays) -> None:
     """Fill ``upward_rank``: w(i) + max over children of (c(i, j) + rank(j)).
 
-    Mean clean seconds and mean transfer seconds. Source: Topcuoglu et al. 2002, eq. 8.
+    w are mean clean seconds, c mean transfer seconds. Source: Topcuoglu et al. 2002, eq. 8.
     """
     for i in range(p.topological.size - 1, -1, -1):
         s = p.topological[i]
@@ -40,11 +40,11 @@ def downward_ranks(p: ProblemArrays) -> None:
 
 @kernel
 def find_tails(p: ProblemArrays, seconds: Floats, tails: Floats) -> None:
-    """Fill the longest paths from the ends of stages to those of their workflows.
+    """Fill ``tails`` with the longest path from each stage's end to the end of its workflow.
 
     Args:
         p: the problem.
-        seconds: (S,) of each stage.
+        seconds: (S,) seconds of each stage.
         tails: (S,) filled; 0 where nothing follows.
     """
     for i in range(p.topological.size - 1, -1, -1):

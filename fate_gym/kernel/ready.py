@@ -1,4 +1,4 @@
-"""Stages become ready: they enter the ready list, or start if they are tools."""
+"""Stages that become ready: they enter the ready list, or start if they are tools."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fate_gym.kernel.transfer import tool_transfer_seconds
 
 @kernel
 def become_ready(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> None:
-    """Stage ``s`` awaits nothing any more."""
+    """Make stage ``s`` ready: nothing holds it back any longer."""
     stage = st.stages[s]
     stage.ready_at = st.now
     if p.stages[s].kind == TOOL_STAGE:
@@ -37,7 +37,7 @@ def become_ready(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> N
 
 @inlined
 def has_host(p: ProblemArrays, st: StateArrays, s: int) -> bool:
-    """Whether a device that can run stage ``s`` is up."""
+    """Return whether any device that can run stage ``s`` is up."""
     for d in range(p.devices.size):
         if p.clean_seconds[s, d] < np.inf and st.devices[d].drains_at < np.inf:
             return True
@@ -46,7 +46,7 @@ def has_host(p: ProblemArrays, st: StateArrays, s: int) -> bool:
 
 @inlined
 def enlist(st: StateArrays, s: int) -> None:
-    """Put a stage into the ready list, which is ordered by (time it became ready, number)."""
+    """Insert a stage into the ready list, ordered by (time it became ready, number)."""
     st.stages[s].status = READY
     since = st.stages[s].ready_at
     i = st.ready_count
@@ -79,9 +79,9 @@ def _start_tool(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int) -> No
 
 @inlined
 def awaits_nothing(p: ProblemArrays, st: StateArrays, s: int) -> bool:
-    """Whether stage ``s`` lives, its parents are done, and so is what decides on it.
+    """Return whether waiting stage ``s`` has its parents done and its branch decided.
 
-    All parents may have vanished before its own chooser has run. One that has vanished is done.
+    All parents may have vanished (which counts as done) before the stage's chooser has run.
     """
     stage = st.stages[s]
     chooser = p.stages[s].chooser
@@ -91,7 +91,7 @@ def awaits_nothing(p: ProblemArrays, st: StateArrays, s: int) -> bool:
 
 @inlined
 def take_from_ready(st: StateArrays, s: int) -> None:
-    """Take stage ``s`` out of the ready list."""
+    """Remove stage ``s`` from the ready list."""
     last = st.ready_count - 1
     i = 0
     while st.ready[i] != s:

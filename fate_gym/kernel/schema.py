@@ -1,10 +1,10 @@
-"""What the compiled simulator works on: every field of problem, state and log, once.
+"""The arrays of the compiled simulator: every field of problem, state and log.
 
-Shapes: S stages, D devices, M models, Q prefix keys, W workflows, A of them that follow no other,
-T that do, E edges, O outages,
-K = ``max_shards``, F = S with contention, B = D and L = S on batching devices, else 0.
+Shapes: S stages, D devices, M models, Q prefix keys, W workflows, A of them that follow no other
+and T that do, E edges, O outages, K = ``max_shards``, F = S with contention (else 0), B = D and
+L = S on batching devices (else 0).
 Units: seconds, bytes, bytes/s, tokens.
-`fate_gym.jit.block` makes sizes, numpy views and compiled access out of these classes.
+`fate_gym.jit.block` derives sizes, numpy views and compiled access from these classes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from fate_gym.jit import Block, Row, column, scalar, table
 MODEL_STAGE, FIXED_STAGE, TOOL_STAGE = 0, 1, 2
 WAITING, READY, PLACED, DONE = 0, 1, 2, 3
 LOSING, VANISHED = 1, 2
-"""What a stage may be besides: a shard of its placement was lost; its branch was not taken."""
+"""`StageState.note`: a shard of its placement was lost; its branch was not taken."""
 LIVE, EXPECTED, SAMPLED = 0, 1, 2
-"""Where a state comes from: the run itself, or a fork of it."""
+"""The origin of a state: the run itself, or one of the two kinds of fork."""
 EVICT_PREFIX, EVICT_CONTEXT, EVICT_WEIGHTS = 0, 1, 2
 QUEUED, ADMITTED, JOINED, DECODING, ENDED = 0, 1, 2, 3, 4
-"""What the present wave of a shard on a batching device does; ENDED: the shard has ended."""
+"""States of a shard's present wave on a batching device; ENDED: the shard has ended."""
 GRAZE = 1e-9
-"""Seconds that count as the same moment: rounding must not decide who comes first."""
+"""Seconds that count as the same moment, so that rounding does not decide the order."""
 HOST = -1
-"""In place of a device: what tools run on."""
+"""Takes the place of a device number for the host, where tools run."""
 
 
 # --- the problem ---------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Fetch(Row):
 
 
 class Batch(Row):
-    """What a batching device works on: waves in lists, decoding ones by their ends."""
+    """The work of a batching device: waves in lists, decoding ones ordered by their ends."""
 
     time: float = column("f8", "the border from which iterations are counted", "s")
     changes_at: float = column("f8", "the border at which something changes next, or inf", "s")
@@ -265,7 +265,7 @@ class Batch(Row):
 
 
 class Lane(Row):
-    """What a shard does on a batching device; its wave is in one of the device's lists."""
+    """A shard's progress on a batching device; its wave is in one of the device's lists."""
 
     state: int = column("i4", "QUEUED, ADMITTED, JOINED, DECODING or ENDED")
     wave: int = column("i4", "queries of the present wave")
@@ -293,14 +293,14 @@ class Lane(Row):
 
 
 class Event(Row):
-    """An end of a shard or a stage, or an arrival, see `fate_gym.kernel.numbers`."""
+    """The end of a shard or a stage, or an arrival; see `fate_gym.kernel.numbers`."""
 
     time: float = column("f8", "when", "s")
     id: int = column("i8", "which")
 
 
 class StateArrays(Block):
-    """A moment of a run, or of a fork of it. Only the kernel writes to it."""
+    """A moment of a run or of a fork. Only the kernel writes to it."""
 
     now: float = scalar("f8", "simulated time", "s")
     last_end: float = scalar("f8", "latest end of a stage so far", "s")
@@ -350,7 +350,7 @@ class StateArrays(Block):
 
 
 def new_state(p: ProblemArrays) -> StateArrays:
-    """A state of zeros for a problem."""
+    """Allocate a state of zeros for a problem."""
     s, d, m, q, k = p.stages.size, p.devices.size, p.models.size, p.prefixes.size, p.max_shards
     entries = d * q + s * k
     return StateArrays.allocate(
@@ -374,7 +374,7 @@ def new_state(p: ProblemArrays) -> StateArrays:
 
 
 class ShardRow(Row):
-    """A shard that was committed. Parts of its cost are estimates; ``end`` is what came out."""
+    """A committed shard. The parts of its cost are estimates; ``end`` is the actual end."""
 
     stage: int = column("i4", "stage number")
     slot: int = column("i4", "its number within the placement")
@@ -403,7 +403,7 @@ class ShardRow(Row):
 
 
 class EvictionRow(Row):
-    """Something that had to go for a shard."""
+    """Something that was evicted to make room for a shard."""
 
     shard: int = column("i4", "row of the shard")
     device: int = column("i4", "where")
@@ -413,14 +413,14 @@ class EvictionRow(Row):
 
 
 class LogArrays(Block):
-    """What happened, row by row; the state counts the rows. No rows: nothing is recorded."""
+    """What happened, row by row; the state counts the rows. Without rows nothing is recorded."""
 
     shards: Any = table(ShardRow, "R", text="in the order of commits")
     evictions: Any = table(EvictionRow, "X", text="in order")
 
 
 def new_log(shards: int, evictions: int) -> LogArrays:
-    """A log with room for some rows."""
+    """Allocate a log with room for so many rows."""
     return LogArrays.allocate(R=shards, X=evictions)
 
 

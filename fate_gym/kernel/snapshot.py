@@ -1,9 +1,9 @@
-"""States that no run has led to: built from what is known of a real cluster.
+"""States built from what is known of a real cluster, not reached by a run.
 
-Begin with `begin_at`, say what devices hold, which placements have finished and which run, and end
-with `release`. Nothing is checked: every stage at most once, parents before their children, at
-most one running shard on an exclusive device. On batching devices those that decode come before
-those that do not yet, and those that wait come last.
+Begin with `begin_at`, then say what devices hold, which placements have finished and which run,
+and end with `release`. Nothing is checked: use every stage at most once, parents before children,
+and at most one running shard per exclusive device. On batching devices, name decoding shards
+before shards that do not decode yet, and waiting ones last.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def begin_at(p: ProblemArrays, st: StateArrays, time: float) -> None:
-    """The state at a time when all workflows have arrived, with nothing placed or held.
+    """Set the state at a time when all workflows have arrived, with nothing placed or held.
 
-    None of them follows another.
+    No workflow may follow another.
     """
     reset(p, st, 0)
     st.now = time
@@ -59,7 +59,7 @@ def begin_at(p: ProblemArrays, st: StateArrays, time: float) -> None:
 
 @kernel
 def hold_weights(st: StateArrays, d: int, m: int, size: float) -> None:
-    """Device ``d`` holds ``size`` bytes of weights, used last: of model ``m``, -1: of no stage."""
+    """Let ``d`` hold ``size`` bytes of weights, used last; of model ``m``, -1: of no stage."""
     st.devices[d].weight_bytes += size
     if m >= 0:
         st.clock += 1
@@ -68,7 +68,7 @@ def hold_weights(st: StateArrays, d: int, m: int, size: float) -> None:
 
 @kernel
 def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
-    """Device ``d`` caches ``tokens`` tokens of prefix ``q``, used last."""
+    """Let device ``d`` cache ``tokens`` tokens of prefix ``q``, used last."""
     if p.models[p.prefixes[q].model].kv > 0.0:
         while p.prefixes[q].start >= tokens:
             q = p.prefixes[q].parent
@@ -79,7 +79,7 @@ def hold_prefix(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) 
 
 @kernel
 def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cached: bool) -> None:
-    """A placement has ended; with ``cached`` its contexts are still on its devices."""
+    """Mark a placement as ended; with ``cached`` its contexts are still on its devices."""
     s = _place(st, placed, row)
     st.stages[s].status = DONE
     st.stages[s].end = st.now
@@ -98,7 +98,7 @@ def finish(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, cach
 
 @kernel
 def run(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, seconds: float) -> None:
-    """A placement runs, and is expected to end in ``seconds``."""
+    """Mark a placement as running, expected to end in ``seconds``."""
     s = _place(st, placed, row)
     st.stages[s].status = PLACED
     end = st.now + seconds
@@ -123,10 +123,10 @@ def run(p: ProblemArrays, st: StateArrays, placed: Placements, row: int, seconds
 def run_in_batch(
     p: ProblemArrays, st: StateArrays, placed: Placements, row: int, made: int, log: LogArrays
 ) -> int:
-    """A placement runs on batching devices; each query has made ``made`` tokens.
+    """Run a placement on batching devices; each query has made ``made`` tokens.
 
-    With 0 its prompt is still to be computed. Returns the position of the first of its devices
-    that cannot have admitted it beside the others, -1: all can. ``log`` has no rows.
+    With 0 the prompt is still to be computed. Returns the position of the first device that cannot
+    have admitted the placement beside the others, -1 if all can. ``log`` must have no rows.
     """
     s = _place(st, placed, row)
     st.stages[s].status = PLACED
@@ -137,7 +137,7 @@ def run_in_batch(
             hold_weights(st, d, p.stages[s].model, p.models[p.stages[s].model].weight_bytes)
         submit(p, st, log, s, k, d, queries, NOBODY)
         if made > 0:
-            # Who is longer than expected makes one more.
+            # A query that is longer than expected makes one more token.
             lane.output = max(lane.output, made + 1)
             lane.granted = max(lane.granted, lane.output)
         admit_from_queue(p, st, log, d)
@@ -153,7 +153,7 @@ def run_in_batch(
 
 @inlined
 def _decode(p: ProblemArrays, st: StateArrays, s: int, k: int, made: int) -> None:
-    """The wave in a slot, which has joined, has its prompt and some tokens."""
+    """Let the wave in a slot, which has joined, decode with ``made`` tokens made."""
     lane, d = st.lanes[s, k], st.slots[s, k].device
     leave(p, st, d, slot_number(p, s, k))
     if lane.grows:
@@ -171,7 +171,7 @@ def _decode(p: ProblemArrays, st: StateArrays, s: int, k: int, made: int) -> Non
 def wait_in_line(
     p: ProblemArrays, st: StateArrays, placed: Placements, row: int, log: LogArrays
 ) -> None:
-    """A placement waits on batching devices, behind those that do already."""
+    """Queue a placement on batching devices, behind what already waits there."""
     s = _place(st, placed, row)
     st.stages[s].status = PLACED
     for k in range(st.stages[s].shards):
@@ -182,7 +182,7 @@ def wait_in_line(
 
 @inlined
 def _place(st: StateArrays, placed: Placements, row: int) -> int:
-    """Fill the slots of a stage that was ready at last now; returns the stage."""
+    """Fill the slots of a stage that became ready no later than now; return the stage."""
     s = placed.rows[row].stage
     st.stages[s].ready_at = st.now
     st.stages[s].shards = placed.rows[row].width
@@ -195,7 +195,7 @@ def _place(st: StateArrays, placed: Placements, row: int) -> int:
 
 @kernel
 def release(p: ProblemArrays, st: StateArrays) -> None:
-    """Stages whose parents have finished are ready; tools among them start."""
+    """Make stages whose parents have finished ready; start the tools among them."""
     for s in range(p.stages.size):
         if st.stages[s].status != WAITING or st.stages[s].missing > 0:
             continue

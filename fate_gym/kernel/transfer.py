@@ -1,10 +1,10 @@
-"""How long what a shard needs takes to come: outputs of its parents, and a prefix.
+"""Time to transfer a shard's inputs: its parents' outputs, and a prefix.
 
-With contention the fetches share the network interfaces of the nodes: each carries one fetch at a
+With contention, fetches share the network interfaces of the nodes: each carries one fetch at a
 time in each direction, and a fetch takes the first gap that is wide enough (Sinnen and Sousa,
-"Communication contention in task scheduling", IEEE TPDS 16(6), 2005). What is booked are the
-fetches of the shards in the devices' queues (of a batching device: of the waves that have not
-joined), so nothing has to be taken back when a shard ends or is lost.
+"Communication contention in task scheduling", IEEE TPDS 16(6), 2005). Only the fetches of shards
+in the devices' queues (on a batching device: of waves that have not joined) are booked, so
+nothing has to be undone when a shard ends or is lost.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from fate_gym.kernel.schema import (
 
 @inlined
 def over_link(p: ProblemArrays, a: int, d: int, size: float) -> float:
-    """Seconds for ``size`` bytes from device ``a`` to device ``d``."""
+    """Return the seconds to move ``size`` bytes from device ``a`` to device ``d``."""
     return p.link_latency[a, d] + size / p.link_bandwidth[a, d]
 
 
 @inlined
 def over_host(p: ProblemArrays, d: int, size: float) -> float:
-    """Seconds for ``size`` bytes between device ``d`` and its host."""
+    """Return the seconds to move ``size`` bytes between device ``d`` and its host."""
     return p.link_latency[d, d] + size / p.devices[d].host_bandwidth
 
 
@@ -47,7 +47,7 @@ def needs_nothing(slot: Slot, d: int) -> bool:
 
 @inlined
 def clear_links(st: StateArrays) -> None:
-    """Let the scratch be zero again."""
+    """Reset the scratch ``link_seconds`` to zero."""
     for i in range(st.link_seconds.size):
         st.link_seconds[i] = 0.0
 
@@ -56,10 +56,10 @@ def clear_links(st: StateArrays) -> None:
 def transfer_seconds(
     p: ProblemArrays, st: StateArrays, s: int, d: int, share: float, turn: float
 ) -> tuple[float, float]:
-    """Seconds and bytes to bring the parents' outputs for ``share`` of the queries to ``d``.
+    """Return seconds and bytes to bring the parents' outputs for ``share`` of the queries.
 
-    ``turn`` matters in two cases only. With eager transfers the result is what is left of them;
-    with contention it includes the wait for the network, by what is booked.
+    They go to device ``d``. ``turn`` matters in two cases only: with eager transfers the result is
+    what is left of them at that time; with contention it includes the wait for booked fetches.
     """
     if p.stages[s].parents_from == p.stages[s].parents_to:
         return 0.0, 0.0
@@ -91,11 +91,11 @@ def prefix_and_parents_seconds(
     seconds: float,
     planned: float,
 ) -> tuple[float, float]:
-    """Like `transfer_seconds`, not eager, with a prefix that ``source`` sends in ``seconds``.
+    """Return `transfer_seconds`, not eager, with a prefix that ``source`` sends in ``seconds``.
 
-    With contention the network is booked for ``planned``. The bytes are those of the parents.
+    With contention the fetch is planned from ``planned`` on. The bytes are those of the parents.
     """
-    # The prefix shares its link with what comes from the parents.
+    # The prefix shares its link with the parents' outputs.
     st.link_seconds[p.link[source, d]] = seconds
     transfer, moved = add_link_seconds(p, st, s, d, share)
     transfer = max(transfer, seconds)
@@ -111,7 +111,7 @@ def add_link_seconds(
 ) -> tuple[float, float]:
     """Add what the parents send over each link into ``d`` to ``link_seconds``.
 
-    Returns the most seconds of a link, and the bytes. The caller sets ``link_seconds`` to 0.
+    Returns the seconds of the busiest link, and the bytes. The caller resets ``link_seconds``.
     """
     stage = p.stages[s]
     seconds = 0.0
@@ -137,7 +137,7 @@ def add_link_seconds(
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size
             if slot.device == d:
-                # The device has failed since: what it had put out comes back from the host.
+                # The device has failed since: its output comes back from the host.
                 link = host
                 delay = over_host(p, d, size)
             else:
@@ -154,7 +154,7 @@ def _eager_transfer(
 ) -> tuple[float, float]:
     stage = p.stages[s]
     if turn == np.inf:
-        return 0.0, 0.0  # the device is down; the rest of `turn` would not be a number
+        return 0.0, 0.0  # the device is down; inf - inf would be nan
     there = turn
     moved = 0.0
     for e in range(stage.parents_from, stage.parents_to):
@@ -186,7 +186,7 @@ def _eager_transfer(
 
 @kernel
 def tool_transfer_seconds(p: ProblemArrays, st: StateArrays, s: int) -> tuple[float, float]:
-    """Seconds and bytes to bring the parents' outputs of a tool stage to the host."""
+    """Return seconds and bytes to bring the parents' outputs of a tool stage to the host."""
     stage = p.stages[s]
     seconds = 0.0
     moved = 0.0
@@ -217,12 +217,12 @@ def tool_transfer_seconds(p: ProblemArrays, st: StateArrays, s: int) -> tuple[fl
 def shared_fetch(
     p: ProblemArrays, st: StateArrays, d: int, turn: float
 ) -> tuple[float, float, float, int]:
-    """When what is in ``link_seconds`` gets to device ``d``, from ``turn`` on.
+    """Return when what is in ``link_seconds`` reaches device ``d``, from ``turn`` on.
 
-    Returns the seconds from ``turn`` until all is there, start and end of the fetch (what comes
-    over the network, one sending node after the other), and the sending nodes as bits.
+    Returns the seconds from ``turn`` until all is there, the start and end of the fetch over the
+    network (one sending node after the other), and the sending nodes as bits.
     """
-    links = p.devices.size  # numbers from here on: from other nodes, then from the host
+    links = p.devices.size  # link numbers from here on: other nodes, then the host
     length = 0.0
     senders = 0
     for node in range(p.nodes):
@@ -233,7 +233,7 @@ def shared_fetch(
     for link in range(links):
         aside = max(aside, st.link_seconds[link])
     if senders == 0 or turn == np.inf:
-        # A device that is down has no turn; a wait there is no reason to choose it.
+        # A device that is down has no turn; its network wait must not influence the choice.
         return max(aside, length), turn, turn + length, senders
     start = turn
     while True:
@@ -249,7 +249,7 @@ def shared_fetch(
 def _clear_from(
     p: ProblemArrays, st: StateArrays, receiver: int, senders: int, start: float, length: float
 ) -> float:
-    """The end of what is booked and in the way of a fetch; ``start`` if nothing is."""
+    """Return the latest end of the booked fetches in the way; ``start`` if there are none."""
     clear = start
     for e in range(p.devices.size):
         number = st.batches[e].admitted if p.batching else st.devices[e].queue_head

@@ -1,4 +1,4 @@
-"""Who is admitted, and what that does to the memory of a device."""
+"""Admission of waves, and its effect on a device's memory."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from fate_gym.kernel.transfer import (
 
 
 class Inflow(NamedTuple):
-    """What comes to a device for a shard.
+    """Inputs that are sent to a device for a shard.
 
     Attributes:
-        seconds: until all is there.
+        seconds: time until all of them are there.
         moved: bytes.
         copied: prefix tokens that another device sends.
     """
@@ -55,7 +55,7 @@ class Inflow(NamedTuple):
 
 @inlined
 def wave_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
-    """How many of ``queries`` queries of stage ``s`` are admitted together on ``d``."""
+    """Return how many of ``queries`` queries of stage ``s`` are admitted together on ``d``."""
     if p.stages[s].kind == FIXED_STAGE:
         return queries
     return min(queries, p.batch[s, d])
@@ -63,14 +63,23 @@ def wave_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
 
 @inlined
 def waves_of(p: ProblemArrays, s: int, d: int, queries: int) -> int:
-    """In how many waves ``queries`` queries of stage ``s`` run on ``d``."""
+    """Return the number of waves that ``queries`` queries of stage ``s`` take on ``d``."""
     wave = wave_of(p, s, d, queries)
     return (queries + wave - 1) // wave
 
 
 @inlined
 def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reserved: float) -> bool:
-    """Whether a wave of stage ``s`` that is first in line may be admitted on ``d`` at a border."""
+    """Return whether a wave of stage ``s`` at the head of the queue of ``d`` may be admitted.
+
+    Args:
+        p: the problem.
+        st: the state, at a border of ``d``.
+        s: the stage.
+        d: the device.
+        wave: queries of the wave.
+        reserved: bytes of KV that it would reserve.
+    """
     batch = st.batches[d]
     if runs_nothing(st, d):
         return True
@@ -86,7 +95,7 @@ def may_join(p: ProblemArrays, st: StateArrays, s: int, d: int, wave: int, reser
 
 @kernel
 def head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
-    """Whether the first in line on ``d`` will be admitted at the next border."""
+    """Return whether the head of the queue of ``d`` will be admitted at the next border."""
     number = st.devices[d].queue_head
     if number < 0:
         return False
@@ -97,7 +106,7 @@ def head_may_join(p: ProblemArrays, st: StateArrays, d: int) -> bool:
 
 @inlined
 def admit_from_queue(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
-    """Admit from the head of the queue of ``d`` who may; returns how many waves."""
+    """Admit waves from the head of the queue of ``d`` while they may; return how many."""
     count = 0
     while head_may_join(p, st, d):
         s, k = slot_of(p, take_head(p, st, d))
@@ -110,7 +119,7 @@ def admit_from_queue(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) 
 
 @kernel
 def _admit(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """Let the wave in a slot, which is in no list, come in now."""
+    """Admit the wave in a slot now; it must not be in any list."""
     slot, lane = st.slots[s, k], st.lanes[s, k]
     d, stage = slot.device, p.stages[s]
     batch = st.batches[d]
@@ -181,9 +190,9 @@ def _log_admission(
 
 @kernel
 def inflow_of(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int) -> Inflow:
-    """What comes to ``d`` for ``n`` queries of stage ``s`` that are admitted now.
+    """Return the inflow to ``d`` for ``n`` queries of stage ``s`` that are admitted now.
 
-    Device ``source`` sends what it has computed of the prefix; -1: nobody does.
+    Device ``source`` sends what it has computed of the prefix; -1: no device does.
     """
     share = n / p.stages[s].queries
     copied = copied_tokens(p, st, s, d, source)
@@ -201,7 +210,7 @@ def inflow_of(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source:
 
 @inlined
 def copied_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int, source: int) -> int:
-    """Tokens of the prefix of stage ``s`` that ``source`` has computed and ``d`` lacks."""
+    """Return the prefix tokens of stage ``s`` that ``source`` has computed and ``d`` lacks."""
     stage = p.stages[s]
     if source < 0 or source == d or stage.prefix < 0 or stage.model < 0:
         return 0
@@ -213,7 +222,7 @@ def copied_tokens(p: ProblemArrays, st: StateArrays, s: int, d: int, source: int
 
 @kernel
 def _book(p: ProblemArrays, st: StateArrays, s: int, k: int, copied: int) -> None:
-    """Book the network for what comes to the shard in a slot, which is in no list, from now on."""
+    """Book the network from now on for a shard's inputs; the shard must not be in any list."""
     slot, lane = st.slots[s, k], st.lanes[s, k]
     d = slot.device
     if copied > 0:
@@ -227,7 +236,7 @@ def _book(p: ProblemArrays, st: StateArrays, s: int, k: int, copied: int) -> Non
 
 @inlined
 def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """What an admitted wave does to memory, in the order of docs/execution-model.md."""
+    """Update memory for an admitted wave, in the order of docs/execution-model.md."""
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
     dev, batch = st.devices[d], st.batches[d]

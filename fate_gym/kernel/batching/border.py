@@ -1,4 +1,4 @@
-"""What happens to a batching device: shards come, iterations pass, waves end."""
+"""Borders of a batching device: shards arrive, iterations pass, waves end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def come(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
-    """A shard was committed to ``d`` now: if this is a border it is admitted, if it may be."""
+    """Handle a shard just committed to ``d``: at a border it is admitted at once, if it may be."""
     batch = st.batches[d]
     if rests(st, d):
         batch.time = st.now
@@ -63,7 +63,7 @@ def come(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
 
 @kernel
 def pass_border(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> bool:
-    """Go to the next border of ``d`` at which something changes: now.
+    """Go to the next border of ``d`` at which something changes, which is due now.
 
     Returns whether a wave ended or was admitted.
     """
@@ -105,7 +105,7 @@ def schedule(p: ProblemArrays, st: StateArrays, d: int) -> None:
 
 @inlined
 def iterate(p: ProblemArrays, st: StateArrays, d: int, iterations: int) -> None:
-    """Let iterations pass in which the batch stays as it is."""
+    """Pass ``iterations`` iterations during which the batch does not change."""
     batch = st.batches[d]
     if iterations == 0:
         return
@@ -131,7 +131,7 @@ def iterate(p: ProblemArrays, st: StateArrays, d: int, iterations: int) -> None:
 
 @inlined
 def _end_decoding(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
-    """End the waves whose tokens are all there; returns how many."""
+    """End the decoding waves that have made all their tokens; return how many."""
     batch = st.batches[d]
     ended = 0
     number = batch.decoder
@@ -150,7 +150,7 @@ def _end_decoding(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> 
 
 @inlined
 def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> int:
-    """Let waves whose prompt is computed decode, or end; returns how many end."""
+    """Move waves whose prompt is computed on to decoding, or end them; return how many end."""
     batch = st.batches[d]
     ended = 0
     while batch.prompt >= 0:
@@ -174,14 +174,14 @@ def _complete_prompts(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int)
 
 @inlined
 def _log_first(st: StateArrays, log: LogArrays, row: int) -> None:
-    """A shard has its first tokens, if it had not before; a fixed one, its inputs."""
+    """Log a shard's first tokens, unless logged before; for a fixed stage, its inputs' arrival."""
     if row < log.shards.size and log.shards[row].first == np.inf:
         log.shards[row].first = st.now
 
 
 @inlined
 def _give_back(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """The wave in a slot, which is in no list, runs no more: it gives back its memory."""
+    """Give back the memory of a wave that stops running; it must not be in any list."""
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
     batch = st.batches[d]
@@ -196,7 +196,7 @@ def _give_back(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
 
 @kernel
 def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """The wave in a slot, which is in no list, has ended."""
+    """End the wave in a slot; it must not be in any list."""
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
     _give_back(p, st, s, k)
@@ -221,18 +221,18 @@ def _end_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int)
     push(st, st.now, shard_end_event(p, s, k))
 
 
-# --- lengths that were not expected --------------------------------------------------------
+# --- outputs longer than estimated ----------------------------------------------------------
 
 
 @inlined
 def growth_tokens(output: int) -> int:
-    """Output tokens that a wave reserves for at a time, once it is longer than expected."""
+    """Return the output tokens to reserve at a time once a wave outgrows its reservation."""
     return max(16, (output + 7) // 8)
 
 
 @inlined
 def _grow(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
-    """Waves that are longer than what they have reserved for reserve more."""
+    """Let waves that have used up their reservation reserve more."""
     batch = st.batches[d]
     while batch.decoder >= 0:
         s, k = slot_of(p, batch.decoder)
@@ -261,7 +261,7 @@ def _grow_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int
         victim = youngest(p, st, d)
         other, i = slot_of(p, victim)
         if victim == number and batch.sequences == lane.wave:
-            break  # nobody else is there to make room
+            break  # no other wave could make room
         _preempt(p, st, log, other, i)
         if victim == number:
             break
@@ -269,7 +269,7 @@ def _grow_wave(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int
 
 @kernel
 def _preempt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """Take the memory of the wave in a slot; it comes first when there is room again."""
+    """Preempt the wave in a slot: it gives back its memory and heads the queue again."""
     lane, d = st.lanes[s, k], st.slots[s, k].device
     if lane.state == DECODING:
         stop_decoding(p, st, d, s, k)
@@ -291,7 +291,7 @@ def _preempt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) 
 
 @inlined
 def _stop_prompt(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """The prompt of the wave in a slot is not computed any further: nor is its prefix."""
+    """Stop computing the prompt of the wave in a slot, and with it its prefix."""
     stage, lane = p.stages[s], st.lanes[s, k]
     if has_prefix(p, stage):
         tokens, _ = _prompt_of_lane(stage, lane)
@@ -304,7 +304,7 @@ def _stop_prompt(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
 
 @inlined
 def _join(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
-    """Admitted waves whose inputs are there join."""
+    """Let admitted waves whose inputs are there join."""
     number = st.batches[d].admitted
     while number >= 0:
         s, k = slot_of(p, number)
@@ -323,7 +323,7 @@ def _join(p: ProblemArrays, st: StateArrays, log: LogArrays, d: int) -> None:
 
 @kernel
 def _measure_prompt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int) -> None:
-    """How many prompt tokens the wave in a slot has, and how much attention they need."""
+    """Set the prompt tokens of the wave in a slot, and the attention seconds that each takes."""
     stage, lane = p.stages[s], st.lanes[s, k]
     d = st.slots[s, k].device
     cached, whole = 0, stage.prefix_tokens
@@ -341,7 +341,7 @@ def _measure_prompt(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k
 
 @inlined
 def _prompt_of_lane(stage: Stage, lane: Lane) -> tuple[int, float]:
-    """`prompt_of` of a wave that joins, or has joined."""
+    """Return `prompt_of` for a wave that joins or has joined."""
     context = context_of(stage, lane)
     own = context - stage.prefix_tokens - lane.context_hit
     return prompt_of(stage.prefix_tokens, lane.prefix_hit, lane.wave, own, context)
@@ -349,14 +349,14 @@ def _prompt_of_lane(stage: Stage, lane: Lane) -> tuple[int, float]:
 
 @inlined
 def prompt_of(prefix: int, cached: int, wave: int, own: float, context: int) -> tuple[int, float]:
-    """Prompt tokens of a wave, and the pairs of tokens that they attend to.
+    """Return the prompt tokens of a wave, and the token pairs of their attention.
 
     Args:
         prefix: tokens that the queries share.
-        cached: tokens of it that need no prefill.
-        wave: queries.
+        cached: of these, the tokens that need no prefill.
+        wave: number of queries.
         own: further tokens of each query that need prefill.
-        context: tokens of each query, the prefix and what is cached included.
+        context: tokens of each query, including the prefix and cached tokens.
     """
     new = prefix - cached
     tokens = max(wave, int(np.ceil(new + wave * own - GRAZE)))

@@ -1,6 +1,6 @@
-"""When loads and fetches that are under way will be over, for those who do not know their noise.
+"""Expected ends of loads and fetches under way, without knowledge of their actual noise.
 
-It shows once they are over.
+Their noise shows only once they are over.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from fate_gym.kernel.schema import GRAZE, ProblemArrays, StateArrays
 
 @inlined
 def loaded_by(p: ProblemArrays, st: StateArrays, d: int, drawn: int) -> float:
-    """When the weights of the model that ``d`` serves are there; ``drawn``: with the noise of st.
+    """Return when the weights of the model that ``d`` serves are there.
 
-    Who was admitted first has begun to load them.
+    With ``drawn`` by the noise that the state's seed draws, otherwise without noise. The load began
+    with the first admitted wave.
     """
     batch = st.batches[d]
     if batch.loaded_at <= st.now or batch.admitted < 0 or batch.serving < 0:
@@ -29,13 +30,20 @@ def loaded_by(p: ProblemArrays, st: StateArrays, d: int, drawn: int) -> float:
 def there_by(
     p: ProblemArrays, st: StateArrays, s: int, k: int, was: float, loaded: float, noise: float
 ) -> float:
-    """When the inputs of the admitted wave in a slot are there, with another noise than its own.
+    """Return when the inputs of the admitted wave in a slot are there, under another ``noise``.
 
-    Its weights are there at ``loaded`` then; in the state it has been ``was``.
+    Args:
+        p: the problem.
+        st: the state.
+        s: stage of the slot.
+        k: shard of the slot.
+        was: when its weights are there according to the state.
+        loaded: when they are there under the other noise.
+        noise: factor in place of the lane's own.
     """
     lane = st.lanes[s, k]
     launch = 0.0 if p.stages[s].model < 0 else p.devices[st.slots[s, k].device].launch_s
     there = lane.admitted_at + (lane.there - lane.admitted_at) * noise / lane.noise
     if abs(lane.there - launch * lane.noise - was) <= GRAZE:
-        there = loaded + launch * noise  # it waits for the weights
+        there = loaded + launch * noise  # the wave waits for the weights
     return max(st.now, there)

@@ -1,7 +1,7 @@
-"""A batching device played forward, for estimates: nobody else comes, nothing surprising happens.
+"""Estimates by playing a batching device forward: no new shards, nothing unexpected.
 
-The waves are copied into a `Scene`; the state stays as it is. Waves stand in it as they were or
-will be admitted. What is cached now stays cached.
+Waves are copied into a `Scene`; the state is left as it is. Shards keep the order in which they
+were or will be admitted. What is cached now is assumed to stay cached.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from fate_gym.kernel.schema import (
 
 
 class Foresight(NamedTuple):
-    """What is expected of a shard that comes to a device. Times in seconds.
+    """Expected times and costs of a shard that joins a device's queue. Times in seconds.
 
     Attributes:
-        turn: its admission.
+        turn: when it is admitted.
         load: seconds to load its model.
         transfer: seconds until its inputs are there.
         moved: bytes that come from elsewhere.
         copied: prefix tokens that another device sends.
-        first: its first tokens.
-        end: its end.
+        first: when its first tokens are there.
+        end: when it ends.
         drained: when the device has nothing left to do.
         others: sum of the ends of all other shards.
     """
@@ -68,22 +68,22 @@ class Foresight(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """The shards of a device, N of them. Fields are (N,) and as in `schema.Lane`."""
+    """The N shards of a device. Fields have shape (N,) and the meaning of `schema.Lane`."""
 
     stage: Ints
     state: Ints
     wave: Ints
     waiting: Ints
     prompt: Ints
-    stop: Ints  # the count of steps with which it ends, of a decoding wave
-    made: Ints  # tokens of each query so far; while it decodes, less the steps so far
+    stop: Ints  # decoding waves: the step count at which it ends
+    made: Ints  # tokens of each query so far; while decoding, minus the steps so far
     again: Ints  # 1: its inputs are there already
     begun: Ints  # 1: one of its waves has joined
     source: Ints
     blind: Ints
-    inside: Ints  # positions of those that are admitted, in any order
-    line: Ints  # positions of those whose prompt is computed, in the order in which they joined
-    decoders: Ints  # positions of those that decode, by `stop`
+    inside: Ints  # positions of admitted shards, in any order
+    line: Ints  # positions of shards whose prompt is computed, in the order in which they joined
+    decoders: Ints  # positions of decoding shards, by `stop`
     there: Floats
     pair_s: Floats
     context_hit: Floats
@@ -91,11 +91,11 @@ class Scene(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """What changes while a scene is played.
+    """The mutable values of a scene while it is played.
 
     Attributes:
-        times: (3,) see the constants below.
-        counts: (13,) see the constants below.
+        times: (3,) indexed by the constants below.
+        counts: (13,) indexed by the constants below.
         found: (6,) turn, load, transfer, moved, copied and first of the last shard.
     """
 
@@ -105,36 +105,36 @@ class Clock(NamedTuple):
 
 
 BORDER, LOADED, TAKEN = 0, 1, 2
-"""The border, when the weights are there, and the bytes of KV that admitted waves take."""
+"""`Clock.times`: the border, when the weights are there, and the KV bytes of admitted waves."""
 IN_LINE = 0
-"""Length of `Scene.line`."""
+"""`Clock.counts`: length of `Scene.line`."""
 DECODES, CONTEXT, STEPS = 1, 2, 3
-"""Queries that decode, the tokens that they attend to, the steps that were made so far."""
+"""Queries that decode, the tokens that they attend to, the steps made so far."""
 FIRST, BEHIND = 4, 5
-"""`Scene.decoders` lies between these."""
+"""Bounds of the part of `Scene.decoders` in use: FIRST to BEHIND - 1."""
 SEQUENCES, SERVING, FETCHING = 6, 7, 8
-"""Queries that are admitted, their model (-2: nothing is), waves of them that have not joined."""
+"""Admitted queries, their model (-2: none admitted), admitted waves that have not joined."""
 HEAD, LOOK = 9, 10
-"""No shard waits before this position; 1: something has changed since it was refused."""
+"""No shard is queued before position HEAD; LOOK is 1 if the head has to be checked again."""
 INSIDE, UNFINISHED = 11, 12
-"""Length of `Scene.inside`; how many of them have further waves."""
+"""Length of `Scene.inside`; how many of these have further waves."""
 
 
 @kernel
 def foresee(
     p: ProblemArrays, st: StateArrays, s: int, d: int, n: int, source: int, blind: int, full: int
 ) -> Foresight:
-    """Play ``d`` forward with ``n`` queries of stage ``s`` behind its queue; -1: nobody comes.
+    """Play ``d`` forward with ``n`` queries of stage ``s`` added at the end of its queue.
 
     Args:
         p: the problem.
         st: the state.
-        s: a stage that may run there, or -1.
+        s: a stage that may run there; -1: no shard is added.
         d: a device that is up.
         n: queries.
-        source: the device that sends the prefix, -1: nobody does.
-        blind: 1: as if nothing were loaded or cached for it.
-        full: 0: only what concerns the shard is wanted; else all has to end.
+        source: the device that sends the prefix, -1: none.
+        blind: 1: as if nothing were loaded or cached for the stage.
+        full: 0: stop once the added shard has ended; 1: play until all shards have.
     """
     scene, clock = _gather(p, st, s, d, n, source, blind)
     last = scene.stage.size - 1 if s >= 0 else -1
@@ -150,7 +150,7 @@ def foresee(
 
 @kernel
 def foresee_ends(p: ProblemArrays, st: StateArrays, d: int, ends: Floats) -> None:
-    """Raise ``ends`` (S,) to the expected ends of the shards on ``d``, which is up."""
+    """Raise ``ends`` (S,) to the expected ends of the shards on ``d``, which must be up."""
     scene, clock = _gather(p, st, -1, d, 0, -1, 0)
     _play(p, st, d, scene, clock, -1, 1)
     for i in range(scene.stage.size):
@@ -161,7 +161,7 @@ def foresee_ends(p: ProblemArrays, st: StateArrays, d: int, ends: Floats) -> Non
 def _play(
     p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock, last: int, full: int
 ) -> None:
-    """Until all has ended, or with ``full`` 0 the shard at position ``last``."""
+    """Play until all shards have ended, or with ``full`` 0 the one at position ``last``."""
     times, counts, gate = clock.times, clock.counts, st.now
     while True:
         if counts[LOOK] and times[BORDER] >= gate - GRAZE:
@@ -254,7 +254,7 @@ def _copy_lane(
 
 @inlined
 def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) -> None:
-    """Let the wave at a position decode from now on, for so many steps."""
+    """Let the wave at position ``i`` decode from now on, for ``steps`` steps."""
     counts, stage = clock.counts, p.stages[scene.stage[i]]
     scene.state[i] = DECODING
     scene.stop[i] = counts[STEPS] + steps
@@ -262,7 +262,7 @@ def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) ->
     counts[DECODES] += scene.wave[i]
     counts[CONTEXT] += scene.wave[i] * own
     scene.made[i] -= counts[STEPS]
-    # Those that are done make room in front.
+    # Reuse the space of waves at the front that have ended.
     if counts[FIRST] > 0 and counts[BEHIND] == scene.decoders.size:
         for j in range(counts[FIRST], counts[BEHIND]):
             scene.decoders[j - counts[FIRST]] = scene.decoders[j]
@@ -278,7 +278,7 @@ def _decode(p: ProblemArrays, scene: Scene, clock: Clock, i: int, steps: int) ->
 
 @kernel
 def _catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> None:
-    """Let those iterations pass that have passed by now: they show, whatever took how long."""
+    """Pass the iterations that are over by now: that they are is visible, despite the noise."""
     pace = pace_of(p, st, d)
     k = iterations_passed(pace, st.now - clock.times[BORDER], st.batches[d].ahead)
     if k > 0:
@@ -291,7 +291,7 @@ def _catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Cl
 
 @inlined
 def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: int) -> bool:
-    """Whether the wave at position ``i``, first in line, may be admitted at a border."""
+    """Return whether the wave at position ``i``, head of the queue, may be admitted."""
     if clock.counts[SEQUENCES] == 0:
         return True
     stage = p.stages[scene.stage[i]]
@@ -308,7 +308,7 @@ def _fits(p: ProblemArrays, d: int, scene: Scene, clock: Clock, i: int, wave: in
 
 @inlined
 def _prefix_bytes(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> float:
-    """Bytes of the prefix of the shard at position ``i`` beyond what those inside share with it."""
+    """Return the prefix bytes of the shard at position ``i`` not shared with admitted ones."""
     stage = p.stages[scene.stage[i]]
     if stage.model < 0 or not has_prefix(p, stage):
         return 0.0
@@ -322,8 +322,8 @@ def _prefix_bytes(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> float
 
 @kernel
 def _let_in(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
-    """Count the wave at position ``i``, which is admitted."""
-    # Of a tree each path adds what none before it has.
+    """Account for the wave at position ``i``, which is being admitted."""
+    # Each path adds only what those before it in the tree lack.
     clock.times[TAKEN] += _wave_bytes(p, scene, i) + _prefix_bytes(p, scene, clock, i)
     scene.inside[clock.counts[INSIDE]] = i
     clock.counts[INSIDE] += 1
@@ -332,7 +332,7 @@ def _let_in(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
 
 @kernel
 def _let_out(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
-    """The wave at position ``i`` gives back what it takes."""
+    """Release the memory of the wave at position ``i``."""
     for n in range(clock.counts[INSIDE]):
         if scene.inside[n] == i:
             clock.counts[INSIDE] -= 1
@@ -382,7 +382,7 @@ def _admit_one(
     seen = scene.again[i] or scene.blind[i]
     if stage.model >= 0 and not st.resident[d, stage.model] and not seen:
         load = p.load_seconds[stage.model, d]
-        for j in range(i):  # whoever came before has loaded it
+        for j in range(i):  # an earlier shard of the same model has loaded it
             if p.stages[scene.stage[j]].model == stage.model:
                 load = 0.0
     if clock.counts[SEQUENCES] == 0:
@@ -414,7 +414,7 @@ def _admit_one(
 
 @inlined
 def _join(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, clock: Clock) -> float:
-    """Let those join whose inputs are there; returns when the next ones are, inf without."""
+    """Let shards whose inputs are there join; return when the next inputs are, inf if none."""
     counts, wake = clock.counts, np.inf
     if counts[FETCHING] == 0:
         return wake
@@ -442,7 +442,7 @@ def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) ->
     cached = 0
     if has_prefix(p, stage) and not scene.blind[i]:
         cached = computed_hit(p, st, d, stage.prefix, stage.prefix_tokens)
-        cached += scene.prompt[i]  # what is copied
+        cached += scene.prompt[i]  # copied tokens
         for j in range(scene.stage.size):
             if scene.begun[j] and p.stages[scene.stage[j]].model == stage.model:
                 ended = scene.state[j] == ENDED
@@ -463,7 +463,7 @@ def _measure(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, i: int) ->
 
 @kernel
 def _pace(p: ProblemArrays, d: int, scene: Scene, clock: Clock) -> Pace:
-    """The pace from the border on; somebody has joined."""
+    """Return the pace from the border on; at least one wave must have joined."""
     counts = clock.counts
     decoding = counts[DECODES]
     left = p.token_budget - (0 if p.prefill_first else decoding)
@@ -522,7 +522,7 @@ def _iterate(p: ProblemArrays, scene: Scene, clock: Clock, iterations: int) -> N
 
 @kernel
 def _end(p: ProblemArrays, scene: Scene, clock: Clock, last: int) -> None:
-    """Sequences and prompts end at a border."""
+    """End decoding waves and prompts that are complete at the border."""
     counts = clock.counts
     while counts[FIRST] < counts[BEHIND]:
         i = scene.decoders[counts[FIRST]]
@@ -560,7 +560,7 @@ def _end_wave(p: ProblemArrays, scene: Scene, clock: Clock, i: int) -> None:
     scene.made[i] = 0
     scene.end[i] = clock.times[BORDER]
     if scene.waiting[i] > 0:
-        # First in line again: no later one has been admitted.
+        # Head of the queue again: no later shard has been admitted.
         scene.state[i] = QUEUED
         clock.counts[HEAD] = i
     else:

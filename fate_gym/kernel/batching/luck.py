@@ -1,4 +1,4 @@
-"""A fork of a batching device under uncertainty: what is seen stays, what is not is drawn anew."""
+"""Forking a batching device under uncertainty: keep what is visible, redraw the rest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fate_gym.kernel.schema import (
 
 @kernel
 def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
-    """Let what lies ahead of ``d`` be as estimated in ``out``, or as its seed draws it.
+    """Replace the future of ``d`` in ``out`` by estimates, or by draws from its seed.
 
-    Tokens that are made by the last border stay made.
+    Tokens made by the last border stay made.
     """
     batch = out.batches[d]
     loaded = batch.loaded_at
@@ -50,7 +50,7 @@ def forget_luck(p: ProblemArrays, out: StateArrays, d: int) -> None:
 
 @inlined
 def _catch_up(p: ProblemArrays, out: StateArrays, d: int) -> None:
-    """Let the iterations pass that are over by now."""
+    """Pass the iterations that are over by now."""
     batch = out.batches[d]
     pace = pace_of(p, out, d)
     k = iterations_passed(pace, out.now - batch.time, batch.ahead)
@@ -61,7 +61,7 @@ def _catch_up(p: ProblemArrays, out: StateArrays, d: int) -> None:
 
 @inlined
 def _draw_anew(p: ProblemArrays, out: StateArrays, d: int, s: int, k: int, loaded: float) -> None:
-    """Draw anew for the shard in a slot; ``loaded`` is when the weights were to be there."""
+    """Redraw the shard in a slot; ``loaded`` is when the weights were to be there before."""
     lane = out.lanes[s, k]
     noise = 1.0
     lane.output = p.stages[s].output_tokens

@@ -1,7 +1,7 @@
-"""How long iterations take, and how many pass until something happens.
+"""How long iterations take, and how many pass until something changes.
 
-While the same queries decode and the same prompt fills the rest of the budget, each iteration is
-longer than the one before by the same time: `Pace`.
+While the same queries decode and the same prompt fills the rest of the budget, each iteration
+takes longer than the previous one by a constant: see `Pace`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fate_gym.kernel.schema import FIXED_STAGE, GRAZE, ProblemArrays, StateArray
 
 
 class Pace(NamedTuple):
-    """The iterations that come next.
+    """The next iterations of a device.
 
     Attributes:
         first: seconds of the first one.
         growth: seconds by which each is longer than the one before.
         most: iterations until a prompt or a sequence ends.
-        chunk: tokens that the first prompt takes in each, if it is not complete after them.
+        chunk: tokens that the first prompt takes in each, if they do not complete it; else 0.
     """
 
     first: float
@@ -34,13 +34,13 @@ class Pace(NamedTuple):
 
 @inlined
 def seconds_of(pace: Pace, iterations: int) -> float:
-    """Seconds of the next ``iterations`` iterations."""
+    """Return the seconds of the next ``iterations`` iterations."""
     return iterations * (pace.first + 0.5 * pace.growth * (iterations - 1))
 
 
 @inlined
 def iterations_until(pace: Pace, seconds: float) -> int:
-    """The least number of iterations that take ``seconds`` or more, but for rounding.
+    """Return the least number of iterations that take ``seconds`` or more, up to rounding.
 
     At least one, at most ``pace.most``.
     """
@@ -52,7 +52,7 @@ def iterations_until(pace: Pace, seconds: float) -> int:
     slope = pace.first - 0.5 * pace.growth
     root = np.sqrt(slope * slope + 2.0 * pace.growth * wanted)
     k = min(pace.most, max(1, int(np.ceil(2.0 * wanted / (slope + root)))))
-    # The root may be off by rounding.
+    # Rounding may put the root off by some.
     while k > 1 and seconds_of(pace, k - 1) >= wanted:
         k -= 1
     while k < pace.most and seconds_of(pace, k) < wanted:
@@ -62,7 +62,10 @@ def iterations_until(pace: Pace, seconds: float) -> int:
 
 @inlined
 def iterations_passed(pace: Pace, seconds: float, most: int) -> int:
-    """How many of the next ``most`` iterations are over after ``seconds``, but for rounding."""
+    """Return how many of the next ``most`` iterations are over after ``seconds``.
+
+    Up to rounding.
+    """
     k = min(iterations_until(pace, seconds), most)
     return k - 1 if seconds_of(pace, k) > seconds + GRAZE else k
 
@@ -71,15 +74,15 @@ def iterations_passed(pace: Pace, seconds: float, most: int) -> int:
 def iteration_seconds(
     p: ProblemArrays, d: int, m: int, tokens: int, logits: int, context: int
 ) -> float:
-    """Seconds of an iteration of model ``m``, but for the attention of prompts.
+    """Return the seconds of an iteration of model ``m``, without the attention of prompts.
 
     Args:
         p: the problem.
         d: the device.
         m: the model.
-        tokens: of decoding queries and prompts; at least one.
-        logits: those whose next token is made.
-        context: tokens that decoding queries attend to, over all of them.
+        tokens: tokens of decoding queries and prompts; at least one.
+        logits: queries that produce a token.
+        context: tokens that decoding queries attend to, summed over queries.
     """
     device, model = p.devices[d], p.models[m]
     linear = linear_seconds(device, model, float(tokens), float(logits))
@@ -90,13 +93,15 @@ def iteration_seconds(
 
 @inlined
 def chunk_of(p: ProblemArrays, left: int, missing: int, taken: int) -> int:
-    """Prompt tokens of the next prompt in an iteration; 0: none, nor of those behind it.
+    """Return the tokens that the next prompt in line gets in an iteration.
+
+    With 0, the prompts behind it get none either.
 
     Args:
         p: the problem.
-        left: tokens that the budget still has room for.
-        missing: what the prompt lacks.
-        taken: prompt tokens that the iteration has already.
+        left: tokens left in the budget.
+        missing: tokens that the prompt still lacks.
+        taken: prompt tokens already in the iteration.
     """
     if p.prefill_first:
         return missing if taken == 0 or missing <= left else 0
@@ -105,7 +110,7 @@ def chunk_of(p: ProblemArrays, left: int, missing: int, taken: int) -> int:
 
 @kernel
 def pace_of(p: ProblemArrays, st: StateArrays, d: int) -> Pace:
-    """The pace of device ``d``, on which a wave has joined, from its border on."""
+    """Return the pace of device ``d`` from its border on; at least one wave must have joined."""
     batch = st.batches[d]
     left = p.token_budget
     if not p.prefill_first:
@@ -148,13 +153,13 @@ def pace_of(p: ProblemArrays, st: StateArrays, d: int) -> Pace:
 
 @inlined
 def stop_of(st: StateArrays, s: int, k: int) -> int:
-    """The device's steps when the decoding wave in a slot ends or needs more KV."""
+    """Return the device step count at which the decoding wave ends or needs more KV."""
     lane = st.lanes[s, k]
     return lane.since + min(lane.output, lane.granted) - lane.made
 
 
 @inlined
 def steps_left(p: ProblemArrays, st: StateArrays, d: int) -> int:
-    """Steps until the first of the decoding waves of device ``d`` stops; one at least."""
+    """Return the steps until the first decoding wave of ``d`` stops; at least one."""
     s, k = slot_of(p, st.batches[d].decoder)
     return max(1, stop_of(st, s, k) - st.batches[d].steps)

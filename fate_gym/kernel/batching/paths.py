@@ -1,4 +1,4 @@
-"""Prefix paths that the waves of a batching device pin, compute and leave behind."""
+"""Prefix paths that the waves of a batching device pin, compute and leave cached."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fate_gym.kernel.schema import ProblemArrays, StateArrays
 
 @inlined
 def _held_bytes(p: ProblemArrays, st: StateArrays, d: int, q: int) -> float:
-    """Bytes of the entry of key ``q``, which is there."""
+    """Return the bytes of the entry of key ``q``, which must be on the device."""
     tokens = st.prefix_tokens[d, q] - p.prefixes[q].start
     return tokens * p.models[p.prefixes[q].model].kv
 
 
 @kernel
 def _grow(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> None:
-    """`grow_path`, where some of the entries are pinned."""
+    """Grow a path as `grow_path` does, and keep count of the pinned bytes."""
     batch, key = st.batches[d], q
     while key >= 0:
         if st.pins[d, key] > 0:
@@ -35,7 +35,7 @@ def _grow(p: ProblemArrays, st: StateArrays, d: int, q: int, tokens: int) -> Non
 
 @inlined
 def pin_path(p: ProblemArrays, st: StateArrays, s: int, k: int) -> int:
-    """Let the prefix path of an admitted wave grow and stay; returns its last entry, -1 without."""
+    """Grow and pin the prefix path of an admitted wave; return its last entry, -1 if none."""
     stage, lane = p.stages[s], st.lanes[s, k]
     lane.grows = 0
     if not has_prefix(p, stage):
@@ -57,7 +57,7 @@ def pin_path(p: ProblemArrays, st: StateArrays, s: int, k: int) -> int:
 
 @inlined
 def unpin_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """A wave of stage ``s`` does not use its prefix any longer."""
+    """Unpin the prefix path of a wave of stage ``s``."""
     if not has_prefix(p, p.stages[s]):
         return
     q = p.stages[s].prefix
@@ -70,7 +70,7 @@ def unpin_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
 
 @inlined
 def path_is_there(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """A wave, which is in no list, does not bring more of its prefix any longer."""
+    """Note that a wave adds no more tokens to its prefix; it must not be in any list."""
     lane, d = st.lanes[s, k], st.slots[s, k].device
     if lane.grows:
         lane.grows = 0
@@ -79,7 +79,7 @@ def path_is_there(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
 
 @kernel
 def _settle(p: ProblemArrays, st: StateArrays, d: int, q: int) -> None:
-    """What nobody brings more of along the path of key ``q`` is there now."""
+    """Mark the entries on the path of key ``q`` that no wave still extends as there now."""
     while q >= 0:
         lacking = 0
         for first in (st.batches[d].admitted, st.batches[d].prompt):
@@ -97,7 +97,7 @@ def _settle(p: ProblemArrays, st: StateArrays, d: int, q: int) -> None:
 
 @inlined
 def leave_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Cache what a wave of stage ``s``, which has given back its memory, leaves of its prefix."""
+    """Cache what a wave of stage ``s`` adds to its prefix, after it gave back its memory."""
     stage = p.stages[s]
     if extends_prefix(p, stage):
         _grow(p, st, d, stage.written, stage.written_tokens)
@@ -109,7 +109,10 @@ def leave_path(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
 def take_back_claim(
     p: ProblemArrays, st: StateArrays, s: int, d: int, cached: int, done: int
 ) -> None:
-    """Of ``done`` tokens that a wave has computed the first were its prefix's: no more is there."""
+    """Reduce the computed prefix of stage ``s`` to what was really computed.
+
+    The first of the ``done`` tokens that a wave has computed are its prefix's, from ``cached`` on.
+    """
     q, reached = p.stages[s].prefix, cached + done
     if reached >= p.stages[s].prefix_tokens:
         return
@@ -121,9 +124,9 @@ def take_back_claim(
 
 @inlined
 def drop_uncomputed(p: ProblemArrays, st: StateArrays, s: int, d: int) -> None:
-    """Along the path of a preempted wave: what nobody pins is cut to what is computed of it.
+    """Cut the unpinned entries on a preempted wave's path to what is computed of them.
 
-    An entry with a child on the device stays as it is: the child would hang in the air.
+    An entry with a child on the device stays as it is: the child needs its parent there.
     """
     if not has_prefix(p, p.stages[s]):
         return

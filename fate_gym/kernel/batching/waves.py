@@ -1,8 +1,8 @@
-"""Where the waves of a batching device are.
+"""The lists in which a batching device keeps its waves.
 
-A shard whose wave is admitted is in one of three lists: until its inputs are there (by admission),
-while its prompt is computed (by join), while it decodes (by its stop). `Slot.next` links the lists,
-as it links the queue.
+An admitted wave is in one of three lists: until its inputs are there (by admission), while its
+prompt is computed (by join), or while it decodes (by its stop). `Slot.next` links the lists, as it
+links the queue.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from fate_gym.kernel.schema import (
 
 @inlined
 def rests(st: StateArrays, d: int) -> bool:
-    """Whether device ``d`` computes nothing: no wave has joined."""
+    """Return whether device ``d`` computes nothing: no wave has joined."""
     return st.batches[d].prompt < 0 and st.batches[d].decoder < 0
 
 
 @inlined
 def runs_nothing(st: StateArrays, d: int) -> bool:
-    """Whether no wave is admitted on device ``d``."""
+    """Return whether no wave is admitted on device ``d``."""
     return st.batches[d].sequences == 0
 
 
 @inlined
 def context_of(stage: Stage, lane: Lane) -> int:
-    """Tokens of one query by the time its prompt is computed, those made before included."""
+    """Return a query's tokens once its prompt is computed, including those made before."""
     return stage.prefix_tokens + stage.prompt_tokens + stage.inherited_tokens + lane.made
 
 
 @inlined
 def wave_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int, wave: int) -> float:
-    """KV that a wave of ``wave`` queries of the shard in a slot reserves."""
+    """Return the KV bytes that a wave of ``wave`` queries of the shard in a slot reserves."""
     stage = p.stages[s]
     if stage.model < 0:
         return 0.0
@@ -55,7 +55,7 @@ def wave_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int, wave: int) -> 
 
 @inlined
 def reserved_bytes(p: ProblemArrays, st: StateArrays, s: int, k: int) -> float:
-    """KV that the wave in a slot has reserved."""
+    """Return the KV bytes that the wave in a slot has reserved."""
     return wave_bytes(p, st, s, k, st.lanes[s, k].wave)
 
 
@@ -73,7 +73,7 @@ def queue_first(p: ProblemArrays, st: StateArrays, d: int, number: int) -> None:
 
 @inlined
 def take_head(p: ProblemArrays, st: StateArrays, d: int) -> int:
-    """Take the head of the queue of device ``d``; returns its slot number."""
+    """Remove the head of the queue of device ``d``; return its slot number."""
     dev = st.devices[d]
     number = dev.queue_head
     dev.queue_head = next_in_queue(p, st, number)
@@ -84,7 +84,7 @@ def take_head(p: ProblemArrays, st: StateArrays, d: int) -> int:
 
 @inlined
 def _behind(p: ProblemArrays, st: StateArrays, first: int, number: int) -> int:
-    """The list that begins with ``first``, with ``number`` behind it; returns its first."""
+    """Append ``number`` to the list that begins with ``first``; return its new first."""
     s, k = slot_of(p, number)
     st.slots[s, k].next = -1
     if first < 0:
@@ -99,7 +99,7 @@ def _behind(p: ProblemArrays, st: StateArrays, first: int, number: int) -> int:
 
 @inlined
 def _without(p: ProblemArrays, st: StateArrays, first: int, number: int) -> int:
-    """The list that begins with ``first``, without ``number``; returns its first."""
+    """Remove ``number`` from the list that begins with ``first``; return its new first."""
     behind = next_in_queue(p, st, number)
     if first == number:
         return behind
@@ -148,7 +148,7 @@ def _enter_decoding(p: ProblemArrays, st: StateArrays, d: int, number: int) -> N
 
 @kernel
 def leave(p: ProblemArrays, st: StateArrays, d: int, number: int) -> None:
-    """Take an admitted wave out of its list."""
+    """Remove an admitted wave from its list."""
     batch = st.batches[d]
     s, k = slot_of(p, number)
     state = st.lanes[s, k].state
@@ -163,7 +163,7 @@ def leave(p: ProblemArrays, st: StateArrays, d: int, number: int) -> None:
 
 @inlined
 def begin_decoding(p: ProblemArrays, st: StateArrays, d: int, s: int, k: int) -> None:
-    """The wave in a slot, which is in no list, decodes from the next iteration on."""
+    """Let the wave in a slot decode from the next iteration on; it must not be in any list."""
     batch, lane = st.batches[d], st.lanes[s, k]
     lane.since = batch.steps
     lane.began = batch.begun
@@ -176,7 +176,7 @@ def begin_decoding(p: ProblemArrays, st: StateArrays, d: int, s: int, k: int) ->
 
 @inlined
 def stop_decoding(p: ProblemArrays, st: StateArrays, d: int, s: int, k: int) -> None:
-    """Take a decoding wave out of the batch; `Lane.made` says how far it has come."""
+    """Remove a decoding wave from the batch; `Lane.made` records its tokens so far."""
     batch, lane = st.batches[d], st.lanes[s, k]
     leave(p, st, d, slot_number(p, s, k))
     lane.made += batch.steps - lane.since
@@ -185,12 +185,12 @@ def stop_decoding(p: ProblemArrays, st: StateArrays, d: int, s: int, k: int) -> 
     batch.context -= lane.wave * context_of(p.stages[s], lane)
     batch.noise -= lane.wave * lane.noise
     if batch.decoding == 0:
-        batch.noise = 0.0  # what rounding has left
+        batch.noise = 0.0  # remove rounding errors
 
 
 @kernel
 def youngest(p: ProblemArrays, st: StateArrays, d: int) -> int:
-    """The slot number of the wave that was admitted last on device ``d``, -1: there is none."""
+    """Return the slot number of the wave admitted last on device ``d``, -1 if there is none."""
     found, number = -1, -1
     for first in (st.batches[d].admitted, st.batches[d].prompt, st.batches[d].decoder):
         i = first
@@ -204,7 +204,7 @@ def youngest(p: ProblemArrays, st: StateArrays, d: int) -> int:
 
 @inlined
 def all_ended(st: StateArrays, s: int) -> bool:
-    """Whether the shards of stage ``s`` have ended, or are lost."""
+    """Return whether all shards of stage ``s`` have ended or are lost."""
     for k in range(st.stages[s].shards):
         if st.slots[s, k].device >= 0 and st.lanes[s, k].state != ENDED:
             return False
@@ -213,7 +213,7 @@ def all_ended(st: StateArrays, s: int) -> bool:
 
 @kernel
 def empty_batch(p: ProblemArrays, st: StateArrays, d: int) -> None:
-    """Put all admitted shards back into the queue, of a device that fails: it has no batch."""
+    """Put all admitted shards of a failing device back into its queue and clear its batch."""
     while True:
         number = youngest(p, st, d)
         if number < 0:
@@ -225,7 +225,7 @@ def empty_batch(p: ProblemArrays, st: StateArrays, d: int) -> None:
 
 @inlined
 def clear_batch(st: StateArrays, d: int) -> None:
-    """The batch of a device that has just begun, or is down."""
+    """Reset the batch of a device that starts or is down."""
     batch = st.batches[d]
     batch.time = st.now
     batch.changes_at = batch.loaded_at = np.inf

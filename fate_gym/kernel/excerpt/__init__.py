@@ -1,6 +1,6 @@
-"""Excerpts: what is in flight of a run as a small problem of its own, with numbers of its own.
+"""Excerpts: the part of a run in flight, as a small problem with its own numbering.
 
-What a planner does with a run costs what the run holds: copies of the state, loops over all stages.
-An excerpt holds what is under way and what may soon be, whatever has been before and whatever else
-the problem has. `selection` says what belongs to it, `problem` and `state` fill it.
+A planner's work grows with the size of the run: it copies the state and loops over all stages. An
+excerpt holds only what is under way or may soon be, however much has happened before and whatever
+else the problem has. `selection` decides what belongs to it, `problem` and `state` fill it.
 """

@@ -1,4 +1,4 @@
-"""The problem of an excerpt."""
+"""Fill an excerpt's problem."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from fate_gym.kernel.schema import DONE, ProblemArrays, StateArrays
 
 @inlined
 def number_in(places: Ints, number: int) -> int:
-    """The number in the excerpt of what has a number in the problem, -1 without."""
+    """Return a problem number's counterpart in the excerpt, -1 if there is none."""
     return places[number] if number >= 0 else ABSENT
 
 
 @kernel
 def fill_problem(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: ProblemArrays) -> None:
-    """Fill what an excerpt has of its own: stages, edges, workflows, prefixes.
+    """Fill the parts that an excerpt has of its own: stages, edges, workflows, prefixes.
 
-    ``out`` may have room for more of each than there is. Stages beyond are of no workflow; the
-    state says that they are done. Nobody arrives.
+    ``out`` may have more room than needed. Surplus stages belong to no workflow, and the state
+    marks them done. No workflow arrives.
     """
     _fill_workflows(p, numbers, out)
     _fill_stages(p, st, numbers, out)
@@ -51,7 +51,7 @@ def _fill_workflows(p: ProblemArrays, numbers: Numbers, out: ProblemArrays) -> N
 
 @inlined
 def _fill_stages(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: ProblemArrays) -> None:
-    """Stages with their costs, and the edges to them from what is in the excerpt."""
+    """Fill stages with their costs, and the edges to stages that have not ended."""
     edges = 0
     for i in range(numbers.stages_count):
         s = numbers.stages[i]
@@ -82,7 +82,7 @@ def _fill_stages(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: Probl
 
 @inlined
 def _fill_out_edges(numbers: Numbers, out: ProblemArrays) -> None:
-    """Sort the edges by parent, those of a parent by child."""
+    """Order edge numbers by parent, then by child."""
     count = numbers.edges_count
     for i in range(out.stages.size):
         out.stages[i].children_from = out.stages[i].children_to = 0
@@ -101,7 +101,7 @@ def _fill_out_edges(numbers: Numbers, out: ProblemArrays) -> None:
 
 @inlined
 def _fill_orders(p: ProblemArrays, numbers: Numbers, out: ProblemArrays) -> None:
-    """Topological order, workflow by workflow as in the problem, and order by rank."""
+    """Fill the topological order, workflow by workflow as in the problem, and the rank order."""
     count = 0
     for i in range(numbers.workflows_count):
         w = numbers.workflows[i]

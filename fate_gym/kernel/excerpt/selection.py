@@ -1,12 +1,12 @@
-"""What belongs to an excerpt, and its numbers.
+"""Which parts of a run belong to an excerpt, and how they are numbered.
 
 * the stages of arrived workflows that have not ended;
 * their parents, whose outputs lie somewhere;
-* finished stages whose contexts are cached, and all prefixes that are: they take memory;
-* the keys of prefixes that these stages use, and their ancestors.
+* finished stages whose contexts are cached, and all cached prefixes: they take memory;
+* the prefix keys that these stages use, and their ancestors.
 
-As long as nobody arrives nothing can be added to these. Numbers keep their order: of two stages the
-one with the smaller number in the excerpt has the smaller number in the problem too.
+Until a workflow arrives nothing can be added. Numbers keep their order: if one stage has a smaller
+number than another in the excerpt, it has so in the problem.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ABSENT, TAKEN = -1, 0
 
 
 class Numbers(Block):
-    """The numbers of an excerpt. Shapes are those of the whole problem."""
+    """The numbering of an excerpt. Arrays are sized for the whole problem."""
 
     stages_count: int = scalar("i8", "stages of the excerpt")
     workflows_count: int = scalar("i8", "its workflows")
@@ -37,7 +37,7 @@ class Numbers(Block):
 
 
 def new_numbers(p: ProblemArrays) -> Numbers:
-    """Room for the numbers of excerpts of a problem."""
+    """Allocate room for the numbers of any excerpt of a problem."""
     return Numbers.allocate(S=p.stages.size, W=p.workflows.size, Q=p.prefixes.size)
 
 
@@ -91,7 +91,7 @@ def _take_path(p: ProblemArrays, q: int, numbers: Numbers) -> None:
 
 @inlined
 def _number(p: ProblemArrays, st: StateArrays, numbers: Numbers) -> None:
-    """Number what has been taken, and count it."""
+    """Number what was selected, and count it."""
     count, flows, edges = 0, 0, 0
     for w in range(p.workflows.size):
         if numbers.workflow_at[w] == ABSENT:

@@ -1,4 +1,4 @@
-"""The state of an excerpt."""
+"""Fill an excerpt's state."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fate_gym.kernel.numbers import (
 from fate_gym.kernel.schema import DONE, ProblemArrays, StateArrays
 
 NO_ROW = 2**31 - 1
-"""Where the log has no row: what an excerpt places is logged from row 0 on."""
+"""A row number beyond any log; what an excerpt itself places is logged from row 0 on."""
 
 
 @kernel
 def fill_state(
     p: ProblemArrays, st: StateArrays, numbers: Numbers, small: ProblemArrays, out: StateArrays
 ) -> None:
-    """Make ``out`` the state of problem ``small`` that ``st`` is of ``p``.
+    """Make ``out`` the state of problem ``small`` that corresponds to ``st`` of ``p``.
 
-    Of the workflows that are left out nothing remains but what lies in memory, of those that
-    have not arrived nothing at all.
+    Of workflows that are left out only what lies in memory remains; of those that have not arrived,
+    nothing.
     """
     _fill_scalars(st, out)
     for i in range(numbers.stages_count):
@@ -60,7 +60,7 @@ def _fill_scalars(st: StateArrays, out: StateArrays) -> None:
 
 @inlined
 def _slot_in(p: ProblemArrays, numbers: Numbers, small: ProblemArrays, number: int) -> int:
-    """The slot number in the excerpt, -1 without."""
+    """Return a slot number's counterpart in the excerpt, -1 if there is none."""
     if number < 0:
         return ABSENT
     s, k = slot_of(p, number)
@@ -120,7 +120,7 @@ def _fill_memory(
     out: StateArrays,
     d: int,
 ) -> None:
-    """What lies in the memory of device ``d``, in the order of use."""
+    """Fill what lies in the memory of device ``d``, in the order of use."""
     out.devices[d] = st.devices[d]
     out.devices[d].oldest = out.devices[d].newest = ABSENT
     for m in range(p.models.size):
@@ -172,7 +172,7 @@ def _fill_queue(
 
 @inlined
 def _fill_lists(p: ProblemArrays, st: StateArrays, numbers: Numbers, out: StateArrays) -> None:
-    """Ready stages and events."""
+    """Fill the ready list and the events."""
     out.ready_count = out.event_count = 0
     for i in range(st.ready_count):
         place = number_in(numbers.stage_at, st.ready[i])
