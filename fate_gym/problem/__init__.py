@@ -1,4 +1,4 @@
-"""The scheduling problem: frozen, validated, JSON in and out."""
+"""The scheduling problem: frozen, validated, read from and written to JSON."""
 
 from fate_gym.catalog.limits import Queries, Seconds, Tokens
 from fate_gym.problem.cluster import Cluster, Device, Link

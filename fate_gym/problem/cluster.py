@@ -1,4 +1,4 @@
-"""Devices, links and clusters: where it can be done."""
+"""Devices, links and clusters: where stages run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fate_gym.catalog.limits import MOST_DEVICES, Rate, Seconds, Share
 from fate_gym.errors import InputError
 from fate_gym.problem.workflow import Frozen, Name
 
-# Hashes of problems stand in results: those made before there were these fields stay valid, since
-# a field at its default is left out.
+# Results store hashes of problems: a field at its default is left out, so hashes from before
+# these fields existed stay valid.
 Amount = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Degree = Annotated[int, Field(strict=True, ge=1, le=72)]
-"""GPUs of a device: at most those that one NVLink domain has today."""
+"""GPUs of a device, at most those of one NVLink domain today."""
 
 
 def _is_absent(value: Any) -> bool:
@@ -23,7 +23,7 @@ def _is_absent(value: Any) -> bool:
 
 
 class Serving(NamedTuple):
-    """How devices execute, every default filled in."""
+    """How devices execute, with every default filled in."""
 
     batching: bool
     prefill_first: bool
@@ -32,7 +32,7 @@ class Serving(NamedTuple):
 
 
 class Execution(Frozen):
-    """What problem files and cluster files alike say about how devices execute."""
+    """Execution settings that problem files and cluster files share."""
 
     execution: Literal["exclusive", "batching"] = Field(
         "exclusive",
@@ -60,7 +60,7 @@ class Execution(Frozen):
 
     @property
     def serving(self) -> Serving:
-        """The same with every default filled in."""
+        """The same settings with every default filled in."""
         constants = catalog.execution()
         return Serving(
             batching=self.execution == "batching",
@@ -70,7 +70,7 @@ class Execution(Frozen):
         )
 
     def check_execution(self, item: str) -> None:
-        """Raise an `InputError` if the options contradict one another; ``item`` says whose."""
+        """Raise an `InputError` if options contradict one another; ``item`` names their owner."""
         given = [
             name
             for name in ("prefill", "token_budget", "max_sequences")
@@ -98,7 +98,7 @@ class Execution(Frozen):
 class Device(Frozen):
     """One GPU in one node, or several that work as one.
 
-    Bandwidths left out follow from the GPU type and the cluster.
+    Bandwidths that are not given follow from the GPU type and the cluster.
 
     ``gpu = None`` makes a device without memory or speed of its own: it can run only stages
     with ``seconds_on`` (classical scheduling instances).
@@ -151,6 +151,6 @@ class Cluster(Execution):
     gpus: tuple[catalog.Gpu, ...] = Field(
         (),
         description="GPUs of its own, e.g. of `fate-gym calibrate`, beside the catalogue's",
-        # Hashes of problems stand in results: those of clusters without stay valid.
+        # Results store hashes of problems: those of clusters without GPUs of their own stay valid.
         exclude_if=lambda gpus: not gpus,
     )

@@ -1,4 +1,4 @@
-"""Finds faults in users' input, and turns pydantic's errors into the package's own."""
+"""Find faults in users' input, and turn pydantic's errors into the package's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMES = {"workflows": "workflow", "stages": "stage", "devices": "device", "edge
 
 
 def first_repeated(items: Iterable[T]) -> T | None:
-    """The first item that occurs more than once."""
+    """Return the first item that occurs more than once, None if there is none."""
     return next((item for item, count in Counter(items).items() if count > 1), None)
 
 
@@ -32,13 +32,14 @@ def from_pydantic(
     source: str | Path,
     model: type[BaseModel] | None = None,
 ) -> InputError:
-    """The first fault of a pydantic error, with ids in place of list positions.
+    """Return the first fault of a pydantic error, with ids in place of list positions.
 
     Args:
-        error: what was raised.
-        data: what was read.
+        error: the error that pydantic raised.
+        data: the data that was read.
         source: where it was read from.
-        model: what it was to be; with it, unknown fields are answered with near matches.
+        model: the model that the data was validated against; if given, unknown fields are
+            answered with near matches.
     """
     first = _first(error)
     items, field = _locate(data, first["loc"])
@@ -76,7 +77,7 @@ def from_pydantic(
 
 
 def _first(error: ValidationError) -> ErrorDetails:
-    """The first fault; a misspelt field before the same field missing."""
+    """Return the first fault, but a misspelt field rather than the missing field it stands for."""
     faults = error.errors()
     if faults[0]["type"] != "missing":
         return faults[0]
@@ -90,7 +91,7 @@ def _first(error: ValidationError) -> ErrorDetails:
 
 
 def fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The fields of the model at a place inside another; none where there is no model."""
+    """Return the field names of the model nested at ``loc``; an empty list if there is none."""
     inner: Any = model
     for part in loc:
         if isinstance(part, int):
@@ -103,7 +104,7 @@ def fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The only model in an annotation such as ``tuple[Stage, ...]`` or ``Options | None``."""
+    """Return the only model in an annotation like ``tuple[Stage, ...]`` or ``Options | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = {inner for arg in get_args(annotation) if (inner := _model_in(arg)) is not None}

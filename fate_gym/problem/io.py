@@ -1,4 +1,4 @@
-"""Problems as JSON files, with a schema version; one clear error for a bad file."""
+"""Read and write problems as JSON files with a schema version; a bad file gives one clear error."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ def parse_problem(text: str | bytes, *, source: str | Path = "<problem>") -> Pro
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file. Raises `InputError` if it cannot be read or is not JSON."""
+    """Return the content of a JSON file. Raises `InputError` if it is unreadable or not JSON."""
     return parse_json(read_bytes(path), source=path)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file, or of a pipe. Raises `InputError` if it cannot be read or has no end."""
+    """Return the bytes of a file or pipe.
+
+    Raises:
+        InputError: it cannot be read, or is longer than `MOST_BYTES`.
+    """
     try:
         with Path(path).open("rb") as file:
-            # By parts: room for what is read at once is made before.
+            # In parts: `read` allocates memory for all that it is asked to read.
             data = bytearray()
             while len(data) <= MOST_BYTES and (part := file.read(_PART)):
                 data += part
@@ -55,7 +59,7 @@ def read_bytes(path: str | Path) -> bytes:
 def parse_json(
     text: str | bytes, *, source: str | Path | None = None, item: str | None = None
 ) -> Any:
-    """The content of JSON text: a file, or one line of it, ``item``.
+    """Parse JSON text: a file, or the one line of it that ``item`` names.
 
     Raises:
         InputError: it is not JSON, or an object has a key twice.
@@ -72,11 +76,11 @@ def parse_json(
 
 
 class _RepeatedKeyError(Exception):
-    """Its text is the key."""
+    """A key that an object has twice; the message is the key."""
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of two values with one key the last would win, and nobody would see it."""
+    """Build an object; without this check the last value of a repeated key would silently win."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = first_repeated(key for key, _ in pairs)
@@ -86,7 +90,10 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dump_problem(problem: Problem, path: str | Path | None = None) -> str:
-    """The problem as JSON text, without fields at their defaults; written to ``path`` if given."""
+    """Return the problem as JSON text without fields at their defaults.
+
+    Also written to ``path`` if given.
+    """
     data = problem.model_dump(mode="json", exclude_defaults=True)
     text = json.dumps({"schema_version": problem.schema_version} | data, indent=1)
     if path is not None:

@@ -1,4 +1,4 @@
-"""A problem: workflows on a cluster, checked as a whole before anything runs."""
+"""Problems: workflows on a cluster, checked as a whole before anything runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fate_gym.problem.workflow import Frozen, Name, Stage, Workflow, topological
 SCHEMA_VERSION = 1
 
 MOST_CONTENDED_NODES = 62
-"""The nodes that a transfer comes from are bits of one integer."""
+"""The sending nodes of a transfer are bits of one integer."""
 
 
 class Outage(Frozen):
-    """A device is down from ``at`` on for ``seconds``."""
+    """A device that is down for ``seconds`` from ``at`` on."""
 
     device: Name
     at: Seconds
@@ -35,8 +35,8 @@ class Outage(Frozen):
 class Failures(Frozen):
     """Devices fail and are repaired: at random by the seed, or at given times.
 
-    Drawn times are exponential, for each device on its own. Policies know the mean time to
-    repair (of given outages: their mean length), never when the next failure is.
+    Random times are exponential and independent for each device. Policies know the mean time to
+    repair (of given outages: their mean length), never the time of the next failure.
     """
 
     mtbf_s: PositiveSeconds | None = Field(None, description="mean time from repair to failure")
@@ -58,19 +58,19 @@ class Failures(Frozen):
 
     @property
     def mean_repair_s(self) -> float:
-        """What policies expect a repair to take."""
+        """The time that policies expect a repair to take."""
         if self.mttr_s is not None:
             return self.mttr_s
         return sum(outage.seconds for outage in self.outages) / len(self.outages)
 
 
 Objective = Literal["makespan", "latency", "slowdown", "p95", "deadlines"]
-"""What planners minimise."""
+"""The quantity that planners minimise."""
 USUAL_OBJECTIVE: Objective = "slowdown"
 
 
 def is_usual(objective: Objective) -> bool:
-    """Whether what is minimised goes without saying: it is left out, so that hashes stay valid."""
+    """Return whether the objective is the default, which is left out so that hashes stay valid."""
     return objective == USUAL_OBJECTIVE
 
 
@@ -88,7 +88,7 @@ class Options(Frozen):
         False,
         description="transfers between nodes share the nodes' network interfaces: one at a time "
         "into each node, and one out of it; otherwise they run side by side",
-        # Hashes of problems stand in results: those made before there was contention stay valid.
+        # Results store hashes of problems: those from before there was contention stay valid.
         exclude_if=lambda contention: not contention,
     )
     uncertainty: NonNegativeFloat = Field(
@@ -108,7 +108,7 @@ class Options(Frozen):
 
 
 class Problem(Frozen):
-    """Everything that is fixed before time starts.
+    """Everything that is fixed before a run starts.
 
     ``gpus`` and ``models`` add to the catalogue, or replace entries of the same name, for this
     problem alone. Construct through `Problem.build`, `Problem.classical` or
@@ -134,7 +134,7 @@ class Problem(Frozen):
         gpus: Sequence[Gpu] = (),
         models: Sequence[Model] = (),
     ) -> Problem:
-        """Put a problem together and check it as a whole.
+        """Assemble a problem and check it as a whole.
 
         Raises:
             InputError: naming the workflow, the stage and the field at fault.
@@ -162,7 +162,7 @@ class Problem(Frozen):
         id: str = "classical",
         link_bytes_s: float | Mapping[tuple[str, str], float] = 1.0,
     ) -> Problem:
-        """A classical instance: unrelated machines, given times, contention-free links.
+        """Build a classical instance: unrelated machines, given times, contention-free links.
 
         Args:
             seconds: seconds of each task on each device, ``{task: {device: seconds}}``.
@@ -196,17 +196,17 @@ class Problem(Frozen):
 
     @cached_property
     def gpu_facts(self) -> dict[str, Gpu]:
-        """The catalogue's GPUs with the cluster's and this problem's own on top, by name."""
+        """GPUs by name: the catalogue's, overridden by the cluster's and this problem's own."""
         return catalog.gpus() | {gpu.name: gpu for gpu in (*self.cluster.gpus, *self.gpus)}
 
     @cached_property
     def model_facts(self) -> dict[str, Model]:
-        """The catalogue's models with this problem's own on top, by name."""
+        """Models by name: the catalogue's, overridden by this problem's own."""
         return catalog.models() | {model.name: model for model in self.models}
 
     @cached_property
     def device_facts(self) -> dict[str, Gpu]:
-        """What each device is as one GPU, by device id; devices without a GPU are left out."""
+        """Each device as one equivalent GPU, by device id; devices without a GPU are left out."""
         return {
             device.id: self.gpu_facts[device.gpu].times(device.tensor_parallel)
             for device in self.cluster.devices
@@ -227,7 +227,7 @@ class Problem(Frozen):
         }
 
     def eligible_devices(self, workflow: Workflow, stage: Stage) -> list[str]:
-        """The devices that can ever run a stage, in the order of the cluster.
+        """Return the devices that can ever run a stage, in the order of the cluster.
 
         A model stage needs its weights and the working KV of one query in memory. A tool stage
         runs on the host: the list is empty.
@@ -244,7 +244,7 @@ class Problem(Frozen):
         return [name for name in hosts if name in stage.allowed_devices]
 
     def query_bytes(self, workflow: Workflow, stage: Stage) -> float:
-        """Bytes that a model stage needs at least: its weights and the KV of one query."""
+        """Return the least bytes that a model stage needs: its weights and the KV of one query."""
         assert stage.model is not None
         model = self.model_facts[stage.model]
         context = query_tokens(workflow, stage)
@@ -252,20 +252,20 @@ class Problem(Frozen):
 
 
 def query_tokens(workflow: Workflow, stage: Stage) -> int:
-    """Tokens of one query of a stage at its full length: prompt, what it inherits, and output."""
+    """Return the tokens of one query at full length: prompt, inherited context and output."""
     inherited = sum(edge.inherited_tokens for edge in workflow.parents[stage.id])
     return stage.prefix_tokens + stage.prompt_tokens + inherited + stage.output_tokens
 
 
 def problem_from(data: Any, source: str | Path) -> Problem:
-    """A checked problem from plain data, as JSON gives it.
+    """Return a checked problem from plain data, as JSON gives it.
 
     Raises:
         InputError: naming ``source``, the stage and the field at fault.
     """
     try:
         if isinstance(data, dict):
-            # First, since another version may have other fields.
+            # Check this first: other versions may have other fields.
             _check_version(data.get("schema_version", SCHEMA_VERSION))
             _check_written_out(data.get("cluster"))
         problem = Problem.model_validate(data)
@@ -288,7 +288,7 @@ def _check_written_out(cluster: Any) -> None:
 
 
 def check(problem: Problem) -> None:
-    """Everything that one object cannot check by itself.
+    """Check everything that one object cannot check by itself.
 
     Raises:
         InputError: the first fault found, naming workflow, stage and field.
@@ -427,7 +427,7 @@ def _check_contention(problem: Problem) -> None:
 
 
 def _check_choices(workflow: Workflow) -> None:
-    """Branches and fan-outs: each stage in one, behind its chooser; probabilities sum to 1."""
+    """Check branches and fan-outs: each stage in one, after its chooser; probabilities sum to 1."""
     chosen: set[str] = set()
     choosers: set[str] = set()
     for choice in workflow.choices:
@@ -520,7 +520,7 @@ def _check_context(workflow: Workflow, stage: Stage, item: str) -> None:
 
 
 def _without_host(problem: Problem, workflow: Workflow, stage: Stage, item: str) -> InputError:
-    """No device can host a stage: what it needs, and how much the nearest device lacks."""
+    """Return the error for a stage that no device can host, with what the nearest one lacks."""
     where = {
         "item": item,
         "field": "model" if stage.allowed_devices is None else "allowed_devices",

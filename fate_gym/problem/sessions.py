@@ -1,4 +1,4 @@
-"""What workflows share with one another: branches of the prefix tree, and turns of sessions."""
+"""Relations between workflows: branches of the prefix tree, and turns of sessions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fate_gym.problem.workflow import Prefix, Workflow
 
 
 def prefix_branches(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
-    """Where each prefix group branches off its parent, by group; roots are left out.
+    """Return where each prefix group branches off its parent, by group; roots are left out.
 
     Raises:
         InputError: two workflows disagree, or a group is its own ancestor.
@@ -37,9 +37,10 @@ def prefix_branches(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
 
 
 def branch_starts(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
-    """`prefix_branches`, each off the group in whose own part it starts.
+    """Return `prefix_branches` with each group's parent the group whose own part it starts in.
 
-    A group that shares no more with its parent than the parent does with its own branches off that.
+    A group that shares no more tokens with its parent than the parent does with its own parent
+    branches off that one instead.
     """
     declared = prefix_branches(workflows)
     branches: dict[str, Prefix] = {}
@@ -50,7 +51,7 @@ def branch_starts(workflows: Iterable[Workflow]) -> dict[str, Prefix]:
 
 
 def ancestry(branches: Mapping[str, Prefix], group: str) -> Iterator[str]:
-    """A group, its parent, and so on to the root."""
+    """Yield a group, its parent, and so on to the root."""
     yield group
     while group in branches:
         group = branches[group].parent
@@ -58,14 +59,14 @@ def ancestry(branches: Mapping[str, Prefix], group: str) -> Iterator[str]:
 
 
 def end_of_path(branches: Mapping[str, Prefix], group: str, tokens: int) -> str:
-    """The group that holds the last of the first ``tokens`` tokens of ``group``."""
+    """Return the group that holds the last of the first ``tokens`` tokens of ``group``."""
     while group in branches and branches[group].shared_tokens >= tokens:
         group = branches[group].parent
     return group
 
 
 def check_turns(workflows: Iterable[Workflow]) -> None:
-    """Every turn follows a workflow of the problem, and none itself.
+    """Check that every turn follows a workflow of the problem, and never itself.
 
     Raises:
         InputError: naming the workflow at fault.
@@ -86,12 +87,12 @@ def check_turns(workflows: Iterable[Workflow]) -> None:
 
 
 def apart(workflow: Workflow) -> Workflow:
-    """A workflow as it is where it follows no other: in a problem of its own, say."""
+    """Return a copy of a workflow that follows no other, for instance for a problem of its own."""
     return workflow.model_copy(update={"follows": None, "think_seconds": 0.0})
 
 
 def _on_a_cycle(parents: Mapping[str, str]) -> str | None:
-    """Something that is its own ancestor, if there is such a thing."""
+    """Return some node that is its own ancestor, None if there is none."""
     rooted: set[str] = set()
     for start in parents:
         path: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Stages, edges and workflows: what has to be done."""
+"""Stages, edges and workflows: the work to be scheduled."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ StageKind = Literal["model", "tool", "fixed"]
 
 
 class Frozen(Given):
-    """What problems are made of: no NaN, no infinity, no text that is not Unicode."""
+    """Base of the parts of a problem: no NaN, no infinity, only valid Unicode text."""
 
-    # Any limit on the length makes pydantic decode text, and so refuse lone surrogates.
+    # Any length limit makes pydantic decode text, and thus reject lone surrogates.
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=MOST_CHARACTERS)
 
     def __getstate__(self) -> dict[Any, Any]:
-        # Cached properties are rebuilt where they are needed; worker processes need not carry them.
+        # Cached properties are recomputed on demand; worker processes need not carry them.
         state = super().__getstate__()
         return state | {"__dict__": self._fields_of(state["__dict__"])}
 
     def __copy__(self) -> Self:
-        # So that `model_copy(update=...)` does not keep what was derived from the old values.
+        # Drops cached properties: `model_copy(update=...)` would keep the old values' ones.
         copied = super().__copy__()
         object.__setattr__(copied, "__dict__", self._fields_of(copied.__dict__))
         return copied
@@ -71,7 +71,7 @@ class Stage(Frozen):
     extends_prefix: bool = Field(
         False,
         description="prompt and output continue the prefix: later stages of its group find them",
-        # Hashes of problems stand in results: those of problems without sessions stay valid.
+        # Results store hashes of problems: those of problems without sessions stay valid.
         exclude_if=lambda extends: not extends,
     )
     tool_seconds: Seconds | None = None
@@ -111,9 +111,9 @@ class Stage(Frozen):
 class Edge(Frozen):
     """The output of ``parent`` that ``child`` needs before it starts.
 
-    ``bytes`` is the whole payload (text alone is kilobytes: then say so and it costs next to
-    nothing). ``inherited_tokens`` are prompt tokens of each query of the child that repeat the
-    parent's context; on a device that still caches that context they need no prefill.
+    ``bytes`` is the whole payload (text alone is a few kilobytes, which costs next to nothing).
+    ``inherited_tokens`` are prompt tokens of each query of the child that repeat the parent's
+    context; on a device that still caches that context they need no prefill.
     """
 
     parent: Name
@@ -123,10 +123,10 @@ class Edge(Frozen):
 
 
 class Prefix(Frozen):
-    """Where a prefix group branches off another, in the tree of all prompts.
+    """A prefix group that branches off another, in the tree of all prompts.
 
     Prompts of ``group`` begin with the first ``shared_tokens`` tokens of those of ``parent``. A
-    group that is declared nowhere is a root: it shares nothing with others.
+    group that is not declared is a root: it shares nothing with others.
     """
 
     group: Name
@@ -135,14 +135,14 @@ class Prefix(Frozen):
 
 
 class Branch(Frozen):
-    """One way to go on, and the stages that only this way has."""
+    """One option of a choice, with the stages that only it has."""
 
     probability: float = Field(gt=0, le=1)
     stages: tuple[Name, ...] = ()
 
 
 class Choice(Frozen):
-    """When stage ``after`` ends one branch is drawn; the stages of the others vanish."""
+    """When stage ``after`` ends, one branch is drawn; the stages of the others vanish."""
 
     after: Name
     options: tuple[Branch, ...] = Field(min_length=1)
@@ -158,7 +158,7 @@ class Choice(Frozen):
 
 
 class FanOut(Frozen):
-    """When stage ``after`` ends it is drawn how many replicas there are; the others vanish.
+    """When stage ``after`` ends, the number of replicas is drawn; the others vanish.
 
     A replica is one stage or several. The first k live with probability ``weights[k - 1]``.
     """
@@ -197,10 +197,10 @@ class Life(NamedTuple):
 
 
 class Workflow(Frozen):
-    """A DAG of stages that arrives at a moment and is done when its last stage ends.
+    """A DAG of stages that arrives at some time and is done when its last stage ends.
 
-    One turn of a session ``follows`` another: it arrives ``think_seconds`` after the end of that
-    one, but not before ``arrival``.
+    A turn of a session ``follows`` another: it arrives ``think_seconds`` after that one's end, but
+    not before ``arrival``.
 
     Which of the stages of ``choices`` and ``fan_outs`` live is drawn as the workflow runs; the
     others vanish: they are done without having run.
@@ -236,7 +236,7 @@ class Workflow(Frozen):
     slo: Slo | None = Field(
         None,
         description="objectives of its requests; metrics judge by them, schedules do not change",
-        # Hashes of problems stand in results: those of problems without objectives stay valid.
+        # Results store hashes of problems: those of problems without objectives stay valid.
         exclude_if=lambda slo: slo is None,
     )
     tenant: str = "default"
@@ -258,7 +258,7 @@ class Workflow(Frozen):
 
     @cached_property
     def lives(self) -> dict[str, Life]:
-        """When each stage lives that may vanish, by stage id."""
+        """The `Life` of each stage that may vanish, by stage id."""
         found: dict[str, Life] = {}
         for choice in self.choices:
             ends = [*accumulate(choice.probabilities)]
@@ -266,7 +266,7 @@ class Workflow(Frozen):
             for option, low, high in zip(choice.options, [0.0, *ends], ends, strict=False):
                 found.update({stage: Life(choice.after, low, high) for stage in option.stages})
         for fan_out in self.fan_outs:
-            # Replica i lives if there are more than i: the draws that give at most i lie below.
+            # Replica i lives if more than i are drawn; the draws for at most i replicas lie below.
             lows = [0.0, *accumulate(fan_out.weights)]
             for replica, low in zip(fan_out.replicas, lows, strict=False):
                 found.update({stage: Life(fan_out.after, low, _ALWAYS) for stage in replica})
@@ -278,9 +278,9 @@ _ALWAYS = 2.0
 
 
 def topological_order(workflow: Workflow) -> list[str]:
-    """Stage ids, parents first, ties in the order of the stages (Kahn 1962).
+    """Return stage ids, parents first, ties in the order of the stages (Kahn 1962).
 
-    Stages on or behind a cycle are missing from the result.
+    Stages on a cycle, or reachable from one, are left out.
     """
     edges = ((edge.parent, edge.child) for edge in workflow.edges)
     generations = topological_generations((stage.id for stage in workflow.stages), edges)
@@ -290,9 +290,9 @@ def topological_order(workflow: Workflow) -> list[str]:
 def topological_generations(
     nodes: Iterable[T], edges: Iterable[tuple[T, T]]
 ) -> Iterator[tuple[T, ...]]:
-    """The nodes of a graph by the length of the longest path to them; edges are (parent, child).
+    """Yield the nodes of a graph by the length of the longest path to them.
 
-    Nodes on or behind a cycle are left out.
+    Edges are (parent, child). Nodes on a cycle, or reachable from one, are left out.
     """
     sorter: TopologicalSorter[T] = TopologicalSorter(dict.fromkeys(nodes, ()))
     for parent, child in edges:
