@@ -1,4 +1,4 @@
-"""From a problem to arrays: the facts of the catalogue become coefficients of the cost model."""
+"""Compile a problem to arrays: catalogue facts become coefficients of the cost model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class CompiledProblem:
     """A problem as arrays. Immutable; shared by any number of simulators.
 
     Attributes:
-        problem: what was compiled.
+        problem: the problem that was compiled.
         arrays: the tables of compiled code (`fate_gym.kernel.schema`).
         stage_ids: (workflow id, stage id) by stage number.
         device_ids, model_names, prefix_keys: names by number; a prefix key is (model, group).
-        branches: where each prefix group branches off another, by group; not of roots.
+        branches: where each prefix group branches off another, by group; roots are left out.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -70,14 +70,14 @@ class CompiledProblem:
 
     @cached_property
     def floor_seconds(self) -> Floats:
-        """(S, D) the same with everything cached that could be; a lower bound of any run."""
+        """(S, D) like `clean_seconds` with everything possible cached: a lower bound."""
         floor = np.full(self.clean_seconds.shape, np.inf)
         floor_seconds(self.arrays, floor)
         return floor
 
     @cached_property
     def prefix_seconds(self) -> Floats:
-        """(S, D) what a cached prefix saves; 0 where the stage cannot run."""
+        """(S, D) seconds that a cached prefix saves; 0 where the stage cannot run."""
         saved = np.zeros(self.clean_seconds.shape)
         prefix_savings(self.arrays, saved)
         return saved
@@ -99,7 +99,7 @@ class CompiledProblem:
 
     @property
     def model_of(self) -> NDArray[np.int32]:
-        """(S,) model number, -1 without."""
+        """(S,) model number, -1 if the stage has none."""
         return self.arrays.stages["model"]
 
     @property
@@ -109,7 +109,7 @@ class CompiledProblem:
 
     @property
     def follows(self) -> NDArray[np.int64]:
-        """(W,) the workflow that has to end before this one can arrive, -1 without."""
+        """(W,) the workflow that has to end before this one can arrive, -1 if there is none."""
         p = self.arrays
         before = np.full(p.workflows.size, -1)
         for w, row in enumerate(p.workflows):
@@ -138,7 +138,7 @@ class CompiledProblem:
 
 
 def compile_problem(problem: Problem | CompiledProblem) -> CompiledProblem:
-    """Arrays for a problem; one that is compiled already comes back as it is."""
+    """Compile a problem; one that is compiled already is returned as it is."""
     return problem if isinstance(problem, CompiledProblem) else CompiledProblem(problem)
 
 
@@ -166,7 +166,7 @@ def _fill(compiled: CompiledProblem) -> ProblemArrays:
     serving = cluster.serving
     arrays.max_batch = serving.max_sequences
     if serving.batching:
-        # Else 0: what does not count stays out of digests of the arrays.
+        # These stay 0 otherwise: unused values must not change digests of the arrays.
         arrays.batching = 1
         arrays.prefill_first = serving.prefill_first
         arrays.token_budget = serving.token_budget
@@ -238,7 +238,7 @@ def _fill_devices(p: ProblemArrays, problem: Problem, nodes: dict[str, int]) -> 
 
 
 def fill_constants(row: Any, constants: catalog.Execution) -> None:
-    """Put what does not depend on the model into a row of ``devices``."""
+    """Write the constants that do not depend on the model into a row of ``devices``."""
     row["ramp_tokens"] = constants.mfu_ramp_tokens
     row["linear_passes"] = constants.linear_passes
     row["attention_passes"] = constants.attention_passes
@@ -334,7 +334,7 @@ def _fill_workflows(p: ProblemArrays, compiled: CompiledProblem) -> None:
 
 
 def _fill_sessions(p: ProblemArrays, problem: Problem) -> None:
-    """Which workflows follow which, and when those that follow none arrive."""
+    """Fill which workflows follow which, and when those that follow none arrive."""
     flows = problem.workflows
     number = {workflow.id: w for w, workflow in enumerate(flows)}
     before = np.array([-1 if w.follows is None else number[w.follows] for w in flows])
@@ -374,7 +374,7 @@ def _fill_stages(
 
 
 def _fill_prefixes(p: ProblemArrays, compiled: CompiledProblem, flow: Workflow, first: int) -> None:
-    """The ends of the paths that stages read and leave."""
+    """Fill the ends of the prefix paths that stages read and leave."""
     key = {name: q for q, name in enumerate(compiled.prefix_keys)}
     for row, stage in zip(p.stages[first : first + len(flow.stages)], flow.stages, strict=True):
         row["prefix"] = row["written"] = -1
@@ -436,7 +436,7 @@ def _index_edges(p: ProblemArrays) -> None:
 
 
 def _price(p: ProblemArrays, problem: Problem) -> None:
-    """Clean seconds, mean seconds and ranks."""
+    """Fill clean seconds, mean seconds and ranks."""
     p.clean_seconds[:] = np.inf
     number = {device.id: i for i, device in enumerate(problem.cluster.devices)}
     s = 0

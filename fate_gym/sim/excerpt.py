@@ -1,4 +1,4 @@
-"""What a planner may know of what is in flight, as a small problem with a state of its own."""
+"""The part of a run in flight that a planner may know, as a small problem with its own state."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ CONSTANT = (
     "link_latency",
     "link",
 )
-"""Tables of a problem that every excerpt of it has as they are."""
+"""Tables that an excerpt copies unchanged from the problem."""
 
 
 class Excerpt:
-    """The stages in flight of a run, and what they may find, with numbers of their own.
+    """The stages in flight of a run and all that affects them, renumbered.
 
-    `DecisionView.excerpt` renews it. Until more arrives or half of its stages have ended it keeps
-    its numbers, and after that its arrays as long as there is room in them. Rows behind those of
-    ``stages`` are of no workflow, and done.
+    `DecisionView.excerpt` brings it up to date. The numbering stays until more workflows arrive or
+    half of the stages have ended; the arrays stay as long as they have room. Surplus rows beyond
+    those of ``stages`` belong to no workflow and count as done.
 
     Args:
         p: the problem.
-        picture: what a planner takes it for, of the same shapes; None: for what it is.
+        picture: the problem as the planner assumes it, with the same shapes; None: as it is.
 
     Attributes:
-        problem: its problem: nobody arrives in it.
+        problem: its problem; no workflow arrives in it.
         state: the run as it stands: what `DecisionView.fork` would give.
         stages, workflows: (n,) numbers in the whole problem, by number in the excerpt.
         arrived: workflows that have arrived so far.
@@ -53,7 +53,7 @@ class Excerpt:
         self.arrived, self._left = 0, 0
 
     def renew(self, live: StateArrays) -> bool:
-        """Let it be the excerpt of a state. True: its numbers are new ones."""
+        """Update to the state ``live``; return whether the numbering is new."""
         renumbered = live.arrived_count != self.arrived or 2 * live.known_left < self._left
         if renumbered:
             self.arrived, self._left = live.arrived_count, live.known_left
@@ -65,7 +65,7 @@ class Excerpt:
         return renumbered
 
     def _select(self, live: StateArrays) -> None:
-        """Let the problem be that of a state."""
+        """Select what belongs to the excerpt of a state, and fill the problem with it."""
         numbers = self._numbers
         select(self._whole, live, numbers)
         needed = (
@@ -86,7 +86,7 @@ class Excerpt:
         fork_sampled(self.problem, self._raw, out, seed)
 
     def _allocate(self, needed: tuple[int, ...]) -> None:
-        """Room for so many stages, workflows, prefix keys and edges, and a half more."""
+        """Allocate half again the stages, workflows, prefix keys and edges ``needed``."""
         p = self._picture
         most = (p.stages.size, p.workflows.size, p.prefixes.size, p.edges.size)
         self._room = tuple(
@@ -111,5 +111,5 @@ class Excerpt:
             getattr(self.problem, name)[...] = getattr(p, name)
         self.state = self._raw = new_state(self.problem)
         if is_uncertain(p):
-            # The run knows more of what is to come than a planner may.
+            # The live state knows more of the future than a planner may.
             self._raw = new_state(self.problem)

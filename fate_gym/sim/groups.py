@@ -1,4 +1,4 @@
-"""The groups of what a policy may see. Every accessor of `DecisionView` says which it reads."""
+"""The groups of what a policy may see. Every accessor of `DecisionView` declares what it reads."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GROUPS = {
     "dag": "the stages of arrived workflows that are not ready yet",
     "progress": "when workflows arrived, stages ended, and how long they took",
 }
-"""Always visible: the ready stages with their requests, which turn of which session each workflow
-is that has arrived, time, and which devices can host a stage.
+"""Always visible: the ready stages with their requests, the session and turn of each arrived
+workflow, the time, and which devices can host a stage.
 
 Never visible: workflows that have not arrived, and actual durations before they are over.
 """
@@ -44,17 +44,17 @@ IMPLIED = {
         "links",
     ),
 }
-"""What shows through a group."""
+"""Groups that each group reveals as well."""
 
 IN_BATCHES = {"drains": ("costs", "places", "links")}
-"""What shows through a group besides, on devices that batch.
+"""Groups that each group also reveals on batching devices.
 
-When one drains is what comes out if it is played forward. Of residency, prefixes and contexts that
-tells what the shards under way will find.
+A device's drain time results from playing it forward. It also reveals the residency, prefixes and
+contexts that the shards under way will find.
 """
 
 ARRAYS = "arrays"
-"""Marks accessors that hand out everything; what their users read is tested in another way."""
+"""Marks accessors that give out whole arrays; what their users read is tested differently."""
 
 
 def reads(*groups: str) -> Callable[[F], F]:
@@ -68,7 +68,7 @@ def reads(*groups: str) -> Callable[[F], F]:
 
 
 def expand(groups: Iterable[str], *, batching: bool = False) -> frozenset[str]:
-    """The groups with what they imply."""
+    """Return the groups together with those that they imply."""
     seen = set(groups)
     if ALL in seen:
         return frozenset(GROUPS)

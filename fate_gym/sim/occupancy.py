@@ -1,4 +1,4 @@
-"""How many queries are in service, when something runs, and lanes for bars that overlap."""
+"""Queries in service, the time that something runs, and lanes for overlapping bars."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Steps(NamedTuple):
     values: Integers
 
     def integral(self) -> float:
-        """Value x seconds."""
+        """Return the integral over time: value x seconds."""
         return float(np.diff(self.times) @ self.values[:-1]) if self.times.size else 0.0
 
     def positive_seconds(self) -> float:
-        """How long the value is above 0."""
+        """Return for how many seconds the value is above 0."""
         return float(np.diff(self.times)[self.values[:-1] > 0].sum()) if self.times.size else 0.0
 
     def means(self, edges: Floats) -> Floats:
-        """(n - 1,) mean value between each of n ascending times and the next."""
+        """Return (n - 1,) mean values between each of n ascending times and the next."""
         if not self.times.size:
             return np.zeros(len(edges) - 1)
         area = np.concatenate([[0.0], np.cumsum(np.diff(self.times) * self.values[:-1])])
@@ -41,7 +41,7 @@ class Steps(NamedTuple):
 
 
 def steps(start: ArrayLike, end: ArrayLike, weight: ArrayLike = 1) -> Steps:
-    """The sum of the weights of the bars that lie over each moment.
+    """Return, over time, the sum of the weights of the bars that cover each moment.
 
     Args:
         start: (R,) seconds; a bar covers [start, end).
@@ -59,7 +59,7 @@ def steps(start: ArrayLike, end: ArrayLike, weight: ArrayLike = 1) -> Steps:
 
 
 def in_service(rows: Any) -> Integers:
-    """(R,) queries of each shard that run at once: those of a wave, were all its waves equal.
+    """Return (R,) queries of each shard that run at once, as if all its waves were equal.
 
     Args:
         rows: columns of `fate_gym.kernel.schema.ShardRow`, by name.
@@ -69,14 +69,14 @@ def in_service(rows: Any) -> Integers:
 
 
 def occupancy(rows: Any) -> Steps:
-    """How many queries are in service over time, from the starts of their shards to the ends."""
+    """Return the queries in service over time; a shard serves from its start to its end."""
     return steps(rows["start"], rows["end"], in_service(rows))
 
 
 def lanes(row: ArrayLike, start: ArrayLike, end: ArrayLike) -> Integers:
-    """(R,) a lane for each bar, such that no two bars of a row overlap in one lane.
+    """Return (R,) a lane for each bar, such that no two bars of a row overlap in one lane.
 
-    Each takes the lowest that is free when it starts; bars without length are in lane 0.
+    Each bar takes the lowest lane that is free when it starts; bars of zero length are in lane 0.
     """
     rows, first, last = np.asarray(row), np.asarray(start), np.asarray(end)
     lane = np.zeros(rows.size, np.int64)

@@ -14,13 +14,13 @@ class Phases(NamedTuple):
     """When the phases of R shards begin and end, seconds. All are (R,).
 
     Attributes:
-        start: of load and transfer.
+        start: start of load and transfer.
         loaded: end of the load.
         moved: end of the transfer.
-        begin: of the prefill, when both are done. On a batching device the prefill includes the
-            wait for the next iteration, and for prompts that came before.
+        begin: start of the prefill, when both are done. On a batching device the prefill includes
+            the wait for the next iteration, and for earlier prompts.
         prefilled: end of the prefill: the first tokens are there.
-        end: of the decode, which takes what is left, whatever the actual length.
+        end: end of the decode, which takes what is left, whatever the actual length.
     """
 
     start: Floats
@@ -32,18 +32,18 @@ class Phases(NamedTuple):
 
 
 def phases(rows: Any, on_host: Any) -> Phases:
-    """The phases of shards, on either kind of device; those of lost shards end early.
+    """Return the phases of shards on either kind of device, cut short for lost shards.
 
     Args:
         rows: columns of `fate_gym.kernel.schema.ShardRow`, by name.
-        on_host: (R,) which shards are tools: their noise is on their own seconds alone.
+        on_host: (R,) which shards are tools: their noise affects only their own seconds.
     """
     names = ("noise", "start", "load_s", "transfer_s", "first", "end")
     noise, start, load, transfer, first, end = (np.asarray(rows[n], np.float64) for n in names)
     loaded = start + load * noise
     moved = start + transfer * np.where(on_host, 1.0, noise)
     begin = np.maximum(loaded, moved)
-    # Moments that are computed in different ways round differently.
+    # Times computed in different ways round differently.
     prefilled = np.maximum(begin, first)
     times = Phases(start, loaded, moved, begin, prefilled, end)
     return Phases(*(np.minimum(time, end) for time in times))

@@ -1,4 +1,4 @@
-"""What a policy is: the two calls that the simulator makes."""
+"""The interface of a policy: the calls that the simulator makes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Run ready stage ``stage`` on ``devices``; without ``counts`` in proportion to speed.
+    """Run ready stage ``stage`` on ``devices``; without ``counts``, split in proportion to speed.
 
     Attributes:
         stage: stage number.
@@ -34,18 +34,18 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Retention:
-    """How much cached things are worth keeping. Replaces the LRU rule until the next one.
+    """How much cached data is worth keeping. Replaces LRU, until the next retention.
 
     When a shard needs room, the KV entry with the lowest value goes first, and when none is left
-    the idle weights with the lowest value; among equals the least recently used. What is left
-    out has the value 0, and so has everything before the first retention: that is LRU.
+    the idle weights with the lowest value; among equals, the least recently used. Whatever is not
+    given has value 0; before the first retention everything has, which is LRU.
 
     Attributes:
         prefixes: (Q,) values of the prefix keys on every device, or (D, Q).
         contexts: (S,) values of the contexts that a stage's shards leave.
         models: (M,) values of weights on every device, or (D, M).
-        until: (Q,) or (D, Q) simulated seconds; after them the value of the prefix key is 0.
-            Without, and where it is inf, values of prefixes have no end.
+        until: (Q,) or (D, Q) simulated seconds after which the value of the prefix key is 0. If not
+            given, or where it is inf, the values of prefixes do not expire.
     """
 
     prefixes: NDArray[Any] | None = None
@@ -64,7 +64,7 @@ class Candidate:
     Attributes:
         stage: stage number.
         devices: device numbers.
-        value: what it was compared by, smaller is better; inf: not worth it, or not tried.
+        value: the value compared, smaller is better; inf: not worth it, or not tried.
     """
 
     stage: int
@@ -77,7 +77,7 @@ class Explanation:
     """What a policy compared in one decision.
 
     Attributes:
-        quantity: what the values are, in words, with their unit.
+        quantity: what the values mean, in words, with their unit.
         candidates: of all stages that were decided on.
     """
 
@@ -87,12 +87,12 @@ class Explanation:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides where ready stages run. Keeps nothing from one run to the next after `reset`."""
+    """Decides where ready stages run. Carries nothing over from one run to the next."""
 
     name: str
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Called once before a run. ``seed`` is for the policy's own random choices."""
+        """Prepare for a run; called once before it. ``seed`` is for the policy's random choices."""
         ...
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
@@ -106,22 +106,22 @@ class Policy(Protocol):
 
 @runtime_checkable
 class CountingPolicy(Policy, Protocol):
-    """A policy that counts what it does; the counters stand in the trace and in results."""
+    """A policy that counts what it does; trace and results contain the counters."""
 
     counters: dict[str, float]
 
 
 @runtime_checkable
 class ExplainingPolicy(Policy, Protocol):
-    """A policy that can say what it compared.
+    """A policy that can tell what it compared.
 
-    Asked only in runs that are traced, so `Policy.decide` need not keep what it can find again.
+    Only traced runs ask for it, so `Policy.decide` need not keep what can be recomputed.
     """
 
     def explain(self, view: DecisionView) -> Explanation | None:
-        """What the last `decide` compared; None if it compared nothing.
+        """Return what the last `decide` compared; None if it compared nothing.
 
-        Called right after it, before its decisions take effect.
+        Called right after `decide`, before its decisions take effect.
         """
         ...
 

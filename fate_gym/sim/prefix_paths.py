@@ -10,10 +10,10 @@ from fate_gym.kernel.schema import ProblemArrays
 
 @dataclass(frozen=True)
 class PrefixPaths:
-    """The tree of Q prefix keys, as lists: they are read one by one.
+    """The tree of Q prefix keys, as lists because they are read one element at a time.
 
     Attributes:
-        parent: (Q,) key that each branches off, -1: it is a root.
+        parent: (Q,) key that each key branches off, -1: it is a root.
         start: (Q,) tokens from the root at which it branches off.
     """
 
@@ -22,13 +22,13 @@ class PrefixPaths:
 
     @classmethod
     def of(cls, p: ProblemArrays) -> PrefixPaths:
-        """Those of a problem."""
+        """Return the tree of a problem."""
         return cls(p.prefixes["parent"].tolist(), p.prefixes["start"].tolist())
 
     def to(self, key: int, tokens: int) -> Iterator[tuple[int, int, int]]:
-        """The keys of a path of so many tokens, from its end to the root.
+        """Yield the keys of the path of ``tokens`` tokens of ``key``, from its end to the root.
 
-        With each key the part of the path that lies in it: from and up to so many tokens, counted
+        Each comes with the part of the path that lies in it: from and up to which token, counted
         from the root.
         """
         while key >= 0 and tokens > 0:

@@ -1,6 +1,6 @@
-"""Keeps why stages stand where they stand: what was compared, and what the state was like.
+"""Record why stages run where they do: what was compared, and the state at that time.
 
-Nothing here is part of a run: a run with a recorder makes the same schedule as one without.
+Nothing here affects a run: with a recorder it makes the same schedule as without.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Estimates(NamedTuple):
     """What a placement was expected to cost, right before it was made.
 
     Attributes:
-        time: of the decision, seconds.
-        row: of the log that its first shard takes.
+        time: when it was decided, seconds.
+        row: log row of its first shard.
         parts: (D, P) the `PARTS` of the whole stage on each device alone, turn and end in simulated
             seconds; NaN where it cannot run.
         end: when the placement that was made was expected to end, seconds.
@@ -51,7 +51,7 @@ class Held(NamedTuple):
 
     Attributes:
         device: its number.
-        row: of the log: from the start of this shard on; -1: from ``time`` on.
+        row: log row of the shard from whose start on this holds; -1: it holds from ``time`` on.
         time: seconds.
         weights, cached: bytes of weights, and of KV that is cached or in use.
         models: numbers of the models whose weights these are.
@@ -66,10 +66,10 @@ class Held(NamedTuple):
 
 
 class Recorder:
-    """Keeps the decisions of one run, and what devices hold.
+    """Records the decisions of one run, and what devices hold.
 
-    On exclusive devices memory is as each shard leaves it, from its start on; on batching devices
-    it is looked at whenever the policy is asked.
+    On exclusive devices memory is recorded as each shard leaves it, from its start on; on batching
+    devices, whenever the policy is asked.
 
     Attributes:
         placed_stages: the placements, in order.
@@ -83,14 +83,14 @@ class Recorder:
         self._latest: dict[int, Held] = {}
 
     def decided(self, policy: Policy, view: DecisionView) -> None:
-        """The policy has decided; nothing of it has taken effect."""
+        """Record a policy's decision before it takes effect."""
         self._explanation = policy.explain(view) if isinstance(policy, ExplainingPolicy) else None
         if view.batching:
             for device in range(view.devices):
                 self._look_at(view, device, -1)
 
     def estimates(self, view: DecisionView, assignment: Assignment) -> Estimates:
-        """What a placement is expected to cost before it is made."""
+        """Return what a placement is expected to cost, before it is made."""
         stage, devices = assignment.stage, assignment.devices
         parts = np.full((view.devices, len(PARTS)), np.nan)
         for device in view.eligible(stage).tolist():
@@ -103,7 +103,7 @@ class Recorder:
         return Estimates(view.now, view.state.shard_rows, parts, end)
 
     def placed(self, view: DecisionView, assignment: Assignment, met: Estimates) -> None:
-        """A placement has been made."""
+        """Record a placement that was made; ``met`` are its `estimates`."""
         self.placed_stages.append(Placed(assignment, met, self._explanation))
         if not view.batching:
             for place, device in enumerate(assignment.devices):
@@ -121,7 +121,7 @@ class Recorder:
 
 
 def _end_of_team(view: DecisionView, assignment: Assignment) -> float:
-    """When a stage that several devices share is expected to end."""
+    """Return when a stage shared by several devices is expected to end."""
     p, width = view.compiled.arrays, len(assignment.devices)
     devices = np.array(assignment.devices, np.int64)
     counts = np.array(assignment.counts or [0] * width, np.int64)

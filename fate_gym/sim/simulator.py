@@ -1,4 +1,4 @@
-"""The simulator: one loop for every policy, heuristic, planner or agent."""
+"""The simulator: one loop for every kind of policy."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from fate_gym.sim.view import DecisionView
 Floats = NDArray[np.float64]
 
 _ATTEMPTS = 4
-"""Room in the log, in placements a stage, when devices fail. It grows with `Simulator.place`."""
+"""Log room in placements per stage when devices fail; `Simulator.place` extends it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """A moment of a run (`Simulator.moment`)."""
+    """A saved moment of a run (`Simulator.moment`)."""
 
     seed: int
     state: StateArrays
@@ -59,15 +59,15 @@ class Simulator:
 
     Args:
         problem: a problem, or one compiled already (compile once, simulate often).
-        seed: of noise, lengths, choices and failures (common random numbers: every policy meets
-            the same).
-        record: keep the rows of a `Trace`; without, only times can be asked for.
+        seed: seed of noise, lengths, choices and failures (common random numbers: every policy
+            meets the same).
+        record: keep the rows of a `Trace`; otherwise only times are available.
 
     Attributes:
         compiled: the problem.
         state: the live state, which only the kernel may change.
         log: the rows so far; counted in ``state``.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Simulator:
         self.reset(seed)
 
     def reset(self, seed: int = 0) -> None:
-        """Back to time 0, at the first decision."""
+        """Go back to time 0, at the first decision."""
         if not 0 <= seed <= MOST_SEED:
             raise IllegalActionError(f"seed {seed} is not within 0 and {MOST_SEED}")
         self.seed = seed
@@ -112,20 +112,20 @@ class Simulator:
         return bool((self.state.stages["status"] == DONE).all())
 
     def restore(self, state: StateArrays) -> None:
-        """Go to a copy of the state of a simulator of the same compiled problem."""
+        """Copy the state of a simulator of the same compiled problem."""
         if state.buffer.shape != self.state.buffer.shape:
             raise IllegalActionError("the state belongs to another problem")
         self.state.buffer[:] = state.buffer
         del self._retentions[self.state.retentions :]
 
     def moment(self) -> Moment:
-        """All that makes this moment of the run, its log included; for `resume`."""
+        """Save this moment of the run, its log included, for `resume`."""
         log = new_log(self.state.shard_rows, self.state.eviction_rows) if self._record else NO_LOG
         _copy_rows(self.log, log)
         return Moment(self.seed, self.state.copy(), log, tuple(self._retentions))
 
     def resume(self, moment: Moment) -> None:
-        """Go to a moment of a run of the same problem, in this or another simulator."""
+        """Go to a saved moment of a run of the same problem, in this or another simulator."""
         self.restore(moment.state)
         self.seed = moment.seed
         self._retentions = list(moment.retentions)
@@ -134,11 +134,11 @@ class Simulator:
             _copy_rows(moment.log, self.log)
 
     def view(self) -> DecisionView:
-        """What a policy sees now."""
+        """Return what a policy sees now."""
         return DecisionView(self.compiled, self.state)
 
     def copy(self) -> Simulator:
-        """An independent simulator in the same state."""
+        """Return an independent simulator in the same state."""
         other = Simulator(self.compiled, seed=self.seed, record=self._record)
         other.state.buffer[:] = self.state.buffer
         other.log = self.log.copy()
@@ -155,10 +155,10 @@ class Simulator:
     ) -> None:
         """Commit a ready stage to devices. Without counts the queries are split by speed.
 
-        With ``migrate_from`` the devices first get what that one caches of the stage's prefix.
+        With ``migrate_from``, that device first sends them what it caches of the stage's prefix.
 
         Raises:
-            IllegalActionError: the stage is not ready, a device cannot host it or stands twice,
+            IllegalActionError: the stage is not ready, a device cannot host it or is named twice,
                 there are more devices than ``max_shards`` or queries, the counts are wrong, or
                 ``migrate_from`` is no device.
         """
@@ -178,10 +178,10 @@ class Simulator:
         commit(p, st, log, stage, self._devices, self._counts, k, source)
 
     def retain(self, retention: Retention) -> None:
-        """Evict by these values from here on, instead of by LRU or by an earlier retention.
+        """Evict by these values from now on, instead of by LRU or by an earlier retention.
 
         Raises:
-            IllegalActionError: an array has the wrong shape or a value that is not a number.
+            IllegalActionError: an array has the wrong shape or contains NaN.
         """
         rank_cached(self.state, *_values(self.compiled, retention))
         rows = self.state.shard_rows
@@ -201,7 +201,7 @@ class Simulator:
                 "waiting is illegal when no event lies ahead: place a ready stage"
             )
         while before is not None and self.state.eviction_rows > self.log.evictions.size:
-            # Nobody can tell before how often shards are preempted: once more, with more room.
+            # How often shards are preempted is not known in advance: repeat with more room.
             self._reserve_rows(self.log.shards.size, 2 * self.state.eviction_rows)
             self.state.buffer[:] = before.buffer
             wait(self.compiled.arrays, self.state, self.log)
@@ -217,12 +217,11 @@ class Simulator:
         """Play a whole run.
 
         Args:
-            policy: decides.
-            seed: of the run (default: the simulator's); also seeds the policy.
-            charge_planning: let the time that a decision takes on this machine pass in the
-                simulated world before its placements are made. The run is then no longer the same
-                every time.
-            recorder: keeps what was compared in each decision; the run stays the same.
+            policy: the policy that decides.
+            seed: seed of the run (default: the simulator's) and of the policy.
+            charge_planning: let the wall-clock time that a decision takes pass in the simulated
+                world before its placements are made. Runs are then no longer reproducible.
+            recorder: records what was compared in each decision; it does not change the run.
         """
         self.reset(self.seed if seed is None else seed)
         view = self.view()
@@ -241,7 +240,7 @@ class Simulator:
                 recorder.decided(policy, view)
             events = self._pass_time(seconds) if charge_planning else 0
             if events:
-                # The world moved on meanwhile: what is still legal is done, then it is asked anew.
+                # The world has moved on: apply what is still legal, then ask again.
                 self._apply_what_is_legal(decisions, recorder)
             elif not self.apply(decisions, recorder):
                 self.wait()
@@ -249,7 +248,7 @@ class Simulator:
         return self.trace(policy.name, counters)
 
     def _pass_time(self, seconds: float) -> int:
-        """Let seconds pass with whatever happens in them; returns the number of instants."""
+        """Let ``seconds`` pass, events included; return the number of instants with events."""
         return pass_time(self.compiled.arrays, self.state, self.log, seconds)
 
     def _apply_what_is_legal(
@@ -260,7 +259,7 @@ class Simulator:
                 self.apply([one], recorder)
 
     def apply(self, decisions: Sequence[Decision], recorder: Recorder | None = None) -> int:
-        """Do what a policy has decided, in order; returns how many stages were placed."""
+        """Apply a policy's decisions in order; return how many stages were placed."""
         placed = 0
         for one in decisions:
             if isinstance(one, Assignment):
@@ -274,7 +273,7 @@ class Simulator:
         return placed
 
     def trace(self, policy: str = "", counters: dict[str, float] | None = None) -> Trace:
-        """What has happened so far; complete when `done`."""
+        """Return the trace so far; it is complete when `done`."""
         compiled = self.compiled
         shards, evictions = self.state.shard_rows, self.state.eviction_rows
         if self._record and (shards > self.log.shards.size or evictions > self.log.evictions.size):
@@ -310,10 +309,10 @@ class Simulator:
         )
 
     def extend_log(self) -> None:
-        """Have room for what a placement or a wait can write: lost shards need rows too.
+        """Make room in the log for what a placement or a wait can write: lost shards need rows too.
 
-        `place` and `wait` see to it; whoever lets compiled code play step by step calls it, and
-        takes `log` anew: it may be another one.
+        `place` and `wait` call it. A caller that lets compiled code play step by step has to call
+        it too, and to read `log` again afterwards: it may have been replaced.
         """
         if not self._record:
             return
@@ -329,7 +328,7 @@ class Simulator:
 
     @property
     def _preempts(self) -> bool:
-        """Whether shards may be preempted, and evict when they come back: who knows how often."""
+        """Whether shards may be preempted and evict again on return, any number of times."""
         p = self.compiled.arrays
         return bool(self._record and p.batching and p.length_uncertainty > 0.0)
 
@@ -342,7 +341,7 @@ class Simulator:
             self.log = longer
 
     def _outages(self) -> NDArray[Any]:
-        """(O,) the failures so far: device, down, up."""
+        """Return (O,) the failures so far: device, down, up."""
         failures = self.compiled.problem.options.failures
         devices = len(self.compiled.device_ids)
         rows: list[tuple[int, float, float]] = []
@@ -384,9 +383,9 @@ class Simulator:
 
 
 def _entries_of_a_wave(p: ProblemArrays) -> int:
-    """How many cached entries a shard, or a wave of it, adds at most: so many can be evicted.
+    """Return the most cached entries that a wave adds, and that can thus be evicted.
 
-    Those of a prefix path, its contexts and its weights.
+    These are a prefix path, its contexts and its weights.
     """
     depths = np.ones(p.prefixes.size + 1, np.int64)
     for q, parent in enumerate(p.prefixes["parent"]):
@@ -395,7 +394,7 @@ def _entries_of_a_wave(p: ProblemArrays) -> int:
 
 
 def _further_waves(p: ProblemArrays) -> int:
-    """Waves of all stages on batching devices beyond the first of each shard, at most."""
+    """Return the most waves beyond the first of each shard, over all stages; batching only."""
     if not p.batching:
         return 0
     smallest = np.maximum(1, p.batch.min(axis=1, where=np.isfinite(p.clean_seconds), initial=2**31))
@@ -403,7 +402,7 @@ def _further_waves(p: ProblemArrays) -> int:
 
 
 def _copy_rows(source: LogArrays, target: LogArrays) -> None:
-    """As many rows as both have room for."""
+    """Copy as many rows as both logs have room for."""
     for name in ("shards", "evictions"):
         rows, room = getattr(source, name), getattr(target, name)
         count = min(rows.size, room.size)
@@ -415,9 +414,10 @@ def _arrays(retention: Retention) -> tuple[NDArray[Any] | None, ...]:
 
 
 def _values(compiled: CompiledProblem, retention: Retention) -> tuple[Floats, Floats]:
-    """The state's ``keep`` and ``keep_until``.
+    """Return a retention as the state's ``keep`` and ``keep_until``.
 
-    Raises `IllegalActionError` for arrays that do not fit.
+    Raises:
+        IllegalActionError: an array has the wrong shape or contains NaN.
     """
     stages, devices, models, prefixes, _, _ = compiled.shape
     names = ("prefixes", "contexts", "models", "until")

@@ -1,4 +1,4 @@
-"""What happened in a run: every shard, every eviction, every decision's time."""
+"""The record of a run: every shard, every eviction, the time of every decision."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Trace:
     """A finished run. S stages, W workflows, R shards, X evictions; seconds and bytes.
 
     Attributes:
-        problem: what was run; ``policy`` and ``seed``: how.
-        shards: (R,) `fate_gym.kernel.schema.ShardRow` in commit order; ``first`` and ``end`` are
-            what came out, load and transfer the estimates, prefill and decode the estimates too
-            on exclusive devices, what came out on batching ones. Shards of one batching device
-            overlap. A ``lost`` shard ends when its device fails.
+        problem: the problem that was run; ``policy`` and ``seed``: how it was run.
+        shards: (R,) `fate_gym.kernel.schema.ShardRow` in commit order. ``first`` and ``end`` are
+            actual times; load and transfer are estimates; so are prefill and decode on exclusive
+            devices, but actual times on batching ones, whose shards overlap. A ``lost``
+            shard ends when its device fails.
         evictions: (X,) `fate_gym.kernel.schema.EvictionRow`, in order.
-        stage_ready, stage_end: (S,). Of a stage that lost a shard: of its last placement. A stage
-            that vanished: when that was drawn.
+        stage_ready, stage_end: (S,) of the last placement, if a stage lost a shard; of a vanished
+            stage, when that was drawn.
         workflow_arrival, workflow_end: (W,).
         workflow_of: (S,) workflow of a stage.
         decision_seconds: wall-clock seconds of each call of the policy.
-        counters: what the policy counted for itself.
-        stage_vanished: (S,) stages that were drawn not to live.
+        counters: the policy's own counters.
+        stage_vanished: (S,) stages that were skipped: their branch was not taken.
         draws: (S,) what a chooser drew; NaN elsewhere.
         outages: (O,) ``OUTAGE_ROW``, by time of failure; the last may be up after the end.
-        retentions: (rows of ``shards`` before it, what was to be kept from there on).
+        retentions: pairs of a row count and a retention that holds from that row of ``shards`` on.
     """
 
     problem: Problem
@@ -68,12 +68,12 @@ class Trace:
 
     @property
     def makespan(self) -> float:
-        """From the first arrival to the last end."""
+        """Seconds from the first arrival to the last end."""
         return float(self.workflow_end.max() - self.workflow_arrival.min())
 
     @property
     def latencies(self) -> Floats:
-        """(W,) from each workflow's arrival to its end."""
+        """(W,) seconds from each workflow's arrival to its end."""
         return self.workflow_end - self.workflow_arrival
 
     @property
@@ -82,7 +82,7 @@ class Trace:
         return float(self.decision_seconds.sum())
 
     def same_schedule(self, other: Trace) -> bool:
-        """Whether two runs did the same things at the same times, bit for bit."""
+        """Return whether two runs did the same things at the same times, bit for bit."""
         return (
             np.array_equal(self.shards, other.shards)
             and np.array_equal(self.evictions, other.evictions)
@@ -90,14 +90,14 @@ class Trace:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the run, its problem included, to a JSON file; `load` reads it."""
+        """Write the run, with its problem, to a JSON file that `load` reads."""
         from fate_gym.sim.trace_file import to_json
 
         write_output(Path(path), to_json(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """The run that `save` wrote.
+        """Read a run that `save` wrote.
 
         Raises:
             InputError: the file cannot be read, is no trace, is of another version, or does not
@@ -108,11 +108,11 @@ class Trace:
         return from_json(path)
 
     def to_chrome(self) -> dict[str, Any]:
-        """The run in Chrome's trace event format, for Perfetto; a row a device.
+        """Return the run in Chrome's trace event format, for Perfetto: one row per device.
 
-        Shards that run at the same time on a device, and tools, stand in several rows of their
-        place. Of a load and a transfer, which start together, the shorter lies inside the longer,
-        as viewers want it. Beside them a counter for each device: queries in service.
+        Shards that run at the same time on one device, and tools, are spread over several rows. A
+        load and a transfer start together; the shorter one is nested in the longer, as viewers
+        require. Each device also has a counter: queries in service.
         """
         host = len(self.device_ids)
         place = np.where(self.shards["device"] == HOST, host, self.shards["device"])
@@ -133,14 +133,14 @@ class Trace:
         for shard, times, row in zip(self.shards, spans.tolist(), rows, strict=True):
             events.extend(self._slices(shard, Phases(*times), row))
         for outage in self.outages:
-            # It may last beyond the run.
+            # An outage may last beyond the run.
             until = min(float(outage["up"]), float(self.stage_end.max()))
             row = int(first[outage["device"]])
             events.extend(_slice("down", "down", row, outage["down"], until))
         return {"traceEvents": names + events + self._counters(), "displayTimeUnit": "ms"}
 
     def _counters(self) -> list[dict[str, Any]]:
-        """Queries in service on each device, whenever their number changes."""
+        """Return the queries in service on each device, whenever their number changes."""
         events = []
         for number, device in enumerate(self.device_ids):
             times, values = occupancy(self.shards[self.shards["device"] == number])
@@ -183,9 +183,9 @@ def _nanoseconds(seconds: Any) -> int:
 
 
 def _slice(kind: str, name: str, tid: int, start: Any, end: Any) -> list[dict[str, Any]]:
-    """A complete event, unless it takes no time.
+    """Return a complete event, or none if it takes no time.
 
-    Its ends are whole nanoseconds: those of neighbours meet, and rounding lets none overlap.
+    Its ends are whole nanoseconds, so that neighbours meet and rounding lets none overlap.
     """
     first, last = _nanoseconds(start), _nanoseconds(end)
     if last <= first:

@@ -1,4 +1,4 @@
-"""Traces as JSON files, with a version."""
+"""Read and write traces as versioned JSON files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RANKED = ("prefixes", "contexts", "models", "until")
 
 
 class _File(Given):
-    """What a file holds: tables by column, arrays as lists."""
+    """The contents of a trace file: tables by column, arrays as lists."""
 
     trace_version: int
     problem: dict[str, Any]
@@ -56,7 +56,7 @@ class _File(Given):
 
 
 def to_json(trace: Trace) -> str:
-    """A trace as text."""
+    """Return a trace as JSON text."""
     data = {
         "trace_version": TRACE_VERSION,
         "problem": trace.problem.model_dump(mode="json", exclude_defaults=True),
@@ -77,7 +77,7 @@ def to_json(trace: Trace) -> str:
 
 
 def from_json(path: str | Path) -> Trace:
-    """The trace in a file. Raises `InputError`."""
+    """Read the trace in a file. Raises `InputError`."""
     data = read_json(path)
     _check_version(data, path)
     try:
@@ -133,7 +133,7 @@ def from_json(path: str | Path) -> Trace:
 
 
 def _check_version(data: Any, path: str | Path) -> None:
-    """First, since another version may have other fields."""
+    """Check the version first: other versions may have other fields."""
     version = data.get("trace_version") if isinstance(data, dict) else None
     if version is None:
         raise InputError(
@@ -172,7 +172,7 @@ def _check_numbers(path: str | Path, field: str, values: NDArray[Any], low: int,
 def _table(
     columns: Mapping[str, list[float]], dtype: np.dtype[Any], path: str | Path, name: str
 ) -> NDArray[Any]:
-    """Rows from columns."""
+    """Return a table's rows, given its columns."""
     names = dtype.names or ()
     if set(columns) != set(names) or len({len(values) for values in columns.values()}) > 1:
         raise InputError(
@@ -200,7 +200,7 @@ def _table(
 def _retention(
     arrays: Mapping[str, list[Any]], compiled: CompiledProblem, path: str | Path
 ) -> Retention:
-    """What was to be kept, in arrays of the sizes that the problem has."""
+    """Return a retention, its arrays checked against the problem's sizes."""
     counts = {
         "prefixes": len(compiled.prefix_keys),
         "contexts": len(compiled.stage_ids),

@@ -1,4 +1,4 @@
-"""What a policy sees of a run: read-only, estimates only, nothing of the future."""
+"""A policy's view of a run: read-only, estimates only, nothing of the future."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Integers = NDArray[np.int64]
 
 
 class Request(NamedTuple):
-    """What everybody sees of a ready stage: the request as it came in.
+    """A ready stage's request as it came in, which every policy sees.
 
     Attributes:
         workflow: number of its workflow.
-        model: number of its model, -1 without.
-        queries: in the batch.
-        prefix: key of the shared prefix, -1 without.
-        prefix_tokens: of the shared prefix.
+        model: number of its model, -1 if it has none.
+        queries: queries in the batch.
+        prefix: key of the shared prefix, -1 if it has none.
+        prefix_tokens: tokens of the shared prefix.
         own_tokens: further prompt tokens of each query, inherited ones included.
     """
 
@@ -46,7 +46,7 @@ class DecisionView:
     """A window on a running simulation. Arrays are fresh copies: writing to them changes nothing.
 
     Stage and device numbers are those of ``compiled``. Residency and caches of a device are as
-    they will be when its queue has drained: just what the next shard placed on it will meet.
+    they will be when its queue has drained: what the next shard placed on it will meet.
     """
 
     def __init__(self, compiled: CompiledProblem, state: StateArrays) -> None:
@@ -59,18 +59,18 @@ class DecisionView:
     @property
     @reads(ARRAYS)
     def state(self) -> StateArrays:
-        """The live state, for compiled code: a policy reads it and never writes to it."""
+        """The live state, for compiled code: policies may read it but never write to it."""
         return self._state
 
     @property
     @reads(ARRAYS)
     def compiled(self) -> CompiledProblem:
-        """The problem. A policy reads of it only what has arrived."""
+        """The problem. Policies may read only the parts that have arrived."""
         return self._compiled
 
     @property
     def devices(self) -> int:
-        """How many devices there are."""
+        """The number of devices."""
         return int(self._problem.devices.size)
 
     @property
@@ -85,7 +85,7 @@ class DecisionView:
 
     @property
     def instant(self) -> int:
-        """Counts the instants with events so far; two of them may have the same time."""
+        """The number of instants with events so far; two of them may have the same time."""
         return self._state.instants
 
     @property
@@ -106,23 +106,23 @@ class DecisionView:
 
     @property
     def can_wait(self) -> bool:
-        """Whether an event lies ahead (failures, which nobody foresees, apart)."""
+        """Whether an event lies ahead, not counting failures, which nobody foresees."""
         return lookups.event_ahead(self._problem, self._state)
 
     @reads(ARRAYS)
     def stage(self, stage: int) -> dict[str, Any]:
-        """The static record of a stage (fields: `fate_gym.kernel.schema.Stage`)."""
+        """Return the static record of a stage (fields: `fate_gym.kernel.schema.Stage`)."""
         record = self._problem.stages[stage]
         return {name: record[name].item() for name in record.dtype.names}
 
     def eligible(self, stage: int) -> Integers:
-        """(n,) devices that can host the stage now: those that are down cannot."""
+        """(n,) devices that can host the stage now; those that are down cannot."""
         up = self._state.devices["drains_at"] < np.inf
         return np.flatnonzero((self._problem.clean_seconds[stage] < np.inf) & up)
 
     @property
     def up(self) -> NDArray[np.bool_]:
-        """(D,) devices that have not failed, or are up again."""
+        """(D,) devices that are up."""
         return self._state.devices["drains_at"] < np.inf
 
     @reads("costs")
@@ -134,7 +134,7 @@ class DecisionView:
     def drain_estimates(self) -> Floats:
         """(D,) when each device's queue is expected to be empty, not before now.
 
-        Of a device that is down: when its repair is expected.
+        For a device that is down: when its repair is expected.
         """
         lookups.drain_estimates(self._problem, self._state, self._numbers)
         repaired = self.now + self._problem.mttr_s
@@ -144,8 +144,9 @@ class DecisionView:
     def turn_estimates(self, stage: int) -> Floats:
         """(D,) when the whole stage would begin behind all that runs and waits.
 
-        On an exclusive device when its queue is empty, on a batching one when the stage would be
-        admitted. inf where it cannot run; of a device that is down: when its repair is expected.
+        That is when the queue of an exclusive device is empty, or when a batching device would
+        admit the stage. inf where it cannot run; for a device that is down, when its repair is
+        expected.
         """
         return self._turns(stage, prompts=False)
 
@@ -153,8 +154,8 @@ class DecisionView:
     def prompt_estimates(self, stage: int) -> Floats:
         """(D,) when the stage's prompt would be the next one to compute.
 
-        Like `turn_estimates`, but on a batching device the prompts of those who came before are
-        computed as well. Loads and inputs of the stage itself are left out.
+        Like `turn_estimates`, but on a batching device the prompts ahead of it are computed as
+        well. Loads and inputs of the stage itself are left out.
         """
         return self._turns(stage, prompts=True)
 
@@ -172,9 +173,9 @@ class DecisionView:
 
     @reads("estimates")
     def estimate(self, stage: int, device: int, migrate_from: int | None = None) -> Cost:
-        """The parts of the cost of the whole stage on one device.
+        """Return the parts of the cost of the whole stage on one device.
 
-        With ``migrate_from`` that device first sends what it caches of the stage's prefix.
+        With ``migrate_from``, that device first sends what it caches of the stage's prefix.
         """
         source = -1 if migrate_from is None else migrate_from
         return lookups.whole_estimate(self._problem, self._state, stage, device, source)
@@ -196,7 +197,7 @@ class DecisionView:
         return cached
 
     def request(self, stage: int) -> Request:
-        """What everybody sees of a ready stage."""
+        """Return a ready stage's request, which every policy sees."""
         s = self._problem.stages[stage]
         return Request(
             int(s["workflow"]),
@@ -208,10 +209,10 @@ class DecisionView:
         )
 
     def prefix_path(self, stage: int, *, prompt: bool = False) -> list[tuple[int, int]]:
-        """Prefix keys that the stage's prefix lies in, the last first, each with the tokens of it.
+        """Return the path of the stage's prefix: prefix keys, last first, each with a token count.
 
-        Tokens count from the root: a key's own ones begin where the next key of the list ends.
-        With ``prompt`` the own prompt of a stage that extends its prefix is a part of it.
+        Tokens count from the root: a key's own tokens begin where the next key of the list ends.
+        With ``prompt``, the own prompt of a stage that extends its prefix counts as part of it.
         """
         s = self._problem.stages[stage]
         key, tokens = int(s["prefix"]), int(s["prefix_tokens"])
@@ -221,7 +222,7 @@ class DecisionView:
 
     @reads("prefixes")
     def prefix_loading(self, stage: int) -> NDArray[np.bool_]:
-        """(D,) where the stage's prefix is still being computed, or on its way."""
+        """(D,) where the stage's prefix is still being computed or copied."""
         loading = np.zeros(self._problem.devices.size, np.int64)
         if self._problem.stages[stage]["prefix"] >= 0:
             lookups.loading_prefixes(self._problem, self._state, stage, loading)
@@ -229,7 +230,7 @@ class DecisionView:
 
     @reads("queues")
     def open_devices(self) -> NDArray[np.bool_]:
-        """(D,) devices that are up and on which nobody waits: some stage may start there now.
+        """(D,) devices on which some stage may start now: they are up, and nothing has to wait.
 
         An exclusive device is open if it runs nothing.
         """
@@ -240,7 +241,8 @@ class DecisionView:
     def starts_now(self, stage: int) -> NDArray[np.bool_]:
         """(D,) devices on which the whole stage would start now.
 
-        Exclusive ones that run nothing; batching ones whose next border would admit it.
+        These are exclusive devices that run nothing, and batching ones whose next border would
+        admit it.
         """
         lookups.starting(self._problem, self._state, stage, self._counts)
         return self._counts > 0
@@ -259,10 +261,10 @@ class DecisionView:
 
     @reads("memory", "residency")
     def headroom_bytes(self, stage: int) -> Floats:
-        """(D,) memory that is left for KV once the stage's model is there; may be below 0.
+        """(D,) memory that is left for KV once the stage's model is loaded; may be below 0.
 
-        On an exclusive device what is cached counts as taken. On a batching one only what the
-        running queries hold does: cached KV and idle weights give way, as in serving engines.
+        On an exclusive device cached data counts as taken. On a batching device only what running
+        queries hold does: cached KV and idle weights give way, as in serving engines.
         """
         lookups.headroom(self._problem, self._state, stage, self._numbers)
         return self._numbers.copy()
@@ -291,7 +293,7 @@ class DecisionView:
 
     @reads("costs")
     def load_seconds(self, stage: int) -> Floats:
-        """(D,) to load the stage's model where it is not resident; 0 for a stage without one."""
+        """(D,) seconds to load the stage's model, resident or not; 0 for a stage without one."""
         model = int(self._problem.stages[stage]["model"])
         if model < 0:
             return np.zeros(self._problem.devices.size)
@@ -310,8 +312,8 @@ class DecisionView:
     def full_batch_seconds(self, stage: int) -> Floats:
         """(D,) device time of the whole stage at the throughput of full batches.
 
-        Its prefill, and its share of decoding in batches as large as memory lets them be; never
-        more than `clean_seconds`. inf where it cannot run.
+        Its prefill, and its share of decoding in batches as large as memory allows; never more than
+        `clean_seconds`. inf where it cannot run.
         """
         lookups.full_batches(self._problem, stage, self._numbers)
         return self._numbers.copy()
@@ -331,19 +333,19 @@ class DecisionView:
 
     @reads("places", "links")
     def transfer_seconds(self, stage: int) -> Floats:
-        """(D,) to bring the stage's inputs to each device, from the time its queue has drained.
+        """(D,) seconds to bring the stage's inputs to each device, once its queue has drained.
 
-        On a batching device from now: they are fetched while others run.
+        On a batching device from now on: inputs are fetched while other shards run.
 
-        With contention the wait for the network is part of it: who sees the links sees what is
-        booked on them.
+        With contention this includes the wait for the network: a policy that sees the links also
+        sees what is booked on them.
         """
         lookups.transfers(self._problem, self._state, stage, self._numbers)
         return self._numbers.copy()
 
     @reads("links")
     def prefix_transfer_seconds(self, stage: int, source: int, tokens: Integers) -> Floats:
-        """(D,) to send ``tokens`` (D,) of the stage's prefix from device ``source``."""
+        """(D,) seconds to send ``tokens`` (D,) of the stage's prefix from device ``source``."""
         model = int(self._problem.stages[stage]["model"])
         kv = 0.0 if model < 0 else float(self._problem.models[model]["kv"])
         seconds: Floats = tokens * kv / self._problem.link_bandwidth[source]
@@ -351,26 +353,29 @@ class DecisionView:
 
     @reads("progress")
     def arrival(self, workflow: int) -> float:
-        """When a workflow arrived; inf for one that has not."""
+        """Return when a workflow arrived; inf if it has not."""
         return float(self._state.workflows[workflow]["arrived_at"])
 
     def session(self, workflow: int) -> int:
-        """The session that a workflow is a turn of, by first use in the problem; -1 without."""
+        """Return the session of a workflow, numbered by first use in the problem; -1 if none."""
         return int(self._problem.workflows[workflow]["session"]) - 1
 
     def turn(self, workflow: int) -> int:
-        """How many workflows came before in its session: those it follows, directly or not."""
+        """Return how many workflows this one follows in its session, directly or not."""
         return int(self._problem.workflows[workflow]["turn"])
 
     @reads("progress")
     def parents(self, stage: int) -> list[int]:
-        """The stages whose outputs a ready stage has got."""
+        """Return the stages whose outputs a ready stage takes as input."""
         s = self._problem.stages[stage]
         return self._problem.edges["parent"][s["parents_from"] : s["parents_to"]].tolist()
 
     @reads("progress")
     def service_seconds(self, stage: int) -> float:
-        """Seconds from the first start of a finished stage's shards to its end; 0 for tools."""
+        """Return the seconds from the first start of a finished stage's shards to its end.
+
+        0 for tools and for stages that are not finished or have vanished.
+        """
         record = self._state.stages[stage]
         if record["status"] != DONE or record["note"] == VANISHED:
             return 0.0
@@ -380,17 +385,16 @@ class DecisionView:
 
     @reads("dag")
     def vanished(self, stage: int) -> bool:
-        """Whether it has been drawn that the stage does not live."""
+        """Return whether the stage has vanished: its branch was not taken."""
         return bool(self._state.stages["note"][stage] == VANISHED)
 
     @reads(ARRAYS)
     def fork(self, out: StateArrays | None = None, *, seed: int | None = None) -> StateArrays:
-        """A state of one's own to play forward: estimates for durations, no future arrivals.
+        """Return a private state to play forward: estimated durations, no future arrivals.
 
-        Choices that are not made yet take the likely outcome; no device fails, and one that is
-        down is repaired after the mean time from now. With ``seed`` durations, lengths, choices and
-        failures are drawn by it instead: for rollouts over samples. ``out`` is written to if it is
-        given.
+        Open choices take the most likely outcome; no device fails, and one that is down is repaired
+        after the mean time from now. With ``seed``, durations, lengths, choices and failures are
+        drawn by it instead, for rollouts over samples. Writes to ``out`` if it is given.
         """
         if out is None:
             out = self._state.copy()
@@ -402,8 +406,8 @@ class DecisionView:
 
     @reads(ARRAYS)
     def excerpt(self, excerpt: Excerpt) -> bool:
-        """Renew an excerpt: a fork of what is in flight, at a cost that the rest does not add to.
+        """Bring an excerpt up to date: a fork whose cost depends only on what is in flight.
 
-        Returns whether its numbers are new ones.
+        Returns whether its numbering is new.
         """
         return excerpt.renew(self._state)

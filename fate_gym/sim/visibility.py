@@ -1,9 +1,9 @@
-"""What a policy really reads: a view that keeps a record, and a view with parts blotted out.
+"""Tests of what a policy reads: a view that records it, and a view with parts hidden.
 
-`RecordingView` notes the groups of the accessors that are called. Compiled policies take the
-arrays whole, so no accessor shows what they read. For them, and for all others as well, `blind`
-gives a view whose arrays hold nothing true in the groups that a policy may not see: if the policy
-decides the same with it in a whole run, it does not use them. Both are for tests.
+`RecordingView` records the groups of the accessors that are called. Compiled policies take whole
+arrays, so accessors do not show what they read. For these, and for all others as well, `blind`
+gives a view whose arrays hold no true values in the groups that a policy may not see: if the
+policy makes the same decisions with it in a whole run, it does not use them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class RecordingView:
-    """A `DecisionView` that notes the groups that are read, in ``seen``."""
+    """A `DecisionView` that adds the groups that are read to ``seen``."""
 
     def __init__(self, view: DecisionView, seen: set[str]) -> None:
         self._view = view
@@ -49,10 +49,10 @@ class RecordingView:
 
 
 def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
-    """The view as it is for one who sees only the groups ``sees`` and what they imply.
+    """Return the view for a policy that sees only the groups ``sees`` and what they imply.
 
-    The rest is still well formed, but not true: no queue, nothing loaded, every cost a second.
-    Workflows that have not arrived and failures to come are blotted out in any case.
+    The rest is well formed but not true: no queue, nothing loaded, every cost one second. Workflows
+    that have not arrived and future failures are hidden in any case.
     """
     seen = expand(sees, batching=bool(view._problem.batching))
     compiled = copy.copy(view._compiled)
@@ -79,9 +79,9 @@ def blind(view: DecisionView, sees: Collection[str]) -> DecisionView:
 
 
 class _BlindView(DecisionView):
-    """A view of what is left. Where a stage would start now shows, but not the reasons for it.
+    """A view with parts hidden. Where a stage would start now is visible, but not the reasons.
 
-    Those are the model that a batch serves and the memory that it has left.
+    These are the model that a batch serves, and the memory that it has left.
     """
 
     def __init__(self, compiled: CompiledProblem, st: StateArrays, true: DecisionView | None):
@@ -105,7 +105,7 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
     p.workflows["arrival"][missing] = np.inf
     for name in ("think_s", "session", "turn"):
         p.workflows[name][missing] = 0
-    # Nor does it show of those that have arrived who follows them.
+    # Nor may a workflow that has arrived reveal its followers.
     p.workflows["followers_from"] = p.workflows["followers_to"] = 0
     p.followers[:] = 0
     p.outages["start"] = p.outages["end"] = np.inf
@@ -127,7 +127,7 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
         p.stages["mean_seconds"] = 1.0
         p.stages["upward_rank"] = p.stages["downward_rank"] = 0.0
         p.stages["output_tokens"] = 0
-        # What a stage adds to its prefix tells how much it puts out.
+        # What a stage adds to its prefix reveals its output length.
         p.stages["written"] = p.stages["prefix"]
         p.stages["written_tokens"] = p.stages["prefix_tokens"]
         p.stages["tool_seconds"] = 0.0
@@ -150,15 +150,15 @@ def _blot_problem(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> No
 
 _NO_DEVICE_COST = {"node", "outages_from", "outages_to", "memory", "host_bandwidth"}
 _NO_MODEL_COST = {"weight_bytes", "kv"}
-"""Fields that are no profile of how fast something runs."""
+"""Fields that do not describe how fast something runs."""
 
 
 def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
     devices = st.devices
-    st.seed = 0  # of what is drawn later
+    st.seed = 0  # the seed reveals what is drawn later
     done = st.stages["status"] == DONE
     if "drains" not in seen:
-        devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # who is down shows
+        devices["drains_at"][devices["drains_at"] < np.inf] = 0.0  # down devices stay visible
         devices["backlog"] = 0.0
         placed = st.stages["status"] == PLACED
         st.slots["start"][placed] = st.slots["busy"][placed] = 0.0
@@ -166,7 +166,7 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
     _blot_arrivals(p, st)
     if "links" not in seen:
         st.fetches["senders"] = 0
-    # With contention the links show who is under way, and when.
+    # With contention the links show what is under way, and when.
     queues = "queues" in seen or (st.fetches.size > 0 and "links" in seen)
     if not queues:
         devices["queue_head"] = devices["queue_tail"] = -1
@@ -180,23 +180,23 @@ def _blot_state(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None
     if not seen & {"progress", "links"}:
         st.stages["end"] = 0.0
     if "progress" not in seen:
-        # The end is when the output left: it shows through the links.
+        # The end is when the output left, which the links reveal.
         st.slots["start"][done] = st.stages["end"][done][:, None]
         st.stages["ready_at"] = 0.0
         st.last_end = 0.0
 
 
 def _blot_arrivals(p: ProblemArrays, st: StateArrays) -> None:
-    """That something is to arrive shows: one may wait for it. When it does, and what, does not."""
+    """Hide when followers arrive, and which; that something will arrive stays visible."""
     first = p.stages.size * (p.max_shards + 1)
     events = st.events[: st.event_count]
     events["time"][events["id"] >= first] = np.inf
     events["id"] = np.minimum(events["id"], first)
-    events.sort(order=("time", "id"))  # which is a heap
+    events.sort(order=("time", "id"))  # a sorted list is a heap
 
 
 def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, queues: bool) -> None:
-    """Of batching devices: who runs, how far, and in which memory."""
+    """Hide what batching devices run, how far it is, and in which memory."""
     batches, lanes = st.batches, st.lanes
     admitted = (lanes["state"] > QUEUED) & (lanes["state"] < ENDED)
     if not queues:
@@ -206,7 +206,7 @@ def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, qu
         lanes["state"] = ENDED
         lanes["wave"] = lanes["waiting"] = 0
     if "drains" not in seen:
-        # Every wave lacks one token: states that can be played forward.
+        # Every wave lacks one token, so that the state can be played forward.
         for name in ("ahead", "steps", "context", "admissions", "begun"):
             batches[name] = 0
         batches["noise"] = batches["decoding"]
@@ -218,7 +218,7 @@ def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, qu
         lanes["output"] = lanes["granted"] = lanes["prompt"] = 1
         lanes["admitted_at"] = lanes["there"] = st.now
         lanes["pair_s"], lanes["noise"] = 0.0, 1.0
-        # That something lies ahead shows, but not when.
+        # That something lies ahead stays visible, but not when.
         st.next_border = st.now if st.next_border < np.inf else np.inf
         lanes["grows"] = lanes["prefix_hit"] = 0
         lanes["source"] = -1
@@ -230,7 +230,7 @@ def _blot_batches(p: ProblemArrays, st: StateArrays, seen: frozenset[str], *, qu
 
 
 def _blot_caches(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> None:
-    """What is loaded and cached; when a batching device drains tells some of it."""
+    """Hide what is loaded and cached, except what a batching device's drain time reveals."""
     resident = np.full(st.resident.shape, "residency" in seen)
     prefixes = np.full(st.prefix_tokens.shape, "prefixes" in seen)
     contexts = np.full(st.slots.shape, "contexts" in seen)
@@ -261,7 +261,7 @@ def _blot_caches(p: ProblemArrays, st: StateArrays, seen: frozenset[str]) -> Non
 
 
 def _relink(st: StateArrays, kept: NDArray[np.bool_]) -> None:
-    """Take the entries that are blotted out from the devices' lists of KV entries."""
+    """Remove the hidden entries from the devices' lists of KV entries."""
     for device in st.devices:
         entries, entry = [], int(device["oldest"])
         while entry >= 0:
