@@ -1,6 +1,6 @@
 """Which stages vanish.
 
-Re-implements the section "Choices" of docs/execution-model.md, from the draws that the trace gives.
+Re-implements the section "Choices" of docs/execution-model.md, from the draws in the trace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def check_draws(state: State) -> None:
         for stage, after, low, high in _conditions(workflow)
     }
     state.chooser = {stage: chooser for stage, (chooser, _, _) in waiting.items()}
-    # A chooser may itself have been drawn: whoever depends on one that is settled comes next.
+    # A chooser may itself be chosen: settle the stages whose chooser is settled first.
     while waiting:
         settled = {stage: row for stage, row in waiting.items() if row[0] not in waiting}
         for stage, (chooser, low, high) in settled.items():
@@ -43,7 +43,7 @@ def check_draws(state: State) -> None:
 
 
 def _conditions(workflow: Workflow) -> Iterator[tuple[str, str, float, float]]:
-    """(stage, chooser, low, high): a stage lives if what its chooser draws is in [low, high)."""
+    """Yield (stage, chooser, low, high): a stage lives if its chooser's draw is in [low, high)."""
     for choice in workflow.choices:
         low = 0.0
         for i, option in enumerate(choice.options, start=1):

@@ -14,7 +14,7 @@ from fate_gym.validator.world import Machine, Node, World
 
 
 class Rates:
-    """How fast a GPU, or several that work as one, serves a model."""
+    """How fast one GPU, or several that work as one, serve a model."""
 
     def __init__(self, model: Model, machine: Machine) -> None:
         assert machine.gpu is not None
@@ -22,7 +22,7 @@ class Rates:
         self.gpus, self.peer = machine.gpus, machine.peer
 
     def linear(self, tokens: float, outputs: float) -> float:
-        """Seconds of the GEMMs of so many tokens, of which so many yield a next one."""
+        """Return the GEMM seconds of ``tokens`` tokens, of which ``outputs`` yield a next one."""
         computing = 0.0
         if tokens > 0:
             in_layers, in_head = self._params
@@ -31,28 +31,28 @@ class Rates:
         return max(computing, self._reading(tokens))
 
     def attending(self, pairs: float) -> float:
-        """Seconds of the attention of prompts: so many tokens attend to so many, in pairs."""
+        """Return the seconds of the attention of prompts, for ``pairs`` of tokens."""
         mfu = self.gpu.attention_mfu
         if mfu is None:
             mfu = min(1.0, self.facts.attention_mfu_ratio * self.gpu.mfu)
         return 4 * self.model.layers * self._width * pairs / (mfu * self._peak)
 
     def recalling(self, tokens: float) -> float:
-        """Seconds to read the KV of so many tokens of context."""
+        """Return the seconds to read the KV of ``tokens`` tokens of context."""
         mbu = self.gpu.attention_mbu
         if mbu is None:
             mbu = min(1.0, self.facts.attention_mbu_ratio * self.gpu.mbu)
         return tokens * self.model.kv_bytes_per_token / (mbu * self._bandwidth)
 
     def between(self, tokens: float) -> float:
-        """Seconds between GEMMs: traffic, all-reduces, and what is fixed, of all layers."""
+        """Return the seconds between GEMMs of all layers: traffic, all-reduces and fixed times."""
         facts, model = self.facts, self.model
         read_and_written = 2 * (self._width + model.kv_heads * model.head_dim)
         passed = facts.linear_passes * model.hidden + facts.attention_passes * read_and_written
         moved = 2 * passed * tokens / self._bandwidth
         layer = moved + facts.linear_layer_s + facts.attention_layer_s
         if self.gpus > 1:
-            # A ring's traffic: each GPU sends 2 (k - 1) / k times what is reduced.
+            # Ring all-reduce traffic: each GPU sends 2 (k - 1) / k times the reduced data.
             sent = tokens * model.hidden * 2 * 2 * (self.gpus - 1) / self.gpus
             layer += 2 * (sent / self.peer + facts.all_reduce_s)
         return model.layers * layer
@@ -82,7 +82,7 @@ class Rates:
         return active - (1 if model.tied_embedding else 2) * head, head
 
     def _reading(self, tokens: float) -> float:
-        """Seconds to read the weights that so many tokens need."""
+        """Return the seconds to read the weights that ``tokens`` tokens need."""
         model = self.model
         total = model.weight_bytes
         if not model.tied_embedding:
@@ -94,7 +94,7 @@ class Rates:
 
 
 class Costs:
-    """What a model stage costs on an exclusive device."""
+    """The costs of a model stage on an exclusive device."""
 
     def __init__(self, world: World, node: Node, machine: Machine) -> None:
         assert node.model is not None
@@ -104,7 +104,7 @@ class Costs:
         self.batch = wave_limit(node, machine, world.facts.max_batch)
 
     def prefill(self, n: int, hits: Hits) -> float:
-        """Seconds of prefill of ``n`` queries."""
+        """Return the prefill seconds of ``n`` queries."""
         p, u = self.stage.prefix_tokens, self.stage.prompt_tokens
         new = float(p - hits.prefix)
         each = u + (self.inherited - hits.cached - hits.gone)
@@ -115,21 +115,21 @@ class Costs:
         return self.rates.linear(tokens, n) + attention + self.rates.between(tokens) + self.launch
 
     def decode(self, n: int) -> tuple[int, float]:
-        """The number of waves and the seconds of decoding of ``n`` queries."""
+        """Return the number of waves and the decode seconds of ``n`` queries."""
         waves = math.ceil(n / self.batch)
         last = n - (waves - 1) * self.batch
         steps = (waves - 1) * self._step(self.batch) + self._step(last)
         return waves, self.stage.output_tokens * steps
 
     def _step(self, x: int) -> float:
-        """Seconds of one decode step with ``x`` queries in the wave."""
+        """Return the seconds of one decode step with ``x`` queries in the wave."""
         own = self.stage.prompt_tokens + self.inherited + self.stage.output_tokens / 2
         attention = self.rates.recalling(x * (self.stage.prefix_tokens + own))
         return self.rates.linear(x, x) + attention + self.rates.between(x)
 
 
 def wave_limit(node: Node, machine: Machine, most: int) -> int:
-    """Queries in one full wave of a model stage, at most ``most``."""
+    """Return the queries in one full wave of a model stage, at most ``most``."""
     assert node.model is not None
     each = node.query_tokens * node.model.kv_bytes_per_token
     if each == 0:

@@ -1,6 +1,6 @@
-"""Devices that fail, and what is lost with them.
+"""Failures of devices, and what is lost with them.
 
-Re-implements the section "Failures" of docs/execution-model.md, with the outages of the trace.
+Re-implements the section "Failures" of docs/execution-model.md, with the outages in the trace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fate_gym.validator.world import CONTEXT
 
 
 def check_outages(state: State) -> None:
-    """Failures are those that the problem gives, or alternate with repairs."""
+    """Check that outages are those that the problem gives, or alternate with repairs."""
     failures, stop = state.world.problem.options.failures, state.faults.stop
     names = [machine.name for machine in state.world.machines]
     up_again: dict[int, float] = {}
@@ -40,7 +40,7 @@ def pass_time(state: State, now: float, *, failures_too: bool) -> None:
     Args:
         state: the replay so far.
         now: the time to go to.
-        failures_too: whether failures at ``now`` itself happen.
+        failures_too: whether to include failures at ``now`` itself.
     """
     while True:
         over = min(state.losing, key=lambda placement: placement.barrier, default=None)
@@ -71,14 +71,14 @@ def check_survivors(state: State) -> None:
 
 
 def _fail(state: State, down: float, up: float, device: int) -> None:
-    """A device loses its memory and the shards that have not ended."""
+    """Take a device down: it loses its memory and the shards that have not ended."""
     state.up_at[device] = up
     state.memories[device] = Memory()
     for placement in [*state.done.values(), *state.losing]:
         shard = placement.shards.get(device)
         if shard is None or shard.lost:
             continue
-        # Within rounding of the failure both can be: the trace says which.
+        # Within rounding of the failure both are possible: the trace decides.
         ended = not shard.row["lost"] if close(shard.end, down) else shard.end <= down
         if ended:
             placement.away.add(device)
@@ -87,7 +87,7 @@ def _fail(state: State, down: float, up: float, device: int) -> None:
 
 
 def _lose(state: State, placement: Placement, shard: Shard, down: float) -> None:
-    """A shard is lost: its stage has to run again."""
+    """Note that a shard is lost: its stage has to run again."""
     shard.lost = True
     if not shard.row["lost"]:
         where = state.at(shard.row)

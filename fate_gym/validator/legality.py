@@ -1,6 +1,6 @@
-"""Whether a placement was allowed: when, on which devices, and with how many queries on each.
+"""Whether a placement was allowed: its time, its devices, and the queries on each.
 
-Re-implements "Where things run" and the moments of the section "Time" of docs/execution-model.md.
+Re-implements "Where things run" and the event times of "Time" in docs/execution-model.md.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ _GRAZE = 1e-9
 
 
 def prefix_path(state: State, node: Node) -> list[Piece]:
-    """The pieces that a stage needs of its prefix tree, the last first; none without a cache."""
+    """Return the pieces of the prefix tree that a stage needs, the last first; [] without KV."""
     if node.model is None or node.model.kv_bytes_per_token == 0:
         return []
     return state.world.path(node.stage, node.stage.prefix_tokens)
 
 
 def written_path(state: State, node: Node) -> list[Piece]:
-    """The pieces that a stage leaves which extends its prefix; none if it does not."""
+    """Return the pieces that a stage which extends its prefix leaves; [] if it does not."""
     if not node.stage.extends_prefix or not node.model or node.model.kv_bytes_per_token == 0:
         return []
     stage = node.stage
@@ -34,7 +34,7 @@ def written_path(state: State, node: Node) -> list[Piece]:
 
 
 def cached_of(memory: Memory, path: list[Piece], *, computed: bool = False) -> int:
-    """How many tokens of a path a device has, from the root on and without a gap."""
+    """Return how many tokens of a path a device has, from the root on without a gap."""
     hit = 0
     for piece in reversed(path):
         entry = memory.kv.get(piece.key, Entry(0, 0.0))
@@ -46,7 +46,7 @@ def cached_of(memory: Memory, path: list[Piece], *, computed: bool = False) -> i
 
 
 def grow_path(memory: Memory, path: list[Piece], kv: float, there: float = 0.0) -> None:
-    """Let the entries of a path cover it, and be those used last, the root last of all."""
+    """Grow the entries of a path to cover it, and touch them, the root last."""
     for piece in path:
         known = memory.kv.pop(piece.key, Entry(0, 0.0))
         tokens = max(known.amount, piece.need)
@@ -56,14 +56,14 @@ def grow_path(memory: Memory, path: list[Piece], kv: float, there: float = 0.0) 
 
 
 def cut(memory: Memory, piece: Piece, tokens: int, kv: float) -> None:
-    """Let an entry end earlier."""
+    """Cut an entry to end at ``tokens``."""
     entry = memory.kv[piece.key]
     entry.amount, entry.bytes = tokens, (tokens - piece.start) * kv
     entry.computed = min(entry.computed, tokens)
 
 
 def find_hits(state: State, node: Node, memory: Memory) -> Hits:
-    """What a shard of a stage would find cached on a device."""
+    """Return what a shard of a stage would find cached on a device."""
     tokens: dict[int, float] = {}
     gone = 0
     for parent, edge in node.parents:
@@ -77,7 +77,7 @@ def find_hits(state: State, node: Node, memory: Memory) -> Hits:
 
 
 def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
-    """The six steps of a commit on the memory of its device."""
+    """Carry out the six steps of a commit on its device's memory."""
     assert node.model is not None
     device = row["device"]
     machine, memory = state.world.machines[device], state.memories[device]
@@ -110,10 +110,9 @@ def commit(state: State, node: Node, row: Row, hits: Hits, end: float) -> None:
 
 
 def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int, now: float) -> bool:
-    """Evict for a shard what is worth least now, but neither KV that is kept nor its own model.
+    """Evict for a shard what is worth least now; return False if nothing can go.
 
-    Nor a prefix of which another one that is cached branches off.
-    False when there is nothing.
+    Entries in ``kept``, prefixes with a cached branch, and the shard's own model stay.
     """
     device = row["device"]
     memory = state.memories[device]
@@ -131,14 +130,14 @@ def evict(state: State, row: Row, kept: Container[tuple[int, int]], model: int, 
 
 
 def _value(state: State, device: int, now: float, kind: int, key: int) -> float:
-    """What the policy's retention says a cached thing is worth."""
+    """Return what a cached object is worth by the policy's retention."""
     if kind == PREFIX and _said(state, "until", device, key, math.inf) < now - _GRAZE:
         return 0.0
     return _said(state, _VALUES[kind], device, key, 0.0)
 
 
 def _said(state: State, name: str, device: int, key: int, default: float) -> float:
-    """One number of the policy's retention."""
+    """Return one number of the policy's retention."""
     values = getattr(state.retention, name, None)
     if values is None:
         return default

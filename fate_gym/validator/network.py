@@ -16,7 +16,7 @@ from fate_gym.validator.world import HOST, Link, Node, World
 
 @dataclass
 class Inflow:
-    """What a shard needs before it can begin, and from when on its device is free for it."""
+    """What a shard needs before it can begin, and its turn on the device."""
 
     turn: float
     hits: Hits
@@ -31,13 +31,13 @@ class Inflow:
 
 
 def inflow_of_tool(state: State, node: Node, row: Row) -> Inflow:
-    """What moves to a tool."""
+    """Return what moves to a tool."""
     now, flows = row["committed"], flows_into(state, node, row)
     return Inflow(now, Hits(0, {}), flows, seconds_from(state, flows, now))
 
 
 def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
-    """What moves to a shard on a device."""
+    """Return what moves to a shard on a device."""
     device, now = row["device"], row["committed"]
     memory = state.memories[device]
     planned = _expected_turn(state, device, now)
@@ -56,7 +56,7 @@ def inflow_of_shard(state: State, node: Node, row: Row) -> Inflow:
 
 
 def flows_into(state: State, node: Node, row: Row) -> list[Flow]:
-    """What a shard fetches from its parents."""
+    """Return what a shard fetches from its parents."""
     share = row["queries"] / node.stage.queries
     flows: list[Flow] = []
     for parent, edge in node.parents:
@@ -72,9 +72,9 @@ def flows_into(state: State, node: Node, row: Row) -> list[Flow]:
 
 
 def _link(world: World, place: int, target: int, *, away: bool) -> Link | None:
-    """The link that what was computed in one place takes to another; None where it is already.
+    """Return the link from where an output was computed to where it is needed; None if local.
 
-    ``away``: the device has failed since, what it put out is on its host.
+    With ``away`` the device has failed since, and its output is on its host.
     """
     if place == target and not away:
         return None
@@ -84,7 +84,7 @@ def _link(world: World, place: int, target: int, *, away: bool) -> Link | None:
 
 
 def seconds_from(state: State, flows: list[Flow], start: float) -> float:
-    """Seconds from ``start`` until everything is there, without contention."""
+    """Return the seconds from ``start`` until everything is there, without contention."""
     if state.world.problem.options.eager_transfers:
         there = max((flow.since + flow.seconds for flow in flows), default=start)
         return max(0.0, there - start)
@@ -95,7 +95,7 @@ def seconds_from(state: State, flows: list[Flow], start: float) -> float:
 
 
 def _copy_prefix(state: State, node: Node, row: Row, inflow: Inflow) -> float:
-    """Add a prefix that is copied from another device; the moment from which it is expected."""
+    """Add a prefix that is copied from another device; return when it is expected there."""
     source, device, now = row["source"], row["device"], row["committed"]
     where = f"{state.at(row)}: source: device {source}"
     if source == device or not 0 <= source < len(state.memories) or node.model is None:
@@ -119,12 +119,12 @@ def _is_noisy(state: State) -> bool:
 
 
 def _queue(state: State, device: int, now: float) -> list[Shard]:
-    """The shards that run or wait on a device, by the ends that the trace gives."""
+    """Return the shards that run or wait on a device, by the ends in the trace."""
     return [shard for shard in state.placed[device] if shard.row["end"] > now]
 
 
 def _expected_turn(state: State, device: int, now: float) -> float:
-    """When the queue of a device drains, as far as it is known."""
+    """Return when the queue of a device drains, as far as can be known."""
     if not _is_noisy(state):
         return max(now, state.memories[device].drains)
     queue = _queue(state, device, now)
@@ -136,7 +136,7 @@ def _expected_turn(state: State, device: int, now: float) -> float:
 
 def book(state: State, inflow: Inflow, receiver: str, planned: float, booked: list[Fetch]) -> None:
     """Book the first gap in the network that is wide enough, from the planned turn on."""
-    # What takes no time (a fraction of a byte) passes between two others.
+    # A transfer of zero duration (a fraction of a byte) fits between two others.
     network = [flow for flow in inflow.flows if flow.link.key[0] == "node" and flow.seconds > 0]
     others = [flow for flow in inflow.flows if flow.link.key[0] != "node"]
     inflow.transfer = seconds_from(state, others, planned)
@@ -144,7 +144,7 @@ def book(state: State, inflow: Inflow, receiver: str, planned: float, booked: li
         return
     length = math.fsum(flow.seconds for flow in network)
     senders = frozenset(flow.link.key[1] for flow in network)
-    # At the turn or where another fetch ends: the first that meets none.
+    # Candidates are the turn and the ends of other fetches: take the first that meets none.
     moments = {planned} | {fetch.end for fetch in booked if fetch.end > planned}
     fetches = (Fetch(receiver, senders, t, t + length) for t in sorted(moments))
     fetch = next(one for one in fetches if not any(one.meets(other) for other in booked))

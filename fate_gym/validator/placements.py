@@ -1,4 +1,4 @@
-"""The placements of a trace, and what is checked of each before it runs."""
+"""The placements of a trace, and the checks of each before it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fate_gym.validator.world import Node
 
 
 def placements(rows: list[Row]) -> Iterator[list[Row]]:
-    """The rows of each placement: a stage that lost a shard has several."""
+    """Yield the rows of each placement; a stage that lost a shard has several placements."""
     placed: list[Row] = []
     for row in rows:
         if placed and (row["stage"] != placed[-1]["stage"] or row["slot"] == 0):
@@ -22,7 +22,7 @@ def placements(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def node_of(state: State, rows: list[Row]) -> Node:
-    """The stage of a placement."""
+    """Return the stage of a placement."""
     number = rows[0]["stage"]
     if not 0 <= number < len(state.world.nodes):
         state.faults.stop(f"shards: unknown stage number {number}")
@@ -30,7 +30,7 @@ def node_of(state: State, rows: list[Row]) -> Node:
 
 
 def check_placement(state: State, node: Node, rows: list[Row]) -> None:
-    """Check that a placement was allowed; from now on the latest ranking before it counts."""
+    """Check that a placement was allowed, and apply the latest retention before it."""
     if node.number in state.vanished_by:
         state.faults.stop(f"{node.name}: committed, but it has vanished")
     while state.retentions and state.retentions[0][0] <= rows[0]["index"]:
@@ -40,7 +40,7 @@ def check_placement(state: State, node: Node, rows: list[Row]) -> None:
 
 
 def check_all_ran(state: State) -> None:
-    """Check that every stage that lives has ended."""
+    """Check that every stage that did not vanish has ended."""
     for node in state.world.nodes:
         if node.number not in state.done and node.number not in state.vanished_by:
             state.faults.append(f"{node.name}: never ran")

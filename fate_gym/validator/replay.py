@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def validate(trace: Trace) -> list[str]:
-    """Every way in which a trace breaks the execution model; empty for a valid trace.
+    """Return every way in which a trace breaks the execution model; empty for a valid trace.
 
-    The shards are replayed in commit order, those of batching devices iteration by iteration in
-    the order of time. Commit times, placements, sources of copied prefixes,
-    retentions, draws of choosers, random outages and (with uncertainty) noise and lengths are taken
-    from the trace, everything else is computed anew and compared. A fault that makes
-    the rest meaningless (wrong numbering, a stage before its parents, a device that cannot host
-    the stage) ends the replay, after it was reported.
+    The shards are replayed in commit order; those of batching devices, iteration by iteration in
+    the order of time. Commit times, placements, sources of copied prefixes, retentions, draws of
+    choosers, random outages and (with uncertainty) noise and lengths are taken from the trace;
+    everything else is recomputed and compared. A fault that makes the rest meaningless (wrong
+    numbering, a stage before its parents, a device that cannot host the stage) is reported and ends
+    the replay.
     """
     state = State(trace)
     check_numbering(state)
@@ -67,7 +67,7 @@ def assert_valid(trace: Trace) -> None:
 def _replay(state: State, rows: list[Row]) -> None:
     for placed in placements(rows):
         node = node_of(state, placed)
-        # Failures come last in their instant: a tool starts before them, a choice is behind.
+        # Failures come last in their instant, after a tool starts but before a policy's choice.
         pass_time(state, placed[0]["committed"], failures_too=node.stage.kind != "tool")
         if node.number in state.done:
             state.faults.stop(f"{node.name}: committed twice")

@@ -1,6 +1,6 @@
 """Loads, times and token counts of one shard.
 
-Re-implements a commit as the section "Time" of docs/execution-model.md has it.
+Re-implements a commit as described in the section "Time" of docs/execution-model.md.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fate_gym.validator.state import Row, Shard, State
 from fate_gym.validator.world import TOLERANCE, Node
 
 _CLOCK = 8 * sys.float_info.epsilon / TOLERANCE
-"""Of a moment: what rounding takes from it, as a part of the tolerance."""
+"""Rounding error of a time, relative to it, in units of the tolerance."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Estimated seconds of a shard beside its transfers, and its waves."""
+    """Estimated seconds of a shard without its transfers, and its waves."""
 
     load: float = 0.0
     prefill: float = 0.0
@@ -40,7 +40,7 @@ def run_tool(state: State, node: Node, row: Row) -> Shard:
 
 
 def run_shard(state: State, node: Node, row: Row) -> Shard:
-    """Check one shard on a device and bring the device's memory up to date."""
+    """Check one shard on a device and update the device's memory."""
     device = row["device"]
     noise, length = drawn(state, node, row)
     inflow = inflow_of_shard(state, node, row)
@@ -71,18 +71,18 @@ def _work(state: State, node: Node, row: Row, inflow: Inflow) -> Work:
 
 
 def _compare(state: State, node: Node, row: Row, inflow: Inflow, work: Work) -> None:
-    """Compare everything but start and end, which may be lost.
+    """Compare everything but start and end, which a loss may change.
 
     A shard without a model meets no cache.
     """
     where, differ = state.at(row), state.faults.differ
     options = state.world.problem.options
-    # An eager transfer is what is left of a moment after the turn, and one that waits for the
-    # network begins at another moment: rounding goes with both.
+    # Eager transfers and those that wait for the network are differences of times, so their
+    # rounding errors are those of the turn.
     scale = inflow.turn if options.eager_transfers or options.contention else 0.0
     differ(where, "load_s", work.load, row["load_s"])
     differ(where, "transfer_s", inflow.transfer, row["transfer_s"], scale)
-    # The log's prefill is a difference of moments, and these are only so exact.
+    # The log's prefill is a difference of times, and only as exact as these.
     moment = inflow.turn + work.load + inflow.transfer + work.prefill + work.decode
     differ(where, "prefill_s", work.prefill, row["prefill_s"], _CLOCK * moment)
     differ(where, "decode_s", work.decode, row["decode_s"])
@@ -104,7 +104,7 @@ def _compare(state: State, node: Node, row: Row, inflow: Inflow, work: Work) -> 
 
 
 def drawn(state: State, node: Node, row: Row) -> tuple[float, float]:
-    """Noise and actual / estimated tokens: given by the trace, but 1 where nothing is uncertain."""
+    """Return noise and actual / estimated tokens from the trace; 1 where nothing is uncertain."""
     options = state.world.problem.options
     sigmas = {
         "noise": options.uncertainty,

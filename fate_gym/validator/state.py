@@ -1,7 +1,7 @@
-"""What the replay of a trace knows at a moment: devices, placements, choices, and faults found.
+"""The state of a trace's replay: devices, placements, choices, and faults found so far.
 
-Re-implements from the sections "Sessions" and "Time" of docs/execution-model.md when a workflow
-arrives, and when a stage is ready.
+Re-implements when a workflow arrives and when a stage is ready, from the sections "Sessions" and
+"Time" of docs/execution-model.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Faults(list[str]):
     """The faults found so far."""
 
     def differ(self, where: str, name: str, expected: float, got: Any, scale: float = 0.0) -> None:
-        """Report a value that is not the expected one; ``scale`` widens the tolerance."""
+        """Report a value that differs from the expected one; ``scale`` widens the tolerance."""
         if not close(expected, float(got), scale):
             self.append(f"{where}: {name}: expected {expected!r}, got {float(got)!r}")
 
@@ -43,7 +43,7 @@ class Faults(list[str]):
 
 
 def close(a: float, b: float, scale: float = 0.0) -> bool:
-    """Whether two numbers are equal but for rounding; false with NaN."""
+    """Return whether two numbers are equal up to rounding; False with NaN."""
     if math.isinf(a) or math.isinf(b):
         return a == b
     return abs(a - b) <= TOLERANCE * max(abs(a), abs(b), scale)
@@ -51,10 +51,10 @@ def close(a: float, b: float, scale: float = 0.0) -> bool:
 
 @dataclass
 class Entry:
-    """A cached KV entry; ``amount`` is up to which token of a prefix, or queries of a context.
+    """A cached KV entry; ``amount`` is the last token of a prefix, or the queries of a context.
 
-    ``there`` is when the shard that last added to a prefix ends; ``computed`` is for batching
-    devices: the tokens of a prefix that are computed, or that a wave which has joined will compute.
+    ``there`` is when the shard that last added to a prefix ends. ``computed`` is for batching
+    devices: tokens of a prefix that are computed, or that a wave which has joined will compute.
     """
 
     amount: int
@@ -67,7 +67,7 @@ class Entry:
 class Memory:
     """A device as it will be when its queue drains.
 
-    Both dictionaries are in the order of use, the least recent first.
+    Both dictionaries are in the order of use, least recent first.
     """
 
     drains: float = 0.0
@@ -81,7 +81,7 @@ class Memory:
         self.kv[key] = self.kv.pop(key)
 
     def touch_path(self, keys: list[tuple[int, int]]) -> float:
-        """Touch those of a path that are there; when all of them are computed."""
+        """Touch the entries of a path that are there; return when all of them are computed."""
         held = [key for key in keys if key in self.kv]
         for key in held:
             self.touch(key)
@@ -99,7 +99,7 @@ class Hits:
     tokens: dict[int, float]
     copied: int = 0
     gone: int = 0
-    """Tokens of each query that parents which vanished would have passed on."""
+    """Tokens that each query would have inherited from parents that vanished."""
 
     @property
     def cached(self) -> float:
@@ -109,7 +109,7 @@ class Hits:
 
 @dataclass(frozen=True)
 class Flow:
-    """A transfer over one link; ``since`` is when it can leave at the earliest."""
+    """A transfer over one link; ``since`` is the earliest time at which it can leave."""
 
     link: Link
     bytes: float
@@ -122,7 +122,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Fetch:
-    """What a shard has booked of the network: into one node, out of others."""
+    """A shard's booking of the network: into one node, out of others."""
 
     receiver: str
     senders: frozenset[str]
@@ -130,14 +130,14 @@ class Fetch:
     end: float
 
     def meets(self, other: Fetch) -> bool:
-        """Whether the two want an interface in the same direction at the same time."""
+        """Return whether two fetches need an interface in the same direction at the same time."""
         shared = self.receiver == other.receiver or bool(self.senders & other.senders)
         return shared and min(self.end - other.start, other.end - self.start) > OVERLAP
 
 
 @dataclass(eq=False)
 class Shard:
-    """A shard that was placed: its row, its turn, and its end if its device does not fail."""
+    """A placed shard: its row, its turn, and its end if its device does not fail."""
 
     row: Row
     turn: float
@@ -150,13 +150,13 @@ class Shard:
 
 @dataclass(eq=False)
 class Placement:
-    """A stage that was placed: its shards by device number, and its end."""
+    """A placed stage: its shards by device number, and its end."""
 
     node: Node
     shards: dict[int, Shard]
     end: float
     away: set[int] = field(default_factory=set)
-    """Devices that have failed since they put out their part: it is on their host."""
+    """Devices that failed after their shard ended: its output is on their host."""
     barrier: float = math.inf
     """After a loss: when the last of the other shards ends."""
 
@@ -174,27 +174,27 @@ class State:
         self.up_at = [0.0] * len(world.machines)
         """When each device is up again after its last failure."""
         self.outages = [(float(o["down"]), float(o["up"]), int(o["device"])) for o in trace.outages]
-        """The failures to come."""
+        """The failures still to come."""
         self.events = [flow.arrival for flow in world.problem.workflows if flow.follows is None]
         self.events += [time for down, up, _ in self.outages for time in (down, up)]
         self.events.sort()
         self.done: dict[int, Placement] = {}
         self.losing: list[Placement] = []
-        """The placements that have lost a shard, while others of their shards run."""
+        """Placements that have lost a shard while others of their shards still run."""
         self.again: dict[int, float] = {}
-        """When stages that had lost a shard were ready once more."""
+        """When stages that had lost a shard became ready again."""
         self.vanished_by: dict[int, int] = {}
-        """The chooser that did live, of each stage that vanished."""
+        """For each stage that vanished, the chooser whose draw made it vanish."""
         self.chooser: dict[int, int] = {}
-        """The stage at whose end it is drawn whether a stage lives."""
+        """For each chosen stage, the stage at whose end its fate is drawn."""
         self.evicted: list[tuple[int, int, int, int, float]] = []
         self.retention: Any = None
         self.retentions = list(trace.retentions)
-        """The rankings to come."""
+        """The retentions still to come."""
         self.last_commit = 0.0
 
     def at(self, row: Row) -> str:
-        """The name of a shard, for messages."""
+        """Return the name of a shard, for messages."""
         place = "host" if row["device"] == HOST else self.device_name(row["device"])
         return f"{self.world.nodes[row['stage']].name}, {place}"
 
@@ -202,25 +202,25 @@ class State:
         return f"device '{self.world.machines[device].name}'"
 
     def ready(self, node: Node) -> float:
-        """When a stage was ready."""
+        """Return when a stage was ready."""
         if node.number in self.again:
             return self.again[node.number]
         return max(self.arrival(node.workflow), *self._ends(self._before(node)), 0.0)
 
     def arrival(self, workflow: int) -> float:
-        """When a workflow arrived; the one that it follows has ended."""
+        """Return when a workflow arrived; a workflow that it follows must have ended."""
         flow, before = self.world.problem.workflows[workflow], self.world.before[workflow]
         if before is None:
             return flow.arrival
         return max(flow.arrival, max(self._ends(self.world.stages[before])) + flow.think_seconds)
 
     def awaited(self, node: Node) -> list[int]:
-        """What has to be done before a stage is ready, the turn before its workflow included."""
+        """Return the stages that a stage awaits, including those of its session's previous turn."""
         before = self.world.before[node.workflow]
         return [*(() if before is None else self.world.stages[before]), *self._before(node)]
 
     def end(self, placement: Placement) -> None:
-        """Note when a placement ends: its workflow may end with it, and others then arrive."""
+        """Note the end of a placement, and arrivals of followers if it ends its workflow."""
         self.done[placement.node.number] = placement
         insort(self.events, placement.end)
         workflow = placement.node.workflow
@@ -230,7 +230,7 @@ class State:
                 insort(self.events, self.arrival(follower))
 
     def _before(self, node: Node) -> list[int]:
-        """The parents of a stage, and what decides on it."""
+        """Return the parents of a stage, and its chooser."""
         own = [self.chooser[node.number]] if node.number in self.chooser else []
         return [parent for parent, _ in node.parents] + own
 
@@ -238,5 +238,5 @@ class State:
         return (self.done[self.decider(stage)].end for stage in stages)
 
     def decider(self, stage: int) -> int:
-        """The stage at whose end a stage is done: itself, or the chooser that let it vanish."""
+        """Return the stage whose end completes a stage: itself, or the chooser if it vanished."""
         return self.vanished_by.get(stage, stage)

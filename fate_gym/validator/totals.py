@@ -1,4 +1,4 @@
-"""What can be compared without, or after, the replay: numbering, evictions, order, totals.
+"""Checks that need no replay, or follow it: numbering, evictions, order, totals.
 
 Re-implements the numbering and the ends of stages ("Time") of docs/execution-model.md.
 """

@@ -42,7 +42,7 @@ class Node:
 
     @property
     def query_tokens(self) -> int:
-        """Tokens of one query that are its own: u + sum of h + o."""
+        """Tokens of one query beyond its prefix: u + sum of h + o."""
         return self.stage.prompt_tokens + self.inherited + self.stage.output_tokens
 
 
@@ -50,7 +50,7 @@ class Node:
 class Machine:
     """A device; memory limit in bytes, bandwidths in bytes/s.
 
-    ``gpus`` equal ones work as one: ``gpu`` is a single one, ``limit`` and ``load`` are of all.
+    ``gpus`` equal GPUs work as one: ``gpu`` describes one, ``limit`` and ``load`` all of them.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Machine:
     gpu: Gpu | None
     gpus: int
     facts: Execution
-    """The constants of execution, measured on this GPU or shared by all."""
+    """The constants of execution, measured on this GPU or shared by all GPUs."""
     limit: float
     pcie: float
     peer: float
@@ -103,7 +103,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Link:
-    """What data pass on the way to a device; ``key`` tells the links into it apart."""
+    """The link that data take to a device; ``key`` tells the links into a device apart."""
 
     key: tuple[str, str]
     bandwidth: float
@@ -112,7 +112,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Piece:
-    """What a path of a prefix tree needs of one entry: the tokens from its start to ``need``."""
+    """The part of a prefix path in one entry: the tokens from its start to ``need``."""
 
     key: tuple[int, int]
     start: int
@@ -120,7 +120,7 @@ class Piece:
 
 
 def _from_the_root(branches: dict[str, Prefix], group: str) -> list[str]:
-    """A group behind its ancestors. One that starts no earlier than its child is none."""
+    """Return a group after its ancestors, without those that start no earlier than their child."""
     path: list[str] = []
     start = math.inf
     name: str | None = group
@@ -137,7 +137,7 @@ def _from_the_root(branches: dict[str, Prefix], group: str) -> list[str]:
 def _prefix_keys(
     branches: dict[str, Prefix], stages: list[Stage]
 ) -> tuple[dict[tuple[str, str], int], dict[int, int]]:
-    """The numbers of prefix keys by model and group, and which key each branches off."""
+    """Return the numbers of prefix keys by model and group, and the key each branches off."""
     numbers: dict[tuple[str, str], int] = {}
     parents: dict[int, int] = {}
     for stage in stages:
@@ -153,7 +153,7 @@ def _prefix_keys(
 
 @dataclass(frozen=True)
 class World:
-    """Everything that is fixed before time starts."""
+    """Everything that is fixed before a run starts."""
 
     problem: Problem
     facts: Execution
@@ -167,7 +167,7 @@ class World:
     prefixes: dict[tuple[str, str], int]
     """The number of each prefix key, by model and group."""
     parents: dict[int, int]
-    """The prefix keys that others branch off, by number; roots are left out."""
+    """The key that each prefix key branches off, by number; roots are left out."""
     branches: dict[str, Prefix]
     """Where groups branch off others; roots are left out."""
     overrides: dict[frozenset[str], tuple[float, float]]
@@ -203,7 +203,7 @@ class World:
         )
 
     def path(self, stage: Stage, tokens: int) -> list[Piece]:
-        """The pieces of the first tokens of a stage's prefix, the last first."""
+        """Return the pieces of the first ``tokens`` tokens of a stage's prefix, the last first."""
         pieces: list[Piece] = []
         group = stage.prefix_group
         while group is not None and stage.model is not None and tokens > 0:
@@ -217,7 +217,7 @@ class World:
         return pieces
 
     def can_host(self, node: Node, machine: Machine) -> bool:
-        """Whether a device may run a stage."""
+        """Return whether a device may run a stage."""
         stage = node.stage
         if stage.allowed_devices is not None and machine.name not in stage.allowed_devices:
             return False
@@ -230,13 +230,13 @@ class World:
         return need <= machine.limit * (1 + TOLERANCE)
 
     def load_seconds(self, model: Model, machine: Machine) -> float:
-        """Seconds to load a model's weights on a device."""
+        """Return the seconds to load a model's weights on a device."""
         init = self.problem.cluster.load_init_s
         init = machine.facts.load_init_s if init is None else init
         return init + model.weight_bytes / machine.load
 
     def link(self, source: int, target: int) -> Link:
-        """The link from one device, or the host, into another device."""
+        """Return the link from one device, or the host, into another device."""
         there = self.machines[target]
         if source == HOST:
             return Link(("host", ""), there.pcie, self.facts.peer_latency_s)
@@ -251,7 +251,7 @@ class World:
         return Link(("node", here.node), min(here.network, there.network), latency)
 
     def link_to_host(self, source: int) -> Link:
-        """The link from a device to a tool."""
+        """Return the link from a device to a tool."""
         here = self.machines[source]
         return Link(("from", here.name), here.pcie, self.facts.peer_latency_s)
 

@@ -1,7 +1,7 @@
 """The batching device, iteration by iteration and token by token.
 
-Re-implements the section "The batching device" of docs/execution-model.md. Nothing is computed in
-closed form: each iteration is made.
+Re-implements the section "The batching device" of docs/execution-model.md. Nothing uses a closed
+form: every iteration is carried out.
 """
 
 from fate_gym.validator.batching.replay import replay_batching

@@ -1,4 +1,4 @@
-"""Admission and join of a wave: may it, what it fetches, what it finds, what has to go for it.
+"""Admission and join of a wave: whether it may, what it fetches, finds and evicts.
 
 Re-implements "Admission" of docs/execution-model.md.
 """
@@ -17,11 +17,11 @@ from fate_gym.validator.state import Flow, Memory
 from fate_gym.validator.world import CONTEXT, TOLERANCE, Piece
 
 _ROUNDING = 1e-6
-"""Tokens above a whole number that come from rounding: hits are fractions."""
+"""Tokens above a whole number that are due to rounding: hits are fractions."""
 
 
 def may_admit(engine: Engine, wave: Wave) -> bool:
-    """Whether the head of the queue may be admitted."""
+    """Return whether the head of the queue may be admitted."""
     if not engine.admitted:
         return True
     job, other = wave.job, engine.admitted[0].job
@@ -72,7 +72,7 @@ def admit(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> None:
 
 
 def join(engine: Engine, wave: Wave) -> None:
-    """The inputs are there: count what is left to compute."""
+    """Let a wave whose inputs are there join: count what is left to compute."""
     job, hits, stage = wave.job, wave.hits, wave.job.node.stage
     wave.joined, wave.done = True, 0
     engine.prompts.append(wave)
@@ -95,14 +95,14 @@ def join(engine: Engine, wave: Wave) -> None:
 
 
 def compute(memory: Memory, path: list[Piece]) -> None:
-    """All of a path is computed, or about to be."""
+    """Mark all of a path as computed, or about to be."""
     for piece in path:
         entry = memory.kv[piece.key]
         entry.computed = max(entry.computed, piece.need)
 
 
 def _fetch(engine: Engine, wave: Wave, now: float, peers: list[Engine]) -> Inflow:
-    """What moves to a shard at its first admission."""
+    """Return what moves to a shard at its first admission."""
     state, job = engine.state, wave.job
     inflow = Inflow(now, wave.hits, flows_into(state, job.node, job.row))
     if job.row["source"] != -1:
@@ -137,7 +137,7 @@ def _copy_prefix(engine: Engine, wave: Wave, inflow: Inflow, peers: list[Engine]
 
 
 def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
-    """Make room for a wave; when its model's weights are loaded."""
+    """Make room for a wave; return when its model's weights are loaded."""
     job, state, memory, row = wave.job, engine.state, engine.memory, wave.job.row
     assert job.node.model is not None
     limit, others = engine.machine.limit, engine.pinned
@@ -160,7 +160,7 @@ def _take_memory(engine: Engine, wave: Wave, now: float) -> float:
         for piece in wave.path:
             if piece.key not in others:
                 cut(memory, piece, piece.need, job.kv)
-    # A wave that runs alone may have grown beyond the memory before it was preempted.
+    # A wave that ran alone may have grown beyond the memory before it was preempted.
     if held() > limit * (1 + TOLERANCE) and wave.room == job.node.stage.output_tokens:
         got = held()
         state.faults.append(f"{state.at(row)}: memory: limit {limit!r} bytes, got {got!r}")

@@ -1,4 +1,4 @@
-"""What happens at a border: ends, first tokens, growth, admissions, joins."""
+"""The steps of a border: ends, first tokens, growth, admissions, joins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fate_gym.validator.world import CONTEXT
 
 
 def at_border(engine: Engine, peers: list[Engine]) -> None:
-    """All steps of a border, that of the iteration under way or of a device that rests."""
+    """Carry out all steps of a border, at the end of an iteration or on a resting device."""
     if engine.runs:
         engine.finish()
     else:
@@ -38,7 +38,7 @@ def at_border(engine: Engine, peers: list[Engine]) -> None:
 
 
 def commit(engine: Engine, job: Job, now: float, peers: list[Engine]) -> None:
-    """Add a shard to the queue; without an iteration under way the moment is a border."""
+    """Add a shard to the queue; if no iteration is under way, this moment is a border."""
     engine.queue.append(job)
     if engine.runs:
         return
@@ -62,7 +62,7 @@ def _admit_and_join(engine: Engine, now: float, peers: list[Engine]) -> None:
 
 
 def _end(engine: Engine, wave: Wave) -> None:
-    """A wave has all its tokens: what a child may use of its KV stays cached."""
+    """End a wave that has all its tokens; what a child may use of its KV stays cached."""
     job, memory = wave.job, engine.memory
     engine.admitted.remove(wave)
     path = written_path(engine.state, job.node)

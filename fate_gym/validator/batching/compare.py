@@ -1,4 +1,4 @@
-"""The columns of a trace against what came out."""
+"""Comparison of a trace's columns with the replayed values."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def compare_ended(state: State, job: Job, end: float) -> None:
     differ(where, "start", found.start, row["start"])
     differ(where, "first", found.first, row["first"])
     differ(where, "end", end, row["end"])
-    # Durations are differences of moments, and round like these.
+    # Durations are differences of times, so their rounding errors are those of the times.
     differ(where, "prefill_s", found.first - inputs, row["prefill_s"], end)
     differ(where, "decode_s", end - found.first, row["decode_s"], end)
     _compare_waves(state, job, end)
 
 
 def compare_lost(state: State, job: Job, down: float) -> None:
-    """Compare the row of a shard that was lost: what came after the failure did not happen."""
+    """Compare the row of a shard that was lost: what comes after the failure did not happen."""
     row, found, where, differ = job.row, job.found, state.at(job.row), state.faults.differ
     differ(where, "lost", 1, row["lost"])
     differ(where, "start", min(found.start, down), row["start"])
@@ -31,9 +31,9 @@ def compare_lost(state: State, job: Job, down: float) -> None:
 
 
 def _compare_waves(state: State, job: Job, end: float) -> None:
-    """Compare what the admissions and joins of a shard have found; 0 as long as there were none."""
+    """Compare what a shard's admissions and joins found; 0 while there were none."""
     row, found, where, differ = job.row, job.found, state.at(job.row), state.faults.differ
-    # An eager transfer is what is left of a moment, and one that waits for the network ends at one.
+    # Eager transfers and those that wait for the network are differences of times too.
     differ(where, "transfer_s", found.transfer, row["transfer_s"], end)
     differ(where, "load_s", found.load, row["load_s"])
     differ(where, "waves", job.waves, row["waves"])
@@ -49,7 +49,7 @@ def _compare_waves(state: State, job: Job, end: float) -> None:
 
 
 def compare_tool(state: State, row: Row, end: float) -> None:
-    """Compare the moments of a tool run: its first output is that of its own seconds."""
+    """Compare the times of a tool run; ``first`` is when its transfer ends and its work begins."""
     where, differ = state.at(row), state.faults.differ
     differ(where, "start", row["committed"], row["start"])
     differ(where, "first", row["start"] + row["transfer_s"], row["first"])
@@ -59,7 +59,7 @@ def compare_tool(state: State, row: Row, end: float) -> None:
 
 
 def compare_evictions(state: State) -> None:
-    """Compare the evictions of each device, in their order."""
+    """Compare the evictions of each device, in order."""
     rows = [
         (*(int(row[name]) for name in ("shard", "device", "kind", "key")), float(row["bytes"]))
         for row in state.trace.evictions

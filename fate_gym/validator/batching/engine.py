@@ -11,7 +11,7 @@ from fate_gym.validator.state import Memory, State
 
 
 class Engine:
-    """One device. What is done at its borders stands in `border.py` and the modules it calls."""
+    """One batching device. Its borders are in `border.py` and the modules that it calls."""
 
     def __init__(self, state: State, number: int, on_end: Callable[[Job, float], None]) -> None:
         self.state, self.number, self.on_end = state, number, on_end
@@ -20,27 +20,27 @@ class Engine:
         self.clear()
 
     def clear(self) -> None:
-        """Lose everything, as in a failure."""
+        """Reset all, as a failure does."""
         self.state.memories[self.number] = Memory()
         self.queue: list[Job] = []
         self.admitted: list[Wave] = []
-        """In the order of admission."""
+        """Admitted waves, in the order of admission."""
         self.prompts: list[Wave] = []
         """Waves whose prompt was not complete at the last border, in the order of their joins."""
         self.decoding: list[Wave] = []
-        """In the order in which they began to decode."""
+        """Decoding waves, in the order in which they began to decode."""
         self.loaded: dict[int, float] = {}
-        """When the weights of each model were or will be loaded, if they are resident."""
+        """When the weights of each resident model were or will be loaded."""
         self.border = 0.0
         """The last border at which something happened."""
         self.until = math.inf
-        """The end of the iteration that is under way; infinite without one."""
+        """The end of the iteration under way; inf if there is none."""
         self.rest = 0.0
-        """What rounding has taken from the sum of iterations up to `until` (Kahan 1965)."""
+        """The rounding error of the sum of iterations up to `until` (Kahan 1965)."""
         self.chunks: dict[Wave, int] = {}
-        """Prompt tokens of the iteration that is under way."""
+        """Prompt tokens of the iteration under way."""
         self.steps: list[Wave] = []
-        """Waves that make a token in the iteration that is under way."""
+        """Waves that make a token in the iteration under way."""
 
     @property
     def memory(self) -> Memory:
@@ -53,7 +53,7 @@ class Engine:
 
     @property
     def reserved(self) -> float:
-        """Bytes of the KV of admitted waves, beside their prefixes."""
+        """Bytes of the KV of admitted waves, without their prefixes."""
         return math.fsum(wave.reserved for wave in self.admitted)
 
     @property
@@ -63,18 +63,18 @@ class Engine:
 
     @property
     def about_to_run(self) -> bool:
-        """Whether it stands at a border from which an iteration will start."""
+        """Whether the device is at a border from which an iteration will start."""
         return not self.runs and bool(self.prompts or self.decoding)
 
     @property
     def fixed(self) -> Job | None:
-        """The fixed stage that has joined, if one has."""
+        """The fixed stage that has joined, None if there is none."""
         job = self.prompts[0].job if self.prompts else None
         return job if job is not None and job.seconds is not None else None
 
     @property
     def next_border(self) -> float:
-        """When the next border is that needs no commit, as far as iterations have started."""
+        """The next border known without further commits; inf if its iteration has yet to start."""
         if self.runs or self.about_to_run:
             return self.until
         return max(self.border, min((wave.there for wave in self.admitted), default=math.inf))
@@ -104,7 +104,7 @@ class Engine:
         self.until = self._after(self._seconds())
 
     def finish(self) -> None:
-        """Count what the iteration has made."""
+        """End the iteration: count the tokens that it has made."""
         for wave, tokens in self.chunks.items():
             wave.done += tokens
         for wave in self.steps:
@@ -112,14 +112,14 @@ class Engine:
         self.border, self.until = self.until, math.inf
 
     def _after(self, seconds: float) -> float:
-        """The time so many seconds after the border: a hundred thousand sums stay exact."""
+        """Return the time ``seconds`` after the border, with rounding errors compensated."""
         exact = seconds + self.rest
         time = self.border + exact
         self.rest = exact - (time - self.border)
         return time
 
     def _seconds(self) -> float:
-        """Seconds of the iteration, noise included."""
+        """Return the seconds of the iteration, noise included."""
         parts = [(wave, tokens) for wave, tokens in self.chunks.items()]
         parts += [(wave, wave.queries) for wave in self.steps]
         tokens = sum(count for _, count in parts)
@@ -135,5 +135,5 @@ class Engine:
         return seconds * sum(wave.job.noise * count for wave, count in parts) / tokens
 
     def is_there(self, wave: Wave) -> bool:
-        """Whether the inputs of a wave are there at the border."""
+        """Return whether the inputs of a wave are there at the border."""
         return wave.there <= self.border + slack(self.border)

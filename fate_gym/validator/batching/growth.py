@@ -1,4 +1,4 @@
-"""Waves that make more tokens than was estimated, and what is preempted for them.
+"""Waves that make more tokens than estimated, and what is preempted for them.
 
 Re-implements "Uncertain lengths" of docs/execution-model.md.
 """
@@ -12,7 +12,7 @@ from fate_gym.validator.world import PREFIX
 
 
 def grow(engine: Engine) -> None:
-    """Let waves reserve more that have used up what they reserved, in the order of admission."""
+    """Let waves that have used up their reservation reserve more, in the order of admission."""
     for wave in list(engine.admitted):
         if wave not in engine.decoding or wave.made < wave.room:
             continue
@@ -22,7 +22,7 @@ def grow(engine: Engine) -> None:
 
 
 def _make_room(engine: Engine, wave: Wave) -> None:
-    """Evict and preempt until a wave can grow, or is preempted itself, or is alone."""
+    """Evict and preempt until a wave can grow, is preempted itself, or is alone."""
     job, state, memory = wave.job, engine.state, engine.memory
     assert job.node.model is not None
     model = state.world.models.index(job.node.model.name)
@@ -39,7 +39,7 @@ def _make_room(engine: Engine, wave: Wave) -> None:
 
 
 def _preempt(engine: Engine, wave: Wave) -> None:
-    """Take its memory from a wave; its shard is the head of the queue again."""
+    """Preempt a wave: its memory is freed, and its shard heads the queue again."""
     job = wave.job
     engine.admitted.remove(wave)
     for waves in (engine.prompts, engine.decoding):
@@ -58,7 +58,7 @@ def _preempt(engine: Engine, wave: Wave) -> None:
 
 
 def _forget_uncomputed(engine: Engine, wave: Wave) -> None:
-    """Of the prefix of a wave that is admitted no longer: what was never computed is not there."""
+    """Remove what was never computed of the prefix of a wave that is no longer admitted."""
     memory, reached = engine.memory, wave.known + wave.done
     for piece in wave.path:
         entry = memory.kv[piece.key]

@@ -26,14 +26,14 @@ def replay_batching(state: State, rows: list[Row]) -> None:
 
 
 class Replay(Run):
-    """A run with the placements of a trace, whose rows are compared."""
+    """A run that takes its placements from a trace and compares the trace's rows."""
 
     def __init__(self, state: State, rows: list[Row]) -> None:
         super().__init__(state)
         self.coming = list(placements(rows))
 
     def next_commit(self) -> tuple[float, bool]:
-        """The moment of the next rows."""
+        """Return when the next rows are committed, and whether they are a tool's."""
         if not self.coming:
             return math.inf, False
         row = self.coming[0][0]
@@ -43,7 +43,7 @@ class Replay(Run):
         return now, row["device"] == HOST
 
     def next_placement(self) -> list[Row]:
-        """The next rows."""
+        """Return the next rows."""
         return self.coming.pop(0)
 
     def run_tool(self, node: Node, row: Row) -> Shard:
@@ -53,7 +53,7 @@ class Replay(Run):
         return shard
 
     def on_end(self, job: Job, end: float) -> None:
-        """Compare the row of a shard."""
+        """Compare the row of a shard that has ended."""
         compare_ended(self.state, job, end)
 
     def on_loss(self, job: Job, down: float) -> None:

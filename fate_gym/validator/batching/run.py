@@ -1,8 +1,8 @@
 """A run of batching devices, in the order of time.
 
 Re-implements the order of events of docs/execution-model.md for devices whose shards end when the
-batch lets them. Where placements come from, and what is done with what comes out, is left open: a
-replay takes them from a trace and compares.
+batch lets them. Subclasses decide where placements come from and what happens with the results: a
+replay takes placements from a trace and compares the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from fate_gym.validator.world import CONTEXT, HOST, Node
 
 @dataclass(eq=False)
 class Running:
-    """A placement whose shards have not all ended; ``lost``: its devices that have failed."""
+    """A placement whose shards have not all ended.
+
+    ``lost`` are its devices that have failed; ``away``, those that failed after their shard ended.
+    """
 
     node: Node
     jobs: dict[int, Job]
@@ -32,7 +35,7 @@ class Running:
 
 
 class Run(ABC):
-    """What has happened so far on all devices."""
+    """The run so far, on all devices."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -41,11 +44,11 @@ class Run(ABC):
 
     @abstractmethod
     def next_commit(self) -> tuple[float, bool]:
-        """When the next placement is committed, as far as is known, and whether it is a tool."""
+        """Return when the next placement is committed, if known, and whether it is a tool."""
 
     @abstractmethod
     def next_placement(self) -> list[Row]:
-        """The rows of that placement."""
+        """Return the rows of that placement."""
 
     @abstractmethod
     def run_tool(self, node: Node, row: Row) -> Shard:
@@ -53,17 +56,17 @@ class Run(ABC):
 
     @abstractmethod
     def on_end(self, job: Job, end: float) -> None:
-        """A shard has ended."""
+        """Handle the end of a shard."""
 
     @abstractmethod
     def on_loss(self, job: Job, down: float) -> None:
-        """A shard has been lost with its device."""
+        """Handle the loss of a shard with its device."""
 
     def run(self) -> None:
         """Go through time until nothing happens any more.
 
-        Borders come first in their instant, then failures, then commits. (A tool starts by itself,
-        before them.) An iteration starts when no more can happen in the instant of its border.
+        In one instant borders come first, then failures, then commits. (A tool starts by itself,
+        before them.) An iteration starts once no more can happen at the instant of its border.
         """
         while True:
             border = min((engine.next_border for engine in self.engines), default=math.inf)
@@ -84,9 +87,9 @@ class Run(ABC):
                 self._place(self.next_placement())
 
     def _start_before(self, time: float) -> bool:
-        """Start the iterations whose border is behind at ``time``; whether there were any.
+        """Start the iterations whose border is before ``time``; return whether there were any.
 
-        Fixed stages start at once: nobody can join them, and they may take no time at all.
+        Fixed stages start at once: no wave can join them, and they may take no time at all.
         """
         ready = [engine for engine in self.engines if engine.about_to_run]
         ready = [
@@ -120,14 +123,14 @@ class Run(ABC):
             commit(self.engines[device], job, now, self.engines)
 
     def _ended(self, job: Job, end: float) -> None:
-        """A shard has ended."""
+        """Note that a shard has ended."""
         job.end = end
         self.on_end(job, end)
         insort(self.state.events, end)
         self._settle(self.running[job.node.number], end)
 
     def _settle(self, running: Running, now: float) -> None:
-        """End a stage whose last shard has ended, or make it ready again if it has lost one."""
+        """End a stage whose last shard has ended, or make it ready again if it lost one."""
         state, node = self.state, running.node
         ends = {d: job.end for d, job in running.jobs.items() if d not in running.lost}
         over = [end for end in ends.values() if end is not None]
@@ -143,7 +146,7 @@ class Run(ABC):
         state.end(Placement(node, shards, end, running.away))
 
     def _fail(self, down: float, up: float, device: int) -> None:
-        """A device loses its memory and the shards that have not ended."""
+        """Take a device down: it loses its memory and the shards that have not ended."""
         state = self.state
         state.up_at[device] = up
         self.engines[device].clear()

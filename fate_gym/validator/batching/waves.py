@@ -11,13 +11,13 @@ from fate_gym.validator.world import Machine, Node, Piece
 
 
 def slack(time: float) -> float:
-    """Seconds from ``time`` that count as the same moment: 1e-9, and what rounding adds up to."""
+    """Return the seconds around ``time`` that count as the same moment: 1e-9, plus rounding."""
     return 1e-9 + 1e-12 * abs(time)
 
 
 @dataclass
 class Found:
-    """What came out for a shard: the columns of its row."""
+    """The replayed values of a shard: the columns of its row."""
 
     start: float = math.inf
     load: float = 0.0
@@ -34,7 +34,7 @@ class Found:
 
 @dataclass(eq=False)
 class Job:
-    """A shard that was committed."""
+    """A committed shard."""
 
     node: Node
     row: Row
@@ -46,19 +46,19 @@ class Job:
     seconds: float | None
     """Given seconds of a fixed stage, noise included."""
     left: int
-    """Queries of the waves that were never admitted."""
+    """Queries of waves that were never admitted."""
     paused: Wave | None = None
-    """The wave that was preempted and waits."""
+    """The preempted wave that waits for readmission."""
     end: float | None = None
     is_void: bool = False
-    """Its stage has lost a shard: what it computes is thrown away."""
+    """Whether its stage has lost a shard, so that what it computes is thrown away."""
     found: Found = field(default_factory=Found)
 
     @classmethod
     def of(
         cls, node: Node, row: Row, machine: Machine, most: int, drawn: tuple[float, float]
     ) -> Job:
-        """A shard from its row; at most ``most`` queries at once; noise and length as drawn."""
+        """Return a row's shard, given the most queries at once, and its noise and length."""
         noise, length = drawn
         target, batch, seconds = node.stage.output_tokens, row["queries"], None
         if node.stage.seconds_on is not None:
@@ -75,62 +75,62 @@ class Job:
 
     @property
     def next_wave(self) -> Wave:
-        """The wave that is to be admitted next."""
+        """The wave to be admitted next."""
         return self.paused or Wave(self, min(self.batch, self.left), self.node.stage.output_tokens)
 
     @property
     def kv(self) -> float:
-        """Bytes of the KV of a token."""
+        """KV bytes of one token."""
         return self.node.model.kv_bytes_per_token if self.node.model else 0
 
     @property
     def growth(self) -> int:
-        """Tokens of each query for which a wave reserves more when it grows."""
+        """Tokens per query for which a wave reserves more when it grows."""
         return max(16, math.ceil(self.node.stage.output_tokens / 8))
 
 
 @dataclass(eq=False)
 class Wave:
-    """Queries of a shard that are admitted, compute and end together."""
+    """Queries of a shard that are admitted, computed and ended together."""
 
     job: Job
     queries: int
     room: int
-    """Tokens of output of each query for which KV is reserved."""
+    """Output tokens per query for which KV is reserved."""
     made: int = 0
-    """Tokens of output that each query has."""
+    """Output tokens per query made so far."""
     path: list[Piece] = field(default_factory=list)
     """The prefix entries that it pins, the last of the path first."""
     there: float = math.inf
     """When its inputs are there."""
     hits: Hits = field(default_factory=lambda: Hits(0, {}))
-    """What the admission found; of the prefix: cached then, and copied."""
+    """What the admission found; for the prefix, the tokens cached then plus those copied."""
     fetch: Fetch | None = None
     lacks: set[tuple[int, int]] = field(default_factory=set)
-    """The entries of which a part was not there at the admission and is not computed yet."""
+    """The entries that lacked some tokens at the admission, until these are computed."""
     joined: bool = False
     known: int = 0
-    """Prefix tokens that did not need computing at the join."""
+    """Prefix tokens that needed no computing at the join."""
     tokens: int = 0
     """Prompt tokens to compute."""
     pairs: float = 0.0
     done: int = 0
-    """Prompt tokens that are computed."""
+    """Prompt tokens computed so far."""
 
     @property
     def reserved(self) -> float:
-        """Bytes of KV of its own."""
+        """Bytes of KV reserved for the wave itself, without its prefix."""
         node = self.job.node
         each = node.query_tokens - node.stage.output_tokens + self.room
         return self.queries * each * self.job.kv
 
     @property
     def context(self) -> int:
-        """Tokens that a query attends to, whatever was cached of them."""
+        """Tokens that a query attends to, cached or not."""
         stage = self.job.node.stage
         return stage.prefix_tokens + stage.prompt_tokens + self.job.node.inherited + self.made
 
     @property
     def in_prompt(self) -> bool:
-        """Whether tokens of its prompt are missing."""
+        """Whether its prompt is not complete yet."""
         return self.joined and self.done < self.tokens
