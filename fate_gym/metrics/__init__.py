@@ -1,1 +1,1 @@
-"""What a run was worth: outcomes, mechanism, lower bounds, state intensity, statistics."""
+"""Metrics of a run: outcomes, mechanism, lower bounds, state intensity, statistics."""

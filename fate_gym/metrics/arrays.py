@@ -1,4 +1,4 @@
-"""Names for the arrays that metrics take and give."""
+"""Names for the array types that metrics take and return."""
 
 from __future__ import annotations
 

@@ -3,51 +3,51 @@
 They all rest on a *rate floor* ``f(v, d)``, seconds, with one property: a shard of ``n`` of the
 ``N`` queries of stage ``v`` keeps device ``d`` busy for at least ``n / N · f(v, d)``, whatever is
 cached. Prefill and decode of all ``N`` queries at once do not have this property: where memory
-limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, and two
-shards of them need not. With ``m = min(N, b)`` the property holds for
+limits a wave to ``b`` queries, ``N = b + 1`` queries pay for a second, almost empty wave, which two
+shards need not. With ``m = min(N, b)`` the property holds for
 
     f = prefill(N queries, all that can be cached is cached) + o · N · step(m) / m
 
 because a step costs less per query the more queries share it (fixed costs, and weights that are
 read once). A stage that cannot be split needs no such care: its true seconds are a floor.
 
-**Work bound.** On unrelated machines with fractional splitting, the least ``T`` with which every
-stage is dealt out and no device is busy for longer than ``T`` (the linear relaxation of
+**Work bound.** On unrelated machines with fractional splitting, the least ``T`` for which every
+stage is fully assigned and no device is busy for longer than ``T`` (the linear relaxation of
 R || Cmax; Lawler and Labetoulle 1978, Lenstra, Shmoys and Tardos 1990). Loads count too: a device
-that runs any part of a stage of model ``m`` has loaded ``m`` at least once, for nothing is
+that runs any part of a stage of model ``m`` has loaded ``m`` at least once, since nothing is
 resident at the start. So the fractions ``x(v, d) ≤ 1`` of the ``c(m)`` stages of ``m`` satisfy
 ``load(m, d) · Σ x(v, d) / c(m) ≤ seconds that d spends on loading m``, and each stage may be
 charged ``load(m, d) / c(m)`` on top of its floor.
 
 By duality every vector of device prices ``w ≥ 0`` with ``Σ w = 1`` gives the bound
 ``Σ_v min_d w(d) · cost(v, d)``: in any schedule, ``T = Σ_d w(d) T ≥ Σ_d w(d) busy(d) ≥`` that sum.
-The solver is asked for the best prices only, and the bound is computed from them: a loose tolerance
+The solver only provides the best prices, and the bound is computed from them: a loose tolerance
 of the solver, or rounded costs, can weaken the bound but never make it wrong.
 
 **Critical path.** A stage starts to run when its parents have ended, its workflow has arrived, and
 its model has been loaded where it runs. The load belongs to a shard of some stage of the same
 model, which was ready by then: with ``R(m)`` a lower bound on when the first stage of ``m`` is
 ready, no shard on ``d`` starts prefill before ``R(m) + load(m, d)``. Starting from the first
-arrival, earliest times and ``R`` are computed in turn; each round keeps them lower bounds. A
-workflow that follows another arrives no earlier than the bound on the end of that one, plus the
-time to think. By the time it really arrives others may have loaded its models: its latency is
-bounded by its longest path without loads. Over
-``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)`` over its ``k`` fastest devices, plus
-``(k - 1) · gather``: were all shards done before, fewer than ``N`` queries would have run.
+arrival, earliest times and ``R`` are computed alternately; each round keeps them lower bounds. A
+workflow that follows another arrives no earlier than the bound on that one's end, plus the think
+time. When it actually arrives, other workflows may have loaded its models: its latency is bounded
+by its longest path without loads. Over ``k`` devices a stage takes at least ``1 / Σ 1/f(v, d)``
+over its ``k`` fastest devices, plus ``(k - 1) · gather``: if all shards ended earlier, fewer than
+``N`` queries would have run.
 
 **Window bound.** Both at once. Take the stages that cannot be ready before ``r`` and whose ends lie
-at least ``q`` before the last end, because that much has to follow on a path behind them. Their
+at least ``q`` before the last end, because that much has to follow on some path after them. Their
 shards, loads included, run between ``r`` and ``T - q``, so ``T ≥ r + q +`` the work bound of these
-stages alone. A load counts only if *all* stages of its model are among them, for else another stage
-may have made it before ``r``. Any ``r`` and ``q`` give a bound; tried are those of the stages
-themselves, thinned out, with the prices of the whole; for the best pair new prices are asked for.
+stages alone. A load counts only if *all* stages of its model are among them, since otherwise
+another stage may have caused it before ``r``. Any ``r`` and ``q`` give a bound; a sample of the
+stages' own values is tried with the prices of the work bound, and the best pair gets new prices.
 
 On batching devices stages share iterations, whose cost per token falls with their number: there the
-rate floor is one of a stage's own time, not of the device's, and only the critical path is a bound.
+rate floor bounds a stage's own time, not the device's, and only the critical path is a bound.
 
 Transfers, waiting, evictions and failures are left out: they only add time. Stages that vanish
 are left out with their edges. With noise on durations or lengths the bounds would hold for the
-estimates, not for what happens; `problem_bounds` then returns NaN.
+estimates, not for actual times; `problem_bounds` then returns NaN.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _MOST_PATTERNS = 300
 _PATTERN_STEP = 0.02
 _LARGEST_RATIO = 1e9
 _MOST_EDGES = 12
-"""Beginnings, and ends, of windows that are tried."""
+"""Most starts, and most ends, of the windows that are tried."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class LowerBounds:
     """Lower bounds, seconds. NaN: durations are noisy and no bound holds.
 
     Attributes:
-        work: no schedule fits the work on the devices in less, counted from the first arrival; NaN
+        work: least time in which the devices can do the work, counted from the first arrival; NaN
             on batching devices.
-        critical_path: no schedule gets through the longest path in less, counted likewise.
-        window: no schedule gets through what lies between the first and the last stages in less,
-            and through these; counted likewise, NaN on batching devices.
+        critical_path: least time for the longest path, counted likewise.
+        window: least time that combines the two, over the stages inside a window and the paths
+            before and after it; counted likewise, NaN on batching devices.
         makespan: the largest of the three.
         latency: (W,) from the arrival of each workflow to its end.
     """
@@ -95,17 +95,17 @@ class LowerBounds:
 
 @dataclass(frozen=True)
 class BoundInputs:
-    """What the bounds of a problem follow from; seconds.
+    """The data from which a problem's bounds follow; seconds.
 
     Attributes:
         floor_seconds: (S, D) rate floors; inf where not eligible, a row of inf is a tool stage.
-        tool_seconds: (S,) of the tool stages; other entries are not read.
-        load_seconds: (M, D) to load each model.
-        model_of: (S,) model of each stage, -1 without one.
+        tool_seconds: (S,) seconds of tool stages; other entries are not read.
+        load_seconds: (M, D) seconds to load each model.
+        model_of: (S,) model of each stage, -1 if it has none.
         workflow_of: (S,) workflow of each stage.
-        arrival: (W,) no workflow arrives before.
-        follows: (W,) the workflow that has to end first, -1 without.
-        think_seconds: (W,) from the end of that one to the arrival.
+        arrival: (W,) earliest arrival of each workflow.
+        follows: (W,) the workflow that has to end first, -1 if there is none.
+        think_seconds: (W,) from the end of that workflow to the arrival.
         edge_parent: (E,) stage that an edge leaves.
         edge_child: (E,) stage that it enters.
         most_shards: (S,) devices that may share each stage.
@@ -129,7 +129,7 @@ class BoundInputs:
 
     @property
     def first_arrival(self) -> float:
-        """Of all workflows."""
+        """The first arrival of all workflows."""
         return float(self.arrival[self.follows < 0].min())
 
     @property
@@ -139,19 +139,19 @@ class BoundInputs:
 
     @property
     def loads(self) -> Floats:
-        """(S, D) to load the model of each stage; 0 without a model."""
+        """(S, D) seconds to load the model of each stage; 0 without a model."""
         none = np.zeros((1, self.load_seconds.shape[1]))
         return np.asarray(np.vstack([self.load_seconds, none])[self.model_of])
 
 
 def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> LowerBounds:
-    """Lower bounds on the makespan and the latencies of a compiled problem, seconds.
+    """Return lower bounds on the makespan and the latencies of a compiled problem, seconds.
 
-    All NaN when the durations or lengths of the problem are uncertain.
+    All are NaN if the problem's durations or lengths are uncertain.
 
     Args:
         compiled: the problem.
-        vanished: (S,) stages that do not live in the run that is bounded (`Trace.stage_vanished`);
+        vanished: (S,) stages that vanish in the run to be bounded (`Trace.stage_vanished`);
             None: every stage that may vanish, which bounds every run.
     """
     problem = compiled.problem
@@ -164,7 +164,7 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
     if problem.options.uncertainty > 0 or problem.options.length_uncertainty > 0:
         nan = float("nan")
         return LowerBounds(nan, nan, nan, nan, np.full(len(problem.workflows), nan))
-    # What has vanished is a tool that takes no time, alone.
+    # Treat a vanished stage as an isolated tool that takes no time.
     lives = ~vanished
     edges = lives[compiled.edge_parent] & lives[compiled.edge_child]
     return lower_bounds(
@@ -187,7 +187,7 @@ def problem_bounds(compiled: CompiledProblem, vanished: Bools | None = None) -> 
 
 
 def lower_bounds(inputs: BoundInputs) -> LowerBounds:
-    """Lower bounds on the makespan and the latencies, seconds."""
+    """Return lower bounds on the makespan and the latencies, seconds."""
     ready, end = earliest_times(inputs)
     latency = _latencies(inputs, end)
     critical_path = float(end.max()) - inputs.first_arrival
@@ -206,7 +206,7 @@ def lower_bounds(inputs: BoundInputs) -> LowerBounds:
 
 
 def _latencies(inputs: BoundInputs, end: Floats) -> Floats:
-    """(W,) from the arrival of each workflow to its end, by the bounds on the ends of stages."""
+    """Return (W,) bounds on each workflow's latency from the bounds on the ends of stages."""
     latency, alone = np.zeros(len(inputs.arrival)), np.zeros(len(inputs.arrival))
     np.maximum.at(latency, inputs.workflow_of, end - inputs.arrival[inputs.workflow_of])
     later = inputs.follows >= 0
@@ -222,10 +222,7 @@ def _latencies(inputs: BoundInputs, end: Floats) -> Floats:
 
 
 def _charges(inputs: BoundInputs) -> tuple[Floats, Floats, Floats]:
-    """(S,) what each stage costs at the best prices; and what it does if only its workflow runs.
-
-    And the (D,) prices.
-    """
+    """Return (S,) charges at the best prices, the same if only its workflow runs, (D,) prices."""
     floor = inputs.floor_seconds
     on_device = inputs.usable.any(axis=1)
     costs = floor + _load_shares(inputs, np.ones(len(floor), dtype=bool))
@@ -234,13 +231,13 @@ def _charges(inputs: BoundInputs) -> tuple[Floats, Floats, Floats]:
     charges[on_device] = priced_work(costs[on_device], prices)
     bare[on_device] = priced_work(floor[on_device], prices)
 
-    # A later workflow may meet models that others have loaded: it is charged for its work alone.
+    # A later workflow may find models that others have loaded: it is charged only for its work.
     first = (inputs.follows < 0) & (inputs.arrival == inputs.first_arrival)
     return charges, np.where(first[inputs.workflow_of], charges, bare), prices
 
 
 def _window_bound(inputs: BoundInputs, ready: Floats, prices: Floats) -> float:
-    """The best bound of a window; ``ready`` (S,) counts from the first arrival."""
+    """Return the best window bound; ``ready`` (S,) counts from the first arrival."""
     on_device: Bools = np.asarray(inputs.usable.any(axis=1))
     if not on_device.any():
         return 0.0
@@ -267,7 +264,7 @@ def _window_bound(inputs: BoundInputs, ready: Floats, prices: Floats) -> float:
 
 
 def _load_shares(inputs: BoundInputs, counted: Bools) -> Floats:
-    """(S, D) the load of each stage's model, divided by how many of the counted stages have it."""
+    """Return (S, D) the load of a stage's model, split over the counted stages of that model."""
     model_of = np.where(counted, inputs.model_of, -1)
     in_model = np.bincount(model_of[model_of >= 0], minlength=len(inputs.load_seconds) + 1)
     share = np.divide(1.0, in_model[model_of], where=model_of >= 0, out=np.zeros(len(model_of)))
@@ -275,14 +272,14 @@ def _load_shares(inputs: BoundInputs, counted: Bools) -> Floats:
 
 
 def _whole_models(inputs: BoundInputs, inside: Bools, on_device: Bools) -> Bools:
-    """(S,) stages inside of whose model all stages are inside."""
+    """Return (S,) stages inside, all of whose model's stages are inside."""
     outside = np.zeros(len(inputs.load_seconds) + 1, dtype=bool)
     outside[inputs.model_of[on_device & ~inside]] = True
     return np.asarray(inside & ~outside[inputs.model_of])
 
 
 def _thinned(values: Floats) -> Floats:
-    """The distinct values, or `_MOST_EDGES` of them."""
+    """Return the distinct values, or `_MOST_EDGES` of them."""
     distinct = np.unique(values)
     if len(distinct) <= _MOST_EDGES:
         return distinct
@@ -290,7 +287,7 @@ def _thinned(values: Floats) -> Floats:
 
 
 def _tails(inputs: BoundInputs) -> Floats:
-    """(S,) least seconds on a path from the end of each stage to the last end."""
+    """Return (S,) the least seconds on a path from the end of each stage to the last end."""
     usable, split = inputs.usable, _split_seconds(inputs)
     whole = np.where(usable, inputs.floor_seconds, np.inf).min(axis=1)
     own = np.where(usable.any(axis=1), np.minimum(whole, split), inputs.tool_seconds)
@@ -302,7 +299,7 @@ def _tails(inputs: BoundInputs) -> Floats:
 
 
 def work_bound(costs: Floats) -> float:
-    """Least time in which the devices can do all rows, split as finely as one likes.
+    """Return the least time in which the devices can do all rows, split arbitrarily finely.
 
     Args:
         costs: (R, D) seconds of row r if device d does all of it; inf where it cannot.
@@ -311,35 +308,35 @@ def work_bound(costs: Floats) -> float:
 
 
 def priced_work(costs: Floats, prices: Floats) -> Floats:
-    """(R,) seconds: each row on the device where price × cost is least; see the module's proof."""
+    """Return (R,) seconds: the least price × cost of each row (see the module's proof)."""
     finite = np.isfinite(costs)
     priced = np.where(finite, np.where(finite, costs, 0.0) * prices, np.inf)
     return np.asarray(priced.min(axis=1))
 
 
 def device_prices(costs: Floats) -> Floats:
-    """(D,) prices, non-negative with sum 1, that make `priced_work` largest.
+    """Return (D,) prices, non-negative with sum 1, that maximise `priced_work`.
 
-    Equal columns are one machine type, and rows that are multiples of each other are one row, so
-    that the linear program stays small. Beyond a few hundred distinct rows, rows within
-    2 % of each other are taken for multiples too: the prices are then nearly the best.
+    To keep the linear program small, equal columns are merged into one machine type, and rows that
+    are multiples of each other into one row. Beyond a few hundred distinct rows, rows within 2 % of
+    each other count as multiples too: the prices are then nearly the best.
 
     Args:
         costs: (R, D) seconds; inf where a device cannot do the row. Rows have a finite entry.
 
     Raises:
-        FateGymError: the solver gave up.
+        FateGymError: the solver failed.
     """
     devices = costs.shape[1]
     types, type_of, count = np.unique(costs, axis=1, return_inverse=True, return_counts=True)
     type_of = type_of.reshape(devices)
     best = types.min(axis=1, initial=np.inf)
-    # A row that is free somewhere, or next to it, says nothing.
+    # A row that costs nothing on some device, or next to nothing, does not matter.
     kept = best > best.max(initial=0.0) / 1e12
     types, best = types[kept], best[kept]
     if not len(types):
         return np.full(devices, 1.0 / devices)
-    # The solver takes 1e20 for infinite. Prices for rounded costs are prices all the same.
+    # The solver treats 1e20 as infinite. Prices for rounded costs are still valid prices.
     with np.errstate(over="ignore"):
         ratio = types / best[:, None]
     ratio[np.isfinite(types)] = np.minimum(ratio[np.isfinite(types)], _LARGEST_RATIO)
@@ -354,7 +351,10 @@ def device_prices(costs: Floats) -> Floats:
 
 
 def _type_prices(costs: Floats, count: Ints) -> Floats:
-    """Dual prices of: least T, each row dealt out, ``costs`` on type g at most ``count[g] · T``."""
+    """Return the dual prices of the program for the least T.
+
+    Each row is fully assigned; ``costs`` on type g sum to at most ``count[g] · T``.
+    """
     rows, types = costs.shape
     row, kind = np.nonzero(np.isfinite(costs))
     n = len(row)
@@ -380,7 +380,7 @@ def _type_prices(costs: Floats, count: Ints) -> Floats:
 
 
 def earliest_times(inputs: BoundInputs) -> tuple[Floats, Floats]:
-    """(S,) lower bounds on when each stage is ready, and on when it ends, seconds."""
+    """Return (S,) lower bounds on when each stage is ready, and on when it ends, seconds."""
     floor, loads, model_of = inputs.floor_seconds, inputs.loads, inputs.model_of
     parent, child, usable = inputs.edge_parent, inputs.edge_child, inputs.usable
     split = _split_seconds(inputs)
@@ -412,7 +412,7 @@ def earliest_times(inputs: BoundInputs) -> tuple[Floats, Floats]:
 
 
 def _steps(inputs: BoundInputs) -> list[tuple[Ints, Ints]]:
-    """Stages that can be looked at together, and the edges into them; those before come first."""
+    """Return, in order, groups of stages to process together, with the edges into them."""
     later = np.flatnonzero(inputs.follows >= 0)
     turn = _levels(len(inputs.arrival), inputs.follows[later], later)
     stages = len(inputs.workflow_of)
@@ -423,13 +423,13 @@ def _steps(inputs: BoundInputs) -> list[tuple[Ints, Ints]]:
 
 
 def _groups(key: Ints, count: int) -> list[Ints]:
-    """The positions of the keys 0, 1, ..., ``count`` - 1."""
+    """Return the positions of the keys 0, 1, ..., ``count`` - 1."""
     ends = np.cumsum(np.bincount(key, minlength=count))
     return np.split(np.argsort(key, kind="stable"), ends[:-1])
 
 
 def _split_seconds(inputs: BoundInputs) -> Floats:
-    """(S,) least seconds of each stage over two or more devices; inf where it cannot be split."""
+    """Return (S,) the least seconds of each stage over two or more devices; inf: no split."""
     with np.errstate(divide="ignore", over="ignore"):
         speed = np.where(inputs.usable, 1.0 / inputs.floor_seconds, 0.0)
         shards = np.arange(1, speed.shape[1] + 1)
@@ -441,7 +441,7 @@ def _split_seconds(inputs: BoundInputs) -> Floats:
 
 
 def _levels(stages: int, edge_parent: Ints, edge_child: Ints) -> Ints:
-    """(S,) edges on the longest path from a root to each node of a DAG."""
+    """Return (S,) the number of edges on the longest path from a root to each node of a DAG."""
     level = np.zeros(stages, dtype=np.int64)
     for _ in range(stages):
         deeper = level.copy()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StateParts:
-    """What state intensity is made of, seconds summed over stages; see `problem_state_parts`."""
+    """The parts of state intensity, seconds summed over stages; see `problem_state_parts`."""
 
     load: float
     transfer: float
@@ -28,22 +28,22 @@ class StateParts:
         return self.share(self.load + self.transfer + self.prefix)
 
     def share(self, seconds: float) -> float:
-        """Seconds over those of execution; NaN when nothing executes."""
+        """Return ``seconds`` / execution; NaN when nothing executes."""
         return seconds / self.execution if self.execution > 0 else float("nan")
 
 
 def problem_state_intensity(compiled: CompiledProblem) -> float:
-    """State intensity of a compiled problem, a ratio without unit; see `problem_state_parts`."""
+    """Return the state intensity of a compiled problem, a ratio; see `problem_state_parts`."""
     return problem_state_parts(compiled).intensity
 
 
 def problem_state_parts(compiled: CompiledProblem) -> StateParts:
-    """The parts of Σ (load + transfer + prefix prefill, all cold) / Σ execution, seconds.
+    """Return the parts of Σ (load + transfer + prefix prefill, all cold) / Σ execution, seconds.
 
-    Load, prefix and execution of a stage are means over its eligible devices; the transfer of an
-    edge is the mean over the pairs of different places that may run its two ends (tools: the
-    host), bandwidth alone. Execution is prefill + decode with nothing cached, so prefix prefill
-    counts in both sums; the seconds of tools do not.
+    Load, prefix and execution of a stage are means over its eligible devices. The transfer of an
+    edge is the mean over pairs of different places that may run its two ends (tools: the host), by
+    bandwidth alone. Execution is prefill + decode with nothing cached, so prefix prefill counts in
+    both sums; the seconds of tools do not count.
     """
     eligible = np.isfinite(compiled.clean_seconds)
     model_of, of_model = compiled.model_of, compiled.model_of >= 0
@@ -63,14 +63,14 @@ def problem_state_parts(compiled: CompiledProblem) -> StateParts:
 def _transfer_means(
     places: Bools, edge_parent: Ints, edge_child: Ints, bandwidth: Floats
 ) -> Floats:
-    """(E,) mean seconds per byte over the pairs of different places that may run an edge's ends.
+    """Return (E,) mean seconds per byte over pairs of different places for an edge's two ends.
 
     ``places`` is (S, P): where each stage may run; ``bandwidth`` is (P, P), bytes/s. 0 for an
-    edge of which one place must run both ends.
+    edge whose ends can only run in the same place.
     """
     apart = ~np.eye(len(bandwidth), dtype=bool)
     seconds = np.divide(1.0, bandwidth, where=apart, out=np.zeros(bandwidth.shape))
-    # Few sets of places occur: the means are taken over pairs of sets, not over edges.
+    # Few sets of places occur, so take means over pairs of sets, not over edges.
     sets, set_of = np.unique(places, axis=0, return_inverse=True)
     members = sets.astype(np.float64)
     total = members @ seconds @ members.T
@@ -81,6 +81,6 @@ def _transfer_means(
 
 
 def _mean_over(eligible: Bools, seconds: Floats) -> Floats:
-    """(S,) row means over the eligible devices; 0 for a row without any."""
+    """Return (S,) row means over the eligible devices; 0 for a row without any."""
     total = np.where(eligible, seconds, 0.0).sum(axis=1)
     return np.asarray(total / np.maximum(eligible.sum(axis=1), 1))

@@ -21,17 +21,17 @@ SCARCE_SHARE = 0.25
 
 
 def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]:
-    """The mechanism behind a trace, in single numbers.
+    """Return the mechanism behind a trace, in single numbers.
 
-    Seconds are as they passed, that is with noise and actual lengths. Of a shard that was lost
-    with its device only the time until then counts. A rate with nothing to count is NaN.
+    Seconds are actual, with noise and actual lengths. A shard that was lost with its device counts
+    only until then. A rate of nothing is NaN.
 
     Returns:
         * ``model_loads`` (count), ``load_seconds``;
         * ``prefix_hit_rate``, ``context_hit_rate``: tokens found in a cache / tokens that could
           have been there;
         * ``copied_prefix_tokens``: of the hits, those copied from another device;
-        * ``bytes_moved``; ``transfer_wait_seconds``: transfers where they outlast the load
+        * ``bytes_moved``; ``transfer_wait_seconds``: time by which transfers outlast the load
           beside them; ``prefill_seconds``, ``decode_seconds``: on devices, summed over shards,
           which overlap on a batching device; ``preemptions`` (count);
         * ``device_utilisation``: busy / (makespan x devices), loads and transfers included; time
@@ -46,7 +46,7 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
         * ``shards_per_stage``: mean over the stages that run on devices;
         * ``decisions`` (count), ``decision_ms_p50``, ``decision_ms_p99`` (wall clock per call),
           ``planning_seconds`` (their sum);
-        * ``policy_<name>``: each counter of the policy itself.
+        * ``policy_<name>``: each of the policy's own counters.
     """
     problem = trace.problem
     lost = trace.shards["lost"] != 0
@@ -91,26 +91,26 @@ def mechanism_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, floa
 
 
 def busy_seconds(trace: Trace) -> Floats:
-    """(D,) seconds in which each device runs a shard, or several, loads and transfers included."""
+    """Return (D,) seconds in which each device runs any shard, loads and transfers included."""
     shards, devices = trace.shards, range(len(trace.problem.cluster.devices))
     of_device = (shards[shards["device"] == device] for device in devices)
     return np.array([steps(one["start"], one["end"]).positive_seconds() for one in of_device])
 
 
 def transfer_wait_seconds(shards: Records) -> float:
-    """Seconds of transfers that no load hides: Σ max(0, transfer - load), tools included."""
-    # Noise stretches everything that a device does, but a tool's work alone.
+    """Return the transfer seconds that no load hides: Σ max(0, transfer - load), with tools."""
+    # Noise stretches everything on a device, but only the work of a tool.
     stretch = np.where(shards["device"] >= 0, shards["noise"], 1.0)
     wait = np.maximum(shards["transfer_s"] - shards["load_s"], 0.0)
     return float((wait * stretch).sum())
 
 
 def regretted_evictions(trace: Trace, compiled: CompiledProblem) -> Bools:
-    """(X,) whether each eviction was regretted: what went was made again on the same device.
+    """Return (X,) whether an eviction was regretted: the same data was made there again.
 
-    Weights: the model is loaded there later. A prefix: tokens of it are prefilled there later.
-    The context of a stage: a child of the same model, which inherits it, has to prefill inherited
-    tokens there later. Later means by a shard committed later.
+    Weights: the model is loaded on that device later. A prefix: tokens of it are prefilled there
+    later. The context of a stage: a child of the same model, which inherits it, has to prefill
+    inherited tokens there later. Later means by a shard committed later.
     """
     shards, evictions = trace.shards, trace.evictions
     stage, device = shards["stage"], shards["device"]
@@ -133,7 +133,7 @@ def regretted_evictions(trace: Trace, compiled: CompiledProblem) -> Bools:
 
 
 def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
-    """Share of the time of shards on scarce devices taken by stages that could run elsewhere.
+    """Return the share of shard time on scarce devices taken by stages that could run elsewhere.
 
     A model stage is scarce when at most a quarter of the devices can run it; the devices that can
     run a scarce stage are scarce. A stage could run elsewhere when a device that is not scarce can
@@ -152,7 +152,10 @@ def scarce_occupancy(trace: Trace, compiled: CompiledProblem) -> float:
 
 
 def _prefilled(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
-    """Rows of shards that prefill a part of their prefix, each with a key that the part lies in."""
+    """Return rows of shards that prefill part of their prefix, each with a key of that part.
+
+    A row occurs once for each such key.
+    """
     stages, paths = compiled.arrays.stages[shards["stage"]], compiled.prefix_paths
     rows = np.flatnonzero((shards["device"] >= 0) & (shards["prefix_new"] > 0))
     pairs = [
@@ -166,7 +169,7 @@ def _prefilled(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
 
 
 def _inherited(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
-    """Rows of shards that prefill inherited tokens, each with a parent that has the same model.
+    """Return rows of shards that prefill inherited tokens, each with a parent of the same model.
 
     A row occurs once for each such parent.
     """
@@ -181,13 +184,13 @@ def _inherited(compiled: CompiledProblem, shards: Records) -> tuple[Ints, Ints]:
 
 
 def _last_rows(device: Ints, key: Ints, row: Ints) -> dict[tuple[int, int], int]:
-    """The last of the ascending rows for each (device, key)."""
+    """Return the last of the ascending rows for each (device, key)."""
     pairs = zip(device.tolist(), key.tolist(), strict=True)
     return dict(zip(pairs, row.tolist(), strict=True))
 
 
 def _rates(problem: Problem) -> tuple[Floats, Floats]:
-    """(D,) $/h and (D,) W; 0 for a device without a GPU."""
+    """Return (D,) $/h and (D,) W; 0 for a device without a GPU."""
     gpus = [problem.device_facts.get(device.id) for device in problem.cluster.devices]
     usd = np.array([gpu.usd_per_hour if gpu else 0.0 for gpu in gpus])
     watts = np.array([gpu.watts if gpu else 0.0 for gpu in gpus])

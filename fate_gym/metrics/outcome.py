@@ -1,4 +1,4 @@
-"""What came out of a run: when workflows ended, and how long they took."""
+"""Outcomes of a run: when workflows ended, and how long they took."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 class WorkflowOutcome(TypedDict):
     """One workflow of a trace; times in seconds.
 
-    ``latency`` counts from the arrival, ``makespan`` from the moment the first stage of the
-    workflow starts: in a stream the difference is time spent waiting for a first device. Where
-    workflows compete, compare latencies; a policy can buy short makespans with long queues.
+    ``latency`` counts from the arrival, ``makespan`` from the start of the workflow's first stage:
+    in a stream the difference is time spent waiting for a first device. Where workflows compete,
+    compare latencies; a policy can buy short makespans with long queues.
     """
 
     workflow: str
     family: str
-    stages: int  # that lived
+    stages: int  # without those that vanished
     arrival: float
     end: float
     latency: float
@@ -31,7 +31,7 @@ class WorkflowOutcome(TypedDict):
 
 
 def workflow_outcomes(trace: Trace) -> list[WorkflowOutcome]:
-    """A record for each workflow, in the order of the problem.
+    """Return a record for each workflow, in the order of the problem.
 
     ``deadline_missed`` is false for a workflow without a deadline.
     """
@@ -57,7 +57,7 @@ def workflow_outcomes(trace: Trace) -> list[WorkflowOutcome]:
 
 
 def outcome_summary(trace: Trace) -> dict[str, float]:
-    """The outcome of a run in single numbers.
+    """Return the outcome of a run in single numbers.
 
     Returns:
         ``makespan`` (s, first arrival to last end); ``latency_mean``, ``latency_p50``,
@@ -77,7 +77,7 @@ def outcome_summary(trace: Trace) -> dict[str, float]:
 
 
 def latency_summary(latencies: Floats) -> dict[str, float]:
-    """``latency_mean``, ``latency_p50``, ``latency_p95`` and ``latency_p99`` of (W,) latencies."""
+    """Return ``latency_mean``, ``latency_p50``, ``latency_p95``, ``latency_p99`` of latencies."""
     percentiles = np.percentile(latencies, [50, 95, 99])
     return {"latency_mean": float(np.mean(latencies))} | {
         f"latency_p{p}": float(value) for p, value in zip((50, 95, 99), percentiles, strict=True)
@@ -85,14 +85,14 @@ def latency_summary(latencies: Floats) -> dict[str, float]:
 
 
 LEAST_S = 1e-9
-"""Shorter times count as this in ratios: two workflows that take no time are equally fast."""
+"""Least time used in ratios, seconds: two workflows that take no time are equally fast."""
 
 
 def ratios(ours: Floats, theirs: Floats) -> Floats:
-    """Times over others, (n,) each."""
+    """Return the (n,) ratios of our times to theirs."""
     return np.maximum(ours, LEAST_S) / np.maximum(theirs, LEAST_S)
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """A time over another."""
+    """Return the ratio of our time to theirs."""
     return max(ours, LEAST_S) / max(theirs, LEAST_S)

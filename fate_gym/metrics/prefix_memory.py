@@ -1,11 +1,11 @@
-"""How much of the devices' memory cached prefixes take, over time.
+"""The share of the devices' memory that cached prefixes take, over time.
 
 A trace says when prefixes grow (a shard starts, or leaves what it has decoded at its end) and what
-is evicted for which shard. From that follows what lies where: an entry is counted from the start of
-the shard that computes or copies it to the start of the shard that it has to go for, or until its
-device fails. Two things are not in a trace, and make the result an approximation, from above: that
-the entry of a shard's own prefix shrank because nothing else could go, and when on a batching
-device growing outputs pushed something out.
+is evicted for which shard, and so what lies where: an entry counts from the start of the shard that
+computes or copies it to the start of the shard for which it is evicted, or until its device fails.
+Two things are not in a trace and make the result an overestimate: when a shard's own prefix entry
+shrank because nothing else could go, and when growing outputs on a batching device evicted
+something.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 def prefix_memory_share(trace: Trace, compiled: CompiledProblem) -> float:
-    """Share of the memory of all devices (x utilisation) that prefixes take, mean over time.
+    """Return the share of all devices' usable memory that prefixes take, a mean over time.
 
-    From the first arrival to the last end. NaN if no device has memory or no time passes.
+    Usable memory is memory x utilisation. Time runs from the first arrival to the last end. NaN if
+    no device has memory or no time passes.
     """
     memory = compiled.arrays.devices["memory"]
     first, last = float(trace.workflow_arrival.min()), float(trace.workflow_end.max())
@@ -40,7 +41,7 @@ def prefix_memory_share(trace: Trace, compiled: CompiledProblem) -> float:
 
 
 def prefix_bytes(trace: Trace, compiled: CompiledProblem) -> Iterator[tuple[float, float]]:
-    """Seconds, ascending, and the bytes that prefixes take from there on, all devices together."""
+    """Yield ascending times, and the bytes that prefixes take on all devices from then on."""
     caches = _Caches(trace, compiled)
     rows = np.flatnonzero((trace.shards["device"] >= 0) & (trace.shards["lost"] == 0))
     shards, number = trace.shards, 2 * len(trace.shards)
@@ -59,10 +60,10 @@ def prefix_bytes(trace: Trace, compiled: CompiledProblem) -> Iterator[tuple[floa
 
 
 class _Caches:
-    """What the devices cache of prefixes.
+    """The prefixes that the devices cache.
 
     Attributes:
-        bytes: of all of it.
+        bytes: bytes of all of them.
     """
 
     def __init__(self, trace: Trace, compiled: CompiledProblem) -> None:
@@ -81,18 +82,18 @@ class _Caches:
             self._gone.setdefault(int(eviction["shard"]), []).append(entry)
 
     def start(self, row: int) -> None:
-        """A shard starts: its path grows, and what has to go for it goes."""
+        """Start a shard: its path grows, and what is evicted for it goes."""
         self._grow(self._device[row], *self._needed[row])
         for entry in self._gone.get(row, ()):
             self._drop(entry)
 
     def leave(self, row: int) -> None:
-        """A shard ends, and leaves what extends its prefix."""
+        """End a shard: what extends its prefix stays."""
         if self._written[row][1] > self._needed[row][1]:
             self._grow(self._device[row], *self._written[row])
 
     def fail(self, device: int) -> None:
-        """A device loses all."""
+        """Drop all that a device caches."""
         for entry in [entry for entry in self._tokens if entry[0] == device]:
             self._drop(entry)
 

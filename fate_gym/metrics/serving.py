@@ -1,8 +1,8 @@
-"""What users of a serving system feel, and how full its batches are.
+"""Serving metrics: the latencies that users see, and how full batches are.
 
-A *request* is a model stage that makes output; a *call* is any model stage. Both count from when
-the stage became ready. The latency of a whole workflow, which may be a turn of a session, is
-`fate_gym.metrics.outcome`'s; what else is of turns and sessions, `fate_gym.metrics.sessions`'s.
+A *request* is a model stage that generates output; a *call* is any model stage. Both count from
+when the stage became ready. `fate_gym.metrics.outcome` has the latency of a whole workflow, which
+may be a turn of a session; `fate_gym.metrics.sessions` has the other metrics of turns and sessions.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Times of S stages, seconds; NaN where there is none.
+    """Times of S stages, seconds; NaN where undefined.
 
     Attributes:
         ttft: (S,) time to first token: from when the stage became ready to the first token of its
-            first wave. Of model stages with output.
+            first wave. For model stages with output.
         tpot: (S,) time per output token: (end - first token) / (output tokens - 1) of the slowest
-            of its shards, with the actual output. Of model stages with two tokens or more. A shard
+            of its shards, with the actual output. For model stages with two tokens or more. A shard
             of several waves counts the wait for the later ones.
-        call: (S,) from when the stage became ready to its end. Of model stages.
+        call: (S,) from when the stage became ready to its end. For model stages.
     """
 
     ttft: Floats
@@ -41,10 +41,10 @@ class StageTimes:
 
 
 def stage_times(trace: Trace, compiled: CompiledProblem) -> StageTimes:
-    """The times of every stage of a finished run; NaN for stages that vanished.
+    """Return the times of every stage of a finished run; NaN for stages that vanished.
 
-    A stage that lost a shard counts from when it was ready for the first time, with the tokens of
-    its last placement.
+    A stage that lost a shard counts from when it was first ready, with the tokens of its last
+    placement.
     """
     stages = compiled.arrays.stages
     shards = trace.shards[(trace.shards["lost"] == 0) & (trace.shards["device"] >= 0)]
@@ -70,7 +70,7 @@ def _where(mask: Bools, values: Floats) -> Floats:
 
 
 def first_ready(trace: Trace, compiled: CompiledProblem) -> Floats:
-    """(S,) when each stage was ready first. A trace says when it was for its last placement."""
+    """Return (S,) when each stage was first ready; a trace has the time of its last placement."""
     ready = trace.workflow_arrival[trace.workflow_of].astype(np.float64)
     np.maximum.at(ready, compiled.edge_child, trace.stage_end[compiled.edge_parent])
     lost = np.zeros(ready.size, bool)
@@ -80,20 +80,20 @@ def first_ready(trace: Trace, compiled: CompiledProblem) -> Floats:
 
 
 def meets_slo(trace: Trace, times: StageTimes) -> Floats:
-    """(S,) 1 where a request meets its workflow's objectives, 0 where not, NaN without any."""
+    """Return (S,) 1 if a request meets its workflow's SLO, 0 if it does not, NaN if it has none."""
     limits = np.full((len(trace.problem.workflows), 2), np.nan)
     for number, workflow in enumerate(trace.problem.workflows):
         if workflow.slo is not None:
             given = (workflow.slo.ttft_s, workflow.slo.tpot_s)
             limits[number] = [np.inf if limit is None else limit for limit in given]
     ttft_s, tpot_s = limits[trace.workflow_of].T
-    # A single token has no time between tokens, and misses nothing.
+    # A single token has no time between tokens, so it cannot miss that objective.
     met = (times.ttft <= ttft_s) & ~(times.tpot > tpot_s)
     return np.where(np.isnan(times.ttft) | np.isnan(ttft_s), np.nan, met)
 
 
 def serving_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]:
-    """Serving metrics of a whole run. A mean of nothing is NaN.
+    """Return the serving metrics of a whole run. A mean of nothing is NaN.
 
     Returns:
         * ``ttft_mean``, ``ttft_p50``, ``ttft_p95``, ``ttft_p99``: seconds, over requests, see
@@ -124,10 +124,11 @@ def serving_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]
 
 
 def serving_by_workflow(trace: Trace, compiled: CompiledProblem) -> list[dict[str, float]]:
-    """For each workflow: means over its stages, and the share of its requests that meet its SLO.
+    """Return means over each workflow's stages, and the share of its requests that meet its SLO.
 
     Returns:
-        ``ttft``, ``tpot``, ``call_latency`` (seconds) and ``slo_met``; NaN where there is nothing.
+        For each workflow ``ttft``, ``tpot``, ``call_latency`` (seconds) and ``slo_met``; NaN where
+        undefined.
     """
     times = stage_times(trace, compiled)
     columns = {
@@ -141,7 +142,7 @@ def serving_by_workflow(trace: Trace, compiled: CompiledProblem) -> list[dict[st
 
 
 def _means(trace: Trace, values: Floats) -> Floats:
-    """(W,) means over the stages of each workflow that have a value."""
+    """Return (W,) means over the stages of each workflow that have a value."""
     known = ~np.isnan(values)
     workflow, count = trace.workflow_of[known], len(trace.workflow_end)
     total = np.bincount(workflow, values[known], minlength=count)
@@ -151,7 +152,7 @@ def _means(trace: Trace, values: Floats) -> Floats:
 
 
 def summarised(name: str, values: Floats) -> dict[str, float]:
-    """``NAME_mean``, ``NAME_p50``, ``NAME_p95`` and ``NAME_p99`` of the values that are not NaN."""
+    """Return ``NAME_mean``, ``NAME_p50``, ``NAME_p95``, ``NAME_p99`` of the values without NaN."""
     known = values[~np.isnan(values)]
     percentiles = np.percentile(known, PERCENTILES) if known.size else [np.nan] * len(PERCENTILES)
     return {f"{name}_mean": float(known.mean()) if known.size else np.nan} | {

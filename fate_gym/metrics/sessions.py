@@ -1,8 +1,8 @@
-"""What the users of sessions feel, what is prefilled again, and who finds whose prefixes cached.
+"""Session metrics: the latencies that users see, tokens prefilled again, and prefix hits.
 
-A *turn* is a workflow: one that is part of no session is the only turn of its own. Its latency is
-end - arrival, and it arrives when its user has thought, so thinking is in no latency. An *owner* is
-a session, or a workflow that is part of none.
+A *turn* is a workflow; one that belongs to no session is a single turn. Its latency is
+end - arrival, and it arrives when its user has finished thinking, so latencies contain no think
+time. An *owner* is a session, or a workflow that belongs to none.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class PrefixTokens:
     """Prefix tokens of the R shards of a trace. Those of shards that were lost are 0.
 
     A key of the prefix tree is *shared* if stages of more than one owner have it on the path that
-    they need or leave behind, in the problem; the others lie *within* an owner. So levels are the
-    same for every policy.
+    they need or leave behind, in the problem; the others lie *within* an owner. Levels are
+    therefore the same for every policy.
 
     Attributes:
-        again: (R,) of ``prefix_new``, those that a shard committed earlier had already computed or
+        again: (R,) tokens of ``prefix_new`` that a shard committed earlier had already computed or
             decoded, on any device, with the same model. Prefixes that are copied from another
             device are hits. Where the shards of a stage compute the same prefix on several devices,
             all but the first do it again.
-        shared_hit: (R,) of ``prefix_hit``, those of shared keys.
-        shared_wanted: (R,) hit or new, of shared keys.
-        within_hit: (R,) of ``prefix_hit``, those of the other keys.
-        within_wanted: (R,) hit or new, of the other keys.
+        shared_hit: (R,) tokens of ``prefix_hit`` in shared keys.
+        shared_wanted: (R,) tokens in shared keys, hit or new.
+        within_hit: (R,) tokens of ``prefix_hit`` in other keys.
+        within_wanted: (R,) tokens in other keys, hit or new.
     """
 
     again: Floats
@@ -48,7 +48,7 @@ class PrefixTokens:
 
 
 def prefix_tokens(trace: Trace, compiled: CompiledProblem) -> PrefixTokens:
-    """Prefix tokens of every shard, see `PrefixTokens`."""
+    """Return the prefix tokens of every shard, see `PrefixTokens`."""
     paths, shared = compiled.prefix_paths, shared_keys(compiled).tolist()
     shards = trace.shards
     stages = compiled.arrays.stages[shards["stage"]]
@@ -74,7 +74,7 @@ def prefix_tokens(trace: Trace, compiled: CompiledProblem) -> PrefixTokens:
 
 
 def shared_keys(compiled: CompiledProblem) -> Bools:
-    """(Q,) which prefix keys are shared by several owners, see `PrefixTokens`."""
+    """Return (Q,) which prefix keys several owners share, see `PrefixTokens`."""
     stages, paths = compiled.arrays.stages, compiled.prefix_paths
     session = compiled.arrays.workflows["session"].astype(np.int64)
     owner = np.where(session > 0, session, -1 - np.arange(session.size))[stages["workflow"]]
@@ -88,10 +88,10 @@ def shared_keys(compiled: CompiledProblem) -> Bools:
 
 
 def prefilled_tokens(trace: Trace, compiled: CompiledProblem) -> Floats:
-    """(R,) tokens that each shard prefills: prefix_new + context_new + queries x its own prompt.
+    """Return (R,) tokens that each shard prefills: prefix_new + context_new + its own prompts.
 
-    What a preempted shard computes a second time is in no column of the trace, and not counted.
-    0 for shards that were lost, tools and fixed stages.
+    Its own prompts are queries x prompt tokens. What a preempted shard computes a second time is
+    not in the trace, and not counted. 0 for shards that were lost, tools and fixed stages.
     """
     shards = trace.shards
     own = shards["queries"] * compiled.arrays.stages["prompt_tokens"][shards["stage"]]
@@ -101,33 +101,33 @@ def prefilled_tokens(trace: Trace, compiled: CompiledProblem) -> Floats:
 
 
 def _computes(compiled: CompiledProblem, shards: Records) -> Bools:
-    """(R,) shards of model stages that were not lost."""
+    """Return (R,) which shards belong to model stages and were not lost."""
     found: Bools = (shards["lost"] == 0) & (compiled.model_of[shards["stage"]] >= 0)
     return found
 
 
 def turn_ttft(trace: Trace, compiled: CompiledProblem) -> Floats:
-    """(W,) time to first token of each turn, seconds.
+    """Return (W,) the time to first token of each turn, seconds.
 
-    From when the first of its model stages with output became ready (of several, the one that comes
-    first in the problem) to the first token of that stage. Tools before it do not count. NaN
+    From when the first of its model stages with output became ready (if several did, the one that
+    comes first in the problem) to the first token of that stage. Tools before it do not count. NaN
     without such a stage.
     """
     ttft, ready = stage_times(trace, compiled).ttft, first_ready(trace, compiled)
     found = np.full(len(trace.workflow_end), np.nan)
     answers = np.flatnonzero(~np.isnan(ttft))
-    # The last to be written is the one that was ready first.
+    # Assigned in reverse: the stage that was ready first overwrites the others.
     order = answers[np.lexsort((answers, ready[answers]))][::-1]
     found[trace.workflow_of[order]] = ttft[order]
     return found
 
 
 def session_latencies(trace: Trace, compiled: CompiledProblem) -> Floats:
-    """(sessions,) seconds in which at least one turn of each session has arrived and not ended.
+    """Return (sessions,) seconds in which at least one turn of each session is under way.
 
-    That is the time from its first arrival to its last end, less the time in which the user thinks
-    and nothing is under way. Sessions in the order of first use; workflows without one are left
-    out.
+    That is the time from its first arrival to its last end, without the time in which the user
+    thinks and nothing is under way. Sessions are in the order of first use; workflows without one
+    are left out.
     """
     session: Ints = compiled.arrays.workflows["session"]
     return np.array(
@@ -139,7 +139,7 @@ def session_latencies(trace: Trace, compiled: CompiledProblem) -> Floats:
 
 
 def session_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]:
-    """Metrics of the sessions of a whole run. A mean or a rate of nothing is NaN.
+    """Return the session metrics of a whole run. A mean or rate of nothing is NaN.
 
     Returns:
         * ``latency_p50``, ``latency_p95``, ``latency_p99``: seconds, over turns;
@@ -147,10 +147,10 @@ def session_metrics(trace: Trace, compiled: CompiledProblem) -> dict[str, float]
           turns, see `turn_ttft`;
         * ``session_latency_mean`` and its percentiles: seconds, over sessions, see
           `session_latencies`;
-        * ``prefilled_tokens``: tokens, see there; ``again_tokens``: those of them that are
-          prefilled again, see `PrefixTokens`; ``again_share``: the second over the first;
-        * ``shared_hit_rate``: prefix tokens found in a cache / prefix tokens wanted, of keys that
-          several sessions share; ``within_hit_rate``: of the other keys. (The third level, contexts
+        * ``prefilled_tokens``: see the function of that name; ``again_tokens``: those of them that
+          are prefilled again, see `PrefixTokens`; ``again_share``: the second over the first;
+        * ``shared_hit_rate``: prefix tokens found in a cache / prefix tokens wanted, in keys that
+          several owners share; ``within_hit_rate``: in the other keys. (The third level, contexts
           inherited inside a workflow, is ``context_hit_rate`` of `fate_gym.metrics.mechanism`.)
         * ``prefix_memory_share``: see `fate_gym.metrics.prefix_memory`.
     """

@@ -1,4 +1,4 @@
-"""Statistics of comparisons: intervals, tests, rates and profiles. Lower values are better."""
+"""Statistics for comparisons: intervals, tests, rates and profiles. Lower values are better."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def bootstrap_ci(
     level: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
 ) -> Interval:
-    """Confidence interval of the mean by the BCa bootstrap (Efron 1987, section 4).
+    """Return the confidence interval of the mean by the BCa bootstrap (Efron 1987, section 4).
 
     With ``clusters``, whole clusters are drawn instead of single values, and the statistic is the
     mean over all values drawn (Davison and Hinkley 1997, section 3.8): results on the same graph
-    with several seeds are not independent, so reports give the graph as the cluster.
+    with several seeds are not independent, so reports use the graph as the cluster.
 
     Args:
         values: (n,) finite values, one per workflow.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: seed of the resampling; the same seed gives the same interval.
         resamples: number of bootstrap samples.
         level: confidence level.
         clusters: (n,) labels; values with equal labels are drawn together.
 
     Returns:
-        The interval. With a single value or cluster its ends are NaN: spread is unknown.
+        The interval. With a single value or cluster its ends are NaN: the spread is unknown.
 
     Raises:
-        InputError: no values, values that are not finite, or labels of another length.
+        InputError: no values, values that are not finite, or a different number of labels.
     """
     data = _finite(values, "values")
     if len(data) == 0:
@@ -65,8 +65,8 @@ def bootstrap_ci(
         return Interval(mean, mean, mean)
 
     means = np.sort(_resampled_means(sums, sizes, np.random.default_rng(seed), resamples))
-    # Ties count half, so that a symmetric lattice of means has no bias. Only rounding can put
-    # every mean on one side: keep the quantile finite then.
+    # Ties count half, so that a symmetric lattice of means has no bias. If rounding puts
+    # every mean on one side, the clip keeps the quantile finite.
     scale = np.ptp(data) * 1e-12
     below = np.searchsorted(means, mean - scale) + np.searchsorted(means, mean + scale)
     bias = stats.norm.ppf(np.clip(below / (2 * resamples), 0.5 / resamples, 1 - 0.5 / resamples))
@@ -88,9 +88,10 @@ def paired_difference_ci(
     level: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
 ) -> Interval:
-    """Confidence interval of the mean of ``a - b`` over pairs; negative where ``a`` is better.
+    """Return the confidence interval of the mean of ``a - b`` over pairs.
 
-    ``a`` and ``b`` are (n,) values of two policies on the same workflows. See `bootstrap_ci`.
+    Negative where ``a`` is better. ``a`` and ``b`` are (n,) values of two policies on the same
+    workflows. See `bootstrap_ci`.
     """
     first, second = _paired(a, b)
     return bootstrap_ci(
@@ -99,11 +100,11 @@ def paired_difference_ci(
 
 
 def wilcoxon_signed_rank(a: ArrayLike, b: ArrayLike, *, tolerance: float = 1e-9) -> float:
-    """Two-sided p-value of the signed-rank test on pairs (Wilcoxon 1945).
+    """Return the two-sided p-value of the signed-rank test on pairs (Wilcoxon 1945).
 
     Differences within ``tolerance``, relative to the larger of the two values, are ties and are
     dropped; with nothing but ties the p-value is 1. Exact for small samples without equal ranks,
-    else by the normal approximation.
+    otherwise by the normal approximation.
     """
     first, second = _paired(a, b)
     difference = (first - second)[~_tied(first, second, tolerance)]
@@ -113,7 +114,7 @@ def wilcoxon_signed_rank(a: ArrayLike, b: ArrayLike, *, tolerance: float = 1e-9)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusted p-values of the step-down procedure (Holm 1979), in the order given.
+    """Return the adjusted p-values of the step-down procedure (Holm 1979), in the order given.
 
     Reject those at or below α: the chance of even one false rejection is then at most α.
 
@@ -131,7 +132,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def win_rate(a: ArrayLike, b: ArrayLike, tolerance: float = 1e-9) -> float:
-    """Share of pairs in which ``a`` is lower; a tie counts one half. NaN without pairs.
+    """Return the share of pairs in which ``a`` is lower; a tie counts one half. NaN without pairs.
 
     Values within ``tolerance``, relative to the larger, are ties, so that
     ``win_rate(a, b) + win_rate(b, a) == 1``.
@@ -144,7 +145,7 @@ def win_rate(a: ArrayLike, b: ArrayLike, tolerance: float = 1e-9) -> float:
 
 
 def ecdf(values: ArrayLike) -> tuple[Floats, Floats]:
-    """Empirical distribution: distinct values in order, and the share of values up to each."""
+    """Return the distinct values in order, and the share of values up to each (the ECDF)."""
     data = _finite(values, "values")
     ordered = np.sort(data)
     points = ordered[np.diff(ordered, prepend=-np.inf) > 0]
@@ -153,11 +154,11 @@ def ecdf(values: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def performance_profile(costs: ArrayLike) -> tuple[Floats, Floats]:
-    """Performance profile of solvers over problems (Dolan and Moré 2002).
+    """Return the performance profile of solvers over problems (Dolan and Moré 2002).
 
     Args:
         costs: (problems, solvers) non-negative costs; a value that is not finite is a failure.
-            Against a best of 0 only 0 is within any factor.
+            If the best is 0, only 0 is within any factor.
 
     Returns:
         (T,) the factors of the best at which some curve rises, from 1 on, and (T, solvers) the
