@@ -1,4 +1,4 @@
-"""What an agent sees: the Gymnasium environment, single and in batches (docs/environment.md)."""
+"""The Gymnasium environment, single and vectorised (docs/environment.md)."""
 
 from fate_gym.env.adapter import PolicyAdapter
 from fate_gym.env.env import WorkflowSchedulingEnv

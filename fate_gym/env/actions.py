@@ -1,4 +1,4 @@
-"""Action numbers and the placements behind them, by the last observation."""
+"""Action numbers and the placements that they stand for in the last observation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fate_gym.sim import Assignment
 
 
 def wait_action(run: Run) -> int:
-    """The last action: wait."""
+    """Return the last action: wait."""
     return int(run.placements.rows.size)
 
 
 def legal_actions(run: Run) -> NDArray[np.bool_]:
-    """(S P + 1,) the mask."""
+    """Return the (S P + 1,) mask of legal actions."""
     episode, positions = run.episode, run.facts.positions
     mask = np.zeros(wait_action(run) + 1, np.bool_)
     shown = episode.shown
@@ -29,7 +29,7 @@ def legal_actions(run: Run) -> NDArray[np.bool_]:
 
 
 def row_of(run: Run, action: int) -> int:
-    """The row of ``run.placements`` behind an action; -1 if its slot is empty."""
+    """Return the row of ``run.placements`` for an action; -1 if its slot is empty."""
     slot, position = divmod(action, run.facts.positions)
     if not 0 <= slot < run.episode.shown:
         return -1
@@ -37,7 +37,7 @@ def row_of(run: Run, action: int) -> int:
 
 
 def placement_of(run: Run, action: int) -> Assignment | None:
-    """What an action places; None if nothing."""
+    """Return the placement of an action; None if it has none."""
     row, table = row_of(run, action), run.placements
     if row < 0 or table.rows["width"][row] == 0:
         return None
@@ -47,7 +47,7 @@ def placement_of(run: Run, action: int) -> Assignment | None:
 
 
 def action_of(run: Run, assignment: Assignment | None, *, exact: bool) -> int | None:
-    """The action that does this; see `WorkflowSchedulingEnv.action_of`."""
+    """Return the action for an assignment; see `WorkflowSchedulingEnv.action_of`."""
     if assignment is None:
         return wait_action(run) if run.episode.can_wait else None
     slots = np.flatnonzero(run.episode.window == assignment.stage)
@@ -68,7 +68,7 @@ def action_of(run: Run, assignment: Assignment | None, *, exact: bool) -> int | 
 
 
 def nearest_action(run: Run, assignment: Assignment) -> int:
-    """The legal action that comes closest: for the same stage, if the window shows it."""
+    """Return the legal action closest to an assignment: same stage if the window shows it."""
     legal = np.flatnonzero(legal_actions(run)).tolist()
     wanted = set(assignment.devices)
 
@@ -82,7 +82,7 @@ def nearest_action(run: Run, assignment: Assignment) -> int:
 
 
 def check_action(run: Run, action: int) -> None:
-    """Raises `IllegalActionError` if an action is not legal now."""
+    """Raise `IllegalActionError` if an action is not legal now."""
     wait = wait_action(run)
     if not 0 <= action <= wait:
         raise IllegalActionError(f"{action} is not an action: they are 0 to {wait}")

@@ -1,4 +1,4 @@
-"""Policies of the simulator as players of the environment."""
+"""Playing the environment with the simulator's policies."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fate_gym.sim import Assignment, Decision, DecisionView, Policy, Retention, 
 class PolicyAdapter:
     """Plays any `fate_gym.sim.Policy` through the environment, with the simulator's trace.
 
-    A placement that is one of the actions becomes that action. Policies also place stages beyond
-    the window, split queries in ways of their own, use more devices than ``max_shards``, copy
+    A placement that is among the actions is played as that action. Policies may also place stages
+    beyond the window, split queries differently, use more devices than ``max_shards``, copy
     prefixes or rank what is cached: then the environment is given the placement itself
-    (`WorkflowSchedulingEnv.place_next`). Wrappers see such a step too, with the nearest legal
-    action; its info says ``direct_placement``, so that a learner from recorded steps can leave it
-    out. Make the environment with a larger ``window`` and ``max_shards`` to have fewer of them.
+    (`WorkflowSchedulingEnv.place_next`). Wrappers see such a step with the nearest legal action;
+    its info has ``direct_placement`` set, so that learning from recorded steps can leave it out. A
+    larger ``window`` and ``max_shards`` make such steps rarer.
 
     Args:
-        policy: who decides.
+        policy: the policy that decides.
 
     Attributes:
         actions: decisions of this episode that were actions.
@@ -46,7 +46,7 @@ class PolicyAdapter:
         self._decided: deque[Decision] = deque()
 
     def begin(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Get ready for the episode that ``env.reset`` has begun."""
+        """Prepare for the episode that ``env.reset`` has begun."""
         own = unwrapped(env, "PolicyAdapter")
         self.actions = self.direct = self.retentions = 0
         self._decided.clear()
@@ -54,17 +54,17 @@ class PolicyAdapter:
         self.policy.reset(self._view, own.noise_seed)
 
     def decide(self) -> tuple[Assignment | None, list[Retention]]:
-        """What the policy does next: place or (None) wait, and what it then wants to be kept.
+        """Return the policy's next assignment (None: wait) and the retentions that follow it.
 
-        Ask once for each step. A policy that names several placements at once is asked again
-        when all are played.
+        Call it once for each step. A policy that returns several placements at once is asked again
+        when all of them have been played.
         """
         if self._env is None or self._view is None:
             remedy = "call begin(env) after env.reset()"
             raise bad("PolicyAdapter", None, "no episode has begun", remedy)
         if not self._decided:
             if not self._view.ready:
-                return None, []  # there is nothing to decide in the whole run
+                return None, []  # the run has nothing to decide
             self._decided.extend(self.policy.decide(self._view))
             for retention in self._leading():
                 self._env.retain(retention)
@@ -75,7 +75,7 @@ class PolicyAdapter:
         return assignment, self._leading()
 
     def _leading(self) -> list[Retention]:
-        """The retentions before the next assignment."""
+        """Return the retentions before the next assignment."""
         found: list[Retention] = []
         while self._decided and isinstance(self._decided[0], Retention):
             found.append(self._decided.popleft())  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ class PolicyAdapter:
         return found
 
     def step(self, env: gymnasium.Env[Any, Any]) -> Step:
-        """Play the policy's next decision; returns what ``env.step`` does.
+        """Play the policy's next decision; return what ``env.step`` returns.
 
         Raises:
             IllegalActionError: the policy waits where no event lies ahead, or places a stage
@@ -119,8 +119,8 @@ class PolicyAdapter:
 
         Args:
             env: the environment, wrapped or not, made with ``record=True``.
-            seed: of the reset.
-            options: of the reset.
+            seed: seed of the reset.
+            options: options of the reset.
         """
         env.reset(seed=seed, options=options)
         self.begin(env)

@@ -1,8 +1,8 @@
-"""What the environment's documentation says, made from its docstring and `fate_gym.env.features`.
+"""Generate the environment's documentation from its docstring and `fate_gym.env.features`.
 
     python -m fate_gym.env.docs
 
-brings docs/environment.md up to date: the part between its markers. A test fails while it is not.
+updates docs/environment.md between its markers. A test fails while the page is out of date.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ is ``x / (x + c)``; *signed, half at c* is ``x / (|x| + c)``."""
 
 
 def feature_tables() -> str:
-    """A table for each group: index, feature, meaning, unit, scaling, range."""
+    """Return a table for each group: index, feature, meaning, unit, scaling, range."""
     return "\n\n".join(_table(group) for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES))
 
 
@@ -50,14 +50,14 @@ def _table(group: Group) -> str:
 
 
 def generated() -> str:
-    """The docstring of the environment, one heading deeper, and the features."""
+    """Return the environment's docstring, one heading level deeper, and the features."""
     text = inspect.getdoc(WorkflowSchedulingEnv) or ""
     deeper = re.sub("^##", "###", text, flags=re.MULTILINE)
     return f"{deeper}\n\n### Features\n{_SCALINGS}\n\n{feature_tables()}"
 
 
 def page(text: str) -> str:
-    """The page with its generated part brought up to date."""
+    """Return the page with its generated part brought up to date."""
     return renewed(text, BEGIN, generated())
 
 

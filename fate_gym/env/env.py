@@ -34,7 +34,7 @@ from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Retention, S
 _OPTIONS = "environment options"
 Step = tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]
 Direct = tuple[Assignment, tuple[Retention, ...]]
-# Called without checks of their arguments.
+# The entries skip the argument checks.
 _ENTER: Any = play.enter
 _STEP: Any = play.step
 _METADATA: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}
@@ -45,12 +45,12 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
 
     ## Description
     An episode is one `fate_gym.problem.Problem`: workflows, which are DAGs of stages, arrive at a
-    cluster of GPUs that differ in speed, memory and links. Models have to be loaded before they
-    can run, prompts that share a prefix or take over a context need less prefill where it is
-    cached, and what is cached is evicted when memory runs out. The agent decides at events: it
-    places ready stages, one a step and as many as it likes at one instant, or waits for the next
-    event. What happens is computed by the simulator that plays every policy
-    (docs/execution-model.md): the same decisions give the same trace.
+    cluster of GPUs that differ in speed, memory and links. Models have to be loaded before they can
+    run; prompts that share a prefix or inherit a context need less prefill where it is cached; and
+    cached data is evicted when memory runs out. The agent decides at events: it places ready
+    stages, one per step and as many as it likes at one instant, or waits for the next event. The
+    simulator that plays every policy computes what happens (docs/execution-model.md): the same
+    decisions give the same trace.
 
     ## Action Space
     `Discrete(S P + 1)`. The *window* shows S ready stages; each has P = D + 3 (K - 1) candidate
@@ -64,38 +64,36 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     | D + 2 (K - 1) + k - 2 | the k devices of one node that finish first |
 
     The last action waits for the next event. The window holds the ready stages that go first in
-    FDWS (Arabnejad, Barbosa and Suter 2014): of a workflow those of largest upward rank, of
-    several in rounds, the workflow that is nearest its end first. A stage beyond it moves up when
-    others are placed.
-    Nothing starves: waiting is illegal when no event lies ahead. (A run in which nothing is to be
-    decided ends with the first wait.)
+    FDWS (Arabnejad, Barbosa and Suter 2014): within a workflow, those of largest upward rank; among
+    several workflows, in rounds, the workflow nearest its end first. A stage beyond the window
+    moves up when others are placed. Nothing starves: waiting is illegal when no event lies ahead.
+    (A run in which nothing is to be decided ends with the first wait.)
 
     The mask of legal actions is the observation `action_mask` and `action_masks()` (both bool, as
     networks and most libraries take it) and `info["action_mask"]` (int8, as
     `Discrete.sample(mask=...)` takes it). In the last observation of an episode only waiting is
     legal, so that no mask is empty. An illegal action costs `invalid_penalty` and sets
-    `info["invalid_action"]`; nothing else happens, but that `max_invalid_actions` of them in a row
-    truncate the episode. With `strict` it raises `IllegalActionError`.
+    `info["invalid_action"]`; otherwise it has no effect, except that `max_invalid_actions` of them
+    in a row truncate the episode. With `strict` it raises `IllegalActionError`.
 
     ## Observation Space
-    A `Dict` of float32 boxes, bounded by 0 and 1 (`later`: -1 and 1); rows beyond what there is
-    are 0.
+    A `Dict` of float32 boxes, bounded by 0 and 1 (signed features by -1 and 1); surplus rows are 0.
 
-    | key | shape | a row is |
+    | key | shape | content |
     |---|---|---|
-    | `stages` | (S, F) | a stage of the window |
-    | `devices` | (D, F) | a device |
-    | `candidates` | (S P, F) | a candidate placement, by action number |
+    | `stages` | (S, F) | the stages of the window |
+    | `devices` | (D, F) | the devices |
+    | `candidates` | (S P, F) | the candidate placements, by action number |
     | `globals` | (F,) | the run: one row |
-    | `action_mask` | (S P + 1,) bool | whether the action is legal |
+    | `action_mask` | (S P + 1,) bool | whether each action is legal |
     | `invalid_streak` | (1,) | illegal actions in a row up to now / `max_invalid_actions` |
-    | `dag_nodes` | (N, F) | with `dag`: a stage of an arrived workflow |
+    | `dag_nodes` | (N, F) | with `dag`: the stages of arrived workflows |
     | `dag_edges` | (E, 2) int32 | with `dag`: parent and child, rows of `dag_nodes`; -1: none |
 
-    Durations are estimates: nothing of the noise, of running stages' true ends, of choices not
-    made yet, of failures to come or of workflows still to come is shown, but for the models of
-    the problem, which are told apart by number. Every feature, with index, meaning, unit, scaling
-    and range: "Features" in docs/environment.md, or `fate_gym.env.docs.feature_tables`.
+    Durations are estimates. Observations do not reveal noise, actual ends of running stages, open
+    choices, future failures or workflows that have not arrived, except the number of models in the
+    problem. For every feature, with index, meaning, unit, scaling and range, see "Features" in
+    docs/environment.md, or `fate_gym.env.docs.feature_tables`.
 
     ## Rewards
     In units of `reward_scale` seconds, by default an estimate of each problem's makespan.
@@ -105,18 +103,18 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
       Return: minus the mean latency.
     - `shaped`: `makespan` with potential-based shaping (Ng, Harada and Russell 1999): minus the
       growth of the estimated makespan (`fate_gym.env.reward`). Return: minus (makespan - first
-      estimate). Give `discount` the learner's gamma: with another one it rewards other policies.
+      estimate). Set `discount` to the learner's gamma: another value favours other policies.
     - `shaped_latency`: `latency`, shaped likewise: minus the growth of the estimated mean latency.
-      Its own unit makes what one placement changes about as large in a small workflow as in a
-      long stream. Return: minus (mean latency - first estimate). The same holds for `discount`.
+      It has its own unit, so that one placement changes about as much in a small workflow as in a
+      long stream. Return: minus (mean latency - first estimate). `discount` applies likewise.
 
-    A function pays what it likes: it is called with these four rewards of a legal step
+    A function defines a custom reward: it is called with these four rewards of a legal step
     (`fate_gym.env.StepRewards`) and the environment. A tuple of names and functions makes the
-    reward a vector, one element for each, as in mo-gymnasium (`reward_space`).
+    reward a vector with one element for each, as in mo-gymnasium (`reward_space`).
 
     ## Starting State
     The first instant at which a stage is ready. `reset(seed=s)` draws the problem, if there are
-    several, and gives the noise on durations the seed s, as `Simulator(problem, seed=s)` does.
+    several, and seeds the noise on durations with s, as `Simulator(problem, seed=s)` does.
 
     ## Episode End
     Terminated when every stage of every workflow has ended. Truncated after
@@ -127,7 +125,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     `action_mask`, `invalid_action`, `time` (simulated seconds), `direct_placement` (a policy has
     played a placement of its own instead of the action, see `PolicyAdapter`) and `metrics`:
     `makespan`, `latency_mean` (seconds), `placements`, `waits`, `invalid_actions` and, with
-    `reference`, `makespan_ratio`. All are always there; times are inf until the episode has
+    `reference`, `makespan_ratio`. All are always present; times are inf until the episode has
     terminated.
 
     ## Arguments
@@ -142,18 +140,18 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     |---|---|---|
     | `problem` | `"quick"` | problem, name of a suite, file, list of these, function of a seed |
     | `cluster` | each suite's | cluster, or its name, for suites by name |
-    | `seed` | 0 | of the problems of suites by name |
+    | `seed` | 0 | seed of the problems of suites by name |
     | `window` | 8 | S |
     | `max_shards` | 3 | K |
     | `max_devices`, `max_models` | as the problems need | D, and models told apart |
     | `observation` | all four groups | which of stages, devices, candidates, globals |
     | `dag` | False | show the graph |
     | `max_stages`, `max_edges` | as the problems need | N and E of the graph |
-    | `reward` | `"makespan"` | or another of these, a function, a tuple of such |
-    | `reward_scale` | each problem's estimate | seconds |
-    | `discount` | 1.0 | of the shaping; the learner's, if it discounts |
-    | `invalid_penalty` | 0.1 | price of an illegal action |
-    | `max_invalid_actions` | 100 | in a row, that truncate the episode |
+    | `reward` | `"makespan"` | name of a reward, a function, or a tuple of these |
+    | `reward_scale` | each problem's estimate | seconds per unit of reward |
+    | `discount` | 1.0 | gamma of the shaping; the learner's, if it discounts |
+    | `invalid_penalty` | 0.1 | cost of an illegal action |
+    | `max_invalid_actions` | 100 | illegal actions in a row that truncate the episode |
     | `strict` | False | illegal actions raise |
     | `time_scale` | 10.0 | seconds at which a time feature is 0.5 |
     | `uncertainty` | the problem's | sigma of the noise on durations |
@@ -165,8 +163,8 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
 
     `reset(options={"problem": ...})` sets the problem of one episode: a number of the list, or any
     problem that fits the spaces. Bad values raise `fate_gym.errors.InputError`, unknown arguments a
-    `TypeError`. Functions may be given by name, `"module:function"`; `env.spec.to_json()` writes
-    them so.
+    `TypeError`. Functions may be given by name, as `"module:function"`; `env.spec.to_json()` writes
+    them that way.
 
     ## Version History
     - v0: first version.
@@ -248,17 +246,18 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
             return self.place(assignment, *retentions)
         if self._options.strict:
             actions.check_action(self._run, number)
-        # Shards that are lost when a device fails need room in the log.
+        # Shards lost when a device fails need room in the log.
         self._simulator.extend_log()
         buffer = self._output.new()
         outcome = _STEP.entry(self._run, self._simulator.log, buffer, number)
         return self._outcome(buffer, outcome)
 
     def render(self) -> Any:
-        """The run so far as text, picture or window, by ``render_mode``.
+        """Render the run so far as text, picture or window, by ``render_mode``.
 
-        ``ansi`` gives a text, ``rgb_array`` an array (H, W, 3) of the same size for a whole
-        episode, ``human`` shows that in a window, or prints the text where there is no display.
+        ``ansi`` returns a text; ``rgb_array`` returns an array (H, W, 3) of one size for a whole
+        episode; ``human`` shows that picture in a window, or prints the text if there is no
+        display.
         """
         self._playing(or_ended=True)
         return self._renderer.render(self)
@@ -269,15 +268,14 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     # --- beyond Gymnasium ---
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """(S P + 1,) the legal actions, as sb3-contrib asks for them."""
+        """Return the (S P + 1,) mask of legal actions, the method that sb3-contrib calls."""
         return actions.legal_actions(self.arrays)
 
     def place(self, assignment: Assignment, *retentions: Retention) -> Step:
-        """`step` for a placement that need not be among the actions.
+        """Make a step with a placement that need not be among the actions.
 
-        For policies that split queries in ways of their own, reach beyond the window, copy
-        prefixes, or then rank what is cached: ``retentions`` take effect after the placement, at
-        the same instant.
+        For policies that split queries differently, reach beyond the window, copy prefixes, or then
+        rank what is cached: ``retentions`` take effect after the placement, at the same instant.
 
         Raises:
             IllegalActionError: the simulator does not allow it.
@@ -292,7 +290,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         return step
 
     def place_next(self, assignment: Assignment, *retentions: Retention) -> None:
-        """Let the next step `place` this, whatever its action: so wrappers see the step."""
+        """Let the next step `place` this, whatever its action, so that wrappers see the step."""
         self._playing()
         self._direct = (assignment, retentions)
 
@@ -300,13 +298,13 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         """Evict by these values from now on (`Simulator.retain`); no time passes.
 
         Raises:
-            IllegalActionError: an array has the wrong shape or a value that is not a number.
+            IllegalActionError: an array has the wrong shape or contains NaN.
         """
         self._playing()
         self._simulator.retain(retention)
 
     def placement(self, action: int) -> Assignment | None:
-        """What a legal action does: the stage and its devices; None: wait.
+        """Return the stage and devices of a legal action; None: wait.
 
         Raises:
             IllegalActionError: the action is not legal now.
@@ -316,13 +314,13 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         return actions.placement_of(self._run, action)
 
     def action_of(self, assignment: Assignment | None, *, exact: bool = False) -> int | None:
-        """The action that does this; None if the window does not offer it. No assignment: wait.
+        """Return the action for an assignment (None: wait); None if the window does not offer it.
 
         Args:
             assignment: what to do.
-            exact: the action has to give the same trace: the same devices in the same order with
-                the same counts. Otherwise any that uses these devices (with these counts, if
-                there are some) is taken.
+            exact: only accept an action that gives the same trace: the same devices in the same
+                order with the same counts. Otherwise accept any action that uses these devices
+                (with these counts, if given).
         """
         self._playing()
         return actions.action_of(self._run, assignment, exact=exact)
@@ -334,7 +332,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
 
     @property
     def noise_seed(self) -> int:
-        """``Simulator(env.compiled, seed=env.noise_seed)`` meets the same noise."""
+        """The seed with which ``Simulator(env.compiled, seed=...)`` meets the same noise."""
         self._playing(or_ended=True)
         return self._simulator.seed
 
@@ -346,7 +344,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
 
     @property
     def window(self) -> list[int]:
-        """The stages of the window, slot by slot; shorter than S when fewer are ready."""
+        """The stages of the window, slot by slot; fewer than S if fewer are ready."""
         episode = self.arrays.episode
         return [int(s) for s in episode.window[: episode.shown]]
 
@@ -367,12 +365,12 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         return self.arrays.state.now
 
     def view(self) -> DecisionView:
-        """What a policy sees of this moment."""
+        """Return what a policy sees at this moment."""
         self._playing(or_ended=True)
         return self._simulator.view()
 
     def trace(self, policy: str = "") -> Trace:
-        """What has happened so far; complete when the episode has terminated.
+        """Return the trace so far; it is complete when the episode has terminated.
 
         Raises:
             InputError: the environment was made with ``record=False``.
@@ -383,7 +381,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         return self._simulator.trace(policy)
 
     def state(self) -> EnvState:
-        """A copy of this moment, random numbers included; for tree search."""
+        """Return a copy of this moment, random number generator included; for tree search."""
         return EnvState(
             self.env_spec,
             self._playing(or_ended=True),
@@ -394,7 +392,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
         )
 
     def restore(self, state: Any) -> tuple[Observation, dict[str, Any]]:
-        """Go to a moment that `state` has kept; returns its observation and info.
+        """Go to a moment that `state` returned; return its observation and info.
 
         Raises:
             InputError: it comes from an environment with other options.
@@ -424,7 +422,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
             info["metrics"] |= self._final_times()
         return observation, info
 
-    # Compiled code knows arrays by their addresses: a copy of the environment has its own.
+    # Compiled code uses the addresses of arrays: a copy of the environment has its own arrays.
 
     def __getstate__(self) -> dict[str, Any]:
         run = ("_instance", "_simulator", "_run", "_ended", "_renderer", "_direct")
@@ -443,14 +441,14 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
     # --- inside ---
 
     def _take(self, instance: Instance, seed: int) -> None:
-        """Play another problem."""
+        """Switch to another problem."""
         self._simulator = Simulator(instance.compiled, seed=seed, record=self._record)
         self._run = instance.run(self._simulator.state)
         self._instance = instance
         self._ended = False
 
     def _outcome(self, buffer: Words, outcome: play.Outcome) -> Step:
-        """What `step` returns."""
+        """Return the result of `step`."""
         reward: Any
         reward, time, terminated, truncated, invalid, *counts = outcome
         self._ended = terminated or truncated
@@ -498,7 +496,7 @@ class WorkflowSchedulingEnv(JsonSpec, gymnasium.Env[Observation, int]):
 
 
 def _number(action: SupportsIndex) -> int:
-    """The action as a number; -1 for those that 64 bits do not hold."""
+    """Return the action as a number; -1 if it does not fit in 64 bits."""
     try:
         number = operator.index(action)
     except TypeError:

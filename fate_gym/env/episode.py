@@ -1,4 +1,4 @@
-"""Where episodes begin, what they were worth, and moments of them to go back to."""
+"""How episodes begin, what they achieved, and moments of them to return to."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fate_gym.kernel.placements import Placements
 from fate_gym.sim.simulator import Moment
 
 Reference = Callable[[Any, int], float]
-"""From a compiled problem and the seed of the noise to a makespan to compare with, seconds."""
+"""Function of a compiled problem and the seed of the noise; returns a makespan, seconds."""
 
 
 @dataclass(frozen=True, eq=False)
 class EnvState:
-    """A moment of an episode, to go back to (`WorkflowSchedulingEnv.restore`)."""
+    """A moment of an episode to return to (`WorkflowSchedulingEnv.restore`)."""
 
     spec: Spec
     instance: Instance
@@ -40,7 +40,7 @@ def choose_episode(
     seed: int | None,
     options: Mapping[str, Any] | None,
 ) -> tuple[Instance, int]:
-    """The problem and the seed of the noise of a new episode.
+    """Return the problem and the noise seed of a new episode.
 
     Raises:
         InputError: an unknown option, or a problem that does not fit the spaces.
@@ -56,14 +56,14 @@ def choose_episode(
 
 
 def named_reference(reference: Reference | str | None) -> Reference | None:
-    """A reference that may be given as ``"module:function"``. Raises `InputError`."""
+    """Return a reference, resolving a name ``"module:function"``. Raises `InputError`."""
     found: Any = named_object(reference, "reference") if is_name_of_object(reference) else reference
     assert not isinstance(found, str)
     return found
 
 
 def times_so_far(reference: Reference | None) -> dict[str, float]:
-    """The times among the metrics of an episode that has not terminated: not known yet."""
+    """Return the time metrics of an episode that has not terminated: inf, not known yet."""
     times = {"makespan": math.inf, "latency_mean": math.inf}
     return times if reference is None else times | {"makespan_ratio": math.inf}
 
@@ -71,7 +71,7 @@ def times_so_far(reference: Reference | None) -> dict[str, float]:
 def times_of(
     run: Run, instance: Instance, seed: int, reference: Reference | None
 ) -> dict[str, float]:
-    """The times among the metrics of a terminated episode; for more, the environment's trace."""
+    """Return the time metrics of a terminated episode; its trace has more."""
     episode = run.episode
     makespan = run.state.now - run.facts.first_arrival
     times = {

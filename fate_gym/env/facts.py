@@ -1,4 +1,4 @@
-"""What the observation needs to know of a problem, worked out once."""
+"""The facts of a problem that observations need, computed once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 
 
 def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
-    """The facts of a problem in environments with these options and sizes."""
+    """Return the facts of a problem for environments with these options and sizes."""
     p = compiled.arrays
     s, d, m = compiled.shape[:3]
     options, models = spec.options, spec.limits.models
@@ -60,13 +60,13 @@ def problem_facts(compiled: CompiledProblem, spec: Spec) -> FactsArrays:
 
 
 def _alone(p: ProblemArrays) -> Floats:
-    """(S,) the largest upward rank of its workflow, seconds."""
+    """Return (S,) the largest upward rank in each stage's workflow, seconds."""
     longest = np.maximum.reduceat(p.stages["upward_rank"], p.workflows["stages_from"])
     return np.asarray(longest[p.stages["workflow"]])
 
 
 def _scale(f: FactsArrays, p: ProblemArrays) -> float:
-    """The longest path or the mean work of a device, whichever is more; seconds, positive."""
+    """Return the longest path or the mean work per device, whichever is larger; seconds, > 0."""
     path = f.stages["path"].max()
     on_device = p.stages["kind"] != TOOL_STAGE
     work = f.stages["best"][on_device].sum() / p.devices.size
@@ -74,7 +74,7 @@ def _scale(f: FactsArrays, p: ProblemArrays) -> float:
 
 
 def _ideal(f: FactsArrays, p: ProblemArrays) -> Floats:
-    """(W,) the longest path of a workflow or its mean work of a device, whichever is more."""
+    """Return (W,) a workflow's longest path or mean work per device, whichever is larger."""
     first = p.workflows["stages_from"]
     path = np.maximum.reduceat(f.stages["path"], first)
     on_device = np.where(p.stages["kind"] != TOOL_STAGE, f.stages["best"], 0.0)
@@ -82,7 +82,7 @@ def _ideal(f: FactsArrays, p: ProblemArrays) -> Floats:
 
 
 def _latency_unit(f: FactsArrays, p: ProblemArrays) -> float:
-    """The mean least latency, shared out among the stages, times a hundred; seconds, positive."""
+    """Return the mean least latency / stages, times a hundred; seconds, positive."""
     placed = np.count_nonzero(p.stages["kind"] != TOOL_STAGE)
     return float(f.ideal.mean() * 100.0 / max(1, placed)) or 1.0
 
@@ -175,7 +175,7 @@ def _fill_device_rows(f: FactsArrays, p: ProblemArrays, eligible: Bools) -> None
     model = p.stages["model"]
     hosted = np.zeros((p.models.size + 1, count))
     np.maximum.at(hosted, model, eligible)
-    # A device without a GPU has no memory, and no rates: tasks bring their own seconds.
+    # A device without a GPU has no memory and no rates: tasks come with their own seconds.
     gpu = devices["memory"] > 0
     values = {
         "present": np.ones(count),

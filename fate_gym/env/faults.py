@@ -1,4 +1,4 @@
-"""Bad arguments, as errors that say what to do."""
+"""Errors for bad arguments, with remedies."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from fate_gym.errors import InputError
 
 
 def bad(source: str | Path, field: str | None, fault: str, remedy: str) -> InputError:
-    """The error for a fault in a field of ``source``."""
+    """Return the error for a fault in a field of ``source``."""
     return InputError(fault, source=source, field=field, remedy=remedy)

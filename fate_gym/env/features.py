@@ -1,15 +1,15 @@
-"""What an agent sees, number by number: the one source of spaces, columns and documentation.
+"""The features of the observation: the one source of spaces, columns and documentation.
 
 Every feature is finite and bounded. There are four scalings:
 
 * flag: 0 or 1.
 * share: a ratio that lies in [0, 1] by itself.
-* half at c: ``x / (x + c)`` of a quantity x ≥ 0, in [0, 1]: 0 for nothing, 0.5 for x = c, towards
-  1 for very much. Ranks survive, no cap has to be guessed, and the infinite is 1.
+* half at c: ``x / (x + c)`` of a quantity x ≥ 0, in [0, 1]: 0 for x = 0, 0.5 for x = c, towards 1
+  for large x. It preserves order, needs no cap, and maps inf to 1.
 * signed, half at c: ``x / (|x| + c)``, in [-1, 1].
 
-``time_scale`` is an option of the environment, in seconds. Compiled code names a column as
-``CANDIDATE.turn``.
+``time_scale`` is an option of the environment, in seconds. Compiled code refers to a column as,
+for example, ``CANDIDATE.turn``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ HALF_LINK_RATE = 25e9
 HALF_SIGMA = 0.5
 _UNITS = {"GB": 1e9, "MB": 1e6, "GB/s": 1e9, "TFLOP/s": 1e12}
 LONG = 10.0
-"""Features of whole schedules (ranks, now) are half at ``LONG x time_scale``."""
+"""Features that span whole schedules (ranks, now) are half at ``LONG x time_scale``."""
 
 
 @inlined
 def saturate(x: float, half: float) -> float:
-    """``x / (x + half)``: in [0, 1) for x ≥ 0; 1 for inf. Below 0 is 0 with a rounding error."""
+    """Return ``x / (x + half)``: in [0, 1) for x ≥ 0, 1 for inf; 0 for x < 0 (by rounding)."""
     return 1.0 - half / (max(0.0, x) + half)
 
 
@@ -65,7 +65,7 @@ class Group:
         key: name in the observation.
         rows: what a row stands for.
         features: the columns that every problem has.
-        per_model: what follows for each model, one column per model.
+        per_model: further features, with one column per model each.
     """
 
     key: str
@@ -74,20 +74,20 @@ class Group:
     per_model: tuple[Feature, ...] = ()
 
     def index(self, name: str) -> int:
-        """The column of a feature."""
+        """Return the column of a feature."""
         return [feature.name for feature in self.features].index(name)
 
     def numbers(self) -> Any:
-        """A named tuple of the column numbers, which compiled code can use."""
+        """Return a named tuple of the column numbers, for compiled code."""
         names = [feature.name for feature in self.features]
         return namedtuple(self.key, names)(*range(len(names)))
 
     def width(self, models: int) -> int:
-        """Columns when up to ``models`` models are shown."""
+        """Return the number of columns when up to ``models`` models are shown."""
         return len(self.features) + models * len(self.per_model)
 
     def columns(self, models: int) -> list[Feature]:
-        """All columns in order; those for a model carry its number."""
+        """Return all columns in order; those for a model carry its number."""
         repeated = [
             feature._replace(name=f"{feature.name}[{m}]")
             for feature in self.per_model
@@ -307,7 +307,7 @@ GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)}
 """The groups that can be switched on and off, in order."""
 
 STATIC_FROM = 1
-"""Static columns of a stage start here, in `STAGES` and in `NODES`."""
+"""First static column of a stage, in `STAGES` and in `NODES`."""
 STATIC_TO = STATIC_FROM + len(_STATIC_STAGE)
 STAGE_WIDTH = len(STAGES.features)
 DEVICE_WIDTH = len(DEVICES.features)

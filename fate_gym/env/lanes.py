@@ -14,7 +14,7 @@ from fate_gym.kernel.advance import start
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import NO_LOG, StateArrays
 
-# Called without checks of their arguments.
+# The entries skip the argument checks.
 _START: Any = start
 _ENTER: Any = play.enter
 _STEP_LANES: Any = play.step_lanes
@@ -22,7 +22,7 @@ _STEP_LANES: Any = play.step_lanes
 
 @dataclass(frozen=True, eq=False)
 class LaneMoment:
-    """A moment of the episode of a lane."""
+    """A moment of a lane's episode."""
 
     instance: Instance
     seed: int
@@ -32,17 +32,17 @@ class LaneMoment:
 
 
 class Lanes:
-    """N runs, and the table by which compiled code finds them.
+    """N runs, and the table in which compiled code finds them.
 
     Args:
         count: N.
         objectives: O.
-        most_steps: steps that truncate an episode; None: any number.
+        most_steps: steps that truncate an episode; None: no limit.
 
     Attributes:
-        instances, seeds: what each lane plays; None before its first episode.
-        runs: its arrays, None before its first episode.
-        table: actions to play, and what came of the last step.
+        instances, seeds: what each lane plays; no instance (None) before its first episode.
+        runs: the arrays of each lane, None before its first episode.
+        table: the actions to play, and the results of the last step.
     """
 
     def __init__(self, count: int, objectives: int, most_steps: int | None) -> None:
@@ -53,7 +53,7 @@ class Lanes:
         self.table.most_steps = most_steps or 0
 
     def begin(self, i: int, instance: Instance, seed: int, buffer: Words) -> None:
-        """Start an episode in lane ``i``; its observation is written to the buffer."""
+        """Start an episode in lane ``i`` and write its observation to the buffer."""
         run = self._room(i, instance)
         self.seeds[i] = seed
         _START.entry(run.problem, run.state, NO_LOG, seed)
@@ -64,7 +64,7 @@ class Lanes:
         table.time[i] = run.state.now
 
     def moment(self, i: int, run: Run) -> LaneMoment:
-        """A copy of what lane ``i`` is at."""
+        """Return a copy of the present moment of lane ``i``."""
         instance = self.instances[i]
         assert instance is not None
         copies = run.state.copy(), run.episode.copy(), run.placements.copy()
@@ -79,17 +79,17 @@ class Lanes:
         run.placements.buffer[:] = moment.placements.buffer
 
     def recall(self, table: LaneArrays) -> None:
-        """Take over what came of the last step, but for where the arrays lie."""
+        """Take over the results of the last step, but keep the addresses of the own arrays."""
         lanes = self.table.lanes.copy()
         self.table.buffer[:] = table.buffer
         self.table.lanes[:] = lanes
 
     def step(self, buffer: Words) -> int:
-        """Play the actions in every lane that does not rest; returns how many episodes ended."""
+        """Play the actions in every lane that does not rest; return how many episodes ended."""
         return int(_STEP_LANES.entry(self.table, NO_LOG, buffer))
 
     def _room(self, i: int, instance: Instance) -> Run:
-        """The arrays of lane ``i``, which plays this problem from now on."""
+        """Return the arrays of lane ``i``, which plays this problem from now on."""
         run, before = self.runs[i], self.instances[i]
         if run is None or before is not instance:
             if run is not None and before is not None:
@@ -100,7 +100,7 @@ class Lanes:
         return run
 
     def __setstate__(self, kept: Mapping[str, Any]) -> None:
-        """A copy has arrays of its own, at other addresses."""
+        """Restore a copy, which has its own arrays at other addresses."""
         self.__dict__.update(kept)
         for i, run in enumerate(self.runs):
             if run is not None:

@@ -1,4 +1,4 @@
-"""Arguments that are functions and problems, as text: what a JSON spec of an environment keeps."""
+"""Functions and problems as text arguments, for the JSON spec of an environment."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fate_gym.sim import CompiledProblem
 
 
 def is_name_of_object(value: Any) -> TypeGuard[str]:
-    """Whether a value is ``"module:function"``, as Gymnasium writes entry points."""
+    """Return whether a value has the form ``"module:function"``, as Gymnasium's entry points."""
     return isinstance(value, str) and ":" in value and not value.endswith(".json")
 
 
 def named_object(name: str, field: str) -> Any:
-    """What ``"module:function"`` names. Raises `InputError` if there is no such thing."""
+    """Import what ``"module:function"`` names. Raises `InputError` if it does not exist."""
     module, _, path = name.partition(":")
     try:
         found: Any = import_module(module)
@@ -37,13 +37,13 @@ def named_object(name: str, field: str) -> Any:
 
 
 class JsonSpec:
-    """An environment whose ``spec`` has arguments that are fit for JSON."""
+    """An environment whose ``spec`` has JSON-serialisable arguments."""
 
     _spec: EnvSpec | None = None
 
     @property
     def spec(self) -> EnvSpec | None:
-        """How Gymnasium makes this environment."""
+        """The spec from which Gymnasium makes this environment."""
         return self._spec
 
     @spec.setter
@@ -52,10 +52,10 @@ class JsonSpec:
 
 
 def json_spec(spec: EnvSpec | None) -> EnvSpec | None:
-    """The spec of an environment with arguments that JSON can hold, where there are such.
+    """Return an environment's spec with arguments that JSON can hold, where possible.
 
-    Functions become ``"module:function"``; lambdas and functions inside others have no such name
-    and stay as they are: `EnvSpec.to_json` refuses them.
+    Functions become ``"module:function"``. Lambdas and nested functions have no such name and stay
+    as they are: `EnvSpec.to_json` rejects them.
     """
     if spec is None:
         return None

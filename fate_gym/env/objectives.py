@@ -1,4 +1,4 @@
-"""The rewards that an environment was asked for: named ones, functions, or a vector of these."""
+"""The rewards of an environment: named ones, functions, or a vector of these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fate_gym.env.schema import LATENCY, MAKESPAN, SHAPED, SHAPED_LATENCY
 
 
 class StepRewards(NamedTuple):
-    """What each of the named rewards pays for a step."""
+    """The value of each named reward for one step."""
 
     makespan: Any
     latency: Any
@@ -23,8 +23,10 @@ class StepRewards(NamedTuple):
 
 RewardName = Literal["makespan", "latency", "shaped", "shaped_latency"]
 RewardFunction = Callable[[StepRewards, Any], Any]
-"""From the named rewards of a step, and the environment after it, to a reward. Of a native vector
-environment the rewards are arrays with a number for each lane, and so is what is returned."""
+"""Function of the named rewards of a step and the environment after it; returns a reward.
+
+For the native vector environment the rewards and the result are arrays with one element per lane.
+"""
 RewardPart = RewardName | RewardFunction
 Reward = RewardPart | tuple[RewardPart, ...]
 
@@ -37,11 +39,11 @@ CODES: dict[str, int] = {
 
 
 class RewardPlan:
-    """How the rewards of a step come about.
+    """How the rewards of a step are computed.
 
     Attributes:
-        objectives: what compiled code computes, by `fate_gym.env.schema`.
-        plain: the reward is the only one of these, as it is.
+        objectives: the objectives that compiled code computes, as in `fate_gym.env.schema`.
+        plain: whether the reward is exactly one of these.
     """
 
     def __init__(self, reward: Reward) -> None:
@@ -53,18 +55,18 @@ class RewardPlan:
         self.plain = not self._vector and not self._calls
 
     def space(self) -> spaces.Box | None:
-        """Of a vector of rewards, as mo-gymnasium names it; None: rewards are numbers."""
+        """Return the space of a reward vector, as in mo-gymnasium; None: rewards are numbers."""
         if not self._vector:
             return None
         return spaces.Box(-np.inf, np.inf, (len(self._parts),), np.float64)
 
     def of_step(self, rewards: NDArray[np.float64], env: Any, *, invalid: bool) -> Any:
-        """The reward of a single environment's step.
+        """Return the reward of a single environment's step.
 
         Args:
-            rewards: (O,) what compiled code has computed.
+            rewards: (O,) values of the objectives.
             env: the environment after the step.
-            invalid: the action was illegal, which costs the penalty for each objective.
+            invalid: the action was illegal, which costs the penalty in each objective.
         """
         if not self._calls:
             found = rewards.copy()
@@ -78,10 +80,10 @@ class RewardPlan:
     def of_lanes(
         self, rewards: NDArray[np.float64], env: Any, invalid: NDArray[np.bool_], rest: list[int]
     ) -> NDArray[np.float64]:
-        """The rewards of a vector environment's step: (B,), or (B, parts) of a vector.
+        """Return the rewards of a vector environment's step: (B,), or (B, parts) for a vector.
 
         Args:
-            rewards: (B, O) what compiled code has computed.
+            rewards: (B, O) values of the objectives.
             env: the environment after the step.
             invalid: (B,) the action of the lane was illegal.
             rest: lanes that have not stepped.

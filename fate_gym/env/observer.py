@@ -1,8 +1,8 @@
-"""The environment's observation of a run that the simulator plays: an agent as a policy.
+"""The environment's observation of a run that the simulator plays, for agents as policies.
 
-`WorkflowSchedulingEnv` owns its run. Here the run is somebody else's (`Simulator.run`), and the
-same window, placements, mask and features are worked out from a `DecisionView`. A test compares
-the two bit for bit.
+`WorkflowSchedulingEnv` owns its run. Here another caller owns it (`Simulator.run`), and the same
+window, placements, mask and features are computed from a `DecisionView`. A test compares the two
+bit for bit.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Observer:
     """Observes one run from its first decision to its last.
 
     Args:
-        options: of the environment; its reward does not matter.
+        options: options of the environment; the reward is ignored.
         compiled: the problem that is played.
-        limits: sizes of the spaces; None: as the problem needs, unless the options say.
+        limits: sizes of the spaces; None: as the problem needs, unless the options set them.
 
     Raises:
         InputError: the problem is larger than the spaces.
@@ -41,7 +41,7 @@ class Observer:
         self._run: Run | None = None
 
     def reset(self) -> None:
-        """Before the first decision of a new run."""
+        """Prepare for the first decision of a new run."""
         self._run = None
 
     @property
@@ -51,8 +51,8 @@ class Observer:
         return self._run
 
     def observe(self, view: DecisionView) -> Observation:
-        """What the environment would show now. The arrays are written anew by the next call."""
-        # The live state: what it must not show (noise, arrivals to come) the features leave out.
+        """Return what the environment would show now; the next call overwrites the arrays."""
+        # This is the live state: the features leave out what must stay hidden (noise, arrivals).
         if self._run is None:
             self._run = self._instance.run(view.state)
             play.enter(self._run, self._buffer, 0)
@@ -61,7 +61,7 @@ class Observer:
         return self._observation
 
     def take(self, action: int) -> Assignment | None:
-        """What an action does, and note that it will be done; None: wait.
+        """Return the placement of an action and count it as made; None: wait.
 
         Raises:
             IllegalActionError: the action is illegal.

@@ -17,12 +17,12 @@ from fate_gym.workloads.arrivals import Arrivals
 from fate_gym.workloads.config import parse
 
 Room = Annotated[int, Field(ge=1, le=10**7)]
-"""Rows of an observation. `fate_gym.env.spec` limits all of them together."""
+"""Rows of an observation. `fate_gym.env.spec` limits the total."""
 GroupKey = Literal["stages", "devices", "candidates", "globals"]
 
 
 class EnvOptions(Frozen):
-    """What `fate_gym.env.WorkflowSchedulingEnv` can be told, besides its problems."""
+    """The options of `fate_gym.env.WorkflowSchedulingEnv`, except its problems."""
 
     window: PositiveInt = Field(8, le=1024, description="S, ready stages shown at a time")
     max_shards: PositiveInt = Field(
@@ -85,7 +85,7 @@ class EnvOptions(Frozen):
 
 
 class SuiteOptions(Frozen):
-    """How the problems of suites that are given by name are made."""
+    """How problems are made from suites given by name."""
 
     cluster: Cluster | str | None = Field(
         None, description="cluster, or name of one; None: the suite's own"
@@ -94,11 +94,11 @@ class SuiteOptions(Frozen):
 
 
 def parse_options(options: Mapping[str, Any], environment: str) -> tuple[EnvOptions, SuiteOptions]:
-    """Checked arguments of an environment.
+    """Return the checked arguments of an environment.
 
     Raises:
         InputError: naming the option.
-        TypeError: an unknown one, as for any other call; TorchRL tries ``frameskip``.
+        TypeError: an unknown argument, as for any other call; TorchRL tries ``frameskip``.
     """
     known = {**EnvOptions.model_fields, **SuiteOptions.model_fields}
     for name in options:

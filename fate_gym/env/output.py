@@ -1,4 +1,4 @@
-"""Where observations are written: fresh arrays for each step, in one buffer."""
+"""Output buffers: fresh arrays for each step's observation, in one allocation."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Words = NDArray[np.int64]
 
 _TABLES = ObservationArrays.tables
 HEAD_WORDS = ObservationArrays.head_at // 8
-"""A lane's `ObservationArrays` is this long: only its directory, the tables lie elsewhere."""
+"""Words of a lane's `ObservationArrays`: only its directory, as the tables lie elsewhere."""
 
 
 class Output:
     """Makes buffers for the observations of one or more lanes.
 
-    A buffer begins with the `ObservationArrays` of the lanes, one after the other. They consist of
-    their directories, which point at the lane's rows of the arrays behind them: each array holds
-    all lanes, as `gymnasium.vector` wants it.
+    A buffer begins with the `ObservationArrays` of the lanes, one after the other. Each is only a
+    directory that points at the lane's rows in the arrays behind them: every array holds all lanes,
+    as `gymnasium.vector` requires.
 
     Args:
-        shapes: of the arrays of one lane, by key.
+        shapes: shapes of the arrays of one lane, by key.
         lanes: B; None: one, without the leading dimension.
     """
 
@@ -43,7 +43,7 @@ class Output:
             shape = shapes[key]
             size = int(np.prod(shape)) * field.dtype.itemsize
             self._arrays.append((key, (*lead, *shape), field.dtype, at))
-            # Counted from where the lane's directory begins.
+            # Relative to the beginning of the lane's directory.
             directories[:, 1 + 3 * i] = at + lane * (size - 8 * HEAD_WORDS)
             directories[:, 2 + 3 * i : 4 + 3 * i] = shape if len(shape) == 2 else (*shape, 1)
             at += count * size
@@ -51,11 +51,11 @@ class Output:
         self._words = -(-at // 8)
 
     def new(self) -> Words:
-        """A buffer whose arrays hold nothing of use yet."""
+        """Return a buffer with uninitialised arrays."""
         buffer = np.empty(self._words, np.int64)
         buffer[: self._directories.size] = self._directories
         return buffer
 
     def observation(self, buffer: Words) -> Observation:
-        """The arrays of a buffer, by key."""
+        """Return the arrays of a buffer, by key."""
         return {key: np.ndarray(shape, dtype, buffer, at) for key, shape, dtype, at in self._arrays}

@@ -1,4 +1,4 @@
-"""Reset and step, compiled. What is done, the simulator's kernel does."""
+"""Reset and step, compiled, on top of the simulator's kernel."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
 Outcome = tuple[float, float, bool, bool, bool, int, int, int]
-"""The first reward, simulated seconds, terminated, truncated, whether the action was illegal; then
-how many actions of the episode have placed, have waited and were illegal."""
+"""The first reward, simulated seconds, terminated, truncated, whether the action was illegal.
+
+Then the numbers of actions in the episode that placed, that waited and that were illegal.
+"""
 
 
 @kernel
 def enter(run: Run, out: Ints, lane: int) -> None:
-    """Begin to observe a run that stands at its first decision, or at its end if there is none."""
+    """Begin to observe a run that is at its first decision, or at its end if it has none."""
     clear_block(run.episode)
     open_window(run.episode)
     begin_progress(run)
@@ -39,7 +41,7 @@ def enter(run: Run, out: Ints, lane: int) -> None:
 
 @kernel
 def look(run: Run, out: Ints, lane: int) -> None:
-    """Observe a run that has gone on by itself, or has been restored."""
+    """Observe a run that has gone on without the environment, or has been restored."""
     if run.state.instants > run.episode.instants:
         update_progress(run)
     observe(run, observation_in(out, lane))
@@ -54,7 +56,7 @@ def step(run: Run, log: LogArrays, out: Ints, action: int) -> Outcome:
 
 @kernel
 def after(run: Run, log: LogArrays, out: Ints, stage: int) -> Outcome:
-    """What `step` does once ``stage`` has been placed, in whatever way."""
+    """Finish a step in which ``stage`` has been placed by other means than an action."""
     run.episode.steps += 1
     count_placement(run, stage)
     _settle(run, log)
@@ -64,9 +66,9 @@ def after(run: Run, log: LogArrays, out: Ints, stage: int) -> Outcome:
 
 @kernel
 def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
-    """`step` for every lane that does not rest; returns how many episodes ended.
+    """Make a `step` in every lane that does not rest; return how many episodes ended.
 
-    ``log`` has no rows.
+    ``log`` must have no rows.
     """
     over = 0
     for i in range(lanes.lanes.size):
@@ -102,7 +104,7 @@ def step_lanes(lanes: LaneArrays, log: LogArrays, out: Ints) -> int:
 
 @inlined
 def observation_in(out: Ints, lane: int) -> ObservationArrays:
-    """The observation of a lane in a buffer of `fate_gym.env.output.Output`."""
+    """Return the observation of a lane in a buffer of `fate_gym.env.output.Output`."""
     address: Any = int(out.ctypes.data) + 8 * HEAD_WORDS * lane
     return ObservationArrays(address)
 
@@ -140,7 +142,7 @@ def _outcome(run: Run) -> Outcome:
 
 @inlined
 def _act(run: Run, log: LogArrays, action: int) -> bool:
-    """Place, or wait for the next event. False: the action is illegal."""
+    """Place a stage or wait for the next event; return False if the action is illegal."""
     p, st, ep, c = run.problem, run.state, run.episode, run.placements
     last = c.rows.size
     if ep.ended or ep.truncated or action < 0 or action > last:
@@ -166,7 +168,7 @@ def _act(run: Run, log: LogArrays, action: int) -> bool:
 
 @inlined
 def _settle(run: Run, log: LogArrays) -> None:
-    """Go on to the next decision after an action that was legal, and reward it."""
+    """Go on to the next decision after a legal action, and compute its rewards."""
     st, ep = run.state, run.episode
     ep.invalid, ep.invalid_streak = 0, 0
     to_decision(run.problem, st, log)

@@ -1,4 +1,4 @@
-"""What is known of the progress of the workflows: what has arrived, ended, and is not placed."""
+"""The progress of workflows: what has arrived, what has ended, and what is not placed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fate_gym.kernel.schema import DONE, PLACED, TOOL_STAGE
 
 @inlined
 def begin_progress(run: Run) -> None:
-    """Before anything is known; all else in the episode is zero."""
+    """Initialise the progress; the rest of the episode must be zero."""
     for w in range(run.facts.ideal.size):
         run.episode.to_come += run.facts.ideal[w]
 
 
 @kernel
 def update_progress(run: Run) -> None:
-    """Bring what the episode knows of the workflows up to date, after an instant."""
+    """Update the progress of the workflows after an instant."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     ep.instants = st.instants
     while ep.arrived < st.arrived_count:
@@ -30,11 +30,11 @@ def update_progress(run: Run) -> None:
         ep.known_stages += count
         ep.workflows[w].left = count
         ep.workflows[w].counted = ep.ended_stages
-        # Some have been placed when a run is looked at for the first time.
+        # Stages may have been placed before the run is first observed.
         recount(run, w)
         ep.work += ep.workflows[w].work
     if p.choosers > 0 or p.failing > 0:
-        # Stages vanish, and those that were lost have to be placed again.
+        # Stages may vanish, and stages with lost shards have to be placed again.
         ep.work = 0.0
         for i in range(ep.arrived):
             recount(run, st.arrived[i])
@@ -45,7 +45,7 @@ def update_progress(run: Run) -> None:
 
 @kernel
 def recount(run: Run, w: int) -> None:
-    """Count what is not placed of workflow ``w``; placements are then taken off one by one."""
+    """Count the stages of workflow ``w`` not placed; placements are then subtracted singly."""
     p, st, f = run.problem, run.state, run.facts
     flow = run.episode.workflows[w]
     flow.recounted = st.instants + 1
@@ -59,7 +59,7 @@ def recount(run: Run, w: int) -> None:
 
 @kernel
 def count_placement(run: Run, s: int) -> None:
-    """Stage ``s`` is placed."""
+    """Count the placement of stage ``s``."""
     best = run.facts.stages[s].best
     flow = run.episode.workflows[run.problem.stages[s].workflow]
     flow.unplaced -= 1
@@ -76,7 +76,7 @@ def _count_ends(run: Run) -> None:
     for i in range(ep.arrived):
         w = st.arrived[i]
         progress = ep.workflows[w]
-        # As long as fewer stages have ended than were left of it, the workflow cannot have ended.
+        # A workflow cannot have ended before as many stages have ended as it had left.
         if progress.left == 0 or ended - progress.counted < progress.left:
             continue
         workflow = p.workflows[w]

@@ -6,18 +6,18 @@ illegal actions.
 * makespan: minus the time that has passed. Return: -T.
 * latency: minus the time that workflows have spent in the system, a mean over all workflows of
   the problem. Return: minus the mean latency.
-* shaped: makespan plus ``discount · Φ(s') - Φ(s)`` with Φ = -(C - now), which leaves the optimal
-  policies as they are (Ng, Harada and Russell 1999). C estimates the last end: the latest of the
-  ends that stages under way and ready stages force upon their workflows (their end, expected or
-  best, plus the best seconds of the longest way behind it), and of the time at which all known
-  work would be done if it were spread evenly. Without discounting a reward is minus the growth of
-  C, as in Zhang et al. 2020 (Learning to dispatch for job shop scheduling), and the return is
-  minus (T - first estimate).
+* shaped: makespan plus ``discount · Φ(s') - Φ(s)`` with Φ = -(C - now), which keeps the optimal
+  policies (Ng, Harada and Russell 1999). C estimates the last end: the maximum of the ends that
+  running and ready stages imply for their workflows (their expected or best end, plus the best
+  seconds of the longest path after them), and of the time at which all known work would be done
+  if it were spread evenly. Without discounting a reward is minus the growth of C, as in Zhang et
+  al. 2020 (Learning to dispatch for job shop scheduling), and the return is minus (T - first
+  estimate).
 * shaped_latency: the same for the mean latency. The end of each workflow under way is estimated
-  like the last end, by its own stages and work; those to come are taken to be alone, so that an
-  arrival by itself costs nothing. Without discounting the return is minus (mean latency - first
-  estimate). Its unit is the mean of the least latencies / stages x 100: so what one placement
-  changes is of one size in a workflow of ten stages and in a stream of thousands.
+  like the last end, from its own stages and work; workflows that have not arrived are assumed to
+  run alone, so that an arrival by itself costs nothing. Without discounting the return is minus
+  (mean latency - first estimate). Its unit is the mean of the least latencies / stages x 100, so
+  that one placement changes about as much in a workflow of ten stages as in a stream of thousands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fate_gym.kernel.schema import PLACED
 
 @inlined
 def begin_rewards(run: Run) -> None:
-    """The first step is also rewarded for the time before the first decision."""
+    """Initialise the rewards; the first step also covers the time before the first decision."""
     run.episode.rewarded = run.facts.first_arrival
     run.episode.estimate = last_end_estimate(run)
     run.episode.latency_estimate = latency_estimate(run)
@@ -43,7 +43,7 @@ def begin_rewards(run: Run) -> None:
 
 @inlined
 def write_rewards(run: Run) -> None:
-    """The rewards of the step that led here, one for each objective."""
+    """Write the rewards of the last step, one for each objective."""
     f, ep, now = run.facts, run.episode, run.state.now
     for i in range(f.objectives.size):
         if f.objectives[i] == MAKESPAN:
@@ -70,7 +70,7 @@ def write_rewards(run: Run) -> None:
 
 @inlined
 def _latency_so_far(run: Run) -> float:
-    """Mean time that workflows have spent in the system up to now, seconds."""
+    """Return the mean time that workflows have spent in the system up to now, seconds."""
     ep = run.episode
     waiting = ep.active * run.state.now - ep.active_since
     return (ep.ended_latency + waiting) / ep.workflows.size
@@ -78,7 +78,7 @@ def _latency_so_far(run: Run) -> float:
 
 @kernel
 def latency_estimate(run: Run) -> float:
-    """The mean latency as far as it can be foreseen, seconds; the mean itself when all is done."""
+    """Return the estimated mean latency, seconds; the actual one when all is done."""
     p, st, ep = run.problem, run.state, run.episode
     total = ep.ended_latency + ep.to_come
     if ep.active > 0:
@@ -95,7 +95,7 @@ def latency_estimate(run: Run) -> float:
 
 @kernel
 def last_end_estimate(run: Run) -> float:
-    """C of the shaped reward, seconds; the last end itself when all is done."""
+    """Return C of the shaped reward, seconds; the actual last end when all is done."""
     ep, estimate = run.episode, run.state.now
     if ep.active == 0:
         return estimate
@@ -107,7 +107,7 @@ def last_end_estimate(run: Run) -> float:
 
 @inlined
 def _drained(run: Run) -> float:
-    """The sum over devices of when they have done what is placed on them, seconds."""
+    """Return the sum over devices of when they finish what is placed on them, seconds."""
     p, st = run.problem, run.state
     total = 0.0
     for d in range(p.devices.size):
@@ -121,7 +121,7 @@ def _drained(run: Run) -> float:
 
 @kernel
 def _expect_ends(run: Run) -> None:
-    """What stages under way and ready ones force upon the ends of their workflows."""
+    """Set the ends that running and ready stages imply for their workflows."""
     p, st, f, ends = run.problem, run.state, run.facts, run.episode.expected
     for w in range(ends.size):
         ends[w] = 0.0
@@ -136,7 +136,7 @@ def _expect_ends(run: Run) -> None:
             continue
         s, _ = event_of(p, st.events[e].id)
         if st.stages[s].status == PLACED:
-            # A shard that ends early promises less than the end of the stage: no harm.
+            # If a shard ends before its stage does, this only lowers the estimate: no harm.
             tail = f.stages[s].path - f.stages[s].best
             w = p.stages[s].workflow
             ends[w] = max(ends[w], st.events[e].time + tail)
@@ -144,7 +144,7 @@ def _expect_ends(run: Run) -> None:
 
 @kernel
 def _expect_batches(run: Run) -> None:
-    """The same of the stages on batching devices."""
+    """Set the ends implied by stages on batching devices."""
     p, st, f, ends = run.problem, run.state, run.facts, run.episode.forced
     for s in range(ends.size):
         ends[s] = 0.0

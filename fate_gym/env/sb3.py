@@ -1,4 +1,4 @@
-"""The native vector environment as Stable-Baselines3 takes it: a `VecEnv`.
+"""The native vector environment as a `VecEnv` of Stable-Baselines3.
 
     from sb3_contrib import MaskablePPO
 
@@ -7,7 +7,7 @@
     envs = fate_gym.make_vec(32, autoreset_mode="SameStep")
     model = MaskablePPO("MultiInputPolicy", SB3VecEnv(envs), gamma=1.0)
 
-Needs the extra ``rl``; nothing else of `fate_gym.env` does.
+Needs the extra ``rl``; nothing else in `fate_gym.env` does.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from fate_gym.env.vector import WorkflowSchedulingVectorEnv
 class SB3VecEnv(VecEnv):
     """B lanes that step in one compiled call.
 
-    Infos hold, when an episode ends, ``terminal_observation``, ``TimeLimit.truncated``, the
-    ``metrics``, and the ``episode`` (return, length and wall time) as `VecMonitor` writes it.
+    When an episode ends, its info has ``terminal_observation``, ``TimeLimit.truncated``, the
+    ``metrics``, and ``episode`` (return, length and wall time) as `VecMonitor` writes it.
 
     Args:
         envs: the native vector environment, made with autoreset mode SameStep; or
@@ -60,11 +60,11 @@ class SB3VecEnv(VecEnv):
         self._forget_returns()
 
     def shown(self, observation: Any) -> Any:
-        """What learners see of an observation; for subclasses."""
+        """Return what learners see of an observation; for subclasses."""
         return observation
 
     def shown_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
-        """The space of what learners see; for subclasses."""
+        """Return the space of what learners see; for subclasses."""
         return space
 
     def reset(self) -> Any:
@@ -104,7 +104,7 @@ class SB3VecEnv(VecEnv):
         return self.shown(observation), rewards.astype(np.float32), over, lane_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """(B, A) the legal actions."""
+        """Return the (B, A) mask of legal actions."""
         return self._own.action_masks()
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> Sequence[Any]:
-        """sb3-contrib asks for ``action_masks``; nothing else is there."""
+        """Call ``action_masks``, which sb3-contrib asks for; no other method is available."""
         if method_name != "action_masks":
             raise NotImplementedError(f"lanes have no method {method_name!r}")
         masks = self.action_masks()

@@ -1,11 +1,10 @@
-"""What compiled code of the environment works on beside problem and state: every field once.
+"""The environment's arrays for compiled code, besides problem and state.
 
 Shapes: S stages, D devices, M models, W workflows of the problem; B slots of the window, P
-positions of a slot, K shards and O objectives, as the options say; R = B P placements. F are
-columns of features
-(`fate_gym.env.features`). What is known of a stage in the window stands in a *line* b < B, which it
-keeps while it is there; slots change when others come and go. The placement at a position of line
-b is row ``b P + position`` of `fate_gym.kernel.placements.Placements` and of ``features``.
+positions per slot, K shards and O objectives, by the options; R = B P placements. F are columns of
+features (`fate_gym.env.features`). The data of a stage in the window are kept in a *line* b < B as
+long as it is there, while its slot changes as others come and go. The placement at a position of
+line b is row ``b P + position`` of `fate_gym.kernel.placements.Placements` and of ``features``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 
 MAKESPAN, LATENCY, SHAPED, SHAPED_LATENCY = 0, 1, 2, 3
-"""Objectives: what a reward pays for."""
+"""Objectives that a reward can be based on."""
 
 FeatureRow = Annotated[NDArray[np.float32], 1]
 FeatureRows = Annotated[NDArray[np.float32], 2]
@@ -47,7 +46,7 @@ class Pair(Row):
 
 
 class FactsArrays(Block):
-    """A problem in an environment: options, and what observations need to know. Constant."""
+    """A problem in an environment: options, and facts that observations need. Constant."""
 
     shards: int = scalar("i8", "K, devices of a placement, at most")
     positions: int = scalar("i8", "P, placements of a slot")
@@ -86,7 +85,7 @@ class DeviceNow(Row):
     planned: float = column("f8", "scratch: the turn behind the stages of the slots before", "s")
     taken: int = column("i8", "scratch: 1: a stage of a slot before is to go there")
     changed: int = column("i8", "1: costs on it are not what they were an observation before")
-    # Of its shards; where they queue, as of the last change of the queue.
+    # The load of its shards; of an exclusive device, as of the last change of its queue.
     queries: int = column("i8", "that run together")
     reserved: float = column("f8", "KV of these, as a share of the memory beside the weights")
     waiting: int = column("i8", "shards in line")
@@ -95,7 +94,7 @@ class DeviceNow(Row):
     running_since: float = column("f8", "when it began", "s")
     running_seconds: float = column("f8", "that it is expected to take", "s")
     head: int = column("i8", "slot number of that shard + 2")
-    # As long as these stay what they are, so do the costs of a stage on it.
+    # While these stay the same, so do the costs of a stage on it.
     drains_at: float = column("f8", "of its state", "s")
     weight_bytes: float = column("f8", "of its state", "bytes")
     kv_bytes: float = column("f8", "of its state", "bytes")
@@ -129,7 +128,7 @@ class Progress(Row):
 
 
 class PlacementCost(Row):
-    """A placement: `fate_gym.kernel.cost.Cost` of its shards, what they find and push out."""
+    """The cost of a placement: `fate_gym.kernel.cost.Cost` of its shards, cache hits, evictions."""
 
     load: float = column("f8", "longest", "s")
     transfer: float = column("f8", "longest", "s")
@@ -148,7 +147,7 @@ class PlacementCost(Row):
 
 
 class EpisodeArrays(Block):
-    """What the environment keeps of an episode beside the state."""
+    """What the environment keeps of an episode besides the state."""
 
     shown: int = scalar("i8", "slots that hold a stage")
     free_count: int = scalar("i8", "lines that hold none")
@@ -162,7 +161,7 @@ class EpisodeArrays(Block):
     waits: int = scalar("i8", "actions that waited")
     invalid_steps: int = scalar("i8", "actions that were illegal")
     invalid_streak: int = scalar("i8", "of these, in a row up to now")
-    # What is known of the run; brought up to date after every instant.
+    # The progress of the run, updated after every instant.
     instants: int = scalar("i8", "of the simulator, when it was")
     arrived: int = scalar("i8", "workflows, in the order of arrival")
     active: int = scalar("i8", "workflows with stages left")
@@ -171,7 +170,7 @@ class EpisodeArrays(Block):
     active_since: float = scalar("f8", "sum of the arrivals of active workflows", "s")
     ended_latency: float = scalar("f8", "sum of the latencies of ended workflows", "s")
     work: float = scalar("f8", "best seconds of stages that are known and not placed", "s")
-    # How much of the objectives the rewards so far add up to.
+    # The parts of the objectives that the rewards so far add up to.
     rewarded: float = scalar("f8", "the time up to the last step", "s")
     latency: float = scalar("f8", "the mean latency up to the last step", "s")
     estimate: float = scalar("f8", "of the last end, for the shaped reward", "s")
@@ -201,7 +200,7 @@ class EpisodeArrays(Block):
 
 
 class Run(NamedTuple):
-    """A run in the environment: what compiled functions take first, in this order."""
+    """A run in the environment: the first argument of compiled functions."""
 
     problem: ProblemArrays
     state: StateArrays
@@ -209,7 +208,7 @@ class Run(NamedTuple):
     episode: EpisodeArrays
     placements: Placements
     scratch: StateArrays
-    """To try out on batching devices what the stages before would do; else it is ``state``."""
+    """A fork to place earlier stages in, on batching devices; else the same as ``state``."""
     unlogged: LogArrays
     """A log without rows."""
 
@@ -231,7 +230,7 @@ class ObservationArrays(Block):
 
 
 class Lane(Row):
-    """Where the arrays of one of the environments that step together lie."""
+    """The addresses of the arrays of one lane."""
 
     problem: int = column("i8", "address of ProblemArrays")
     state: int = column("i8", "address of StateArrays")
@@ -243,7 +242,7 @@ class Lane(Row):
 
 
 class LaneArrays(Block):
-    """N environments that step together, and what came of their last step."""
+    """N environments that step together, and the results of their last step."""
 
     most_steps: int = scalar("i8", "steps that truncate an episode; 0: any number")
     lanes: Any = table(Lane, "N", text="their arrays")

@@ -34,17 +34,20 @@ Maker = Callable[[int], "Problem | CompiledProblem"]
 _ONE = (Problem, CompiledProblem, Mapping, str, Path)
 ProblemLike = Problem | CompiledProblem | Mapping[str, Any] | str | Path
 ProblemSource = ProblemLike | Sequence[ProblemLike] | Maker
-"""A problem, or the content of a problem file; the name of a suite or the path of a problem file; a
-sequence of these, of which each episode draws one; or a function from a seed to a problem, called
-for each episode, or its name as ``"module:function"``."""
+"""What an environment accepts as its problem.
+
+A problem, or the content of a problem file; the name of a suite or the path of a problem file; a
+sequence of these, from which each episode draws one; or a function from a seed to a problem, called
+for each episode, or its name as ``"module:function"``.
+"""
 
 
 class Instance:
     """A problem ready to be played in a given environment.
 
     Attributes:
-        compiled: its arrays.
-        facts: what the observation needs to know.
+        compiled: the compiled problem.
+        facts: the facts that observations need.
     """
 
     def __init__(self, compiled: CompiledProblem, spec: Spec) -> None:
@@ -55,7 +58,7 @@ class Instance:
         self._free: list[Run] = []
 
     def run(self, state: StateArrays) -> Run:
-        """Room for an episode that begins in a state."""
+        """Allocate the arrays of an episode that begins in a state."""
         p, f = self.compiled.arrays, self.facts
         rows, devices = self._slots * f.positions, p.devices.size
         episode = EpisodeArrays.allocate(
@@ -74,20 +77,20 @@ class Instance:
         return Run(p, state, f, episode, placements, scratch, NO_LOG)
 
     def acquire(self) -> Run:
-        """Room for an episode with a state of its own; what `release` was given, if it can be."""
+        """Return arrays for an episode with its own state, reusing released ones if possible."""
         if not self._free:
             return self.run(new_state(self.compiled.arrays))
         return self._free.pop()._replace(problem=self.compiled.arrays, facts=self.facts)
 
     def release(self, run: Run) -> None:
-        """The episode is over: another one of this problem, or of `arriving`, may use its room."""
+        """Let another episode of this problem, or of an `arriving` copy, reuse the arrays."""
         self._free.append(run)
 
     def arriving(self, times: NDArray[np.float64]) -> Instance:
-        """The same workflows at other times, without compiling.
+        """Return the same workflows with other arrival times, without recompiling.
 
         Args:
-            times: (A,) seconds, of those that follow no other. The others come when they may.
+            times: (A,) seconds, of the workflows that follow no other; the rest get arrival 0.
         """
         arrivals = np.zeros(self.compiled.arrays.workflows.size)
         firsts = np.sort(self.compiled.arrays.arrivals)
@@ -112,13 +115,13 @@ class Source:
     """Draws the problem of each episode.
 
     Problems of a fixed set are compiled once, when the source is made; a function makes a new
-    problem for each episode, which is then compiled. The sizes of a function's problems are taken
-    from the one it makes of seed 0; where others are larger, say so by max_devices and the like.
+    problem for each episode, which is then compiled. The sizes for a function's problems are taken
+    from its problem for seed 0; if others are larger, set max_devices and the like.
 
     Args:
         problem: where problems come from.
-        options: of the environment.
-        suites: how suites that are given by name are made.
+        options: options of the environment.
+        suites: how problems are made from suites given by name.
 
     Attributes:
         spec: the sizes of the environment.
@@ -150,11 +153,11 @@ class Source:
             _check_arrivals(options.arrivals, instance.compiled.problem)
 
     def __len__(self) -> int:
-        """Number of problems of a fixed set; 1 for a function."""
+        """Return the number of problems of a fixed set; 1 for a function."""
         return len(self._instances)
 
     def draw(self, rng: np.random.Generator) -> Instance:
-        """The problem of the next episode, its arrivals drawn if they are to be."""
+        """Return the problem of the next episode, with arrivals drawn if the options ask for it."""
         if self._maker is not None:
             instance = self.instance(self._maker(int(rng.integers(2**31))))
         elif len(self._instances) == 1:
@@ -176,7 +179,7 @@ class Source:
         return instance.arriving(times)
 
     def choose(self, problem: Any, rng: np.random.Generator) -> Instance:
-        """The problem that ``options["problem"]`` of a reset names, its arrivals drawn likewise.
+        """Return the problem that ``options["problem"]`` of a reset names, arrivals drawn likewise.
 
         Args:
             problem: a number of the set, or any single problem.
@@ -220,7 +223,7 @@ class Source:
         raise _not_a_problem(item)
 
     def _check_cluster(self, items: Sequence[Any]) -> None:
-        """Raises `InputError` if a cluster is given that no problem would be made on."""
+        """Raise `InputError` if a cluster is given but no problem uses it."""
         if self._suites.cluster is None:
             return
         if not any(isinstance(item, str) and not _is_file(item) for item in items):

@@ -21,12 +21,12 @@ MASK = "action_mask"
 EDGES = "dag_edges"
 STREAK = "invalid_streak"
 MOST_VALUES = 2**27
-"""Of one observation: half a gigabyte."""
+"""Most values of one observation: half a gigabyte."""
 _GROUPS = {group.key: group for group in (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)}
 
 
 class Limits(NamedTuple):
-    """What the largest problem needs."""
+    """The sizes that the largest problem needs."""
 
     devices: int
     models: int
@@ -39,7 +39,7 @@ class Limits(NamedTuple):
         return cls(devices, models, stages, int(compiled.arrays.edges.size))
 
     def join(self, other: Limits) -> Limits:
-        """Room for both."""
+        """Return limits with room for both."""
         return Limits(*map(max, self, other))
 
 
@@ -49,7 +49,7 @@ class Spec:
     Attributes:
         options: as given.
         limits: D, M, N and E, from the options or else from the problems.
-        rewards: how rewards come about.
+        rewards: how rewards are computed.
 
     Raises:
         InputError: an observation would not fit in memory.
@@ -75,7 +75,7 @@ class Spec:
 
     @property
     def positions(self) -> int:
-        """P, candidate placements of one slot."""
+        """P, candidate placements per slot."""
         return candidate_count(self.limits.devices, self.options.max_shards)
 
     @property
@@ -85,7 +85,7 @@ class Spec:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays of an observation, in their order."""
+        """The shapes of the arrays of an observation, in order."""
         models = self.limits.models
         shapes: dict[str, tuple[int, ...]] = {
             STAGES.key: (self.options.window, STAGES.width(models)),
@@ -100,20 +100,20 @@ class Spec:
         return shapes | {STREAK: (1,), MASK: (self.actions,)}
 
     def output(self, lanes: int | None = None) -> Output:
-        """Makes the arrays of observations; with ``lanes``, of a batch."""
+        """Return the maker of observation arrays; with ``lanes``, for a batch."""
         return Output(self.shapes, lanes)
 
     def observation_space(self) -> spaces.Space[Any]:
-        """The space of one lane's observation."""
+        """Return the space of one lane's observation."""
         return spaces.Dict({key: self._space(key, shape) for key, shape in self.shapes.items()})
 
     def action_space(self) -> spaces.Discrete[Any]:
-        """Slot x position, and waiting last."""
+        """Return the action space: slot x position, and waiting last."""
         return spaces.Discrete(self.actions)
 
     def _space(self, key: str, shape: tuple[int, ...]) -> spaces.Space[Any]:
         if key == MASK:
-            dtype: Any = np.bool_  # Gymnasium takes it; its annotations do not.
+            dtype: Any = np.bool_  # Gymnasium accepts it; its annotations do not.
             return spaces.Box(0, 1, shape, dtype)
         if key == STREAK:
             return spaces.Box(0.0, 1.0, shape, np.float32)
@@ -125,11 +125,11 @@ class Spec:
         return spaces.Box(low, high, shape, np.float32)
 
     def same_as(self, other: Spec) -> bool:
-        """Whether states and observations mean the same."""
+        """Return whether states and observations mean the same under both specs."""
         return self.options == other.options and self.limits == other.limits
 
     def check_fits(self, compiled: CompiledProblem) -> None:
-        """Raises `InputError` if a problem is larger than the spaces."""
+        """Raise `InputError` if a problem is larger than the spaces."""
         needs = Limits.of(compiled)
         names = ["devices", "models", *(("stages", "edges") if self.options.dag else ())]
         for name in names:

@@ -35,7 +35,7 @@ _METADATA: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode
 
 @dataclass(frozen=True, eq=False)
 class VectorEnvState:
-    """A moment of all lanes, to go back to (`WorkflowSchedulingVectorEnv.restore`)."""
+    """A moment of all lanes to return to (`WorkflowSchedulingVectorEnv.restore`)."""
 
     spec: Spec
     lanes: tuple[LaneMoment, ...]
@@ -49,10 +49,10 @@ class WorkflowSchedulingVectorEnv(
 ):
     """B independent `WorkflowSchedulingEnv`, stepped together.
 
-    Lane i does what a single environment made with the same arguments does: the same problems,
-    noise, observations and rewards when both are reset with the same seed. Lanes play different
-    problems. Infos are batched as Gymnasium's vector environments do it: an array for each key,
-    and a mask ``_key`` of the lanes that have it.
+    Lane i behaves like a single environment made with the same arguments: the same problems, noise,
+    observations and rewards when both are reset with the same seed. Lanes may play different
+    problems. Infos are batched as in Gymnasium's vector environments: an array for each key, and a
+    mask ``_key`` of the lanes that have it.
 
     Args:
         num_envs: B.
@@ -62,9 +62,9 @@ class WorkflowSchedulingVectorEnv(
             action. SameStep: it is reset at once; ``infos["final_obs"]`` and
             ``infos["final_info"]`` have the end. Disabled: reset it yourself, with
             ``reset(options={"reset_mask": ...})``.
-        max_episode_steps: steps that truncate an episode, as Gymnasium's `TimeLimit` does with a
+        max_episode_steps: steps that truncate an episode, as Gymnasium's `TimeLimit` does for a
             single environment; None or -1: no limit. `gymnasium.make_vec` and `fate_gym.make_vec`
-            set the registered one.
+            set the registered limit.
         reference: as for the single environment.
         options: as for the single environment.
 
@@ -122,7 +122,7 @@ class WorkflowSchedulingVectorEnv(
         self._over: list[int] = []
         self._output = self.env_spec.output(num_envs)
         self._all = np.ones(num_envs, np.bool_)
-        # What agents hold is theirs to write to: this is the environment's own.
+        # The environment's own copy: agents may write to the masks that they get.
         self._mask = np.zeros((num_envs, self.env_spec.actions), np.bool_)
 
     def reset(
@@ -134,9 +134,9 @@ class WorkflowSchedulingVectorEnv(
         """Start an episode in every lane, or in those of ``options["reset_mask"]``.
 
         Args:
-            seed: lane i takes ``seed + i``; or a seed for each lane.
-            options: as for the single environment, and a list of B problems is one for each
-                lane; ``reset_mask`` is a (B,) bool array.
+            seed: lane i takes ``seed + i``; or a sequence with a seed for each lane.
+            options: as for the single environment; a list of B problems gives one to each lane, and
+                ``reset_mask`` is a (B,) bool array.
 
         Raises:
             InputError: an unknown option, or a problem that does not fit the spaces.
@@ -171,13 +171,13 @@ class WorkflowSchedulingVectorEnv(
     ) -> tuple[
         Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
-        """One action in every lane.
+        """Play one action in every lane.
 
         The rewards are (B,), or (B, objectives) if there are several.
 
         Raises:
             IllegalActionError: an action is illegal and ``strict`` is set.
-            ResetNeeded: a lane has no episode, and is not reset by itself.
+            ResetNeeded: a lane has no episode, and is not reset automatically.
         """
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
@@ -203,11 +203,11 @@ class WorkflowSchedulingVectorEnv(
         return observation, rewards, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """(B, S P + 1) the legal actions."""
+        """Return the (B, S P + 1) mask of legal actions."""
         return self._mask.copy()
 
     def state(self) -> VectorEnvState:
-        """A copy of this moment of all lanes, random numbers included; for tree search.
+        """Return a copy of this moment of all lanes, random generators included; for tree search.
 
         Raises:
             ResetNeeded: a lane has no episode yet.
@@ -221,7 +221,7 @@ class WorkflowSchedulingVectorEnv(
         )
 
     def restore(self, state: Any) -> tuple[Observation, dict[str, Any]]:
-        """Go to a moment that `state` has kept; returns its observation and infos.
+        """Go to a moment that `state` returned; return its observation and infos.
 
         Raises:
             InputError: it comes from an environment with other options or another number of lanes.
@@ -247,7 +247,7 @@ class WorkflowSchedulingVectorEnv(
         )
 
     def lane_state(self, lane: int) -> tuple[StateArrays, ProblemArrays]:
-        """A copy of the simulator's state of a lane, and its problem.
+        """Return a copy of a lane's simulator state, and its problem.
 
         Raises:
             ResetNeeded: the lane has no episode yet.
@@ -272,7 +272,10 @@ class WorkflowSchedulingVectorEnv(
         observation: Observation,
         invalid: NDArray[np.bool_],
     ) -> dict[str, Any]:
-        """SameStep: keep the ends, start anew; ``observation`` shows the buffer."""
+        """Record the ends of lanes and restart them (SameStep).
+
+        ``observation`` has the arrays of ``buffer``.
+        """
         finals: dict[str, Any] = {}
         table = self._lanes.table
         for i in over:
@@ -294,7 +297,7 @@ class WorkflowSchedulingVectorEnv(
         return finals | self._infos(invalid, [])
 
     def _run(self, i: int) -> Run:
-        """Raises `ResetNeeded` if a lane has no episode yet."""
+        """Return the run of a lane. Raises `ResetNeeded` if it has no episode yet."""
         run = self._lanes.runs[i]
         if run is None:
             raise ResetNeeded(f"lane {i} has no episode yet: reset it too")
@@ -306,7 +309,7 @@ class WorkflowSchedulingVectorEnv(
         return times_of(self._run(i), instance, self._lanes.seeds[i], self._reference)
 
     def _metrics(self, ended: list[int], shown: NDArray[np.bool_]) -> dict[str, Any]:
-        """The metrics of all lanes, as `_add_info` would make them lane by lane."""
+        """Return the metrics of all lanes, as `_add_info` would make them lane by lane."""
         infos: dict[str, Any] = {name: np.full(self.num_envs, np.inf) for name in self._times}
         for i in ended:
             for name, value in self._final_times(i).items():
@@ -326,7 +329,7 @@ class WorkflowSchedulingVectorEnv(
         ended: list[int],
         lanes: NDArray[np.bool_] | None = None,
     ) -> dict[str, Any]:
-        """The infos of some lanes, or of all; of those that have ``ended``, with their times."""
+        """Return the infos of some lanes, or of all; lanes that have ``ended`` get their times."""
         shown = self._all if lanes is None else lanes
         infos = {
             MASK: self._mask.astype(np.int8),
@@ -349,7 +352,7 @@ class WorkflowSchedulingVectorEnv(
     def _lane_options(
         self, given: dict[str, Any], chosen: NDArray[np.bool_]
     ) -> Iterator[dict[str, Any]]:
-        """The options of each lane that is reset."""
+        """Yield the options of each lane that is reset."""
         problems = given.get("problem")
         if isinstance(problems, list | tuple):
             if len(problems) != self.num_envs:

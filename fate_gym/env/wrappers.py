@@ -1,8 +1,8 @@
-"""Other looks at the same environment.
+"""Wrappers that change observations or rewards of the environment.
 
-Where Gymnasium has a wrapper it is the one to use: ``FilterObservation(env, ["candidates",
-"action_mask"])`` shows candidates alone (so does the argument ``observation=("candidates",)``),
-``NormalizeReward`` and ``NormalizeObservation`` keep running statistics, ``RecordVideo`` records.
+Where Gymnasium has a wrapper, use that: ``FilterObservation(env, ["candidates", "action_mask"])``
+shows candidates alone (as does the argument ``observation=("candidates",)``), ``NormalizeReward``
+and ``NormalizeObservation`` keep running statistics, ``RecordVideo`` records.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Env = gymnasium.Env[Observation, Any]
 class FlatObservation(
     gymnasium.ObservationWrapper[NDArray[np.float32], Any, Observation], RecordConstructorArgs
 ):
-    """All features in one vector, (n,) float32; the mask is in the info and in `action_masks`.
+    """All features in one (n,) float32 vector; the mask is in the info and `action_masks`.
 
     The groups follow one another in the order of the environment's keys, each row by row.
     """
@@ -45,12 +45,12 @@ class FlatObservation(
         return _concatenate(observation, self._boxes)
 
 
-# Gymnasium 1.2 knows no parameters of vector wrappers.
+# Gymnasium 1.2's vector wrappers have no type parameters.
 class FlatVectorObservation(VectorWrapper):
-    """`FlatObservation` for the native vector environment: (B, n) float32, in every autoreset mode.
+    """`FlatObservation` for the native vector environment: (B, n) float32, any autoreset mode.
 
-    ``action_masks()`` gives the masks. For other changes of the native environment's observations
-    there are Gymnasium's vector wrappers.
+    ``action_masks()`` returns the masks. For other changes of the native environment's observations
+    use Gymnasium's vector wrappers.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -77,7 +77,7 @@ class FlatVectorObservation(VectorWrapper):
         return flat, rewards, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """(B, S P + 1) the legal actions."""
+        """Return the (B, S P + 1) mask of legal actions."""
         own = self.unwrapped
         assert isinstance(own, WorkflowSchedulingVectorEnv)
         return own.action_masks()
@@ -86,7 +86,7 @@ class FlatVectorObservation(VectorWrapper):
 class MaskedObservation(
     gymnasium.ObservationWrapper[Observation, Any, Observation], RecordConstructorArgs
 ):
-    """``{"action_mask", "observations"}``, both flat float32, as RLlib's masking module has it."""
+    """``{"action_mask", "observations"}``, flat float32, as RLlib's masking module expects."""
 
     def __init__(self, env: Env) -> None:
         RecordConstructorArgs.__init__(self)
@@ -108,11 +108,11 @@ class MaskedObservation(
 class GraphObservation(
     gymnasium.ObservationWrapper[dict[str, Any], Any, Observation], RecordConstructorArgs
 ):
-    """The stages that have arrived as `gymnasium.spaces.GraphInstance` under the key ``graph``.
+    """The stages that have arrived, as a `gymnasium.spaces.GraphInstance` under ``graph``.
 
-    Takes the place of ``dag_nodes`` and ``dag_edges``; only what is there is in the graph. Nodes
-    keep the order of the problem, edges go from parent to child and weigh 1 (the space knows no
-    edges without features). The feature ``slot`` of a node says where it stands in the window.
+    Replaces ``dag_nodes`` and ``dag_edges``, without their empty rows. Nodes keep the order of the
+    problem; edges go from parent to child and have weight 1 (the space requires edge features). A
+    node's feature ``slot`` is its place in the window.
     """
 
     def __init__(self, env: Env) -> None:
@@ -143,13 +143,13 @@ class GraphObservation(
 class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Rewards in units of another policy's makespan on the same problem and noise.
 
-    With ``reward="makespan"`` an episode returns minus the makespan ratio, -1 when it is as
-    good as the reference. Illegal actions cost their penalty as it is.
+    With ``reward="makespan"`` an episode returns minus the makespan ratio: -1 when it is as good as
+    the reference. The penalty for illegal actions is not scaled.
 
     Args:
         env: the environment.
-        reference: function of (compiled problem, seed of the noise) to seconds; it is called once
-            an episode, so it should keep what it has computed.
+        reference: function of (compiled problem, noise seed) to seconds; it is called once per
+            episode, so it should cache its results.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], reference: Reference) -> None:
@@ -174,7 +174,11 @@ class ReferenceReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
 
 
 def unwrapped(env: gymnasium.Env[Any, Any], user: str) -> WorkflowSchedulingEnv:
-    """The environment inside its wrappers. Raises `InputError` naming the user if it is another."""
+    """Return the environment inside its wrappers.
+
+    Raises:
+        InputError: naming ``user``, if it is not a fate_gym environment.
+    """
     own = env.unwrapped
     if not isinstance(own, WorkflowSchedulingEnv):
         fault = f"a {type(own).__name__} is not a fate_gym environment"
@@ -191,7 +195,7 @@ def _dict_space(space: spaces.Space[Any], wrapper: str) -> spaces.Dict:
 
 
 def _features(space: spaces.Space[Any], wrapper: str) -> dict[str, spaces.Box]:
-    """The keys that are not the mask, in order."""
+    """Return the boxes of the keys other than the mask, in order."""
     boxes: dict[str, spaces.Box] = {}
     for key, box in _dict_space(space, wrapper).items():
         if key == MASK:

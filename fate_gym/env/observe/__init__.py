@@ -16,7 +16,7 @@ from fate_gym.kernel.advance import can_wait
 
 @kernel
 def observe(run: Run, out: ObservationArrays) -> None:
-    """Bring window and placements up to date, and write the observation."""
+    """Update window and placements, and write the observation."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     select_window(run)
     update_devices(run)
@@ -48,8 +48,8 @@ def _write_mask(run: Run, out: ObservationArrays) -> None:
             mask[at + i] = run.placements.rows[base + i].width > 0
     for i in range(ep.shown * positions, mask.size - 1):
         mask[i] = False
-    # Learners take the best or a random legal action of the last observation too, where there is
-    # nothing left to place: one has to be legal there.
+    # Learners also take an action in the last observation, where nothing is left to place:
+    # one has to be legal there.
     mask[mask.size - 1] = ep.can_wait != 0 or ep.ended != 0
 
 

@@ -1,4 +1,4 @@
-"""How placements compare when the stages of the slots before have been placed first."""
+"""Compare placements as if the stages of earlier slots had been placed first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fate_gym.kernel.fork import fork
 
 @kernel
 def plan_ahead(run: Run) -> None:
-    """How much later than its best end each placement is, behind the stages of larger rank.
+    """Write how much later than its best end each placement is, behind stages of earlier slots.
 
-    Each of these is taken to go to the device on which it ends earliest then, as HEFT would have
-    it: what a free device is worth to a stage depends on who else wants it.
+    Each of these is assumed to go to the device on which it then ends earliest, as in HEFT: what a
+    free device is worth to a stage depends on which other stages want it.
     """
     if run.problem.batching:
         _plan_batches(run)
@@ -27,7 +27,7 @@ def plan_ahead(run: Run) -> None:
 
 @inlined
 def _plan_queues(run: Run) -> None:
-    """Who goes first moves the turn of its device."""
+    """Plan on exclusive devices: a stage that goes first delays the turn of its device."""
     f, ep, c = run.facts, run.episode, run.placements
     devices, table, busy = ep.devices, c.rows, c.busy
     for d in range(devices.size):
@@ -55,7 +55,7 @@ def _plan_queues(run: Run) -> None:
 
 @kernel
 def _plan_batches(run: Run) -> None:
-    """Who goes first is placed in a fork: how much it is in the way depends on the batch."""
+    """Plan on batching devices: place stages that go first in a fork, with its batches."""
     f, ep, c = run.facts, run.episode, run.placements
     devices, table = ep.devices, c.rows
     for d in range(devices.size):
@@ -93,7 +93,7 @@ def _write_behind(run: Run, row: int, behind: float) -> None:
 
 @inlined
 def _end_behind(run: Run, row: int, i: int) -> float:
-    """When shard ``i`` of a placement ends behind the stages of the slots before."""
+    """Return when shard ``i`` of a placement ends behind the stages of earlier slots."""
     c = run.placements
     d = c.devices[row, i]
     if run.episode.devices[d].taken == 0:

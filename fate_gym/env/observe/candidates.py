@@ -1,10 +1,10 @@
-"""What is observed of the candidate placements of the stages in the window.
+"""The observed candidate placements of the stages in the window.
 
-They are those of `fate_gym.kernel.placements.generate`, bit for bit; a test compares the two. From
-one step to the next most costs stay what they are: those of a stage on an exclusive device depend
-on what the device holds when its queue has drained, which changes when something is placed on it.
-They are kept line by line, and worked out anew for the devices that changed. Those that batch do so
-with time, and at one instant where something is placed.
+They are those of `fate_gym.kernel.placements.generate`, bit for bit; a test compares the two. Most
+costs stay the same from one step to the next: on an exclusive device they depend on what it holds
+when its queue has drained, which changes only when something is placed on it. The same is true of a
+batching device within one instant. Costs are cached line by line and recomputed for devices that
+changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fate_gym.kernel.placements import Placements
 
 @kernel
 def update_candidates(run: Run, slot: int) -> None:
-    """Bring placements, costs and features of the stage in a slot up to date."""
+    """Update placements, costs and features of the stage in a slot."""
     p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     s = ep.window[slot]
     new = ep.lines[slot] < 0
@@ -80,7 +80,7 @@ def update_candidates(run: Run, slot: int) -> None:
 
 @inlined
 def _take_line(f: FactsArrays, ep: EpisodeArrays, c: Placements, slot: int) -> None:
-    """Give the stage in a slot a line without placements."""
+    """Give the stage in a slot a free line, without placements."""
     s = ep.window[slot]
     ep.free_count -= 1
     line = ep.free[ep.free_count]

@@ -1,4 +1,4 @@
-"""What placements cost, and the features that say so."""
+"""The costs of placements, and the features derived from them."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def cost_of_team(run: Run, row: int, out: PlacementCost) -> None:
 
 @inlined
 def end_alone(cost: PlacementCost, turn: float) -> float:
-    """When a stage ends on one device if its turn is at ``turn``."""
+    """Return when a stage ends on one device if its turn is at ``turn``."""
     parts = cost_of(turn, cost.load, cost.transfer, cost.prefill, cost.decode, cost.moved, 0.0)
     return parts.end
 
 
 @kernel
 def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[float, float]:
-    """Shares of the memory: KV and weights that have to go, at least, for a shard of ``n``.
+    """Return the least KV and weights to evict for a shard of ``n`` queries, as shares of memory.
 
-    On a batching device what runs keeps its KV. Where another model is served the shard waits
+    On a batching device, what runs keeps its KV. Where another model is served, the shard waits
     until nothing runs.
     """
     stage = p.stages[s]
@@ -117,7 +117,7 @@ def evicted(p: ProblemArrays, st: StateArrays, s: int, d: int, n: int) -> tuple[
 
 @kernel
 def write_placement(run: Run, row: int, cost: PlacementCost) -> None:
-    """The features of a placement, but for those that time changes."""
+    """Write the features of a placement, except those that change with time."""
     f, c = run.facts, run.placements
     s, width, scale = c.rows[row].stage, c.rows[row].width, f.time_scale
     stage, out = run.problem.stages[s], run.episode.features[row]
@@ -127,7 +127,7 @@ def write_placement(run: Run, row: int, cost: PlacementCost) -> None:
         speed = min(speed, f.pairs[s, d].speed)
         if stage.model >= 0 and run.state.resident[d, stage.model] > 0:
             held += c.counts[row, i]
-    queries = 1 if width == 1 else stage.queries  # that the hits are summed over
+    queries = 1 if width == 1 else stage.queries  # over which the hits are summed
     out[CANDIDATE.legal] = 1.0
     out[CANDIDATE.devices] = width / f.shards
     out[CANDIDATE.load] = saturate(cost.load, scale)
@@ -148,7 +148,7 @@ def write_placement(run: Run, row: int, cost: PlacementCost) -> None:
 
 @inlined
 def _write_children(run: Run, s: int, d: int, out: FeatureRow) -> None:
-    """What the children of stage ``s`` would find on its first device ``d``."""
+    """Write what the children of stage ``s`` would find on its first device ``d``."""
     p, st, f = run.problem, run.state, run.facts
     share = 0.0
     for m in range(p.models.size):

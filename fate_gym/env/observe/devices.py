@@ -1,4 +1,4 @@
-"""What is observed of the devices."""
+"""The observed features of the devices."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays, StateArrays
 
 @inlined
 def seconds_until_free(p: ProblemArrays, now: float, turn: float) -> float:
-    """Seconds until ``turn``; if the device is down (inf), the mean repair: nobody knows more."""
+    """Return the seconds until ``turn``; for a device that is down (inf), the mean repair time."""
     return turn - now if turn < np.inf else p.mttr_s
 
 
 @kernel
 def update_devices(run: Run) -> None:
-    """Turns, demand, and where the costs of the observation before no longer hold."""
+    """Update turns and demand, and note on which devices cached costs no longer hold."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
@@ -48,10 +48,10 @@ def update_devices(run: Run) -> None:
 
 @inlined
 def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> None:
-    """Note whether what the costs on a device depend on has changed."""
+    """Note whether anything has changed that costs on a device depend on."""
     seen, dev = ep.devices[d], st.devices[d]
-    # What is left of an eager transfer shrinks while the stage waits for its turn; with contention
-    # what is booked anywhere may be in the way.
+    # What is left of an eager transfer shrinks while the stage waits for its turn; with
+    # contention, bookings anywhere may be in the way.
     seen.changed = (
         p.eager != 0
         or p.contention != 0
@@ -72,9 +72,9 @@ def _compare(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> No
 
 @inlined
 def _has_moved(st: StateArrays, ep: EpisodeArrays, d: int) -> bool:
-    """Whether a batch is another than it was an observation before.
+    """Return whether the batch of ``d`` has changed since the last observation.
 
-    It moves on with time. At one instant only what is placed on the device changes it.
+    It changes with time. Within one instant only a placement on the device changes it.
     """
     seen, tail, admissions = ep.devices[d], st.devices[d].queue_tail + 2, st.batches[d].admissions
     moved = (
@@ -89,7 +89,7 @@ def _has_moved(st: StateArrays, ep: EpisodeArrays, d: int) -> bool:
 
 @inlined
 def _wanted(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> float:
-    """The share of the shown stages whose model is resident on device ``d``."""
+    """Return the share of the shown stages whose model is resident on device ``d``."""
     found = 0
     for i in range(ep.shown):
         stage = p.stages[ep.window[i]]
@@ -110,7 +110,7 @@ def write_devices(run: Run, rows: FeatureRows) -> None:
         now, dev = ep.devices[d], st.devices[d]
         memory = p.devices[d].memory
         if memory > 0.0:
-            # Rounding errors of a long run must not leave [0, 1].
+            # Rounding errors of a long run must not lead outside [0, 1].
             weights = min(1.0, max(0.0, dev.weight_bytes / memory))
             kv = min(1.0 - weights, max(0.0, dev.kv_bytes / memory))
             rows[d, DEVICE.weights] = weights

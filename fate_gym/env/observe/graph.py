@@ -1,4 +1,4 @@
-"""What is observed of the workflows that have arrived: their stages and edges."""
+"""The observed stages and edges of the workflows that have arrived."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_nodes(run: Run, nodes: FeatureRows) -> None:
 
 @kernel
 def write_edges(p: ProblemArrays, st: StateArrays, edges: Pairs) -> None:
-    """Fill ``edges`` (max_edges, 2) with parent and child, -1 where none has arrived."""
+    """Fill ``edges`` (max_edges, 2) with parent and child; -1 for edges that have not arrived."""
     for e in range(edges.shape[0]):
         edges[e, 0] = -1
         edges[e, 1] = -1

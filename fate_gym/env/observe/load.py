@@ -1,4 +1,4 @@
-"""What devices have to do: one set of numbers for those that batch and those that do not."""
+"""The load of devices, in the same terms for exclusive and batching ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fate_gym.kernel.schema import DECODING, JOINED, ProblemArrays, StateArrays
 
 @inlined
 def has_work(p: ProblemArrays, st: StateArrays, d: int) -> bool:
-    """Whether something runs or waits on device ``d``."""
+    """Return whether something runs or waits on device ``d``."""
     if st.devices[d].queue_head >= 0:
         return True
     return bool(p.batching) and st.batches[d].sequences > 0
@@ -22,7 +22,7 @@ def has_work(p: ProblemArrays, st: StateArrays, d: int) -> bool:
 
 @kernel
 def measure_load(run: Run, d: int) -> None:
-    """Note the load of device ``d``, without what nobody can know: lengths and noise to come."""
+    """Measure the load of device ``d`` from estimated lengths, without noise."""
     p, st, now = run.problem, run.state, run.episode.devices[d]
     now.head = st.devices[d].queue_head + 2
     now.running_seconds, now.running_tokens, now.reserved = 0.0, 0.0, 0.0
@@ -65,14 +65,14 @@ def _measure_batch(run: Run, d: int) -> None:
 
 @inlined
 def _share(p: ProblemArrays, d: int, m: int, size: float) -> float:
-    """``size`` bytes as a share of what the weights of model ``m`` leave of the memory."""
+    """Return ``size`` bytes as a share of the memory beside the weights of model ``m``."""
     room = p.devices[d].memory - p.models[m].weight_bytes
     return min(1.0, max(0.0, size / room)) if room > 0.0 else 0.0
 
 
 @inlined
 def _waiting(p: ProblemArrays, st: StateArrays, first: int) -> tuple[int, float]:
-    """How many shards of a queue wait from ``first`` on, and their tokens."""
+    """Return how many shards of a queue wait from ``first`` on, and their tokens."""
     count, tokens = 0, 0.0
     number = first
     while number >= 0:
@@ -89,7 +89,7 @@ def _waiting(p: ProblemArrays, st: StateArrays, first: int) -> tuple[int, float]
 
 @inlined
 def _tokens(p: ProblemArrays, s: int, queries: int, with_prefix: bool) -> float:
-    """Tokens of ``queries`` queries of stage ``s``, prompts and outputs."""
+    """Return the prompt and output tokens of ``queries`` queries of stage ``s``."""
     stage = p.stages[s]
     own = stage.prompt_tokens + stage.inherited_tokens + stage.output_tokens
     return float(queries * own + (stage.prefix_tokens if with_prefix else 0))
@@ -97,16 +97,16 @@ def _tokens(p: ProblemArrays, s: int, queries: int, with_prefix: bool) -> float:
 
 @inlined
 def _tokens_of_lane(p: ProblemArrays, st: StateArrays, s: int, k: int, steps: int) -> float:
-    """Tokens that an admitted shard lacked at the last change of its device's batch."""
+    """Return the tokens that an admitted shard lacked at the last change of its batch."""
     lane = st.lanes[s, k]
-    # Those of waves to come.
+    # Tokens of later waves.
     tokens = _tokens(p, s, lane.waiting, False)
     if lane.state < JOINED:
         return tokens + _tokens(p, s, lane.wave, True)
     made = lane.made
     if lane.state == DECODING:
         made += steps - lane.since
-    # Who is longer than expected makes one more at least.
+    # A wave that is longer than expected makes at least one more token.
     least = 0 if p.stages[s].output_tokens == 0 else 1
     output = lane.wave * max(least, p.stages[s].output_tokens - made)
     prompt = lane.prompt if p.stages[s].model >= 0 else 0
@@ -115,7 +115,7 @@ def _tokens_of_lane(p: ProblemArrays, st: StateArrays, s: int, k: int, steps: in
 
 @inlined
 def _tokens_since(p: ProblemArrays, st: StateArrays, d: int) -> float:
-    """Tokens that the iterations since the last change of the batch have computed."""
+    """Return the tokens that iterations since the last change of the batch have computed."""
     batch = st.batches[d]
     passed = st.now - batch.time
     if batch.ahead == 0 or passed <= 0.0:

@@ -1,4 +1,4 @@
-"""What is observed of the run as a whole."""
+"""The observed features of the run as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is observed of the stages in the window."""
+"""The observed features of the stages in the window."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def _children_live(p: ProblemArrays, st: StateArrays, s: int) -> float:
 
 @kernel
 def life(p: ProblemArrays, st: StateArrays, s: int) -> float:
-    """The probability that stage ``s`` lives, given what has been drawn."""
+    """Return the probability that stage ``s`` lives, given what has been drawn."""
     life = 1.0
     while life > 0.0:
         if st.stages[s].note == VANISHED:
             return 0.0
         chooser = p.stages[s].chooser
         if chooser < 0 or st.stages[chooser].status == DONE:
-            # Its chooser has drawn: had it been against the stage, it would have vanished.
+            # Its chooser has drawn, and the stage has not vanished: it lives.
             break
         life *= min(1.0, p.stages[s].lives_to) - p.stages[s].lives_from
         s = chooser

@@ -1,4 +1,4 @@
-"""What is observed of the placements on several devices."""
+"""The observed placements on several devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fate_gym.kernel.placements import GROUPS, Placements, find_team, same_team,
 
 @inlined
 def withdraw(ep: EpisodeArrays, c: Placements, row: int) -> None:
-    """There is no such placement now."""
+    """Remove a placement that does not exist now."""
     if c.rows[row].width > 0:
         c.rows[row].width = 0
         for i in range(CANDIDATE_WIDTH):
@@ -21,10 +21,10 @@ def withdraw(ep: EpisodeArrays, c: Placements, row: int) -> None:
 
 @kernel
 def update_teams(run: Run, line: int, new: bool, best: float) -> None:
-    """Bring the placements of a line on two and more devices up to date.
+    """Update the placements of a line on two or more devices.
 
-    The scratch ``ends`` has the end on each single device, ``best`` is the earliest; the line is
-    ``new`` if nothing is known of it.
+    The scratch ``ends`` has the end on each single device, ``best`` is the earliest of them;
+    ``new`` says that the line has just been taken.
     """
     p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     first = line * f.positions + f.first_team
@@ -60,13 +60,13 @@ def update_teams(run: Run, line: int, new: bool, best: float) -> None:
 
 @inlined
 def _is_team(ep: EpisodeArrays, c: Placements, row: int, k: int) -> bool:
-    """Whether a placement is on just ``ep.team[:k]``, in that order."""
+    """Return whether a placement is on exactly ``ep.team[:k]``, in that order."""
     return c.rows[row].width == k and same_team(c.devices[row], ep.team, k)
 
 
 @inlined
 def _write_times(run: Run, row: int, best: float, stale: bool) -> None:
-    """The features of a placement that time changes; ``stale``: its cost is a new one."""
+    """Write the features of a placement that change with time; ``stale``: its cost is new."""
     f, ep, c = run.facts, run.episode, run.placements
     k = c.rows[row].width
     end, turn, demand, free = 0.0, 0.0, 0.0, True

@@ -10,7 +10,7 @@ from fate_gym.kernel.schema import MODEL_STAGE, ProblemArrays, StateArrays
 
 @inlined
 def open_window(ep: EpisodeArrays) -> None:
-    """The window before the first observation; all else in the episode is zero."""
+    """Set the window before the first observation; the rest of the episode must be zero."""
     ep.free_count = ep.window.size
     for i in range(ep.window.size):
         ep.window[i] = -1
@@ -44,7 +44,7 @@ def select_window(run: Run) -> None:
 
 @inlined
 def _first_ready(run: Run) -> int:
-    """Fill the window in order; returns how many stages it shows."""
+    """Fill the window in order; return how many stages it shows."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     if not _count_ready(run):
         return _rounds(p, st, f, ep)
@@ -56,7 +56,7 @@ def _first_ready(run: Run) -> int:
 
 @inlined
 def _count_ready(run: Run) -> bool:
-    """Count by workflow and by model; returns whether all ready stages are of one workflow."""
+    """Count ready stages by workflow and by model; return whether one workflow has all of them."""
     p, st, ep = run.problem, run.state, run.episode
     if st.ready_count == 0:
         return True
@@ -77,11 +77,11 @@ def _count_ready(run: Run) -> bool:
 
 @kernel
 def _rounds(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays) -> int:
-    """Rounds of each workflow's best ranked: the workflow that is nearest its end comes first.
+    """Fill the window in rounds, one stage per workflow, workflows nearest their end first.
 
     The order of FDWS (Arabnejad, Barbosa and Suter 2014): workflows are compared by the share of
-    their stages that is left times their critical path. Ranks alone would let a long workflow that
-    has just arrived fill the window.
+    their stages that is left, times their critical path. With ranks alone, a long workflow that has
+    just arrived would fill the window.
     """
     shown, number = 0, 0
     while shown < min(ep.window.size, st.ready_count):
@@ -99,7 +99,7 @@ def _rounds(p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays
 def _insert(
     p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, s: int, begin: int, shown: int
 ) -> int:
-    """Put stage ``s`` in its place among those from ``begin`` on; returns how many are shown."""
+    """Insert stage ``s`` in order into the slots from ``begin`` on; return how many are shown."""
     window = ep.window
     if shown == window.size:
         if _sooner(p, f, ep, window[shown - 1], s):
@@ -117,9 +117,9 @@ def _insert(
 def _find_firsts(
     p: ProblemArrays, st: StateArrays, f: FactsArrays, ep: EpisodeArrays, shown: int, number: int
 ) -> None:
-    """Of each workflow the best ranked ready stage that is not shown yet, and how urgent it is.
+    """Find each workflow's best-ranked ready stage not shown yet, and the workflow's urgency.
 
-    That is what is left of the workflow, ``number`` of whose stages have gone before.
+    Urgency is what is left of the workflow after its ``number`` stages that have gone before.
     """
     for r in range(st.ready_count):
         s = st.ready[r]
@@ -138,7 +138,7 @@ def _find_firsts(
 
 @inlined
 def _sooner(p: ProblemArrays, f: FactsArrays, ep: EpisodeArrays, a: int, b: int) -> bool:
-    """Whether stage ``a`` goes before ``b``: the more urgent workflow's, then the better ranked."""
+    """Return whether stage ``a`` goes before ``b``: more urgent workflow, then better rank."""
     ours = ep.workflows[p.stages[a].workflow].urgency
     theirs = ep.workflows[p.stages[b].workflow].urgency
     return ours < theirs or (ours == theirs and f.order[a] < f.order[b])

@@ -1,4 +1,4 @@
-"""Pictures of a running episode: text, a Gantt chart as an array, a window.
+"""Renderings of a running episode: text, a Gantt chart as an array, a window.
 
 Matplotlib is imported inside the functions; only the window needs pyplot and a display.
 """

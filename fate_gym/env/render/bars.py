@@ -1,4 +1,4 @@
-"""What of a run a Gantt chart draws: matplotlib artists, made anew for every frame."""
+"""The bars of a Gantt chart: matplotlib artists, made anew for every frame."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
-"""Colours of the four phases of a shard, in the order in which they happen (Okabe & Ito 2008)."""
+"""Colours of the four phases of a shard, in order (Okabe & Ito 2008)."""
 _HEIGHT = 0.52
-"""Of the part of a row that shards share."""
+"""Height of the part of a row that shards share."""
 TOOL, DOWN, TEXT = "#8c6d31", "#4d4d4d", "#222222"
 
 
 def shard_bars(shards: NDArray[Any], host_row: int) -> list[PolyCollection]:
-    """Load (upper half) beside transfer (lower half), then prefill, then decode.
+    """Draw load (upper half) beside transfer (lower half), then prefill, then decode.
 
     Shards that run at the same time share the height of their row.
     """
@@ -51,7 +51,7 @@ def shard_bars(shards: NDArray[Any], host_row: int) -> list[PolyCollection]:
 def residency_bars(
     trace: Trace, models: NDArray[Any], until: float, colours: list[Any]
 ) -> list[PolyCollection]:
-    """A strip for each model in a device's memory, below its shards."""
+    """Draw a strip for each model in a device's memory, below the device's shards."""
     here = residencies(trace, models, until)
     if not here:
         return []
@@ -64,7 +64,7 @@ def residency_bars(
 
 
 def outage_bars(trace: Trace, now: float) -> list[PolyCollection]:
-    """When devices were down."""
+    """Draw the times when devices were down."""
     if not len(trace.outages):
         return []
     down, up = trace.outages["down"], np.minimum(trace.outages["up"], now)
@@ -73,7 +73,7 @@ def outage_bars(trace: Trace, now: float) -> list[PolyCollection]:
 
 
 def now_and_later(now: float, horizon: float, rows: int) -> list[Any]:
-    """What is yet to come is pale, behind a line at the present."""
+    """Draw a line at the present, and make what is still to come pale."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
@@ -97,7 +97,7 @@ def _bars(
         list(polygons[shown]),
         facecolors=colour,
         edgecolors="white" if edge else "none",
-        # Thin bars would vanish behind their edges.
+        # Edges would hide thin bars.
         linewidths=np.where(edge & (lower - upper > 0.1), 0.4, 0.0)[shown],
         zorder=3,
     )

@@ -33,11 +33,11 @@ _LEGEND_ROW, _LEGEND_COLUMNS = 22, 5
 
 
 class Chart:
-    """A Gantt chart of one problem: what stays is drawn once, what changes for every frame.
+    """A Gantt chart of one problem; its fixed parts are drawn once, the rest for every frame.
 
-    In each row above, load (upper half) beside transfer (lower half), then prefill, then decode;
-    shards that run at the same time one below the other.
-    Below, a strip each: the models in the device's memory. Pale: committed, yet to come.
+    The upper part of each row has load (upper half) beside transfer (lower half), then prefill,
+    then decode; shards that run at the same time are one below the other. The lower part has a
+    strip for each model in the device's memory. Pale: committed, but yet to come.
 
     Args:
         compiled: the problem.
@@ -58,7 +58,7 @@ class Chart:
         total = _TOP + bottom + height * self._rows
         total += total % 2  # video encoders want even sizes
         figure = Figure(figsize=(_WIDTH / DPI, total / DPI), dpi=DPI, facecolor="white")
-        # Matplotlib's canvases have no types.
+        # Matplotlib's canvases have no type annotations.
         self._canvas: Any = FigureCanvasAgg(figure)
         box = (
             _LEFT / _WIDTH,
@@ -74,7 +74,7 @@ class Chart:
         y = 1 - 21 / total
         self._title = figure.text(_LEFT / _WIDTH, y, "", **style)
         self._clock = figure.text(1 - _RIGHT / _WIDTH, y, "", ha="right", **style)
-        # To matplotlib "$" in a name would begin a formula.
+        # A "$" in a name would start a formula in matplotlib.
         for text in figure.findobj(Text):
             text.set_parse_math(False)
         self._horizon = -1.0
@@ -115,7 +115,7 @@ class Chart:
         )
 
     def draw(self, trace: Trace, now: float) -> Picture:
-        """(H, W, 3) one frame."""
+        """Draw one frame, an array (H, W, 3)."""
         from matplotlib import rc_context
 
         shards = shards_until(trace, now)
@@ -123,7 +123,7 @@ class Chart:
         if until != self._horizon:
             self._horizon = until
             self._axes.set_xlim(0.0, until)
-            with rc_context({"text.parse_math": False}):  # of ticks that are made now
+            with rc_context({"text.parse_math": False}):  # for ticks created now
                 self._canvas.draw()
             self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
         self._canvas.restore_region(self._background)
@@ -148,7 +148,7 @@ class Chart:
 
 
 def _palette(models: int) -> list[Any]:
-    """Strong colours first, then their pale partners."""
+    """Return strong colours first, then their pale partners."""
     from matplotlib import colormaps
 
     colours = colormaps["tab20"].colors  # type: ignore[attr-defined]

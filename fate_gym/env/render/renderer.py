@@ -1,4 +1,4 @@
-"""What the render modes of an environment show."""
+"""The render modes of an environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Renderer:
 
     Args:
         mode: one of `RENDER_MODES`, or None.
-        fps: frames a second of the window.
+        fps: frames per second of the window.
     """
 
     def __init__(self, mode: str | None, fps: float) -> None:
@@ -28,7 +28,7 @@ class Renderer:
         self._window: Any = None
 
     def render(self, scene: Scene) -> str | Picture | None:
-        """What the mode asks for; see `fate_gym.env.WorkflowSchedulingEnv.render`."""
+        """Render in the chosen mode; see `fate_gym.env.WorkflowSchedulingEnv.render`."""
         if self._mode is None:
             gymnasium.logger.warn(
                 "render() does nothing without a render mode: "
@@ -43,13 +43,13 @@ class Renderer:
         return None
 
     def picture(self, scene: Scene) -> Picture:
-        """(H, W, 3) the Gantt chart of the run so far, of one size for a whole episode."""
+        """Return the Gantt chart of the run so far, (H, W, 3), of one size for a whole episode."""
         if self._chart is None or self._chart.compiled is not scene.compiled:
             self._chart = Chart(scene.compiled)
         return self._chart.draw(scene.trace(), scene.time)
 
     def _show(self, scene: Scene) -> None:
-        """Bring the window up to date; without a display, print the text."""
+        """Update the window; without a display, print the text."""
         import matplotlib.pyplot as plt
         from matplotlib.backends.registry import BackendFilter, backend_registry
 

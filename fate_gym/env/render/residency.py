@@ -13,7 +13,7 @@ from fate_gym.sim.occupancy import lanes
 
 
 class Residency(NamedTuple):
-    """A model in the memory of a device, from the load until it has to go, seconds."""
+    """A model in the memory of a device, from its load to its eviction, seconds."""
 
     device: int
     model: int
@@ -22,11 +22,11 @@ class Residency(NamedTuple):
 
 
 def residencies(trace: Trace, models: NDArray[Any], until: float) -> list[Residency]:
-    """When models were resident.
+    """Return when models were resident.
 
     Args:
-        trace: of the run so far.
-        models: (S,) model of each stage, -1 without.
+        trace: trace of the run so far.
+        models: (S,) model of each stage, -1 if it has none.
         until: seconds, end of what is still resident.
     """
     since: dict[tuple[int, int], float] = {}
@@ -38,14 +38,14 @@ def residencies(trace: Trace, models: NDArray[Any], until: float) -> list[Reside
     failures = [(float(row["down"]), int(row["device"])) for row in trace.outages]
     for number, shard in enumerate(trace.shards):
         start = float(shard["start"])
-        # What fails at the instant of a placement has failed before it.
+        # A failure at the instant of a placement comes before it.
         while failures and failures[0][0] <= shard["committed"]:
             _fail(since, found, *failures.pop(0))
         for row in gone.get(number, ()):
             key = (int(row["device"]), int(row["key"]))
             found.append(Residency(*key, since.pop(key, start), start))
         model = int(models[shard["stage"]])
-        # On a batching device a shard that waits has no start yet, and has loaded nothing.
+        # On a batching device a waiting shard has no start yet, and has loaded nothing.
         if model >= 0 and start < np.inf:
             since.setdefault((int(shard["device"]), model), start)
     for failure in failures:
@@ -57,7 +57,7 @@ def residencies(trace: Trace, models: NDArray[Any], until: float) -> list[Reside
 def _fail(
     since: dict[tuple[int, int], float], found: list[Residency], down: float, device: int
 ) -> None:
-    """A device that fails loses all its models, those of shards to come as well."""
+    """Remove all models of a failing device, including those of shards yet to come."""
     for key in [key for key in since if key[0] == device]:
         start = since.pop(key)
         if start < down:
@@ -65,6 +65,6 @@ def _fail(
 
 
 def strips(here: list[Residency]) -> NDArray[np.int64]:
-    """A strip for each residency: those of one device that overlap are in different ones."""
+    """Return a strip for each residency; overlapping ones of a device get different strips."""
     columns = ([one.device for one in here], [one.start for one in here], [one.end for one in here])
     return lanes(*columns)

@@ -1,4 +1,4 @@
-"""What all renderings need of an environment, and the scale of their time axes."""
+"""The interface of environments that renderings use, and the scale of their time axes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Scene(Protocol):
 
 
 def shards_until(trace: Trace, now: float) -> NDArray[Any]:
-    """(R,) the shards of a run so far, with what is not known yet cut off at the present.
+    """Return (R,) the shards of a run so far, with unknown times set to the present.
 
-    Batching devices settle nothing ahead: who is in a queue has no start, and who runs has no end.
+    On batching devices nothing is settled ahead: queued shards have no start, running ones no end.
     """
     shards = trace.shards.copy()
     running = np.isinf(shards["end"])
@@ -45,12 +45,12 @@ def shards_until(trace: Trace, now: float) -> NDArray[Any]:
 
 
 def horizon(time: float, shards: NDArray[Any]) -> float:
-    """The end of a time axis that shows all that has been placed, seconds."""
+    """Return the end of a time axis that shows all that has been placed, seconds."""
     return rounded_up(max(time, float(shards["end"].max(initial=0.0))))
 
 
 def rounded_up(seconds: float) -> float:
-    """The next of 1, 1.5, 2, 3, 5, 7.5, 10 times a power of ten."""
+    """Round up to the next of 1, 1.5, 2, 3, 5, 7.5, 10 times a power of ten."""
     if seconds <= 0.0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(seconds))

@@ -21,9 +21,10 @@ _ORDER = ".ltpd"
 
 
 def as_text(scene: Scene) -> str:
-    """The run so far: a line per device with its timeline, memory and models, and the window.
+    """Return the run so far as text: one line per device, and the window.
 
-    Each slot of the window has the numbers of its legal actions.
+    A device's line has its timeline, state and models. Each slot of the window has the numbers of
+    its legal actions.
     """
     compiled = scene.compiled
     stages = compiled.arrays.stages
@@ -67,13 +68,13 @@ def as_text(scene: Scene) -> str:
 
 
 def _ranges(numbers: NDArray[np.int64]) -> str:
-    """``0-3, 6``: runs of numbers, in order."""
+    """Return numbers as ranges, such as ``0-3, 6``."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs if len(r))
 
 
 def _in_service(trace: Trace, now: float) -> NDArray[np.int64]:
-    """(D,) queries that run on each device now."""
+    """Return (D,) the queries that run on each device now."""
     shards = trace.shards[trace.shards["device"] != HOST]
     running = shards[(shards["start"] <= now) & (now < shards["end"])]
     counts = np.zeros(len(trace.device_ids), np.int64)
@@ -82,14 +83,14 @@ def _in_service(trace: Trace, now: float) -> NDArray[np.int64]:
 
 
 def _timelines(shards: NDArray[Any], devices: int, until: float, now: float) -> list[str]:
-    """A line of letters for each device. Of shards that run together the last phase shows."""
+    """Return a line of letters per device; of shards that run together the last phase shows."""
     lines = [["."] * _COLUMNS for _ in range(devices)]
     scale = _COLUMNS / until
     times = phases(shards, shards["device"] == HOST)
     for i, device in enumerate(shards["device"].tolist()):
         if device == HOST:
             continue
-        # A load and a transfer at the same time show as the longer of the two.
+        # Of a load and a transfer at the same time, the longer one shows.
         longer = "load" if times.loaded[i] >= times.moved[i] else "transfer"
         parts = (
             (longer, times.start[i], times.begin[i]),
