@@ -1,4 +1,4 @@
-"""Where workflows come from: topologies, templates, files; clusters, arrivals and suites."""
+"""Sources of workflows: topologies, templates, files; also clusters, arrivals and suites."""
 
 from fate_gym.workloads.agentic import build_template
 from fate_gym.workloads.arrivals import Arrivals, arrival_times

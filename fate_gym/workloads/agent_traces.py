@@ -1,8 +1,8 @@
-"""Traces of real agents and chats, packed as package data: who calls what after what, and tokens.
+"""Traces of real agents and chats, packed as package data: calls, their order, and tokens.
 
-``scripts/pack_agent_traces.py`` makes the files; ``data/agent_traces/record.json`` says of each
-source where it is from, under which licence, and what it holds. docs/workloads.md says what was
-measured and how faithful it is.
+``scripts/pack_agent_traces.py`` makes the files; ``data/agent_traces/record.json`` states each
+source's origin, licence and contents. docs/workloads.md describes what was measured and how
+faithful it is.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _SHARES: tuple[tuple[TraceSplit, float], ...] = (
     ("validation", 0.75),
     ("test", 1.0),
 )
-"""Where each split ends, as a share of a source's groups in the order of their hashes."""
+"""Where each split ends, as a share of a source's groups ordered by hash."""
 
 Row = dict[str, Any]
 
 
 def data_file(source: str) -> str:
-    """The name of the file that holds a source."""
+    """Return the name of the file that holds a source."""
     return f"{source}.json.xz"
 
 
 @cache
 def record() -> Mapping[str, Mapping[str, Any]]:
-    """Origin, licence and counts of every source, by source."""
+    """Return origin, licence and counts of every source, by source."""
     found: dict[str, dict[str, Any]] = json.loads(_data(RECORD_FILE).read_text(encoding="utf-8"))
     return found
 
 
 @cache
 def sessions(source: str) -> tuple[Row, ...]:
-    """Every workflow of a source, as a line of the trace format; do not change them.
+    """Return every workflow of a source in the trace format; do not modify them.
 
     Raises:
         InputError: for an unknown source, with near matches.
@@ -64,7 +64,7 @@ def sessions(source: str) -> tuple[Row, ...]:
 
 
 def split_sessions(source: str, split: TraceSplit) -> list[Row]:
-    """The workflows of a split: groups go by the rank of their hash, workflows by their group."""
+    """Return the workflows of a split; groups are split by the rank of their hash."""
     rows = sessions(source)
     if split == "all":
         return list(rows)
@@ -73,13 +73,13 @@ def split_sessions(source: str, split: TraceSplit) -> list[Row]:
 
 
 def group_of(row: Row) -> str:
-    """What keeps workflows in one split: runs of one task have a group, others are one."""
+    """Return the group that is kept in one split: runs of one task; else the workflow alone."""
     return str(row.get("group") or row["id"])
 
 
 @cache
 def _splits(source: str) -> dict[str, TraceSplit]:
-    """The split of every group. By rank, as shares of a few groups would leave splits empty."""
+    """Return the split of every group, by rank: few groups could leave a split empty."""
     groups = sorted({group_of(row) for row in sessions(source)}, key=_hash)
     return {
         group: next(split for split, end in _SHARES if place < end * len(groups))
@@ -96,10 +96,11 @@ def _data(name: str) -> Traversable:
 
 
 def keep_calls(row: Row, numbers: Sequence[int]) -> Row:
-    """A workflow of these calls alone, ascending, numbered anew.
+    """Return a workflow of these calls alone, given in ascending order and renumbered.
 
-    Parents that are left out are dropped. A call that shared its prefix with one that is left out
-    shares it with what of it others have kept: the tree of all prompts stays as it was.
+    Parents that are left out are dropped. A call that shared its prefix with a call that is left
+    out shares with a kept call instead, as far as possible, so that the tree of prompts stays as it
+    was.
     """
     new = {number: place for place, number in enumerate(numbers)}
     calls = []
@@ -118,7 +119,7 @@ def keep_calls(row: Row, numbers: Sequence[int]) -> Row:
 def _shared_otherwise(
     calls: Sequence[Row], number: int, kept: Sequence[int]
 ) -> tuple[int, int] | None:
-    """The earlier call of those kept that shares most with a call, and how much; ties: the last."""
+    """Return the kept earlier call that shares most with a call, and how much; ties: the last."""
     own = _common(calls, number)
     best: tuple[int, int] | None = None
     for other in kept:
@@ -134,7 +135,7 @@ def _shared_otherwise(
 
 
 def _common(calls: Sequence[Row], number: int) -> dict[int, int]:
-    """What a call has in common with itself and each of its ancestors in the prefix tree."""
+    """Return the tokens that a call shares with itself and each of its prefix-tree ancestors."""
     tokens, found = calls[number].get("prompt_tokens", 0), {}
     found[number] = tokens
     while (shared := calls[number].get("shared_with")) is not None:
@@ -144,10 +145,10 @@ def _common(calls: Sequence[Row], number: int) -> dict[int, int]:
 
 
 def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Workflows as xz-compressed JSON, a column per field; the same workflows, the same bytes.
+    """Return workflows as xz-compressed JSON, one column per field; deterministic.
 
-    Calls are numbered in their order, so their ids are left out. Parents are stored as distances,
-    shared prefixes as the distance to the call and the tokens that are new: small numbers.
+    Calls are numbered in order, so their ids are left out. Parents are stored as distances, and
+    shared prefixes as the distance to the call and the number of new tokens: small numbers.
     """
     calls = [call for row in rows for call in row["calls"]]
     content = {
@@ -160,7 +161,7 @@ def pack(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def unpack(data: bytes, *, name: str) -> Iterator[Row]:
-    """The inverse of `pack`; ``name`` is that of the file, for messages."""
+    """Yield the workflows packed by `pack`; ``name`` is the file's, for messages."""
     content = unpack_json(data, FORMAT, source=name, script="scripts/pack_agent_traces.py")
     calls = _rows(content["calls"])
     for row, length in zip(_rows(content["workflows"]), content["lengths"], strict=True):
@@ -169,13 +170,13 @@ def unpack(data: bytes, *, name: str) -> Iterator[Row]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], *, leave: set[str]) -> dict[str, list[Any]]:
-    """One list per field, None where a row does not have it."""
+    """Return one list per field, with None where a row does not have it."""
     fields = dict.fromkeys(field for row in rows for field in row if field not in leave)
     return {field: [row.get(field) for row in rows] for field in fields}
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
-    """The inverse of `_columns`."""
+    """Yield the rows of `_columns`."""
     for values in zip(*columns.values(), strict=True):
         yield {
             field: value for field, value in zip(columns, values, strict=True) if value is not None
@@ -193,7 +194,7 @@ def _distances(call: Mapping[str, Any]) -> Row:
 
 
 def _numbered(number: int, row: Row) -> Row:
-    """The inverse of `_distances`."""
+    """Return the call that `_distances` encoded."""
     call = {"id": number, **row}
     call["parents"] = [number - distance for distance in row["parents"]]
     if "shared_call" in call:

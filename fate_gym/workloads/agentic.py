@@ -1,7 +1,7 @@
 """Workflows of agentic applications from templates: shape × lengths × models.
 
-A template (`fate_gym.catalog.agentic`) says which calls an application makes. A deployment of it,
-by one tenant, fixes the models of its roles and their system prompts, which are the shared
+A template (`fate_gym.catalog.agentic`) describes the calls that an application makes. A tenant's
+deployment of it fixes the models of its roles and their system prompts, which are the shared
 prefixes; a run fixes the counts that vary, the batch and the lengths.
 """
 
@@ -28,13 +28,13 @@ def build_template(
     arrival: float = 0.0,
     branches: bool = False,
 ) -> Workflow:
-    """One run of a template's application, named ``<template>/<tenant>/<run>/s<seed>``.
+    """Build one run of a template's application, named ``<template>/<tenant>/<run>/s<seed>``.
 
-    With ``branches`` it is not known beforehand which steps occur and how often: the problem says
-    with which probability, see `fate_gym.workloads.uncertain`.
+    With ``branches``, which steps occur and how often is not known beforehand: the problem gives
+    the probabilities, see `fate_gym.workloads.uncertain`.
 
-    Models and system prompts depend on (seed, tenant, template), what varies from run to run on
-    (seed, tenant, template, run). Runs of one tenant share a prefix group for each role.
+    Models and system prompts depend on (seed, tenant, template); what varies from run to run
+    depends on (seed, tenant, template, run). Runs of one tenant share a prefix group for each role.
 
     Raises:
         InputError: if the seed is negative.
@@ -68,7 +68,7 @@ def build_template(
 
 
 def _counts(steps: Mapping[str, Step], seed: int, name: str, *, most: bool) -> dict[str, int]:
-    """Parallel chains of each step in this run, or at most."""
+    """Return the number of parallel chains of each step in this run; with ``most``, at most."""
     counts: dict[str, int] = {}
     for key, step in steps.items():
         if most and isinstance(step.count, Span):
@@ -83,7 +83,7 @@ def _counts(steps: Mapping[str, Step], seed: int, name: str, *, most: bool) -> d
 def _expand(
     template: Template, name: str, steps: Mapping[str, Step], counts: Mapping[str, int]
 ) -> Topology:
-    """The DAG of a run: stages of a step are numbered chain by chain."""
+    """Return the DAG of a run; stages of a step are numbered chain by chain."""
     types: list[str] = []
     edges: list[tuple[int, int]] = []
     first: dict[str, list[int]] = {}
@@ -101,7 +101,7 @@ def _expand(
 
 
 def _join(parents: list[int], children: list[int], link: Link) -> Iterator[tuple[int, int]]:
-    """Edges between two steps; ``each`` spreads the longer list evenly over the shorter."""
+    """Yield the edges between two steps; ``each`` spreads the longer list over the shorter."""
     if link == "all":
         yield from product(parents, children)
         return
@@ -111,7 +111,7 @@ def _join(parents: list[int], children: list[int], link: Link) -> Iterator[tuple
 
 
 def _deploy(template: Template, seed: int, tenant: str) -> dict[str, TypeUse]:
-    """Model and system prompt of each role, the same in all runs of a tenant."""
+    """Return model and system prompt of each role, the same in all runs of a tenant."""
     uses: dict[str, TypeUse] = {}
     for name, part in template.roles.items():
         if isinstance(part, ModelCall):

@@ -1,8 +1,8 @@
-"""Sessions of real agents for a suite: which ones, which turns of them, and on which models.
+"""Sessions of real agents for a suite: which sessions, which of their turns, which models.
 
-A draw takes some sessions of each source and a window of consecutive turns of each. What a window
-leaves out has not happened: its first call finds nothing cached and computes its whole context, as
-a session does that comes back after its cache was evicted.
+A draw takes some sessions of each source and a window of consecutive turns of each. What lies
+outside the window has not happened: the window's first call finds nothing cached and computes its
+whole context, like a session that resumes after its cache was evicted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AgentSource = Literal[
 ]
 AGENT_SOURCES: tuple[AgentSource, ...] = get_args(AgentSource)
 WHOLE = "tree_of_thoughts"
-"""The source whose workflows are no sessions: they are taken as they are."""
+"""The source whose workflows are not sessions: they are taken whole."""
 
 
 class SizeClasses(Frozen):
@@ -41,7 +41,7 @@ class SizeClasses(Frozen):
 
 
 class WindowRules(NamedTuple):
-    """What is taken of a session."""
+    """The models, and limits, of a session's window."""
 
     models: SizeClasses
     turns: int
@@ -61,13 +61,12 @@ class Window(NamedTuple):
 def draw_sessions(
     rules: WindowRules, counts: Mapping[AgentSource, int], split: TraceSplit, seed: int
 ) -> list[list[Workflow]]:
-    """The workflows of so many sessions of each source, a list for each session.
+    """Draw sessions of each source; return a list of workflows for each session.
 
-    Which sessions, and where their windows begin, depends on (seed, source, split).
+    Which sessions are drawn, and where their windows begin, depends on (seed, source, split).
 
     Raises:
-        InputError: for an unknown source or model, or if a split has fewer sessions than are asked
-            for.
+        InputError: for an unknown source or model, or if a split has fewer sessions than requested.
     """
     found = []
     for source, count in counts.items():
@@ -94,10 +93,10 @@ def draw_sessions(
 
 
 def with_turns(row: Row) -> Row:
-    """A session whose every call has its turn.
+    """Return a session in which every call has its turn.
 
-    Where a model plays the customer (tau_bench), each of its messages begins a turn. A tool is of
-    the turn of its caller; a source without turns has one.
+    Where a model plays the customer (tau_bench), each of its messages begins a turn. A tool belongs
+    to the turn of its caller; a source without turns has one turn.
     """
     turns: list[int] = []
     customers = 0
@@ -110,16 +109,16 @@ def with_turns(row: Row) -> Row:
 
 
 def windows(rules: WindowRules, row: Row, *, whole: bool = False) -> list[Window]:
-    """A window for every turn that it may begin with: so early that enough others follow.
+    """Return the possible windows, one for each turn that a window may begin with.
 
-    A window has ``rules.turns`` turns at most, and whole ones only while its calls of models are
-    ``rules.calls`` at most; a first turn that is longer is cut off there. It ends before a context
-    that no model is made for; a turn that begins with one begins no window.
+    A window has at most ``rules.turns`` turns, and only whole ones as long as it has at most
+    ``rules.calls`` model calls; a first turn that has more is cut off there. It ends before a
+    context that no model supports; a turn that begins with such a context begins no window.
 
     Args:
         rules: limits, and models.
         row: a session `with_turns`.
-        whole: the one window has all calls.
+        whole: return a single window with all calls.
     """
     calls = row["calls"]
     if whole:
@@ -145,7 +144,7 @@ def windows(rules: WindowRules, row: Row, *, whole: bool = False) -> list[Window
 def window_workflows(
     rules: WindowRules, row: Row, window: Window, source: str, seed: int
 ) -> list[Workflow]:
-    """The turns of a window as workflows, named ``<session>/turn-<number>/s<seed>``."""
+    """Return the turns of a window as workflows, named ``<session>/turn-<number>/s<seed>``."""
     cut = keep_calls(row, window.calls)
     for call in cut["calls"]:
         if "think_seconds" in call:
@@ -160,13 +159,13 @@ def window_workflows(
 
 
 def of_seed(workflow: Workflow, seed: int) -> Workflow:
-    """A workflow whose name says the seed of its draw."""
+    """Return a workflow renamed to include the seed of its draw."""
     follows = None if workflow.follows is None else f"{workflow.follows}/s{seed}"
     return workflow.model_copy(update={"id": f"{workflow.id}/s{seed}", "follows": follows})
 
 
 def _cut_off(turn: Sequence[Row], most: int, limit: float) -> list[Row]:
-    """The beginning of a turn, up to its last call of a model within the limits."""
+    """Return the beginning of a turn, up to its last model call within the limits."""
     kept, end = 0, 0
     for place, call in enumerate(turn):
         if call["kind"] != "llm":
@@ -178,7 +177,7 @@ def _cut_off(turn: Sequence[Row], most: int, limit: float) -> list[Row]:
 
 
 def _served(rules: WindowRules, calls: Sequence[Row]) -> Window:
-    """A window of these calls: the usual models, or the long one where contexts ask for it."""
+    """Return a window of these calls: the usual models, or the long one if contexts require it."""
     needs = {True: 0, False: 0}
     for call in calls:
         small = _is_small(call.get("model"), call.get("role", ""))
@@ -200,7 +199,7 @@ def _limit(model: str) -> float:
 
 
 def _context(call: Mapping[str, Any]) -> int:
-    """Tokens of a call of a model at its full length; 0 of a tool."""
+    """Return the tokens of a model call at its full length; 0 for a tool."""
     return int(call.get("prompt_tokens", 0) + call.get("output_tokens", 0))
 
 

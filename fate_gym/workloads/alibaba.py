@@ -1,10 +1,10 @@
-"""Jobs of the Alibaba 2018 cluster trace, with the times at which they really arrived.
+"""Jobs of the Alibaba 2018 cluster trace, with their recorded arrival times.
 
 The PyPI package ``spar`` (MIT; the optional extra ``traces``) ships one hour of the batch trace
 as ``spar/data/samples/sample_tasks.csv``; the data are for research and study. A row is a task:
 seconds of arrival, job, task, duration, CPU, memory, instances. The name of a task gives its kind
 (M map, R reduce, J join), its number, and the numbers of its parents: ``J25_16_18``. The package
-is found, but never imported. Source: Alibaba Open Cluster Trace Program, cluster-trace-v2018.
+is located but never imported. Source: Alibaba Open Cluster Trace Program, cluster-trace-v2018.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def application(self) -> str:
-        """Jobs with the same tasks and edges are taken for runs of one application."""
+        """Identifies the application: jobs with the same tasks and edges count as its runs."""
         text = ";".join(
             f"{n}:{kind}:{parents}" for n, (kind, parents) in sorted(self.tasks.items())
         )
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def split(self) -> str:
-        """``train`` or ``test``, half of the applications each."""
+        """``train`` or ``test``, with about half of the applications each."""
         return "test" if int(self.application, 16) % 2 else "train"
 
 
 def trace_file() -> Path:
-    """The sample of the installed package ``spar``. Raises `InputError` if it is not there."""
+    """Return the sample file of the package ``spar``. Raises `InputError` if not installed."""
     spec = find_spec("spar")
     for folder in (spec.submodule_search_locations if spec is not None else None) or ():
         path = Path(folder) / _SAMPLE
@@ -67,11 +67,11 @@ def trace_file() -> Path:
 
 @lru_cache(maxsize=2)
 def read_jobs(path: Path) -> tuple[Job, ...]:
-    """The DAG jobs of a trace by arrival; jobs with tasks that name no parents are left out.
+    """Return the DAG jobs of a trace by arrival; jobs with tasks that name no parents are skipped.
 
     Raises:
-        InputError: naming the file and the line, for a row that is not a task, or the job, for a
-            parent that is missing, a task twice, or a cycle.
+        InputError: naming the file and the line, for a row that is not a task; or the job, for a
+            missing parent, a repeated task, or a cycle.
     """
     rows: dict[str, list[tuple[float, str]]] = {}
     for arrival, owner, task in _rows(path):
@@ -115,7 +115,11 @@ def _rows(path: Path) -> Iterator[tuple[float, str, str]]:
 
 
 def order(job: Job, *, source: Path | None = None) -> list[int]:
-    """The tasks of a job, parents first. Raises `InputError` for a missing parent or a cycle."""
+    """Return the tasks of a job, parents first.
+
+    Raises:
+        InputError: for a missing parent or a cycle.
+    """
     where: dict[str, Any] = {"source": source, "item": f"job {job.name!r}"}
     edges = [(parent, number) for number in sorted(job.tasks) for parent in job.tasks[number][1]]
     for parent, _ in edges:
@@ -129,7 +133,7 @@ def order(job: Job, *, source: Path | None = None) -> list[int]:
 
 
 def job_topology(job: Job) -> Topology:
-    """The DAG of a job; the family is its application, the task types are M, R and J."""
+    """Return the DAG of a job; the family is its application, the task types are M, R and J."""
     ordered = order(job)
     place = {number: i for i, number in enumerate(ordered)}
     return Topology.of(
@@ -142,7 +146,7 @@ def job_topology(job: Job) -> Topology:
 
 
 def job_workflow(job: Job, seed: int, arrival: float | None = None) -> Workflow:
-    """The job with modelled attributes, arriving when it did unless a time is given."""
+    """Return the job with modelled attributes, at its recorded arrival unless one is given."""
     arrival = job.arrival if arrival is None else arrival
     workflow = assign_roles(job_topology(job), seed, arrival=arrival)
     return workflow.model_copy(update={"family": FAMILY})

@@ -1,4 +1,4 @@
-"""When the workflows of a stream arrive: pure functions of a generator, and their configuration."""
+"""Arrival times of the workflows of a stream: configuration, and pure functions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Arrivals(Frozen):
     """How the workflows of a stream arrive.
 
     ``poisson`` and ``bursty`` need a rate, as exactly one of ``load`` and ``rate_per_s``.
-    ``at_once`` has none. ``given`` takes ``times``, and as many workflows as it has times.
-    ``trace`` takes the times that the source recorded, their gaps stretched to a rate if one is
+    ``at_once`` has none. ``given`` takes ``times``, and as many workflows as there are times.
+    ``trace`` takes the times that the source recorded, with gaps stretched to a rate if one is
     given.
     """
 
@@ -54,13 +54,13 @@ class Arrivals(Frozen):
 def arrival_times(
     arrivals: Arrivals, generator: np.random.Generator, count: int, *, capacity_per_s: float
 ) -> Floats:
-    """Ascending arrival times of ``count`` workflows, shape (count,), seconds.
+    """Return ascending arrival times of ``count`` workflows, shape (count,), seconds.
 
     Args:
         arrivals: the process.
         generator: source of randomness.
-        count: number of workflows; a process of given times may give fewer.
-        capacity_per_s: workflows per second that are a load of 1.
+        count: number of workflows; a process of given times may return fewer times.
+        capacity_per_s: workflows per second at a load of 1.
 
     Raises:
         InputError: if more times are given than there are workflows.
@@ -90,16 +90,16 @@ def arrival_times(
 
 
 def recorded_times(starts: Floats, arrivals: Arrivals, *, capacity_per_s: float, of: str) -> Floats:
-    """Seconds from the first of the recorded ``starts``, with the gaps stretched to the rate.
+    """Return seconds from the first of the recorded ``starts``, gaps stretched to the rate.
 
     Args:
         starts: seconds, as the source has them.
         arrivals: process ``trace``; without a rate the gaps stay as they are.
-        capacity_per_s: arrivals per second that are a load of 1.
+        capacity_per_s: arrivals per second at a load of 1.
         of: what has the starts, for messages.
 
     Raises:
-        InputError: if all are the same.
+        InputError: if all starts are the same.
     """
     times: Floats = starts - starts.min()
     span = float(times.max())
@@ -114,7 +114,7 @@ def recorded_times(starts: Floats, arrivals: Arrivals, *, capacity_per_s: float,
 
 
 def poisson(generator: np.random.Generator, count: int, rate: float) -> Floats:
-    """Seconds of the first ``count`` arrivals of a Poisson process; ``rate`` is per second."""
+    """Return the first ``count`` arrivals of a Poisson process, seconds; ``rate`` is per second."""
     times: Floats = np.cumsum(generator.exponential(1.0 / rate, count))
     return times
 
@@ -128,15 +128,15 @@ def bursty(
     share: float,
     workflows: float,
 ) -> Floats:
-    """The first ``count`` arrivals of a two-state Markov-modulated Poisson process, seconds.
+    """Return ``count`` arrivals of a two-state Markov-modulated Poisson process, seconds.
 
-    The process changes between calm and burst, for exponential times each, and starts in its
+    The process alternates between calm and burst, each for an exponential time, and starts in its
     steady state (Fischer & Meier-Hellstern, "The Markov-modulated Poisson process cookbook", 1993).
 
     Args:
         generator: source of randomness.
         count: number of arrivals.
-        rate: mean arrivals per second over a long time.
+        rate: long-run mean arrivals per second.
         ratio: rate in a burst / rate in the calm.
         share: share of the time that is burst.
         workflows: mean arrivals in a burst.

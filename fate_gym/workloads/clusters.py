@@ -23,7 +23,7 @@ from fate_gym.workloads.gpu_file import SEPARATOR, read_gpu
 
 
 class NodeSpec(Frozen):
-    """One node, or ``count`` nodes alike: which GPUs it has, and its own bandwidths."""
+    """One node, or ``count`` equal nodes: their GPUs, and their own bandwidths."""
 
     gpus: dict[Name, Devices] = Field(
         min_length=1,
@@ -39,7 +39,7 @@ class NodeSpec(Frozen):
 
 
 class ClusterSpec(Execution):
-    """What a file of the config group ``cluster`` says; units in the names."""
+    """The content of a file in the config group ``cluster``; units in the names."""
 
     name: Name
     nodes: Annotated[tuple[NodeSpec, ...], Field(min_length=1)]
@@ -53,18 +53,17 @@ class ClusterSpec(Execution):
 
 
 def build_cluster(spec: ClusterSpec, folder: Path | None = None) -> Cluster:
-    """One device per GPU, named by GPU type and number within the cluster, e.g. ``a10g-3``.
+    """Build a cluster with one device per GPU, named by type and number, e.g. ``a10g-3``.
 
     With ``tensor_parallel`` there is one device per group of GPUs, named and numbered likewise.
 
     Args:
-        spec: the groups.
-        folder: that files of GPUs are named from; the current one if None.
+        spec: the groups of nodes.
+        folder: folder from which GPU files are looked up; None: the current one.
 
     Raises:
-        InputError: for an unknown GPU type, with near matches; for a file of GPUs that is not
-            there or wrong; for GPUs that do not make whole
-            groups; for options of execution that contradict one another.
+        InputError: for an unknown GPU type, with near matches; for a missing or bad GPU file; for
+            GPUs that do not make whole groups; for contradictory options of execution.
     """
     spec.check_execution(f"cluster {spec.name!r}")
     _check_size(spec)
@@ -102,7 +101,7 @@ def build_cluster(spec: ClusterSpec, folder: Path | None = None) -> Cluster:
 
 
 def _gpu_types(spec: ClusterSpec, folder: Path) -> dict[str, Gpu | None]:
-    """The GPU types of a cluster as they are written; None: the catalogue's of that name."""
+    """Return the GPU types of a cluster by name as written; None: the catalogue's."""
     where: dict[str, Any] = {"item": f"cluster {spec.name!r}", "field": "nodes.gpus"}
     types: dict[str, Gpu | None] = {}
     called: dict[str, str] = {}
@@ -134,12 +133,12 @@ def _check_size(spec: ClusterSpec) -> None:
 
 
 def load_cluster(name: str, extra_dirs: Sequence[str | Path] = (), **changes: Any) -> Cluster:
-    """The cluster of ``conf/cluster/NAME.yaml``.
+    """Load the cluster of ``conf/cluster/NAME.yaml``.
 
     Args:
-        name: of the file.
-        extra_dirs: searched first.
-        changes: fields in place of the file's, e.g. ``execution="batching"``.
+        name: name of the file.
+        extra_dirs: directories that are searched first.
+        changes: fields that replace the file's, e.g. ``execution="batching"``.
 
     Raises:
         InputError: for an unknown name (with near matches), a bad file or a bad change.
@@ -163,13 +162,13 @@ def load_problem_file(path: str | Path) -> Problem:
 
 
 def with_cluster(data: Any, source: str | Path) -> Any:
-    """A problem as plain data, with its cluster written out.
+    """Return a problem as plain data, with its cluster written out.
 
-    The cluster may be a name of ``conf/cluster``, or the path of such a file, from the folder of
-    the problem file; and the GPU of a device ``FILE.yaml#NAME``, from there too.
+    The cluster may be a name in ``conf/cluster``, or the path of such a file, relative to the
+    problem file; a device's GPU may be ``FILE.yaml#NAME``, relative to the problem file too.
 
     Raises:
-        InputError: for a cluster that is not there (with near matches), or is wrong.
+        InputError: for a missing cluster (with near matches) or a bad one.
     """
     if isinstance(data, dict) and isinstance(data.get("cluster"), dict):
         return {**data, "cluster": _with_gpus(data["cluster"], Path(source).parent)}
@@ -191,7 +190,7 @@ def with_cluster(data: Any, source: str | Path) -> Any:
 
 
 def _with_gpus(cluster: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A cluster as plain data, with the GPUs of files that its devices name."""
+    """Return a cluster as plain data, including the GPUs that its devices name in files."""
     devices, own = cluster.get("devices"), cluster.get("gpus", [])
     if not isinstance(devices, list) or not isinstance(own, list):
         return cluster

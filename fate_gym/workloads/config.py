@@ -1,4 +1,4 @@
-"""Reads named YAML configurations (groups of ``conf/``) into pydantic models."""
+"""Read named YAML configurations (groups of ``conf/``) into pydantic models."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What PyYAML raises, besides its own error, for scalars with a tag that they do not fit."""
+"""What PyYAML raises, besides its own error, for scalars that do not fit their tag."""
 
 _MOST_VALUES = 1_000_000
-"""Of a file with its aliases written out. Lists of lists of aliases double with every line."""
+"""Most values of a file with aliases expanded: nested aliases double with every line."""
 _MERGE = "tag:yaml.org,2002:merge"
 _OPEN = -1
-"""Size of a node that is being measured."""
+"""Size of a node while it is being measured."""
 
 
 def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple[Any, str]:
-    """The content of configuration ``name`` of a group, and where it is from.
+    """Return the content of configuration ``name`` of a group, and its source.
 
-    ``extra_dirs`` are searched first; an extra directory holds groups as folders, as ``conf/``.
+    ``extra_dirs`` are searched first; each holds groups as folders, like ``conf/``.
 
     Raises:
         InputError: if there is none of that name, or it is not YAML.
@@ -57,11 +57,10 @@ def read_group(group: str, name: str, extra_dirs: Sequence[str | Path]) -> tuple
 
 
 def parse_yaml(text: bytes, source: str | Path) -> Any:
-    """The content of a YAML file.
+    """Return the content of a YAML file.
 
     Raises:
-        InputError: it is not YAML in UTF-8, gives a key twice, or grows beyond all measure by its
-            aliases.
+        InputError: it is not UTF-8 YAML, gives a key twice, or its aliases expand too far.
     """
     try:
         loader = yaml.SafeLoader(text.decode("utf-8-sig"))
@@ -84,11 +83,11 @@ def parse_yaml(text: bytes, source: str | Path) -> Any:
 
 
 def _measure(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """The values in a node, those behind aliases counted each time; ``sizes`` of nodes by id.
+    """Return the number of values in a node, with aliases expanded; ``sizes`` is by node id.
 
     Raises:
-        yaml.YAMLError: too many, a node that holds itself, or a key that is given twice: of two
-            values the last would win in silence.
+        yaml.YAMLError: too many values, a node that contains itself, or a key that is given twice
+            (the last value would silently win).
     """
     if id(node) in sizes:
         if sizes[id(node)] == _OPEN:
@@ -116,7 +115,7 @@ def _fault(node: yaml.Node, problem: str) -> yaml.YAMLError:
 
 
 def parse(data: Any, spec: type[Spec], *, source: str | Path) -> Spec:
-    """Validate a mapping; misspelt fields, at the top or deeper, are an `InputError`."""
+    """Validate a mapping; misspelt fields at any depth raise `InputError`."""
     if isinstance(data, Mapping):
         for key in data:
             check_known("unknown field", str(key), spec.model_fields, source=source)

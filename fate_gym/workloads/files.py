@@ -40,7 +40,7 @@ class FilesSuite(Frozen):
     """
 
     origin: ClassVar[str] = "own files"
-    """What of the workflows is real, measured or modelled: that the files know."""
+    """What is real, measured or modelled in the workflows: here only the files' author knows."""
 
     name: Name
     cluster: Name = Field(description="of workflow files unless a run names another")
@@ -51,7 +51,8 @@ class FilesSuite(Frozen):
     arrivals: Arrivals | None = Field(
         None,
         description="of a stream; None: the files' own",
-        # Hashes of configurations name run directories: those made before a field stay valid.
+        # Hashes of configurations name run directories: defaults are left out so that they stay
+        # valid.
         exclude_if=lambda arrivals: arrivals is None,
     )
     contention: bool = Field(
@@ -78,7 +79,7 @@ class FilesSuite(Frozen):
     @field_validator("files", mode="before")
     @classmethod
     def _one_or_several(cls, files: Any) -> Any:
-        """One path needs no brackets."""
+        """Accept a single path without brackets."""
         return (files,) if isinstance(files, str) else files
 
     @model_validator(mode="after")
@@ -88,20 +89,20 @@ class FilesSuite(Frozen):
         return self
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """A problem for each file, or one stream. Raises `InputError` naming the file."""
+        """Return one problem per file, or one stream. Raises `InputError` naming the file."""
         files = self._paths()
         if self.mode == "stream":
             return [self._stream(files, cluster, seed)]
         problems = [self._problem(file, cluster, seed) for file in files]
         ids = [problem.id for problem in problems]
-        # Results are told apart by the problem: ids that occur twice are replaced by the paths.
+        # Results are identified by problem: repeated ids are replaced by the paths.
         return [
             problem.model_copy(update={"id": file}) if ids.count(problem.id) > 1 else problem
             for file, problem in zip(files, problems, strict=True)
         ]
 
     def contents_hash(self) -> str:
-        """Changes with what the files say. Raises `InputError` if one cannot be read."""
+        """Return a hash of the files' contents. Raises `InputError` if one cannot be read."""
         digest = hashlib.sha256()
         for file in (*self._paths(), *([self.roles] if self.roles else [])):
             content = Content(file, read_bytes(file))
@@ -111,14 +112,14 @@ class FilesSuite(Frozen):
         return digest.hexdigest()
 
     def _paths(self) -> list[str]:
-        """The files, with patterns in place of which come the files that match, in order."""
+        """Return the files in order, with patterns replaced by the files that match."""
         if not self.files:
             raise InputError("no files are given", field="files", remedy="add suite.files=[PATH]")
         found: dict[str, None] = {}
         for file in self.files:
             paths = [file]
             if has_magic(file) and not Path(file).exists():
-                # Path.glob takes no absolute patterns.
+                # Path.glob does not accept absolute patterns.
                 matches = glob(file, recursive=True)  # noqa: PTH207
                 paths = sorted(path for path in matches if Path(path).is_file())
                 if not paths:
@@ -142,7 +143,7 @@ class FilesSuite(Frozen):
             raise error.at(file) from None
 
     def _changed(self, data: dict[str, Any], file: str, cluster: Cluster) -> dict[str, Any]:
-        """A problem as its file gives it, with what the suite says in place."""
+        """Return a file's problem with the suite's settings applied."""
         if not self.keep_clusters:
             data = {**data, "cluster": cluster.model_dump(mode="json")}
         data = with_cluster(data, file)
@@ -201,7 +202,7 @@ class FilesSuite(Frozen):
 
 
 def _named_cluster(content: Content) -> bytes:
-    """The devices of a cluster that a problem file names; nothing of other files."""
+    """Return the devices of a cluster that a problem file names, as bytes; empty for others."""
     # Large files that name no cluster need not be parsed.
     if b'"cluster"' not in content.data or not is_problem(content):
         return b""
@@ -210,7 +211,7 @@ def _named_cluster(content: Content) -> bytes:
 
 
 def _renamed(workflow: Workflow, file: str) -> Workflow:
-    """A workflow by a name that it shares with none of another file."""
+    """Return a workflow with its file's path in all names, to tell it from other files' ones."""
     names = {"id": f"{file}/{workflow.id}"}
     if workflow.follows is not None:
         names["follows"] = f"{file}/{workflow.follows}"
@@ -225,7 +226,7 @@ def _renamed(workflow: Workflow, file: str) -> Workflow:
 def _arriving(
     problem: Problem, arrivals: Arrivals, generator: np.random.Generator
 ) -> tuple[Workflow, ...]:
-    """The workflows with new arrivals: sessions are moved as a whole, and come in a new order."""
+    """Return the workflows with new arrivals; sessions move as a whole, in a new order."""
     sessions = _sessions(problem.workflows)
     capacity = 0.0
     if arrivals.load is not None:
@@ -246,7 +247,7 @@ def _arriving(
 
 
 def _sessions(workflows: Sequence[Workflow]) -> list[list[Workflow]]:
-    """Workflows that follow one another, with those that they follow, the first first."""
+    """Group workflows that follow one another into sessions, first turn first."""
     after: dict[str | None, list[Workflow]] = {}
     for workflow in workflows:
         after.setdefault(workflow.follows, []).append(workflow)

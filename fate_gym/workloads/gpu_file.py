@@ -1,4 +1,4 @@
-"""Files of GPUs that were measured: what `fate-gym calibrate` writes and clusters name."""
+"""Files of measured GPUs, written by `fate-gym calibrate` and named by clusters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fate_gym.problem.io import read_bytes
 from fate_gym.workloads.config import parse, parse_yaml
 
 SEPARATOR = "#"
-"""Between a file and the name of a GPU in it."""
+"""Separates a file from the name of a GPU in it."""
 
 GPU_FILE_VERSION = 1
 
 
 class GpuFile(Given):
-    """GPUs by name, and how they were measured, which is for people to read."""
+    """GPUs by name, and notes for people on how they were measured."""
 
     version: int
     gpus: dict[str, dict[str, JsonValue]] = Field(min_length=1)
@@ -30,10 +30,10 @@ class GpuFile(Given):
 
 
 def read_gpu(reference: str, folder: Path) -> Gpu:
-    """A GPU as ``FILE.yaml#NAME``, with the file named from a folder.
+    """Read the GPU ``FILE.yaml#NAME``, with the file relative to a folder.
 
     Raises:
-        InputError: the file is not there or wrong, is of another version, or has no such GPU.
+        InputError: the file is missing or bad, is of another version, or has no such GPU.
     """
     name, _, gpu = reference.partition(SEPARATOR)
     path = folder / name
@@ -45,7 +45,7 @@ def read_gpu(reference: str, folder: Path) -> Gpu:
 
 
 def _check_version(data: Any, path: Path) -> None:
-    """First, since another version may have other fields."""
+    """Check the version first: other versions may have other fields."""
     version = data.get("version") if isinstance(data, dict) else None
     if version != GPU_FILE_VERSION:
         raise InputError(

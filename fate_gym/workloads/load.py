@@ -1,11 +1,11 @@
-"""Nominal work of a workflow on a cluster, to state arrival rates as a load factor.
+"""Nominal work of a workflow on a cluster, to express arrival rates as a load factor.
 
-A load of 1 means that work arrives as fast as all devices together do it when every stage runs on
-the mean of the devices that can host it, whole, with its model resident and nothing else cached.
-Of a prefix tree, what an earlier call of the same session has left counts as cached: agents send
-their whole context with every call, and no engine computes it anew each time. Loads of weights,
-transfers and idle devices come on top, prefixes shared with others come off: what a cluster
-sustains depends on the policy, the load factor does not.
+At a load of 1, work arrives as fast as all devices together can do it if every stage runs whole on
+the average of the devices that can host it, with its model resident and nothing else cached.
+In a prefix tree, what an earlier call of the same session left counts as cached: agents send their
+whole context with every call, and no engine recomputes it each time. Weight loads, transfers and
+idle devices add to this, prefixes shared with others reduce it: the rate that a cluster sustains
+depends on the policy, the load factor does not.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from fate_gym.problem import Device, Prefix, Problem, Stage, Workflow
 from fate_gym.problem.sessions import prefix_branches
 
 _OF_NO_MATTER = ("id", "node", "load_gb_s", "network_gb_s")
-"""Fields of a device that nominal work does not depend on."""
+"""Device fields that do not affect nominal work."""
 
 
 def capacity_per_s(problem: Problem, arrivals: int | None = None) -> float:
-    """Arrivals per second that are a load of 1 on the problem's cluster.
+    """Return the arrivals per second that are a load of 1 on the problem's cluster.
 
     Args:
-        problem: what arrives.
-        arrivals: how many arrivals that is, where sessions of several workflows arrive as one;
-            None: each workflow is one.
+        problem: the workflows that arrive.
+        arrivals: number of arrivals that they make, if sessions of several workflows arrive as one;
+            None: one for each workflow.
 
     Raises:
-        InputError: if no stage takes time on a device, as when all are tools.
+        InputError: if no stage takes time on a device, for example because all are tools.
     """
     seconds = sum(device_seconds(problem))
     if seconds <= 0:
@@ -48,10 +48,10 @@ def capacity_per_s(problem: Problem, arrivals: int | None = None) -> float:
 
 
 def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
-    """Prefix tokens of each stage that an earlier one of the same session has left, by stage id.
+    """Return, by stage id, the prefix tokens that an earlier stage of the session has left.
 
-    A workflow without a session is one of its own; where no prefix of it branches and no stage
-    extends its own, its prefixes count in full.
+    A workflow without a session is a session of its own; if none of its prefixes branches and no
+    stage extends its prefix, its prefixes count in full.
     """
     branches = prefix_branches(workflows)
     left: dict[str, dict[str, int]] = defaultdict(dict)
@@ -69,7 +69,7 @@ def own_reuse(workflows: Sequence[Workflow]) -> list[dict[str, int]]:
 
 
 def _use_path(stage: Stage, cached: dict[str, int], branches: Mapping[str, Prefix]) -> int:
-    """How much of a stage's prefix is cached; then it, and what it is extended by, is too."""
+    """Return how much of a stage's prefix is cached; mark it and its extension as cached."""
     end = stage.prefix_tokens
     if stage.extends_prefix:
         end += stage.prompt_tokens + stage.output_tokens
@@ -88,7 +88,7 @@ def _use_path(stage: Stage, cached: dict[str, int], branches: Mapping[str, Prefi
 
 
 def device_seconds(problem: Problem) -> list[float]:
-    """Nominal seconds of work of each workflow, summed over stages.
+    """Return the nominal seconds of work of each workflow, summed over stages.
 
     The seconds of a stage are the mean over its eligible devices of prefill and decode by
     docs/execution-model.md, with all weights of a mixture read and all waves full. Batching devices
@@ -107,7 +107,7 @@ def device_seconds(problem: Problem) -> list[float]:
                 if key not in hosts:
                     model = problem.model_facts[stage.model]
                     names = problem.eligible_devices(workflow, stage)
-                    # Devices alike are computed once.
+                    # Equal devices are computed once.
                     alike = Counter(
                         devices[name].model_copy(update=dict.fromkeys(_OF_NO_MATTER))
                         for name in names
@@ -127,15 +127,15 @@ def device_seconds(problem: Problem) -> list[float]:
 
 @dataclass(frozen=True)
 class _Rates:
-    """What a model costs on a GPU: seconds a token, a pair of tokens, a read of the weights."""
+    """The costs of a model on a GPU, in seconds per token, token pair, and weight read."""
 
     layers_s: float  # products of a token with all layers
     head_s: float  # product with the output projection
-    reading_s: float
-    pair_s: float  # attention of a token to one other, prefill
-    context_s: float  # the same, decode
+    reading_s: float  # product of a token with the output projection
+    pair_s: float  # prefill attention of a token to one other
+    context_s: float  # the same in decode
     traffic_s: float
-    fixed_s: float  # a prefill or a step
+    fixed_s: float  # per prefill or step
     launch_s: float
     ramp: float
     room: float  # bytes beside the weights

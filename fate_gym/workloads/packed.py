@@ -1,4 +1,4 @@
-"""Data that the package brings: JSON in a format of a number, compressed."""
+"""Packed package data: compressed JSON with a format number."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fate_gym.errors import InputError
 
 
 def pack_json(content: Any, *, sort_keys: bool = False) -> bytes:
-    """The content as the package keeps it."""
+    """Return content packed as the package stores it."""
     text = json.dumps(content, separators=(",", ":"), sort_keys=sort_keys)
     return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def unpack_json(data: bytes, known: int, *, source: str, script: str) -> Any:
-    """The inverse of `pack_json`.
+    """Return the content packed by `pack_json`.
 
     Args:
-        data: of the file.
-        known: the ``format`` that the content has to have.
+        data: content of the file.
+        known: the ``format`` that the content must have.
         source: name of the file, for messages.
-        script: what makes it.
+        script: the script that makes it.
 
     Raises:
         InputError: if it has another format.

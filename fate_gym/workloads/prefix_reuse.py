@@ -1,9 +1,9 @@
-"""Workflows in which the share of stages that share a prefix is controlled.
+"""Workflows with a controlled share of stages that share a prefix.
 
 Layers of question answering over long documents: every stage reads a document of a LongBench
 task's average length and answers its own question. A given share of the stages reads the same
 document; the others read documents of the same length, one each. Nothing else changes with the
-share, so that differences between shares are differences of reuse.
+share, so that differences between shares are due to reuse.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from fate_gym.problem import Edge, Stage, Workflow
 from fate_gym.workloads.roles import seeded
 
 MODELS = ("Llama-3.1-8B", "Qwen2.5-7B", "Mistral-7B", "Qwen2.5-14B")
-"""Candidates; a workflow uses two of them, in alternate columns."""
+"""Candidate models; a workflow uses two of them, in alternate columns."""
 
 LIMIT = 12_288
-"""Longest document in tokens; longer ones are cut, as is done with models of short context."""
+"""Longest document in tokens; longer ones are cut, as is usual for short-context models."""
 
 
 def build_prefix_reuse(
     task: str, share: float, seed: int, *, layers: int, width: int, queries: int
 ) -> Workflow:
-    """A workflow of ``layers`` x ``width`` stages, named ``<task>-<share>/s<seed>``.
+    """Build a workflow of ``layers`` x ``width`` stages, named ``<task>-<share>/s<seed>``.
 
-    Models, lengths and edges depend on (seed, task) alone; the stages that share at one share are
-    among those that share at every larger one.
+    Models, lengths and edges depend on (seed, task) alone; the stages that share at one share also
+    share at every larger one.
 
     Args:
         task: a LongBench task.
         share: share of the stages that read the same document.
-        seed: of models and lengths.
+        seed: seed of models and lengths.
         layers: stages on the longest path.
-        width: stages of a layer.
-        queries: questions of a stage.
+        width: stages per layer.
+        queries: questions per stage.
     """
     facts, rules = longbench(), role_rules()
     generator = seeded(seed, "prefix_reuse", task)

@@ -1,9 +1,9 @@
-"""The prefix tree of a session: what of its prompts can be found in a cache.
+"""The prefix tree of a session: which parts of its prompts can be found in a cache.
 
-A trace says of each call which earlier one it shares the longest prefix with, and how long that is.
-These pairs give the tree of all prompts: what a call has in common with any other is the least of
-the lengths on the way between them. Here the tree is cut into the prefix groups of
-docs/execution-model.md.
+For each call a trace names the earlier call with which it shares the longest prefix, and the length
+of that prefix. These pairs determine the tree of all prompts: what a call has in common with
+another is the minimum of the lengths on the way between them. This module cuts the tree into the
+prefix groups of docs/execution-model.md.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from fate_gym.problem.workflow import Prefix
 from fate_gym.workloads.traces import Call, Trace
 
 BLOCK_TOKENS = 128
-"""Traces give common prefixes in whole blocks: one that falls short of a prompt by so much or less
-is the whole prompt, unless the prompt itself is that short."""
+"""Block size of the common prefixes in traces.
+
+A common prefix that is shorter than a prompt by at most this much counts as the whole prompt,
+unless the prompt itself is that short.
+"""
 _MOST_ALIKE = 64
-"""Agents and models at once, of which the latest call is known."""
+"""Most (model, agent) pairs for which the latest call is remembered."""
 
 
 class Place(NamedTuple):
-    """Where the prompt of a call lies in the tree of prefix groups."""
+    """The place of a call's prompt in the tree of prefix groups."""
 
     group: str | None
     prefix_tokens: int
@@ -31,25 +34,25 @@ class Place(NamedTuple):
 
 
 class PrefixTree(NamedTuple):
-    """The places of the calls of a model, by number, and where groups branch off."""
+    """The places of the model calls, by number, and where groups branch off."""
 
     places: dict[int, Place]
     branches: dict[str, Prefix]
 
     def path(self, group: str) -> Iterator[Prefix]:
-        """The declarations of a group and its ancestors, less the root."""
+        """Yield the declarations of a group and its ancestors, without the root."""
         while group in self.branches:
             yield self.branches[group]
             group = self.branches[group].parent
 
 
 def prefix_tree(trace: Trace, turns: Sequence[int]) -> PrefixTree:
-    """The prefix groups of a trace.
+    """Return the prefix groups of a trace.
 
-    A call that repeats (almost) a whole earlier prompt, and comes after its end, continues the
-    group of that call behind its output; others branch off where they differ. What a call adds is
-    in the tree as far as another call can find it; all of it, if it continues another or is
-    continued; all of its prompt, if there are several samples of it.
+    A call that repeats (almost) a whole earlier prompt, and comes after that call's end, continues
+    its group behind its output; other calls branch off where they differ. What a call adds is in
+    the tree as far as another call can find it: all of it if the call continues another or is
+    continued, and all of its prompt if it has several samples.
 
     Args:
         trace: the calls.
@@ -74,11 +77,11 @@ def prefix_tree(trace: Trace, turns: Sequence[int]) -> PrefixTree:
 
 
 def with_inferred_sharing(trace: Trace) -> Trace:
-    """A trace whose calls say what they share, for sources that record no prefixes.
+    """Return a trace with inferred sharing, for sources that record no prefixes.
 
-    An assumption: a call whose prompt is at least as long as prompt and output of the nearest call
-    before it, of the same agent and model, continues that one. Where it is shorter, and the
-    provider reported cached tokens, it shares those.
+    An assumption: a call whose prompt is at least as long as the prompt and output of the nearest
+    earlier call of the same agent and model continues that call. If it is shorter, and the provider
+    reported cached tokens, the two share those.
     """
     calls: list[Call] = []
     latest: list[dict[_Kind, int]] = []
@@ -106,7 +109,7 @@ _Kind = tuple[str | None, int | None]
 
 
 def _merged(known: Sequence[dict[_Kind, int]]) -> dict[_Kind, int]:
-    """The latest call of each kind before a call, from those of its parents."""
+    """Return the latest call of each kind before a call, from those of its parents."""
     if len(known) == 1:
         return known[0]
     merged: dict[_Kind, int] = {}
@@ -123,7 +126,7 @@ def _newest(known: dict[_Kind, int]) -> dict[_Kind, int]:
 
 
 class _Anchor(NamedTuple):
-    """What a call shares: so many tokens with an earlier call, or with a system prompt."""
+    """What a call shares: a number of tokens with an earlier call or with a system prompt."""
 
     call: int | None
     system: str | None
@@ -133,7 +136,7 @@ class _Anchor(NamedTuple):
 
 
 class _End(NamedTuple):
-    """How much of the prompt of a call others may find, and how far the call is in the tree."""
+    """How much of a call's prompt others may find, and how far the call is in the tree."""
 
     prefix_tokens: int
     tokens: int
@@ -152,13 +155,13 @@ class _Groups:
     count: int = 0
 
     def add(self, number: int, anchor: _Anchor, end: _End) -> None:
-        """Give a call its group: an old one, or a new branch for what it adds."""
+        """Give a call its group: an existing one, or a new branch for what it adds."""
         old = self._covering(anchor)
         if end.tokens <= anchor.tokens:
             self.of[number] = old
             return
         last = None if anchor.call is None else self.of[anchor.call]
-        # Nobody's tail is overwritten: a call goes on where the group of the other ends.
+        # No tail is overwritten: a call continues a group only where the group ends.
         goes_on = last is not None and self._ends_with(last, anchor, end)
         if last is None or not goes_on:
             last = f"session/{self.name}/{self.count}"
@@ -175,7 +178,7 @@ class _Groups:
         return self.reach.get(group) == anchor.tokens
 
     def _covering(self, anchor: _Anchor) -> str | None:
-        """The group that the last shared token lies in."""
+        """Return the group in which the last shared token lies."""
         if anchor.call is None:
             return anchor.system
         group = self.of[anchor.call]
@@ -210,10 +213,10 @@ def _anchors(trace: Trace, turns: Sequence[int]) -> dict[int, _Anchor]:
 
 
 def _system(trace: Trace, call: Call) -> _Anchor:
-    """The beginning that a call shares with other sessions."""
+    """Return what a call shares with other sessions at its beginning."""
     group, tokens = call.prefix_group, call.prefix_tokens or 0
     if group is None and call.shared_with is None and call.agent is None:
-        # Tools and system prompts of equal length are the same: so the README of the traces.
+        # According to the traces' README, tools and system prompts of equal length are the same.
         tokens = trace.prefix_tokens or 0
         group = f"{trace.source or trace.family or trace.id}/{tokens}"
         tokens = tokens if tokens <= call.prompt else 0
@@ -236,14 +239,14 @@ def _ends(trace: Trace, anchors: dict[int, _Anchor]) -> dict[int, _End]:
 
 
 def _end(trace: Trace, number: int, anchor: _Anchor, needed: int, continued: bool) -> _End:
-    """How far a call lies in the tree.
+    """Return how far a call lies in the tree.
 
     Args:
         trace: the calls.
-        number: of the call.
-        anchor: what it shares with earlier ones.
-        needed: the most that it shares with any other, outputs aside.
-        continued: whether another begins with its prompt and output.
+        number: number of the call.
+        anchor: what it shares with earlier calls.
+        needed: the most that it shares with any other, without outputs.
+        continued: whether another call begins with its prompt and output.
     """
     call = trace.calls[number]
     if call.queries > 1:
@@ -251,7 +254,7 @@ def _end(trace: Trace, number: int, anchor: _Anchor, needed: int, continued: boo
     if not anchor.behind and not continued:
         return _End(needed, needed, False)
     if anchor.behind and anchor.call is not None:
-        # In the block that the trace rounded away the group holds what the earlier call wrote.
+        # In the block that the trace rounded away, the group holds what the earlier call wrote.
         earlier = trace.calls[anchor.call]
         if anchor.tokens < earlier.prompt + earlier.output:
             needed = anchor.tokens
@@ -259,7 +262,7 @@ def _end(trace: Trace, number: int, anchor: _Anchor, needed: int, continued: boo
 
 
 def _comes_after(parents: Sequence[Sequence[int]], earlier: int, later: int) -> bool:
-    """Whether a call has to end before another starts; parents are in descending order."""
+    """Return whether a call has to end before another starts; parents must be descending."""
     seen = {later}
     waiting = [later]
     while waiting:

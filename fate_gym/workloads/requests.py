@@ -1,7 +1,8 @@
-"""Requests of a real hour of chats: when they come, how long they are, what they repeat.
+"""Requests of a real hour of chats: their arrivals, their lengths, and what they repeat.
 
-The trace is Mooncake's conversation trace. Its clock ticks every three seconds or so; here the
-requests of a tick are spread evenly up to the next one. Parts of the hour are the splits.
+The trace is Mooncake's conversation trace. Its clock ticks about every three seconds; here the
+requests of a tick are spread evenly over the time until the next one. The splits are parts of the
+hour.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ PARTS: dict[TraceSplit, tuple[float, float]] = {
     "test": (2700.0, 3600.0),
     "all": (0.0, 3600.0),
 }
-"""Seconds of the hour of each split."""
+"""The seconds of the hour that belong to each split."""
 BLOCK_TOKENS = 512
-"""Blocks in which the trace says what was seen before."""
+"""Size of the blocks in which the trace records what was seen before."""
 
 
 class Request(NamedTuple):
-    """A request: its chat and its number in it, by the order of the trace."""
+    """A request: its time, its chat, and its number in the chat, in trace order."""
 
     at: float
     chat: int
@@ -42,7 +43,7 @@ class Request(NamedTuple):
 
 
 class RequestDraw(NamedTuple):
-    """What is drawn of the trace."""
+    """What to draw from the trace."""
 
     models: Sequence[str]
     requests: int
@@ -51,7 +52,7 @@ class RequestDraw(NamedTuple):
 
 @cache
 def requests() -> tuple[Request, ...]:
-    """Every request by its time, with the ticks of the trace's clock spread out."""
+    """Return every request by time, with the ticks of the trace's clock spread out."""
     found = [
         Request(round(row["arrival_s"] + call["start_s"], 3), chat, call["id"])
         for chat, row in enumerate(sessions(SOURCE))
@@ -59,7 +60,7 @@ def requests() -> tuple[Request, ...]:
     ]
     ticks = [list(tick) for _, tick in groupby(sorted(found), key=lambda request: request.at)]
     times = [tick[0].at for tick in ticks]
-    # The last tick is taken to be as long as the one before.
+    # The last tick is assumed to be as long as the previous one.
     lengths = [late - early for early, late in pairwise(times)]
     lengths.append(lengths[-1])
     return tuple(
@@ -70,16 +71,16 @@ def requests() -> tuple[Request, ...]:
 
 
 def part(split: TraceSplit) -> Sequence[Request]:
-    """The requests of a split, by time."""
+    """Return the requests of a split, by time."""
     every = requests()
     first, end = (bisect_left(every, (at,)) for at in PARTS[split])
     return every[first:end]
 
 
 def session_starts(split: TraceSplit, count: int, seed: int, name: str) -> list[float]:
-    """Times at which so many chats of a split begin, drawn by (seed, name), ascending.
+    """Return times at which ``count`` chats of a split begin, drawn by (seed, name), ascending.
 
-    A few of many: they keep the rises and falls of the hour, and what is between them is random.
+    A random subset: it keeps the rises and falls of the hour, with random gaps in between.
 
     Raises:
         InputError: if the split has fewer chats.
@@ -96,16 +97,16 @@ def session_starts(split: TraceSplit, count: int, seed: int, name: str) -> list[
 
 
 def draw_requests(draw: RequestDraw, split: TraceSplit, seed: int) -> list[Workflow]:
-    """Requests of some chats in a window of a split, each a workflow of one stage, by arrival.
+    """Draw the requests of some chats in a window of a split, one single-stage workflow each.
 
-    The seed chooses where the window begins, which chats are taken, and the model of each. Whole
-    chats are taken, as far as they lie in the window, so that there is as much to reuse as in the
-    trace. A request follows the one that it continues, if the window has it, and comes when it came
-    in the trace or when that one has ended, whichever is later. Chats with requests that are too
-    long for their model are left out.
+    The seed chooses where the window begins, which chats are taken, and the model of each. Chats
+    are taken whole, as far as they lie in the window, so that there is as much to reuse as in the
+    trace. A request follows the one that it continues, if the window has it, and arrives at its
+    recorded time or when that one has ended, whichever is later. Chats with requests that are too
+    long for their model are left out. The workflows are in order of arrival.
 
     Raises:
-        InputError: for an unknown model, or if the window has fewer requests than are asked for.
+        InputError: for an unknown model, or if the window has fewer requests than requested.
     """
     generator = seeded(seed, split, "/requests")
     first, end = PARTS[split]
@@ -127,13 +128,13 @@ def draw_requests(draw: RequestDraw, split: TraceSplit, seed: int) -> list[Workf
             field="requests",
             remedy="ask for fewer, make seconds longer, or widen the split",
         )
-    # The last chat may be cut off: its later requests are what is left out.
+    # The last chat may be cut off: its later requests are left out.
     found = sorted(found[: draw.requests], key=lambda workflow: workflow.arrival)
     return [of_seed(workflow, seed) for workflow in found]
 
 
 def _chat(of_chat: Iterable[Request], model: str, origin: float) -> list[Workflow]:
-    """The requests of one chat; a request may continue any earlier one, not just the last."""
+    """Return the requests of one chat; a request may continue any earlier one."""
     ordered = sorted(of_chat, key=lambda request: request.number)
     row = keep_calls(sessions(SOURCE)[ordered[0].chat], [request.number for request in ordered])
     for turn, call in enumerate(row["calls"]):

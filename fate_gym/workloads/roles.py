@@ -1,7 +1,7 @@
-"""Gives the tasks of a real topology the attributes of an LLM application.
+"""Assign the attributes of an LLM application to the tasks of a real topology.
 
-Each task type of a workflow draws a role from the role table (`fate_gym.catalog.roles`) by where
-it stands in the DAG. All tasks of a type share role, model, queries and prefix; lengths vary from
+Each task type of a workflow draws a role from the role table (`fate_gym.catalog.roles`) by its
+position in the DAG. All tasks of a type share role, model, queries and prefix; lengths vary from
 task to task. See docs/workloads.md.
 """
 
@@ -54,7 +54,7 @@ class TypeUse:
 
     @classmethod
     def of(cls, part: ModelCall, model: str, queries: int, at_prefix: float, group: str) -> TypeUse:
-        """A model call with the prefix length at the share ``at_prefix`` of its span."""
+        """Return a model call with the prefix length at the share ``at_prefix`` of its span."""
         prefix = whole(part.prefix, at_prefix) if part.prefix else 0
         return cls(part, model, queries, prefix, group)
 
@@ -68,19 +68,19 @@ def assign_roles(
     tenant: str = "default",
     most_models: int | None = None,
 ) -> Workflow:
-    """A workflow with the topology's DAG and modelled attributes.
+    """Return a workflow with the topology's DAG and modelled attributes.
 
     Roles depend on (seed, family, task type), so that workflows of one family and seed are runs of
     one application; with the same tenant they share their prefix groups. Lengths depend on
-    (seed, topology). The same in every process.
+    (seed, topology). The result is the same in every process.
 
     Args:
         topology: the typed DAG.
-        seed: of roles and lengths.
+        seed: seed of roles and lengths.
         arrival: seconds.
-        workflow_id: name of the workflow; None: of the topology and the seed.
-        tenant: who runs it.
-        most_models: put the application on so many models, see `keep_models`; None: as drawn.
+        workflow_id: name of the workflow; None: made from the topology and the seed.
+        tenant: owner of the workflow.
+        most_models: limit the application to this many models, see `keep_models`; None: as drawn.
 
     Raises:
         InputError: the seed is negative or too large.
@@ -107,16 +107,16 @@ def build_workflow(
     arrival: float = 0.0,
     tenant: str = "default",
 ) -> Workflow:
-    """A workflow from a topology and what each of its types does; lengths are drawn.
+    """Build a workflow from a topology and what each of its types does; lengths are drawn.
 
     Args:
         topology: the typed DAG.
         uses: one for each of ``topology.type_names``.
-        seed: of the lengths, with the topology's family and name.
-        application: prefix groups are shared by workflows of one application.
+        seed: seed of the lengths, together with the topology's family and name.
+        application: name within which workflows share prefix groups.
         workflow_id: name of the workflow.
         arrival: seconds.
-        tenant: who runs it.
+        tenant: owner of the workflow.
     """
     draws = _draw_lengths(topology, uses, seed)
     inherited, payload = _draw_edges(topology, uses, draws, role_rules())
@@ -133,7 +133,7 @@ def build_workflow(
 def edges_of(
     topology: Topology, sizes: Sequence[float], inherited_tokens: Sequence[int]
 ) -> tuple[Edge, ...]:
-    """The topology's edges with their bytes and inherited tokens."""
+    """Return the topology's edges with their bytes and inherited tokens."""
     ids = topology.task_ids
     return tuple(
         Edge(parent=ids[parent], child=ids[child], bytes=size, inherited_tokens=tokens)
@@ -144,7 +144,7 @@ def edges_of(
 
 
 def positions(topology: Topology) -> tuple[Position, ...]:
-    """Where each type of ``topology.type_names`` stands in the DAG."""
+    """Return the position in the DAG of each type of ``topology.type_names``."""
     counts = np.bincount(topology.type_of)
     fan_in = np.bincount(topology.type_of, topology.fan_in) / counts
     fan_out = np.bincount(topology.type_of, topology.fan_out) / counts
@@ -160,7 +160,7 @@ def positions(topology: Topology) -> tuple[Position, ...]:
 
 
 def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
-    """What each type of ``topology.type_names`` does: role, model, queries and prefix."""
+    """Draw what each type of ``topology.type_names`` does: role, model, queries and prefix."""
     rules = role_rules()
     places = positions(topology)
     counts = np.bincount(topology.type_of).tolist()
@@ -191,11 +191,11 @@ def draw_uses(topology: Topology, seed: int) -> tuple[TypeUse, ...]:
 
 
 def keep_models(uses: Sequence[TypeUse], most: int) -> tuple[TypeUse, ...]:
-    """The same uses on at most ``most`` models.
+    """Return the same uses on at most ``most`` models.
 
-    Those that most task types use are kept, ties to the first. Models that only embed or
+    The models that most task types use are kept, ties to the first. Models that only embed or
     transcribe come last, since they cannot stand in for one that writes. A type of another model
-    gets the kept one whose number of parameters is nearest, as a ratio. Roles, queries, prefixes
+    gets the kept model whose number of parameters is nearest, as a ratio. Roles, queries, prefixes
     and lengths stay.
 
     Args:
@@ -225,7 +225,7 @@ def _parent_types(topology: Topology) -> list[list[int]]:
 def _draw_tools(
     topology: Topology, places: Sequence[Position], seed: int, rules: Rules
 ) -> dict[int, Tool]:
-    """The types that are tools; never all, as there is at most one in ``types_per_tool``."""
+    """Draw the types that are tools: at most one in ``types_per_tool``, so never all."""
     kinds = len(places)
     generator = seeded(seed, topology.family, "/tools")
     drawn: dict[int, Tool] = {}
@@ -239,7 +239,7 @@ def _draw_tools(
 
 
 def _models(role: Role, most_params_b: float) -> dict[str, float]:
-    """The models of a role that are small enough, with their weights."""
+    """Return the models of a role that are small enough, with their weights."""
     sizes = catalog.models()
     return {m: w for m, w in role.models.items() if sizes[m].params_b <= most_params_b}
 
@@ -247,7 +247,7 @@ def _models(role: Role, most_params_b: float) -> dict[str, float]:
 def _model_weights(
     models: Mapping[str, float], uses: Sequence[TypeUse], parents: Sequence[TypeUse], rules: Rules
 ) -> dict[str, float]:
-    """Weights that favour models which the application, or the session, uses already."""
+    """Return weights that favour models already used by the application or the session."""
     used = {use.model for use in uses}
     sessions = {use.model for use in parents if use.part.edge.kind == "kv"}
     return {
@@ -288,7 +288,7 @@ def _draw_lengths(topology: Topology, uses: Sequence[TypeUse], seed: int) -> _Dr
 def _draw_edges(
     topology: Topology, uses: Sequence[TypeUse], draws: _Draws, rules: Rules
 ) -> tuple[Ints, Floats]:
-    """Inherited tokens and bytes of every edge, each of shape (edges,)."""
+    """Draw the inherited tokens and bytes of every edge, each of shape (edges,)."""
     kind = topology.type_of
     parent, child = topology.edges[:, 0], topology.edges[:, 1]
     parent_type, child_type = kind[parent], kind[child]
@@ -301,7 +301,7 @@ def _draw_edges(
         [catalog.model(use.model).kv_bytes_per_token if use.model else 0.0 for use in uses]
     )
 
-    # A child with fewer queries than its parent gathers several outputs in each of them.
+    # A child with fewer queries than its parent gathers several outputs in each query.
     continues = session[parent_type] & (model[parent_type] == model[child_type])
     gathered = -(-queries[parent_type] // queries[child_type])
     tokens = draws.output[parent] + np.where(continues, draws.prompt[parent], 0)
@@ -354,10 +354,10 @@ def _stages(
 
 
 def seeded(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on the seed and the names alone, in every process.
+    """Return a generator that depends on the seed and the names alone, in every process.
 
     Raises:
-        InputError: the seed is negative, or larger than those of runs.
+        InputError: the seed is negative, or larger than `MOST_SEED`.
     """
     if seed < 0:
         raise InputError("the seed is negative", field="seed", remedy="use 0 or more")
@@ -367,7 +367,7 @@ def seeded(seed: int, *names: str) -> np.random.Generator:
 
 
 def pick(weights: Mapping[str, float], at: float) -> str:
-    """The name at the share ``at`` of the cumulated weights, ``0 <= at < 1``."""
+    """Return the name at the share ``at`` of the cumulative weights, ``0 <= at < 1``."""
     left = at * sum(weights.values())
     for name, weight in weights.items():
         left -= weight
@@ -378,13 +378,13 @@ def pick(weights: Mapping[str, float], at: float) -> str:
 
 
 def whole(span: Span, at: float) -> int:
-    """The whole number at the share ``at`` of a log-uniform span."""
+    """Return the whole number at the share ``at`` of a log-uniform span."""
     low, high = math.log(span.low), math.log(span.high + 1)
     return min(span.high, int(math.exp(low + at * (high - low))))
 
 
 def _sample(by_type: Sequence[Lengths | None], kind: Ints, normal: Floats) -> Floats:
-    """Lognormal values of each task from standard normal ones; 0 for types without lengths."""
+    """Return lognormal values per task from standard normal ones; 0 for types without lengths."""
     rows = [
         (math.log(row.p50), row.sigma, row.min, row.max) if row else (0.0, 0.0, 0.0, 0.0)
         for row in by_type

@@ -1,4 +1,4 @@
-"""The workflows of a trace: one for each turn of a session, with the prefix tree of its prompts."""
+"""The workflows of a trace: one per turn of a session, with the prefix tree of its prompts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ class SessionRules(NamedTuple):
     """How traces become workflows."""
 
     models: Callable[[str | None, str], str]
-    """The catalogue's model for the source's name of a model (None: not named) and a role."""
+    """Maps the source's name of a model (None: not named) and a role to the catalogue's model."""
     tool_cap_s: float = TOOL_CAP_S
     """The longest tool, and the longest gap for tools."""
     cut_turns: bool = True
-    """A workflow for each turn; else one for the whole session, in which thinking is a gap."""
+    """One workflow per turn; else one for the whole session, in which thinking is a gap."""
     infer_prefixes: bool | None = None
-    """Whether `with_inferred_sharing` is asked where no call says what it shares; None: of traces
-    that report cached tokens."""
+    """Whether to use `with_inferred_sharing` if no call says what it shares.
+
+    None: only for traces that report cached tokens.
+    """
 
 
 def session_workflows(trace: Trace, rules: SessionRules) -> list[Workflow]:
-    """The turns of a trace, in order; each follows the one before.
+    """Return the turns of a trace as workflows, in order; each follows the one before.
 
-    A call becomes a stage, a tool or a gap for tools a tool stage. Prefix tokens and prompt tokens
-    of a stage add up to the prompt of its call. Output moves as text, four bytes a token.
+    A call becomes a stage; a tool, or a gap for tools, becomes a tool stage. Prefix and prompt
+    tokens of a stage add up to the prompt of its call. Outputs move as text, four bytes per token.
 
     Raises:
-        InputError: if ``rules.models`` does.
+        InputError: if ``rules.models`` raises it.
     """
     if _is_inferred(trace, rules.infer_prefixes):
         trace = with_inferred_sharing(trace)
@@ -57,14 +59,14 @@ def session_workflows(trace: Trace, rules: SessionRules) -> list[Workflow]:
 
 
 class _Turn(NamedTuple):
-    """One turn of a trace on its way to become a workflow."""
+    """One turn of a trace about to become a workflow."""
 
     trace: Trace
     rules: SessionRules
     tree: PrefixTree
     calls: Sequence[Call]
     names: Sequence[str]
-    """Of the workflows of the session, up to this one."""
+    """Names of the session's workflows, up to this one."""
 
     def workflow(self) -> Workflow:
         inside = {call.id for call in self.calls}
@@ -114,10 +116,10 @@ class _Turn(NamedTuple):
         )
 
     def _gap(self, call: Call) -> Stage | None:
-        """The tools without calls of their own, that ran before a call."""
+        """Return a stage for tools, without calls of their own, that ran before a call."""
         if not call.is_llm or not call.parents:
             return None
-        # Thinking between turns is no part of either.
+        # Thinking between turns belongs to neither of them.
         thinks = call is not self.calls[0] or len(self.names) == 1
         seconds = (call.tool_seconds or 0.0) + (call.think_seconds or 0.0) * thinks
         if seconds == 0.0:
@@ -144,7 +146,7 @@ def _edge(parent: Call, child: Stage) -> Edge:
 
 
 def _turns(trace: Trace) -> list[int]:
-    """The turn of each call: its own, but not before those of its parents."""
+    """Return the turn of each call: its own, but not before those of its parents."""
     turns: list[int] = []
     for call in trace.calls:
         turns.append(max((turns[parent] for parent in call.parents), default=0))

@@ -1,7 +1,7 @@
 """Shapes that are hard to schedule: synthetic DAGs with attributes from the role table.
 
-Each shape is a function of its size and gives a topology whose task types are names of roles, so
-that what differs between shapes is the graph and not the lengths.
+Each shape is a function of its size and returns a graph whose task types are names of roles, so
+that shapes differ in the graph and not in the lengths.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _LARGE = {"judge": "Llama-3.1-70B-AWQ"}
 
 
 def chain(size: int) -> Graph:
-    """A deep chain that goes through four roles again and again."""
+    """Return a deep chain that cycles through four roles."""
     return [_STEPS[i % len(_STEPS)] for i in range(size)], [(i, i + 1) for i in range(size - 1)]
 
 
 def fan_out(size: int) -> Graph:
-    """One plan, then everything at once."""
+    """Return one plan, followed by all other stages at once."""
     return ["plan"] + ["summarise"] * (size - 1), [(0, i) for i in range(1, size)]
 
 
 def fork_join(size: int) -> Graph:
-    """Plan, eight extractions, judgement, and again."""
+    """Return repetitions of a plan, eight extractions and a judgement."""
     types: list[str] = []
     edges: list[tuple[int, int]] = []
     while len(types) < size:
@@ -47,7 +47,7 @@ def fork_join(size: int) -> Graph:
 
 
 def in_tree(size: int) -> Graph:
-    """A binary tree of summaries from the leaves to one report."""
+    """Return a binary tree of summaries from the leaves to one report."""
     leaves = (size + 1) // 2
     total = 2 * leaves - 1
     types = ["extract"] * leaves + ["summarise"] * (leaves - 2) + ["write"] * (leaves > 1)
@@ -55,21 +55,21 @@ def in_tree(size: int) -> Graph:
 
 
 def bottleneck(size: int) -> Graph:
-    """Many short chains that all pass one model that few devices can host."""
+    """Return many short chains that all pass through a model that few devices can host."""
     many = max(1, size // 3)
     edges = [(i, many + i) for i in range(many)] + [(many + i, 2 * many + i) for i in range(many)]
     return ["extract"] * many + ["judge"] * many + ["answer"] * many, edges
 
 
 def scarce(size: int) -> Graph:
-    """Stages that need a large device beside as many that could run anywhere, then a report."""
+    """Return as many stages that need a large device as can run anywhere, then a report."""
     many = max(1, (size - 1) // 2)
     types = ["summarise"] * many + ["judge"] * many + ["write"]
     return types, [(i, 2 * many) for i in range(2 * many)]
 
 
 def layered(size: int) -> Graph:
-    """A square of layers; every stage has two parents in the layer before."""
+    """Return a square of layers; every stage has two parents in the layer before."""
     width = max(1, math.isqrt(size))
     types = [_STEPS[i // width % len(_STEPS)] for i in range(size)]
     edges = []
@@ -92,7 +92,7 @@ SHAPES: dict[str, tuple[Callable[[int], Graph], Mapping[str, str]]] = {
 
 
 def build_shape(shape: str, size: int, seed: int) -> Workflow:
-    """A workflow of a shape with about ``size`` stages, named ``<shape>-<size>/s<seed>``.
+    """Build a workflow of a shape with about ``size`` stages, named ``<shape>-<size>/s<seed>``.
 
     Raises:
         InputError: for an unknown shape, or a size below 3.

@@ -1,4 +1,4 @@
-"""Suites: fixed sets of problems that policies are compared on."""
+"""Suites: fixed sets of problems on which policies are compared."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class _Suite(Frozen):
     """What the suites of all sources have in common."""
 
     origin: ClassVar[str]
-    """What of the workflows is real, measured or modelled."""
+    """What is real, measured or modelled in the workflows."""
 
     name: Name
     cluster: Name = Field(description="cluster of the suite unless a run names another")
     mode: Literal["alone", "stream"] = Field(
         "alone", description="each workflow is a problem of its own, or all arrive in one problem"
     )
-    # Hashes of configurations name run directories: those made before a field stay valid.
+    # Hashes of configurations name run directories: defaults are left out so that they stay valid.
     arrivals: Arrivals | None = Field(None, description="of a stream", exclude_if=_is_absent)
     uncertain: Uncertain | None = Field(
         None, description="what shows only as a run goes on", exclude_if=_is_absent
@@ -111,14 +111,14 @@ class _Suite(Frozen):
 
     @abstractmethod
     def workflows(self, seed: int) -> list[Workflow]:
-        """The workflows of a seed, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
+        """Return a seed's workflows, named ``<instance>/s<seed>``, arriving as recorded or at 0."""
 
     def sessions(self, seed: int) -> list[list[Workflow]]:
-        """The workflows of a seed, those together of which one follows another."""
+        """Return a seed's workflows, grouped into sessions of those that follow one another."""
         return [[workflow] for workflow in self.workflows(seed)]
 
     def problems(self, cluster: Cluster, seed: int) -> list[Problem]:
-        """The problems of a seed: one for each workflow or session, or one stream."""
+        """Return the problems of a seed: one per workflow or session, or one stream."""
         sessions, options = self.sessions(seed), self.options
         if self.slo is not None:
             slo = {"slo": self.slo}
@@ -148,14 +148,14 @@ class _Suite(Frozen):
 
 
 def _without_turn(workflow: Workflow) -> str:
-    """The name of a problem: that of its session, or of its one workflow."""
+    """Return the name of a problem: that of its session, or of its only workflow."""
     if workflow.session is None:
         return workflow.id
     return f"{workflow.session}/{workflow.id.rsplit('/', 1)[-1]}"
 
 
 class _Sized(Frozen):
-    """Limits of the number of stages."""
+    """Limits on the number of stages."""
 
     min_stages: Stages = 1
     max_stages: Stages | None = None
@@ -167,7 +167,7 @@ class _Sized(Frozen):
         return self
 
     def fits(self, stages: int) -> bool:
-        """Whether a number of stages is within the limits."""
+        """Return whether a number of stages is within the limits."""
         return self.min_stages <= stages <= (self.max_stages or stages)
 
 
@@ -230,7 +230,7 @@ class AgenticSuite(_Suite):
         ]
 
     def templates(self) -> list[Template]:
-        """The templates of the suite. Raises `InputError` for an unknown family."""
+        """Return the templates of the suite. Raises `InputError` for an unknown family."""
         every = agentic_templates().values()
         known = list(dict.fromkeys(t.family for t in every if self.split in ("all", t.split)))
         wanted = _wanted(self.families, known, self.split)
@@ -238,7 +238,7 @@ class AgenticSuite(_Suite):
 
 
 class PrefixReuseSuite(_Suite):
-    """Layers of stages of which a controlled share reads the same document."""
+    """Layers of stages, a controlled share of which reads the same document."""
 
     origin: ClassVar[str] = "modelled workflows over documents of measured lengths"
 
@@ -310,7 +310,7 @@ class AlibabaSuite(_Suite, _Sized):
             )
         first = int(seeded(seed, self.name, "/jobs").integers(len(chosen) - self.jobs + 1))
         window = chosen[first : first + self.jobs]
-        # Times count from the first: `alone`, every workflow arrives when its problem begins.
+        # Times count from the first job; in mode alone, each workflow arrives at time 0.
         return [
             alibaba.job_workflow(
                 job, seed, job.arrival - window[0].arrival if self.mode == "stream" else 0.0
@@ -352,7 +352,7 @@ class AgentsSuite(_Suite):
         drawn = draw_sessions(rules, self.counts, self.split, seed)
         if self.arrivals is None or self.arrivals.process != "trace":
             return drawn
-        # Sessions of one source stand together: which one begins when is drawn.
+        # Sessions of one source are adjacent, so it is drawn which session begins when.
         order = seeded(seed, self.name, "/order").permutation(len(drawn)).tolist()
         times = session_starts(self.split, len(drawn), seed, self.name)
         return [
@@ -413,11 +413,15 @@ SuiteSpec: TypeAlias = Annotated[
     | Annotated[FilesSuite, Tag("files")],
     Discriminator(_source),
 ]
-"""What a file of the config group ``suite`` says; its ``source`` decides which fields it has."""
+"""The content of a file in the config group ``suite``; ``source`` decides its fields."""
 
 
 def suite_class(data: Any, *, source: str | Path) -> type[_Suite] | type[FilesSuite]:
-    """The class of suite that a mapping describes. Raises `InputError` for an unknown source."""
+    """Return the class of suite that a mapping describes.
+
+    Raises:
+        InputError: for an unknown source.
+    """
     kind = _source(data) if isinstance(data, Mapping) else "wfcommons"
     if not isinstance(kind, str) or kind not in _SUITES:
         raise InputError(
@@ -430,16 +434,16 @@ def suite_class(data: Any, *, source: str | Path) -> type[_Suite] | type[FilesSu
 
 
 def parse_suite(data: Any, *, source: str | Path) -> SuiteSpec:
-    """A suite from plain data. Raises `InputError` naming ``source`` and the field."""
+    """Return a suite from plain data. Raises `InputError` naming ``source`` and the field."""
     return parse(data, suite_class(data, source=source), source=source)  # type: ignore[return-value]
 
 
 def build_suite(spec: SuiteSpec, cluster: Cluster, seed: int) -> list[Problem]:
-    """The problems of a suite, named ``<instance>/s<seed>``; files keep their names.
+    """Return the problems of a suite, named ``<instance>/s<seed>``; files keep their names.
 
     Raises:
-        InputError: for an unknown family or instance, a selection that is empty, a negative seed,
-            a stage that no device of the cluster can host, or a bad file.
+        InputError: for an unknown family or instance, an empty selection, a negative seed, a stage
+            that no device of the cluster can host, or a bad file.
     """
     try:
         return spec.problems(cluster, seed)
@@ -448,7 +452,7 @@ def build_suite(spec: SuiteSpec, cluster: Cluster, seed: int) -> list[Problem]:
 
 
 def select_topologies(spec: WfCommonsSuite) -> list[Topology]:
-    """The topologies of a suite, by family and size; duplicates only when named as instances.
+    """Return a suite's topologies, by family and size; duplicates only if named as instances.
 
     Raises:
         InputError: for an unknown family or instance, or when nothing is selected.
@@ -463,7 +467,7 @@ def select_topologies(spec: WfCommonsSuite) -> list[Topology]:
 
 
 def load_suite(name: str, extra_dirs: Sequence[str | Path] = ()) -> SuiteSpec:
-    """The suite of ``conf/suite/NAME.yaml``; ``extra_dirs`` are searched first.
+    """Load the suite of ``conf/suite/NAME.yaml``; ``extra_dirs`` are searched first.
 
     Raises:
         InputError: for an unknown name (with near matches) or a bad file.
@@ -492,7 +496,7 @@ def _select(spec: WfCommonsSuite) -> list[Topology]:
 
 
 def _wanted(families: Sequence[str] | None, known: Sequence[str], split: Split) -> list[str]:
-    """The known families that are wanted, in the order of the known ones."""
+    """Return the known families that are wanted, in the order of the known ones."""
     if families is None:
         return list(known)
     for family in families:
@@ -506,7 +510,7 @@ def _wanted(families: Sequence[str] | None, known: Sequence[str], split: Split) 
 
 
 def _spread(ordered: Sequence[Topology], most: int | None) -> list[Topology]:
-    """At most ``most`` of a sequence, both ends and evenly spaced places between them."""
+    """Return at most ``most`` of a sequence: both ends, and evenly spaced places between."""
     if most is None or len(ordered) <= most:
         return list(ordered)
     places = np.linspace(0, len(ordered) - 1, most).round().astype(int)

@@ -1,4 +1,4 @@
-"""Topologies: typed DAGs without any attribute of execution."""
+"""Topologies: typed DAGs without attributes of execution."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 class Topology:
     """The DAG of one real workflow: tasks in topological order, each with a task type.
 
-    ``edges`` is an array ``(edges, 2)`` of (parent, child) task numbers, read-only, sorted by
-    child and then parent; parents have smaller numbers than their children. ``duplicate_of`` is
-    the name of an earlier topology of the same family that is the same typed DAG. ``ids`` names
-    the tasks; without it they are numbered within their type.
+    ``edges`` is a read-only array ``(edges, 2)`` of (parent, child) task numbers, sorted by child
+    and then parent; parents have smaller numbers than their children. ``duplicate_of`` names an
+    earlier topology of the same family that is the same typed DAG. ``ids`` names the tasks; without
+    it they are numbered within their type.
     """
 
     family: str
@@ -38,7 +38,7 @@ class Topology:
         edges: Iterable[tuple[int, int]],
         ids: tuple[str, ...] | None = None,
     ) -> Topology:
-        """A topology from (parent, child) pairs in any order."""
+        """Return a topology from (parent, child) pairs in any order."""
         ordered = sorted(edges, key=lambda edge: (edge[1], edge[0]))
         array = np.array(ordered, dtype=np.int32).reshape(-1, 2)
         array.flags.writeable = False
@@ -105,7 +105,7 @@ class Topology:
 
 
 def structural_hash(types: Sequence[str], edges: Sequence[tuple[int, int]]) -> str:
-    """A name of the typed DAG that does not depend on how its tasks are numbered.
+    """Return a hash of the typed DAG that does not depend on how its tasks are numbered.
 
     Equal for isomorphic DAGs. Labels start as task types and are refined by the labels of parents
     and of children until the partition is stable (Weisfeiler & Leman 1968).

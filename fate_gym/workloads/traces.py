@@ -1,8 +1,8 @@
-"""Traces of LLM agents as plain data: who calls what after what, with how many tokens.
+"""Traces of LLM agents as plain data: calls, their order, and their tokens.
 
-One JSON object is one session or one run. This is the format of our own that `fate-gym import`
-reads (one trace a line), and the one that other formats of sessions are turned into; what becomes
-of a trace is said in `fate_gym.workloads.sessions`.
+One JSON object is one session or one run. This is the project's own format, which `fate-gym
+import` reads (one trace per line), and into which other session formats are converted;
+`fate_gym.workloads.sessions` turns traces into workflows.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from fate_gym.catalog.limits import Queries as Samples
 from fate_gym.problem.workflow import Name
 
 Number = Annotated[int, Field(ge=0, le=MOST_STAGES)]
-"""Of a call, a turn or an agent."""
+"""Number of a call, a turn or an agent."""
 TraceId = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS - 64)]
-"""Names of workflows and prefix groups are made of it."""
+"""Names of workflows and prefix groups are made from it."""
 
 
 class _Strict(BaseModel):
-    """No text or boolean is taken for a number, and no fraction for a whole one.
+    """Accepts no text or boolean as a number, and no fraction as a whole number.
 
-    Not `Frozen`: what checks values in Python would turn JSON's lists into Python's, which are
-    no tuples when it is strict.
+    Not a `Frozen`: its validator in Python would turn JSON's lists into Python lists, which strict
+    mode does not accept as tuples.
     """
 
     model_config = ConfigDict(

@@ -1,8 +1,8 @@
 """What is not known before a run: noise, lengths, branches, fan-outs, failures of devices.
 
-The shapes are those of the certain workloads with everything that may be in them: which branch is
-taken and how many replicas there are is drawn as the run goes on, by the problem's rules
-(docs/execution-model.md). No number here was chosen by what any policy makes of it.
+The shapes are those of the certain workloads with everything that may occur in them: which branch
+is taken and how many replicas there are is drawn as the run goes on, by the problem's rules
+(docs/execution-model.md). No number here was tuned to the results of any policy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fate_gym.problem.workflow import Frozen
 
 
 class Uncertain(Frozen):
-    """Which kinds of uncertainty a suite has."""
+    """The kinds of uncertainty in a suite."""
 
     noise: NonNegativeFloat = Field(0.0, le=2.0, description="sigma of durations")
     lengths: NonNegativeFloat = Field(0.0, le=2.0, description="sigma of output lengths")
@@ -27,20 +27,20 @@ class Uncertain(Frozen):
     failures: Failures | None = Field(None, description="of devices")
 
     def options(self) -> Options:
-        """The options of a problem."""
+        """Return the options of a problem."""
         return Options(
             uncertainty=self.noise, length_uncertainty=self.lengths, failures=self.failures
         )
 
 
 def whole_weights(span: Span) -> list[float]:
-    """Probabilities of 1, 2, ..., ``span.high`` under the span's log-uniform distribution."""
+    """Return probabilities of 1, 2, ..., ``span.high`` under the log-uniform distribution."""
     total = math.log(span.high + 1) - math.log(span.low)
     weights = [
         (math.log(k + 1) - math.log(k)) / total if k >= span.low else 0.0
         for k in range(1, span.high + 1)
     ]
-    # To the last bit: problems are refused whose probabilities do not sum to 1.
+    # Exact to the last bit: problems must have probabilities that sum to 1.
     weights[-1] = 1.0 - sum(weights[:-1])
     return weights
 
@@ -48,7 +48,7 @@ def whole_weights(span: Span) -> list[float]:
 def draw_template(
     workflow: Workflow, template: Template, stages: Mapping[str, list[str]]
 ) -> Workflow:
-    """The workflow with the template's choices: steps that may not occur, counts that vary.
+    """Return the workflow with the template's choices: optional steps, and counts that vary.
 
     Args:
         workflow: a run with every step, and with as many replicas as there may be.
@@ -102,7 +102,7 @@ def _maybe(after: str | None, share: float, stages: Sequence[str]) -> Choice:
 
 
 def _chooser(step: Step, stages: Mapping[str, list[str]]) -> str | None:
-    """The stage at whose end it shows whether or how often a step occurs: the last one before."""
+    """Return the stage whose end decides on a step: the last single stage before it, or None."""
     for name in reversed(step.after):
         if len(stages.get(name, ())) == 1:
             return stages[name][0]
@@ -114,11 +114,11 @@ def _chain(step: Step, stages: Sequence[str], number: int) -> Sequence[str]:
 
 
 def draw_maps(workflow: Workflow) -> Workflow:
-    """The workflow with maps of unknown width: how many tasks there are shows as a stage ends.
+    """Return the workflow with maps of unknown width, drawn when a stage ends.
 
-    Tasks of one type with the same parents are a map, drawn by the last of these. At least half of
-    them live; each number from there on is equally likely (an assumption: no trace says). What
-    depends on one task of the map alone is part of its replica.
+    Tasks of one type with the same parents are a map, whose width is drawn when the last of these
+    parents ends. At least half of the tasks live; each number from there on is equally likely (an
+    assumption: no trace tells). What depends on only one task of the map belongs to its replica.
     """
     parents = {stage: [edge.parent for edge in edges] for stage, edges in workflow.parents.items()}
     labels = {stage.id: stage.label.split("/")[0] for stage in workflow.stages}

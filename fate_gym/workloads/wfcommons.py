@@ -24,24 +24,24 @@ DATA_FILE = "wfcommons.json.xz"
 
 @cache
 def topologies() -> tuple[Topology, ...]:
-    """Every packed topology, sorted by family, number of tasks and name."""
+    """Return every packed topology, sorted by family, number of tasks and name."""
     return unpack(files("fate_gym.workloads").joinpath("data", DATA_FILE).read_bytes())
 
 
 def families() -> tuple[str, ...]:
-    """The names of the workflow families, sorted."""
+    """Return the names of the workflow families, sorted."""
     return tuple(sorted({topology.family for topology in topologies()}))
 
 
 def topology(name: str) -> Topology:
-    """One topology by its name; an unknown name is an `InputError` with near matches."""
+    """Return a topology by name. Raises `InputError` with near matches for an unknown name."""
     known = {entry.name: entry for entry in topologies()}
     check_known("unknown instance", name, known)
     return known[name]
 
 
 def pack(entries: Sequence[Topology]) -> bytes:
-    """Topologies as xz-compressed JSON; the same topologies give the same bytes.
+    """Return topologies as xz-compressed JSON; the same topologies give the same bytes.
 
     The children of successive edges are stored as differences from the edge before, the parents
     as differences from the parent before: in regular DAGs both are short repeating patterns.
@@ -65,7 +65,7 @@ def pack(entries: Sequence[Topology]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Topology, ...]:
-    """The inverse of `pack`."""
+    """Return the topologies packed by `pack`."""
     content = unpack_json(data, FORMAT, source=DATA_FILE, script="scripts/pack_wfcommons.py")
     return tuple(_topology(graph) for graph in content["graphs"])
 

@@ -1,4 +1,4 @@
-"""Files of users: workflows and traces in the formats of others, and sidecars with attributes."""
+"""Users' files: workflows and traces in other tools' formats, and sidecars with attributes."""
 
 from fate_gym.workloads.formats.detect import (
     FORMATS,

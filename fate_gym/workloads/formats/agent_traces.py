@@ -1,4 +1,4 @@
-"""Traces of agents in the format of our own: JSON Lines, one `Trace` a line."""
+"""Traces of agents in this project's own format: JSON Lines, one `Trace` per line."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ImportedTraces:
     name: str
     traces: tuple[Trace, ...]
     infer_prefixes: bool | None = None
-    """As in `SessionRules`: what prompts share can only be inferred of some formats."""
+    """As in `SessionRules`: some formats allow only to infer what prompts share."""
 
     @classmethod
     def of(
         cls, name: str, traces: Iterable[Trace], *, infer_prefixes: bool | None = None
     ) -> ImportedTraces:
-        """Raises `InputError` if there are none, or an id occurs twice."""
+        """Collect traces. Raises `InputError` if there are none, or an id occurs twice."""
         found = cls(name, tuple(traces), infer_prefixes)
         twice = first_repeated(trace.id for trace in found.traces)
         if twice is not None:
@@ -45,12 +45,12 @@ class ImportedTraces:
 
 
 def is_trace(first: Any) -> bool:
-    """Whether the first object of a file is a trace."""
+    """Return whether the first object of a file is a trace."""
     return isinstance(first, dict) and "calls" in first
 
 
 def read_traces(records: list[Record], name: str) -> ImportedTraces:
-    """The traces of a file.
+    """Return the traces of a file.
 
     Raises:
         InputError: naming the line and the field at fault.
@@ -59,13 +59,13 @@ def read_traces(records: list[Record], name: str) -> ImportedTraces:
 
 
 def trace_schema() -> str:
-    """The JSON Schema of a trace, as `SCHEMA` holds it."""
+    """Return the JSON Schema of a trace, the content of `SCHEMA`."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Trace.model_json_schema()
     return json.dumps(schema, indent=1) + "\n"
 
 
 def checked_trace(values: dict[str, Any], item: str | None) -> Trace:
-    """A trace from plain data. Raises `InputError` naming the field at fault."""
+    """Return a trace from plain data. Raises `InputError` naming the field at fault."""
     try:
         return Trace.model_validate(values)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def checked_trace(values: dict[str, Any], item: str | None) -> Trace:
 
 
 def _trace(record: Record) -> Trace:
-    values = record.json()  # first: pydantic's own parser would let a repeated key pass
+    values = record.json()  # first, as pydantic's own parser would accept a repeated key
     try:
         return Trace.model_validate_json(record.data)
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Finds out what a file of the user is, and reads it.
+"""Detect the format of a user's file, and read it.
 
-A format is recognised by what the file holds, not by its name. Adding one is an entry in `FORMATS`.
+A format is recognised by its content, not by the file name. To add one, add an entry to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _YAML_KEY = re.compile(
     r"^[\"']?(?:pegasus|x-pegasus|jobs|jobDependencies|types|default)[\"']?\s*:(?:\s|$)",
     re.MULTILINE,
 )
-"""Top-level keys of the YAML files that are known here."""
+"""Top-level keys of the YAML formats known here."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, parsed as it is asked for."""
+    """The content of a file, parsed on demand."""
 
     source: str | Path
     data: bytes
 
     @classmethod
     def of(cls, path: str | Path) -> Content:
-        """The content of a file. Raises `InputError` if it cannot be read."""
+        """Return the content of a file. Raises `InputError` if it cannot be read."""
         return cls(path, read_bytes(path).removeprefix(_BOM))
 
     @property
@@ -47,19 +47,19 @@ class Content:
 
     @cached_property
     def start(self) -> bytes:
-        """The first character that is not blank."""
+        """The first non-blank character."""
         return self.data.lstrip()[:1]
 
     @cached_property
     def json(self) -> Any:
-        """Of a file that begins as JSON; None for others and JSON Lines. Raises `InputError`."""
+        """The parsed JSON; None if the file is not JSON, or is JSON Lines. Raises `InputError`."""
         if self.start not in (b"{", b"[") or is_json_lines(self.data):
             return None
         return parse_json(self.data, source=self.source)
 
     @cached_property
     def records(self) -> list[Record]:
-        """The lines of JSON Lines, or the whole of a file of one object; none of others."""
+        """The lines of JSON Lines, or a file's single object; empty for other files."""
         if self.start != b"{":
             return []
         if is_json_lines(self.data):
@@ -78,7 +78,7 @@ class Content:
 
     @cached_property
     def text(self) -> str:
-        """Of a file that is neither JSON nor XML, else empty. Raises `InputError`."""
+        """The text of a file that is neither JSON nor XML, else empty. Raises `InputError`."""
         if self.start in (b"{", b"[", b"<"):
             return ""
         try:
@@ -92,7 +92,7 @@ class Content:
 
     @cached_property
     def yaml(self) -> Any:
-        """Of a file with a key of a known YAML file; None for others. Raises `InputError`."""
+        """The parsed YAML, if a known top-level key occurs; else None. Raises `InputError`."""
         if not _YAML_KEY.search(self.text):
             return None
         return parse_yaml(self.text.encode(), self.source)
@@ -100,7 +100,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of files: its name, how it is recognised, and how it is read."""
+    """A file format: its name, how it is recognised, and how it is read."""
 
     name: str
     holds: Callable[[Content], bool]
@@ -169,19 +169,19 @@ FORMATS = (
         lambda content: graph.read_adjacency_list(content.text, content.name),
     ),
 )
-"""The first that holds is taken."""
+"""In order of precedence: the first that recognises a file is taken."""
 
 
 def is_problem(content: Content) -> bool:
-    """Whether the file is a problem. Raises `InputError` for broken JSON."""
+    """Return whether the file is a problem. Raises `InputError` for broken JSON."""
     return isinstance(content.json, dict) and "workflows" in content.json
 
 
 def format_of(content: Content) -> Format:
-    """The format of a workflow file or trace.
+    """Return the format of a workflow file or trace.
 
     Raises:
-        InputError: for a file that is none, saying what it is and which verb takes it.
+        InputError: for any other file, saying what it is and which command takes it.
     """
     if is_problem(content):
         verb = "plan" if "state" in content.json else "validate"
@@ -207,7 +207,7 @@ def format_of(content: Content) -> Format:
 
 
 def read_workload(content: Content) -> tuple[str, Imported]:
-    """The name of the format, and what the file says.
+    """Return the name of the format, and the content of the file.
 
     Raises:
         InputError: naming the file, the element or line in it, and the field at fault.

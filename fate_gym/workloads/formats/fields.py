@@ -1,4 +1,4 @@
-"""Reads the fields of a user's file; what it refuses, it names."""
+"""Read the fields of a user's file; errors name what is rejected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fate_gym.problem.faults import first_repeated
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 3
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
-"""Aliases of YAML can make a value that is too large to be printed whole."""
+"""YAML aliases can make a value that is too large to be printed in full."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """An object of the file; what it refuses, it names by ``item`` and ``path``."""
+    """An object of the file; errors name it by ``item`` and ``path``."""
 
     values: Mapping[Any, Any]
     item: str | None
@@ -63,18 +63,18 @@ class Fields:
         return names
 
     def number(self, key: str, most: float) -> float:
-        """From 0 to ``most``; null counts as 0."""
+        """Return a number from 0 to ``most``; null counts as 0."""
         value = self.values.get(key, 0)
         return 0.0 if value is None else checked_number(value, self.item, self.at(key), most)
 
     def tokens(self, key: str) -> int | None:
-        """A whole number of tokens, or None if the field is missing or null."""
+        """Return a whole number of tokens, or None if the field is missing or null."""
         value = self.values.get(key)
         return None if value is None else checked_tokens(value, self.item, self.at(key))
 
 
 def checked_text(value: Any, item: str | None, field: str) -> str:
-    """A text that can be a name. Raises `InputError`."""
+    """Return a text that can be a name. Raises `InputError`."""
     if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
         raise wrong(value, item, field, f"a text of 1 to {MOST_CHARACTERS} characters")
     try:
@@ -85,7 +85,7 @@ def checked_text(value: Any, item: str | None, field: str) -> str:
 
 
 def checked_number(value: Any, item: str | None, field: str, most: float) -> float:
-    """A number from 0 to ``most``. Raises `InputError`."""
+    """Return a number from 0 to ``most``. Raises `InputError`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong(value, item, field, "a number")
     if not 0 <= value <= most:
@@ -94,7 +94,7 @@ def checked_number(value: Any, item: str | None, field: str, most: float) -> flo
 
 
 def number_from_text(text: str, item: str | None, field: str, most: float) -> float:
-    """The number that a text holds, as `checked_number`. Raises `InputError`."""
+    """Return the number in a text, from 0 to ``most``. Raises `InputError`."""
     try:
         value = float(text)
     except ValueError:
@@ -105,14 +105,14 @@ def number_from_text(text: str, item: str | None, field: str, most: float) -> fl
 
 
 def checked_tokens(value: Any, item: str | None, field: str) -> int:
-    """A whole number of tokens. Raises `InputError`."""
+    """Return a whole number of tokens. Raises `InputError`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise wrong(value, item, field, f"a whole number from 0 to {MOST_TOKENS:g}")
     return value
 
 
 def wrong(value: Any, item: str | None, field: str, wanted: str) -> InputError:
-    """The error for a value that is missing or is not what is ``wanted``."""
+    """Return the error for a value that is missing or is not what is ``wanted``."""
     if value is None:
         return InputError("is missing", item=item, field=field, remedy=f"give {wanted}")
     return InputError(f"is not {wanted} (got {short(value)})", item=item, field=field,
@@ -120,9 +120,9 @@ def wrong(value: Any, item: str | None, field: str, wanted: str) -> InputError:
 
 
 def short(value: Any) -> str:
-    """A value for a message: printable, and short whatever the value is."""
+    """Return a value for a message: printable, and short whatever the value is."""
     try:
         text = _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
-    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+    except (ValueError, RecursionError):  # thousands of digits or brackets
         return "a huge value"
     return text if len(text) <= 60 else text[:57] + "..."

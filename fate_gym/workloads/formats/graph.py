@@ -21,7 +21,7 @@ from fate_gym.workloads.formats.tasks import (
 from fate_gym.workloads.topology import Topology
 
 _NAME = re.compile(r"[\w.@/+-]+")
-"""A node of an adjacency list. Arrows, commas and brackets are other formats."""
+"""A node of an adjacency list. Arrows, commas and brackets belong to other formats."""
 
 
 class GraphLike(Protocol):
@@ -37,13 +37,13 @@ class GraphLike(Protocol):
 def topology_from_graph(
     graph: GraphLike, *, name: str = "graph", type_attribute: str = "type"
 ) -> Topology:
-    """The topology of a graph in memory, such as a ``networkx.DiGraph``.
+    """Return the topology of a graph in memory, such as a ``networkx.DiGraph``.
 
     Args:
         graph: ``nodes`` maps node to attributes, ``edges`` gives pairs.
-        name: of the workflow; also its family.
-        type_attribute: node attribute that holds the task type; without it the node's name, less
-            trailing digits, is its type.
+        name: name of the workflow; also its family.
+        type_attribute: node attribute that holds the task type; a node without it gets its name,
+            without trailing digits, as type.
 
     Raises:
         InputError: for cycles, unknown or repeated ends, or a graph without nodes.
@@ -58,19 +58,18 @@ def topology_from_graph(
             else checked_text(str(kind), f"node {key!r}", type_attribute)
         )
         tasks.append(Task(key, kind, f"node {key!r}"))
-    # Multigraphs give a key besides; their repeated edges are reported below.
-    # Multigraphs give a key besides; their repeated edges are reported.
+    # Edges of multigraphs have a key as well; their repeated edges are reported.
     _connect(tasks, ((str(parent), str(child)) for parent, child, *_ in graph.edges), "edges")
     return ordered(tasks, name).topology
 
 
 def is_node_link(data: Any) -> bool:
-    """Whether JSON is a graph as networkx's ``node_link_data`` writes it."""
+    """Return whether JSON is a graph as networkx's ``node_link_data`` writes it."""
     return isinstance(data, dict) and "nodes" in data and ("links" in data or "edges" in data)
 
 
 def read_node_link(data: Any, name: str) -> ImportedDag:
-    """A DAG from node-link JSON; see docs/workloads.md for what a node may say.
+    """Return a DAG from node-link JSON; docs/workloads.md lists the fields of a node.
 
     Raises:
         InputError: naming the node or edge, and the field at fault.
@@ -92,7 +91,7 @@ def read_node_link(data: Any, name: str) -> ImportedDag:
 
 
 def is_adjacency_list(text: str) -> bool:
-    """Whether every line is names between blanks, as in networkx's ``write_adjlist``."""
+    """Return whether every line is names between blanks, as networkx's ``write_adjlist``."""
     rows = [row for _, row in _rows(text)]
     return any(len(row) > 1 for row in rows) and all(
         _NAME.fullmatch(name) for row in rows for name in row
@@ -100,7 +99,7 @@ def is_adjacency_list(text: str) -> bool:
 
 
 def read_adjacency_list(text: str, name: str) -> ImportedDag:
-    """A DAG from lines of a node and its children; ``#`` begins a comment.
+    """Return a DAG from lines with a node and its children; ``#`` begins a comment.
 
     Raises:
         InputError: naming the line at fault.
@@ -148,7 +147,7 @@ def _node(value: Any, number: int) -> Task:
 
 
 def _node_id(row: Fields, key: str) -> str:
-    """Names of nodes are texts or whole numbers."""
+    """Return the name of a node, which must be a text or a whole number."""
     value = row.values.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > 10**18:

@@ -1,13 +1,13 @@
-"""Request traces with hashed blocks as JSON Lines: Mooncake, and Qwen-Bailian.
+"""Request traces with hashed blocks as JSON Lines: Mooncake and Qwen-Bailian.
 
 Mooncake (https://github.com/kvcache-ai/Mooncake, ``FAST25-release``): ``timestamp`` in
 milliseconds, ``input_length``, ``output_length`` and ``hash_ids``, one for each 512 tokens of the
 prompt. Qwen-Bailian (https://github.com/alibaba-edu/qwen-bailian-usagetraces-anon): ``timestamp``
 in seconds, blocks of 16 tokens, and ``chat_id``, ``parent_chat_id`` (-1: none), ``type``, ``turn``.
 
-Prompts that begin with the same ids begin with the same tokens: the ids make a tree, and what two
-requests share or more becomes prefix groups. Outputs are not hashed, so none is found in a cache.
-Arrivals are as recorded: a request does not wait for the one that it follows in its chat.
+Prompts that begin with the same ids begin with the same tokens: the ids form a tree, and what at
+least two requests share becomes prefix groups. Outputs are not hashed, so none is found in a cache.
+Arrivals are as recorded: a request does not wait for its predecessor in the chat.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fate_gym.workloads.formats.tasks import Call
 
 @dataclass(frozen=True)
 class Hashed:
-    """How a trace counts."""
+    """Block size and time unit of a trace, and whether it has chat ids."""
 
     block_tokens: int
     per_second: float
@@ -39,14 +39,14 @@ BAILIAN = Hashed(16, 1.0, chats=True)
 
 
 def is_hashed(first: Any, kind: Hashed) -> bool:
-    """Whether the first object of a file is a request of such a trace."""
+    """Return whether the first object of a file is a request of such a trace."""
     if not isinstance(first, dict) or not {"timestamp", "input_length"} <= first.keys():
         return False
     return ("chat_id" in first) == kind.chats
 
 
 def read_hashed(records: Sequence[Record], name: str, kind: Hashed) -> ImportedRequests:
-    """The requests of a trace.
+    """Return the requests of a trace.
 
     Raises:
         InputError: naming the line and the field at fault.
@@ -99,7 +99,7 @@ def _type(row: Fields) -> str:
 
 
 def _session(row: Fields) -> str | None:
-    """Of a Mooncake trace: some tools write ``session_id``."""
+    """Return the session of a Mooncake request; some tools write ``session_id``."""
     return None if row.values.get("session_id") is None else _identity(row, "session_id")
 
 
@@ -112,12 +112,12 @@ def _identity(row: Fields, key: str) -> str:
 
 @dataclass
 class _Chats:
-    """The first chat of each conversation, as the lines come."""
+    """The first chat of each conversation, updated line by line."""
 
     first: dict[str, str] = field(default_factory=dict)
 
     def session(self, row: Fields) -> str:
-        """The conversation of a request; parents before the trace begins count as its first."""
+        """Return a request's conversation; a parent before the trace counts as its first chat."""
         chat = _identity(row, "chat_id")
         if chat in self.first:
             raise InputError(
@@ -134,7 +134,7 @@ class _Chats:
 
 @dataclass
 class _Tree:
-    """The tree of all prompts, block by block; nodes are numbered as they come, 0 is the root."""
+    """The tree of all prompts, block by block; nodes are numbered by first use, 0 is the root."""
 
     name: str
     block_tokens: int
@@ -161,7 +161,7 @@ class _Tree:
         self.ends.append(node)
 
     def places(self, prompts: Sequence[int]) -> Iterator[Prompt | None]:
-        """Of each prompt, what of it at least one other request shares."""
+        """Yield for each prompt the part that at least one other request shares."""
         groups, branches = self._groups()
         for node, prompt in zip(self.ends, prompts, strict=True):
             shared = node
@@ -179,7 +179,7 @@ class _Tree:
             yield Prompt(groups[shared], tokens, tuple(path))
 
     def _groups(self) -> tuple[dict[int, str], dict[str, Prefix]]:
-        """The group of each shared node: the first child continues it, others branch off."""
+        """Return the group of each shared node: the first child continues it, others branch off."""
         groups: dict[int, str] = {}
         branches: dict[str, Prefix] = {}
         continued = {0}

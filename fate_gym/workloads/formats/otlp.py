@@ -1,9 +1,9 @@
 """OpenTelemetry spans of agents: OTLP JSON, with the semantic conventions for generative AI.
 
-A file holds an export request (``resourceSpans``, ``scopeSpans``, ``spans``), or one a line. Taken
-are the attributes of the conventions 1.37 and later, and the older names of token counts:
-https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans. What becomes of spans is said in
-docs/workloads.md; here they are read, and `fate_gym.workloads.formats.spans` orders them.
+A file holds an export request (``resourceSpans``, ``scopeSpans``, ``spans``), or one per line. The
+attributes read are those of the conventions 1.37 and later, and older names of token counts:
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans. docs/workloads.md describes how
+spans become workflows; this module reads them, `fate_gym.workloads.formats.spans` orders them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _MOST_NS = 2**64
 
 
 def is_otlp(first: Any) -> bool:
-    """Whether the first object of a file is an export request of spans."""
+    """Return whether the first object of a file is an export request of spans."""
     return isinstance(first, dict) and "resourceSpans" in first
 
 
 def read_otlp(records: Sequence[Record], name: str) -> ImportedTraces:
-    """A trace for each conversation, with a turn for each trace id; others stand alone.
+    """Return a trace per conversation, with a turn per trace id; other trace ids stand alone.
 
     Raises:
         InputError: naming the span and the attribute at fault.
@@ -114,7 +114,7 @@ def _span(row: Mapping[Any, Any], line: str | None, number: int) -> Span:
 
 
 def _with_call(span: Span, row: Mapping[Any, Any], attributes: dict[str, Any]) -> Span:
-    """The span with what it says of a call of a model or tool."""
+    """Return the span with the data of its model or tool call, if it is one."""
     operation = _text(attributes, ("gen_ai.operation.name",), span.item)
     tokens = _tokens(attributes, _INPUT, span.item)
     model = _text(attributes, _MODEL, span.item)
@@ -151,7 +151,7 @@ def _with_call(span: Span, row: Mapping[Any, Any], attributes: dict[str, Any]) -
 
 
 def _nanoseconds(value: Any, item: str, field: str) -> int:
-    """64 bits, which OTLP writes as a text; numbers are taken, too."""
+    """Return a 64-bit number, which OTLP writes as a text; numbers are accepted too."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
         value = int(value)
     if type(value) is not int or not 0 <= value < _MOST_NS:
@@ -160,7 +160,7 @@ def _nanoseconds(value: Any, item: str, field: str) -> int:
 
 
 def _attributes(entries: Any, item: str) -> dict[str, Any]:
-    """The attributes that are texts or whole numbers, by key."""
+    """Return the attributes that are texts or whole numbers, by key."""
     if entries is None:
         return {}
     if not isinstance(entries, list):
@@ -181,7 +181,7 @@ def _attributes(entries: Any, item: str) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """Whole numbers of 64 bits are texts in OTLP JSON."""
+    """Return a whole number; 64-bit ones are texts in OTLP JSON."""
     if isinstance(value, str) and len(value) <= 20:
         try:
             return int(value)

@@ -1,8 +1,8 @@
 """Pegasus workflows: DAX (XML, up to 4.9) and YAML (5.0).
 
-Formats: https://pegasus.isi.edu/documentation/. Jobs become tasks, their name (transformation) the
-type. As Pegasus does, a job that reads a file comes after the job that writes it, beside the
-dependencies that are listed.
+Formats: https://pegasus.isi.edu/documentation/. Jobs become tasks, with their name (transformation)
+as type. As in Pegasus, a job that reads a file comes after the job that writes it, in addition to
+the dependencies that are listed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _LINKS = {
     "checkpoint": (False, False),
     "none": (False, False),
 }
-"""Whether a job reads and writes a file, by what the file says of the link."""
+"""Whether a job reads and writes a file, by the kind of link."""
 
 
 def is_dax(data: bytes) -> bool:
-    """Whether XML has an ``adag`` element near its beginning."""
+    """Return whether XML has an ``adag`` element near its beginning."""
     return b"<adag" in data[:20_000]
 
 
 def read_dax(data: bytes, name: str) -> ImportedDag:
-    """A DAG from a Pegasus DAX.
+    """Return a DAG from a Pegasus DAX.
 
     Raises:
         InputError: naming the job (or element) and the attribute at fault.
@@ -73,12 +73,12 @@ def read_dax(data: bytes, name: str) -> ImportedDag:
 
 
 def is_pegasus_yaml(data: Any) -> bool:
-    """Whether YAML says that it is Pegasus, or has its jobs."""
+    """Return whether YAML declares itself as Pegasus, or has a list of jobs."""
     return isinstance(data, dict) and ("pegasus" in data or "x-pegasus" in data or "jobs" in data)
 
 
 def read_pegasus_yaml(data: Any, name: str) -> ImportedDag:
-    """A DAG from a Pegasus 5 workflow.
+    """Return a DAG from a Pegasus 5 workflow.
 
     Raises:
         InputError: naming the job and the field at fault.
@@ -110,7 +110,7 @@ def read_pegasus_yaml(data: Any, name: str) -> ImportedDag:
 
 
 def _connected(tasks: list[Task], sizes: dict[str, float], name: str) -> ImportedDag:
-    """The DAG with its files' sizes; who writes a file comes before those who only read it."""
+    """Return the DAG with its file sizes; writers of a file come before those that only read it."""
     writers: dict[str, list[Task]] = {}
     for task in tasks:
         for files in (task.reads, task.writes):
@@ -125,7 +125,7 @@ def _connected(tasks: list[Task], sizes: dict[str, float], name: str) -> Importe
 
 
 class _Builder(ET.TreeBuilder):
-    """Refuses a document type, and with it entities, before any of it is read."""
+    """Rejects a document type, and with it entities, before any of it is read."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise InputError(
@@ -146,7 +146,7 @@ def _parse_xml(data: bytes) -> ET.Element:
 
 
 def _tag(element: ET.Element) -> str:
-    """The name of an element without its namespace."""
+    """Return the name of an element without its namespace."""
     return str(element.tag).rpartition("}")[2]
 
 
@@ -204,7 +204,7 @@ def _yaml_size(row: Fields) -> float:
 
 
 def _number(value: Any, item: str | None, field: str, most: float) -> float:
-    """A number, also as a text; 0 if there is none."""
+    """Return a number, which may be given as text; 0 if there is none."""
     if value is None:
         return 0.0
     if isinstance(value, str):
@@ -228,7 +228,7 @@ def _use(task: Task, file: str, link: Any, field: str) -> None:
 
 
 def _note_size(sizes: dict[str, float], file: str, size: float) -> None:
-    """Files are named in several places, and not all say the size."""
+    """Keep the largest size given for a file, as not every mention of it gives one."""
     sizes[file] = max(size, sizes.get(file, 0.0))
 
 

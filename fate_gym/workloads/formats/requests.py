@@ -1,9 +1,9 @@
-"""Request traces as CSV: Azure LLM inference, and BurstGPT. Each request is a call of its own.
+"""Request traces as CSV: Azure LLM inference and BurstGPT. Each request is a call of its own.
 
 Azure (https://github.com/Azure/AzurePublicDataset): ``TIMESTAMP,ContextTokens,GeneratedTokens``,
 with dates. BurstGPT (https://github.com/HPMLL/BurstGPT): ``Timestamp`` in seconds, ``Model``,
-``Request tokens`` and ``Response tokens``; ``Session ID`` where there is one, empty for requests
-without; other columns (elapsed time, total, kind of log) are not needed. Arrivals count from the
+``Request tokens`` and ``Response tokens``; ``Session ID`` in some files, empty for requests
+without one; other columns (elapsed time, total, kind of log) are ignored. Arrivals count from the
 first request.
 """
 
@@ -29,7 +29,7 @@ from fate_gym.workloads.formats.tasks import Call
 
 
 class Prompt(NamedTuple):
-    """What of a prompt other requests share: its place in the prefix tree."""
+    """The part of a prompt that other requests share: its place in the prefix tree."""
 
     group: str
     tokens: int
@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One request: when it comes, in seconds after the first, and what it calls."""
+    """One request: its arrival in seconds after the first request, and its call."""
 
     number: int
     kind: str
@@ -57,7 +57,7 @@ class ImportedRequests:
 
 @dataclass(frozen=True)
 class Columns:
-    """How a trace names its columns, and how it says the time."""
+    """The column names of a trace, and the conversion of its times to seconds."""
 
     clock: str
     prompt: str
@@ -65,7 +65,7 @@ class Columns:
     model: str | None
     seconds: Callable[[str, str, str], float]
     session: str | None = None
-    """Of a column that not every file has."""
+    """Name of a column that not every file has."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Columns:
 
 
 def seconds_of_date(text: str, item: str, field: str) -> float:
-    """Seconds of an ISO date; one without time zone is in UTC. Raises `InputError`."""
+    """Return the seconds of an ISO date; UTC if it has no time zone. Raises `InputError`."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -90,7 +90,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def seconds_of_number(text: str, item: str, field: str) -> float:
-    """Seconds since the beginning of a trace."""
+    """Return seconds since the beginning of a trace."""
     return number_from_text(text, item, field, MOST_SECONDS)
 
 
@@ -101,14 +101,14 @@ BURSTGPT = Columns(
 
 
 def has_columns(text: str, columns: Columns) -> bool:
-    """Whether the first line of a text names the columns."""
+    """Return whether the first line of a text names the columns."""
     header = text.lstrip().partition("\n")[0]
     names = {name.strip().strip('"') for name in header.split(",")}
     return {columns.clock, columns.prompt, columns.output} <= names
 
 
 def read_requests(text: str, name: str, columns: Columns) -> ImportedRequests:
-    """The requests of a trace.
+    """Return the requests of a trace.
 
     Raises:
         InputError: naming the line and the column at fault.
@@ -141,7 +141,7 @@ def read_requests(text: str, name: str, columns: Columns) -> ImportedRequests:
 
 
 def _rows(text: str, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each line that is not empty: what to call it, and its fields by column."""
+    """Yield each non-empty line: its name for messages, and its fields by column."""
     reader = csv.reader(io.StringIO(text.lstrip(), newline=""), strict=True)
     first = len(text) - len(text.lstrip())
     skipped = text[:first].count("\n")
@@ -181,7 +181,7 @@ def _header(fields: list[str], item: str, columns: Columns) -> list[str]:
 
 
 def _tokens(text: str, item: str, field: str) -> int:
-    """Tokens of a request: a whole number, at least 1."""
+    """Return the tokens of a request: a whole number, at least 1."""
     value = number_from_text(text, item, field, MOST_TOKENS)
     if value == 0:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Sidecars: LLM attributes by task type, and the workflows that they make of imported files."""
+"""Sidecars: LLM attributes by task type, and the workflows made from them and imported files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fate_gym.workloads.roles import assign_roles, edges_of
 from fate_gym.workloads.sessions import SessionRules, session_workflows
 
 Imported: TypeAlias = ImportedDag | ImportedRequests | ImportedTraces
-"""What a file says."""
+"""The content of an imported file."""
 
 
 class TaskAttributes(Frozen):
-    """LLM attributes of one task type; a model or seconds of a tool."""
+    """LLM attributes of one task type; a model, or the seconds of a tool."""
 
     model: Name | None = None
     queries: Queries = 1
@@ -42,7 +42,7 @@ class TaskAttributes(Frozen):
 
 
 class Sidecar(Frozen):
-    """What a sidecar file (YAML or JSON) says: attributes by task type."""
+    """The content of a sidecar file (YAML or JSON): attributes by task type."""
 
     types: dict[Name, TaskAttributes] = Field(default_factory=dict)
     default: TaskAttributes | None = Field(None, description="of the types that are not listed")
@@ -54,7 +54,7 @@ class Sidecar(Frozen):
         return self
 
     def rows(self, kinds: Iterable[str]) -> dict[str, TaskAttributes]:
-        """The attributes of each type. Raises one `InputError` for all types without any."""
+        """Return the attributes of each type. Raises one `InputError` for all types without any."""
         rows = {kind: self.types.get(kind, self.default) for kind in kinds}
         missing = sorted(kind for kind, row in rows.items() if row is None)
         if missing:
@@ -84,14 +84,14 @@ def import_workflows(
     model: str | None = None,
     infer_prefixes: bool = True,
 ) -> tuple[Workflow, ...]:
-    """The workflows of an imported file: one of a DAG, one for each request or turn of a session.
+    """Build the workflows of an imported file: one per DAG, request, or turn of a session.
 
     Args:
-        found: what was read.
-        seed: of the role mapping, for a DAG without tokens, sidecar and model.
+        found: the content that was read.
+        seed: seed of the role mapping, for a DAG without tokens, sidecar and model.
         roles: path of a sidecar file.
         model: instead of a sidecar: the model of every task.
-        infer_prefixes: whether prompts of traces that say nothing of it are taken to continue
+        infer_prefixes: whether prompts in traces without prefix information are assumed to continue
             earlier ones, see `fate_gym.workloads.prefix_tree.with_inferred_sharing`.
 
     Raises:
@@ -122,19 +122,19 @@ def import_workflows(
 def import_workflow(
     dag: ImportedDag, seed: int, *, roles: str | Path | None = None, model: str | None = None
 ) -> Workflow:
-    """The workflow of an imported DAG; see `import_workflows`. Raises `InputError`."""
+    """Build the workflow of an imported DAG; see `import_workflows`. Raises `InputError`."""
     return import_workflows(dag, seed, roles=roles, model=model)[0]
 
 
 def problem_id(found: Imported, workflows: Sequence[Workflow]) -> str:
-    """The name of the problem that the workflows of a file make."""
+    """Return the name of the problem made from the workflows of a file."""
     return workflows[0].id if isinstance(found, ImportedDag) else found.name
 
 
 def apply_sidecar(
     dag: ImportedDag, sidecar: Sidecar, *, workflow_id: str, tenant: str = "default"
 ) -> Workflow:
-    """The workflow with the sidecar's attributes; edges carry the bytes of the file.
+    """Return the workflow with the sidecar's attributes; edges carry the bytes of the file.
 
     Raises:
         InputError: for task types without attributes, or attributes that do not make a stage.
@@ -161,7 +161,7 @@ def apply_sidecar(
 
 
 def template(found: Imported) -> str:
-    """A sidecar file for the types of an imported file, to be filled in."""
+    """Return a sidecar file with the types of an imported file, to be filled in."""
     facts = list(_facts(found))
     row: dict[str, object] = {"model": "Llama-3.1-8B"}
     if not all(call.prompt_tokens is not None for _, call, _ in facts):
@@ -174,7 +174,7 @@ def template(found: Imported) -> str:
 
 @dataclass(frozen=True)
 class _Task:
-    """A task or request on its way to become a stage."""
+    """A task or request about to become a stage."""
 
     id: str
     kind: str
@@ -183,7 +183,7 @@ class _Task:
     shared: Prompt | None = None
 
     def stage(self, row: TaskAttributes, application: str) -> Stage:
-        """The stage with the attributes of its type, and the tokens of the file."""
+        """Return the stage with the attributes of its type, and the tokens of the file."""
         values = row.model_dump(exclude={"inherited_tokens", "tool_seconds"})
         if self.call.given and row.model is None:
             raise self._wrong("the file gives a model call, and the type is a tool", "name a model")
@@ -227,7 +227,7 @@ def _apply(found: Imported, sidecar: Sidecar) -> tuple[Workflow, ...]:
 
 
 def _of_traces(found: ImportedTraces, rows: dict[str, TaskAttributes]) -> tuple[Workflow, ...]:
-    """The turns of all sessions. Traces give everything but the catalogue's models."""
+    """Return the turns of all sessions. Traces provide everything except the catalogue's models."""
     models: dict[str, str] = {}
     for kind, row in rows.items():
         if row.model is None or row != TaskAttributes(model=row.model):
@@ -257,7 +257,7 @@ def _of_request(request: Request, row: TaskAttributes, name: str) -> Workflow:
 
 
 def _one_model(found: Imported, model: str) -> Sidecar:
-    """One model for every type with tokens; in a file that gives some, seconds alone are a tool."""
+    """Return a sidecar with one model; if a file has tokens, types with only seconds are tools."""
     check_known("unknown model", model, catalog.models(), field="model")
     facts = list(_facts(found))
     tokens = any(call.given for _, call, _ in facts)
@@ -285,7 +285,7 @@ def _one_model(found: Imported, model: str) -> Sidecar:
 
 
 def _own_models(found: Imported) -> Sidecar:
-    """The models that the file names, if the catalogue has them; seconds without a call: a tool."""
+    """Return a sidecar with the models that the file names; types with only seconds are tools."""
     models: dict[str, set[str | None]] = {}
     tools: dict[str, bool] = {}
     for kind, call, seconds in _facts(found):
@@ -320,7 +320,7 @@ def _own_models(found: Imported) -> Sidecar:
 
 
 def _facts(found: Imported) -> Iterable[tuple[str, Call, float]]:
-    """Type, call and seconds of each task or request."""
+    """Yield type, call and seconds of each task or request."""
     if isinstance(found, ImportedDag):
         return zip(found.topology.types, found.calls, found.seconds, strict=True)
     if isinstance(found, ImportedTraces):
@@ -334,7 +334,7 @@ def _facts(found: Imported) -> Iterable[tuple[str, Call, float]]:
 
 
 def _kind(model: str | None, role: str | None) -> str:
-    """The type of a call in a sidecar: the source's name of the model, or else the role."""
+    """Return the type of a call in a sidecar: the source's name of the model, else the role."""
     return model or role or "call"
 
 

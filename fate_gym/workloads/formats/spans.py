@@ -1,8 +1,8 @@
-"""Spans of agents in the order that their times imply, as a trace of calls.
+"""Turn the spans of agents into a trace of calls, in the order that their times imply.
 
-Siblings are put in the order of time: a span comes after those that had ended when it started, less
-those that others of them came after. What is inside a span begins after what precedes it, and what
-follows it waits for the last spans inside.
+Siblings are ordered by time: a span comes after those that had ended when it started, except those
+that others of these came after. What is inside a span begins after what precedes the span, and what
+follows the span waits for the last spans inside.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from fate_gym.workloads.formats.fields import checked_number
 from fate_gym.workloads.traces import Trace
 
 GAP_S = 1.0
-"""Shorter gaps before a call are the agent's own code, and left out."""
+"""Shorter gaps before a call are the agent's own code, and are ignored."""
 _MOST_PARENTS = 8
-"""Of one call; more are joined first, so that the number of edges stays in proportion."""
+"""Most parents of a call; more are joined first, to keep the number of edges small."""
 _DEEPEST = 300
 _NS = 1e9
 
 _Front = deque[tuple[int, int]]
-"""The calls that the next one has to wait for, with the times when that became so, ascending."""
+"""The calls that the next one has to wait for, each with the time since when, ascending."""
 
 
 class Span(NamedTuple):
-    """A span: nanoseconds, and the call of a model or tool that it is, if it is one."""
+    """A span, times in nanoseconds, with the data of its model or tool call, if it is one."""
 
     id: str
     trace: str
@@ -55,15 +55,15 @@ class Span(NamedTuple):
 
 
 def trace_of(name: str, turns: Sequence[Sequence[Span]], first: int) -> Trace:
-    """The trace of a conversation: a turn for each group of spans, which are in order.
+    """Return the trace of a conversation: a turn for each group of spans, in order.
 
     Args:
-        name: of the trace.
-        turns: the spans of each turn, with one call at least.
-        first: the nanosecond that arrivals count from.
+        name: name of the trace.
+        turns: the spans of each turn, with at least one call.
+        first: the nanosecond from which arrivals count.
 
     Raises:
-        InputError: naming the span that is its own ancestor, or nested too deeply.
+        InputError: naming a span that is its own ancestor, or nested too deeply.
     """
     session = _Session()
     for number, spans in enumerate(turns):
@@ -76,14 +76,14 @@ def trace_of(name: str, turns: Sequence[Sequence[Span]], first: int) -> Trace:
 
 
 class _Tree(NamedTuple):
-    """The spans of a turn that calls lie in, by their parents; None: those without."""
+    """The spans of a turn that are or contain calls, by their parents; None: those without one."""
 
     children: dict[str | None, list[Span]]
     agents: dict[str, str | None]
 
     @classmethod
     def of(cls, spans: Sequence[Span]) -> _Tree:
-        """Raises `InputError` for spans that are their own ancestors, or nested too deeply."""
+        """Build the tree. Raises `InputError` for spans in a cycle, or nested too deeply."""
         known = {span.id for span in spans}
         below: dict[str | None, list[Span]] = {}
         for span in spans:
@@ -117,7 +117,7 @@ def _wrong_parent(span: Span, fault: str) -> InputError:
 
 
 class _Session:
-    """The calls of a conversation as its turns are added."""
+    """The calls of a conversation, as its turns are added."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ class _Session:
             self.calls[first]["think_seconds"] = min(thought, MOST_SECONDS)
 
     def _siblings(self, spans: Sequence[Span], before: Sequence[int]) -> list[int]:
-        """Add spans of one parent; the calls that have to end before what follows it."""
+        """Add the spans of one parent; return the calls that must end before what follows it."""
         front: _Front = deque((-1, call) for call in before)
         running: list[tuple[int, int, int, list[int]]] = []
         for place, span in enumerate(spans):
@@ -201,7 +201,7 @@ class _Session:
 
 
 def _end(front: _Front, ended: tuple[int, int, int, list[int]]) -> None:
-    """A span has ended: the next waits for it, and no longer for what it came after."""
+    """End a span: the next span waits for it, and no longer for what it came after."""
     time, _, start, last = ended
     while front and front[0][0] <= start:
         front.popleft()

@@ -1,4 +1,4 @@
-"""Tasks as the formats of DAGs give them, and the workflow that they make."""
+"""Tasks as read from DAG formats, and the workflow that they make."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fate_gym.problem.workflow import topological_generations
 from fate_gym.workloads.topology import Topology
 
 _NUMBERING = re.compile(r"(?:\d+(?:DI)?[_-]?)+")
-"""Of a name read backwards, from where it begins: what follows cannot make it try again."""
+"""For names read backwards, so that the match is anchored and never has to backtrack."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a file says of the model call of a task; None where it says nothing."""
+    """The data that a file gives about a task's model call; None where it gives none."""
 
     model: str | None = None
     prompt_tokens: int | None = None
@@ -26,16 +26,16 @@ class Call:
 
     @property
     def given(self) -> bool:
-        """Whether the file says anything."""
+        """Whether the file gives any data."""
         return self != Call()
 
 
 @dataclass(frozen=True, eq=False)
 class ImportedDag:
-    """An imported workflow: its DAG, and what the file says of files, seconds and calls.
+    """An imported workflow: its DAG, and the file's data about files, seconds and calls.
 
     ``edge_bytes`` are the files that a parent writes and its child reads; ``seconds`` are 0 where
-    the file gives none. Both are in the order of the topology, as ``calls``.
+    the file gives none. These and ``calls`` are in the order of the topology.
     """
 
     topology: Topology
@@ -46,7 +46,7 @@ class ImportedDag:
 
 @dataclass
 class Task:
-    """A task of a file: what all formats of DAGs have in common."""
+    """A task of a file: what all DAG formats have in common."""
 
     id: str
     kind: str
@@ -60,7 +60,7 @@ class Task:
 
 
 def ordered(tasks: Sequence[Task], name: str) -> ImportedDag:
-    """Tasks in topological order (Kahn 1962), ties in the order of the file."""
+    """Return tasks as a DAG in topological order (Kahn 1962), ties in the order of the file."""
     if not tasks:
         raise InputError("there are no tasks", field="tasks", remedy="add tasks")
     by_id = by_id_of(tasks)
@@ -103,7 +103,7 @@ def ordered(tasks: Sequence[Task], name: str) -> ImportedDag:
 
 
 def _moved(parent: Task, child: Task) -> float:
-    """Bytes of the files that a task writes and another reads."""
+    """Return the bytes of the files that ``parent`` writes and ``child`` reads."""
     moved = sum((size for file, size in parent.writes.items() if file in child.reads), 0.0)
     if moved > MOST_BYTES:
         raise InputError(
@@ -116,7 +116,7 @@ def _moved(parent: Task, child: Task) -> float:
 
 
 def by_id_of(tasks: Sequence[Task]) -> dict[str, Task]:
-    """The tasks by their ids. Raises `InputError` if an id occurs twice."""
+    """Return the tasks by id. Raises `InputError` if an id occurs twice."""
     twice = first_repeated(task.id for task in tasks)
     if twice is not None:
         raise InputError(
@@ -126,6 +126,6 @@ def by_id_of(tasks: Sequence[Task]) -> dict[str, Task]:
 
 
 def type_of(name: str) -> str:
-    """A task's type from its name: ``sort_ID000012`` is a ``sort``."""
+    """Return a task's type from its name: ``sort_ID000012`` is a ``sort``."""
     numbering = _NUMBERING.match(name[::-1])
     return name[: -numbering.end()] or name if numbering else name

@@ -1,13 +1,12 @@
 """Sessions of Claude Code as kv-cache-tester records them (``traces/trace_*.json``).
 
 https://github.com/callanjfox/kv-cache-tester, ``docs/trace_replay_tester.md``: a session has
-``block_size``, ``tool_tokens``, ``system_tokens`` and ``requests``; a request ``t`` (seconds),
+``block_size``, ``tool_tokens``, ``system_tokens`` and ``requests``; a request has ``t`` (seconds),
 ``model``, ``in``, ``out``, ``hash_ids`` (one for each full block), ``input_types``, and in newer
 files ``api_time`` and ``think_time``. An entry of type ``subagent`` has requests of its own.
 
-A sub-agent runs between the request before its entry and the next one of the conversation. Whether
-its ``t`` is when it was launched or when it ended differs between files, so the gap after
-sub-agents is left out.
+A sub-agent runs between the request before its entry and the next one of the conversation. Files
+differ in whether its ``t`` is its launch or its end, so the gap after sub-agents is left out.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from fate_gym.workloads.traces import Trace
 
 
 def is_weka(first: Any) -> bool:
-    """Whether the first object of a file is such a session."""
+    """Return whether the first object of a file is such a session."""
     return isinstance(first, dict) and {"block_size", "requests"} <= first.keys()
 
 
 def read_weka(records: Sequence[Record], name: str) -> ImportedTraces:
-    """The sessions of a file, or of each line of it.
+    """Return the sessions of a file, or of each line of it.
 
     Raises:
         InputError: naming the request and the field at fault.
@@ -61,12 +60,12 @@ def _trace(record: Record) -> Trace:
 
 @dataclass
 class _Session:
-    """The calls of a session as its requests are read."""
+    """The calls of a session, as its requests are read."""
 
     item: str | None
     block: int
     one_scope: bool
-    """Whether equal ids mean equal blocks in sub-agents, too."""
+    """Whether equal ids mean equal blocks in sub-agents too."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     agents: int = 0
     turn: int = 0
@@ -78,7 +77,7 @@ class _Session:
     def conversation(
         self, entries: Sequence[Any], path: str, launch: int | None, agent: tuple[int, str] | None
     ) -> list[int]:
-        """Read requests one after the other; the calls that have to end before others go on."""
+        """Read requests in sequence; return the calls that must end before others go on."""
         before = [] if launch is None else [launch]
         joins: list[int] = []
         last_end = None
@@ -134,7 +133,7 @@ class _Session:
     def _shared(
         self, row: Fields, number: int, scope: tuple[str | None, tuple[int, str] | None]
     ) -> tuple[int, int] | None:
-        """The last call with the longest common prefix, block by block."""
+        """Return the last call with the longest common prefix, block by block."""
         node: Any = (scope[0], None if self.one_scope else scope[1])
         found = None
         for depth, block in enumerate(row.entries("hash_ids", []), start=1):

@@ -21,7 +21,7 @@ VERSIONS = ("1.3", "1.4", "1.5")
 
 
 def is_wfformat(data: Any) -> bool:
-    """Whether JSON says that it is a workflow in WfFormat."""
+    """Return whether JSON is a workflow in WfFormat."""
     return isinstance(data, dict) and ("workflow" in data or "schemaVersion" in data)
 
 
@@ -35,7 +35,7 @@ def load_wfformat(path: str | Path) -> ImportedDag:
 
 
 def parse_wfformat(data: Any, *, source: str | Path = "<workflow>") -> ImportedDag:
-    """A checked workflow from the parsed content of a WfFormat file.
+    """Return a checked workflow from the parsed content of a WfFormat file.
 
     Raises:
         InputError: naming ``source``, the task and the field at fault.
@@ -69,14 +69,14 @@ def _instance(data: Any, source: str | Path, unknown: list[str]) -> ImportedDag:
 
 
 def _layout(workflow: Fields, version: str, unknown: list[str]) -> list[Task]:
-    """The tasks; files of unknown size are added to ``unknown``."""
+    """Return the tasks; files of unknown size are added to ``unknown``."""
     if version == "1.5":
         return _split_layout(workflow, unknown)
     return _flat_layout(workflow, version, unknown)
 
 
 def _bytes(entry: Fields, field: str, file: str, unknown: list[str]) -> float:
-    """The size of a file. Published ones say -1 where it was not known."""
+    """Return the size of a file. Published files have -1 where it was not known."""
     value = entry.values.get(field)
     if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         unknown.append(short(file))
@@ -85,7 +85,7 @@ def _bytes(entry: Fields, field: str, file: str, unknown: list[str]) -> float:
 
 
 def _flat_layout(workflow: Fields, version: str, unknown: list[str]) -> list[Task]:
-    """1.3 and 1.4: everything about a task in one place; 1.4 has units in the names."""
+    """Read 1.3 or 1.4: all data of a task in one place; 1.4 has units in the field names."""
     runtime, size = ("runtime", "size") if version == "1.3" else ("runtimeInSeconds", "sizeInBytes")
     tasks = []
     names: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def _flat_layout(workflow: Fields, version: str, unknown: list[str]) -> list[Tas
             files = task.reads if link == "input" else task.writes
             files[file] = _bytes(entry, size, file, unknown)
         tasks.append(task)
-    # Both versions occur with dependencies by name and by id.
+    # In both versions dependencies occur by name and by id.
     ids = {task.id for task in tasks}
     for task in tasks:
         for ends in (task.parents, task.children):
@@ -117,7 +117,7 @@ def _flat_layout(workflow: Fields, version: str, unknown: list[str]) -> list[Tas
 
 
 def _split_layout(workflow: Fields, unknown: list[str]) -> list[Task]:
-    """1.5: what the workflow is, apart from how it ran."""
+    """Read 1.5, which separates the workflow's specification from its execution."""
     specification = workflow.object("specification")
     sizes: dict[str, float] = {}
     for entry in specification.objects("files", []):
@@ -152,7 +152,7 @@ def _split_layout(workflow: Fields, unknown: list[str]) -> list[Task]:
 
 
 def _task(value: Any, number: int) -> tuple[Task, Fields, str]:
-    """A task without its files and seconds, its row, and its name."""
+    """Return a task without its files and seconds, its row, and its name."""
     values = Fields.of(value, f"task #{number}", "task").values
     name = values.get("name", values.get("id"))
     key = checked_text(
