@@ -1,4 +1,4 @@
-"""Reads the templates of agentic applications: shapes that were published, each with its source."""
+"""The templates of agentic applications: published shapes, each with its source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fate_gym.catalog.loader import _Fact, read_yaml
 from fate_gym.catalog.roles import ModelCall, Span, ToolCall
 
 Link = Literal["all", "each"]
-"""``all``: every stage follows every stage; ``each``: dealt in order, one to one or in groups."""
+"""``all``: every stage follows every stage; ``each``: paired in order, singly or in groups."""
 
 
 class Step(_Fact):
@@ -35,7 +35,7 @@ AnyCall = Annotated[
 
 
 class Template(_Fact):
-    """An application: roles, and steps that refer to earlier steps by name."""
+    """An application: its roles, and steps that refer to earlier steps by name."""
 
     name: str
     family: str = Field(description="variants of one application; splits go by family")
@@ -69,14 +69,14 @@ class Template(_Fact):
 
 @cache
 def agentic_templates() -> dict[str, Template]:
-    """Every template by name."""
+    """Return every template by name."""
     return {
         name: _template(name, row) for name, row in read_yaml("agentic.yaml")["templates"].items()
     }
 
 
 def _template(name: str, row: dict[str, Any]) -> Template:
-    # What belongs to the role table alone is one request here: steps say how many queries.
+    # Queries are an attribute of the role table only: here the steps give them.
     single = {"low": 1, "high": 1, "source": "steps"}
     roles = {
         role: {"name": role} | call | ({} if "seconds" in call else {"queries": single})

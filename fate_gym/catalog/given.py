@@ -1,4 +1,4 @@
-"""Base of everything that people write in files and options."""
+"""Base class of everything that people write in files and options."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _DEPTH = 4
-"""Of the lists and mappings of numbers that fields take, with room to spare."""
+"""Depth of the lists and mappings of numbers that fields accept, with some reserve."""
 
 
 class Given(BaseModel):
     """Immutable, strict about unknown fields, and about booleans where numbers belong.
 
-    Pydantic takes true for 1: ``queries: true`` is a slip, and nobody would see it.
+    Pydantic accepts true as 1, which would hide a slip such as ``queries: true``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,7 +24,7 @@ class Given(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_no_booleans(cls, data: Any) -> Any:
-        # Not validators of fields: those that tell the classes of a union apart take none.
+        # Not field validators: discriminator fields of unions do not allow any.
         if isinstance(data, Mapping):
             for name in _numeric(cls).intersection(data):
                 if _holds_boolean(data[name], _DEPTH):
@@ -40,13 +40,13 @@ def _not_a_number(model: type[BaseModel], name: str, value: Any) -> ValidationEr
 
 @cache
 def _numeric(model: type[BaseModel]) -> frozenset[str]:
-    """The fields that hold numbers and no booleans."""
+    """Return the fields that hold numbers and no booleans."""
     kinds = {name: _kinds(field.annotation) for name, field in model.model_fields.items()}
     return frozenset(name for name, of in kinds.items() if of & {int, float} and bool not in of)
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of."""
+    """Return the types that an annotation is made of."""
     own = {annotation} if isinstance(annotation, type) else set()
     return own.union(*map(_kinds, get_args(annotation)))
 

@@ -1,4 +1,4 @@
-"""Reads the catalogue: facts as data files, each number beside its source."""
+"""The catalogue: facts in data files, each number with its source."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Fact(Given):
 
 
 class Own(_Fact):
-    """What `fate-gym calibrate` measured of a GPU and its software; None: as all GPUs."""
+    """Constants that `fate-gym calibrate` measured for a GPU and its software; None: shared."""
 
     mfu_ramp_tokens: Amount | None = None
     linear_passes: Amount | None = None
@@ -47,7 +47,7 @@ class Own(_Fact):
 
     @property
     def constants(self) -> dict[str, float]:
-        """Those that stand in place of constants of execution, by name."""
+        """The constants that replace those of `Execution`, by name."""
         given = self.model_dump(exclude_none=True, exclude={"pcie_gb_s", "peer_gb_s"})
         return {name: float(value) for name, value in given.items()}
 
@@ -57,7 +57,7 @@ class Gpu(_Fact):
 
     ``mfu`` and ``mbu`` are the shares of peak FLOP/s and of memory bandwidth that linear layers
     reach, ``attention_mfu`` and ``attention_mbu`` those of attention in prefill and in decode
-    (None: the usual ratio to the linear layers'). ``fitted``: they follow from measured times.
+    (None: the usual ratio to the linear layers'). ``fitted``: fitted to measured times.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Gpu(_Fact):
     sources: dict[str, str] = Field({})
 
     def times(self, count: int) -> Gpu:
-        """That many of these GPUs as one: its rates, memory, price and power; links stay."""
+        """Return ``count`` of these GPUs as one: rates, memory, price and power; links stay."""
         names = ("memory_gb", "bandwidth_gb_s", "tflops", "watts", "usd_per_hour")
         return self.model_copy(update={name: count * getattr(self, name) for name in names})
 
@@ -90,8 +90,8 @@ class Gpu(_Fact):
 class Model(_Fact):
     """A served model (a quantised variant is a model of its own).
 
-    ``heads`` None: query heads x head dimension is the hidden size. ``vocab`` 0: without embedding
-    and output projection, or not known; then every parameter counts for every token.
+    ``heads`` None: query heads x head dimension is the hidden size. ``vocab`` 0: embedding and
+    output projection are absent or unknown; then every parameter counts for every token.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Model(_Fact):
 
     @property
     def layer_params(self) -> float:
-        """Parameters that every token is multiplied with: neither embedding nor output."""
+        """Parameters that multiply every token: neither embedding nor output projection."""
         return self.active_params - self.head_params * (1 if self.tied_embedding else 2)
 
     @property
@@ -141,7 +141,7 @@ class Model(_Fact):
 
     @property
     def read_bytes(self) -> float:
-        """Weights that a step reads: all but an embedding of its own, which is only looked up."""
+        """Weights that a step reads: all but an untied embedding, which is only looked up."""
         return self.weight_bytes - (0.0 if self.tied_embedding else 2.0 * self.head_params)
 
     @property
@@ -206,19 +206,19 @@ class Execution(_Fact):
     gather_s: Seconds
 
     def on(self, gpu: Gpu) -> Execution:
-        """The constants on a GPU: those that were measured on it in place of the shared ones."""
+        """Return the constants on a GPU: measured ones replace the shared ones."""
         return self if gpu.own is None else self.model_copy(update=gpu.own.constants)
 
     def pcie_gb_s(self, gpu: Gpu) -> float:
-        """Effective host-to-device bandwidth: measured, else that of its PCIe generation, GB/s."""
+        """Return the effective host-to-device bandwidth, GB/s; measured or by PCIe generation."""
         if gpu.own is not None and gpu.own.pcie_gb_s is not None:
             return gpu.own.pcie_gb_s
         return float(getattr(self, f"pcie{gpu.pcie}_gb_s"))
 
     def peer_gb_s(self, gpu: Gpu) -> float:
-        """Effective bandwidth between two GPUs of a node, GB/s.
+        """Return the effective bandwidth between two GPUs of a node, GB/s.
 
-        Measured, else of NVLink, else of PCIe peer to peer.
+        Measured, else that of NVLink, else that of PCIe peer to peer.
         """
         if gpu.own is not None and gpu.own.peer_gb_s is not None:
             return gpu.own.peer_gb_s
@@ -227,7 +227,7 @@ class Execution(_Fact):
         return self.pcie_peer_efficiency * self.pcie_gb_s(gpu)
 
     def reduce_gb_s(self, peer_gb_s: float, count: int) -> float:
-        """Bandwidth of an all-reduce over a ring of ``count`` > 1 GPUs, in GB/s of its operand.
+        """Return the bandwidth of a ring all-reduce over ``count`` > 1 GPUs, in GB/s of operand.
 
         Each GPU sends and receives 2 (count - 1) / count times the operand (Patarasu and Yuan,
         JPDC 69(2), 2009).
@@ -235,70 +235,70 @@ class Execution(_Fact):
         return peer_gb_s * count / (2.0 * (count - 1))
 
     def attention_mfu(self, gpu: Gpu) -> float:
-        """Share of the peak FLOP/s that attention reaches in prefill."""
+        """Return the share of the peak FLOP/s that attention reaches in prefill."""
         if gpu.attention_mfu is not None:
             return gpu.attention_mfu
         return min(1.0, self.attention_mfu_ratio * gpu.mfu)
 
     def attention_mbu(self, gpu: Gpu) -> float:
-        """Share of the memory bandwidth that attention reaches in decode."""
+        """Return the share of the memory bandwidth that attention reaches in decode."""
         if gpu.attention_mbu is not None:
             return gpu.attention_mbu
         return min(1.0, self.attention_mbu_ratio * gpu.mbu)
 
     def layer_seconds(self, model: Model) -> float:
-        """Fixed seconds of all layers of a model, per prefill or decode step."""
+        """Return the fixed seconds of all layers of a model, per prefill or decode step."""
         return model.layers * (self.linear_layer_s + self.attention_layer_s)
 
     def traffic_bytes(self, model: Model) -> float:
-        """Bytes per token that are moved between GEMMs, over all layers, beside weights and KV."""
+        """Return the bytes per token moved between GEMMs in all layers, besides weights and KV."""
         between = self.linear_passes * model.hidden
         attention = self.attention_passes * 2 * (model.attention_width + model.kv_width)
         return 2.0 * model.layers * (between + attention)
 
     def all_reduces(self, model: Model) -> int:
-        """All-reduces of a pass where the model is spread over GPUs: two a layer."""
+        """Return the all-reduces per pass of a model spread over GPUs: two per layer."""
         return 2 * model.layers
 
     def all_reduce_bytes(self, model: Model) -> float:
-        """Bytes per token in all of them, at 16 bits."""
+        """Return the bytes per token in all of these all-reduces, at 16 bits."""
         return 2.0 * self.all_reduces(model) * model.hidden
 
 
 def read_yaml(name: str) -> Any:
-    """The parsed content of one catalogue file, e.g. ``"gpus.yaml"``."""
+    """Return the parsed content of one catalogue file, e.g. ``"gpus.yaml"``."""
     return yaml.safe_load(files("fate_gym.catalog").joinpath(name).read_text(encoding="utf-8"))
 
 
 @cache
 def gpus() -> dict[str, Gpu]:
-    """Every GPU of the catalogue by name, with its efficiencies."""
+    """Return every GPU of the catalogue by name, with its efficiencies."""
     rows, rates = read_yaml("gpus.yaml")["gpus"], read_yaml("efficiency.yaml")["gpus"]
     return {name: Gpu(name=name, **row, **rates[name]) for name, row in rows.items()}
 
 
 @cache
 def models() -> dict[str, Model]:
-    """Every model of the catalogue by name."""
+    """Return every model of the catalogue by name."""
     rows = read_yaml("models.yaml")["models"]
     return {name: Model(name=name, **row) for name, row in rows.items()}
 
 
 @cache
 def execution() -> Execution:
-    """The constants of the cost model."""
+    """Return the constants of the cost model."""
     rows = read_yaml("execution.yaml")
     given = {name: row["value"] for name, row in rows.items()}
     return Execution(**given, **read_yaml("efficiency.yaml")["shared"])
 
 
 def gpu(name: str) -> Gpu:
-    """One GPU; an unknown name is an `InputError` with near matches."""
+    """Return one GPU. Raises `InputError` with near matches for an unknown name."""
     return _named(gpus(), name, "GPU")
 
 
 def model(name: str) -> Model:
-    """One model; an unknown name is an `InputError` with near matches."""
+    """Return one model. Raises `InputError` with near matches for an unknown name."""
     return _named(models(), name, "model")
 
 

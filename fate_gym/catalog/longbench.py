@@ -1,4 +1,4 @@
-"""Reads the average lengths of LongBench's tasks."""
+"""The average lengths of LongBench's tasks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class LongBenchTask(_Fact):
 
 
 class LongBench(_Fact):
-    """The tasks, and what turns them into token counts."""
+    """The tasks, and the factors that turn them into token counts."""
 
     tasks: dict[str, LongBenchTask]
     tokens_per_word: PositiveFloat
     question: Lengths
 
     def document_tokens(self, task: str) -> int:
-        """Tokens of an average document of a task."""
+        """Return the tokens of an average document of a task."""
         return round(self.tasks[task].words * self.tokens_per_word)
 
 
 @cache
 def longbench() -> LongBench:
-    """The catalogue's LongBench figures."""
+    """Return the catalogue's LongBench figures."""
     rows = read_yaml("longbench.yaml")
     return LongBench(
         tasks={name: LongBenchTask(name=name, **row) for name, row in rows["tasks"].items()},

@@ -1,4 +1,4 @@
-"""Reads the role table: what stages of LLM applications look like, each number with its source."""
+"""The role table: stages of LLM applications, each number with its source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from fate_gym.catalog.loader import _Fact, models, read_yaml
 
 Position = Literal["source", "middle", "merge", "sink"]
-"""Where a task type stands in a DAG."""
+"""Position of a task type in a DAG."""
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
@@ -19,9 +19,9 @@ _Z95 = 1.6448536269514722  # 95th percentile of the standard normal distribution
 
 
 class Lengths(_Fact):
-    """A lognormal distribution by its median and 95th percentile, cut to ``[min, max]``.
+    """A lognormal distribution by its median and 95th percentile, clamped to ``[min, max]``.
 
-    Sampling clamps, so that a 95th percentile above ``max`` means much weight at ``max``.
+    With a 95th percentile above ``max``, much of the weight is at ``max``.
     """
 
     p50: PositiveFloat
@@ -57,7 +57,7 @@ class Span(_Fact):
 
 
 class Payload(_Fact):
-    """What the output of a stage carries to a child; ``mb`` is megabytes (10**6) a query."""
+    """What the output of a stage carries to a child; ``mb`` is megabytes (10**6) per query."""
 
     kind: Literal["text", "kv", "media", "artefact"]
     mb: Lengths | None = None
@@ -98,7 +98,7 @@ class ModelCall(_Part):
 
 
 class ToolCall(_Part):
-    """What a tool stage does: seconds on the host, and the tokens that its output holds."""
+    """What a tool stage does: seconds on the host, and the tokens of its output."""
 
     seconds: Lengths
 
@@ -122,7 +122,7 @@ class Tool(ToolCall, _Placed):
 
 
 class Rules(_Fact):
-    """Numbers of the mapping that belong to no single role; units in the names."""
+    """Numbers of the role mapping that belong to no single role; units in the names."""
 
     context_tokens: PositiveInt
     inherited_tokens: PositiveInt
@@ -140,18 +140,18 @@ class Rules(_Fact):
 
 @cache
 def roles() -> dict[str, Role]:
-    """Every role by name."""
+    """Return every role by name."""
     return {name: Role(name=name, **row) for name, row in read_yaml("roles.yaml")["roles"].items()}
 
 
 @cache
 def tools() -> dict[str, Tool]:
-    """Every tool by name."""
+    """Return every tool by name."""
     return {name: Tool(name=name, **row) for name, row in read_yaml("roles.yaml")["tools"].items()}
 
 
 @cache
 def role_rules() -> Rules:
-    """The numbers of the mapping from task types to roles."""
+    """Return the numbers of the mapping from task types to roles."""
     rows = read_yaml("roles.yaml")["rules"]
     return Rules(**{name: row["value"] for name, row in rows.items()})
