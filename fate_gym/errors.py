@@ -1,4 +1,4 @@
-"""Errors that users meet: each says where the fault is, what it is, and what to do."""
+"""Errors that users see: each says where the fault is, what it is, and what to do."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 MOST_CHARACTERS = 2_000
-"""Of a line."""
+"""Most characters of a line."""
 _MOST_IN_ERROR = 400
-"""Of each part of an error: what is wrong with a file may quote all of it."""
+"""Most characters of each part of an error: a fault may quote a whole file."""
 
 
 def printable(text: object, most: int = MOST_CHARACTERS) -> str:
-    """A text that a terminal can show in one line, whoever wrote it.
+    """Return any text in a form that a terminal can show in one line.
 
-    Characters that move the cursor, change colours or the direction of writing are escaped as in
-    Python, and so are line ends; of what is longer than ``most`` the middle is left out.
+    Characters that move the cursor, change colours or the direction of writing, and line ends, are
+    escaped as in Python; the middle of a text longer than ``most`` is left out.
     """
     shown = str(text)
     if len(shown) > most:
@@ -29,7 +29,7 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
 
 
 class FateGymError(Exception):
-    """Base of every error that the package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class InputError(FateGymError, ValueError):
@@ -37,7 +37,7 @@ class InputError(FateGymError, ValueError):
 
     Args:
         fault: what is wrong, in one sentence without a closing full stop.
-        source: the file (or suite, or ``"<problem>"``) that holds the fault.
+        source: the file (or suite, or ``"<problem>"``) with the fault.
         item: the object in it, e.g. ``"workflow 'w1', stage 'merge'"``.
         field: the field of that object.
         remedy: what the user can do.
@@ -70,7 +70,7 @@ class InputError(FateGymError, ValueError):
         return f"{text}. Remedy: {printable(self.remedy, _MOST_IN_ERROR)}{stop}"
 
     def at(self, source: str | Path) -> InputError:
-        """The same error with its source filled in (unless it has one already)."""
+        """Return the same error with its source filled in (unless it has one already)."""
         return InputError(
             self.fault,
             source=self.source or source,
@@ -80,7 +80,7 @@ class InputError(FateGymError, ValueError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions with keyword-only arguments do not survive worker processes by themselves.
+        # Pickling does not support keyword-only arguments, and worker processes pickle exceptions.
         return _rebuild, (self.fault, self.source, self.item, self.field, self.remedy)
 
 
@@ -91,20 +91,20 @@ def _rebuild(
 
 
 class InputWarning(UserWarning):
-    """Input that is taken, but not as it stands: the message says what, where and as what."""
+    """Input that is accepted in a changed form; the message says what, where and how."""
 
 
 class IllegalActionError(FateGymError, ValueError):
-    """A policy asked for something the state does not allow."""
+    """A policy asked for something that the state does not allow."""
 
 
 def check_known(what: str, name: str, known: Collection[str], **where: Any) -> None:
     """Raise an `InputError` with near matches if a name is not among the known ones.
 
     Args:
-        what: how the message begins, e.g. ``"unknown model"``; the name follows.
-        name: what was given.
-        known: what could have been given.
+        what: the beginning of the message, e.g. ``"unknown model"``; the name follows.
+        name: the name that was given.
+        known: the names that are allowed.
         where: ``source``, ``item`` and ``field`` of the error.
     """
     if name not in known:
@@ -112,7 +112,7 @@ def check_known(what: str, name: str, known: Collection[str], **where: Any) -> N
 
 
 def near_matches(word: str, known: Iterable[str], *, most: int = 3) -> str:
-    """A remedy for a misspelt name: the nearest known names, or all of them when few."""
+    """Return a remedy for a misspelt name: the nearest known names, or all of them if few."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=most, cutoff=0.6)
     if close:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and how much is read at once."""
+"""Atomic writing of files, and a limit on what is read at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from glob import escape
 from pathlib import Path
 
 MOST_BYTES = 1 << 30
-"""Of a file that is read whole; a job's largest are some MB."""
+"""Most bytes of a file that is read whole; a job's largest files are some MB."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` unless writing it raises.
+    """Yield a temporary path that replaces ``path`` unless writing it raises.
 
-    Whatever happens, to the process or to the machine, ``path`` is the old file or the new one. A
-    temporary file that a killed process left behind is removed by the next that writes ``path``.
+    Even if the process or the machine fails, ``path`` is either the old file or the new one. The next
+    write of ``path`` removes a temporary file that a killed process left behind.
     """
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         flush(path.parent)
     finally:
-        # Where even this fails, the error to hear of is the first one.
+        # If even this fails, the error to report is the first one.
         with suppress(OSError):
             temporary.unlink()
 
@@ -51,15 +51,15 @@ def _is_running(process: int) -> bool:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file, or the names in a directory, before anything else is done.
+    """Flush a file, or the names in a directory, to disk before returning.
 
-    Without it a machine that loses power may keep a name and lose the content.
+    Otherwise a machine that loses power may keep a name and lose the content.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        # Some file systems cannot do it for directories. For files a failure is a lost write.
+        # Some file systems cannot do this for directories. For a file, a failure is a lost write.
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise
     finally:
@@ -67,7 +67,7 @@ def flush(path: Path) -> None:
 
 
 def flush_all(directory: Path) -> None:
-    """`flush` what was written below a directory by others."""
+    """`flush` everything below a directory, whoever wrote it."""
     for path in sorted(directory.rglob("*"), reverse=True):
         if path.is_file():
             flush(path)
@@ -75,15 +75,16 @@ def flush_all(directory: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_output(path: Path, text: str) -> None:
-    """`write_text` where a user says; what is no file, such as ``/dev/stdout``, is written itself.
+    """Write a text to a user-given path; a non-file such as ``/dev/stdout`` is written directly.
 
-    In directories of its own the project replaces what it finds: a pipe there would block for ever.
+    Not for the project's own directories, where a pipe would block for ever: there the project
+    replaces what it finds.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Names under which Gymnasium finds the environment.
+"""Register the environment with Gymnasium.
 
-``import fate_gym`` registers it, which Gymnasium does by itself when it is asked for
-``fate_gym:fate_gym/WorkflowScheduling-v0``. The environment is imported when it is made.
+``import fate_gym`` does this, which Gymnasium itself does when asked for
+``fate_gym:fate_gym/WorkflowScheduling-v0``. The environment is imported only when it is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENV_ID = "fate_gym/WorkflowScheduling-v0"
 MAX_EPISODE_STEPS = 100_000
-"""A backstop: legal actions always come to an end, and illegal ones in a row truncate before."""
+"""A safeguard: legal actions always reach an end, and repeated illegal ones truncate earlier."""
 
 
 def register_envs() -> None:
@@ -30,7 +30,7 @@ def register_envs() -> None:
 
 
 def make_vec(num_envs: int, **arguments: Any) -> WorkflowSchedulingVectorEnv:
-    """``num_envs`` environments that step in one compiled call.
+    """Make ``num_envs`` environments that step in one compiled call.
 
     Takes the arguments of `fate_gym.env.vector.WorkflowSchedulingVectorEnv`; the same as
     ``gymnasium.make_vec(ENV_ID, num_envs, ...)``.
