@@ -29,7 +29,7 @@ FeatureRows = Annotated[NDArray[np.float32], 2]
 
 
 class StageFacts(Row):
-    """A stage."""
+    """Facts of a stage."""
 
     best: float = column("f8", "clean seconds on the fastest device, or those of the tool", "s")
     path: float = column("f8", "best seconds of the longest way from its start to the end", "s")
@@ -108,14 +108,14 @@ class DeviceNow(Row):
 
 
 class StageNow(Row):
-    """A stage."""
+    """A stage's place in the window."""
 
     line: int = column("i4", "1 + the line that holds it, 0: none does")
     shown: int = column("i4", "the last observation whose window had it")
 
 
 class Progress(Row):
-    """A workflow."""
+    """The progress of a workflow."""
 
     left: int = column("i8", "stages without an end when last counted; 0: it has ended")
     unplaced: int = column("i8", "stages that are not placed")

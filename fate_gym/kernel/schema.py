@@ -202,7 +202,7 @@ class DeviceState(Row):
 
 
 class StageState(Row):
-    """A stage."""
+    """The state of a stage."""
 
     status: int = column("i4", "WAITING, READY, PLACED or DONE")
     missing: int = column("i4", "parents (and arrival) still to come")
@@ -213,7 +213,7 @@ class StageState(Row):
 
 
 class WorkflowState(Row):
-    """A workflow."""
+    """The state of a workflow."""
 
     arrived_at: float = column("f8", "since when it is known; inf: it is not", "s")
     left: int = column("i8", "stages that have not ended")
@@ -232,7 +232,7 @@ class Slot(Row):
 
 
 class Fetch(Row):
-    """What a queued shard has booked on the network."""
+    """A queued shard's booking of the network."""
 
     start: float = column("f8", "when the network interfaces are booked", "s")
     end: float = column("f8", "until when", "s")

@@ -5,8 +5,8 @@
 * finished stages whose contexts are cached, and all cached prefixes: they take memory;
 * the prefix keys that these stages use, and their ancestors.
 
-Until a workflow arrives nothing can be added. Numbers keep their order: if one stage has a smaller
-number than another in the excerpt, it has so in the problem.
+Until a workflow arrives nothing can be added. Numbers keep their order: of two stages, the one with
+the smaller number in the excerpt also has it in the problem.
 """
 
 from __future__ import annotations
