@@ -17,8 +17,8 @@ MOST_BYTES = 1 << 30
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` unless writing it raises.
 
-    Even if the process or the machine fails, ``path`` is either the old file or the new one. The next
-    write of ``path`` removes a temporary file that a killed process left behind.
+    Even if the process or the machine fails, ``path`` is either the old file or the new one. The
+    next write of ``path`` removes a temporary file that a killed process left behind.
     """
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
