@@ -1,4 +1,4 @@
-"""What every policy builds on."""
+"""Types and helpers that policies build on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OneAtATime:
     name: str = ""
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Nothing is kept from one run to the next."""
+        """Do nothing: no state is kept from one run to the next."""
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place the stage that has been ready longest."""
@@ -57,7 +57,7 @@ class OneAtATime:
 
 
 def assignments(placements: Placements, count: int) -> list[Assignment]:
-    """The first ``count`` rows of a table of placements."""
+    """Convert the first ``count`` rows of a placement table to assignments."""
     rows = placements.rows[:count]
     stages, widths = rows["stage"].tolist(), rows["width"].tolist()
     devices, counts = placements.devices[:count].tolist(), placements.counts[:count].tolist()
@@ -70,11 +70,11 @@ def assignments(placements: Placements, count: int) -> list[Assignment]:
 def candidates_of(
     placements: Placements, stages: NDArray[np.int64] | None = None
 ) -> list[Candidate]:
-    """The rows of a table of placements that have a stage, with their values.
+    """Convert the rows of a placement table to candidates; skip rows without stage or device.
 
     Args:
         placements: the table.
-        stages: (n,) numbers of the problem by those that the table has; None: they are the same.
+        stages: (n,) the problem's stage number for each of the table's; None: they are the same.
     """
     count = placements.count
     rows = placements.rows[:count]

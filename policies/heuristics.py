@@ -1,4 +1,4 @@
-"""Simple heuristics: first come, first served, one rule for the device each."""
+"""Simple heuristics: first come, first served, each with its own rule for choosing the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Random(OneAtATime):
 
 
 class RoundRobin(OneAtATime):
-    """Devices in turn, skipping those that cannot host the stage. The reference of all results."""
+    """Devices in turn, skipping those that cannot host the stage. Results are relative to this."""
 
     name = "round_robin"
 
@@ -67,9 +67,9 @@ class PowerOfTwo(OneAtATime):
 
 
 class FastestDevice(OneAtATime):
-    """The device that runs the stage in the least time, whatever waits there.
+    """The device that runs the stage in the least time, regardless of its queue.
 
-    Equal devices: the least loaded.
+    Ties: the least loaded.
     """
 
     name = "fastest_device"
@@ -92,7 +92,7 @@ class LocalityFirst(OneAtATime):
 
 
 class ResidentFirst(OneAtATime):
-    """Among devices that hold the model the least loaded; if none does, the least loaded."""
+    """The least loaded of the devices that hold the model, or of all if none does."""
 
     name = "resident_first"
 

@@ -29,13 +29,13 @@ from fate_gym.sim.groups import ALL, GROUPS
 from policies.base import Policy
 
 _MOST = 1e9
-"""Largest number that a parameter may be."""
+"""Largest absolute value of a numeric parameter."""
 _MOST_VALUES = 1_000
-"""Most values of a parameter that is a list."""
+"""Most values in a parameter that is a list."""
 
 
 class PolicySpec(BaseModel):
-    """What ``conf/policy/NAME.yaml`` says."""
+    """The contents of ``conf/policy/NAME.yaml``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class PolicySpec(BaseModel):
     family: str
     """heuristic, list scheduling, fate, … : how tables group policies."""
     source: str
-    """Where the policy is from."""
+    """Where the policy comes from, e.g. a paper."""
     sees: tuple[str, ...] = (ALL,)
     """Groups of `fate_gym.sim.groups` that the policy may read, or ``all``. Tests enforce it."""
     params: dict[str, Any] = {}
@@ -85,10 +85,10 @@ def policy_names() -> list[str]:
 
 
 def make_policy(name: str, **params: Any) -> Policy:
-    """A registered policy; ``params`` replace those of its file.
+    """Make a registered policy; ``params`` override those of its file.
 
     Raises:
-        InputError: unknown name or parameter, with near matches.
+        InputError: the name or a parameter is unknown (with near matches), or a value is invalid.
     """
     specs = policy_specs()
     if name not in specs:
@@ -98,10 +98,10 @@ def make_policy(name: str, **params: Any) -> Policy:
 
 
 def policy_class(spec: PolicySpec) -> Callable[..., Policy]:
-    """The class that a policy's file names; imports its module.
+    """Import and return the class that a policy's file names.
 
     Raises:
-        InputError: it does not exist.
+        InputError: the class does not exist or cannot be imported.
     """
     module, _, attribute = spec.target.partition(":")
     try:
@@ -116,10 +116,10 @@ def policy_class(spec: PolicySpec) -> Callable[..., Policy]:
 
 
 def build_policy(spec: Mapping[str, Any]) -> Policy:
-    """A policy from the content of its file.
+    """Make a policy from the contents of its file.
 
     Raises:
-        InputError: a class that does not exist, or a parameter that it does not take.
+        InputError: the class does not exist, or a parameter does not fit its signature.
     """
     parsed = _parse(spec, f"policy {spec.get('name', '?')}")
     factory = check_params(parsed)
@@ -128,10 +128,10 @@ def build_policy(spec: Mapping[str, Any]) -> Policy:
 
 
 def check_params(spec: PolicySpec) -> Callable[..., Policy]:
-    """The class of a policy, whose signature the parameters fit: names, types and ranges.
+    """Check a policy's parameters (names, types and ranges) and return its class.
 
     Raises:
-        InputError: a class that does not exist, or the first parameter that does not fit.
+        InputError: the class does not exist; else for the first parameter that does not fit.
     """
     factory = policy_class(spec)
     takes = parameters_of(factory)
@@ -163,7 +163,7 @@ def check_params(spec: PolicySpec) -> Callable[..., Policy]:
 
 
 def parameters_of(factory: Callable[..., Policy]) -> Mapping[str, inspect.Parameter]:
-    """What a policy's class takes, by name."""
+    """Return the constructor parameters of a policy's class, by name."""
     try:
         return inspect.signature(factory, eval_str=True).parameters
     except NameError:  # an annotation that only a type checker can read
@@ -176,7 +176,7 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether all numbers in a value are finite and of a size that can be meant."""
+    """Whether all numbers in a value are finite and plausibly small, and lists are not too long."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):

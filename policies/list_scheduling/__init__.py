@@ -1,7 +1,8 @@
-"""List scheduling, compiled: one parametric core under EFT, Min-Min, HEFT, PEFT and the planners.
+"""Compiled list scheduling: one parametric core behind EFT, Min-Min, HEFT, PEFT and the planners.
 
-A list scheduler is an *order* over ready stages x a *rule* for the device x *when* it commits:
-`rules` names the choices, `orders` says who chooses next, `devices` where it goes, and `play`
-decides one instant or plays a whole run. What an order or a rule looks up for each stage is made
-in `tables`. `policy` wraps it all up; with *insertion*, whole workflows are planned: `offline`.
+A list scheduler combines an *order* of the ready stages, a *rule* that picks the device, and
+*when* it commits: `rules` names the choices, `orders` decides which stage chooses next, `devices`
+where it goes, and `play` decides one instant or plays a whole run. `tables` precomputes what
+orders and rules look up for each stage. `policy` wraps all this as policies; `offline` plans whole
+workflows, with *insertion*.
 """

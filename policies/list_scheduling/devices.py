@@ -1,4 +1,4 @@
-"""Where a stage goes: how its devices are compared, and the best placement."""
+"""Device selection: how the devices of a stage are compared, and its best placement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from policies.list_scheduling.rules import STATE, STRICT, Rules
 
 @inlined
 def end_on(p: ProblemArrays, st: StateArrays, s: int, d: int, rule: int) -> float:
-    """The finish of stage ``s`` on device ``d`` by the rule, seconds; inf: it cannot run there."""
+    """Estimate the finish of stage ``s`` on device ``d`` by the rule, seconds; inf: cannot run."""
     if rule == STRICT:
         return strict_end_estimate(p, st, s, d)
     return end_estimate(p, st, s, d)
@@ -38,7 +38,7 @@ def device_ends(p: ProblemArrays, st: StateArrays, s: int, rule: int, ends: Floa
 
 @kernel
 def compared_ends(p: ProblemArrays, st: StateArrays, s: int, rules: Rules, ends: Floats) -> None:
-    """Fill ``ends`` (D,) with what the rules compare the devices of stage ``s`` by."""
+    """Fill ``ends`` (D,) with the values by which the rules compare devices for stage ``s``."""
     device_ends(p, st, s, rules.rule, ends)
     if rules.ahead and p.stages[s].children_from < p.stages[s].children_to:
         look_ahead(p, st, s, rules.rule, ends)
@@ -51,10 +51,10 @@ def compared_ends(p: ProblemArrays, st: StateArrays, s: int, rules: Rules, ends:
 def best_placement(
     p: ProblemArrays, st: StateArrays, s: int, shards: int, out: Placements, row: int
 ) -> None:
-    """Put the placement of stage ``s`` with the earliest finish into a row.
+    """Write the placement of stage ``s`` with the earliest finish to a row of ``out``.
 
-    ``out.ends`` (D,) holds what each single device is compared by; it is used up. Placements on 2
-    to ``shards`` devices take the earliest finishers. The row's value is the finish.
+    On entry ``out.ends`` (D,) holds the value of each single device; it is overwritten. Placements
+    on 2 to ``shards`` devices use those that finish earliest. The row's value is the finish.
     """
     ends, devices, counts = out.ends, out.devices[row], out.counts[row]
     queries = p.stages[s].queries
@@ -79,13 +79,13 @@ def best_placement(
 
 
 class Children(NamedTuple):
-    """The children of a stage by upward rank, and what they cost by device. C children.
+    """The C children of a stage by upward rank, and their costs on each device.
 
     Attributes:
         edges: (C,) numbers of the edges to them.
-        others: (C, D) seconds of the transfers from other parents, as far as they are placed.
-        alone: (C, D) seconds of load and execution in the state now; inf: cannot run there.
-        behind: (C, D) the same right behind the stage, on its device.
+        others: (C, D) seconds of the transfers from other parents that are already placed.
+        alone: (C, D) seconds of load and execution in the current state; inf: cannot run there.
+        behind: (C, D) the same, directly after the stage on its device.
     """
 
     edges: Ints
@@ -99,7 +99,7 @@ def look_ahead(p: ProblemArrays, st: StateArrays, s: int, rule: int, ends: Float
     """Replace each finish of ``s`` by the latest tentative finish of its children after it.
 
     The children choose by upward rank, each the device where it ends first. Of their other
-    parents they know what has been placed so far. Source: Bittencourt, Sakellariou & Madeira,
+    parents, only those placed so far are considered. Source: Bittencourt, Sakellariou & Madeira,
     PDP 2010, pp. 27-34.
     """
     children = _children(p, st, s, rule)
@@ -122,7 +122,7 @@ def look_ahead(p: ProblemArrays, st: StateArrays, s: int, rule: int, ends: Float
                 end = _child_end(p, st, children, i, d, q, ends[d], free[q])
                 if end < best:
                     best, where = end, q
-            if where >= 0:  # not all of its hosts are down
+            if where >= 0:  # some host is up
                 free[where] = best
                 latest = max(latest, best)
         ends[d] = latest
@@ -139,7 +139,7 @@ def _child_end(
     end: float,
     free: float,
 ) -> float:
-    """The finish of child ``i`` on ``q``, free from then on, of a stage that ends on ``d``."""
+    """The finish of child ``i`` on ``q``, free at ``free``; its parent ends on ``d`` at ``end``."""
     edge = p.edges[children.edges[i]]
     seconds = children.behind[i, q] if q == d else children.alone[i, q]
     if seconds == np.inf:
@@ -174,7 +174,7 @@ def _children(p: ProblemArrays, st: StateArrays, s: int, rule: int) -> Children:
 
 @inlined
 def _edges_by_rank(p: ProblemArrays, s: int) -> Ints:
-    """(C,) edges to the children of stage ``s``, largest upward rank first."""
+    """Return the edges (C,) to the children of stage ``s``, largest upward rank first."""
     first = p.stages[s].children_from
     edges = np.empty(p.stages[s].children_to - first, np.int64)
     for n in range(edges.size):
@@ -192,7 +192,7 @@ def _edges_by_rank(p: ProblemArrays, s: int) -> Ints:
 def _child_seconds(
     p: ProblemArrays, st: StateArrays, s: int, c: int, q: int, inherited: int
 ) -> tuple[float, float]:
-    """Load, prefill and decode of child ``c`` on ``q``: in the state now, and behind ``s``."""
+    """Seconds to load, prefill and decode child ``c`` on ``q``: now, and directly after ``s``."""
     stage = p.stages[c]
     load = 0.0 if st.resident[q, stage.model] else p.load_seconds[stage.model, q]
     decode = p.decode_seconds[c, q]

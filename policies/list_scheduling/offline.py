@@ -1,4 +1,4 @@
-"""Whole schedules made when a workflow arrives: list scheduling with insertion, as published."""
+"""List scheduling with insertion, as published: workflows are scheduled whole as they arrive."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ _TABLES: dict[Method, tuple[str, str]] = {
     "cpop": ("path_through", "critical_path"),
     "peft": ("optimistic_cost", "optimistic_cost"),
 }
-"""Order and rule for the device of each method."""
+"""Order and device rule of each method."""
 
 
 class OfflineScheduler:
-    """The whole schedule at a workflow's arrival, then executed as planned.
+    """Schedules each workflow as a whole at its arrival, then executes the plan.
 
     The ready stage of highest priority takes the device where it ends first (plus a penalty), in
-    the first gap that fits. Costs are clean: the plan is blind to residency, caches and what
-    really happens. A ready stage waits until the stages planned before it on its device are
-    placed.
+    the first gap that fits. Costs are clean: the plan ignores residency, caches and actual
+    durations. A ready stage waits until the stages planned before it on its device are placed.
 
     Args:
         name: the policy's name in results.
         method: ``heft`` (upward ranks), ``cpop`` (paths through the stage; the critical path on one
             device) or ``peft`` (mean optimistic cost; finish + optimistic cost).
-        insertion: False puts every stage behind the others of its device.
+        insertion: False: append every stage to its device instead of filling gaps.
 
     Sources: Topcuoglu, Hariri & Wu 2002, section 4 (doi 10.1109/71.993206); Arabnejad & Barbosa
     2014 (doi 10.1109/TPDS.2013.57).
@@ -52,7 +51,7 @@ class OfflineScheduler:
         self._queues = PlanQueues(view.devices)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """Place the ready stages whose turn in the plan it is."""
+        """Place the ready stages that are next in the plan."""
         for workflow in view.compiled.workflow_of[view.ready].tolist():
             if workflow not in self._planned:
                 self._planned.add(workflow)
@@ -70,7 +69,7 @@ class OfflineScheduler:
             insertion=self._insertion,
         )
         own = np.arange(p.stages.size)[stages_of(p, workflow)]
-        # A stage of no length stands before the one that starts at the same time.
+        # A zero-length stage comes before another that starts at the same time.
         order = own[np.lexsort((plan.sequence[own], plan.end[own], plan.start[own]))]
         for device in range(view.devices):
             self._queues.append(device, order[plan.device[order] == device].tolist())
@@ -79,12 +78,12 @@ class OfflineScheduler:
 def method_tables(
     p: ProblemArrays, workflow: int, method: Method
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(S,) priorities and (S, D) or empty penalties of a method, for one workflow."""
+    """Return a method's (S,) priorities and (S, D) or empty penalties for one workflow."""
     return tables_of(p, workflow, *_TABLES[method])
 
 
 class OfflinePlan(Block):
-    """A whole schedule of N stages. Those of other workflows have no device and start at inf."""
+    """A schedule of a workflow's N stages. Other stages have no device and start at inf."""
 
     insertion: int = scalar("i8", "1: into the first gap that fits; 0: behind all others")
     now: float = scalar("f8", "the plan starts here", "s")
@@ -109,7 +108,7 @@ def plan_workflow(
     now: float,
     insertion: bool = True,
 ) -> OfflinePlan:
-    """Plan one workflow: of the ready stages the one of highest priority, on its best device.
+    """Plan one workflow: put the ready stage of highest priority on its best device, and repeat.
 
     Args:
         p: the problem.
@@ -117,8 +116,8 @@ def plan_workflow(
         priority: (S,) e.g. upward ranks. Ties: the topologically first.
         penalty: (S, D) seconds on top of the finish when devices are compared; empty: none.
         available: (D,) when each device is free, seconds.
-        now: the plan starts here, seconds.
-        insertion: into the first gap that fits; False: behind all others.
+        now: start of the plan, seconds.
+        insertion: True: use the first gap that fits; False: append to the device.
     """
     # Topological order first, then a stable sort: equal priorities keep parents in front.
     own = p.topological[stages_of(p, workflow)]
@@ -211,7 +210,7 @@ def _first_gap(plan: OfflinePlan, d: int, ready: float, seconds: float) -> tuple
     used = plan.used[d]
     if not plan.insertion:
         return max(ready, plan.ends[d, used - 1]) if used > 0 else ready, used
-    # Gaps that end before `ready` are of no use: begin with the first block that ends behind it.
+    # Gaps that end before `ready` are useless: begin with the first block that ends after it.
     low, high = 0, used
     while low < high:
         middle = (low + high) // 2

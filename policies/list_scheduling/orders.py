@@ -1,4 +1,4 @@
-"""Which of the ready stages chooses next."""
+"""The order in which ready stages choose their devices."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from policies.list_scheduling.rules import (
 
 
 class Line(NamedTuple):
-    """The ready stages of an instant, which choose one after the other.
+    """The ready stages of an instant and the order in which they choose.
 
     Attributes:
-        stages: (n,) stage numbers in their order, or in the order that breaks ties of the key.
-        key: (n,) the largest is next, NaN has chosen; empty: ``stages`` is the order.
-        ends: (n, D) finish on each device, seconds; empty: the order is not renewed.
+        stages: (n,) stage numbers in order; with a key, this order only breaks ties.
+        key: (n,) the largest chooses next, NaN: has chosen; empty: ``stages`` is the order.
+        ends: (n, D) finish on each device, seconds; empty: keys do not change after a choice.
     """
 
     stages: Ints
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 @kernel
 def line_up(p: ProblemArrays, st: StateArrays, rules: Rules) -> Line:
-    """The ready stages, none of which has chosen yet."""
+    """Line up the ready stages; none has chosen yet."""
     stages = ready_order(p, st, rules.order)
     key = np.empty(stages.size if rules.order >= PRIORITY else 0)
     ends = np.empty((stages.size if rules.order >= MIN_MIN else 0, p.devices.size))
@@ -52,7 +52,7 @@ def line_up(p: ProblemArrays, st: StateArrays, rules: Rules) -> Line:
 
 @inlined
 def next_in(line: Line, turn: int) -> int:
-    """The position in the line of the one that chooses in the given turn."""
+    """Return the position in the line of the stage whose turn it is; mark it as having chosen."""
     if line.key.size == 0:
         return turn
     best = -1
@@ -67,7 +67,7 @@ def next_in(line: Line, turn: int) -> int:
 def renew(
     p: ProblemArrays, st: StateArrays, rules: Rules, line: Line, devices: Ints, width: int
 ) -> None:
-    """Estimate the finish on ``devices[:width]`` anew, for all that have not chosen yet."""
+    """Re-estimate the finish on ``devices[:width]`` of all stages that have not chosen yet."""
     for i in range(line.ends.shape[0]):
         if not np.isnan(line.key[i]):
             for k in range(width):
@@ -78,7 +78,7 @@ def renew(
 
 @inlined
 def _key(rules: Rules, s: int, ends: Floats) -> float:
-    """What the renewed orders compare stages by; the largest is next. ``ends`` is (D,)."""
+    """Key of a stage in orders that change with each choice; largest next. ``ends`` is (D,)."""
     first = second = np.inf
     for d in range(ends.size):
         if ends[d] < first:
@@ -90,14 +90,14 @@ def _key(rules: Rules, s: int, ends: Floats) -> float:
     if rules.order == MAX_MIN:
         return first
     if rules.order == SUFFERAGE:
-        # A stage that only one device can run suffers most; among those, the first to end.
+        # A stage that only one device can run suffers most; among those, the first in line.
         return second - first if second < np.inf else np.inf
     return rules.priority[s] - first
 
 
 @kernel
 def ready_order(p: ProblemArrays, st: StateArrays, order: int) -> Ints:
-    """(n,) the ready stages in the order in which they choose; by time ready if that is no list."""
+    """Return the ready stages (n,) in the given order, or by time ready if a key decides."""
     if order == UPWARD_RANK:
         return _by_rank(p, st)
     if order == RANK_HYBD:
@@ -127,7 +127,7 @@ def _by_rank(p: ProblemArrays, st: StateArrays) -> Ints:
 def _rank_hybd(p: ProblemArrays, by_rank: Ints) -> Ints:
     """Smallest rank first while several workflows have ready stages, then largest first."""
     n = by_rank.size
-    single = n  # by_rank[:single] are of one workflow
+    single = n  # by_rank[:single] belong to one workflow
     for i in range(n):
         if p.stages[by_rank[i]].workflow != p.stages[by_rank[0]].workflow:
             single = i
@@ -140,9 +140,10 @@ def _rank_hybd(p: ProblemArrays, by_rank: Ints) -> Ints:
 
 @kernel
 def _fdws(p: ProblemArrays, st: StateArrays, by_rank: Ints) -> Ints:
-    """Rounds: of each workflow its best-ranked ready stage; the workflow nearest its end first.
+    """Order in rounds: each workflow's best-ranked ready stage, workflows nearest their end first.
 
-    Workflows are compared by 1/(share of stages left) x 1/(critical path). ``by_rank`` is used up.
+    Workflows are compared by 1/(share of stages left) x 1/(critical path). ``by_rank`` is
+    overwritten.
     """
     left, path = np.zeros(p.workflows.size), np.zeros(p.workflows.size)
     for i in range(by_rank.size):
@@ -152,7 +153,7 @@ def _fdws(p: ProblemArrays, st: StateArrays, by_rank: Ints) -> Ints:
                 left[w] += st.stages[s].status < PLACED
                 path[w] = max(path[w], p.stages[s].upward_rank)
     stages, key = np.empty(by_rank.size, np.int64), np.empty(by_rank.size)
-    round_of = np.zeros(p.workflows.size, np.int64)  # the last that the workflow took part in
+    round_of = np.zeros(p.workflows.size, np.int64)  # last round that the workflow took part in
     done, number = 0, 0
     while done < by_rank.size:
         number += 1

@@ -1,4 +1,4 @@
-"""Executing a fixed plan: a queue of stages for each device, placed in its order."""
+"""Execution of a fixed plan: one queue of stages per device, placed in order."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from policies.base import Assignment, DecisionView
 
 
 class PlanQueues:
-    """Stages in planned order, by device; a ready stage waits for those planned before it.
+    """Stages in planned order, per device; a ready stage waits for those planned before it.
 
-    Stages that vanish are skipped. One whose device fails goes first once that is repaired.
+    Vanished stages are skipped. A stage whose device failed goes first once it is repaired.
 
     Args:
-        devices: how many there are.
+        devices: number of devices.
     """
 
     def __init__(self, devices: int) -> None:
@@ -22,11 +22,11 @@ class PlanQueues:
         self._placed: dict[int, int] = {}
 
     def append(self, device: int, stages: Iterable[int]) -> None:
-        """Plan ``stages``, in their order, behind what is planned for ``device`` already."""
+        """Append ``stages``, in order, to the queue of ``device``."""
         self._queues[device][:0] = list(stages)[::-1]
 
     def due(self, view: DecisionView) -> list[Assignment]:
-        """Place the ready stages whose turn it is on devices that are up."""
+        """Place the ready stages at the front of the queues of devices that are up."""
         waiting = set(view.ready)
         for stage in view.ready:
             if stage in self._placed:

@@ -20,11 +20,11 @@ from policies.list_scheduling.rules import MIN_MIN, STATE, STRICT, Rules
 
 
 class Stop(NamedTuple):
-    """Where a play ends, if not with all that is known.
+    """When a play stops before the end of the known work.
 
     Attributes:
         until: at the first decision at or after this time, seconds.
-        most: after so many placements.
+        most: after this many placements.
     """
 
     until: float
@@ -39,12 +39,12 @@ NEVER = Stop(np.inf, MOST)
 def decide_instant(
     p: ProblemArrays, st: StateArrays, log: LogArrays, rules: Rules, choices: Placements
 ) -> int:
-    """Place ready stages in a state and note the choices, one row for each.
+    """Place the ready stages in a state and record the choices, one row per stage.
 
-    The state is a scratch one when lazy or strict: then it is not what commits make of it.
+    With lazy or strict rules, pass a scratch state: it does not end up as commits would leave it.
 
     Returns the number of choices that count: all placed stages, or with ``lazy`` those that start
-    at once (stages that are planned for later still keep others from taking their device).
+    at once (stages planned for later still keep others from taking their device).
     """
     choices.count = 0
     open_devices = 0
@@ -70,7 +70,7 @@ def decide_instant(
         width = choices.rows[row].width
         starting = 0
         for k in range(width):
-            # Not by the estimate: a shard that takes longer than expected still holds its device.
+            # Not from the estimate: a shard that takes longer than expected still holds its device.
             starting += starts_now(p, st, s, devices[k], choices.counts[row, k])
             open_devices -= is_open(p, st, devices[k])
         _occupy(p, st, log, rules, choices, row)
@@ -86,10 +86,10 @@ def decide_instant(
 def _occupy(
     p: ProblemArrays, st: StateArrays, log: LogArrays, rules: Rules, choices: Placements, row: int
 ) -> None:
-    """Place a choice in the state in which an instant is planned."""
+    """Place a choice in the state in which the instant is planned."""
     s, width = choices.rows[row].stage, choices.rows[row].width
     devices, counts = choices.devices[row], choices.counts[row]
-    # Who does not see residency and caches does not see what they do to the queue either.
+    # A rule that is blind to residency and caches must not see their effect on the queue either.
     blind = rules.rule == STRICT and width == 1
     end = strict_end_estimate(p, st, s, devices[0]) if blind and not p.batching else 0.0
     if rules.lazy or (blind and p.batching):
@@ -111,17 +111,17 @@ def play(
     no_log: LogArrays,
     stop: Stop,
 ) -> float:
-    """Play a state to the end of what is known, or to ``stop``; returns the last end, seconds.
+    """Play a state to the end of the known work, or to ``stop``; return the last end, seconds.
 
     The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
-    rules. ``scratch`` is another state of the problem, ``no_log`` a log without rows.
+    rules. ``scratch`` is a second state of the problem, ``no_log`` a log without rows.
     """
     placed = 0
     while placed < stop.most and to_decision(p, st, log) and st.now < stop.until:
         if not rules.lazy and rules.rule == STATE and not st.noisy:
             placed += decide_instant(p, st, log, rules, choices)
             continue
-        # Decide on what is expected and commit; a lazy scheduler then waits for the next event.
+        # Decide in a fork by expected times, then commit; a lazy scheduler waits for an event.
         fork(p, st, scratch)
         count = decide_instant(p, scratch, no_log, rules, choices)
         placed += count

@@ -1,4 +1,4 @@
-"""List schedulers as policies: EFT, Min-Min, HEFT, PEFT and kin are instances of one class."""
+"""List schedulers as policies: EFT, Min-Min, HEFT, PEFT and others are instances of one class."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class InstantPlanner:
         given: the rules, tables included.
 
     Attributes:
-        rules: as given, with as many shards as the problem allows.
+        rules: as given, with ``shards`` capped at the problem's ``max_shards``.
     """
 
     def __init__(self, p: ProblemArrays, given: Rules) -> None:
@@ -64,20 +64,20 @@ class InstantPlanner:
         self._planned_at = -1
 
     def done(self, view: DecisionView) -> bool:
-        """Whether all is decided for this instant: a lazy scheduler is asked once an event."""
+        """Whether this instant is already decided: a lazy scheduler decides once per event."""
         return bool(self.rules.lazy) and self._planned_at == view.instant
 
     def decide(self, view: DecisionView) -> list[Assignment]:
-        """What the rules commit now."""
+        """Return the placements that the rules commit now."""
         self._planned_at = view.instant
         p, scratch = view.compiled.arrays, view.fork(self._scratch)
         count = decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
         return assignments(self._choices, count)
 
     def explain(self, view: DecisionView) -> list[Candidate]:
-        """What the rules compare now: every device for each stage that is committed.
+        """Return the values compared now: every device for each stage that is committed.
 
-        The decision is made once more, in a table that notes it.
+        The decision is repeated with a table that records them.
         """
         p = view.compiled.arrays
         noted = new_placements(p.stages.size, p.max_shards, p.devices.size, noting=True)
@@ -89,7 +89,7 @@ class InstantPlanner:
         ]
 
     def play(self, p: ProblemArrays, st: StateArrays, log: LogArrays, stop: Stop = NEVER) -> float:
-        """Play a state to the end, or to ``stop``; returns the last end, seconds."""
+        """Play a state to the end, or to ``stop``; return the last end, seconds."""
         return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG, stop)
 
 
@@ -107,13 +107,13 @@ class ListScheduler:
         device: ``earliest_finish``; ``critical_path`` (CPOP: the critical path on one device);
             ``optimistic_cost`` (PEFT: finish + optimistic cost of what comes after);
             ``look_ahead`` (Bittencourt, Sakellariou & Madeira 2010: the children's finish).
-        boosted: the finish is estimated in the state (residency, prefixes, contexts). Otherwise
-            the classical way: queue + transfer + clean cost.
-        lazy: one plan an event, of which only what starts at once is committed.
-        max_shards: devices that may share a stage; 1 is classical list scheduling.
+        boosted: True: estimate the finish in the current state (residency, prefixes, contexts);
+            False: the classical estimate, queue + transfer + clean cost.
+        lazy: plan once per event and commit only what starts at once.
+        max_shards: most devices that may share a stage; 1 is classical list scheduling.
 
     Raises:
-        InputError: an order or rule for the device that there is not, or that do not go together.
+        InputError: ``order`` or ``device`` is unknown, or the options cannot be combined.
     """
 
     def __init__(
@@ -170,11 +170,11 @@ class ListScheduler:
         return self._planner.decide(view)
 
     def explain(self, view: DecisionView) -> Explanation:
-        """What each stage's devices were compared by."""
+        """Return the values by which each stage's devices were compared."""
         return Explanation(self._quantity, self._planner.explain(view))
 
     def play(self, simulator: Simulator) -> float:
-        """Play the simulator's whole run in compiled code; returns the last end, seconds.
+        """Play the simulator's whole run in compiled code; return the last end, seconds.
 
         The schedule is the one that `Simulator.run` gives, without the round trips to Python.
         """
@@ -191,7 +191,7 @@ class ListScheduler:
         self._known = 0
 
     def _look_up(self, p: ProblemArrays, arrived: Sequence[int]) -> None:
-        """Fill the tables for the workflows that are new."""
+        """Fill the tables for newly arrived workflows."""
         made = self._planner.rules
         for workflow in arrived[self._known :]:
             if self._priority:
@@ -202,7 +202,7 @@ class ListScheduler:
 
 
 def _quantity(device: Device, boosted: bool) -> str:
-    """What devices are compared by, in words."""
+    """Describe the value by which devices are compared."""
     what = {
         "earliest_finish": "expected finish",
         "critical_path": "expected finish, where the critical path allows",

@@ -1,4 +1,4 @@
-"""What makes one list scheduler differ from another."""
+"""The parameters that distinguish one list scheduler from another."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ NO_PENALTY: FloatMatrix = np.zeros((0, 0))
 
 
 class Rules(NamedTuple):
-    """A list scheduler.
+    """The parameters of a list scheduler.
 
     Attributes:
-        order: which stage chooses next. A list, made once an instant:
+        order: which stage chooses next. A list, made once per instant:
             ``FCFS`` (time ready), ``UPWARD_RANK`` (largest first), ``FDWS`` (rounds of each
             workflow's best, by remaining share and critical path), ``RANK_HYBD`` (smallest upward
             rank; largest once one workflow is left), ``PRIORITY`` (largest of the table).
             Or renewed after each choice, from every stage's earliest finish: ``MIN_MIN``
-            (smallest), ``MAX_MIN`` (largest), ``SUFFERAGE`` (whose second best device is worst),
-            ``DYNAMIC_LEVEL`` (largest priority less finish).
+            (smallest), ``MAX_MIN`` (largest), ``SUFFERAGE`` (largest gap to the second-best
+            device), ``DYNAMIC_LEVEL`` (largest priority minus finish).
         rule: ``STRICT`` minimises the classical earliest finish (queue, transfer, clean cost),
             ``STATE`` the estimated finish in the state (residency and caches included).
         lazy: 1 commits only what starts at once and plans the rest anew at the next event;
             0 commits every ready stage to a queue.
-        shards: devices that may share one stage, at most. 1 with a penalty or looking ahead.
+        shards: most devices that may share one stage; 1 with a penalty or looking ahead.
         ahead: 1 minimises the finish of the stage's children instead (lists only).
         priority: (S,) for ``PRIORITY`` and ``DYNAMIC_LEVEL``; empty otherwise.
         penalty: (S, D) seconds on top of the finish when devices are compared (lists only);

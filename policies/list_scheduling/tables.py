@@ -1,8 +1,8 @@
-"""What classical list schedulers look up: priorities of stages, penalties of devices.
+"""Tables of classical list schedulers: priorities of stages, penalties of devices.
 
-Each function fills the rows of one workflow in ``priority`` (S,) or ``penalty`` (S, D), which are
-zero before, from clean seconds and mean transfers alone: static, made once when the workflow
-arrives. Tools, which run on the host, count with their seconds and no choice of device.
+Each function fills the rows of one workflow in ``priority`` (S,) or ``penalty`` (S, D), initially
+zero. The values depend only on clean seconds and mean transfers, so they are computed once, when
+the workflow arrives. Tools run on the host: their seconds count, but no device is chosen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from policies.list_scheduling.rules import NO_PENALTY
 
 Table = NDArray[np.float64]
 OFF_PATH_S = 1e12
-"""Penalty of a device that CPOP does not want: larger than any finish."""
+"""Penalty with which CPOP rules out a device: larger than any finish."""
 
 
 def stages_of(p: ProblemArrays, workflow: int) -> slice:
@@ -59,7 +59,7 @@ def critical_path_device(p: ProblemArrays, workflow: int, penalty: Table) -> Non
 
 
 def critical_path(p: ProblemArrays, workflow: int) -> NDArray[np.int64]:
-    """(n,) the stages of the longest path through a workflow, from an entry to an exit."""
+    """Return the stages (n,) of the longest path through a workflow, from an entry to an exit."""
     own = p.stages[stages_of(p, workflow)]
     through = own["upward_rank"] + own["downward_rank"]
     through[own["parents_from"] < own["parents_to"]] = -np.inf
@@ -122,11 +122,11 @@ def mean_optimistic_costs(p: ProblemArrays, workflow: int, priority: Floats) -> 
 
 @kernel
 def dynamic_levels(p: ProblemArrays, workflow: int, priority: Floats) -> None:
-    """DLS's part of the dynamic level that does not depend on the device.
+    """DLS's priority: the part of the dynamic level that does not depend on the device.
 
     DL(i, p) = SL(i) - max(data ready, available) + (w*(i) - w(i, p)), with w* the median over
     devices and SL the longest path of medians to an exit without transfers. Start + w is the
-    finish, so DL = (SL + w*) - finish; ``priority`` is what stands in brackets.
+    finish, so DL = (SL + w*) - finish; ``priority`` is the term in parentheses.
 
     Source: Sih & Lee 1993, section III (doi 10.1109/71.207593).
     """
@@ -170,17 +170,17 @@ PENALTIES: dict[str, Callable[..., None]] = {
     "critical_path": critical_path_device,
     "optimistic_cost": optimistic_costs,
 }
-"""What fills the tables, by the names of orders and of rules for the device."""
+"""Functions that fill the tables, by the name of the order or device rule."""
 
 
 def tables_of(p: ProblemArrays, workflow: int, order: str, device: str) -> tuple[Table, Table]:
-    """(S,) priorities and (S, D) or empty penalties, filled for one workflow.
+    """Return (S,) priorities and (S, D) or empty penalties, filled for one workflow.
 
     Args:
         p: the problem.
         workflow: its number.
-        order: a name of `PRIORITIES`.
-        device: a rule for the device; one that is not among `PENALTIES` has no penalties.
+        order: a name in `PRIORITIES`.
+        device: a device rule; one that is not in `PENALTIES` has no penalties.
     """
     priority, penalty = np.zeros(p.stages.size), NO_PENALTY
     PRIORITIES[order](p, workflow, priority)
