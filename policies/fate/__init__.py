@@ -1,4 +1,4 @@
-"""FATE, as published (`paper`) and ours (`rollout`); `plan` is the planner as a library call."""
+"""FATE as published (`paper`) and our variant (`rollout`); `plan` is the library call."""
 
 from policies.fate.snapshot import PlannedStage, plan
 

@@ -1,7 +1,7 @@
-"""The planner's own picture of a problem, blind to chosen dimensions of state (ablation).
+"""The problem as the planner sees it, blind to chosen dimensions of state (ablation).
 
-What happens is not changed: only the planner's plays run on the picture. The arrays keep their
-shapes, so states of the run and of the picture are the same bytes.
+The run itself is not changed: only the planner's plays use the blinded problem. Its arrays keep
+their shapes, so the bytes of a state mean the same in both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Sight(NamedTuple):
 
     Attributes:
         ignore: dimensions of state that it is blind to (`blinded`).
-        load_share: of a load that lasts, what work that is known is charged for in a stream
+        load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`).
     """
 
@@ -38,14 +38,14 @@ EVERYTHING = Sight()
 
 
 def blinded(arrays: ProblemArrays, ignore: Sequence[Dimension]) -> ProblemArrays:
-    """A problem in which some dimensions of state make no difference; with none, the problem.
+    """Copy a problem so that some dimensions of state make no difference; with none, return it.
 
     ``residency``: models load in no time. ``locality``: edges carry no bytes. ``prefix``: no
     stage shares a prefix with another (its tokens belong to its own prompts). ``reachability``:
     every device can run every stage in the mean time of those that can.
 
     Raises:
-        InputError: for a name that is none of these.
+        InputError: unknown dimension.
     """
     for name in ignore:
         if name not in DIMENSIONS:
@@ -77,7 +77,7 @@ def blinded(arrays: ProblemArrays, ignore: Sequence[Dimension]) -> ProblemArrays
 
 @kernel
 def _find_batches(p: ProblemArrays) -> None:
-    """Waves depend on prefixes, and are to be known wherever the picture lets a stage run."""
+    """Recompute batch limits: they depend on prefixes, and stages may now run on more devices."""
     for s in range(p.stages.size):
         if p.stages[s].kind == MODEL_STAGE:
             for d in range(p.devices.size):

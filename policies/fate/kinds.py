@@ -1,7 +1,7 @@
-"""Kinds of stages, the one definition: a model and a prefix.
+"""Kinds of stages: stages with the same model and the same prefix.
 
-Biases go by kinds. A candidate stands for all stages that are *interchangeable*: those of a kind,
-and if they have no model (then all are of one kind) only those that take the same seconds.
+Biases are kept per kind. A candidate stands for all *interchangeable* stages: those of a kind, and
+if they have no model (which are all of one kind) only those that take the same seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fate_gym.kernel.schema import ProblemArrays
 
 
 def kind_numbers(p: ProblemArrays) -> NDArray[np.int64]:
-    """(S,) the number of each stage's kind, from 0."""
+    """Return the number (S,) of each stage's kind, from 0."""
     pairs = np.stack([p.stages["model"], p.stages["prefix"]])
     numbers = np.unique(pairs, axis=1, return_inverse=True)[1]
     return numbers.reshape(-1).astype(np.int64)
@@ -23,7 +23,7 @@ def kind_numbers(p: ProblemArrays) -> NDArray[np.int64]:
 
 @inlined
 def interchangeable(p: ProblemArrays, a: int, b: int) -> bool:
-    """Whether stages are of a kind and, without a model, take the same seconds everywhere."""
+    """Whether stages are of one kind and, without a model, take the same seconds everywhere."""
     if p.stages[a].model != p.stages[b].model or p.stages[a].prefix != p.stages[b].prefix:
         return False
     if p.stages[a].model < 0:
@@ -35,9 +35,9 @@ def interchangeable(p: ProblemArrays, a: int, b: int) -> bool:
 
 @kernel
 def find_interchangeable(p: ProblemArrays, stages: Ints, found: Placements, rows: Ints) -> None:
-    """Fill ``rows``: for each stage the first placement of one it can stand for; -1: there is none.
+    """Fill ``rows`` with the first placement of an interchangeable stage; -1: there is none.
 
-    Placements without a stage (-1) are passed over.
+    Placements without a stage (-1) are skipped.
     """
     for i in range(stages.size):
         rows[i] = -1

@@ -1,12 +1,12 @@
-"""Loads that outlast the work they are made for: those who come later share their cost.
+"""Model loads that outlast the work they are made for: later work shares their cost.
 
-Plays end with the work that is known. If that is charged for all of a load, a short request never
-loads a model that other devices have: it waits for one of them, and so does the next one, and in a
-stream of requests hardly any model gets a second copy. But weights that nobody displaces stay, and
-who comes later uses them too. So once a run is seen to be a stream (work has arrived at two times)
-the planner's picture charges the work that is known for a share of a load only, on devices that
-have room for all the models seen so far. Elsewhere a load displaces other weights and is charged in
-full. Nothing else is supposed of those to come.
+Plays end with the known work. If that pays for a whole load, a short request never loads a model
+that other devices have: it waits for one of them, and so does the next one, and in a stream of
+requests hardly any model gets a second copy. But weights that are not evicted stay and serve later
+requests too. So once a run turns out to be a stream (work has arrived at two different times), the
+planner charges known work for only a share of a load, on devices that have room for all the models
+seen so far. Elsewhere a load evicts other weights and is charged in full. Nothing else is assumed
+about future arrivals.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from policies.base import DecisionView
 
 
 class LastingLoads:
-    """What the work that is known is charged for loads, as a stream shows itself.
+    """The load times charged to known work, updated as workflows arrive.
 
     Args:
         picture: the problem as the planner sees it.
-        load_share: of a load that lasts, what known work is charged for (0..1).
+        load_share: share of a lasting load that is charged to known work (0..1).
 
     Attributes:
-        seconds: (M, D) what the load of a model on a device is charged with, seconds.
-        lasting: whether that is less than it takes somewhere.
+        seconds: (M, D) seconds charged for loading each model on each device.
+        lasting: whether any charge is less than the actual load time.
     """
 
     def __init__(self, picture: ProblemArrays, load_share: float) -> None:
@@ -38,7 +38,7 @@ class LastingLoads:
         self.lasting = False
 
     def update(self, view: DecisionView) -> None:
-        """Look at the workflows that have arrived since the last time."""
+        """Take account of the workflows that have arrived since the last call."""
         if view.state.arrived_count == self._arrived:
             return
         arrived = view.arrived
@@ -57,7 +57,7 @@ class LastingLoads:
             self.lasting = self._share < 1.0 and bool(lasting.any())
 
     def _roomy(self) -> NDArray[np.bool_]:
-        """(D,) devices with room for all models seen that they can host at all."""
+        """Find the devices (D,) with room for all models seen so far that fit on them singly."""
         weights, memory = self._picture.models["weight_bytes"], self._picture.devices["memory"]
         fits = weights[:, None] <= memory[None, :]
         return np.where(self._seen[:, None] & fits, weights[:, None], 0.0).sum(axis=0) <= memory

@@ -1,8 +1,8 @@
 """The planner as a library call: what to start now on a real cluster, from a JSON snapshot.
 
-A snapshot is a problem (docs/examples, `fate_gym.problem`) with one more field, ``state``: what is
-finished, what runs, and what each device holds. All its workflows have arrived. The answer is what
-the policy starts now; ask again at the next event.
+A snapshot is a problem (docs/examples, `fate_gym.problem`) with an extra field, ``state``: which
+stages have finished or are running, and what each device holds. All its workflows have arrived.
+The answer is what the policy starts now; ask again at the next event.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class CachedPrefix(Frozen):
 
 
 class DeviceState(Frozen):
-    """What a device holds. The least recently used stands first."""
+    """What a device holds, least recently used first."""
 
     resident: tuple[str, ...] = Field((), description="models whose weights are loaded")
     prefixes: tuple[CachedPrefix, ...] = ()
 
 
 class PlacedStage(Frozen):
-    """A stage that has been placed: on ``devices``, with the queries of each."""
+    """A stage that has been placed, with the number of queries on each device."""
 
     workflow: str
     stage: str
@@ -69,13 +69,13 @@ class PlacedStage(Frozen):
 
 
 class FinishedStage(PlacedStage):
-    """A stage that has ended; its output lies on ``devices``."""
+    """A stage that has ended; its output is on ``devices``."""
 
     cached: bool = Field(False, description="its contexts are still cached there")
 
 
 class RunningStage(PlacedStage):
-    """A stage under way; how far depends on what its devices are."""
+    """A running stage; its progress is given in terms that depend on the kind of its devices."""
 
     ends_in_s: Seconds | None = Field(
         None, description="seconds until it is expected to end; of tools and on exclusive devices"
@@ -110,15 +110,15 @@ class PlannedStage(PlacedStage):
 def plan(
     snapshot: Mapping[str, Any] | str | Path, *, policy: str = "fate_rollout", **params: Any
 ) -> list[PlannedStage]:
-    """What a planner starts now.
+    """Plan what to start now.
 
     Args:
-        snapshot: the content of a snapshot, or a file.
-        policy: a registered policy.
-        params: replace those of the policy's file, e.g. ``objective="deadlines"``.
+        snapshot: the contents of a snapshot, or the path of a JSON file.
+        policy: name of a registered policy.
+        params: override the parameters in the policy's file, e.g. ``objective="deadlines"``.
 
     Returns:
-        Stages in order; none: wait for the next event.
+        Stages to start, in order; empty: wait for the next event.
 
     Raises:
         InputError: naming the device, stage and field at fault.
@@ -136,7 +136,7 @@ def plan(
 def read_snapshot(
     snapshot: Mapping[str, Any] | str | Path,
 ) -> tuple[Problem, ClusterState, str]:
-    """The problem and the state of a snapshot, and its name for messages. Raises `InputError`."""
+    """Read a snapshot's problem and state, and its name for messages. Raises `InputError`."""
     source = "<snapshot>"
     if not isinstance(snapshot, Mapping):
         source = str(snapshot)
@@ -183,9 +183,9 @@ def _state(given: Any, source: str) -> ClusterState:
 def _arrived(
     flow: Mapping[str, Any], longest: float, waited: Mapping[str, float]
 ) -> dict[str, Any]:
-    """A workflow that has waited; time 0 is the arrival of the one that has waited ``longest``.
+    """Set a workflow's arrival time; time 0 is the arrival of the one that waited ``longest``.
 
-    The turn that it follows has ended, and need not be in the snapshot.
+    The turn that it follows has ended and need not be in the snapshot, so the link is removed.
     """
     after = ("follows", "think_seconds")
     kept = {name: value for name, value in flow.items() if name not in after}
@@ -193,7 +193,7 @@ def _arrived(
 
 
 def decide(problem: Problem, state: ClusterState, policy: Policy) -> list[PlannedStage]:
-    """What a policy starts now in a state of a problem. Raises `InputError`."""
+    """Return what a policy starts now in a given state of a problem. Raises `InputError`."""
     compiled = compile_problem(problem)
     arrays = compiled.arrays
     live = build_state(compiled, state)
@@ -225,12 +225,12 @@ def decide(problem: Problem, state: ClusterState, policy: Policy) -> list[Planne
 
 
 def build_state(compiled: CompiledProblem, given: ClusterState) -> StateArrays:
-    """The state of a snapshot of a problem. Raises `InputError`."""
+    """Build the simulator state of a snapshot. Raises `InputError`."""
     return _Builder(compiled, given).state
 
 
 class _Builder:
-    """Builds the state of a snapshot; all that is wrong with it is an `InputError`."""
+    """Builds the state of a snapshot; raises `InputError` for anything wrong with it."""
 
     def __init__(self, compiled: CompiledProblem, given: ClusterState) -> None:
         self._compiled, self._given = compiled, given
@@ -246,7 +246,7 @@ class _Builder:
             self._place(finished, "state.finished")
             build.finish(self._arrays, self.state, self._placed, 0, finished.cached)
         self._batching = bool(compiled.arrays.batching)
-        # Who decodes has been admitted before those whose prompt is computed.
+        # Stages that decode were admitted before those whose prompts are still to be computed.
         for running in sorted(given.running, key=lambda one: not one.tokens_made):
             self._run(running)
         for waiting in given.waiting:
@@ -255,7 +255,7 @@ class _Builder:
         self._check_memory()
 
     def _hold(self) -> None:
-        """Weights and prefixes, in the order of use."""
+        """Add the weights and prefixes that devices hold, in order of use."""
         models = {name: i for i, name in enumerate(self._compiled.model_names)}
         keys = {key: i for i, key in enumerate(self._compiled.prefix_keys)}
         facts = self._compiled.problem.model_facts
@@ -265,7 +265,7 @@ class _Builder:
                 if model not in facts:
                     where = {"item": f"device {name!r}", "field": "state.devices.resident"}
                     raise _unknown("model", model, facts, **where)
-                # A model that no stage uses takes memory; nothing more is to be known of it.
+                # A model that no stage uses only takes memory.
                 size = float(facts[model].weight_bytes)
                 build.hold_weights(self.state, d, models.get(model, -1), size)
             for prefix in held.prefixes:
@@ -314,7 +314,7 @@ class _Builder:
         build.wait_in_line(self._arrays, self.state, self._placed, 0, NO_LOG)
 
     def _place(self, placed: PlacedStage, field: str) -> int:
-        """Let the row of ``_placed`` be a stage whose parents have finished; its number."""
+        """Write a stage whose parents have finished to ``_placed``; return its number."""
         s = self._stage(placed, field)
         stage = self._arrays.stages[s]
         self._check_devices(placed, stage, f"{field}.devices")

@@ -1,7 +1,7 @@
 """Parts 1 and 4 of FATE: the frontier's candidates, with their state-conditional costs.
 
-The ready stages with the largest upward rank (the window) get every candidate placement of the
-common generator, bounded shards included; each is scored, and the best of each stage are kept.
+For the ready stages with the largest upward rank (the window), the common generator lists every
+candidate placement, bounded shards included; each is scored, and the best of each stage are kept.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from policies.fate.paper.score import (
 )
 
 MOST_SINGLES = 32
-"""Single devices of a stage that are scored: of more, those on which it ends first."""
+"""Single devices scored per stage; if there are more, those on which it ends first."""
 OVERDUE_S = 0.001
-"""Seconds that an overdue shard is expected to go on."""
+"""Seconds for which an overdue shard is expected to keep running."""
 
 
 def new_frontier(p: ProblemArrays, start: StateArrays, rows: int) -> Frontier:
-    """Room for ``rows`` candidates of what is ready in ``start``."""
+    """Allocate room for ``rows`` candidates of the ready stages in ``start``."""
     devices, shards = p.devices.size, p.max_shards
     generated = new_placements(candidate_count(devices, shards), shards, devices)
     outlook = Outlook.allocate(D=devices, M=p.models.size, H=MOST_DESCENDANTS)
@@ -49,9 +49,9 @@ def new_frontier(p: ProblemArrays, start: StateArrays, rows: int) -> Frontier:
 def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shards: int) -> None:
     """Find the ``kept`` best placements of each of the ``window`` highest-ranked ready stages.
 
-    Stages come by rank, placements by value, which is the seconds from now to the end plus what
-    they cost later; devices that are not used are -1. A stage whose descendants have no host that
-    is up costs infinity everywhere: it has no candidate, and is left out.
+    Stages are ordered by rank, placements by value (seconds from now to the end, plus what they
+    cost later); unused devices are -1. A stage whose descendants have no host that is up costs
+    infinity everywhere: it gets no candidate and is left out.
     """
     p, st = f.problem, f.start
     _find_free(f)
@@ -81,7 +81,7 @@ def find_candidates(f: Frontier, weights: Weights, window: int, kept: int, shard
 
 @inlined
 def _leave_late_out(p: ProblemArrays, given: Placements) -> None:
-    """Of many single devices keep those on which the stage ends first."""
+    """If there are many single devices, keep only those on which the stage ends first."""
     if p.devices.size <= MOST_SINGLES:
         return
     found = sort_devices(given.ends, given.order)
@@ -104,14 +104,14 @@ def _find_free(f: Frontier) -> None:
 
 @kernel
 def find_starting(f: Frontier, chosen: Ints, starting: Ints) -> None:
-    """Say which candidates start now if they are placed one after the other.
+    """Find which candidates start now if they are placed one after the other.
 
-    Who waits for its devices keeps them from those of lower rank.
+    A stage that waits for its devices keeps them from stages of lower rank.
 
     Args:
         f: the frontier.
-        chosen: (n,) rows of the candidates, the first to be placed in front.
-        starting: (n,) 1 where all shards start now.
+        chosen: (n,) rows of the candidates, in the order in which they are placed.
+        starting: (n,) filled with 1 where all shards start now, else 0.
     """
     p, after, found = f.problem, f.after, f.candidates
     for i in range(chosen.size):
@@ -127,7 +127,7 @@ def find_starting(f: Frontier, chosen: Ints, starting: Ints) -> None:
 
 @inlined
 def _keep_best(f: Frontier) -> bool:
-    """Move the best of the generated placements to the candidates. False: none is left."""
+    """Move the best of the generated placements to the candidates; False: none is left."""
     given, found = f.generated, f.candidates
     best = 0
     for row in range(1, given.count):

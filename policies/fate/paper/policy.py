@@ -4,15 +4,15 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
 
 1. candidates and their state-conditional costs (`candidates`), bounded shards included;
 2. horizon-aware scores (`score`);
-3. CP-SAT picks one placement for each stage of the frontier (`solver`), once for each weight of
-   the horizon;
-4. of a plan, what can start now is proposed, on each device the highest-ranked stages first;
-5. guard (ours): list schedules (with state costs and with classical costs, with and without shards,
-   planned anew at every event) are played to the end of the known work when work arrives; the best
-   plan is kept (`policies.fate.rollout.incumbent`). A proposal is taken if what follows it, by a
-   list schedule or by the plan that was kept, is better; if not, each of its placements is tried
-   alone. So without noise FATE is never behind the best of its bases. Under uncertainty the guard
-   is that of `policies.fate.rollout.luck`.
+3. CP-SAT picks one placement for each stage of the frontier (`solver`), once for each weight in
+   ``shares``;
+4. the part of each plan that can start now is proposed, highest-ranked stages first on each device;
+5. guard (ours): when work arrives, list schedules (with state costs and with classical costs, with
+   and without shards) are played to the end of the known work, and the best plan is kept
+   (`policies.fate.rollout.incumbent`). A proposal is accepted if continuing after it, by a list
+   schedule or by the kept plan, is better; if not, each of its placements is tried alone. So
+   without noise FATE never does worse than the best of these list schedules. Under uncertainty the
+   guard is that of `policies.fate.rollout.luck`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import MOST, Purse
 
 QUANTITY = "score: seconds to the expected end + what the placement costs later, s"
-"""What candidates are compared by."""
+"""Description of the value by which candidates are compared."""
 
 
 class Fate:
@@ -56,27 +56,27 @@ class Fate:
 
     Args:
         name: the policy's name in results.
-        objective: what the guard compares by (see `policies.fate.rollout.policy.FateRollout`).
+        objective: objective of the guard (see `policies.fate.rollout.policy.FateRollout`).
         residency, locality, prefix, reachability: weights of the four dimensions of state.
-        horizon: weight of what descendants will cost (lambda of the paper); 0: no horizon.
-        decay: weight of a descendant one edge further away.
-        depth: edges that the horizon reaches.
+        horizon: weight of the future cost of descendants (lambda in the paper); 0: no horizon.
+        decay: factor on a descendant's weight for each edge of distance.
+        depth: depth of the horizon in edges.
         window: ready stages in one plan, by upward rank.
-        kept: candidates of a stage in the plan.
-        max_shards: devices that may share a stage; 1: no shards.
+        kept: candidates per stage in the plan.
+        max_shards: most devices that may share a stage; 1: no shards.
         cp_sat: False takes each stage's best-scored candidate instead of solving (ablation).
-        guard: False takes every plan unchecked (ablation).
+        guard: False accepts every plan unchecked (ablation).
         shares: weights of the candidates' mean cost against the time at which all devices are
-            done; a plan is made with each.
+            done; one plan is made with each.
         ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
-        samples: under uncertainty, drawn futures that the guard tests in
+        samples: under uncertainty, number of drawn futures in which the guard tests proposals
             (`policies.fate.rollout.luck`).
-        limit: CP-SAT's deterministic time limit of one plan.
-        first: budget of the guard's list schedules in a decision after an arrival, in work of
-            plays (`policies.fate.plans.schema.Workspace`); a workflow alone has more for them.
-        steps: budget of the guard otherwise; where it does not pay for a comparison, plans are
-            made at fewer events.
-        load_share: of a load that lasts, what known work is charged for in a stream
+        limit: CP-SAT's deterministic time limit per plan.
+        first: budget of the guard's list schedules in a decision after an arrival, in units of
+            play work (`policies.fate.plans.schema.Workspace`); larger for a single workflow.
+        steps: budget of the guard in other decisions; if it does not cover a comparison, plans
+            are made at fewer events.
+        load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`); 1: all of it.
     """
 
@@ -130,7 +130,7 @@ class Fate:
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Make room for plans and start counting."""
+        """Allocate the planner's state and reset the counters."""
         self._incumbent = self._new_incumbent(view)
         self._luck = Luck(view.compiled.arrays, self._incumbent, Reach(0, 1, 1))
         self._look_at_frontier()
@@ -142,7 +142,7 @@ class Fate:
         )
 
     def _look_at_frontier(self) -> None:
-        """Room for the candidates of what the incumbent looks at."""
+        """Allocate the candidates for the incumbent's current excerpt."""
         c = self._incumbent.context
         self._frontier = new_frontier(c.problem, c.start, self._window * self._kept)
 
@@ -192,14 +192,14 @@ class Fate:
         return incumbent.starting(view)
 
     def explain(self, view: DecisionView) -> Explanation | None:
-        """The scores of the frontier's candidates, if this decision made a plan."""
+        """Return the scores of the frontier's candidates, if this decision made a plan."""
         if self._compared_at != view.instant:
             return None
         stages = self._incumbent.excerpt.stages
         return Explanation(QUANTITY, candidates_of(self._frontier.candidates, stages))
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment]:
-        """What a plan starts now."""
+        """Make a plan with weight ``share`` and return what it starts now."""
         self.counters["plans"] += 1
         candidates, free = self._frontier.candidates, self._frontier.outlook.free
         if not self._cp_sat:
@@ -210,7 +210,7 @@ class Fate:
         return self._starting_now(choice.rows)
 
     def _hint(self, planned: list[Assignment]) -> NDArray[np.int64]:
-        """For each stage the candidate that is planned, else the best-scored."""
+        """Return (F,) for each stage the candidate row that is planned, else the best-scored."""
         candidates = self._frontier.candidates
         firsts = first_rows(candidates)
         hint = firsts[:-1].copy()
@@ -226,7 +226,7 @@ class Fate:
         return hint
 
     def _starting_now(self, chosen: NDArray[np.int64]) -> list[Assignment]:
-        """The chosen placements that can start, highest-ranked stages first."""
+        """Return the chosen placements that can start now, highest-ranked stages first."""
         candidates, proposal = self._frontier.candidates, self._proposal
         starting = np.zeros_like(chosen)
         find_starting(self._frontier, chosen, starting)
@@ -237,7 +237,7 @@ class Fate:
         return assignments(proposal, rows.size)
 
     def _consider(self, proposal: list[Assignment], planned: list[Assignment]) -> None:
-        """Take a proposal if it is better, else those of its placements that are."""
+        """Accept a proposal if it is better, else those of its placements that are better alone."""
         if self._take_if_better(range(len(proposal))) or len(proposal) == 1:
             return
         same = _places(planned)

@@ -1,7 +1,7 @@
-"""Part 2 of FATE: what a placement leaves behind for the stages that come later.
+"""Part 2 of FATE: the score of a placement, including what it costs later stages.
 
 score(v, S) = immediate cost
-            + by how much others in the same batches end later (batching devices)
+            + delay of others in the same batches (batching devices)
             + horizon x sum over descendants u of decay^distance x (best cost of u after v -> S)
             + regret of the weights that v -> S evicts and that are needed again
             + price of a scarce device for a stage that could run elsewhere
@@ -9,7 +9,7 @@ score(v, S) = immediate cost
 after FATE (Huang et al., arXiv 2605.07238). Each of the four dimensions of state has a weight:
 residency (loads of descendants, regret), locality (transfers to them), prefix reuse (what they
 find cached), reachability (the price). "Best cost after" is exact in the model: the placement is
-committed to a scratch state and the descendant's cheapest device is looked up there.
+committed to a scratch state, in which the descendant's cheapest device is found.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fate_gym.kernel.transfer import transfer_seconds
 from policies.fate.kinds import interchangeable
 
 MOST_DESCENDANTS = 24
-"""Kinds of descendants of one stage that are looked at; the nearest first."""
+"""Most kinds of descendants considered per stage; the nearest first."""
 
 
 class Weights(NamedTuple):
@@ -54,7 +54,7 @@ class Weights(NamedTuple):
 
 
 class Outlook(Block):
-    """What lies ahead. D devices, M models, H descendants."""
+    """Quantities that scores look up, and scratch. D devices, M models, H descendants."""
 
     descendant_count: int = scalar("i8", "of the stage at hand")
     free: Any = table("f8", "D", unit="s", text="from now until the device is free")
@@ -70,16 +70,16 @@ class Outlook(Block):
 
 
 class Frontier(NamedTuple):
-    """What candidates are scored on.
+    """The arrays on which candidates are scored.
 
     Attributes:
         problem: as the planner sees it.
-        start: the run as it stands.
+        start: current state of the run.
         after: scratch; a copy of ``start`` between calls.
-        log: without rows.
-        generated: the placements of the stage at hand.
-        candidates: the best of each stage.
-        outlook: what lies ahead.
+        log: a log without rows.
+        generated: all placements of the current stage.
+        candidates: the best placements of each stage.
+        outlook: demand, device times and descendants.
     """
 
     problem: ProblemArrays
@@ -93,7 +93,7 @@ class Frontier(NamedTuple):
 
 @kernel
 def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
-    """Fill which models are needed, and which devices are scarce."""
+    """Fill how many stages need each model, and how scarce each device is."""
     need, scarce = outlook.need, outlook.scarce
     for m in range(need.size):
         need[m] = 0
@@ -102,7 +102,7 @@ def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
     total = 0.0
     for s in range(p.stages.size):
         stage = p.stages[s]
-        # Stages of workflows that have not arrived still miss their arrival.
+        # The planner does not know of workflows that have not arrived.
         known = st.workflows[stage.workflow].arrived_at <= st.now
         if st.stages[s].status >= PLACED or not known or stage.model < 0:
             continue
@@ -122,7 +122,7 @@ def find_demand(p: ProblemArrays, st: StateArrays, outlook: Outlook) -> None:
 
 @kernel
 def find_descendants(p: ProblemArrays, s: int, depth: int, outlook: Outlook) -> None:
-    """Fill the nearest descendants of ``s`` that have a model, one of each kind and distance."""
+    """Fill the nearest descendants of ``s`` that run a model, one of each kind and distance."""
     outlook.descendant_count = 0
     begin, end = -1, 0
     for step in range(1, depth + 1):
@@ -152,7 +152,7 @@ def _known(p: ProblemArrays, outlook: Outlook, child: int, step: int) -> bool:
 
 @kernel
 def score(f: Frontier, weights: Weights, row: int) -> None:
-    """Fill a generated placement: its end, what it costs later, its value, busy seconds."""
+    """Fill in a generated placement's end, later cost, value and busy seconds."""
     p, st, after, given = f.problem, f.start, f.after, f.generated
     placement, devices, counts = given.rows[row], given.devices[row], given.counts[row]
     s, width = placement.stage, placement.width
@@ -183,13 +183,13 @@ def score(f: Frontier, weights: Weights, row: int) -> None:
 
 @inlined
 def _leave_behind(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
-    """Let descendants find what the shard in a slot will have computed by then.
+    """Add to the state what the shard in slot ``k`` will leave cached for descendants.
 
-    On an exclusive device the state is that of the shard's end as soon as it is placed.
+    Only for batching devices: an exclusive device's state is that of the shard's end at once.
     """
     slot, stage = st.slots[s, k], p.stages[s]
     if has_prefix(p, stage):
-        # Its entries have grown to what it needs, or were longer.
+        # By then the cached prefix covers what the stage needs, or more.
         compute_path(p, st, slot.device, stage.prefix, stage.prefix_tokens)
     leave_path(p, st, s, slot.device)
     if stage.keeps_context and p.models[stage.model].kv > 0.0:
@@ -198,7 +198,7 @@ def _leave_behind(p: ProblemArrays, st: StateArrays, s: int, k: int) -> None:
 
 @inlined
 def _is_restricted(p: ProblemArrays, outlook: Outlook, s: int) -> bool:
-    """Whether stage ``s`` can run on scarce devices only."""
+    """Whether stage ``s`` can only run on scarce devices."""
     for d in range(p.devices.size):
         if outlook.scarce[d] == 0.0 and p.clean_seconds[s, d] < np.inf:
             return False
@@ -207,7 +207,7 @@ def _is_restricted(p: ProblemArrays, outlook: Outlook, s: int) -> bool:
 
 @inlined
 def _consequences(f: Frontier, weights: Weights, row: int, when: float) -> float:
-    """Regret of evicted weights, and what the descendants cost from ``when`` on, in ``f.after``."""
+    """Regret of evicted weights plus the descendants' costs from ``when`` on, in ``f.after``."""
     p, st, after, outlook = f.problem, f.start, f.after, f.outlook
     later = 0.0
     for i in range(f.generated.rows[row].width):
@@ -229,7 +229,7 @@ def _consequences(f: Frontier, weights: Weights, row: int, when: float) -> float
 def _best_cost(f: Frontier, u: int, when: float, weights: Weights) -> float:
     """Seconds from ``when`` to the end of ``u`` on its best device in ``f.after``.
 
-    As far as it is known: on a batching device it joins what runs there now if it can.
+    An estimate: on a batching device ``u`` joins what runs there now, if it can.
     """
     p, st = f.problem, f.after
     best = np.inf

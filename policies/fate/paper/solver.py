@@ -4,9 +4,9 @@
     subject to exactly one candidate of each stage
                T >= time at which device d is free + sum of its chosen busy times, for each d
 
-Times are integers (milliseconds). One worker, a seed and a deterministic limit: the same input
-gives the same choice on any machine. The hint is improved stage by stage first (`descend`); that T
-cannot be later than it allows halves the solver's time.
+Times are integers (milliseconds). With one worker, a fixed seed and a deterministic limit, the same
+input gives the same choice on any machine. The hint is first improved stage by stage (`descend`);
+the upper bound on T that follows from it halves the solver's time.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Integers = NDArray[np.int64]
 
 MILLISECONDS = 1000.0
 MOST = 10**9
-"""Longest time in the model, milliseconds; a week and a half."""
+"""Longest time in the model, milliseconds (a week and a half)."""
 LAST_WEIGHT = 16
-"""Weight of T in the integer objective: finer than a millisecond for the mean."""
+"""Weight of T in the integer objective, so that the mean resolves less than a millisecond."""
 
 
 class Choice(NamedTuple):
     """The row chosen for each stage.
 
     Attributes:
-        rows: (F,) of the candidates.
-        solved: False: the solver found nothing in its limit; the rows are the hint, improved.
-        optimal: whether nothing is better.
+        rows: (F,) candidate rows.
+        solved: False: the solver found nothing within its limit; the rows are the improved hint.
+        optimal: whether the choice is proven optimal.
     """
 
     rows: Integers
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
 
 def first_rows(candidates: Placements) -> Integers:
-    """(F + 1,) the first candidate of each stage, and their number. They stand stage by stage."""
+    """Return (F + 1,) the first row of each stage, then the row count; rows are in stage order."""
     stages = candidates.rows["stage"][: candidates.count]
     return np.flatnonzero(np.concatenate(([True], stages[1:] != stages[:-1], [True])))
 
@@ -56,16 +56,16 @@ def choose_placements(
     """Choose a candidate for each of F stages.
 
     Args:
-        candidates: stage by stage, with value and busy seconds; -1 for devices not used.
+        candidates: grouped by stage, with value and busy seconds; unused devices are -1.
         free: (D,) seconds from now until each device is free.
-        hint: (F,) row for each stage that a list schedule would choose.
+        hint: (F,) the row of each stage to start from, e.g. that of a list schedule.
         share: weight of the mean candidate value against the time at which all devices are done.
         limit: deterministic time (CP-SAT's own unit, about a second).
     """
     count = candidates.count
     firsts = first_rows(candidates)
     stages = firsts.size - 1
-    # Weights of the mean over stages do not depend on the size of the frontier.
+    # Divided by the number of stages, so that the weight does not depend on the frontier's size.
     costs = _integers(candidates.rows["value"][:count] * share / stages * LAST_WEIGHT)
     devices = candidates.devices[:count]
     busy, ready = _integers(candidates.busy[:count]), _integers(free)
@@ -97,7 +97,7 @@ def choose_placements(
     solver.parameters.cp_model_presolve = False
     solver.parameters.linearization_level = 2
     status = solver.solve(model)
-    # After any other status the solver's values are garbage.
+    # With any other status the solver's values are meaningless.
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Choice(start, solved=False, optimal=False)
     picked = [row for row, variable in enumerate(chosen) if solver.boolean_value(variable)]
@@ -108,7 +108,7 @@ def choose_placements(
 def descend(
     chosen: Ints, firsts: Ints, costs: Ints, devices: IntMatrix, busy: IntMatrix, load: Ints
 ) -> int:
-    """Change one stage's candidate at a time while the objective gets smaller; returns it.
+    """Change one stage's candidate at a time while that lowers the objective; return it.
 
     Args:
         chosen: (F,) candidate of each stage; changed in place.
@@ -117,7 +117,7 @@ def descend(
         devices: (C, K) device numbers, -1 where unused.
         busy: (C, K) integer busy times.
         load: (D,) integer times at which devices are free, 0 for those that no candidate uses;
-            changed to those at which they are done.
+            changed in place to the times at which they are done.
     """
     total = 0
     for stage in range(chosen.size):

@@ -1,7 +1,7 @@
-"""Where a stage goes for which nothing is planned: to the device on which it ends first.
+"""Device choice of stages without a planned device: the device on which the stage ends first.
 
-Costs are those of `fate_gym.kernel.cost`, on batching devices `policies.fate.plans.joining`. Those
-of a ready stage on a device are looked up again only after something was placed on that device, or
+Costs come from `fate_gym.kernel.cost`, on batching devices from `policies.fate.plans.joining`. The
+costs of a ready stage on a device are recomputed only after something was placed on that device, or
 always if they depend on more than the device.
 """
 
@@ -31,7 +31,7 @@ def hosts(p: ProblemArrays, s: int, d: int) -> bool:
 
 @inlined
 def choose(c: Context, style: Style, s: int) -> float:
-    """Put the placement of ``s`` with the earliest (biased) end into ``c.choice``; returns its end.
+    """Write the placement of ``s`` with the earliest (biased) end to ``c.choice``; return its end.
 
     inf: no device can run the stage.
     """
@@ -83,7 +83,7 @@ def _end_on(
 
 @kernel
 def _look_up(p: ProblemArrays, st: StateArrays, ws: Workspace, s: int, d: int) -> None:
-    """Cache what stage ``s`` costs on device ``d``, but for the load."""
+    """Cache the costs of stage ``s`` on device ``d``, except for loading its model."""
     cached, stage = ws.cached[s, d], p.stages[s]
     cached.version = ws.devices[d].version
     cached.transfer, _ = transfer_seconds(p, st, s, d, 1.0, ws.devices[d].turn)
@@ -98,11 +98,11 @@ def _look_up(p: ProblemArrays, st: StateArrays, ws: Workspace, s: int, d: int) -
 
 @kernel
 def _widen(c: Context, s: int, most: int) -> None:
-    """Let up to ``most`` devices share stage ``s`` instead of one, if it then ends earlier.
+    """Share stage ``s`` among up to ``most`` devices if it then ends earlier.
 
-    The others are the earliest to end by ``c.choice.ends``, which is used up. As in list
-    scheduling (`policies.list_scheduling.devices.best_placement`), but turns are not those of the
-    state: they include what is planned at this instant.
+    The devices are those with the earliest ends in ``c.choice.ends``, which is overwritten. As in
+    list scheduling (`policies.list_scheduling.devices.best_placement`), except that the times at
+    which devices are free include what is planned at this instant.
     """
     p, ws, choice = c.problem, c.work, c.choice
     ends, devices, counts = choice.ends, choice.devices[0], choice.counts[0]

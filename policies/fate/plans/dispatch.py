@@ -1,4 +1,4 @@
-"""What a plan starts at an instant."""
+"""Dispatch: which stages of a plan start at an instant."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from policies.fate.plans.joining import find_turns
 from policies.fate.plans.schema import Context, Plan, Style, Workspace
 
 FEW = 64
-"""So many stages are sorted by insertion."""
+"""Up to this many stages are sorted by insertion."""
 
 
 @kernel
 def dispatch(c: Context, style: Style) -> int:
-    """Place what starts now by ``c.played``; returns how many stages, which are in ``started``."""
+    """Place what ``c.played`` starts now; list the stages in ``started``, return their number."""
     p, st, plan, ws = c.problem, c.state, c.played, c.work
     free = _find_turns(p, st, ws)
     noted = 0
-    # Times of the plan are expected times: in a drawn future events come at others.
+    # The plan's times are expected times; in a drawn future events come at other times.
     drawn = st.origin == SAMPLED
     if free == 0 or (drawn and st.now < ws.wait_until):
         return noted
@@ -60,7 +60,7 @@ def dispatch(c: Context, style: Style) -> int:
 
 @inlined
 def _find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
-    """Look up the turn of every device; returns how many are free."""
+    """Find when every device is next free (its turn); return how many are free now."""
     free = 0
     for d in range(p.devices.size):
         device = ws.devices[d]
@@ -76,13 +76,13 @@ def _renew_turn(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> Non
     if p.batching:
         find_turns(p, st, ws, d)
     else:
-        # In a drawn future, too, nobody knows yet when a running shard will end.
+        # Even in a drawn future it is not yet known when a running shard will end.
         ws.devices[d].turn = drain_estimate(p, st, d)
 
 
 @inlined
 def _is_down(ws: Workspace, plan: Plan, s: int) -> bool:
-    """Whether a device that is planned for ``s`` has failed."""
+    """Whether a device planned for ``s`` has failed."""
     down = 0
     for k in range(plan.stages[s].width):
         down += ws.devices[plan.devices[s, k]].turn == np.inf
@@ -91,7 +91,7 @@ def _is_down(ws: Workspace, plan: Plan, s: int) -> bool:
 
 @inlined
 def _can_start(p: ProblemArrays, st: StateArrays, plan: Plan, ws: Workspace, s: int) -> bool:
-    """Whether all devices planned can run ``s``, and on one of them it starts now."""
+    """Whether all planned devices can run ``s``, and it starts now on at least one."""
     starting = 0
     for k in range(plan.stages[s].width):
         d = plan.devices[s, k]
@@ -104,7 +104,7 @@ def _can_start(p: ProblemArrays, st: StateArrays, plan: Plan, ws: Workspace, s: 
 
 @inlined
 def _may_start(c: Context, s: int) -> bool:
-    """Whether ``s`` starts now on all devices of the choice."""
+    """Whether ``s`` would start now on all chosen devices."""
     for k in range(c.choice.rows[0].width):
         d = c.choice.devices[0, k]
         if c.work.devices[d].free == 0:
@@ -116,7 +116,7 @@ def _may_start(c: Context, s: int) -> bool:
 
 @inlined
 def _reserve(c: Context, s: int, end: float) -> int:
-    """Keep the devices of the choice for ``s``; returns how many are free no more."""
+    """Reserve the chosen devices for ``s``; return how many are no longer free."""
     taken = 0
     for k in range(c.choice.rows[0].width):
         device = c.work.devices[c.choice.devices[0, k]]
@@ -129,7 +129,7 @@ def _reserve(c: Context, s: int, end: float) -> int:
 
 @inlined
 def _hold(plan: Plan, ws: Workspace, s: int) -> int:
-    """Let nobody join before ``s`` the batches that it waits for; how many devices that takes."""
+    """Block the batches that ``s`` waits for until it joins; return how many devices that takes."""
     taken = 0
     for k in range(plan.stages[s].width):
         device = ws.devices[plan.devices[s, k]]
@@ -140,7 +140,7 @@ def _hold(plan: Plan, ws: Workspace, s: int) -> int:
 
 @inlined
 def _write_choice(c: Context, s: int) -> None:
-    """Plan ``s`` as it has chosen."""
+    """Write the choice of ``s`` into the plan."""
     plan, choice = c.played, c.choice
     row = plan.stages[s]
     row.width = choice.rows[0].width
@@ -153,7 +153,7 @@ def _write_choice(c: Context, s: int) -> None:
 
 @inlined
 def _start(c: Context, s: int) -> int:
-    """Place ``s`` as planned; returns how many devices are free no more."""
+    """Place ``s`` as planned; return how many devices are no longer free."""
     p, st, plan, ws = c.problem, c.state, c.played, c.work
     width = plan.stages[s].width
     end = commit(p, st, c.log, s, plan.devices[s], plan.counts[s], width, NOBODY)
@@ -177,7 +177,7 @@ def _start(c: Context, s: int) -> int:
 
 @kernel
 def order_ready(st: StateArrays, plan: Plan, ws: Workspace) -> int:
-    """Put the ready stages into ``order``, by key and then as they became ready; their number."""
+    """Fill ``order`` with the ready stages, by key, then by time ready; return their number."""
     count = st.ready_count
     if count > FEW:
         _sort_many(st, plan, ws)

@@ -1,4 +1,4 @@
-"""How plans are written and changed: list schedules, placements in front, single stages."""
+"""Edits of plans: write list schedules, put placements first, change single stages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fate_gym.kernel.schema import PLACED, ProblemArrays, StateArrays
 from policies.fate.plans.schema import Context, Plan
 
 FIRST_KEY = -1e9
-"""Before every key that an order gives."""
+"""Smaller than any key of an order."""
 RANK, FCFS, REMAINING, SLACK, STRETCH = 0, 1, 2, 3, 4
-"""Orders of list schedules, see `plan_by_order`."""
+"""Orders of list schedules (see `plan_by_order`)."""
 
 
 @kernel
 def unplan(st: StateArrays, plan: Plan) -> None:
-    """Let every stage choose that is not placed yet."""
+    """Clear the devices of all stages that are not placed yet, so that they choose their own."""
     for s in range(plan.stages.size):
         if st.stages[s].status < PLACED:
             plan.stages[s].width = 0
@@ -24,7 +24,7 @@ def unplan(st: StateArrays, plan: Plan) -> None:
 
 @kernel
 def put_first(plan: Plan, placements: Placements, row: int, turn: int) -> None:
-    """Put a placement in front of a plan, behind those of smaller ``turn``."""
+    """Put a placement at the front of a plan, after those of smaller ``turn``."""
     s, width = placements.rows[row].stage, placements.rows[row].width
     plan.stages[s].width = width
     plan.stages[s].key = float(turn) + FIRST_KEY
@@ -45,12 +45,12 @@ def put_on(p: ProblemArrays, plan: Plan, s: int, d: int) -> None:
 
 @kernel
 def plan_by_order(c: Context, order: int, plan: Plan) -> None:
-    """Let ``plan`` be a list schedule: all that is not placed chooses, in an order.
+    """Turn ``plan`` into a list schedule: stages not yet placed choose their devices, in an order.
 
-    ``RANK``: largest upward rank. ``FCFS``: workflows by arrival, ranks inside. ``REMAINING``:
-    workflows by what is left of them, ranks inside. ``SLACK``: by the latest time at which the
-    stage may start if its workflow is to take twice as long as it would alone. ``STRETCH``: by
-    (waited + left) / alone, largest first, ranks inside.
+    ``RANK``: largest upward rank first. ``FCFS``: workflows by arrival, then by rank.
+    ``REMAINING``: workflows with the least work left first, then by rank. ``SLACK``: by the latest
+    time at which the stage may start if its workflow is to take twice as long as it would alone.
+    ``STRETCH``: largest (waited + left) / alone first, then by rank.
     """
     p, st = c.problem, c.start
     copy_block(plan, c.best)
@@ -85,7 +85,7 @@ def plan_by_order(c: Context, order: int, plan: Plan) -> None:
 
 @inlined
 def _what_is_left(p: ProblemArrays, st: StateArrays, w: int) -> tuple[float, float]:
-    """Mean seconds and largest rank of the stages of a workflow that are not placed."""
+    """Sum of mean seconds, and largest rank, of a workflow's stages that are not placed yet."""
     left, rank = 0.0, 0.0
     for s in range(p.workflows[w].stages_from, p.workflows[w].stages_to):
         if st.stages[s].status < PLACED:
@@ -96,7 +96,7 @@ def _what_is_left(p: ProblemArrays, st: StateArrays, w: int) -> tuple[float, flo
 
 @kernel
 def shift_keys(c: Context, plan: Plan) -> None:
-    """Let ``plan`` have the keys of ``c.base`` plus the shifts, for stages that are not placed."""
+    """Set the keys of stages not yet placed to those of ``c.base`` plus the biases' shifts."""
     for s in range(plan.stages.size):
         if c.start.stages[s].status < PLACED:
             key = c.base.stages[s].key + c.biases.kinds[c.work.stages[s].kind].shift

@@ -1,8 +1,8 @@
-"""What plays expect of a batching device, at the cost of one iteration's time.
+"""Quick estimates for batching devices, used when a play compares devices.
 
-`fate_gym.kernel.estimate` plays the device forward; a play compares thousands of placements and
-supposes instead that the batch stays as it is. What comes of a choice is valued by the play, in
-which the device does what it does.
+`fate_gym.kernel.estimate` simulates the device ahead. A play compares thousands of placements, so
+it assumes instead that the batch stays as it is and computes the time of only one iteration. The
+consequences of a choice are not estimated: the play simulates them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from policies.fate.plans.schema import Workspace
 
 @kernel
 def find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> None:
-    """Fill when a stage that joins the batch of ``d`` has its prompt computed, and when all end."""
+    """Fill ``joins`` (when the prompts on ``d`` are computed) and ``turn`` (when ``d`` is free)."""
     device, batch = ws.devices[d], st.batches[d]
     device.joins = device.turn = st.now
     if st.devices[d].drains_at == np.inf:
@@ -50,7 +50,7 @@ def find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> None
     if not runs_nothing(st, d) and batch.serving >= 0:
         many = batch.sequences
         step = iteration_seconds(p, d, batch.serving, many, many, batch.context)
-        # At the rate of long prompts, whose iterations are bound by arithmetic.
+        # At the rate of long prompts, whose iterations are compute-bound.
         device.joins += prompts * _token_seconds(p, d, batch.serving)
         device.turn = device.joins + steps * step
     elif not runs_nothing(st, d):
@@ -65,7 +65,7 @@ def find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> None
 
 @inlined
 def _prompt_tokens(p: ProblemArrays, st: StateArrays, s: int, k: int) -> int:
-    """Prompt tokens that the wave in a slot lacks, or will if it has not joined."""
+    """Prompt tokens that the wave in a slot still has to compute, also if it has not joined yet."""
     lane, stage = st.lanes[s, k], p.stages[s]
     if lane.prompt > 0:
         return lane.prompt
@@ -82,7 +82,7 @@ def _token_seconds(p: ProblemArrays, d: int, m: int) -> float:
 def joined_end(
     p: ProblemArrays, st: StateArrays, ws: Workspace, s: int, d: int, n: int, strict: int
 ) -> float:
-    """When ``n`` queries of stage ``s`` end on ``d``, in the batch if they can join it."""
+    """Estimate when ``n`` queries of stage ``s`` end on ``d``, in the batch if they can join it."""
     device, stage = ws.devices[d], p.stages[s]
     joins = device.free > 0 and starts_now(p, st, s, d, n)
     begin = device.joins if joins else device.turn

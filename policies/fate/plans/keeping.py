@@ -1,4 +1,4 @@
-"""Between a planner's memory, which has the numbers of the problem, and an excerpt of it."""
+"""Copies between a planner's memory (numbered as the problem) and the context of an excerpt."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from policies.fate.plans.schema import Context, Memory
 
 @kernel
 def recall(memory: Memory, stages: Ints, workflows: Ints, c: Context) -> None:
-    """Let ``c`` have the best plan, the biases and the facts of its stages and workflows.
+    """Load the best plan, biases and facts of the excerpt's stages and workflows into ``c``.
 
     Args:
-        memory: of the whole problem.
-        stages: (n,) their numbers in it.
-        workflows: (m,) theirs.
-        c: of the excerpt; its biases get the kinds of its stages.
+        memory: memory of the whole problem.
+        stages: (n,) the problem's numbers of the excerpt's stages.
+        workflows: (m,) the problem's numbers of its workflows.
+        c: context of the excerpt; its biases are numbered by the kinds of its stages.
     """
     ws, best = c.work, c.best
     _number_kinds(memory, stages)
@@ -41,7 +41,7 @@ def recall(memory: Memory, stages: Ints, workflows: Ints, c: Context) -> None:
 
 @kernel
 def remember(memory: Memory, stages: Ints, workflows: Ints, c: Context) -> None:
-    """Keep the best plan and the biases of ``c``, whose stages have these numbers."""
+    """Save the best plan and biases of ``c`` to memory; arguments as in `recall`."""
     best = c.best
     for i in range(stages.size):
         s = stages[i]

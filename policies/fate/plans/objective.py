@@ -1,4 +1,4 @@
-"""What plans are compared by."""
+"""Objectives by which plans are compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fate_gym.jit import inlined, kernel
 from policies.fate.plans.schema import Context, Workspace
 
 MAKESPAN, MEAN, TAIL, TARDINESS = 0, 1, 2, 3
-"""The last end; the weighted sums of (end - origin), of the worst of these, of those over 0."""
+"""The last end; the weighted sum of end - origin; the mean of the worst; the sum of those > 0."""
 OBJECTIVES: dict[str, int] = {
     "makespan": MAKESPAN,
     "latency": MEAN,
@@ -19,15 +19,15 @@ OBJECTIVES: dict[str, int] = {
     "deadlines": TARDINESS,
 }
 EQUAL = 1e-12
-"""Relative difference under which two objectives are the same."""
+"""Relative difference below which two objective values count as equal."""
 TAIL_SHARE = 0.05
-"""Share of the workflows that ``TAIL`` looks at."""
+"""Share of the workflows that ``TAIL`` averages over."""
 SHORTEST = 1e-6
-"""Seconds: no workflow alone takes less, as far as slowdown goes."""
+"""Least seconds of a workflow alone, as a divisor for slowdown."""
 
 
 def check_objective(objective: str | None, owner: str) -> None:
-    """Raises `InputError` for an objective that there is not; None is that of the problem."""
+    """Raise `InputError` for an unknown objective; None stands for the problem's."""
     if objective is not None and objective not in OBJECTIVES:
         raise InputError(
             f"unknown objective {objective!r}",
@@ -38,16 +38,16 @@ def check_objective(objective: str | None, owner: str) -> None:
 
 
 def set_weights(c: Context, objective: str, deadlines: NDArray[np.float64]) -> None:
-    """Fill what the ends of workflows are counted from, and how much.
+    """Fill the origins from which workflows' ends are measured, and their weights.
 
     Args:
-        c: knows which workflows are under way.
+        c: the context; only workflows that it knows to be under way get a weight.
         objective: one of `OBJECTIVES`.
-        deadlines: (w,) seconds after the arrival, NaN without; of the first workflows of ``c``.
+        deadlines: (w,) seconds after arrival of the first w workflows of ``c``; NaN: none.
     """
     workflows = c.work.workflows
     arrived_at = c.start.workflows["arrived_at"]
-    # Those that have not arrived have no weight.
+    # Workflows that have not arrived get no weight.
     workflows["origin"] = np.where(arrived_at < np.inf, arrived_at, 0.0)
     counted = workflows["known"] == 1
     weight = np.where(counted, 1.0 / max(1, counted.sum()), 0.0)
@@ -61,7 +61,7 @@ def set_weights(c: Context, objective: str, deadlines: NDArray[np.float64]) -> N
 
 @inlined
 def objective_value(ws: Workspace, objective: int) -> float:
-    """The objective by the workflows' ends as far as they are known: never too large."""
+    """Compute the objective from the workflows' ends known so far: a lower bound."""
     value = 0.0
     if objective == TAIL:
         return _tail(ws)
@@ -78,9 +78,9 @@ def objective_value(ws: Workspace, objective: int) -> float:
 
 @kernel
 def _tail(ws: Workspace) -> float:
-    """Mean of the worst latencies of all known workflows, with a tenth of the mean of those left.
+    """Mean of the worst latencies of all known workflows, plus 0.1 x the mean of those under way.
 
-    What is not in the tail now may be so later.
+    The second term is there because a workflow outside the tail now may be in it later.
     """
     known = ws.past_count
     for i in range(known):

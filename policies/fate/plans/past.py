@@ -1,4 +1,4 @@
-"""What has come of the workflows that have ended, for objectives that look at all of them."""
+"""Latencies of ended workflows, for objectives over all workflows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from policies.fate.plans.schema import Workspace
 
 
 class Past:
-    """The latencies of ended workflows, looked up once for each."""
+    """The latencies of ended workflows, each computed once."""
 
     def __init__(self) -> None:
         self._under_way: list[int] = []
         self._negative: list[float] = []
 
     def look_up(self, view: DecisionView, ws: Workspace) -> None:
-        """Fill the worst latencies of those that have ended, and how many there are."""
+        """Fill ``past`` with the worst latencies of ended workflows, and the counts."""
         arrived = view.arrived
         self._under_way += arrived[len(self._under_way) + len(self._negative) :]
         states, stages = view.state.workflows, view.state.stages

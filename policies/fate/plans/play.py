@@ -1,6 +1,6 @@
-"""Plays plans to the end of what is known, and says what they are worth.
+"""Plays plans to the end of the known work and values them.
 
-The kernel of the simulator does what happens; `policies.fate.plans.dispatch` decides.
+The simulator's kernel advances the state; `policies.fate.plans.dispatch` makes the decisions.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from policies.fate.plans.objective import TAIL, objective_value
 from policies.fate.plans.schema import Context, Plan, Style
 
 OVERHEAD = 8
-"""Work of copying a drawn future."""
+"""Work counted for copying a drawn future."""
 
 
 @kernel
 def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
-    """Play a plan from ``c.state`` to the end of what is known; returns the objective.
+    """Play a plan from ``c.state`` to the end of the known work; return the objective.
 
-    ``c.played`` becomes the plan with what its stages chose. inf: the objective will be more than
-    ``bound`` (the play is cut short), or the plan waits for ever.
+    ``c.played`` becomes the plan with the choices its stages made. inf: the objective would exceed
+    ``bound`` (the play is cut short), or the plan waits forever.
     """
     p, st, ws = c.problem, c.state, c.work
     copy_block(c.played, plan)
@@ -53,7 +53,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
 
 @inlined
 def _forget_costs(c: Context) -> None:
-    """What was looked up in the play before is of other states."""
+    """Invalidate the cached costs: those of the previous play are for other states."""
     for d in range(c.problem.devices.size):
         c.work.version += 1
         c.work.devices[d].version = c.work.version
@@ -61,9 +61,9 @@ def _forget_costs(c: Context) -> None:
 
 @inlined
 def _find_ends(c: Context) -> None:
-    """What the workflows came to, of which at a placement only a lower bound is known.
+    """Find the workflows' actual ends: at a placement only a lower bound is known.
 
-    On a batching device others may join, and all end later; tools wait for what they read.
+    On a batching device stages that join later delay the others; tools wait for their inputs.
     """
     p, st, ws = c.problem, c.state, c.work
     ws.second = 0.0
@@ -77,7 +77,7 @@ def _find_ends(c: Context) -> None:
 
 @inlined
 def _find_drawn_ends(c: Context) -> None:
-    """What the workflows came to in a drawn future, with what runs already."""
+    """Find the workflows' ends in a drawn future, including stages that already run."""
     p, st, ws = c.problem, c.state, c.work
     for w in range(p.workflows.size):
         ws.workflows[w].end = 0.0
@@ -89,7 +89,7 @@ def _find_drawn_ends(c: Context) -> None:
 
 @kernel
 def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
-    """Fill ``out`` with what a plan starts at ``c.start``; ``c.played`` is the plan with that."""
+    """Fill ``out`` with what a plan starts at ``c.start``; ``c.played`` is the resulting plan."""
     copy_block(c.state, c.start)
     copy_block(c.played, plan)
     _forget_costs(c)
@@ -105,13 +105,13 @@ def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
 
 @kernel
 def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
-    """The objective of a plan, inf if it is more than ``bound``.
+    """Compute the objective of a plan; inf if it exceeds ``bound``.
 
-    The plan is played as expected, and ``c.played`` is what the play made of it. With drawn
-    futures it is played in these, and their mean counts. There stages without devices choose in
-    each future anew, by what is known in it then: what is valued is the list schedule as a policy,
-    behind the placements that the plan fixes (rollout; Bertsekas & Castanon 1999, doi
-    10.1023/A:1009634810396), and ``c.played`` is the plan itself.
+    Without drawn futures the plan is played with expected times, and ``c.played`` is the outcome.
+    With drawn futures it is played in each of them, and the mean is returned. Stages without
+    devices then choose anew in each future, by what is known there at that time: this values the
+    list schedule as a policy that follows the placements fixed by the plan (rollout; Bertsekas &
+    Castanon 1999, doi 10.1023/A:1009634810396), and ``c.played`` is the plan itself.
     """
     count = c.work.tuned_on
     if count == 0:
@@ -129,7 +129,7 @@ def value_of(c: Context, plan: Plan, style: Style, bound: float) -> float:
 
 @kernel
 def value_in(c: Context, plan: Plan, style: Style, future: int, bound: float) -> float:
-    """The objective of a plan in one drawn future, inf if it is more than ``bound``."""
+    """Compute the objective of a plan in one drawn future; inf if it exceeds ``bound``."""
     copy_block(c.state, StateArrays(c.work.futures[future]))
     c.work.work += OVERHEAD
     time = next_event_time(c.problem, c.state)
@@ -140,7 +140,7 @@ def value_in(c: Context, plan: Plan, style: Style, future: int, bound: float) ->
 
 @inlined
 def starts_nothing(st: StateArrays, plan: Plan) -> bool:
-    """Whether no ready stage starts before the next event."""
+    """Whether the plan holds back every ready stage (all have a later ``not_before``)."""
     starting = 0
     for i in range(st.ready_count):
         starting += plan.stages[st.ready[i]].not_before <= st.now

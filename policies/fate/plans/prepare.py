@@ -1,4 +1,4 @@
-"""What the plays of one event have in common, and the searches."""
+"""Tables that all plays and searches of one event share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from policies.fate.plans.schema import Context, Plan, Workspace
 
 @kernel
 def prepare(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
-    """Fill depths of stages, and which workflows are known and when they end at least.
+    """Fill the depths of stages, which workflows are known, and lower bounds on their ends.
 
     Args:
         p: the problem.
         st: the state that plays start from.
-        ws: filled; knows floors and tails.
+        ws: the workspace to fill; tails must be set.
     """
     _find_depths(p, st, ws)
     for w in range(p.workflows.size):
@@ -47,9 +47,9 @@ def _find_depths(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
 
 @kernel
 def find_movable(c: Context, plan: Plan, least: int) -> None:
-    """Fill ``movable``: known stages, on ``least`` devices or more in a plan, that are not placed.
+    """Fill ``movable``: known stages, not yet placed, with at least ``least`` devices in a plan.
 
-    Without tools.
+    Tools are excluded.
     """
     p, st, ws = c.problem, c.start, c.work
     ws.movable_count = 0

@@ -1,4 +1,4 @@
-"""What a plan is, and what plays and searches keep beside it: every field once.
+"""Data structures of plans, plays and searches.
 
 Shapes: S stages, D devices, W workflows, K = ``max_shards``, N kinds of stages
 (`policies.fate.kinds`), F forks with drawn futures.
@@ -20,7 +20,7 @@ FIRST_RANDOM = 0x9E3779B97F4A7C15
 
 
 class PlannedStage(Row):
-    """When a stage runs."""
+    """Order, earliest start and number of devices of a stage."""
 
     key: float = column("f8", "order of the ready stages: smallest first")
     not_before: float = column("f8", "does not start before this time", "s")
@@ -28,7 +28,7 @@ class PlannedStage(Row):
 
 
 class Plan(Block):
-    """Where every stage runs and in what order."""
+    """The devices of every stage and the order of the stages."""
 
     stages: Any = table(PlannedStage, "S", text="stages")
     devices: Any = table("i8", "S", "K", text="device numbers")
@@ -36,14 +36,14 @@ class Plan(Block):
 
 
 class KindBias(Row):
-    """What a biased list schedule makes of a kind of stage."""
+    """Biases of a list schedule for one kind of stage."""
 
     shift: float = column("f8", "added to the keys")
     spread: int = column("i8", "devices that a stage chooses, at most")
 
 
 class Biases(Block):
-    """What a list schedule prefers (`policies.fate.rollout.tuning`)."""
+    """All biases of a list schedule (`policies.fate.rollout.tuning`)."""
 
     kinds: Any = table(KindBias, "N", text="kinds of stages")
     seconds: Any = table("f8", "N", "D", unit="s", text="added to an end when a stage chooses")
@@ -51,13 +51,13 @@ class Biases(Block):
 
 
 def prefer_nothing(biases: Biases | Memory, spread: int) -> None:
-    """Clear all biases; every kind may spread over so many devices."""
+    """Clear all biases; a stage of any kind may spread over ``spread`` devices."""
     biases.kinds["shift"], biases.kinds["spread"] = 0.0, spread
     biases.seconds[:], biases.shifts[:] = 0.0, 0.0
 
 
 class DeviceTurn(Row):
-    """A device at the instant that is planned."""
+    """A device at the instant being planned."""
 
     turn: float = column("f8", "when it is expected to be free, with what is planned", "s")
     brings: int = column("i8", "the model that a stage planned at this instant brings, -1")
@@ -67,7 +67,7 @@ class DeviceTurn(Row):
 
 
 class StageFacts(Row):
-    """What plays want to know of a stage."""
+    """Facts about a stage that plays look up."""
 
     floor: float = column("f8", "it takes at least that long, however it is placed", "s")
     tail: float = column("f8", "at least that long from its end to its workflow's", "s")
@@ -76,9 +76,10 @@ class StageFacts(Row):
 
 
 class Memory(Block):
-    """What a planner keeps from event to event, and what it looks up once: of the whole problem.
+    """A planner's data on the whole problem: kept from event to event, or looked up once.
 
-    Plays work on an excerpt (`fate_gym.sim.Excerpt`); `policies.fate.plans.keeping` goes between.
+    Plays work on an excerpt (`fate_gym.sim.Excerpt`); `policies.fate.plans.keeping` copies between
+    the two.
     """
 
     kinds_count: int = scalar("i8", "kinds of stages in the excerpt")
@@ -95,7 +96,7 @@ class Memory(Block):
 
 
 class WorkflowValue(Row):
-    """What a workflow counts in the objective."""
+    """What the objective needs to know about a workflow."""
 
     known: int = column("i8", "0: has not arrived, 1: under way, 2: has ended")
     weight: float = column("f8", "in the objective; 0: does not count")
@@ -106,7 +107,7 @@ class WorkflowValue(Row):
 
 
 class Seconds(Row):
-    """The cost of a stage on a device, but for the load; of one version of the device."""
+    """Cached cost of a stage on a device, without the model load, for one version of the device."""
 
     transfer: float = column("f8", "of its inputs", "s")
     run: float = column("f8", "prefill + decode", "s")
@@ -145,14 +146,14 @@ class Workspace(Block):
 
 
 class Style(NamedTuple):
-    """How a plan is played, and how it is valued.
+    """How a plan is played and valued.
 
     Attributes:
         objective: one of `policies.fate.plans.objective`.
-        shards: devices that may share a stage which chooses for itself, at most.
+        shards: most devices that may share a stage that chooses for itself.
         strict: 1: such a stage does not see residency and caches.
-        biased: 1: it keeps to the `Biases`.
-        horizon: edges from the frontier that are played, -1: all.
+        biased: 1: such a stage follows the `Biases`.
+        horizon: edges from the frontier that are played; -1: all.
     """
 
     objective: int
@@ -163,23 +164,23 @@ class Style(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What plays and searches work on. Everything but ``problem`` and ``log`` is written to.
+    """The data plays and searches work on. All but ``problem`` and ``log`` is written to.
 
     Attributes:
         problem: as the planner sees it.
-        start: the run as it stands, to be played on as expected; plays begin with a copy of it.
-        state: what is played.
-        ended: the end of the play that a search goes on from.
-        log: without rows.
+        start: current state of the run, with expected times; plays begin with a copy of it.
+        state: state of the running play.
+        ended: final state of the play from which a search continues.
+        log: a log without rows.
         best: the best plan so far.
-        base: a list schedule in which nothing has been chosen yet.
-        draft: the plan that is being tried.
-        found: the best that a search has found, or the one that it goes on from.
-        played: what the last play made of its plan.
-        biases: of list schedules.
-        kept: those to go back to.
+        base: a list schedule in which no stage has devices yet.
+        draft: the plan being tried.
+        found: the best plan that a search has found, or the one from which it continues.
+        played: outcome of the last play.
+        biases: biases of list schedules.
+        kept: biases to return to.
         choice: room for one placement.
-        work: everything else.
+        work: all other tables.
     """
 
     problem: ProblemArrays
@@ -201,14 +202,14 @@ class Context(NamedTuple):
 def new_context(
     p: ProblemArrays, start: StateArrays, kinds: int, tail: int, futures: int
 ) -> Context:
-    """Room for plays of an excerpt.
+    """Allocate a context for plays of an excerpt.
 
     Args:
-        p: its problem.
-        start: its state.
-        kinds: of stages, in the whole problem.
-        tail: workflows of the whole problem.
-        futures: drawn ones to play in.
+        p: problem of the excerpt.
+        start: state of the excerpt.
+        kinds: number of kinds of stages in the whole problem.
+        tail: number of workflows in the whole problem.
+        futures: number of drawn futures.
     """
     stages, devices, workflows = p.stages.size, p.devices.size, p.workflows.size
     work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures, TAIL=tail)

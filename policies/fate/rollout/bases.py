@@ -1,4 +1,4 @@
-"""The list schedules that plans begin with."""
+"""The list schedules from which planning starts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from policies.list_scheduling.tables import tables_of
 
 
 class Base(NamedTuple):
-    """A list schedule: an order, whether it sees the state, and devices that share a stage."""
+    """A list schedule: order, strict (1: blind to the state), most devices that share a stage."""
 
     order: int
     strict: int
@@ -42,18 +42,19 @@ class Base(NamedTuple):
 
 
 Offer = Base | Rules | Method
-"""What may offer a plan: a list schedule of ours, a list scheduler, or one of whole schedules."""
+"""A source of plans: one of our list schedules, a list scheduler's rules, or an offline method."""
 OFFLINE: tuple[Method, ...] = ("heft", "cpop", "peft")
-"""For a workflow alone also the devices and the order of ``heft_offline``, ``cpop_offline`` and
-``peft_offline``, who do not wait here for a stage that is not ready."""
+"""Only for a single workflow: the devices and order of ``heft_offline``, ``cpop_offline`` and
+``peft_offline``, but without waiting for stages that are not ready."""
 RULES_COST, AHEAD_COST = 4, 16
-"""What the play of a list scheduler costs, looking ahead or not, in plays of ours that choose."""
+"""Cost of a list scheduler's play, without and with look-ahead, relative to one of our plays in
+which every stage chooses."""
 EXACT: tuple[Rules, ...] = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
     Rules(UPWARD_RANK, STATE, 1, 1, ahead=1),
 )
-"""The policies ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, to the last bit."""
+"""The rules of ``heft_boosted``, ``heft`` and ``lookahead_heft_boosted``, reproduced bit by bit."""
 ALONE: tuple[tuple[str, Rules], ...] = (
     ("", Rules(FCFS, STATE, 0, 1)),
     ("", Rules(SUFFERAGE, STATE, 1, 1)),
@@ -71,18 +72,18 @@ ALONE: tuple[tuple[str, Rules], ...] = (
     ),
     ("", Rules(UPWARD_RANK, STRICT, 1, 1, ahead=1)),
 )
-"""For a workflow alone also ``eft``, ``lookahead_heft``, and strict and boosted ``dls``, ``peft``,
-``cpop``, ``max_min``, ``min_min`` and ``sufferage`` (that one lazy too), with their tables."""
+"""Only for a single workflow: ``eft``, ``lookahead_heft``, and strict and boosted ``dls``,
+``peft``, ``cpop``, ``max_min``, ``min_min`` and ``sufferage`` (also lazy), with their tables."""
 TABLES: dict[str, tuple[str, str]] = {
     "dynamic_level": ("dynamic_level", "earliest_finish"),
     "optimistic_cost": ("optimistic_cost", "optimistic_cost"),
     "critical_path": ("path_through", "critical_path"),
 }
-"""Order and rule for the device, by the names in `ALONE`."""
+"""Order and device rule, by the names in `ALONE`."""
 
 
 def policies_of(p: ProblemArrays) -> tuple[Rules | Method, ...]:
-    """The policies whose plans are offered: list schedulers by their rules."""
+    """Return the policies that propose plans: rules of list schedulers, and offline methods."""
     if p.workflows.size > 1:
         return EXACT
     tables = {name: tables_of(p, 0, *names) for name, names in TABLES.items()}
@@ -94,7 +95,7 @@ def policies_of(p: ProblemArrays) -> tuple[Rules | Method, ...]:
 
 
 def rules_in(rules: Rules, stages: NDArray[np.int64]) -> Rules:
-    """The rules with the tables of an excerpt, whose stages have these numbers."""
+    """Restrict the rules' tables to an excerpt with these stages."""
     if rules.priority.size > 0:
         rules = rules._replace(priority=rules.priority[stages])
     if rules.penalty.size > 0:
@@ -103,12 +104,12 @@ def rules_in(rules: Rules, stages: NDArray[np.int64]) -> Rules:
 
 
 def orders_of(p: ProblemArrays) -> tuple[int, ...]:
-    """Orders of list schedules worth a try; of one workflow alone only ranks are."""
+    """Return the orders of list schedules worth trying; for a single workflow only ranks."""
     return (RANK,) if p.workflows.size == 1 else (RANK, OLDEST, REMAINING, SLACK, STRETCH)
 
 
 def plays_of(orders: Sequence[int], shards: int) -> tuple[Base, ...]:
-    """List schedules of each order: that see the state, on one device or several, and strict."""
+    """Return list schedules for each order: state-aware, on one or several devices, and strict."""
     widths = (1, shards) if shards > 1 else (1,)
     return tuple(
         base
@@ -119,9 +120,9 @@ def plays_of(orders: Sequence[int], shards: int) -> tuple[Base, ...]:
 
 @kernel
 def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays) -> None:
-    """Let ``c.draft`` be the plan of a list scheduler, for all that is not placed.
+    """Write a list scheduler's plan for all stages not yet placed to ``c.draft``.
 
-    ``log`` has room for the rows of the run so far and of what is left; its content is lost.
+    ``log`` needs room for the rows of the whole excerpt; its contents are overwritten.
     """
     copy_block(c.state, c.start)
     first = c.state.shard_rows
@@ -140,10 +141,10 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
 
 
 def plan_offline(c: Context, method: Method) -> None:
-    """Let ``c.draft`` be a whole schedule of the first workflow, all of whose stages are there."""
+    """Write an offline schedule of the first workflow, all in the excerpt, to ``c.draft``."""
     p = c.problem
     drains, now = c.start.devices["drains_at"], c.start.now
-    # Devices that are down are repaired after the mean time.
+    # Devices that are down are assumed to be repaired after the mean time to repair.
     available = np.where(drains < np.inf, np.maximum(drains, now), now + p.mttr_s)
     tables = method_tables(p, 0, method)
     made = plan_workflow(p, 0, *tables, available=available, now=now)
@@ -157,7 +158,7 @@ def plan_offline(c: Context, method: Method) -> None:
 
 
 def cost_of(offer: Offer) -> int:
-    """What it costs to let a list schedule offer a plan, in plays in which every stage chooses."""
+    """Return the cost of a proposal, in units of a play in which every stage chooses."""
     if isinstance(offer, Base | str):
         return 1
     return AHEAD_COST if offer.ahead else RULES_COST

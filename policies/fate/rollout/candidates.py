@@ -1,4 +1,4 @@
-"""Candidates: placements of the frontier that start now, each valued with what follows."""
+"""Candidates: placements of the frontier that start now, each valued by playing on from it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from policies.fate.plans.schema import Context, Plan, Style
 
 @kernel
 def list_candidates(c: Context, kinds: int, places: int, shards: int, found: Placements) -> None:
-    """The candidates of the first ``kinds`` kinds of ready stages, by the keys of ``c.base``.
+    """List candidates of the first ``kinds`` kinds of ready stages, by the keys of ``c.base``.
 
-    Of each kind up to ``places`` on single devices, and one on each 2 to ``shards`` of
-    those that end first. The last row, without a stage, is to wait: nothing of the frontier
-    starts before the next event; if no event lies ahead there is none.
+    Each kind gets up to ``places`` candidates on single devices, and one on the first k devices to
+    end for each k from 2 to ``shards``. The last row, without a stage, means waiting: nothing in
+    the frontier starts before the next event. If there is no next event, that row is left out.
     """
     p, st, ws = c.problem, c.start, c.work
     ready = order_ready(st, c.base, ws)
@@ -60,7 +60,7 @@ def list_candidates(c: Context, kinds: int, places: int, shards: int, found: Pla
 def _add_single(
     p: ProblemArrays, st: StateArrays, s: int, able: int, places: int, found: Placements
 ) -> None:
-    """Single devices: of those that are alike (end, clean seconds and residency) one."""
+    """Add single devices; of those alike (end, clean seconds and memory contents) only one."""
     first = found.count
     for i in range(able):
         d = found.order[i]
@@ -75,7 +75,7 @@ def _add_single(
 def _alike(p: ProblemArrays, st: StateArrays, s: int, a: int, b: int, found: Placements) -> bool:
     if found.ends[a] != found.ends[b] or p.clean_seconds[s, a] != p.clean_seconds[s, b]:
         return False
-    # What else is there counts too: the stage may evict what others want.
+    # Other contents count too: the stage may evict what other stages need.
     for model in range(st.resident.shape[1]):
         if (st.resident[a, model] > 0) != (st.resident[b, model] > 0):
             return False
@@ -97,11 +97,11 @@ def _add(p: ProblemArrays, s: int, team: Ints, k: int, found: Placements) -> Non
 def value_candidates(
     c: Context, style: Style, found: Placements, bound: float, most_work: int
 ) -> int:
-    """Value the candidates: each goes first, the list schedule ``c.base`` follows.
+    """Value the candidates: each is placed first, then the list schedule ``c.base`` follows.
 
-    Each row gets the value of its plan; inf: not better than ``bound``, or not tried since the
-    work was done. Returns the row of the best, whose plan is in ``c.found``; -1: none is better
-    than ``bound``.
+    Each row gets the value of its plan; inf: not better than ``bound``, or not tried because
+    ``most_work`` was used up. Returns the row of the best, whose plan is in ``c.found``; -1: none
+    is better than ``bound``.
     """
     ws = c.work
     start = ws.work
@@ -125,9 +125,9 @@ def value_candidates(
 def put_candidate(
     p: ProblemArrays, st: StateArrays, plan: Plan, found: Placements, row: int, turn: int
 ) -> None:
-    """Put a candidate in front of a plan, behind those of smaller ``turn``.
+    """Put a candidate at the front of a plan, after those of smaller ``turn``.
 
-    One without a stage lets all that is ready wait for the next event.
+    A candidate without a stage makes all ready stages wait for the next event.
     """
     if found.rows[row].width > 0:
         put_first(plan, found, row, turn)

@@ -1,4 +1,4 @@
-"""Random numbers of the searches."""
+"""Random draws for the searches."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from policies.fate.plans.schema import Workspace
 from policies.random_numbers import next_random, unit_number
 
 Weights = tuple[int, int, int, int, int, int, int]
-"""How often each of seven moves is made, per cent."""
+"""Percentages with which the seven moves are drawn."""
 
 
 @inlined
 def uniform(ws: Workspace) -> float:
-    """In [0, 1)."""
+    """Draw a number in [0, 1)."""
     ws.random = next_random(ws.random)
     return unit_number(ws.random)
 
 
 @inlined
 def pick(ws: Workspace, count: int) -> int:
-    """One of ``count`` numbers from 0."""
+    """Draw an integer from 0 to ``count`` - 1."""
     return min(count - 1, int(uniform(ws) * count))
 
 
 @inlined
 def draw_move(ws: Workspace, weights: Weights) -> int:
-    """The number of a move."""
+    """Draw the number of a move."""
     drawn = uniform(ws)
     below = 0
     for move in range(len(weights) - 1):
@@ -39,9 +39,9 @@ def draw_move(ws: Workspace, weights: Weights) -> int:
 
 @inlined
 def slack(ws: Workspace, heat: float, done: float) -> float:
-    """Share by which a change may make a plan worse: exponential with mean ``heat``, 0 at the end.
+    """Draw the share by which a change may worsen a plan: exponential, mean ``heat`` falling to 0.
 
-    ``done`` is the share of the work that is done.
+    ``done`` is the share of the search's work that is done.
     """
     if heat <= 0.0:
         return 0.0

@@ -1,11 +1,11 @@
-"""The best plan so far, and the list schedules that it has to beat.
+"""The best plan so far (the incumbent), and the list schedules that it has to beat.
 
-It is kept from event to event. Without noise the value of a plan that is followed does not change,
-so the value of the best plan never gets worse.
+The plan is kept from event to event. Without noise a plan keeps its value while it is followed, so
+the value of the best plan never gets worse.
 
-Under uncertainty (durations, lengths, choices or failures) that promise is void, and the best of
-many plans is the most over-optimistic one (winner's curse). What is kept there is what a list
-schedule prefers, not a plan: `policies.fate.rollout.luck` changes it, in drawn futures.
+Under uncertainty (durations, lengths, choices or failures) this no longer holds, and the best of
+many plans is the most over-optimistic one (winner's curse). Instead of a plan, the biases of a list
+schedule are kept then; `policies.fate.rollout.luck` changes them, using drawn futures.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ from policies.list_scheduling.offline import Method
 from policies.list_scheduling.rules import STRICT, Rules
 
 LARGEST = 500_000
-"""Work of a list schedule that a workflow alone is still worth, once: about a second."""
+"""Most work of one list schedule, for a single workflow: about a second."""
 ONCE = 200_000
-"""Work of the list schedules of a workflow alone, whatever the budget is: nobody else arrives."""
+"""Least budget for the list schedules of a single workflow: no more work arrives."""
 FIRST_SEED = 7_000_000_000
-"""Of the drawn futures: a run is not likely to have it."""
+"""First seed of the drawn futures; unlikely to be the seed of a run."""
 
 
 class Incumbent:
@@ -70,22 +70,22 @@ class Incumbent:
 
     Args:
         view: the run at its start.
-        objective: what plans are compared by (see `policies.fate.rollout.policy.FateRollout`).
-        max_shards: devices that may share a stage.
+        objective: objective of plans (see `policies.fate.rollout.policy.FateRollout`).
+        max_shards: most devices that may share a stage.
         horizon: edges from the frontier that plays reach; None: all.
-        samples: under uncertainty, drawn futures that changes are tested in; a quarter as many
-            others are there to tune in.
+        samples: under uncertainty, number of drawn futures in which changes are tested; a quarter
+            as many others are used for tuning.
         sight: how the planner sees the problem.
-        seed: of the searches.
+        seed: seed of the searches.
 
     Attributes:
-        objective: what plans are compared by; the problem's own where none was chosen.
-        excerpt: the run as it stands, as far as plays go.
-        context: what plays and searches work on; ``best`` is the plan. Of the excerpt.
+        objective: objective of plans; the problem's own if none was given.
+        excerpt: current state of the run, restricted to what plays need.
+        context: data of plays and searches on the excerpt; ``best`` is the plan.
         style: how the plan is played.
-        deadline: by `perf_counter`; no list schedule offers a plan after it.
-        uncertain: whether anything shows only as the run goes on.
-        orders: of list schedules worth a try.
+        deadline: `perf_counter` time after which no list schedule proposes a plan.
+        uncertain: whether anything is revealed only as the run goes on.
+        orders: orders of list schedules worth trying.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class Incumbent:
         self._picture = blinded(p, sight.ignore)
         self._loads = LastingLoads(self._picture, sight.load_share)
         self._sees_hosts = "reachability" not in sight.ignore
-        # What comes behind a stage is no bound where it may vanish or take less time.
+        # Later stages give no bound if they may vanish or take less time.
         bounded = not self.uncertain and self.style.horizon != 0
         self._memory = _new_memory(compiled, bounded)
         self._deadlines = np.array(
             [np.nan if w.deadline is None else w.deadline for w in compiled.problem.workflows]
         )
         self.orders = orders_of(p)
-        # Under uncertainty planners never ask for them.
+        # Under uncertainty these are not used.
         self._offers = () if self.uncertain else self._list_offers()
         self._pending: list[Offer] = []
         self.excerpt = Excerpt(p, self._picture)
@@ -136,12 +136,12 @@ class Incumbent:
         self._base = Base(RANK, 0, 1)
         self._kept_value = np.inf
         self.deadline = np.inf
-        # Whether what comes is what plays say: no luck, and no picture that is not true.
+        # Whether plays predict the run exactly: nothing uncertain, and the true problem in full.
         self._foreseeing = not self.uncertain and not sight.ignore and horizon is None
         self._purse = Purse()
 
     def _make_room(self) -> None:
-        """Room for plays of the excerpt."""
+        """Allocate what plays of the excerpt need."""
         p, memory = self.excerpt.problem, self._memory
         tail = self._arrays.workflows.size
         futures = self._tuned + self._tested
@@ -157,32 +157,32 @@ class Incumbent:
 
     @property
     def late(self) -> bool:
-        """Whether the deadline of this decision is over."""
+        """Whether the deadline of this decision has passed."""
         return self.deadline < np.inf and perf_counter() > self.deadline
 
     @property
     def following(self) -> int:
-        """What a play costs that follows a complete plan, in units of the workspace."""
+        """Work of a play that follows a complete plan, in units of `Workspace`."""
         return int(self.context.start.known_left)
 
     @property
     def choosing(self) -> int:
-        """What a play costs in which every stage compares all devices."""
+        """Work of a play in which every stage compares all devices."""
         return self.following * (1 + (self._arrays.devices.size + 7) // 8)
 
     @property
     def tested(self) -> int:
-        """Drawn futures that changes are tested in."""
+        """Number of drawn futures in which changes are tested."""
         return self._tested
 
     def draw(self) -> None:
-        """Draw futures anew: what was tuned in some is not tested in the same."""
+        """Draw new futures, so that nothing is tested in a future that it was tuned on."""
         for future in self._futures:
             self.excerpt.sample(future, FIRST_SEED + self._drawn)
             self._drawn += 1
 
     def update(self, view: DecisionView) -> bool:
-        """Look at the run as it stands. True: work has arrived since the last time."""
+        """Adopt the current state of the run; return whether work arrived since the last call."""
         excerpt, c = self.excerpt, self.context
         stages, workflows = excerpt.stages, excerpt.workflows
         self._renumbered = view.excerpt(excerpt)
@@ -208,7 +208,7 @@ class Incumbent:
         return grown
 
     def _show_hosts(self) -> None:
-        """Blind to reachability, the planner still knows where ready stages can run."""
+        """Show where ready stages can run, even to a planner that is blind to reachability."""
         p, c = self._arrays, self.context
         for place in c.start.ready[: c.start.ready_count].tolist():
             stage = self.excerpt.stages[place]
@@ -222,19 +222,19 @@ class Incumbent:
     # --- the value of the best plan ---------------------------------------------------------
 
     def value(self, plan: Plan, bound: float, style: Style) -> float:
-        """The objective of a plan, inf if it is more than ``bound``; its play is in ``played``."""
+        """Compute a plan's objective, inf if above ``bound``; the outcome is in ``played``."""
         return float(value_of(self.context, plan, style, bound))
 
     def revalue(self, arrived: bool, budget: int) -> float:
-        """The value of the best of the plan kept from the last event and of list schedules.
+        """Return the value of the best plan: the one kept from the last event, or a list schedule.
 
-        A plan that is followed keeps its value if all comes as it was planned: it is played again
-        only if that costs little. List schedules offer plans when work has arrived, and go on at
-        later events where they would cost more than ``budget``.
+        A plan keeps its value as long as all goes as planned, so it is played again only if that
+        costs little. List schedules propose plans when work has arrived; those that do not fit in
+        ``budget`` follow at later events.
 
         Args:
-            arrived: work has arrived since the last event.
-            budget: work of this decision.
+            arrived: whether work has arrived since the last event.
+            budget: work allowed in this decision.
         """
         if arrived:
             self._pending = list(self._offers or self._list_offers())
@@ -251,23 +251,23 @@ class Incumbent:
         return self._offer_some(value, budget) if self._pending else value
 
     def _weigh(self) -> None:
-        """Let the objective be that of the workflows under way now."""
+        """Set the weights of the objective to the workflows now under way."""
         set_weights(self.context, self.objective, self._deadlines[self.excerpt.workflows])
 
     def settle(self, value: float) -> None:
-        """Keep the best plan, which is worth that."""
+        """Record the value of the best plan."""
         self._kept_value = value
 
     # --- list schedules ---------------------------------------------------------------------
 
     def _list_offers(self) -> tuple[Offer, ...]:
-        """Who offers plans when work arrives."""
+        """List the sources of plans to try when work arrives."""
         return (*plays_of(self.orders, self.style.shards), *policies_of(self._picture))
 
     def _offer_some(self, value: float, most_work: int) -> float:
-        """Let list schedules offer plans that have not; returns the value of the best plan.
+        """Try pending list schedules; return the value of the best plan.
 
-        As many as the work allows, and one at least.
+        As many as the work allows, but at least one.
         """
         ws = self.context.work
         start = ws.work
@@ -286,14 +286,14 @@ class Incumbent:
         return value
 
     def _offer_policy(self, rules: Rules, value: float) -> float:
-        """Let a policy's rules offer a plan, if it is better than ``value``."""
+        """Try the plan of a list scheduler's rules; take it if it is better than ``value``."""
         c = self.context
         plan_by_rules(c, rules_in(rules, self.excerpt.stages), self._choices, self._log)
         c.work.work += cost_of(rules) * self.choosing
         return self._offer(Base(RANK, int(rules.rule == STRICT), 1), self.style, value)
 
     def _offer_offline(self, method: Method, value: float) -> float:
-        """Let a method of whole schedules offer a plan, as long as nothing is placed."""
+        """Try the plan of an offline method, as long as nothing is placed."""
         c = self.context
         if (c.start.stages["status"] >= PLACED).any():
             return value
@@ -302,13 +302,13 @@ class Incumbent:
         return self._offer(Base(RANK, 0, 1), self.style, value)
 
     def _offer_play(self, base: Base, value: float) -> float:
-        """Let a list schedule of ours offer a plan, if it is better than ``value``."""
+        """Try one of our list schedules; take its plan if it is better than ``value``."""
         plan_by_order(self.context, base.order, self.context.draft)
         style = self.style._replace(strict=base.strict, shards=base.shards)
         return self._offer(base, style, value)
 
     def _offer(self, base: Base, style: Style, value: float) -> float:
-        """Take the draft of a list schedule if it is better than ``value``."""
+        """Take the draft, made by list schedule ``base``, if it is better than ``value``."""
         found = self.value(self.context.draft, value, style)
         if found >= value:
             return value
@@ -318,41 +318,42 @@ class Incumbent:
         return found
 
     def clear_biases(self, shards: int) -> None:
-        """Prefer nothing; ``shards`` devices for every kind."""
+        """Clear all biases; stages of any kind may spread over ``shards`` devices."""
         prefer_nothing(self.context.biases, shards)
         prefer_nothing(self._memory, shards)
 
     @property
     def order(self) -> int:
-        """The order of the present list schedule."""
+        """The order of the current list schedule."""
         return self._base.order
 
     def set_order(self, order: int) -> None:
-        """Let the present list schedule have an order, and see the state."""
+        """Replace the current list schedule by the state-aware one with this order."""
         self._base = Base(order, 0, 1)
 
     @property
     def base_style(self) -> Style:
-        """How the present list schedule is played."""
+        """How the current list schedule is played."""
         return self.style._replace(strict=self._base.strict, biased=1)
 
     def write_base(self) -> Style:
-        """Let ``base`` be the present list schedule, and say how it is played."""
+        """Write the current list schedule to ``base``; return how it is played."""
         c = self.context
         plan_by_order(c, self._base.order, c.base)
         shift_keys(c, c.base)
         return self.base_style
 
     def take(self, plan: Plan) -> None:
-        """Let the best plan be this one."""
+        """Make this the best plan."""
         _copy(self.context.best, plan)
 
     # --- better plans; each returns the value of the best one ---------------------------------
 
     def consider(self, placements: Placements, rows: Sequence[int], value: float) -> float:
-        """Take placements if what follows them, by either plan, is better than ``value``.
+        """Take placements if continuing after them is better than ``value``; return the new value.
 
-        The list schedule is one of the two as long as stages that choose do not cost too much.
+        They are continued by the best plan and, if its play does not cost too much, by the list
+        schedule.
         """
         c = self.context
         taken = False
@@ -372,34 +373,34 @@ class Incumbent:
         return value
 
     def tune(self, value: float, work: int, heat: float = 0.0) -> float:
-        """Change what the list schedule prefers; under uncertainty by the futures to tune in."""
+        """Tune the list schedule's biases; under uncertainty in the futures for tuning."""
         plan_by_order(self.context, self._base.order, self.context.base)
         return float(tune(self.context, self.base_style, value, work, heat))
 
     def improve(self, work: int, heat: float = 0.0) -> float:
-        """Change the plan itself."""
+        """Improve the plan itself by local search."""
         return float(improve(self.context, self.style, work, heat))
 
     # --- what it starts -----------------------------------------------------------------------
 
     def starting(self, view: DecisionView) -> list[Assignment]:
-        """What starts now by the best plan."""
+        """Return what the best plan starts now."""
         found = self.planned()
         if not found and not view.can_wait:
-            # The plan waits for what will not come; nobody else is there to do the work.
+            # The plan waits for an event that will not come, so stages choose their own devices.
             unplan(self.context.start, self.context.best)
             found = self.planned()
         return self.in_problem(found)
 
     def planned(self) -> list[Assignment]:
-        """What starts now by the best plan, with the numbers of the excerpt."""
+        """Return what the best plan starts now, with the excerpt's stage numbers."""
         c = self.context
         start_now(c, c.best, self.style, self._choices)
         self.take(c.played)
         return assignments(self._choices, self._choices.count)
 
     def in_problem(self, found: Sequence[Assignment]) -> list[Assignment]:
-        """Assignments with the numbers of the problem."""
+        """Convert assignments from the excerpt's stage numbers to the problem's."""
         stages = self.excerpt.stages
         return [replace(one, stage=int(stages[one.stage])) for one in found]
 
@@ -409,11 +410,11 @@ def _copy(target: Plan, source: Plan) -> None:
 
 
 def _new_memory(compiled: CompiledProblem, bounded: bool) -> Memory:
-    """An empty memory, with what is known of stages from the start.
+    """Create an empty memory and fill in the facts that are known from the start.
 
     Args:
         compiled: the problem.
-        bounded: whether what comes behind a stage bounds the end of its workflow.
+        bounded: whether the stages after a stage give a bound on the end of its workflow.
     """
     p = compiled.arrays
     kinds = kind_numbers(p)

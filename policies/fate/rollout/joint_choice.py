@@ -3,7 +3,7 @@
 maximise   sum over candidates of gain x chosen
 subject to at most as many candidates of a kind of stage as stages of that kind are ready
            at most one candidate on each device
-           at most one candidate of each kind that is shared among devices
+           at most one candidate of each kind that spans several devices
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fate_gym.kernel.schema import ProblemArrays
 from policies.fate.kinds import find_interchangeable
 
 RESOLUTION = 1e6
-"""The largest gain, in the model's integers."""
+"""Integer to which the largest gain is scaled in the model."""
 
 
 def choose_candidates(
@@ -29,14 +29,14 @@ def choose_candidates(
     ready: Sequence[int],
     limit: float,
 ) -> list[tuple[int, int]] | None:
-    """The chosen rows with a ready stage for each; None when the solver finds nothing in time.
+    """Choose rows, each with a ready stage; None if the solver finds nothing in time.
 
     Args:
         p: the problem.
         found: candidates; the stage of a row stands for all ready stages of its kind.
-        gains: (C,) what each row gains over the best plan; rows of no gain are left out.
-        ready: ready stages, by turn.
-        limit: deterministic time.
+        gains: (C,) gain of each row over the best plan; rows without gain are left out.
+        ready: ready stages in order.
+        limit: CP-SAT's deterministic time limit.
     """
     widths = found.rows["width"][: found.count]
     rows = [row for row in range(found.count) if gains[row] > 0 and widths[row] > 0]
@@ -54,7 +54,7 @@ def choose_candidates(
         if row not in chosen:
             continue
         devices = found.devices[row, : widths[row]]
-        # Stages of a kind may differ in what they need: not each fits where another does.
+        # Stages of a kind may differ in their needs, so a device need not suit all of them.
         fitting = [s for s in waiting[kind] if np.isfinite(p.clean_seconds[s, devices]).all()]
         if fitting:
             waiting[kind].remove(fitting[0])
@@ -63,7 +63,7 @@ def choose_candidates(
 
 
 def _kinds(p: ProblemArrays, found: Placements, stages: NDArray[np.int64]) -> list[int]:
-    """The kinds of stages: of each the first candidate of that kind, -1 without."""
+    """Identify each stage's kind by the first candidate row of that kind; -1: there is none."""
     kinds = np.empty(stages.size, np.int64)
     find_interchangeable(p, np.ascontiguousarray(stages, np.int64), found, kinds)
     return kinds.tolist()
@@ -76,7 +76,7 @@ def _solve(
     gains: NDArray[np.float64],
     limit: float,
 ) -> set[int] | None:
-    """The rows that CP-SAT chooses, of those that ``kinds`` has; None: nothing in time."""
+    """Let CP-SAT choose among the rows in ``kinds``; None: it finds nothing in time."""
     model = cp_model.CpModel()
     chosen = {row: model.new_bool_var("") for row in kinds}
     of_kind: dict[int, list[int]] = {}

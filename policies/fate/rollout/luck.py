@@ -1,18 +1,19 @@
-"""Decisions under uncertainty: what a list schedule prefers, and what goes first, by drawn futures.
+"""Decisions under uncertainty: tuning and candidates for a list schedule, tested in drawn futures.
 
 At an event:
 
-1. **Futures** are drawn anew, some to tune in and some to test in. Whatever is compared meets the
-   same luck; nobody knows there how long a running shard will take, only how long it has taken.
-2. **Order.** When work arrives the order of the list schedule becomes the one that is best in the
-   futures to test in.
-3. **Preferences** are tuned (`policies.fate.rollout.tuning`) in the futures to tune in, and kept if
-   they gain in those to test in. Preferences that have come to lose there are dropped.
-4. **Candidates** race in front of the list schedule (`policies.fate.rollout.race`), one after the
-   other until none gains.
+1. **Futures** are drawn anew, some for tuning and some for testing. All alternatives are compared
+   in the same futures. Even there the remaining time of a running shard is not known in advance,
+   only how long it has run.
+2. **Order.** When work arrives, the list schedule takes the order that is best in the futures for
+   testing.
+3. **Biases** are tuned (`policies.fate.rollout.tuning`) in the futures for tuning, and kept if they
+   gain in those for testing. Biases that have become harmful there are dropped.
+4. **Candidates** race (`policies.fate.rollout.race`): the winner is put in front of the list
+   schedule, and this is repeated until none gains.
 
-A gain counts only if its mean is `DOUBT` standard errors above 0: the best of many is the most
-over-optimistic one otherwise.
+A gain counts only if its mean is `DOUBT` standard errors above 0: otherwise the best of many would
+be the most over-optimistic one.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.race import leave_out, race, value_plan
 
 DOUBT = 2.0
-"""Standard errors that a mean gain has to be above 0."""
+"""Number of standard errors by which a mean gain must exceed 0."""
 ROUNDS = 4
-"""Candidates that may go first at one event."""
+"""Most candidates that are put in front at one event."""
 FIRST, STEPS = 3_000, 400
-"""Work of an event for each future to test in: after an arrival, otherwise. What is left is saved.
+"""Work per event and test future: after an arrival, otherwise. Unused work is saved.
 
 Chosen on suites uncertain_train and uncertain_dag_train, with `DOUBT` (docs/fate.md)."""
 CHANGES = 20
-"""Tuning waits until there is work for so many changes."""
+"""Tuning starts only when there is enough work for this many changes."""
 RACERS = 12
-"""Races wait until there is work for so many candidates in their first round."""
+"""A race starts only when there is enough work for this many candidates in its first round."""
 FEWEST = 4
-"""Futures that orders are compared in at least, whatever that costs."""
+"""Least number of futures in which orders are compared, whatever it costs."""
 TUNING = 0.5
-"""Share of the work that goes into tuning."""
+"""Share of the work spent on tuning."""
 
 Values = NDArray[np.float64]
 
 
 class Reach(NamedTuple):
-    """Candidates of the frontier: kinds of ready stages, single devices of each, shards."""
+    """Limits on candidates: kinds of ready stages, single devices per kind, devices per stage."""
 
     kinds: int
     places: int
@@ -60,15 +61,15 @@ class Reach(NamedTuple):
 
 
 class Luck:
-    """Decides for an incumbent in drawn futures.
+    """Decides under uncertainty for an incumbent, using drawn futures.
 
     Args:
         p: the whole problem.
-        incumbent: of a run under uncertainty; what is decided becomes its best plan.
-        reach: what goes first.
+        incumbent: incumbent of a run under uncertainty; decisions become its best plan.
+        reach: limits on the candidates.
 
     Attributes:
-        counters: ``tunings_better``, preferences that were kept; ``singles_better``, candidates.
+        counters: ``tunings_better``: tunings that were kept; ``singles_better``: candidates taken.
     """
 
     def __init__(self, p: ProblemArrays, incumbent: Incumbent, reach: Reach) -> None:
@@ -81,10 +82,10 @@ class Luck:
         self.counters = {"tunings_better": 0.0, "singles_better": 0.0}
 
     def begin(self, arrived: bool) -> None:
-        """Look at an event: renew the list schedule, which becomes the best plan.
+        """Begin an event: draw futures, renew the list schedule and make it the best plan.
 
         Args:
-            arrived: work has arrived since the last event.
+            arrived: whether work has arrived since the last event.
         """
         incumbent = self._incumbent
         futures, work = incumbent.tested, incumbent.context.work
@@ -101,7 +102,7 @@ class Luck:
         incumbent.take(incumbent.context.base)
 
     def race(self) -> None:
-        """Let candidates go first that gain."""
+        """Race candidates, and put those that gain in front of the list schedule."""
         incumbent, found, reach = self._incumbent, self._found, self._reach
         c = incumbent.context
         if incumbent.tested == 0 or reach.kinds == 0:
@@ -122,7 +123,7 @@ class Luck:
                 return
 
     def consider(self, placements: Placements, rows: Sequence[int]) -> bool:
-        """Let placements go first if that gains; returns whether it does."""
+        """Put placements in front of the list schedule if that gains; return whether it does."""
         incumbent = self._incumbent
         c, style = incumbent.context, incumbent.base_style
         if incumbent.tested == 0:
@@ -137,24 +138,24 @@ class Luck:
         return False
 
     def end(self) -> None:
-        """Let what was decided be the best plan, and count the work of this event."""
+        """End an event: make the decisions the best plan, and charge the work done."""
         self._incumbent.take(self._incumbent.context.base)
         self._saved -= int(self._incumbent.context.work.work)
 
     def _cost(self) -> int:
-        """Work of one play, about."""
+        """Approximate work of one play."""
         c = self._incumbent.context
         left = int((c.start.stages["status"] < PLACED).sum())
         return 8 + left * (1 + (c.problem.devices.size + 7) // 8)
 
     def _values(self, style: Style, count: int | None = None) -> Values:
-        """(count,) values of the base in as many of the futures to test in; None: in all."""
+        """Return values (count,) of the base in the first ``count`` test futures; None: in all."""
         values = np.empty(self._incumbent.tested if count is None else count)
         value_plan(self._incumbent.context, style, values)
         return values
 
     def _choose_order(self) -> None:
-        """Let another order, without preferences, replace the present one if it is better."""
+        """Switch to another order, without biases, if it is better than the current one."""
         incumbent = self._incumbent
         biases, orders = incumbent.context.biases, incumbent.orders
         count = self._saved // (len(orders) * self._cost())
@@ -174,7 +175,7 @@ class Luck:
             incumbent.clear_biases(1)
 
     def _tune(self, work: int) -> None:
-        """Change preferences, drop them or leave them as they are."""
+        """Tune the biases: take a change that gains, drop harmful biases, or leave them."""
         incumbent = self._incumbent
         biases = incumbent.context.biases
         kept = biases.copy()
@@ -193,7 +194,7 @@ class Luck:
 
 
 def gains(before: Values, after: Values) -> bool:
-    """Whether values, future by future, have become smaller beyond doubt."""
+    """Whether paired values, one per future, have become significantly smaller."""
     gain = before - after
     if not np.isfinite(gain).all():
         return False

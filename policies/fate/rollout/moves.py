@@ -1,4 +1,4 @@
-"""Moves of local search: random changes of a plan, most often of what decides its end."""
+"""Moves of local search: random changes of a plan, mostly to the stages that decide its end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from policies.fate.rollout.draws import Weights, draw_move, pick, uniform
 
 RELOCATE, FOLLOW_MODEL, SHARE, REORDER, MIGRATE, SWAP, SHIFT = range(7)
 WEIGHTS: Weights = (20, 16, 16, 22, 10, 10, 6)
-"""Per cent: how often each of the moves above is made."""
+"""Percentages with which the moves above are drawn."""
 ON_PATH = 0.75
-"""How often a stage of the path is changed, if there is one."""
+"""Probability of changing a stage on the path that decides the end, if there is one."""
 TRIES = 8
-"""Stages looked at for one that goes with another."""
+"""Tries to find a stage that matches another."""
 
 
 @kernel
 def change(p: ProblemArrays, plan: Plan, ws: Workspace, shards: int) -> None:
-    """One random move; stages are shared among up to ``shards`` devices."""
+    """Make one random move; stages are shared among up to ``shards`` devices."""
     s = _some_stage(ws)
     if ws.path_length > 0 and uniform(ws) < ON_PATH:
         s = ws.path[pick(ws, ws.path_length)]
@@ -53,7 +53,7 @@ def _some_stage(ws: Workspace) -> int:
 
 @kernel
 def _some_host(p: ProblemArrays, ws: Workspace, s: int) -> int:
-    """A device that can run ``s``: the faster of two at random."""
+    """Draw two devices that can run ``s`` and return the faster; -1: none can run it."""
     best = -1
     for _ in range(2):
         d = pick(ws, p.devices.size)
@@ -68,7 +68,7 @@ def _some_host(p: ProblemArrays, ws: Workspace, s: int) -> int:
 
 @inlined
 def _follow_model(p: ProblemArrays, plan: Plan, ws: Workspace, s: int, t: int) -> None:
-    """To a device that the plan uses for the same model."""
+    """Move ``s`` to a device that the plan uses for the same model."""
     for _ in range(TRIES):
         if p.stages[t].model == p.stages[s].model and t != s:
             break
@@ -80,7 +80,7 @@ def _follow_model(p: ProblemArrays, plan: Plan, ws: Workspace, s: int, t: int) -
 
 @inlined
 def _share(p: ProblemArrays, plan: Plan, ws: Workspace, s: int, shards: int) -> None:
-    """Share ``s`` among its first device and some others, or take it back to one."""
+    """Share ``s`` among its first device and some others, or move it back to one device."""
     most = min(shards, p.stages[s].queries)
     plan.stages[s].not_before = 0.0
     if plan.stages[s].width > 1 and uniform(ws) < 0.4:
@@ -106,7 +106,7 @@ def _share(p: ProblemArrays, plan: Plan, ws: Workspace, s: int, shards: int) -> 
 
 @inlined
 def _reorder(plan: Plan, ws: Workspace, s: int, t: int) -> None:
-    """Another turn: just before some stage, if one can be found on the same device."""
+    """Move ``s`` just before some stage, on the same device if one is found."""
     for _ in range(TRIES):
         if plan.devices[t, 0] == plan.devices[s, 0] and t != s:
             break
@@ -117,7 +117,7 @@ def _reorder(plan: Plan, ws: Workspace, s: int, t: int) -> None:
 
 @inlined
 def _migrate(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> None:
-    """All of a model, or of a prefix, from one device to another."""
+    """Move all stages with the model, or the prefix, of ``s`` from its device to another."""
     a, b = plan.devices[s, 0], _some_host(p, ws, s)
     whole = uniform(ws) < 0.5
     for i in range(ws.movable_count):
@@ -134,7 +134,7 @@ def _migrate(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> None:
 
 @inlined
 def _shift(p: ProblemArrays, plan: Plan, ws: Workspace, s: int) -> None:
-    """The whole workflow of ``s`` earlier or later; of a workflow alone the path, earlier."""
+    """Move the workflow of ``s`` earlier or later; with a single workflow, the path earlier."""
     by = (2.0 * uniform(ws) - 1.2) * ws.movable_count
     if ws.several:
         for i in range(ws.movable_count):

@@ -1,25 +1,24 @@
-"""`fate_rollout` (ours): FATE's planner with a horizon that is simulated to the end.
+"""`fate_rollout` (ours): FATE's planner with a horizon simulated to the end of the known work.
 
 At every event with ready stages and an open device (`DecisionView.any_open`):
 
 1. **Incumbent.** The best plan so far is kept from event to event and played again. When work
-   arrives, or durations turn out other than expected, list schedules with several orders
-   (ranks; first come first served, shortest remaining, slack and stretch over workflows) offer
-   plans too, with and without shards.
-2. **Tuning.** What a list schedule prefers is changed at random and kept where that helps.
-3. **Candidates.** For the first kinds of ready stages the placements that start now and differ,
-   bounded shards, and waiting; each is valued by playing the base schedule behind it to the end of
+   arrives, list schedules with several orders (ranks; first come first served, shortest remaining,
+   slack and stretch over workflows) propose plans too, with and without shards.
+2. **Tuning.** The biases of a list schedule are changed at random; changes that help are kept.
+3. **Candidates.** For the first kinds of ready stages: the distinct placements that start now,
+   bounded shards, and waiting. Each is valued by playing the list schedule after it to the end of
    the known work.
 4. **CP-SAT** picks the joint placement with the largest sum of gains among candidates that improve.
-5. **Guard.** The joint placement is played too. It is taken if it beats the best single candidate;
-   that is taken if it beats the incumbent. So without noise the run never ends later than any plan
-   that was ever valued, and in particular never later than the bases.
-6. **Local search** changes the best plan within a budget: other devices, other turns, more or fewer
-   shards, whole models to other devices, whole workflows earlier or later.
+5. **Guard.** The joint placement is played too. It is taken if it beats the best single candidate,
+   which is taken if it beats the incumbent. So without noise the run never ends later than any plan
+   that was ever valued, in particular never later than the list schedules.
+6. **Local search** changes the best plan within a budget: other devices, another order, more or
+   fewer shards, whole models to other devices, whole workflows earlier or later.
 
-What starts now by the best plan is committed. Under uncertainty (noise, lengths, choices or
-failures) all this makes way for a list schedule that is tuned, and candidates that race, in drawn
-futures (`luck`).
+What the best plan starts now is committed. Under uncertainty (noise, lengths, choices or failures)
+these steps are replaced by a tuned list schedule and candidates that race in drawn futures
+(`luck`).
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from policies.fate.rollout.luck import Luck, Reach
 from policies.fate.rollout.purse import Purse
 
 CHUNK = 1_000
-"""Work between two looks at the clock."""
+"""Work between two checks of the clock."""
 COUNTERS = (
     "decisions", "singles_better", "plans", "plans_taken", "tunings_better", "searches_better",
     "solver_failures",
@@ -64,31 +63,31 @@ COUNTERS = (
 
 
 class FateRollout:
-    """The planner with simulated horizon.
+    """The FATE planner with a simulated horizon.
 
     Args:
         name: the policy's name in results.
-        objective: what plans are compared by, over the known workflows: the last end
-            (``makespan``), mean ``latency``, mean ``slowdown`` (latency / critical path), the tail
-            of latencies (``p95``), or mean lateness behind the ``deadlines``. None: what the
-            problem says (`fate_gym.problem.Options`).
+        objective: objective of plans, over the known workflows: the last end (``makespan``), mean
+            ``latency``, mean ``slowdown`` (latency / critical path), the tail of latencies
+            (``p95``), or mean lateness after ``deadlines``. None: the problem's
+            (`fate_gym.problem.Options`).
         kinds: kinds of ready stages that get candidates; 0: no candidates.
-        places: candidates of each on single devices.
-        max_shards: devices that may share a stage; 1: no shards.
+        places: candidates on single devices per kind.
+        max_shards: most devices that may share a stage; 1: no shards.
         cp_sat: False takes the best single candidate (ablation).
-        horizon: edges from the frontier that plays reach; None: to the end of what is known.
-        ignore: dimensions of state that the planner's picture is blind to (ablation).
+        horizon: edges from the frontier that plays reach; None: to the end of the known work.
+        ignore: dimensions of state that the planner is blind to (ablation).
         first: budget of a decision after an arrival: the work of all its plays together, in units
             of `policies.fate.plans.schema.Workspace` (0.1 to 0.5 µs each).
-        steps: the same of any other decision.
-        candidates_share, tune_share: of the budget; the rest is local search.
-        budget_ms: local search until this wall-clock time instead, and nothing else is begun after
-            it: a decision takes as long, and one play at most. Runs are then not repeatable.
-        samples: under uncertainty, drawn futures that changes of the list schedule and candidates
-            are tested in (`policies.fate.rollout.luck`); the budgets are those of that module.
-            0: the list schedule as it is.
+        steps: budget of any other decision.
+        candidates_share, tune_share: shares of the budget; the rest goes to local search.
+        budget_ms: run local search for this wall-clock time instead, and begin nothing else after
+            it: a decision takes this long plus at most one play. Runs are then not repeatable.
+        samples: under uncertainty, number of drawn futures in which changes of the list schedule
+            and candidates are tested (`policies.fate.rollout.luck`, which sets the budgets).
+            0: the list schedule is used unchanged.
         limit: CP-SAT's deterministic time limit.
-        load_share: of a load that lasts, what known work is charged for in a stream
+        load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`); 1: all of it.
     """
 
@@ -129,7 +128,7 @@ class FateRollout:
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Make room for plans and start counting."""
+        """Allocate the planner's state and reset the counters."""
         self._incumbent = self._new_incumbent(view)
         p = view.compiled.arrays
         rows = self._kinds * (self._places + p.max_shards) + 1
@@ -141,7 +140,7 @@ class FateRollout:
         self.counters = dict.fromkeys(COUNTERS, 0.0)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """Look for a better plan; commit what starts now by the best."""
+        """Look for a better plan; commit what the best plan starts now."""
         if view.instant == self._instant or not view.any_open:
             return []
         self._instant = view.instant
@@ -155,13 +154,13 @@ class FateRollout:
         budget = self._first if arrived else self._steps
         value = incumbent.revalue(arrived, budget)
         if arrived:
-            # The list schedules are paid for, but leave some for the search.
+            # The list schedules are charged to the budget, but a quarter is left for the search.
             budget = max(self._first - incumbent.context.work.work, self._first // 4)
         incumbent.settle(self._share_out(value, budget))
         return incumbent.starting(view)
 
     def explain(self, view: DecisionView) -> Explanation | None:
-        """The values of the frontier's candidates, if this decision had any."""
+        """Return the values of the frontier's candidates, if this decision valued any."""
         if self._compared_at != view.instant:
             return None
         quantity = f"{self._incumbent.objective} of the known workflows, played to the end"
@@ -169,7 +168,7 @@ class FateRollout:
         return Explanation(quantity, candidates_of(self._found, stages))
 
     def _share_out(self, value: float, budget: int) -> float:
-        """Let the searches have their shares, once they pay for two plays."""
+        """Run each search with its share of the budget, once that covers two plays."""
         choosing, following = self._incumbent.choosing, self._incumbent.following
         tuning, listing, searching = self._purses
         share = int(budget * self._tune_share)
@@ -180,7 +179,7 @@ class FateRollout:
         return self._search(value, searching.pay(share, 2 * following))
 
     def _take_chances(self, view: DecisionView, arrived: bool) -> Sequence[Assignment]:
-        """Decide under uncertainty: a plan made for one future is no plan for the others."""
+        """Decide under uncertainty, where a plan made for one future does not suit others."""
         self._luck.begin(arrived)
         self._luck.race()
         self._luck.end()
@@ -190,7 +189,7 @@ class FateRollout:
     # --- the steps of a decision; each returns the value of the best plan -------------------
 
     def _tune(self, value: float, budget: int) -> float:
-        """Change what the list schedule prefers."""
+        """Tune the biases of the list schedule."""
         if budget <= 0 or self._incumbent.late:
             return value
         found = self._incumbent.tune(value, budget)
@@ -198,7 +197,7 @@ class FateRollout:
         return found
 
     def _candidates(self, value: float, budget: int) -> float:
-        """Put candidates of the frontier in front of the list schedule."""
+        """Try candidates of the frontier in front of the list schedule."""
         if self._kinds == 0 or budget <= 0 or self._incumbent.late:
             return value
         c, found = self._incumbent.context, self._found
@@ -211,7 +210,7 @@ class FateRollout:
         self.counters["singles_better"] += 1
         values = found.rows["value"][: found.count]
         single = float(values[best])
-        # Gains are differences: there are none on an incumbent that never ends.
+        # Gains are differences: they do not exist if the incumbent's value is infinite.
         if self._cp_sat and np.isfinite(value):
             gains = value - values
             if (gains > 0).sum() > 1:
@@ -222,7 +221,7 @@ class FateRollout:
         return single
 
     def _joint(self, gains: NDArray[np.float64], style: Style, bound: float) -> float:
-        """CP-SAT's joint placement, if it is better than ``bound``; else inf."""
+        """Try CP-SAT's joint placement; return its value if better than ``bound``, else inf."""
         c, found = self._incumbent.context, self._found
         ready = c.start.ready[: c.start.ready_count].tolist()
         rows = choose_candidates(c.problem, found, gains, ready, self._limit)
@@ -243,7 +242,7 @@ class FateRollout:
         return joint
 
     def _search(self, value: float, budget: int) -> float:
-        """Change the best plan."""
+        """Improve the best plan by local search."""
         found = value
         if self._budget_ms is not None:
             while not self._incumbent.late:

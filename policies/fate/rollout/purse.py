@@ -1,27 +1,27 @@
-"""Budgets of searches whose smallest step may cost more than a decision has."""
+"""Budgets for searches whose smallest step may exceed the budget of one decision."""
 
 from __future__ import annotations
 
 MOST = 25_000
-"""Work of the largest step: some 40 ms where states are too large for the caches of a processor."""
+"""Largest step allowed, in work: about 40 ms if states do not fit in the processor's caches."""
 
 
 class Purse:
-    """Saves the budgets of decisions until they pay for a step.
+    """Saves the budgets of decisions until they cover a step.
 
-    So a decision costs what it may in the mean, and one step of at most `MOST` more. No clock is
-    looked at: runs repeat.
+    So decisions keep within their budget on average, and any one exceeds it by at most one step of
+    `MOST`. No clock is read, so runs are repeatable.
     """
 
     def __init__(self) -> None:
         self._saved = 0
 
     def pay(self, budget: int, least: int) -> int:
-        """What may be spent now, in work of plays; 0 if ``least`` is not saved yet, or too much.
+        """Return the work that may be spent now; 0: ``least`` is not saved yet, or over `MOST`.
 
         Args:
-            budget: of this decision.
-            least: what the search costs if it is begun at all.
+            budget: work granted by this decision.
+            least: work that the search needs to be worth starting.
         """
         if budget <= 0 or least > MOST:
             return 0

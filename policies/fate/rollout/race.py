@@ -1,9 +1,9 @@
 """Decisions under uncertainty: candidates race in drawn futures.
 
-A candidate is compared with the list schedule that it would stand in front of by the difference
-of their values in the same futures (common random numbers). Futures come in rounds, each twice as
-many as before; after each the worse half of the candidates falls out (sequential halving; Karnin,
-Koren & Somekh 2013). The best of those that are left is taken if its gain is significant.
+A candidate's gain is the difference between the values of the list schedule without and with the
+candidate in front, in the same futures (common random numbers). Each round doubles the number of
+futures; after each the worse half of the candidates drops out (sequential halving; Karnin, Koren &
+Somekh 2013). The best of those left is taken if its gain is significant.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ FIRST = 8
 def race(
     c: Context, style: Style, found: Placements, gains: FloatMatrix, doubt: float, most_work: int
 ) -> int:
-    """Let the candidates ``found`` race, each in front of ``c.base``.
+    """Race the candidates ``found``, each in front of ``c.base``.
 
     Args:
-        c: with drawn futures.
-        style: of the list schedule.
-        found: the candidates; ``value`` becomes the mean gain, -inf: fell out.
-        gains: scratch, (candidates + 1, futures).
-        doubt: standard errors that the mean gain has to be above 0.
-        most_work: no further round begins when that is done.
+        c: context with drawn futures.
+        style: how the list schedule is played.
+        found: the candidates; ``value`` is set to the mean gain, -inf: dropped out.
+        gains: (candidates + 1, futures) scratch.
+        doubt: number of standard errors by which the mean gain must exceed 0.
+        most_work: work after which no further round begins.
 
     Returns:
-        The row of the winner; -1: to go on as ``c.base`` does.
+        The row of the winner; -1: none, continue with ``c.base``.
     """
     first, start, base = c.work.tuned_on, c.work.work, found.count
     futures = c.work.futures.size - first
@@ -72,7 +72,7 @@ def race(
 
 @kernel
 def leave_out(found: Placements, plan: Plan, waiting: int) -> None:
-    """Drop the candidates of stages that are placed in a plan; with ``waiting`` also to wait."""
+    """Drop candidates of stages with devices in a plan; with ``waiting`` also the waiting row."""
     count = 0
     for row in range(found.count):
         s = found.rows[row].stage
@@ -88,13 +88,13 @@ def leave_out(found: Placements, plan: Plan, waiting: int) -> None:
 
 @inlined
 def _error(gains: FloatMatrix, row: int, number: int) -> float:
-    """The standard error of the mean gain of a candidate in the first ``number`` futures."""
+    """Standard error of a candidate's mean gain in the first ``number`` futures."""
     return gains[row, :number].std() / np.sqrt(max(1.0, number - 1.0)) + 1e-12
 
 
 @kernel
 def _halve(found: Placements, gains: FloatMatrix, number: int) -> int:
-    """Drop the worse half of the candidates, and those hardly better at best; how many are left."""
+    """Drop hopeless candidates, then the worse half of the rest; return how many are left."""
     alive = 0
     for row in range(found.count):
         if found.rows[row].value > -np.inf:
@@ -118,6 +118,6 @@ def _halve(found: Placements, gains: FloatMatrix, number: int) -> int:
 
 @kernel
 def value_plan(c: Context, style: Style, values: Floats) -> None:
-    """Fill ``values``, one for each future to test in, with those of ``c.base``."""
+    """Fill ``values``, one per test future, with the values of ``c.base``."""
     for i in range(values.size):
         values[i] = value_in(c, c.base, style, c.work.tuned_on + i, np.inf)

@@ -1,4 +1,4 @@
-"""Local search: a complete plan is changed as long as that helps."""
+"""Local search: change a complete plan at random and keep improvements."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from policies.fate.rollout.draws import pick, slack, uniform
 from policies.fate.rollout.moves import change
 
 SAME_PATH = 24
-"""Changes that are tried before the path that decides the objective is looked up again."""
+"""Changes tried before the path that decides the objective is recomputed."""
 TWO_MOVES = 0.25
-"""How often a change is two moves."""
+"""Probability that a change consists of two moves."""
 
 
 @kernel
 def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
-    """Change ``c.best``, in which every known stage is planned; returns the value it comes to.
+    """Improve ``c.best``, in which every known stage is planned; return its new value.
 
-    Changes that leave the value as it is are kept when stages end earlier on the whole. All plays
-    together cost up to ``most_work`` (`Workspace`). With ``heat`` a change may make the plan worse
-    by that share at first; the search goes on from ``c.found``, and ``c.best`` is the best plan.
+    Changes that leave the value unchanged are kept if the sum of stage ends falls. All plays
+    together cost up to ``most_work`` (`Workspace`). With ``heat`` changes may initially worsen the
+    plan by about that share; the search continues from ``c.found``, and ``c.best`` stays the best.
     """
     ws = c.work
     start = ws.work
@@ -66,10 +66,10 @@ def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
 
 @kernel
 def _find_path(c: Context, objective: int) -> None:
-    """Movable stages that decide when the last one ends, by walking back from it, into ``path``.
+    """Fill ``path`` with the movable stages that decide the last end, walking back from it.
 
-    The last one in ``c.ended``, of a workflow at random unless the objective is the makespan. What
-    holds a stage up is the stage before it on its device, or else its last parent.
+    The last stage is that of ``c.ended``, or of a random workflow unless the objective is the
+    makespan. A stage is held up by the stage before it on its device, or else by its last parent.
     """
     p, st, ws = c.problem, c.ended, c.work
     ws.path_length = 0
@@ -106,7 +106,7 @@ def _last_stage(p: ProblemArrays, st: StateArrays, ws: Workspace, objective: int
 
 @inlined
 def _stage_before(st: StateArrays, ws: Workspace, s: int, device: int, turn: float) -> int:
-    """The movable stage that ends on a device when the turn of ``s`` comes, -1 without."""
+    """Find the movable stage that ends on a device just when ``s`` starts there; -1: none."""
     before = -1
     for i in range(ws.movable_count):
         u = ws.movable[i]

@@ -1,6 +1,6 @@
-"""Biased list schedules: what a list schedule prefers is changed as long as that helps.
+"""Tuning of biased list schedules: change biases at random and keep improvements.
 
-Every move changes the preferences of one kind of stage, of one device or of one workflow.
+Every move changes the biases of one kind of stage, one device or one workflow.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from policies.fate.rollout.draws import Weights, draw_move, pick, slack, uniform
 
 AVOID, LEAN, RESERVE, CLEAR_DEVICE, CLEAR_KIND, SHIFT, SPREAD = range(7)
 WEIGHTS: Weights = (30, 15, 15, 10, 5, 15, 10)
-"""Per cent: how often each of the moves above is made."""
+"""Percentages with which the moves above are drawn."""
 
 
 @kernel
 def tune(c: Context, style: Style, value: float, most_work: int, heat: float) -> float:
-    """Change ``c.biases`` as long as the list schedule ``c.base`` gets better.
+    """Change ``c.biases`` to improve the list schedule ``c.base``.
 
-    Returns the value of ``c.best``, which becomes what the best schedule came to if that is less
-    than ``value``, the value of ``c.best`` at the start. With ``heat`` a change may make the
-    schedule worse by that share at first.
+    ``value`` is the value of ``c.best`` at the start. If the best schedule found is better, its
+    outcome replaces ``c.best``. Returns the value of ``c.best``. With ``heat`` changes may
+    initially worsen the schedule by about that share.
     """
     ws = c.work
     find_movable(c, c.base, 0)
@@ -64,7 +64,7 @@ def tune(c: Context, style: Style, value: float, most_work: int, heat: float) ->
 
 @inlined
 def _find_scale(c: Context) -> tuple[float, float]:
-    """Mean seconds of the movable stages and half the range of their keys in ``c.base``."""
+    """Compute the mean seconds of the movable stages, and half the range of their keys."""
     low, high, scale = np.inf, -np.inf, 0.0
     for i in range(c.work.movable_count):
         s = c.work.movable[i]
@@ -75,7 +75,7 @@ def _find_scale(c: Context) -> tuple[float, float]:
 
 @kernel
 def _change(c: Context, scale: float, span: float, s: int, shards: int) -> None:
-    """One random move, for the kind or the workflow of stage ``s``.
+    """Make one random move for the kind or workflow of stage ``s``.
 
     Biases are at most a few times ``scale``, shifts at most ``span``.
     """
@@ -107,7 +107,7 @@ def _change(c: Context, scale: float, span: float, s: int, shards: int) -> None:
 
 @inlined
 def _reserve(biases: Biases, kind: int, d: int, scale: float) -> None:
-    """A device for one kind alone."""
+    """Reserve a device for one kind: all others are biased against it."""
     for k in range(biases.kinds.size):
         if k != kind:
             biases.seconds[k, d] += scale
