@@ -1,1 +1,1 @@
-"""References, not contestants: what could be reached with all of the problem known at the start."""
+"""Reference schedules, not competitors: what is reachable if the whole problem is known upfront."""

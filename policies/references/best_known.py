@@ -1,8 +1,8 @@
-"""`best_known`: the best schedule found offline, for the headroom that a policy leaves.
+"""`best_known`: the best schedule found offline, to measure the headroom left by a policy.
 
-If one is kept (`policies.references.kept`), that is executed: the best of two long searches, this
-one and `clairvoyant`'s. Else the planner of `fate_rollout` searches for a fixed budget among plans
-of all that has arrived, and the plan is executed as it is until more arrives.
+A stored schedule (`policies.references.kept`), the best of two long searches (this one and that of
+`clairvoyant`), is executed if there is one. Otherwise the planner of `fate_rollout` searches with a
+fixed budget for a plan of all work that has arrived, and executes it unchanged until more arrives.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from policies.references.execution import Execution
 from policies.references.kept import kept_schedule, load_best_known, problem_key
 
 HEATS = (0.01, 0.003, 0.0)
-"""Share by which a change may make a plan worse, at the start of each round."""
+"""Mean share by which a change may worsen a plan, at the start of each round."""
 
 
 class BestKnown:
-    """Takes the schedule that is kept, or searches, then executes. Only sensible without noise.
+    """Loads a stored schedule, or searches for one, then executes it. Only sensible without noise.
 
-    Counters: ``best_known_value``, what the plan is worth, by the objective, seconds;
-    ``best_known_kept``, 1 if it was kept.
+    Counters: ``best_known_value``, objective value of the plan, seconds; ``best_known_kept``, 1 if
+    the schedule was stored.
 
     Args:
         name: the policy's name in results.
         objective: as for `policies.fate.rollout.policy.FateRollout`.
-        max_shards: devices that may share a stage.
-        work: of all plays together (`policies.fate.plans.schema.Workspace`).
-        rounds: searches; each begins with the best plan, with another random sequence.
-        seed: of the search.
-        kept: whether a schedule that is kept is taken; False: always search.
+        max_shards: most devices that may share a stage.
+        work: work of all plays together (`policies.fate.plans.schema.Workspace`).
+        rounds: number of searches; each starts from the best plan, with new random numbers.
+        seed: seed of the search.
+        kept: True: use a stored schedule if there is one; False: always search.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BestKnown:
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Look for a schedule that is kept, or prepare a search."""
+        """Look up a stored schedule, or prepare a search."""
         self.counters = {}
         self._execution: Execution | None = None
         entry = self._kept.get(problem_key(view.compiled)) if self._kept else None
@@ -97,12 +97,12 @@ class BestKnown:
 def headroom_captured(
     policy: Mapping[str, float], strongest: Mapping[str, float], best: Mapping[str, float]
 ) -> dict[str, float]:
-    """(strongest - policy) / (strongest - best) of each instance with at least 1 % of headroom.
+    """Compute (strongest - policy) / (strongest - best) for instances with at least 1 % headroom.
 
     Args:
-        policy: makespan by instance.
-        strongest: the same of the strongest baseline.
-        best: the best known; a policy or a baseline that is better counts as best known.
+        policy: the policy's makespan by instance.
+        strongest: makespan of the strongest baseline by instance.
+        best: best known makespan by instance; a better policy or baseline replaces it.
     """
     captured = {}
     for name, value in policy.items():

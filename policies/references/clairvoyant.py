@@ -1,10 +1,10 @@
-"""`clairvoyant`: the best schedule that a genetic search finds for the run as it will happen.
+"""`clairvoyant`: the best schedule that a genetic search finds with full knowledge of the future.
 
-It is given what nobody knows: the run's seed, and so every duration, length, branch, failure and
-arrival to come. Candidates are played on the run itself, and the best one is executed. On a certain
-problem that is a second search for the best known schedule, independent of `best_known`'s. On an
-uncertain one it is the value of perfect information (Raiffa & Schlaifer 1961): as far as the
-search is good, no policy without foresight can be expected to come below it.
+It is given the run's seed, and so every future duration, length, branch, failure and arrival.
+Candidates are played on the run itself, and the best one is executed. Without uncertainty this is
+a second search for the best known schedule, independent of that of `best_known`. With uncertainty
+it gives the value of perfect information (Raiffa & Schlaifer 1961): as far as the search is good,
+no policy without foresight can be expected to do better.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ FIRST = (
     "heft_boosted", "heft", "heft_sharded", "dls_boosted", "max_min_boosted", "sufferage_boosted",
     "peft_boosted", "eft", "min_min_boosted", "least_loaded", "lookahead_heft_boosted",
 )  # fmt: skip
-"""Policies whose schedules are the first population."""
+"""Policies whose schedules form the initial population."""
 
 
 class Clairvoyant:
-    """Searches at the start of the run with foresight, then executes.
+    """Searches at the start of the run, knowing its future, then executes the schedule found.
 
-    Counters: ``clairvoyant_value``, the makespan that the search came to, seconds.
+    Counters: ``clairvoyant_value``, makespan found by the search, seconds.
 
     Args:
         name: the policy's name in results.
-        work: of all plays together, in stages placed.
-        members: schedules in the first population.
+        work: work of all plays together, in stages placed.
+        members: size of the initial population.
         heat: mean share by which a new schedule may be worse than the one that it replaces.
-        seed: of the search.
+        seed: seed of the search.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Clairvoyant:
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Search for a schedule of the run with this seed, all that will arrive included."""
+        """Search for a schedule of the run with this seed, future arrivals included."""
         search, value = search_run(
             view.compiled, seed, work=self._work, members=self._members, heat=self._heat,
             search_seed=self._seed,
@@ -86,10 +86,10 @@ def search_run(
     heat: float,
     search_seed: int = 0,
 ) -> tuple[Search, float]:
-    """Search the best sequence for one run: its seed decides what will happen.
+    """Search for the best sequence of the run that ``seed`` determines.
 
     Returns:
-        The search, whose ``best`` is the sequence, and when that ends, seconds.
+        The search, whose ``best`` is the sequence found, and the end of that sequence, seconds.
     """
     p = compiled.arrays
     c, population = new_search(p, members, seed)
@@ -108,7 +108,7 @@ def search_run(
 
 
 def _tails(compiled: CompiledProblem) -> np.ndarray:
-    """(S,) seconds from the end of each stage to the last end, at least; stages may vanish."""
+    """Compute lower bounds (S,) on the seconds from each stage's end to the last end."""
     p = compiled.arrays
     floor = compiled.floor_seconds.min(axis=1)
     floor = np.where(p.stages["kind"] == TOOL_STAGE, compiled.tool_seconds, floor / p.max_shards)

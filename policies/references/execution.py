@@ -1,4 +1,4 @@
-"""Executing a sequence in a run."""
+"""Execution of a sequence in a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Execution:
     """Executes the best sequence of a search.
 
     Args:
-        search: its ``best`` is executed; its scratch space is used.
+        search: its ``best`` is executed; its scratch tables are overwritten.
     """
 
     def __init__(self, search: Search) -> None:
@@ -22,7 +22,7 @@ class Execution:
         self._instant = -1
 
     def due(self, view: DecisionView) -> list[Assignment]:
-        """The ready stages whose turn it is, with their devices."""
+        """Place the ready stages whose turn it is on their devices."""
         if view.instant == self._instant:
             return []
         self._instant = view.instant

@@ -1,12 +1,12 @@
-"""A genetic search over sequences: a population that anneals, trades parts and is halved.
+"""A genetic search over sequences, with annealing, crossover and a shrinking population.
 
 It shares neither representation nor moves with the local search of `policies.fate.rollout`:
-schedules are `policies.references.sequences`, and new ones are made of two others that exchange a
-span of time, a model, a device or single stages (building blocks; Goldberg 1989), then changed.
-A child competes with the parent that it is most like (deterministic crowding; Mahfoud 1995), by
-the rule of simulated annealing (Kirkpatrick et al. 1983, doi 10.1126/science.220.4598.671). As the
-work goes on the worse half of the population is dropped, again and again, so that most of the work
-goes into the best (successive halving; Jamieson & Talwalkar 2016).
+schedules are `policies.references.sequences`. A child is a copy of a parent that may take over a
+span of time, a model, a device or single stages from another (building blocks; Goldberg 1989), and
+is then changed. It competes with the parent it resembles most (deterministic crowding; Mahfoud
+1995), by the rule of simulated annealing (Kirkpatrick et al. 1983, doi
+10.1126/science.220.4598.671). The worse half of the population is dropped repeatedly, so that most
+of the work goes into the best (successive halving; Jamieson & Talwalkar 2016).
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from policies.random_numbers import next_random, unit_number
 from policies.references.sequences import Desk, Search, Sequence, keep_order, mark_critical, play
 
 EQUAL = 1e-12
-"""Relative difference under which two ends are the same."""
+"""Relative difference below which two ends count as equal."""
 CROSSED = 0.15
-"""How often a child has two parents."""
+"""Probability that a child has two parents."""
 CHANGED = 0.5
-"""How often such a child is changed too."""
+"""Probability that a child of two parents is also changed."""
 TWO_CHANGES = 0.3
-"""How often a child is changed once more."""
+"""Probability that a child is changed a second time."""
 ON_PATH = 0.7
-"""How often a stage of the critical path is changed."""
+"""Probability that the stage changed is on the critical path."""
 RUINED = 0.1
-"""How often a part of a child is made anew."""
+"""Probability that part of a child is rebuilt instead (see `_ruin`)."""
 TRIES = 8
-"""Stages looked at for one that goes with another."""
+"""Tries to find a stage that matches another."""
 LAST_WIDTH = 0.12
-"""Share of the order that a move of a model's stages reaches to either side."""
+"""Share of the order, to either side, within which a model's stages are moved together."""
 
 
 @kernel
 def evolve(c: Search, most_work: int, heat: float) -> float:
-    """Let the population evolve; returns the last end of ``c.best``, which it fills.
+    """Evolve the population, fill ``c.best`` and return its last end.
 
     Args:
-        c: its members are filled, and played at least once.
-        most_work: of all plays together, in stages placed.
+        c: the search; its members have been filled and played.
+        most_work: work of all plays together, in stages placed.
         heat: mean share by which a child may be worse than its parent, falling to 0.
     """
     desk = c.desk
@@ -81,7 +81,7 @@ def evolve(c: Search, most_work: int, heat: float) -> float:
 
 @inlined
 def _survivors(members: int, done: float) -> int:
-    """How many are left: equal work for each size of the population, down to 1."""
+    """Return the population size after a share ``done`` of the work: each size gets equal work."""
     phases = 1
     while members >> phases > 0:
         phases += 1
@@ -90,7 +90,7 @@ def _survivors(members: int, done: float) -> int:
 
 @kernel
 def _sort(members: Ints, alive: int) -> None:
-    """Best first."""
+    """Sort the first ``alive`` members, best first."""
     for i in range(1, alive):
         address = members[i]
         value = Sequence(address).value
@@ -103,7 +103,7 @@ def _sort(members: Ints, alive: int) -> None:
 
 @inlined
 def _breed(c: Search, parent: Sequence, alive: int) -> None:
-    """Fill ``c.child``."""
+    """Fill ``c.child`` with a changed copy of ``parent``."""
     desk = c.desk
     copy_block(c.child, parent)
     if alive > 1 and _uniform(desk) < CROSSED:
@@ -123,7 +123,7 @@ def _breed(c: Search, parent: Sequence, alive: int) -> None:
 
 @inlined
 def _uniform(desk: Desk) -> float:
-    """In [0, 1)."""
+    """Draw a number in [0, 1)."""
     desk.random = next_random(desk.random)
     return unit_number(desk.random)
 
@@ -165,10 +165,10 @@ def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> No
 
 @kernel
 def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
-    """Let some stages choose again (ruin and recreate; Schrimpf et al. 2000).
+    """Make some stages choose their devices anew (ruin and recreate; Schrimpf et al. 2000).
 
-    Those of a span of time, of a model, of a device, or of a model within a span. For as long they
-    like one device better or worse. Stages that are shared stay as they are.
+    Either those in a span of time, of a model, of a device, or of a model within a span. One device
+    may be made more or less attractive to them (``taste``). Shared stages are left alone.
     """
     kind = _uniform(desk)
     some = _some(desk)
@@ -196,7 +196,7 @@ def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> No
 
 @kernel
 def _change(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
-    """One random change, most often of a stage of the parent's critical path."""
+    """Make one random change, mostly to a stage on the parent's critical path."""
     s = _some(desk)
     if parent.criticals > 0 and _uniform(desk) < ON_PATH:
         s = parent.critical[_pick(desk, parent.criticals)]
@@ -236,7 +236,7 @@ def _hosts(p: ProblemArrays, s: int, d: int) -> bool:
 
 @kernel
 def _host(p: ProblemArrays, desk: Desk, s: int) -> int:
-    """A device that can run ``s``: the faster of two at random."""
+    """Draw two devices that can run ``s`` and return the faster."""
     best = -1
     for _ in range(2):
         d = _pick(desk, p.devices.size)
@@ -255,7 +255,7 @@ def _put_on(child: Sequence, s: int, d: int) -> None:
 
 @inlined
 def _like(p: ProblemArrays, child: Sequence, desk: Desk, s: int, t: int, model: int) -> int:
-    """A stage with the same model (1) or on the same device (0) as ``s``, if one is found."""
+    """Find a stage with the same model (1) or on the same device (0) as ``s``; else any stage."""
     for _ in range(TRIES):
         same = p.stages[t].model == p.stages[s].model
         if model == 0:
@@ -268,7 +268,7 @@ def _like(p: ProblemArrays, child: Sequence, desk: Desk, s: int, t: int, model: 
 
 @inlined
 def _swap(p: ProblemArrays, child: Sequence, s: int, t: int) -> None:
-    """Two stages change places: turns, and devices if they can."""
+    """Swap the places of two stages in the order, and their devices if both can run there."""
     child.key[s], child.key[t] = child.key[t], child.key[s]
     a, b = child.devices[s, 0], child.devices[t, 0]
     if _hosts(p, s, b) and _hosts(p, t, a):
@@ -278,7 +278,7 @@ def _swap(p: ProblemArrays, child: Sequence, s: int, t: int) -> None:
 
 @inlined
 def _share(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
-    """One device more or less for ``s``, or another team."""
+    """Add, remove or replace one device of ``s``."""
     width = child.width[s]
     most = min(p.max_shards, p.stages[s].queries)
     if width > 1 and _uniform(desk) < 0.5:
@@ -301,7 +301,7 @@ def _share(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
 
 @inlined
 def _move_model(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
-    """The stages of a model on one device, at about the same time, go to another device."""
+    """Move a model's stages on one device, all or those close in the order, to another device."""
     a, b = child.devices[s, 0], _host(p, desk, s)
     reach = LAST_WIDTH if _uniform(desk) < 0.5 else 1.0
     for i in range(desk.free_count):

@@ -1,8 +1,8 @@
-"""The best schedules that are known, kept in ``best_known.json`` by a digest of their problem.
+"""The best known schedules, stored in ``best_known.json`` by a digest of their problem.
 
-Whatever found one: an entry holds the schedule as a sequence (`policies.references.sequences`),
-what it is worth, and which search with which budget found it. A change of the cost model makes
-every entry void by itself, since the digest is of the compiled problem, costs included.
+An entry holds the schedule as a sequence (`policies.references.sequences`), its makespan, and which
+policy with which budget found it. A change of the cost model invalidates every entry, since the
+digest covers the compiled problem, costs included.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from policies.references.sequences import (
 
 
 class Entry(TypedDict):
-    """The best schedule known of one problem.
+    """The best known schedule of one problem.
 
     Attributes:
-        problem, cluster: their names, for readers.
-        makespan: of the schedule, seconds.
-        found_by: the policy that found it; ``work``: the work that its search was allowed, in
-            stages placed, 0 for a policy without such a parameter.
-        order: numbers of the stages that are placed, first to last.
-        devices: the numbers of the devices of each of these.
+        problem, cluster: names, for readers.
+        makespan: makespan of the schedule, seconds.
+        found_by: the policy that found it.
+        work: budget of its search, in stages placed; 0 for a policy without such a parameter.
+        order: numbers of the placed stages, first to last.
+        devices: device numbers of each of these stages.
     """
 
     problem: str
@@ -49,10 +49,11 @@ class Entry(TypedDict):
 
 
 def problem_key(compiled: CompiledProblem) -> str:
-    """A digest of everything that decides a makespan: stages, cluster, costs.
+    """Compute a digest of everything that determines a makespan: stages, cluster, costs.
 
-    Of the values by name: it stays when they lie elsewhere, or a field is added that is zero here.
-    In single precision, since the last bits of a cost may differ between machines.
+    Values are hashed by name, so the digest survives a new memory layout and new fields that are
+    zero. They are hashed in single precision, since the last bits of a cost may differ between
+    machines.
     """
     digest = hashlib.sha256()
     for name in ProblemArrays.fields:
@@ -66,7 +67,7 @@ def problem_key(compiled: CompiledProblem) -> str:
 
 
 def load_best_known(path: Path | None = None) -> dict[str, Entry]:
-    """The entries kept, by `problem_key`; none if there is no file."""
+    """Load the stored entries by `problem_key`; none if there is no file."""
     source = path or files("policies.references").joinpath("best_known.json")
     try:
         text = source.read_text(encoding="utf-8")
@@ -77,7 +78,7 @@ def load_best_known(path: Path | None = None) -> dict[str, Entry]:
 
 
 def kept_schedule(compiled: CompiledProblem, entry: Entry) -> Search:
-    """A search whose best sequence is the one of an entry, and was played."""
+    """Create a search whose best sequence is that of an entry, already played."""
     c, _ = new_search(compiled.arrays, 1, 0)
     write_placements(compiled.arrays, entry["order"], entry["devices"], c.best)
     play(c, c.best, np.inf)
@@ -85,9 +86,9 @@ def kept_schedule(compiled: CompiledProblem, entry: Entry) -> Search:
 
 
 def entry_of(compiled: CompiledProblem, trace: Trace, *, work: int) -> Entry:
-    """The schedule of a run of a certain problem, whoever made it, as an entry.
+    """Make an entry from the trace of any policy's run of a problem without uncertainty.
 
-    Its makespan is that of the sequence: devices that waited longer than they had to do not.
+    The makespan is that of the sequence, without any unnecessary waits of the run.
     """
     c, _ = new_search(compiled.arrays, 1, 0)
     write_trace(compiled.arrays, trace, c.best)

@@ -1,19 +1,18 @@
-"""`oracle_cpsat`: the whole problem in CP-SAT, for small instances; its schedule is then executed.
+"""`oracle_cpsat`: solves small problems as a whole with CP-SAT, then executes the schedule.
 
-Decided are the device of every stage and the sequence on every device. The model's costs:
+The model decides the device of every stage and the sequence on every device. Its costs:
 
 * prefill and decode in each *case*: which parents' contexts are still cached on the device, and how
   much of the prefix (because a stage with the same prefix ran there before);
-* loads: the first stage of a model on a device loads it, and so does one that follows directly on
-  a stage of a model which does not fit beside it; transfers over each link, beside the load;
+* loads: the first stage of a model on a device loads it, and so does one directly after a stage of
+  a model that does not fit in memory beside it; transfers over each link, parallel to the load;
 * arrivals, tools, queues, and eager transfers, as in docs/execution-model.md.
 
-Left out, and always in favour of the model: evictions other than those between neighbours, with
-contention the wait for the fetches of others, and rounding (times are rounded down). So, for runs
-without shards and without noise, the solver's bound is a lower bound on what any policy can reach,
-and the executed schedule an upper one:
-``gap = executed / bound - 1``. Shards are not modelled; with ``max_shards`` above 1 a policy may
-beat the bound by sharing stages.
+Simplifications always make the model cheaper than the run: evictions other than those between
+neighbours and, with contention, waits for other stages' fetches are left out, and times are
+rounded down. So, for runs without shards and without noise, the solver's bound is a lower bound on
+what any policy can reach, and the executed schedule an upper one: ``gap = executed / bound - 1``.
+Shards are not modelled; with ``max_shards`` above 1 a policy may beat the bound by sharing stages.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from policies.references.oracle_model import TICK, OracleModel
 
 
 class Oracle(NamedTuple):
-    """What the solver found. S stages; seconds.
+    """The solver's result for S stages; times in seconds.
 
     Attributes:
         status: ``OPTIMAL``, ``FEASIBLE`` or ``UNKNOWN``.
-        device: (S,) device of each stage, -1 for tools and without a solution.
-        start: (S,) planned turns.
-        makespan: the last end in the model, inf without a solution.
-        bound: no schedule without shards ends earlier.
+        device: (S,) device of each stage; -1 for tools, or without a solution.
+        start: (S,) planned start times.
+        makespan: makespan in the model; inf without a solution.
+        bound: lower bound on the makespan of any schedule without shards.
     """
 
     status: str
@@ -58,7 +57,7 @@ class OracleCpSat:
     Args:
         name: the policy's name in results.
         limit: CP-SAT's deterministic time limit.
-        most_stages: larger problems are refused.
+        most_stages: problems with more stages are rejected.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class OracleCpSat:
         self.counters: dict[str, float] = {}
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Solve."""
+        """Solve the problem; raise `InputError` if the model does not cover it."""
         p = view.compiled.arrays
         stages = p.stages.size
         if p.batching:
@@ -94,7 +93,7 @@ class OracleCpSat:
         found = solve_whole(p, limit=self._limit)
         self._queues = PlanQueues(view.devices)
         place = {int(s): i for i, s in enumerate(p.topological)}
-        # Of stages without length, parents first.
+        # Parents come first among stages that start at the same time (zero length).
         order = sorted(range(stages), key=lambda s: (found.start[s], place[s]))
         for device in range(view.devices):
             self._queues.append(device, [s for s in order if found.device[s] == device])
@@ -106,7 +105,7 @@ class OracleCpSat:
         }
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """Place the ready stages whose turn it is on their devices."""
+        """Place the ready stages whose turn it is; without a solution, each where it ends first."""
         if self._planned:
             return self._queues.due(view)
         ends = {stage: view.end_estimates(stage) for stage in view.ready}
@@ -118,7 +117,7 @@ class OracleCpSat:
 
 
 def solve_whole(p: ProblemArrays, *, limit: float) -> Oracle:
-    """Solve a whole problem; ``limit`` is deterministic time."""
+    """Solve a whole problem; ``limit`` is CP-SAT's deterministic time limit."""
     made = OracleModel(p)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1

@@ -13,14 +13,14 @@ from fate_gym.kernel.prefixes import left_by
 from fate_gym.kernel.schema import FIXED_STAGE, MODEL_STAGE, TOOL_STAGE, ProblemArrays
 
 TICK = 1e-4
-"""Seconds of one unit of time in the model."""
+"""Seconds per tick, the model's unit of time."""
 
 MOST_CASES = 64
-"""Cases of one stage on one device; beyond, all contexts count as cached (in favour)."""
+"""Most cases of a stage on a device; beyond that all contexts count as cached (optimistic)."""
 
 
 def ticks(seconds: float) -> int:
-    """Rounded down: the model must not be dearer than what happens."""
+    """Convert seconds to ticks, rounded down: the model must not cost more than the run."""
     return int(seconds / TICK * (1 - 1e-12))
 
 
@@ -28,10 +28,10 @@ class OracleModel:
     """A whole problem as a CP-SAT model.
 
     Attributes:
-        model: to solve.
-        on: (s, d) -> literal that stage s runs on device d, where it can.
-        turn, end: s -> variables.
-        zero: the first arrival; makespans count from there.
+        model: the model to solve.
+        on: (s, d) -> literal: stage s runs on device d; only for devices that can run it.
+        turn, end: s -> variables of start and end.
+        zero: the first arrival, from which makespans are measured, ticks.
     """
 
     def __init__(self, p: ProblemArrays) -> None:
@@ -69,7 +69,7 @@ class OracleModel:
         return self._p.edges[stage["parents_from"] : stage["parents_to"]]
 
     def _tool(self, s: int) -> None:
-        """Starts at once; fetches over one link from each device."""
+        """Model a tool: it starts at once and fetches its inputs over one link per device."""
         seconds = ticks(self._p.stages["tool_seconds"][s])
         self.model.add(self.end[s] >= self.turn[s] + seconds)
         for d in range(self._p.devices.size):
@@ -81,14 +81,14 @@ class OracleModel:
             self._arrive(s, terms, self.turn[s] + seconds, self.end[s], [])
 
     def _from_host(self, edge: Any, d: int) -> int:
-        """Ticks to move an edge's bytes between the host and device ``d``."""
+        """Compute the ticks to move an edge's bytes between the host and device ``d``."""
         bandwidth = self._p.devices["host_bandwidth"][d]
         return ticks(self._p.link_latency[d, d] + edge["bytes"] / bandwidth)
 
     def _arrive(
         self, s: int, terms: list[tuple[Any, int, int]], base: Any, reached: Any, under: list[Any]
     ) -> None:
-        """``reached`` >= ``base`` + the transfers of one link, or those that left early."""
+        """Constrain ``reached`` >= ``base`` + one link's transfers; if eager, they start early."""
         if self._p.eager:
             for chosen, time, parent in terms:
                 rest = base - self.turn[s]
@@ -102,7 +102,7 @@ class OracleModel:
                 constraint.only_enforce_if(under)
 
     def _stage(self, s: int) -> None:
-        """One device; on it set-up, then prefill and decode in one of the cases."""
+        """Model a stage: exactly one device, set-up there, then prefill and decode in one case."""
         hosts = [d for d in range(self._p.devices.size) if (s, d) in self.on]
         self.model.add_exactly_one([self.on[s, d] for d in hosts])
         for d in hosts:
@@ -122,7 +122,7 @@ class OracleModel:
                 self._arrive(s, terms, self.turn[s] + run, self.end[s], [here])
 
     def _links(self, s: int, d: int) -> dict[int, list[tuple[Any, int, int]]]:
-        """What may come over each link into ``d``: (literal, ticks, parent). -1: from the host."""
+        """List possible transfers to ``d`` by link: (literal, ticks, parent). -1: from the host."""
         p = self._p
         links: dict[int, list[tuple[Any, int, int]]] = {}
         for edge in self._edges(s):
@@ -144,7 +144,7 @@ class OracleModel:
         return links
 
     def _behind(self, u: int, s: int, d: int) -> Any:
-        """A literal that implies: ``u`` and ``s`` both run on ``d``, and ``u`` has ended before."""
+        """Return a literal that implies that ``u`` and ``s`` run on ``d`` and ``u`` ends before."""
         if (u, s, d) not in self._after:
             literal = self.model.new_bool_var("")
             self.model.add_implication(literal, self.on[u, d])
@@ -159,12 +159,12 @@ class OracleModel:
         return [u for u in same.tolist() if u != s and (u, d) in self.on]
 
     def _load_if_new(self, s: int, d: int, load: Any) -> None:
-        """No load only behind a stage of the same model."""
+        """Force a load unless some stage of the same model ran on ``d`` before."""
         same = [self._behind(u, s, d) for u in self._others(s, d)]
         self.model.add_bool_or([load, self.on[s, d].negated(), *same])
 
     def _cases(self, s: int, d: int, run: Any) -> None:
-        """``run`` >= prefill + decode, by what is cached."""
+        """Constrain ``run`` >= prefill + decode, depending on what is cached."""
         here = self.on[s, d]
         stage = self._p.stages[s]
         if stage["kind"] == FIXED_STAGE:
@@ -193,9 +193,9 @@ class OracleModel:
         self.model.add_exactly_one([*literals, here.negated()])
 
     def _contexts(self, s: int, d: int, most: int) -> list[tuple[int, list[int]]]:
-        """Inherited tokens that may be cached on ``d``, with the parents that have to run there.
+        """List (inherited tokens cached on ``d``, parents that must run there for it) by case.
 
-        In more than ``most`` cases: one in which all are cached wherever the parents run.
+        If there were more than ``most`` cases: one in which all are cached, wherever parents run.
         """
         edges = [edge for edge in self._edges(s) if edge["same_model"]]
         here = [
@@ -213,7 +213,7 @@ class OracleModel:
         return cases
 
     def _sequence(self, d: int) -> None:
-        """One stage at a time; a direct successor whose model does not fit beside loads."""
+        """Sequence the stages on ``d``; a stage whose model does not fit beside the last's loads."""
         members = [s for s in range(self._p.stages.size) if (s, d) in self.on]
         if not members:
             return
@@ -244,7 +244,7 @@ class OracleModel:
 
 
 def _horizon(p: ProblemArrays) -> int:
-    """Ticks by which everything can have ended: all stages one after the other, at their worst."""
+    """Compute an upper bound on all ends, ticks: all stages in turn, at their worst."""
     stages = p.stages.size
     hosts = p.devices["host_bandwidth"][p.devices["host_bandwidth"] > 0]
     slowest = min(p.link_bandwidth.min(), hosts.min() if hosts.size else np.inf)

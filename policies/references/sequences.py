@@ -1,10 +1,10 @@
-"""Schedules as sequences: which devices run each stage, and in what order they take them.
+"""Schedules as sequences: the devices of each stage, and the order of stages on each device.
 
 A device takes its stages strictly in that order, and idles until the next one is ready. So every
-semi-active schedule of the execution model has a sequence, also those in which a device waits for
-a stage that is not ready yet. (The plans of `policies.fate.plans` are lists of priorities: among
-ready stages the first goes, whatever comes a moment later.) What a sequence is worth is what the
-simulator's own kernel makes of it: `play`.
+semi-active schedule of the execution model has a sequence, even one in which a device waits for a
+stage that is not ready yet. (Plans in `policies.fate.plans` are priority lists instead: the first
+ready stage starts, even if a better one becomes ready a moment later.) The value of a sequence is
+found by playing it with the simulator's own kernel (`play`).
 
 Shapes: S stages, D devices, K = ``max_shards``, N members of a population.
 """
@@ -41,7 +41,7 @@ FIRST_RANDOM = 0x2545F4914F6CDD1D
 
 
 class Sequence(Block):
-    """One schedule, and what came of it when it was last played."""
+    """One schedule, with the outcome of its last play."""
 
     value: float = scalar("f8", "the last end", "s")
     second: float = scalar("f8", "sum of the ends of stages; decides between equals", "s")
@@ -55,7 +55,7 @@ class Sequence(Block):
 
 
 class Desk(Block):
-    """Tables of plays and of the search."""
+    """Tables used by plays and by the search."""
 
     work: int = scalar("i8", "of all plays: 1 a stage placed")
     random: Any = scalar("u8", "state of the random numbers")
@@ -81,16 +81,16 @@ class Desk(Block):
 
 
 class Search(NamedTuple):
-    """What plays and searches work on. Everything but ``problem`` and ``log`` is written to.
+    """The data plays and searches work on. All but ``problem`` and ``log`` is written to.
 
     Attributes:
         problem: the compiled problem.
-        start: the state that plays begin with: a run at its first decision.
-        state: what is played.
-        log: without rows.
-        child: the sequence that is being tried.
-        best: the best so far.
-        desk: everything else.
+        start: the state in which plays begin: the run at its first decision.
+        state: state of the running play.
+        log: a log without rows.
+        child: the sequence being tried.
+        best: the best sequence so far.
+        desk: all other tables.
     """
 
     problem: ProblemArrays
@@ -103,7 +103,7 @@ class Search(NamedTuple):
 
 
 def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[Sequence]]:
-    """Room for a search in the run with a seed, and a population of so many members."""
+    """Allocate a search for the run with this seed, and a population of ``members`` sequences."""
     size = {"S": p.stages.size, "K": p.max_shards}
     population = [Sequence.allocate(**size) for _ in range(members)]
     child, best = Sequence.allocate(**size), Sequence.allocate(**size)
@@ -119,14 +119,14 @@ def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[
 
 
 def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
-    """Let ``out`` be the sequence of a run: stages in the order of their last placements.
+    """Write the sequence of a run to ``out``: stages in the order of their last placements.
 
-    Stages that were never placed (they vanished) are alone on their fastest device.
+    Stages that were never placed, because they vanished, get their fastest device.
     """
     rows = trace.shards[trace.shards["device"] >= 0]
     out.width[:] = 0
-    # Tools and what has vanished have no place of their own: `lay_out` puts them behind their
-    # parents, and no stage waits for them there.
+    # Tools and vanished stages have no place of their own: `lay_out` puts them right after their
+    # parents, where no stage waits for them.
     place = np.full(p.stages.size, -1.0)
     for number, row in enumerate(rows):
         stage, slot = int(row["stage"]), int(row["slot"])
@@ -143,13 +143,13 @@ def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
 def write_placements(
     p: ProblemArrays, order: Listing[int], devices: Listing[Listing[int]], out: Sequence
 ) -> None:
-    """Let ``out`` be a sequence that was kept.
+    """Write a stored sequence to ``out``.
 
     Args:
         p: the problem.
-        order: the stages that are placed, first to last.
+        order: the placed stages, first to last.
         devices: (len(order), 1..K) the devices of each.
-        out: filled.
+        out: the sequence to fill.
     """
     place = np.full(p.stages.size, -1.0)
     out.width[:] = 0
@@ -161,7 +161,7 @@ def write_placements(
 
 
 def placements(sequence: Sequence) -> tuple[list[int], list[list[int]]]:
-    """The order and the devices of a sequence, as `write_placements` takes them."""
+    """Return the order and devices of a sequence, in the form that `write_placements` takes."""
     order = [int(stage) for stage in sequence.order if sequence.width[stage] > 0]
     return order, [sequence.devices[s, : sequence.width[s]].tolist() for s in order]
 
@@ -173,10 +173,11 @@ def _write_order(p: ProblemArrays, place: NDArray[np.float64], out: Sequence) ->
 
 @kernel
 def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
-    """Sort a sequence, parents first, and fill the queues of the devices.
+    """Sort a sequence, parents first, and fill the devices' queues.
 
-    Keys become places in the order, so that sequences can trade them. ``one.order`` has parents
-    first already, which a stable sort by keys that never fall along an edge keeps.
+    Keys are replaced by positions in the order, so that they compare across sequences.
+    ``one.order`` already has parents first; a stable sort by keys that never fall along an edge
+    keeps that.
     """
     stages = one.key.size
     for i in range(stages):
@@ -206,7 +207,7 @@ def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
 
 @kernel
 def begin(one: Sequence, desk: Desk) -> None:
-    """No turn has come yet."""
+    """Reset the tables for a play: no stage has been placed."""
     desk.turns = 0
     desk.loose = 0
     for i in range(desk.free_count):
@@ -219,10 +220,10 @@ def begin(one: Sequence, desk: Desk) -> None:
 
 @kernel
 def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
-    """Place in ``st`` the ready stages whose turn it is, and note them in ``started``.
+    """Place in ``st`` the ready stages whose turn it is, and list them in ``started``.
 
-    A stage that was lost with its device has had its turn: it goes first, once its devices are up.
-    Returns a bound on the last end by what was placed, seconds.
+    A stage that was lost when its device failed goes first once its devices are up.
+    Returns a lower bound on the last end, from the stages placed, seconds.
     """
     desk = c.desk
     bound = 0.0
@@ -257,9 +258,9 @@ def _place(c: Search, st: StateArrays, one: Sequence, s: int) -> float:
 
 @kernel
 def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
-    """Let ready stages without a device choose by their ends; by key, each when it can start.
+    """Let ready stages without a device choose by earliest end, in order; place those that start.
 
-    One whose device is busy waits, and keeps it from those behind.
+    A stage whose device is busy waits, and keeps the device from later stages.
     """
     p, desk = c.problem, c.desk
     bound = 0.0
@@ -290,10 +291,10 @@ def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
 
 @kernel
 def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
-    """Let a sequence that was played have the order of that play.
+    """Reorder a sequence to the order in which its last play placed the stages.
 
-    Tools and what has vanished had no turn: they come as early as their parents let them, so that
-    nothing behind them is held up.
+    Tools and vanished stages were not placed: they come as early as their parents allow, so that
+    they do not hold up anything.
     """
     for s in range(one.key.size):
         one.key[s] = desk.turn[s] / one.key.size if desk.taken[s] > 0 else 0.0
@@ -302,7 +303,7 @@ def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
 
 @inlined
 def _is_due(st: StateArrays, one: Sequence, desk: Desk, s: int) -> bool:
-    """Whether all its devices are up and have placed all that is ahead of it."""
+    """Whether all devices of ``s`` are up and have placed every stage ahead of it."""
     for k in range(one.width[s]):
         d = one.devices[s, k]
         if st.devices[d].drains_at == np.inf:
@@ -325,9 +326,9 @@ def _is_past(st: StateArrays, desk: Desk, s: int) -> bool:
 
 @kernel
 def play(c: Search, one: Sequence, bound: float) -> float:
-    """Play a sequence from ``c.start``; returns the last end, its value.
+    """Play a sequence from ``c.start``; return its value, the last end.
 
-    inf: that would be after ``bound``, or a device waits for ever.
+    inf: the last end would be after ``bound``, or a device waits forever.
     """
     p, st, desk = c.problem, c.state, c.desk
     one.value = np.inf
@@ -355,9 +356,9 @@ def play(c: Search, one: Sequence, bound: float) -> float:
 
 @kernel
 def mark_critical(c: Search, one: Sequence) -> None:
-    """Note which stages decide the end of the play before, by walking back from the last one.
+    """List the stages that decide the end of the last play, walking back from the last stage.
 
-    What holds a stage up is the stage ahead of it on a device, or a parent: whichever ended last.
+    A stage is held up by the stage ahead of it on a device or by a parent, whichever ended last.
     """
     p, st, desk = c.problem, c.state, c.desk
     s = 0
