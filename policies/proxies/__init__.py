@@ -1,10 +1,12 @@
-"""Proxies: rules of published serving systems, adapted to stages on devices. One file each.
+"""Proxies: scheduling rules of published serving systems, adapted to this model. One file each.
 
-A proxy takes the published scheduling rule and its published parameters. What the system leaves
-open, or what has no counterpart here, is inferred; its docstring says what. None of them is the
-system itself: engines and kernels are not modelled.
+A proxy takes the published scheduling rule and its published parameters. What the publication
+leaves open, or what has no counterpart here, is inferred. Each docstring lists what is taken, what
+is inferred, what is left out, and what the rule cannot see. No proxy is the system itself: engines
+and kernels are not modelled.
 
-Most of the systems were made for engines with continuous batching, and find them on clusters with
-``execution: batching``. A rule that counts, waits or measures throughput reads there what it reads
-in the published system; on exclusive devices it reads what comes nearest. Docstrings say both.
+Most of the systems were made for engines with continuous batching, which clusters with
+``execution: batching`` provide. There a rule that counts, waits or measures throughput uses the
+same quantities as in the published system; on exclusive devices it uses the nearest equivalent.
+Docstrings give both.
 """

@@ -1,4 +1,4 @@
-"""A proxy of Autellix: programs that have got little service go first."""
+"""A proxy of Autellix: programs that have received the least service go first."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Autellix(Routed):
     come first served within a level; calls of at most 2048 tokens go to the engine with fewest
     outstanding calls, longer ones to the engine that the program's state is on.
 
-    A call is a query on batching devices, which count those that run or wait; on exclusive ones a
-    stage.
+    A call is a query on batching devices, where running and waiting ones count; on exclusive
+    devices it is a stage.
 
     Inferred: levels are geometric (``quantum`` seconds, each level twice the one before); the
     program's state is what its stages of one model leave, so the pin is by (workflow, model);
-    engines with equally many outstanding calls: first those that hold the model. Left out:
-    preemption and the promotion of starved calls, since what has started runs to completion.
+    among engines with equally many outstanding calls, those that hold the model come first. Left
+    out: preemption and the promotion of starved calls, since started stages run to completion.
 
     Sees neither the graph ahead, estimates, prefix tables nor transfers.
 
     Args:
         name: the policy's name in results.
         short_tokens: the longest prompt that counts as short.
-        quantum: seconds of attained service that the first level ends at.
+        quantum: seconds of attained service at which the first level ends.
         levels: number of levels.
-        boosted: the same order; the device by EFT*.
+        boosted: keep the order, but choose the device by EFT*.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Autellix(Routed):
         return self._attained[stage]
 
     def level(self, view: DecisionView, stage: int) -> int:
-        """0 for the first quantum of service, 1 up to twice that, 2 up to four times, and so on."""
+        """Level of a stage: 0 up to one quantum of service, 1 up to two, 2 up to four, etc."""
         service = self.attained(view, stage)
         if service < self._quantum:
             return 0

@@ -1,4 +1,4 @@
-"""What the proxies share: an order with devices by EFT*, and a router with a queue a device."""
+"""Base classes of the proxies: an order with devices by EFT*, and a router with device queues."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from policies.list_scheduling.rules import PRIORITY, STATE, Rules
 
 
 class Ranking:
-    """Says once an event what cached things are worth.
+    """Mixin that sets the values of cached data once per event.
 
-    Its users set ``_ranked_at`` to -1 at the start of a run.
+    Subclasses set ``_ranked_at`` to -1 at the start of a run.
     """
 
     _ranked_at: int
 
     def ranked(self, view: DecisionView) -> list[Decision]:
-        """What is worth how much from now on; nothing if it has been said at this event."""
+        """Return the values that hold from now on; nothing if already done at this event."""
         if self._ranked_at == view.instant:
             return []
         self._ranked_at = view.instant
@@ -30,31 +30,31 @@ class Ranking:
         return [self.retention(view)]
 
     def learn(self, view: DecisionView) -> None:
-        """Called before `retention`."""
+        """Update the proxy's knowledge; called before `retention`."""
 
     def retention(self, view: DecisionView) -> Retention:
-        """The values of what is cached."""
+        """Return the values of cached data."""
         raise NotImplementedError
 
 
 class Ordered:
     """Sorts the ready stages at each event; each takes the device with the earliest finish.
 
-    The boosted form of a proxy: its own order, the device by EFT* (residency, caches, transfers
-    and queues included). What cannot start at once is planned anew at the next event.
+    The boosted form of a proxy: its own order, but the device by EFT* (residency, caches, transfers
+    and queues included). Stages that cannot start at once are planned again at the next event.
     """
 
     def __init__(self, *, name: str) -> None:
         self.name = name
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Make room for plans."""
+        """Allocate the planner."""
         p = view.compiled.arrays
         rules = Rules(PRIORITY, STATE, lazy=1, shards=1, priority=np.zeros(p.stages.size))
         self._planner = InstantPlanner(p, rules)
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Plan once an event; commit what starts at once."""
+        """Plan once per event; commit what starts at once."""
         if self._planner.done(view):
             return []
         order = self.order(view)
@@ -62,15 +62,15 @@ class Ordered:
         return self._planner.decide(view)
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages, the first to choose in front."""
+        """Return the ready stages in the order in which they choose."""
         raise NotImplementedError
 
 
 class Routed(Ordered):
-    """Routes each stage to a device when it becomes ready; it waits there in the policy's queue.
+    """Routes each stage to a device when it becomes ready, to wait in the policy's queue for it.
 
-    A stage starts as soon as it can and no other of its queue has a smaller `key`. With
-    ``boosted`` the queues are left out: the ready stages choose in the order of `key` (`Ordered`).
+    A stage starts as soon as it can and no other in its queue has a smaller `key`. With ``boosted``
+    there are no queues: the ready stages choose in the order of `key` (see `Ordered`).
     """
 
     def __init__(self, *, name: str, boosted: bool = False) -> None:
@@ -89,7 +89,7 @@ class Routed(Ordered):
         self._batching = view.batching
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Route what is new, then start the first of each queue where it can start."""
+        """Route new stages, then start the first stage of each queue if it can start."""
         if self._boosted:
             return super().decide(view)
         ready = self.admitted(view, view.ready)
@@ -121,7 +121,7 @@ class Routed(Ordered):
         return assignments
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages by `key`."""
+        """Return the ready stages by `key`."""
         ready = view.ready
         self._meet(view, ready)
         return sorted(ready, key=lambda stage: self.key(view, stage))
@@ -134,7 +134,7 @@ class Routed(Ordered):
                 self.enter(view, stage)
 
     def send(self, view: DecisionView, stage: int, device: int) -> None:
-        """Put a stage into the queue of a device, from wherever it was."""
+        """Move a stage to the queue of a device, from its current queue if it is in one."""
         queries = view.request(stage).queries
         before = self._place.get(stage)
         if before is not None:
@@ -145,34 +145,34 @@ class Routed(Ordered):
         self._queries[device] += queries
 
     def withdraw(self, view: DecisionView, stage: int) -> None:
-        """Take a stage from the queue that it stands in, if it does."""
+        """Remove a stage from its queue, if it is in one."""
         device = self._place.pop(stage, None)
         if device is not None:
             self._waiting[device] -= 1
             self._queries[device] -= view.request(stage).queries
 
     def load(self) -> Any:
-        """(D,) what runs or waits on each device, that in the policy's queues included.
+        """Count (D,) what runs or waits on each device, including the policy's queues.
 
-        Counts stages on exclusive devices, where a stage is one job; on batching devices queries,
-        which are the requests that an engine counts.
+        The unit is stages on exclusive devices, where a stage is one job, and queries on batching
+        devices, where an engine counts requests.
         """
         return self._started + (self._queries if self._batching else self._waiting)
 
-    # --- what a proxy fills in ---------------------------------------------------------------
+    # --- hooks for subclasses ----------------------------------------------------------------
 
     def admitted(self, view: DecisionView, ready: Sequence[int]) -> Sequence[int]:
-        """The ready stages that are let in; the others stand in no queue yet."""
+        """Return the ready stages that may be queued; the others stay outside all queues."""
         return ready
 
     def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Called first at each decision."""
+        """Hook: called first at each decision."""
 
     def enter(self, view: DecisionView, stage: int) -> None:
-        """Called once for each stage, when it is ready for the first time."""
+        """Hook: called once per stage, when it first becomes ready."""
 
     def route(self, view: DecisionView, stage: int) -> int:
-        """The device for a stage that has become ready."""
+        """Choose the device for a stage that has become ready."""
         raise NotImplementedError
 
     def at_once(self, view: DecisionView, stage: int) -> bool:
@@ -180,22 +180,22 @@ class Routed(Ordered):
         return False
 
     def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Called after routing: the place to move stages that still wait."""
+        """Hook: called after routing; may move stages that still wait."""
 
     def key(self, view: DecisionView, stage: int) -> Any:
-        """Orders the stages of a queue; the default is first come, first served."""
+        """Sort key within a queue, smallest first; by default first come, first served."""
         return self._turn[stage]
 
 
 def profile(view: DecisionView, stage: int) -> NDArray[np.float64]:
-    """(D,) device time of a stage as a profile of throughput gives it; inf: cannot run.
+    """Profiled device seconds (D,) of a stage; inf: the device cannot run it.
 
-    On batching devices that of full batches, which is what serving systems profile.
+    On batching devices the time is that in full batches, which is what serving systems profile.
     """
     return view.full_batch_seconds(stage) if view.batching else view.clean_seconds(stage)
 
 
 def least(values: Any, devices: Any, *ties: Any) -> int:
-    """Of ``devices`` the one with the least value; ties by further (D,) values, then by number."""
+    """Return the device with the least value; ties go by the (D,) ``ties``, then by number."""
     columns = [np.asarray(column)[devices] for column in (*reversed(ties), values)]
     return int(devices[np.lexsort((devices, *columns))[0]])

@@ -1,4 +1,4 @@
-"""A proxy of Continuum: the KV of a call stays for a time while the tool runs that it called."""
+"""A proxy of Continuum: a call's KV is kept for some time while the tool that it called runs."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ from policies.proxies.programs import Programs, calls_before, keys_left, returne
 
 
 class Continuum(Ranking, Routed):
-    """Time-to-live of what a call leaves, by what it would cost to lose it; programs in order.
+    """Keeps a call's KV for a time that weighs the cost of losing it; programs run in order.
 
     Source: Li et al., "Continuum: Efficient and Robust Multi-Turn LLM Agent Scheduling with KV
     Cache Time-to-Live" (arXiv 2511.02230; the equations and cold start of its version 6 as they are
     documented at github.com/burninglhw/vllm-continuum, docs/continuum-paper.md).
 
-    Taken: what a call leaves that ends in a tool call is kept for the time t that is best for
+    Taken: the KV of a call that ends in a tool call is kept for the time t that maximises
     F(t) (T eta + R) - t: F is the distribution of the tool times seen so far, R the seconds of the
     call's prompt with nothing cached, T the mean wait of calls that came back to KV that was not
     kept, eta the negative correlation between the calls that a program has made and those that it
     has left. As long as no more than ``cold`` tool times are known, F is exponential with a mean
-    of ``first_mean`` seconds and eta is 1. Programs come first come first served, those whose KV is
-    kept before the others; KV that is kept stays while its call waits; under pressure that of
-    the program that came last goes first.
+    of ``first_mean`` seconds and eta is 1. Programs are served first come, first served, those
+    whose KV is kept before the others; kept KV stays while its call waits; under memory pressure
+    that of the latest program is evicted first.
 
-    Inferred: the published system has one engine; here the calls of a program with one model stay
-    on the device that the first of them went to, which is that with the fewest requests (queries
-    on batching devices, stages on exclusive ones). A program is a session, but nothing is
-    kept from turn to turn: a turn ends in no tool call, as far as the system can tell. eta and T
-    are means over the last ``window`` turns and waits; eta is 0 as long as it is not defined. Tools
-    have no names here: there is one F. Contexts that children inherit are kept like prefixes. Left
-    out: a slower tier of KV behind the device, and priority of preempted requests, which the device
-    gives them as it is.
+    Inferred: the published system has one engine; here a program's calls to one model stay on the
+    device of the first of them, which is the one with the fewest requests (queries on batching
+    devices, stages on exclusive ones). A program is a session, but nothing is kept from turn to
+    turn, since a turn does not end in a tool call. eta and T are computed over the last ``window``
+    turns and waits; eta is 0 while it is undefined. Tools have no names here, so there is one F.
+    Contexts that children inherit are kept like prefixes. Left out: a slower tier of KV behind the
+    device, and priority for preempted requests, which the device provides anyway.
 
-    Sees neither the graph ahead, links nor queues but by their length.
+    Sees neither the graph ahead nor links, and of queues only their length.
 
     Args:
         name: the policy's name in results.
-        cold: tool times that have to be known.
-        first_mean: seconds.
-        window: turns and waits.
-        boosted: the same order and times; the device by EFT*.
+        cold: number of tool times up to which the assumed distribution is used.
+        first_mean: mean of the assumed distribution, seconds.
+        window: number of latest turns and waits that are used.
+        boosted: keep the order and times, but choose the device by EFT*.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Continuum(Ranking, Routed):
         self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Once an event say what is kept; then route and start stages."""
+        """Once per event decide what is kept; then route and start stages."""
         decisions = self.ranked(view)
         decided = super().decide(view)
         for one in decided:
@@ -88,7 +87,7 @@ class Continuum(Ranking, Routed):
     # --- what is known ---------------------------------------------------------------------------
 
     def learn(self, view: DecisionView) -> None:
-        """Waits, turns and pins as they are now."""
+        """Update waits, turns and pins."""
         self._programs.meet(view)
         stages, slots = view.state.stages, view.state.slots
         for call in self._programs.ended_calls(view):
@@ -110,20 +109,20 @@ class Continuum(Ranking, Routed):
         self._pins = pins
 
     def kept_until(self, view: DecisionView, call: int) -> float:
-        """When the time of a call ends that has led to a tool."""
+        """Time until which the KV of a call that led to a tool is kept."""
         if call not in self._ends:
             end = float(view.state.stages["end"][call])
             self._ends[call] = end + self.time_to_live(self.recompute_seconds(view, call))
         return self._ends[call]
 
     def recompute_seconds(self, view: DecisionView, call: int) -> float:
-        """Seconds of a call's prompt on its device with nothing cached."""
+        """Prefill seconds of a call on its device with nothing cached."""
         device = self._where.get(call, 0)
         seconds = float(view.prefill_seconds(call, np.zeros(view.devices, np.int64))[device])
         return seconds if seconds < math.inf else 0.0
 
     def time_to_live(self, recompute: float) -> float:
-        """The best time for KV that takes so many seconds to compute again."""
+        """Best time to keep KV that takes ``recompute`` seconds to compute again, seconds."""
         wait = sum(self._waits) / len(self._waits) if self._waits else 0.0
         if len(self._tool_times) <= self._cold:
             gain = (wait + recompute) / self._first_mean
@@ -135,7 +134,7 @@ class Continuum(Ranking, Routed):
         return float(times[best]) if worth[best] > 0.0 else 0.0
 
     def eta(self) -> float:
-        """How much the calls that are left depend on those that were made; 1: as they sum up."""
+        """Negative correlation of calls made and calls left; 1: their sum is always the same."""
         made = [(k, total - k) for total in self._turns for k in range(1, total)]
         if len(made) < 2:
             return 0.0
@@ -145,7 +144,7 @@ class Continuum(Ranking, Routed):
         return -float(np.corrcoef(done, left)[0, 1])
 
     def retention(self, view: DecisionView) -> Retention:
-        """What is pinned where, until when; the programs that came first are worth most."""
+        """Return what is pinned where and until when; earlier programs are worth more."""
         p = view.compiled.arrays
         shape = view.devices, p.prefixes.size
         prefixes, until, contexts = np.zeros(shape), np.zeros(shape), np.zeros(p.stages.size)
@@ -163,7 +162,7 @@ class Continuum(Ranking, Routed):
     # --- what is done ----------------------------------------------------------------------------
 
     def enter(self, view: DecisionView, stage: int) -> None:
-        """Note how long the tools took, and whether what the calls before them left was kept."""
+        """Record how long the tools took, and whether the KV of the calls before them was kept."""
         calls = returned(view, stage)
         if calls:
             stages = view.state.stages

@@ -13,13 +13,13 @@ FAR = 1 << 30
 
 
 class HopsLeft:
-    """Stages on the longest chain from a stage to an exit, itself included.
+    """Number of stages on the longest chain from each stage to an exit, itself included.
 
     Args:
-        view: of the start of a run.
+        view: view at the start of a run.
 
     Attributes:
-        counts: (S,) of the stages of workflows that have arrived; 0 of the others.
+        counts: (S,) the numbers, for stages of workflows that have arrived; 0 for the others.
     """
 
     def __init__(self, view: DecisionView) -> None:
@@ -27,7 +27,7 @@ class HopsLeft:
         self._known = 0
 
     def update(self, view: DecisionView) -> None:
-        """Count for the workflows that are new."""
+        """Fill the counts of newly arrived workflows."""
         arrived = view.arrived
         for workflow in arrived[self._known :]:
             count_hops(view.compiled.arrays, workflow, self.counts)
@@ -36,7 +36,7 @@ class HopsLeft:
 
 @kernel
 def count_hops(p: ProblemArrays, workflow: int, hops: Ints) -> None:
-    """Fill the ``hops`` (S,) of one workflow."""
+    """Fill ``hops`` (S,) for the stages of one workflow."""
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     for i in range(last - 1, first - 1, -1):
         s = p.topological[i]
@@ -48,16 +48,16 @@ def count_hops(p: ProblemArrays, workflow: int, hops: Ints) -> None:
 
 @kernel
 def count_hops_ahead(p: ProblemArrays, st: StateArrays, workflow: int, ahead: Ints) -> None:
-    """How near the calls of one workflow are that are still to be placed: one hop and no further.
+    """Mark the calls of one workflow that are ready or one hop ahead.
 
-    Tools between two calls are no hop.
+    Tools between two calls do not count as a hop.
 
     Args:
         p: the problem.
         st: the state.
         workflow: its number.
-        ahead: (S,) set to 0 for what is ready, 1 for what waits and of which a parent is ready,
-            under way or done, -1 for all else.
+        ahead: (S,) set to 0 for ready stages, 1 for waiting ones with a parent that is ready,
+            running or done, -1 for all others.
     """
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     for i in range(first, last):
@@ -79,18 +79,18 @@ def count_hops_ahead(p: ProblemArrays, st: StateArrays, workflow: int, ahead: In
 def steps_to_execution(
     p: ProblemArrays, st: StateArrays, workflow: int, prefix_steps: Ints, context_steps: Ints
 ) -> None:
-    """How many steps lie between now and the next use of what is cached, for one workflow.
+    """Compute the steps until the next use of cached data, for one workflow.
 
-    A stage that is ready or under way is 0 steps away; one that waits, one more than the furthest
-    of its parents that have not ended, since it needs them all. What several stages share is as
-    near as the most urgent of them.
+    A ready or running stage is 0 steps away; a waiting one is one step further than the furthest of
+    its parents that have not ended, since it needs them all. Data that several stages share is as
+    near as the nearest of them.
 
     Args:
         p: the problem.
         st: the state.
         workflow: its number.
         prefix_steps: (Q,) lowered to the steps to the nearest unplaced stage with the prefix.
-        context_steps: (S,) set to the steps to the nearest unplaced child, ``FAR`` without.
+        context_steps: (S,) set to the steps to the nearest unplaced child; ``FAR``: none.
     """
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     steps = np.zeros(last - first, np.int64)

@@ -1,4 +1,4 @@
-"""A proxy of Halo: matches ready stages to idle devices, searching the known graph by epochs."""
+"""A proxy of Halo: matches ready stages to idle devices by searching epochs of the known graph."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from policies.proxies.halo_search import new_search, search
 
 
 class Halo:
-    """Beam search over matchings of stages to devices, by what loading and running costs.
+    """Beam search over matchings of stages to devices, by the cost of loading and running.
 
     Source: Shen et al., "Halo: Batch Query Processing and Optimization for Agentic Workflows"
     (arXiv 2509.02121).
 
     Taken: a worker's context is the model it holds and the prefix it has computed; the time of a
-    worker in an epoch is T_w = load + inference after prefix hits; a plan, epoch after epoch over
-    the graph of the admitted workflows, costs mu max T_w + (1 - mu) sum T_w; beam search keeps the
-    4 best partial plans; when workers are left over, the heavy stages (at least 0.6 of the
+    worker in an epoch is T_w = load + inference after prefix hits; each epoch of a plan over the
+    graph of the admitted workflows costs mu max T_w + (1 - mu) sum T_w; beam search keeps the
+    4 best partial plans; if workers are left over, the heavy stages (at least 0.6 of the
     heaviest) are split evenly over them.
 
     Inferred: mu; the search looks ``epochs`` epochs and ``window`` stages ahead, and its first
-    epoch fills the devices that are open now; what is not placed counts as if it ran on its best
-    device; a split is made only if the model says that it ends earlier. A batching device is open
-    as long as nobody waits there, and epoch after epoch joins its batch; a stage of another model
-    than it serves keeps it closed for that instant, so that it drains.
+    epoch fills the devices that are open now; stages not placed count as if run on their best
+    device; a stage is split only if the model predicts an earlier end. A batching device is open
+    as long as nothing waits there, and each epoch joins its batch; a stage of another model than
+    the one it serves keeps it closed for that instant, so that it drains.
 
     Sees neither links between devices, arrivals, nor more than the last model on each device.
 
     Args:
         name: the policy's name in results.
-        beam: partial plans.
+        beam: number of partial plans kept.
         mu: weight of the slowest worker against the sum.
-        epochs: that are searched.
-        window: stages that are looked at.
+        epochs: number of epochs searched.
+        window: most stages considered.
         split: demand, as a share of the largest, from which a stage may be split.
-        boosted: all resident models and the transfers of inputs count as well.
+        boosted: also take account of all resident models and of input transfers.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Halo:
         self._split, self._boosted = split, boosted
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Make room for the search."""
+        """Allocate the search."""
         self._search, self._plans = new_search(view.compiled.arrays, self._beam, self._window)
         self._search.mu, self._search.epochs = self._mu, self._epochs
         self._search.boosted = int(self._boosted)
@@ -84,9 +84,9 @@ class Halo:
     def match(
         self, view: DecisionView, workers: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """The first epoch of the best plan: (n,) stages, their devices, and their seconds.
+        """Return the first epoch of the best plan: (n,) stages, their devices and their seconds.
 
-        ``workers`` (D,) are the devices of that epoch; later ones have all.
+        ``workers`` (D,) marks the devices of that epoch; later epochs use all devices.
         """
         p, room = view.compiled.arrays, self._search
         arrived = np.asarray(view.arrived, np.int64)
@@ -101,7 +101,7 @@ class Halo:
         demand: dict[int, float],
         spare: NDArray[np.int64],
     ) -> None:
-        """Split the heavy stages over the devices that are left, where that ends earlier."""
+        """Split the heavy stages over the remaining devices where they then end earlier."""
         if not placements or not spare.size or len(view.ready) > len(placements):
             return
         heaviest = max(demand.values())
@@ -118,7 +118,7 @@ class Halo:
                 if len(used) >= min(view.compiled.arrays.max_shards, queries):
                     break
                 wider = [*used, device]
-                # The first device is in the search's estimate; the others load and run their share.
+                # The search's estimate covers the first device; the others load and run a share.
                 ends = [demand[stage] / len(wider)]
                 ends += [load[d] + clean[d] / len(wider) for d in wider[1:]]
                 now = [demand[stage] / len(used)]
@@ -129,7 +129,7 @@ class Halo:
 
 
 def even(queries: int, shards: int) -> tuple[int, ...] | None:
-    """Queries of each of ``shards`` even shards; None for a single one."""
+    """Split queries evenly over ``shards`` shards; None for a single shard."""
     if shards == 1:
         return None
     return tuple(queries // shards + (i < queries % shards) for i in range(shards))

@@ -24,7 +24,7 @@ UNUSED = -2
 
 
 class Move(Row):
-    """A step of the search: a partial plan gives the device at hand a stage, or leaves it idle."""
+    """A step of the search: a partial plan gives the current device a stage, or leaves it idle."""
 
     cost: float = column("f8", "of the plan that it leads to", "s")
     plan: int = column("i8", "the plan that it starts from, by its place in the beam")
@@ -33,7 +33,7 @@ class Move(Row):
 
 
 class PartialPlan(Block):
-    """A plan of N stages on D devices, as far as it is made."""
+    """A partial plan of N stages on D devices."""
 
     cost: float = scalar("f8", "of all epochs so far", "s")
 
@@ -47,7 +47,7 @@ class PartialPlan(Block):
 
 
 class Search(Block):
-    """What is searched: N stages at most, D devices, B partial plans."""
+    """Tables of the search: at most N stages, D devices, B partial plans."""
 
     mu: float = scalar("f8", "weight of the slowest device of an epoch against the sum")
     epochs: int = scalar("i8", "that are searched")
@@ -68,9 +68,9 @@ class Search(Block):
 
 
 def new_search(p: ProblemArrays, beam: int, window: int) -> tuple[Search, list[PartialPlan]]:
-    """Room for searches of one problem: ``beam`` plans of ``window`` stages.
+    """Allocate searches of one problem: ``beam`` plans of ``window`` stages.
 
-    Returns it with both generations of plans, which have to be kept as long.
+    Returns the search and both generations of plans, which must be kept alive with it.
     """
     devices = p.devices.size
     room = Search.allocate(N=window, D=devices, B=beam)
@@ -81,7 +81,7 @@ def new_search(p: ProblemArrays, beam: int, window: int) -> tuple[Search, list[P
 
 @kernel
 def search(p: ProblemArrays, st: StateArrays, workflows: Ints, workers: Ints, sr: Search) -> int:
-    """Search; returns the number of the best plan, by its place in both beams.
+    """Search and return the number of the best plan among those of both beams.
 
     ``workflows`` (W,) have arrived, ``workers`` (n,) are the devices of the first epoch.
     """
@@ -117,7 +117,7 @@ def _plan(sr: Search, b: int) -> PartialPlan:
 
 @inlined
 def _collect(p: ProblemArrays, st: StateArrays, workflows: Ints, sr: Search) -> None:
-    """Ready stages, then waiting ones in topological order, as many as fit. No tools."""
+    """Collect ready stages, then waiting ones in topological order, as many as fit; no tools."""
     most = sr.stages.size
     sr.count = min(most, st.ready_count)
     for i in range(sr.count):
@@ -133,7 +133,7 @@ def _collect(p: ProblemArrays, st: StateArrays, workflows: Ints, sr: Search) -> 
 
 @kernel
 def _price(p: ProblemArrays, st: StateArrays, sr: Search) -> None:
-    """What each stage takes on each device."""
+    """Compute the seconds of each stage on each device."""
     for i in range(sr.count):
         s = sr.stages[i]
         stage = p.stages[s]
@@ -158,7 +158,7 @@ def _price(p: ProblemArrays, st: StateArrays, sr: Search) -> None:
 
 @inlined
 def _begin(p: ProblemArrays, st: StateArrays, sr: Search) -> None:
-    """A beam of one plan without a stage; devices hold the model that they used last."""
+    """Start with a beam of one empty plan, in which devices hold the model they used last."""
     sr.generation = 0
     sr.plans = 1
     plan = _plan(sr, 0)
@@ -194,7 +194,7 @@ def _open_epoch(p: ProblemArrays, st: StateArrays, sr: Search, epoch: int) -> bo
 def _unblocked(
     p: ProblemArrays, st: StateArrays, sr: Search, plan: PartialPlan, i: int, epoch: int
 ) -> bool:
-    """Whether a stage could run in an epoch: ready, or all parents placed or taken before it."""
+    """Whether a stage could run in an epoch: ready, or all parents are placed or run earlier."""
     s = sr.stages[i]
     if st.stages[s].status == READY:
         return True
@@ -218,7 +218,7 @@ def _unblocked(
 def _find_moves(
     p: ProblemArrays, st: StateArrays, sr: Search, b: int, d: int, epoch: int, left: int
 ) -> None:
-    """What plan ``b`` could do with device ``d``. ``left`` devices of the epoch have no stage."""
+    """List what plan ``b`` could do with device ``d``; ``left`` devices are still to be decided."""
     plan = _plan(sr, b)
     slowest = 0.0
     for other in range(plan.time.size):
@@ -246,7 +246,7 @@ def _find_moves(
         cost = plan.cost + (1.0 - sr.mu) * (seconds - sr.best[i])
         cost += sr.mu * (max(slowest, seconds) - slowest)
         _keep(sr, cost, b, i, seconds)
-    # A worker may stay idle if it has to, or if others are left for every stage.
+    # A worker may stay idle if it must, or if enough other devices are left for every stage.
     if able == 0 or (available < left and not only_here):
         _keep(sr, plan.cost, b, -1, 0.0)
 
@@ -270,7 +270,7 @@ def _keep(sr: Search, cost: float, plan: int, item: int, seconds: float) -> None
 
 @kernel
 def _make_moves(p: ProblemArrays, sr: Search, d: int, epoch: int) -> None:
-    """The beam of the plans that the best moves lead to."""
+    """Build the next beam from the plans that the best moves lead to."""
     for j in range(sr.found):
         move = sr.moves[j]
         plan = PartialPlan(sr.beams[1 - sr.generation, j])

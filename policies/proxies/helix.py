@@ -20,18 +20,18 @@ class Helix(OneAtATime):
     flows of less than 5 % are masked; requests are dealt by interleaved weighted round robin: the
     device with the least (load given so far + work) / flow.
 
-    A device's speed is its throughput: on batching devices that of batches as large as its memory
-    lets them be, as in Helix's profiles, on exclusive ones the stage's own time.
+    A device's speed is its throughput: on batching devices that of the largest batches that fit in
+    memory, as in Helix's profiles, on exclusive ones the stage's own time.
 
     Inferred: a device holds whole models and shares its time between them, so the program
     maximises the common multiple of all models' demands that the devices can carry; demands and
     speeds are those of the stages seen so far, and the program is solved again when a model is
     seen for the first time (the published one is solved once, for one model, before serving). Left
-    out: the filter of devices whose expected KV is above a high-water mark (what has ended is not
+    out: the filter of devices whose expected KV is above a high-water mark (ends of stages are not
     seen here, and engines queue what does not fit), and that of prompts that are too long for a
     device, which cannot host them anyway.
 
-    Sees neither prefixes, the parents' places, the graph nor live queues.
+    Sees neither prefixes, the devices of parents, the graph nor live queues.
 
     Args:
         mask: smallest flow that counts, as a share of the model's largest.
@@ -52,7 +52,7 @@ class Helix(OneAtATime):
 
     def choose(self, view: DecisionView, stage: int) -> int:
         new = False
-        # All that is ready is known; each stage counts once.
+        # Demand covers all ready stages; each stage counts once.
         for other in view.ready:
             if other not in self._counted:
                 self._counted.add(other)
@@ -68,7 +68,7 @@ class Helix(OneAtATime):
         return self._deal(view, stage)
 
     def _count(self, view: DecisionView, stage: int) -> bool:
-        """Note a stage's work and its model's speeds; whether the model is new."""
+        """Add a stage's work and its model's speeds; return whether the model is new."""
         clean = np.maximum(profile(view, stage), 1e-9)
         finite = clean[clean < np.inf]
         work = float(finite.sum()) / finite.size
@@ -76,14 +76,14 @@ class Helix(OneAtATime):
         speed = work / clean  # 0 where it cannot run
         new = model not in self._work
         self._work[model] = self._work.get(model, 0.0) + work
-        # A device that can run some stage of the model is one of the model's.
+        # A device belongs to the model if it can run any of its stages.
         self._speed[model] = np.maximum(self._speed.get(model, 0.0), speed)
         if new:
             self._given[model] = np.zeros(clean.size)
         return new
 
     def _deal(self, view: DecisionView, stage: int) -> int:
-        """Interleaved weighted round robin over the model's flows."""
+        """Choose the device by interleaved weighted round robin over the model's flows."""
         model = view.request(stage).model
         eligible = view.eligible(stage)
         flow = self._flow[model]
@@ -98,13 +98,13 @@ class Helix(OneAtATime):
 
 
 def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(M, D) flow of each model through each device, work a second.
+    """Compute the flow (M, D) of each model through each device, work per second.
 
-    Maximises the multiple of all demands that flows when no device works more than all the time.
+    Maximises the common multiple of all demands that can flow if no device is over-utilised.
 
     Args:
         demand: (M,) work of each model.
-        speed: (M, D) work a second; 0 where the device cannot run the model.
+        speed: (M, D) work per second; 0 where the device cannot run the model.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -122,7 +122,7 @@ def max_flow(demand: NDArray[np.float64], speed: NDArray[np.float64]) -> NDArray
         carries[models + d, d:share:devices] = 1.0
     limits = np.r_[np.zeros(models), np.ones(devices)]
     most = np.r_[(speed.ravel() > 0.0).astype(float), np.inf]
-    # Without integer variables `milp` is `linprog` with less in front of the solver.
+    # Without integer variables `milp` solves what `linprog` does, with less overhead.
     result = milp(
         objective, constraints=LinearConstraint(carries, -np.inf, limits), bounds=Bounds(0.0, most)
     )

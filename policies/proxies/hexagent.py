@@ -1,4 +1,4 @@
-"""A proxy of HexAGenT: the stage that endangers its workflow most goes first."""
+"""A proxy of HexAGenT: the stage that puts its workflow at most risk goes first."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Hexagent(Ordered):
         super().__init__(name=name)
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages by falling risk; ties by time ready."""
+        """Return the ready stages by decreasing risk; ties by time ready."""
         ready = np.array(view.ready)
         risk = self.risk(view, ready)
         return [int(stage) for stage in ready[np.argsort(-risk, kind="stable")]]
 
     def risk(self, view: DecisionView, ready: np.ndarray) -> np.ndarray:
-        """(n,) risk of ready stages."""
+        """Compute the risk (n,) of ready stages."""
         p = view.compiled.arrays
         workflow = view.compiled.workflow_of[ready]
         rank = p.stages["upward_rank"]

@@ -1,4 +1,4 @@
-"""A proxy of KVFlow: evicts what the workflow needs last, and goes where the prefix is."""
+"""A proxy of KVFlow: evicts what workflows need last, and routes stages to their prefix."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from policies.proxies.dag import FAR, steps_to_execution
 
 
 class Kvflow(Ranking, Routed):
-    """Caches are kept by steps to execution; stages follow their prefix.
+    """Values caches by steps to execution; stages follow their prefix.
 
     Source: Pan et al., "KVFlow: Efficient Prefix Caching for Accelerating LLM-Based Multi-Agent
     Workflows" (arXiv 2507.07400).
 
-    Taken: an agent's steps to execution in the step graph (a node that needs all its parents:
-    their largest + 1); a shared prefix is as near as the most urgent of its users; what is
-    furthest is evicted first, and dynamic suffixes before fixed prefixes; requests come first come
-    first served, but those whose prefix is still loading stand back.
+    Taken: an agent's steps to execution in the step graph (the largest of its parents + 1, since
+    it needs them all); a shared prefix is as near as its nearest user; the furthest data is
+    evicted first, and dynamic suffixes before fixed prefixes; requests are served first come,
+    first served, except that those whose prefix is still loading come later.
 
     Inferred: the published system has one engine; here a stage goes to the device that caches most
-    of its prefix, then to the one with fewest requests under way (queries on batching devices,
+    of its prefix, ties to the one with fewest requests under way (queries on batching devices,
     stages on exclusive ones). A prefix is loading while it is
     being computed and no device has the whole of it. Suffixes are the contexts that children
     inherit. Left out: prefetching for agents within 2 steps, since there is no tier of cache
@@ -34,14 +34,14 @@ class Kvflow(Ranking, Routed):
 
     Args:
         name: the policy's name in results.
-        boosted: the same order and eviction; the device by EFT*.
+        boosted: keep the order and eviction, but choose the device by EFT*.
     """
 
     def __init__(self, *, name: str = "kvflow", boosted: bool = False) -> None:
         super().__init__(name=name, boosted=boosted)
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Make room for the steps."""
+        """Allocate the tables of steps."""
         super().reset(view, seed)
         stages, _, _, prefixes, _, _ = view.compiled.shape
         self._prefix_steps = np.zeros(prefixes, np.int64)
@@ -49,11 +49,11 @@ class Kvflow(Ranking, Routed):
         self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Rank what is cached once an event; then route and start stages."""
+        """Rank cached data once per event; then route and start stages."""
         return [*self.ranked(view), *super().decide(view)]
 
     def retention(self, view: DecisionView) -> Retention:
-        """Prefixes above contexts; within both, the fewer steps away the more worth."""
+        """Value prefixes above contexts; within each, fewer steps away means more valuable."""
         p, st = view.compiled.arrays, view.state
         self._prefix_steps[:] = FAR
         self._context_steps[:] = FAR

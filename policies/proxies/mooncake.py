@@ -1,4 +1,4 @@
-"""A proxy of Mooncake's Conductor: least time to first token, moving hot prefixes where it pays."""
+"""A proxy of Mooncake's Conductor: least time to first token; prefixes are moved if that pays."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Mooncake:
     queue + prefill of the rest), else with its own (queue + prefill); the least time to first
     token wins, and the prefix is fetched if that is how the winner was priced.
 
-    The queue is what the algorithm calls the prefill queue: on an exclusive device all that is in
-    front, on a batching one the admission and the prompts that came before, while others decode.
+    The queue is the algorithm's prefill queue: on an exclusive device everything in front, on a
+    batching one the wait for admission and the prompts that came before, while others decode.
 
     Inferred: ``threshold``; on batching devices a prefix that is still being computed is not
-    fetched, since it could not be sent; loading the model and fetching the parents' outputs come on
-    top, which one model on every instance spares Mooncake. Left out: separate decode instances, and
-    rejecting requests.
+    fetched, since it could not be sent; loading the model and fetching the parents' outputs are
+    added (Mooncake, with one model on every instance, needs neither). Left out: separate decode
+    instances, and rejecting requests.
 
     Does not see the graph ahead.
 
     Args:
         name: the policy's name in results.
-        threshold: of best / own prefix.
-        boosted: compares EFT* (decode and contexts included), with and without a fetched prefix.
+        threshold: ratio of best to own prefix above which a fetch is considered.
+        boosted: compare EFT* (decode and contexts included), with and without a fetched prefix.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Mooncake:
         self._threshold, self._boosted = threshold, boosted
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Nothing is kept from one run to the next."""
+        """Do nothing: no state is kept from one run to the next."""
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Place the stage that has been ready longest."""
@@ -69,7 +69,7 @@ class Mooncake:
         return [Assignment(stage, (device,), None, holder if fetch[device] else None)]
 
     def fetchable(self, view: DecisionView, stage: int, own: np.ndarray) -> np.ndarray:
-        """(D,) tokens of the prefix that each device could send, of ``own`` (D,) cached."""
+        """Return the prefix tokens (D,) that each device could send, of ``own`` (D,) cached."""
         if not view.batching:
             return own
         return np.where(view.prefix_loading(stage), 0, own)
@@ -83,9 +83,9 @@ class Mooncake:
         best: int,
         fetch: np.ndarray,
     ) -> np.ndarray:
-        """(D,) when prefill would end.
+        """Estimate when prefill would end on each device (D,), seconds.
 
-        ``fetch`` (D,): where ``best`` tokens of the prefix come from ``holder``.
+        ``fetch`` (D,) marks devices that fetch ``best`` tokens of the prefix from ``holder``.
         """
         load = np.where(view.resident(stage), 0.0, view.load_seconds(stage))
         prefill = view.prefill_seconds(stage, np.where(fetch, best, own))

@@ -1,4 +1,4 @@
-"""A proxy of Murakkab: every epoch a program buys the cheapest replicas that carry the demand."""
+"""A proxy of Murakkab: each epoch an integer program buys the cheapest sufficient replicas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policies.bounds import Period, PositiveWeight, Share
 from policies.proxies.base import least, profile
 
 MOST_SPLITS = 600
-"""Ways to take some devices of each kind, up to which they are enumerated."""
+"""Most combinations of device counts by kind for which the program is solved by enumeration."""
 
 
 class Murakkab(OneAtATime):
@@ -24,25 +24,25 @@ class Murakkab(OneAtATime):
 
     Taken: every epoch an integer program chooses how many replicas of each model run on each kind
     of device, so that they carry the expected demand with 15 % to spare at the least cost; the
-    expectation is a moving average of what came in (weight 0.5).
+    expectation is a moving average of the incoming work (weight 0.5).
 
-    A replica carries what its profile says: on batching devices the throughput of batches as large
-    as its memory lets them be, on exclusive ones that of the stages one by one.
+    A replica carries its profiled throughput: on batching devices that of the largest batches that
+    fit in memory, on exclusive ones that of stages one by one.
 
-    Inferred: the length of the epoch; a device is one replica's alone; kinds of device are those
-    with equal price and equal speeds; what cannot be carried costs more than any device; of equal
-    kinds the devices that hosted the model before stay. A model that turns up within an epoch
-    starts a new one. The router's load of a replica is the seconds, by the profile, of what it
-    sent there, as far as they have not gone by.
+    Inferred: the length of the epoch; a device runs one replica; devices of one kind have equal
+    price and equal speeds; demand that is not carried costs more than any device; within a kind,
+    devices that hosted the model before stay. A model that first appears within an epoch starts a
+    new one. The router's load of a replica is the profiled seconds of the work it sent there,
+    less the time that has passed.
 
-    Sees neither the place in the graph, prefixes nor queues.
+    Sees neither the position in the graph, prefixes nor queues.
 
     Args:
         name: the policy's name in results.
-        epoch: seconds.
-        headroom: of capacity over demand.
-        weight: of the last epoch in the moving average.
-        boosted: the same replicas; among them the device by EFT*.
+        epoch: length of an epoch, seconds.
+        headroom: ratio of capacity to expected demand.
+        weight: weight of the last epoch in the moving average.
+        boosted: keep the replicas, but choose among them by EFT*.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Murakkab(OneAtATime):
         self._boosted = boosted
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """No replicas yet."""
+        """Start without replicas."""
         self._until = -np.inf
         self._came: dict[int, float] = {}  # work of this epoch
-        self._demand: dict[int, float] = {}  # work a second
+        self._demand: dict[int, float] = {}  # work per second
         self._speed: dict[int, NDArray[np.float64]] = {}
         self._hosts: dict[int, NDArray[np.int64]] = {}
-        self._busy = np.zeros(view.devices)  # until when, as far as the router knows
+        self._busy = np.zeros(view.devices)  # busy until, by the router's estimate
         self._counted: set[int] = set()
 
     def choose(self, view: DecisionView, stage: int) -> int:
@@ -130,20 +130,20 @@ class Murakkab(OneAtATime):
 
 
 class Program(NamedTuple):
-    """What replicas to buy, for M models on C kinds of device, as an integer program.
+    """The integer program that decides which replicas to buy, for M models on C kinds of device.
 
         minimise   price of the replicas
                    + penalties for demand not carried and, larger, for models without any
-        subject to replicas of a model carry its demand, and one is there at least
-                   no more replicas of a kind than devices
+        subject to replicas of a model carry its demand, and each model has at least one
+                   no more replicas on a kind than there are devices of it
 
     Attributes:
-        demand: (M,) work a second.
-        speed: (M, C) work a second of a replica; 0: the kind cannot run the model.
-        price: (C,) of a device.
-        counts: (C,) devices of each kind.
-        penalty: for a unit of demand that is not carried.
-        without: for a model without a replica.
+        demand: (M,) work per second.
+        speed: (M, C) work per second of a replica; 0: the kind cannot run the model.
+        price: (C,) price of a device of each kind.
+        counts: (C,) number of devices of each kind.
+        penalty: penalty per unit of demand that is not carried.
+        without: penalty for a model without a replica.
     """
 
     demand: Floats
@@ -155,23 +155,23 @@ class Program(NamedTuple):
 
 
 def replica_program(demand: Floats, speed: FloatMatrix, price: Floats, counts: Ints) -> Program:
-    """The program of these numbers, with penalties that no price outweighs."""
+    """Make a program with penalties that no price outweighs."""
     penalty = 100.0 * float((price * counts).sum())
     return Program(demand, speed, price, counts, penalty, penalty * (1.0 + float(demand.sum())))
 
 
 def fewest_replicas(program: Program) -> IntMatrix:
-    """(M, C) replicas of each model on each kind of device."""
+    """Solve for the replicas (M, C) of each model on each kind of device."""
     if np.prod(program.counts + 1.0) <= MOST_SPLITS:
         return enumerate_replicas(program)
     return solve_replicas(program)
 
 
 def enumerate_replicas(program: Program) -> IntMatrix:
-    """The optimum by dynamic programming over the devices that are left.
+    """Find the optimum by dynamic programming over the devices left for later models.
 
-    A state says how many devices of each kind later models may have, in mixed radix. Faster than
-    a solver by far while there are few states.
+    A state encodes how many devices of each kind are left, in mixed radix. Much faster than a
+    solver while there are few states.
     """
     sizes = program.counts + 1
     states = np.arange(np.prod(sizes))
@@ -187,9 +187,9 @@ def enumerate_replicas(program: Program) -> IntMatrix:
 
 @kernel
 def choose_states(program: Program, digits: IntMatrix, choice: IntMatrix) -> None:
-    """Fill ``choice`` (M, states): which state's devices a model gets of those that are left.
+    """Fill ``choice`` (M, states): the devices, as a state, that a model gets from those left.
 
-    ``digits`` (states, C) are the devices of each kind.
+    ``digits`` (states, C) are the numbers of devices of each kind.
     """
     models, states = choice.shape
     cost, own = np.zeros((models + 1, states)), np.empty(states)
@@ -204,7 +204,7 @@ def choose_states(program: Program, digits: IntMatrix, choice: IntMatrix) -> Non
                 within = True
                 for c in range(digits.shape[1]):
                     within = within and digits[b, c] <= digits[a, c]
-                # Within each other, digits do not borrow: the difference is the difference.
+                # With every digit of b <= that of a, nothing borrows: a - b encodes what is left.
                 if within and own[b] + cost[m + 1, a - b] < cost[m, a]:
                     cost[m, a] = own[b] + cost[m + 1, a - b]
                     choice[m, a] = b
@@ -212,7 +212,7 @@ def choose_states(program: Program, digits: IntMatrix, choice: IntMatrix) -> Non
 
 @inlined
 def _replicas_cost(program: Program, m: int, replicas: Ints) -> float:
-    """Price and penalties of one model's replicas; inf: a kind that cannot run it."""
+    """Price and penalties of one model's replicas; inf: some are on a kind that cannot run it."""
     cost, carried, able = 0.0, 0.0, False
     for c in range(replicas.size):
         carried += program.speed[m, c] * replicas[c]
@@ -225,7 +225,7 @@ def _replicas_cost(program: Program, m: int, replicas: Ints) -> float:
 
 
 def solve_replicas(program: Program) -> IntMatrix:
-    """The optimum by HiGHS, to within 1 %."""
+    """Solve by HiGHS, to within 1 % of the optimum."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     demand, speed, price, counts, penalty, without = program
@@ -252,6 +252,6 @@ def solve_replicas(program: Program) -> IntMatrix:
         bounds=Bounds(0.0, np.r_[most, np.full(2 * models, np.inf)]),
         options={"mip_rel_gap": 0.01, "node_limit": 200},
     )
-    if result.x is None:  # stopped before it found any: every kind may run every model
+    if result.x is None:  # no solution found in time: allow every model on every kind
         return np.where(speed > 0.0, counts, 0)
     return np.rint(result.x[:number]).astype(np.int64).reshape(models, kinds)

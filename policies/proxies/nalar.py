@@ -1,4 +1,4 @@
-"""A proxy of NALAR: sessions stay on their device, and waiting work is moved now and then."""
+"""A proxy of NALAR: sessions stay on their device, and waiting work is moved periodically."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from policies.proxies.base import Routed, least
 
 
 class Nalar(Routed):
-    """Session-sticky routing with periodic re-assignment of what waits.
+    """Session-sticky routing with periodic reassignment of waiting stages.
 
     Source: Laju et al., "NALAR" (arXiv 2601.05109).
 
     Taken: a session's requests go to the instance that holds its state, unless that instance is
     overloaded; a global controller looks at all queues from time to time and moves waiting
-    requests where they gain.
+    requests where that helps them.
 
     Inferred: a session is a workflow's use of one model; overloaded means that ``limit`` stages or
-    more would be in front; the controller runs every ``period`` seconds and moves a stage when the
-    wait that it saves is more than the transfer of its inputs and the cached prefix that it loses.
+    more would be in front; the controller runs every ``period`` seconds and moves a stage if the
+    wait saved exceeds the costs of transferring its inputs and losing its cached prefix.
 
-    On an exclusive device all that runs or waits is in front, with its clean seconds. On a batching
-    one who joins the batch waits for nothing: in front are the stages that wait, and the batch, as
-    one, if it has no room. The wait is that until the stage is admitted; of what waits for the
-    device in the controller's queue, stages of its own model join with it, and each other model
-    counts with the clean seconds of its longest stage, since its stages run together.
+    On an exclusive device everything that runs or waits is in front, with its clean seconds. On a
+    batching device a stage that joins the batch does not wait: in front are the waiting stages,
+    and the batch, counted as one, if it has no room. The wait is that until admission; of the
+    stages in the controller's queue for the device, those of the same model join together, and
+    each other model counts with the clean seconds of its longest stage, since its stages run
+    together.
 
     Does not see stages that are not issued yet.
 
     Args:
         name: the policy's name in results.
-        limit: stages in front.
-        period: seconds.
-        boosted: where the strict form takes the least loaded device and compares waits, this one
-            takes and compares EFT*.
+        limit: number of stages in front from which a device is overloaded.
+        period: seconds between runs of the controller.
+        boosted: choose and compare by EFT* where the strict form takes the least loaded device
+            and compares waits.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Nalar(Routed):
         super().reset(view, seed)
         self._sessions: dict[tuple[int, int], int] = {}
         self._next = self._period
-        # (D, models) clean seconds of the longest stage that waits; the last: without a model.
+        # (D, models + 1) clean seconds of the longest waiting stage; last column: no model.
         self._longest = np.zeros((view.devices, view.compiled.arrays.models.size + 1))
 
     def route(self, view: DecisionView, stage: int) -> int:
@@ -68,23 +69,23 @@ class Nalar(Routed):
         return device
 
     def in_front(self, view: DecisionView, stage: int) -> np.ndarray:
-        """(D,) stages that one would have in front of it."""
+        """Count the stages (D,) that a stage would have in front of it."""
         if not view.batching:
             return np.asarray(self.load())
         return self._waiting + ~view.starts_now(stage)
 
     def at_once(self, view: DecisionView, stage: int) -> bool:
-        """On a batching device those that join it are not in front of the next one."""
+        """Start at once if the stage joins a batch: then it is not in front of the next one."""
         device = self._place[stage]
         first = self._waiting[device] == 1
         return view.batching and bool(first and view.starts_now(stage)[device])
 
     def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Every ``period`` seconds: move the waiting stages that gain."""
+        """Every ``period`` seconds, move the waiting stages that gain from it."""
         if view.now < self._next:
             return
         self._next = view.now + self._period
-        turns = view.drain_estimates()  # of exclusive devices those of every stage
+        turns = view.drain_estimates()  # on exclusive devices the same for every stage
         for stage in ready:
             here = self._place[stage]
             eligible = view.eligible(stage)
@@ -102,7 +103,7 @@ class Nalar(Routed):
                 self.send(view, stage, there)
 
     def queued(self, view: DecisionView, stage: int) -> np.ndarray:
-        """(D,) seconds of the controller's queues that are in front of a stage, without itself."""
+        """Seconds (D,) in the controller's queues in front of a stage, not counting itself."""
         if view.batching:
             others = self._longest.copy()
             others[:, view.request(stage).model] = 0.0
@@ -114,7 +115,7 @@ class Nalar(Routed):
         return seconds
 
     def move_seconds(self, view: DecisionView, stage: int, here: int) -> np.ndarray:
-        """(D,) what moving a stage from ``here`` costs: more transfer, prefix prefilled again."""
+        """Seconds (D,) lost by moving a stage from ``here``: extra transfer and prefill."""
         transfer = view.transfer_seconds(stage)
         prefill = view.prefill_seconds(stage, view.cached_prefix_tokens(stage))
         cold = view.prefill_seconds(stage, np.zeros(view.devices, np.int64))
@@ -125,7 +126,7 @@ class Nalar(Routed):
         return np.maximum(0.0, transfer - transfer[here]) + np.maximum(0.0, lost)
 
     def observe(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Sum up the queues: clean seconds of the stages that wait in them."""
+        """Sum up the clean seconds of the stages that wait in each queue."""
         self._queued = np.zeros(view.devices)
         self._longest[:] = 0.0
         for stage, device in self._place.items():
@@ -140,7 +141,7 @@ class Nalar(Routed):
         self._longest[device, model] = max(self._longest[device, model], seconds)
 
     def send(self, view: DecisionView, stage: int, device: int) -> None:
-        """Keep the sums."""
+        """Move a stage to a queue and update the sums."""
         before = self._place.get(stage)
         super().send(view, stage, device)
         if before is None:

@@ -1,4 +1,4 @@
-"""A proxy of Parrot: deepest chains first, requests that share a prefix together."""
+"""A proxy of Parrot: longest chains first; requests that share a prefix go together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.proxies.dag import HopsLeft
 
 
 class Parrot(Ordered):
-    """Groups of requests on one engine, as far as its capacity goes.
+    """Sends groups of requests to one engine, up to its capacity.
 
     Source: Lin et al., "Parrot: Efficient Serving of LLM-based Applications with Semantic Variable"
     (OSDI 2024), section 5.4.
@@ -24,22 +24,22 @@ class Parrot(Ordered):
     to the one with the least load. An engine takes requests up to 256 tasks and 2048 tokens, the
     bounds of a request about which nothing else is known.
 
-    On batching devices the tasks are the queries that run or wait, whoever ends first, and an
-    engine takes as many tokens as its KV holds: a stage goes where it starts now. That is what
-    Parrot does for requests of which throughput is wanted, and task groups are such requests.
+    On batching devices the tasks are the queries that run or wait, in whatever order they end, and
+    an engine takes as many tokens as its KV holds: a stage goes where it starts now. That is what
+    Parrot does for throughput-oriented requests, and task groups are such requests.
 
-    Inferred: the order is by the longest chain of stages that is left; the queries of a stage are
-    the tasks of a group already, so a group is the ready stages with one prefix, or else the
-    siblings that one parent has set free; an idle engine takes any stage; the load is the queries
-    under way. Stages that find no engine wait for the next event.
+    Inferred: the order is by the longest remaining chain of stages; the queries of a stage already
+    are the tasks of a group, so a group is the ready stages with one prefix, or else the siblings
+    released by one parent; an idle engine takes any stage; the load is the queries under way.
+    Stages that find no engine wait for the next event.
 
     Does not see costs.
 
     Args:
         name: the policy's name in results.
-        most_tasks: queries that an engine takes.
-        most_tokens: prompt tokens that an engine takes, on exclusive devices.
-        boosted: the same order; the device by EFT*, without groups.
+        most_tasks: most queries that an engine takes.
+        most_tokens: most prompt tokens that an engine takes, on exclusive devices.
+        boosted: keep the order, but choose the device by EFT*, without groups.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Parrot(Ordered):
         """Empty the engines."""
         super().reset(view, seed)
         self._hops = HopsLeft(view)
-        # (queries, tokens) of what was sent to each engine and may still be there.
+        # (queries, tokens) of each stage sent to an engine that may still be there.
         self._sent: list[deque[tuple[int, int]]] = [deque() for _ in range(view.devices)]
         self._together: dict[object, int] = {}
         self._instant = -1
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages, the longest chain left first; ties by time ready."""
+        """Return the ready stages, longest remaining chain first; ties by time ready."""
         self._hops.update(view)
         return sorted(view.ready, key=lambda stage: -int(self._hops.counts[stage]))
 
@@ -89,13 +89,13 @@ class Parrot(Ordered):
             self._together[group] = device
             assignments.append(Assignment(stage, (device,)))
             if view.batching:
-                break  # where the next one starts depends on this one: there is a next call
+                break  # where the next stage starts depends on this one; `decide` is called again
             used[device] += sizes[stage]
             self._sent[device].append(sizes[stage])
         return assignments
 
     def group(self, view: DecisionView, stage: int) -> object:
-        """What the stages of a group have in common."""
+        """Key that the stages of a group have in common."""
         request = view.request(stage)
         if request.prefix >= 0 and request.prefix_tokens > 0:
             return "prefix", request.prefix
@@ -103,15 +103,15 @@ class Parrot(Ordered):
         return ("task", request.model, parents[0]) if parents else ("alone", stage)
 
     def size(self, view: DecisionView, stage: int) -> tuple[int, int]:
-        """(queries, prompt tokens)."""
+        """Return (queries, prompt tokens) of a stage."""
         request = view.request(stage)
         return request.queries, request.prefix_tokens + request.queries * request.own_tokens
 
     def _used(self, view: DecisionView) -> np.ndarray:
-        """(D, 2) queries and tokens under way.
+        """Queries and tokens (D, 2) under way on each device.
 
-        Exclusive devices serve in order, so the last sent are. Of batching ones the tokens do not
-        matter, and are 0.
+        Exclusive devices serve in order, so the stages under way are those sent last. On batching
+        devices tokens do not matter and are 0.
         """
         used = np.zeros((view.devices, 2))
         if view.batching:
@@ -128,7 +128,7 @@ class Parrot(Ordered):
     def _room(
         self, view: DecisionView, stage: int, used: np.ndarray, size: tuple[int, int]
     ) -> np.ndarray:
-        """(n,) engines that take a stage of this size."""
+        """Return the engines (n,) that take a stage of this size."""
         able = view.eligible(stage)
         if view.batching:
             able = able[view.starts_now(stage)[able]]
@@ -136,7 +136,7 @@ class Parrot(Ordered):
         return able[self._fits(used[able], size)]
 
     def _fits(self, used: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(n,) whether engines with ``used`` (n, 2) queries and tokens take some more."""
+        """Whether (n,) engines with ``used`` (n, 2) queries and tokens can take ``size`` more."""
         most = np.array([self._tasks, self._tokens])
         return (used[:, 0] == 0) | (used + np.array(size) <= most).all(axis=1)
 

@@ -1,4 +1,4 @@
-"""What a system knows of agents' programs: the turns of a session, their calls, and tools between.
+"""What a system knows of agents' programs: turns of a session, their calls, the tools between.
 
 A program is a session, or a workflow that belongs to none. A call is a stage with a model.
 """
@@ -14,13 +14,13 @@ from policies.base import DecisionView
 
 
 class Programs:
-    """The programs that have arrived, and the calls of theirs that have ended.
+    """The programs that have arrived, and their calls that have ended.
 
     Args:
-        view: of the start of a run.
+        view: view at the start of a run.
 
     Attributes:
-        arrived: when the first workflow of each program arrived, programs in that order.
+        arrived: arrival of each program's first workflow, in order of arrival.
     """
 
     def __init__(self, view: DecisionView) -> None:
@@ -30,12 +30,12 @@ class Programs:
         self._open: set[int] = set()
 
     def of(self, view: DecisionView, workflow: int) -> int:
-        """The program that a workflow belongs to."""
+        """Return the program that a workflow belongs to."""
         session = view.session(workflow)
         return session if session >= 0 else -1 - workflow
 
     def meet(self, view: DecisionView) -> None:
-        """Take note of the workflows that are new."""
+        """Add newly arrived workflows."""
         arrived = view.arrived
         for workflow in arrived[self._known :]:
             self.arrived.setdefault(self.of(view, workflow), view.arrival(workflow))
@@ -43,7 +43,7 @@ class Programs:
         self._known = len(arrived)
 
     def ended_calls(self, view: DecisionView) -> list[int]:
-        """The calls that have ended since the last time, by end."""
+        """Return the calls that have ended since the last request, ordered by end."""
         stages, p = view.state.stages, view.compiled.arrays
         over = (stages["status"] == DONE) & (stages["note"] != VANISHED) & (p.stages["model"] >= 0)
         fresh = np.flatnonzero(over & ~self._ended)
@@ -52,20 +52,20 @@ class Programs:
         return calls
 
     def ended_workflows(self, view: DecisionView) -> list[int]:
-        """The workflows that have ended since the last time."""
+        """Return the workflows that have ended since the last request."""
         left = view.state.workflows["left"]
         over = sorted(workflow for workflow in self._open if left[workflow] == 0)
         self._open.difference_update(over)
         return over
 
     def calls_of(self, view: DecisionView, workflow: int) -> int:
-        """How many calls of a workflow have ended."""
+        """Count the calls of a workflow that have ended."""
         record = view.compiled.arrays.workflows[workflow]
         return int(self._ended[record["stages_from"] : record["stages_to"]].sum())
 
 
 def running_tools(view: DecisionView) -> list[int]:
-    """The tools that run."""
+    """Return the tools that are running."""
     p = view.compiled.arrays
     under_way = view.state.stages["status"] == PLACED
     tools: list[int] = np.flatnonzero(under_way & (p.stages["kind"] == TOOL_STAGE)).tolist()
@@ -73,7 +73,7 @@ def running_tools(view: DecisionView) -> list[int]:
 
 
 def calls_before(view: DecisionView, tool: int) -> Iterator[int]:
-    """The calls that have led to a tool: its parents, and those of tools among them."""
+    """Yield the calls that led to a tool: its parents, looking through tools among them."""
     p, vanished = view.compiled.arrays, view.state.stages["note"] == VANISHED
     for parent in view.parents(tool):
         if p.stages["kind"][parent] == TOOL_STAGE:
@@ -83,14 +83,14 @@ def calls_before(view: DecisionView, tool: int) -> Iterator[int]:
 
 
 def returned(view: DecisionView, stage: int) -> list[int]:
-    """The calls after which tools ran whose results a ready stage has got."""
+    """Return the calls that led to the tools whose results a ready stage has received."""
     kinds = view.compiled.arrays.stages["kind"]
     tools = [parent for parent in view.parents(stage) if kinds[parent] == TOOL_STAGE]
     return sorted({call for tool in tools for call in calls_before(view, tool)})
 
 
 def keys_left(view: DecisionView, call: int) -> list[int]:
-    """The prefix keys of what a call that has ended leaves cached, the last first."""
+    """Return the keys of the prefixes that an ended call leaves cached, innermost first."""
     p = view.compiled.arrays
     key, keys = int(p.stages["written"][call]), []
     while key >= 0:

@@ -1,4 +1,4 @@
-"""A proxy of Pythia: short remainders first, and whoever keeps an idle model busy."""
+"""A proxy of Pythia: stages near the end first, and those that keep an idle model busy."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from policies.proxies.dag import HopsLeft
 
 
 class Pythia(Ordered):
-    """Nearest to the end first, with a bonus; to the open device with most room for KV.
+    """Stages nearest to the end first, with a bonus; to the open device with most room for KV.
 
     Source: "Pythia" (arXiv 2604.25899).
 
-    Taken: priority 1 / (remaining distance) plus a bonus for a stage that sets free work for a
+    Taken: priority 1 / (remaining distance) plus a bonus for a stage that releases work for a
     model that will soon be idle; the instance with most KV headroom, ties by what it has cached.
 
-    Inferred: the distance is the number of stages on the longest chain that is left; a model will
-    soon be idle if no ready stage needs it; headroom is what memory is left once the model is
-    there (on batching devices cached KV and weights that nobody uses count as free, as engines
-    report it); an instance with a free slot is a device on which the stage starts now. A stage that
-    starts nowhere waits for the open device with most room, and no later one joins there.
+    Inferred: the distance is the number of stages on the longest remaining chain; a model will
+    soon be idle if no ready stage needs it; headroom is the memory left once the model is loaded
+    (on batching devices unused cached KV and weights count as free, as engines report it); an
+    instance with a free slot is a device on which the stage starts now. A stage that starts
+    nowhere waits for the open device with most room, and no later stage joins there.
 
     Does not see costs.
 
     Args:
         name: the policy's name in results.
-        bonus: for each model that the stage's children would keep busy.
-        boosted: the same order; the device by EFT*.
+        bonus: added for each model that the stage's children would keep busy.
+        boosted: keep the order, but choose the device by EFT*.
     """
 
     def __init__(self, *, name: str = "pythia", bonus: Weight = 0.5, boosted: bool = False) -> None:
@@ -42,7 +42,7 @@ class Pythia(Ordered):
         self._hops = HopsLeft(view)
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages by falling priority; ties by time ready."""
+        """Return the ready stages by decreasing priority; ties by time ready."""
         self._hops.update(view)
         ready = view.ready
         busy = {view.request(stage).model for stage in ready}
@@ -50,7 +50,7 @@ class Pythia(Ordered):
         return sorted(ready, key=lambda stage: -priority[stage])
 
     def priority(self, view: DecisionView, stage: int, busy: set[int]) -> float:
-        """``busy``: the models that ready stages need."""
+        """Compute a stage's priority; ``busy`` are the models that ready stages need."""
         p = view.compiled.arrays
         s = p.stages[stage]
         children = p.edges["child"][p.out_edges[s["children_from"] : s["children_to"]]]
@@ -58,7 +58,7 @@ class Pythia(Ordered):
         return float(1.0 / self._hops.counts[stage] + self._bonus * len(wanted))
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Give open devices to the stages in order."""
+        """Assign open devices to the stages in order."""
         if self._boosted:
             return super().decide(view)
         if not view.any_open:
@@ -74,7 +74,7 @@ class Pythia(Ordered):
             headroom = view.headroom_bytes(stage)
             hosts = starts if starts.size else able
             device = least(-headroom, hosts, -view.cached_prefix_tokens(stage))
-            # A batching device may have further slots: then there is a next call at this instant.
+            # A batching device may have more slots: `decide` is then called again at this instant.
             is_open[device] = False
             if starts.size:
                 assignments.append(Assignment(stage, (device,)))

@@ -1,4 +1,4 @@
-"""A proxy of SAGA: sessions stay with their cache, work is stolen, the urgent goes first."""
+"""A proxy of SAGA: sessions stay with their cache, work is stolen, urgent calls go first."""
 
 from __future__ import annotations
 
@@ -18,45 +18,44 @@ from policies.proxies.programs import Programs, calls_before, keys_left, returne
 
 
 class SagaAgents(Ranking, Routed):
-    """Session affinity with work stealing; evicts what the graph does not foresee; fair by urgency.
+    """Session affinity with work stealing; evicts what is least likely reused; urgent tasks first.
 
     Source: Guo, Wu & Yiu, "SAGA: Workflow-Atomic Scheduling for AI Agent Inference on GPU Clusters"
-    (arXiv 2605.00528). The full text was not at hand: rules and constants are those that
-    github.com/bettyguo/SAGA documents, by its name the first author's; eviction, times and urgency
+    (arXiv 2605.00528). The full text was not available: rules and constants are those documented
+    by github.com/bettyguo/SAGA, judging by its name the first author's; eviction, times and urgency
     agree with what github.com/HCAHOI/agent-sched-bench takes from the paper's equations.
 
-    Taken: a session's call goes to its worker if that one has something of it cached and a load
+    Taken: a session's call goes to its worker if some of its data is cached there and the load is
     below ``most_load``, else to the worker with the least load. When the largest load is
-    more than ``steal_ratio`` times the smallest, the worker with the smallest takes the oldest call
-    that waits for an overloaded one, with its cache; the session then stays there. What goes
-    first is what has the largest sum of recency (0.3), 1 - predicted reuse (0.5) and size (0.2),
+    more than ``steal_ratio`` times the smallest, the least loaded worker takes the oldest call
+    that waits for an overloaded one, with its cache; the session then stays there. The data evicted
+    first has the largest sum of recency (0.3), 1 - predicted reuse (0.5) and size (0.2),
     each as a share of the largest; reuse is the sum over the next nodes of the execution graph of
-    their probability times cached / (cached + new tokens). While a tool runs, what the call before
-    it has left is kept for the 95th percentile of the tool times seen so far, down to half of that
-    as memory fills from 70 % to 90 %, 300 s at most. Of the calls that wait on a worker the most
-    urgent goes first: the work that its task has left over the time to its deadline, which is 1.5
-    times the expected completion time.
+    their probability times cached / (cached + new tokens). While a tool runs, the KV of the call
+    before it is kept for the 95th percentile of the tool times seen so far, down to half of that
+    as memory fills from 70 % to 90 %, 300 s at most. Of the calls waiting on a worker the most
+    urgent goes first: urgency is the task's remaining work over the time to its deadline, which is
+    1.5 times the expected completion time.
 
-    Inferred: the load of a batching device is its queries over the most sequences, of an exclusive
-    one its stages, so that one that runs is full; the victim is the one with the most load rather
-    than a random one; the epochs of 100 ms are the events; a steal is made only if the victim has a
-    call in the queue and the thief ends up with less load than it had. Reuse is 1 at most, and
-    what sessions share counts for each of them; contexts that children inherit are ranked by reuse
-    alone. A session is one of the problem, or a workflow that belongs
-    to none; its task is the turn, and a turn that has ended has no next node. Work is in profiled
-    seconds, mean over the devices; before the first tool has returned its time counts as
-    ``first_tool`` seconds. Left out: prefetching, the slower tier of KV, and preemption of what
-    runs.
+    Inferred: the load of a batching device is its queries over the most sequences, that of an
+    exclusive one its stages, so that a busy one is full; the victim is the most loaded rather than
+    a random one; the epochs of 100 ms are the events; a steal is made only if the victim has a call
+    in its queue and the thief ends up with less load than the victim had. Reuse is at most 1, and
+    data that sessions share counts for each of them; contexts that children inherit are ranked by
+    reuse alone. A session is one of the problem, or a workflow that belongs to none; its task is
+    the turn, and a turn that has ended has no next node. Work is in profiled seconds, mean over the
+    devices; until the first tool returns, tool times count as ``first_tool`` seconds. Left out:
+    prefetching, the slower tier of KV, and preemption of running stages.
 
     Sees neither links nor how long queues take.
 
     Args:
         name: the policy's name in results.
-        most_load: share of the slots of a worker.
-        steal_ratio: largest over smallest load.
-        percentile: of tool times.
-        first_tool: seconds.
-        boosted: the same order and eviction; the device by EFT*.
+        most_load: share of a worker's slots from which sessions go elsewhere.
+        steal_ratio: ratio of loads above which work is stolen.
+        percentile: percentile of tool times for which KV is kept, 0..1.
+        first_tool: tool time assumed before any is known, seconds.
+        boosted: keep the order and eviction, but choose the device by EFT*.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class SagaAgents(Ranking, Routed):
         self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Rank what is cached once an event; then route, steal and start."""
+        """Rank cached data once per event; then route, steal and start."""
         decisions = self.ranked(view)
         decided = super().decide(view)
         for one in decided:
@@ -102,7 +101,7 @@ class SagaAgents(Ranking, Routed):
     # --- eviction --------------------------------------------------------------------------------
 
     def learn(self, view: DecisionView) -> None:
-        """When what is cached was used last, and for how long it is kept while tools run."""
+        """Update when cached data was last used, and until when it is kept while tools run."""
         self._urgency = {}
         self._programs.meet(view)
         ends = view.state.stages["end"]
@@ -124,9 +123,9 @@ class SagaAgents(Ranking, Routed):
         return min(seconds * (1.0 - 0.5 * pressure), 300.0)
 
     def retention(self, view: DecisionView) -> Retention:
-        """Half less the eviction score, between -1/2 and 1/2; more than that as long as it is kept.
+        """Return 1/2 - eviction score, between -1/2 and 1/2, plus 2 for data that is kept.
 
-        When the time of what is kept is over its value is 0, in the middle, until the next event.
+        When the time of kept data is over, its value is 0, in the middle, until the next event.
         """
         p, st = view.compiled.arrays, view.state
         reuse, contexts = np.zeros(p.prefixes.size), np.zeros(p.stages.size)
@@ -156,7 +155,7 @@ class SagaAgents(Ranking, Routed):
     # --- order -----------------------------------------------------------------------------------
 
     def enter(self, view: DecisionView, stage: int) -> None:
-        """Note how long the tools took."""
+        """Record how long the tools took."""
         calls = returned(view, stage)
         if calls:
             stages = view.state.stages
@@ -166,7 +165,7 @@ class SagaAgents(Ranking, Routed):
         return -self.urgency(view, view.request(stage).workflow), self._turn[stage]
 
     def urgency(self, view: DecisionView, workflow: int) -> float:
-        """Seconds of work that a workflow has left over those to its deadline."""
+        """Remaining work of a workflow divided by the time to its deadline."""
         if workflow not in self._urgency:
             p, stages = view.compiled.arrays, view.state.stages
             record = p.workflows[workflow]
@@ -182,7 +181,7 @@ class SagaAgents(Ranking, Routed):
     # --- routing ---------------------------------------------------------------------------------
 
     def share(self) -> np.ndarray:
-        """(D,) load, as a share of the slots."""
+        """Load (D,) as a share of the slots."""
         return np.asarray(self.load(), np.float64) / self._slots
 
     def route(self, view: DecisionView, stage: int) -> int:
@@ -196,12 +195,12 @@ class SagaAgents(Ranking, Routed):
         return home
 
     def caches(self, view: DecisionView, stage: int) -> np.ndarray:
-        """(D,) whether something that the stage can use is cached."""
+        """Whether (D,) any data that the stage can use is cached."""
         cached = view.cached_prefix_tokens(stage) > 0
         return np.asarray(cached | (view.cached_context_tokens(stage) > 0.0))
 
     def rearrange(self, view: DecisionView, ready: Sequence[int]) -> None:
-        """Let workers with little to do take the oldest call that waits for a loaded one."""
+        """Let lightly loaded workers take the oldest call that waits for an overloaded one."""
         up = view.up
         waiting = [s for s in ready if not view.starts_now(s)[self._place[s]]]
         sizes = {s: (view.request(s).queries if view.batching else 1) for s in waiting}
@@ -223,7 +222,7 @@ class SagaAgents(Ranking, Routed):
             self.send(view, stage, thief)
 
     def _start(self, view: DecisionView, stages: Sequence[int]) -> list[Assignment]:
-        """What was stolen brings its cache along."""
+        """Start stages; stolen ones bring their cache along."""
         return [
             Assignment(one.stage, one.devices, None, self._stolen.pop(one.stage, None))
             for one in super()._start(view, stages)
@@ -238,9 +237,9 @@ class SagaAgents(Ranking, Routed):
 def foresee_reuse(
     p: ProblemArrays, st: StateArrays, workflow: int, ahead: Ints, reuse: Floats, contexts: Floats
 ) -> None:
-    """Raise the predicted ``reuse`` (Q,) of prefixes and set that of ``contexts`` (S,).
+    """Add to the predicted ``reuse`` (Q,) of prefixes, and set that of ``contexts`` (S,).
 
-    By the calls of one workflow that are at most one hop ``ahead`` (S,).
+    The reuse is by calls of one workflow that are at most one hop ``ahead`` (S,).
     """
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     for s in range(first, last):

@@ -1,4 +1,4 @@
-"""A proxy of SGLang's cache-aware router: an approximate history of prompts for each worker."""
+"""A proxy of SGLang's cache-aware router, with an approximate prompt history per worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from policies.proxies.base import least
 
 
 class Sglang(OneAtATime):
-    """The worker whose history matches the prompt best, unless the load is out of balance.
+    """Chooses the worker whose history matches the prompt best, unless loads are out of balance.
 
     Source: the cache-aware policy of sgl-router (github.com/sgl-project/sglang, sgl-router).
 
@@ -17,21 +17,21 @@ class Sglang(OneAtATime):
     router's own tree, if the match is more than ``cache_threshold`` of the prompt, else the worker
     with the smallest tree. Thresholds 1.5 and 0.3 are the router's.
 
-    On batching devices a request is a query, running or waiting, and out of balance means 64 of
-    them, as in the router.
+    On batching devices a request is a query, running or waiting, and out of balance means a
+    difference of more than 64 (``balance_requests``), as in the router.
 
     Inferred: on an exclusive device a request is a stage, so ``balance_abs`` counts stages; the
     tree of a worker is the longest prefix of each key that was sent to it, and its size the tokens
     sent. Left out: eviction from the tree, as runs are short.
 
-    Sees neither real caches nor costs: to the router a slow worker is like a fast one, and it does
-    not ask which model a worker has loaded (its workers have one each).
+    Sees neither real caches nor costs: the router treats slow and fast workers alike, and ignores
+    which model a worker has loaded (its workers have one each).
 
     Args:
-        cache_threshold: share of the prompt that has to match.
-        balance_abs: stages, on exclusive devices.
-        balance_rel: ratio.
-        balance_requests: queries, on batching devices.
+        cache_threshold: share of the prompt that must match.
+        balance_abs: difference of loads, in stages, on exclusive devices.
+        balance_rel: ratio of loads.
+        balance_requests: difference of loads, in queries, on batching devices.
     """
 
     name = "sglang"
@@ -81,7 +81,7 @@ class Sglang(OneAtATime):
 
 
 def _match(tree: dict[int, int], path: list[tuple[int, int]]) -> int:
-    """The longest prefix of a path that a tree has."""
+    """Return the length of the longest prefix of a path that is in a tree, tokens."""
     matched = 0
     for key, tokens in reversed(path):
         known = tree.get(key, 0)

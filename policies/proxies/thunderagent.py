@@ -1,4 +1,4 @@
-"""A proxy of ThunderAgent: programs are let in, paused and resumed by the memory they take."""
+"""A proxy of ThunderAgent: programs are admitted, paused and resumed by their memory use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policies.proxies.programs import Programs
 
 NOWHERE = -1
 _FORGOTTEN_S = 10.0
-"""Seconds after which a program that acts counts less than a thousandth of what it was."""
+"""Seconds after which an acting program counts less than a thousandth of its size."""
 
 
 @dataclass(eq=False, slots=True)
@@ -25,12 +25,12 @@ class Program:
     """The calls of one program with one model.
 
     Attributes:
-        model: its number.
-        backend: device that it is assigned to; ``NOWHERE``: new or paused.
-        steps: calls so far.
-        calls: that are ready or under way; without any it acts.
+        model: number of the model.
+        backend: device that the program is assigned to; ``NOWHERE``: new or paused.
+        steps: number of calls so far.
+        calls: calls that are ready or running; if there are none, the program is acting.
         since: when it began to act, or to wait.
-        marked: is to be paused when what runs has ended.
+        marked: whether it is to be paused when its running calls have ended.
         shared: bytes of each prefix key that its calls read.
         own: bytes beyond that.
     """
@@ -51,39 +51,39 @@ class Program:
 
 
 class Thunderagent(Routed):
-    """Program-aware admission: what is active on a backend has to fit into its memory.
+    """Program-aware admission: the active programs of a backend must fit into its memory.
 
     Source: Kang et al., "ThunderAgent: A Simple, Fast and Program-Aware Agentic Inference System"
     (arXiv 2602.13692), as implemented at github.com/ThunderAgent-org/ThunderAgent
     (wiki/Scheduler.md, ThunderAgent/scheduler/router.py).
 
-    Taken: a program reasons while a call of it runs or waits, and acts while its tools do. A
-    backend counts the tokens of all its active programs, prefixes that they share once, and
-    ``buffer_tokens`` for each. A new program goes to the backend with the fewest of those that have
-    room for it, unless others wait; else it waits. Those that wait are resumed as far as all the
-    room together allows, those with earlier calls first, then new ones, small ones first; of these
-    the largest first goes to the backend with most room. Where more is active than fits, programs
-    that act are paused, small ones first, then those that reason are marked, and paused when their
-    calls have ended. When others are resumed, what acts counts half with each second that it has
-    acted (an option of the published system). Who has waited ``patience`` seconds is let in.
+    Taken: a program reasons while a call of it runs or waits, and acts while its tools run. A
+    backend counts the tokens of all its active programs, shared prefixes once, plus
+    ``buffer_tokens`` per program. A new program goes to the backend with the fewest tokens among
+    those that have room for it, unless others wait; else it waits. Waiting programs are selected
+    while the total room lasts, those with earlier calls before new ones, small ones first; the
+    selected ones, largest first, go to the backend with most room. Where the active programs do not
+    fit, acting ones are paused, small ones first; then reasoning ones are marked, and paused when
+    their calls have ended. For resuming, an acting program counts half as much with each second
+    (an option of the published system). A program that has waited ``patience`` seconds is admitted.
 
     Inferred: checks are made at events, not every 5 seconds. Tokens are bytes, since models
     differ; memory for KV is what the weights of the active programs' models leave. The size of a
     program is that of the prompts of its calls, as routers see them; one that no backend could
     hold counts as large as the backend, and the last program of a backend is not paused. A program
-    is a session with one of its models, or a workflow that belongs to none. No one tells when a
-    session is over: after ten seconds between calls it does not count when others are resumed, and
-    it is not resumed itself before its next call. If nothing else can happen all are let in. Calls
-    on a backend are served first come first served, and eviction is the engine's own. Stages
-    without a model go where the fewest stages are.
+    is a session with one of its models, or a workflow that belongs to no session. The end of a
+    session is not announced: ten seconds after its last call it no longer counts when others are
+    resumed, and it is not resumed itself before its next call. If nothing else can happen, all are
+    admitted. Calls on a backend are served first come, first served, and eviction is the engine's
+    own. Stages without a model go to the device with the fewest stages.
 
     Sees neither costs, what is cached, nor the graph ahead.
 
     Args:
         name: the policy's name in results.
-        buffer_tokens: of each program.
-        patience: seconds.
-        boosted: the same programs are let in; each of their calls takes the device by EFT*.
+        buffer_tokens: tokens reserved for each program.
+        patience: longest wait before a program is admitted anyway, seconds.
+        boosted: keep the admission, but choose the device of each call by EFT*.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Thunderagent(Routed):
         self._checked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Let programs in and pause them once an event; then start calls."""
+        """Admit and pause programs once per event; then start calls."""
         if self._checked_at != view.instant:
             self._checked_at = view.instant
             self.check(view)
@@ -124,7 +124,7 @@ class Thunderagent(Routed):
         return []
 
     def admitted(self, view: DecisionView, ready: Sequence[int]) -> Sequence[int]:
-        """The calls of programs that are active, and stages without a model."""
+        """Return the calls of active programs, and stages without a model."""
         active = [s for s in ready if s not in self._of or self._of[s].backend != NOWHERE]
         if active or view.can_wait:
             return active
@@ -146,7 +146,7 @@ class Thunderagent(Routed):
     def room(
         self, view: DecisionView, device: int, model: int | None = None, *, decay: bool = False
     ) -> float:
-        """Bytes that are left for KV on a device, with the weights of one more ``model``."""
+        """Bytes left for KV on a device, if the weights of ``model`` are there too."""
         active = [one for one in self._programs.values() if one.backend == device]
         if decay:
             active = [one for one in active if one.calls or view.now - one.since <= _FORGOTTEN_S]
@@ -163,12 +163,12 @@ class Thunderagent(Routed):
         return room - sum(shared.values())
 
     def need(self, program: Program, device: int) -> float:
-        """Bytes that a program takes on a device, no more than it has."""
+        """Bytes that a program takes on a device, at most what the device has for it."""
         whole = float(self._memory[device] - self._weights[program.model])
         return min(program.size + self._buffer * float(self._kv[program.model]), whole)
 
     def assign(self, view: DecisionView, program: Program, hosts: NDArray[np.int64]) -> None:
-        """Assign a program to the host with most room, whether that is enough or not."""
+        """Assign a program to the host with most room, even if that is not enough."""
         rooms = np.zeros(view.devices)
         for device in hosts:
             rooms[device] = self.room(view, int(device), program.model)
@@ -177,7 +177,7 @@ class Thunderagent(Routed):
     # --- programs --------------------------------------------------------------------------------
 
     def check(self, view: DecisionView) -> None:
-        """Bring the programs up to date, resume those that wait, and pause where it is too much."""
+        """Update the programs, resume waiting ones, and pause where memory is overcommitted."""
         status = view.state.stages["status"]
         left = view.state.workflows["left"]
         for key, program in list(self._programs.items()):
@@ -199,7 +199,7 @@ class Thunderagent(Routed):
             self.pause(view, device)
 
     def meet(self, view: DecisionView, stage: int) -> None:
-        """Count a new call; a new program is let in if nobody waits and there is room."""
+        """Add a new call; admit its program if it is new, no other waits and there is room."""
         request = view.request(stage)
         key = self._sessions.of(view, request.workflow), request.model
         program = self._programs.setdefault(key, Program(request.model))
@@ -217,7 +217,7 @@ class Thunderagent(Routed):
             program.backend = self.fewest(view, program, stage)
 
     def fewest(self, view: DecisionView, program: Program, stage: int) -> int:
-        """The device with the least that is active, of those that have room for a program."""
+        """Of the devices with room for a program, return the one with the fewest active bytes."""
         hosts = [
             int(device)
             for device in view.eligible(stage)
@@ -232,12 +232,12 @@ class Thunderagent(Routed):
         return least(active, np.asarray(hosts))
 
     def waiting(self) -> list[Program]:
-        """The programs that have calls and are assigned to no device, in the order of resuming."""
+        """Return the programs that have calls but no device, in the order of resuming."""
         held = [one for one in self._programs.values() if one.calls and one.backend == NOWHERE]
         return sorted(held, key=lambda one: (one.steps == 1, one.size))
 
     def resume(self, view: DecisionView) -> None:
-        """Let programs in that wait: as many as fit into all the room, the largest first."""
+        """Resume waiting programs: select as many as fit in total, and place the largest first."""
         held = self.waiting()
         if not held:
             return

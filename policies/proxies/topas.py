@@ -1,4 +1,4 @@
-"""A proxy of TOPAS: the longest remaining path against what prefixes save, one hop ahead."""
+"""A proxy of TOPAS: weighs the longest remaining path against prefix savings, one hop ahead."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from policies.proxies.dag import count_hops_ahead
 
 
 class Topas(Ranking, Ordered):
-    """Scores what a placement leaves behind: path shortened + prefixes reused - prefixes moved.
+    """Scores placements by their outcome: path shortened + prefixes reused - prefixes moved.
 
     Source: Ni et al., "TOPAS: Workflow-Aware Prefix-State Scheduling for Multi-Agent LLM Serving"
-    (arXiv 2608.25523). The full text was not at hand; the rule follows its abstract.
+    (arXiv 2608.25523). The full text was not available; the rule follows its abstract.
 
     Taken: which prefixes stay and which requests run is decided together, by a score of the state
     after the decision: the reduction of each task's longest remaining service path, plus what
     prefixes will save downstream, less the cost of moving prefixes; tasks age, so that none
-    starves. What is downstream is looked at one hop ahead and no further.
+    starves. Downstream means one hop ahead and no further.
 
-    Inferred: the score is in seconds, with weights of 1, and of ``aging`` for each second that a
-    task has waited since a stage of it was started. What a stage takes off its path is the
-    difference of the largest upward rank of the task's unfinished stages with and without it.
-    A prefix saves its prefill, in profiled seconds (mean over the devices) and in proportion to the
-    tokens that are cached; moving one is computing what is missing of it. The published system has
-    one engine; here every pair of a ready stage and a device on which it starts now is scored, and
-    the best is taken until none is left; among equals the device that has the model, then the one
-    with fewest requests. A prefix is worth what it saves the calls that are ready or one hop ahead;
-    a context that is inherited, as many prefills of its tokens. Left out: preemption, since what
-    has started runs to completion.
+    Inferred: the score is in seconds, with weights of 1, plus ``aging`` for each second since the
+    task last started a stage. The reduction by a stage is the difference between the largest upward
+    rank of the task's unfinished stages with and without it. A prefix saves its prefill, in
+    profiled seconds (mean over the devices), in proportion to the cached tokens; moving a prefix
+    means computing the part that is missing. The published system has one engine; here every pair
+    of a ready stage and a device on which it starts now is scored, and the best pair is taken until
+    none is left; ties go to a device that has the model, then to the one with fewest requests. A
+    prefix is worth what it saves the calls that are ready or one hop ahead; an inherited context is
+    worth the prefill of its tokens for each query. Left out: preemption, since started stages run
+    to completion.
 
-    Sees neither links, queues behind what runs, nor that devices differ.
+    Sees neither links, queues behind running stages, nor differences between devices.
 
     Args:
         name: the policy's name in results.
-        aging: seconds of score for a second of waiting.
-        boosted: the order by the best score of each stage; the device by EFT*.
+        aging: score in seconds per second of waiting.
+        boosted: order stages by their best score, but choose the device by EFT*.
     """
 
     def __init__(self, *, name: str = "topas", aging: Weight = 0.1, boosted: bool = False) -> None:
@@ -60,7 +60,7 @@ class Topas(Ranking, Ordered):
         self._ranked_at = -1
 
     def decide(self, view: DecisionView) -> Sequence[Decision]:
-        """Rank prefixes once an event; then take the best pairs."""
+        """Rank prefixes once per event; then take the best pairs."""
         decisions = self.ranked(view)
         decided = super().decide(view) if self._boosted else self.best(view)
         for one in decided:
@@ -69,7 +69,7 @@ class Topas(Ranking, Ordered):
         return [*decisions, *decided]
 
     def learn(self, view: DecisionView) -> None:
-        """What each prefix saves, what is ahead, and what each stage takes off its path."""
+        """Update what prefixes save, which calls are ahead, and how stages shorten paths."""
         p, st = view.compiled.arrays, view.state
         able = np.isfinite(p.clean_seconds)
         self._saved = (view.compiled.prefix_seconds * able).sum(axis=1)
@@ -80,7 +80,7 @@ class Topas(Ranking, Ordered):
                 shorten(p, st, workflow, self._shorter)
 
     def retention(self, view: DecisionView) -> Retention:
-        """Seconds that prefixes and contexts save the calls that are near."""
+        """Value prefixes and contexts by the seconds that they save calls one hop ahead."""
         p, st = view.compiled.arrays, view.state
         prefixes, contexts = np.zeros(p.prefixes.size), np.zeros(p.stages.size)
         for workflow in view.arrived:
@@ -89,7 +89,7 @@ class Topas(Ranking, Ordered):
         return Retention(prefixes=prefixes, contexts=contexts)
 
     def best(self, view: DecisionView) -> list[Assignment]:
-        """The pairs of stage and device with the largest score, one after the other."""
+        """Take the pairs of stage and device with the largest scores, one after the other."""
         if not view.any_open:
             return []
         load = view.outstanding_queries() if view.batching else view.outstanding()
@@ -106,17 +106,17 @@ class Topas(Ranking, Ordered):
             if stage not in taken and device not in taken.values():
                 taken[stage] = device
                 if view.batching:
-                    break  # where the next one starts depends on this one: there is a next call
+                    break  # where the next starts depends on this one; `decide` is called again
         return [Assignment(stage, (device,)) for stage, device in taken.items()]
 
     def order(self, view: DecisionView) -> Sequence[int]:
-        """The ready stages by their best score; ties by time ready."""
+        """Return the ready stages by their best score; ties by time ready."""
         ready = view.ready
         best = {stage: self.score(view, stage)[view.eligible(stage)].max() for stage in ready}
         return sorted(ready, key=lambda stage: -best[stage])
 
     def score(self, view: DecisionView, stage: int) -> NDArray[np.float64]:
-        """(D,) seconds that are gained if a stage runs on each device."""
+        """Score (D,), in seconds gained, of running a stage on each device."""
         workflow = view.request(stage).workflow
         since = self._started.get(workflow, view.arrival(workflow))
         missing = 1.0 - self.share(view, stage)
@@ -129,7 +129,7 @@ class Topas(Ranking, Ordered):
     def share(
         self, view: DecisionView, stage: int, after: int | None = None
     ) -> NDArray[np.float64]:
-        """(D,) share of a stage's prefix that is cached, or will be ``after`` another has run."""
+        """Share (D,) of a stage's prefix that is cached, or will be once ``after`` has run."""
         tokens = view.request(stage).prefix_tokens
         if tokens == 0:
             return np.ones(view.devices)
@@ -141,7 +141,7 @@ class Topas(Ranking, Ordered):
         return cached / tokens
 
     def children(self, view: DecisionView, stage: int) -> list[int]:
-        """The calls one hop ahead of a stage: its children, and those of tools among them."""
+        """Return the calls one hop ahead of a stage: its children, looking through tools."""
         p = view.compiled.arrays
         s = p.stages[stage]
         found: list[int] = []
@@ -155,7 +155,7 @@ class Topas(Ranking, Ordered):
 
 @kernel
 def shorten(p: ProblemArrays, st: StateArrays, workflow: int, shorter: Floats) -> None:
-    """Seconds that each stage (S,) of one workflow takes off the longest path that is left."""
+    """Fill the seconds by which each stage (S,) of one workflow shortens its longest path."""
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     longest, second, of = 0.0, 0.0, -1
     for s in range(first, last):
@@ -176,9 +176,9 @@ def shorten(p: ProblemArrays, st: StateArrays, workflow: int, shorter: Floats) -
 def value_kept(
     p: ProblemArrays, workflow: int, ahead: Ints, saved: Floats, prefixes: Floats, contexts: Floats
 ) -> None:
-    """Add to ``prefixes`` (Q,) and ``contexts`` (S,) what they save the calls of one workflow.
+    """Add to ``prefixes`` (Q,) and ``contexts`` (S,) the seconds they save one workflow's calls.
 
-    Of those that are at most one hop ``ahead`` (S,); ``saved`` (S,) are seconds of whole prefixes.
+    Only calls at most one hop ``ahead`` (S,) count; ``saved`` (S,) are seconds of whole prefixes.
     """
     first, last = p.workflows[workflow].stages_from, p.workflows[workflow].stages_to
     for s in range(first, last):
