@@ -1,1 +1,1 @@
-"""Constants of the cost model for one's own GPU: measure, fit, write, show (docs/cost-model.md)."""
+"""Calibrates the cost model on the user's own GPU: measure, fit, write (docs/cost-model.md)."""

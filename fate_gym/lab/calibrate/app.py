@@ -26,7 +26,7 @@ from fate_gym.lab.provenance import made_with
 from fate_gym.lab.tables import print_table
 
 MODELS = ("Llama-3.1-8B", "Qwen2.5-7B")
-"""Of the catalogue, unless others are named; constants are fitted on the first."""
+"""Default models, by catalogue name; constants are fitted on the first."""
 _SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _CPU_SCALE = 8.0
 _SIZES = {"cpu": (1 << 26, 1 << 27, 1 << 28), "cuda": (1 << 27, 1 << 28, 1 << 29, 1 << 30)}
@@ -45,8 +45,8 @@ def calibrate(
     """Measure, fit, write and show.
 
     Raises:
-        InputError: no PyTorch, no such device, too little memory, an unknown model or GPU, a place
-            that the file may not have.
+        InputError: no PyTorch, no such device, too little memory, an unknown model or GPU, or an
+            output path that is not allowed.
     """
     check_place(output)
     if not minutes > 0:
@@ -96,11 +96,11 @@ def calibrate(
 def shapes_that_fit(
     device: TorchDevice, names: Sequence[str], scale: float | None
 ) -> dict[str, DecoderShape]:
-    """The decoders to measure, by name of the model.
+    """Choose the decoders to measure, by name of the model.
 
     Raises:
-        InputError: for an unknown model or one that is no dense decoder, and where even the
-            smallest does not fit.
+        InputError: a model is unknown or not a dense decoder, or even the smallest scale does not
+            fit in memory.
     """
     if scale is not None and not scale >= 1:
         raise InputError(f"--scale {scale:g} is less than 1", remedy="choose 1 or more")
@@ -128,7 +128,7 @@ def shapes_that_fit(
 
 
 def _needed(shape: DecoderShape) -> float:
-    """Bytes: weights, KV, and the largest copy with its source."""
+    """Bytes of memory needed: weights, KV, and the largest copy with its source."""
     kv = 4.0 * shape.layers * shape.kv_width * max(BATCHES) * max(CONTEXTS)
     scores = 4.0 * max(CONTEXTS) * max(shape.width, shape.intermediate) * 4
     return 4.0 * shape.params + kv + scores + 2.0 * max(map(max, _SIZES.values()))
@@ -158,7 +158,7 @@ def _sheet(device: TorchDevice, name: str | None, like: str | None) -> Sheet:
 
 
 def _copies(measured: Sequence[Measured]) -> Mapping[str, Any]:
-    """GB/s of what no constant holds: the best over sizes."""
+    """Return the best GB/s, over sizes, of copies for which there is no constant."""
     rates: dict[str, list[float]] = {}
     for one in measured:
         if one.task.kind in ("disk", "to_host", "copy"):

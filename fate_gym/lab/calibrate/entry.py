@@ -1,4 +1,4 @@
-"""The file of a measured GPU, which clusters name as ``FILE.yaml#NAME``."""
+"""The file of a measured GPU, which clusters refer to as ``FILE.yaml#NAME``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADER = """\
 
 
 def check_place(path: Path) -> None:
-    """Raise an `InputError` unless a file may be written there, before time goes into it."""
+    """Raise `InputError` unless a file may be written there; call this before measuring."""
     remedy = "choose another file with --output"
     if path.suffix not in (".yaml", ".yml"):
         raise InputError("the file of a GPU ends in .yaml", source=path, remedy=remedy)
@@ -45,13 +45,13 @@ def write_entry(
     measured: Mapping[str, float],
     residuals: list[dict[str, Any]],
 ) -> str:
-    """Write the file of a GPU; returns the reference to it.
+    """Write the file of a GPU; return the reference to it.
 
     Args:
-        path: of the file.
-        gpu: what was fitted.
+        path: path of the file.
+        gpu: the fitted GPU.
         made: date, command, device and versions.
-        measured: what no field of a GPU holds.
+        measured: measured rates for which a GPU has no field.
         residuals: errors of the fit, by part.
     """
     fields = gpu.model_dump(mode="json", exclude={"name"}, exclude_none=True)

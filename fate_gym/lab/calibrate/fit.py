@@ -1,4 +1,4 @@
-"""Constants of one GPU from what was measured on it, by the fit of `fate_gym.lab.cost_fit`."""
+"""Fits the constants of one GPU to its measurements, with the fits of `fate_gym.lab.cost_fit`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fate_gym.validator.costs import Rates
 from fate_gym.validator.world import Machine
 
 _HEADROOM = 1.05
-"""Of a peak that is not known, over the best rate that was seen: shares stay below 1."""
+"""Assumed ratio of an unknown peak to the best rate seen, so that shares stay below 1."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a fit does not find: the data sheet of a GPU. Rates None: the best that are seen."""
+    """A GPU's data sheet: what a fit cannot find. A rate of None: use the best rate seen."""
 
     name: str
     memory_gb: float
@@ -43,7 +43,7 @@ class Sheet:
 
 
 def fit_gpu(measured: Sequence[Measured], shapes: Mapping[str, DecoderShape], sheet: Sheet) -> Gpu:
-    """The GPU that explains the training part of the measurements best."""
+    """Fit the GPU that best explains the training part of the measurements."""
     train = [one for one in measured if one.task.split == "train"]
     flops, bytes_s = _peaks(train, shapes, sheet)
     gemm = _Rows(train, shapes, "gemm")
@@ -65,7 +65,7 @@ def fit_gpu(measured: Sequence[Measured], shapes: Mapping[str, DecoderShape], sh
         attention_passes=_digits(attention_passes),
         linear_layer_s=0.0,
         attention_layer_s=_digits(float(np.mean([prefill_s, decode_s]))),
-        # A decoder has no engine around it: what a prompt takes is in its passes.
+        # A decoder has no engine around it: the passes are all the time that a prompt takes.
         prefill_launch_s=0.0,
         load_init_s=_digits(init),
         pcie_gb_s=_digits(pcie / GB),
@@ -94,7 +94,7 @@ def fit_gpu(measured: Sequence[Measured], shapes: Mapping[str, DecoderShape], sh
 
 
 def rates_of(shape: DecoderShape, gpu: Gpu, name: str = "decoder") -> Rates:
-    """The formulas of docs/execution-model.md for a decoder on a GPU."""
+    """Set up the formulas of docs/execution-model.md for a decoder on a GPU."""
     facts = catalog.execution().on(gpu)
     machine = Machine(gpu.name, "", gpu, 1, facts, limit=0.0, pcie=0.0, peer=0.0, network=0.0,
                       load=0.0)  # fmt: skip
@@ -102,7 +102,7 @@ def rates_of(shape: DecoderShape, gpu: Gpu, name: str = "decoder") -> Rates:
 
 
 def predicted_s(task: Task, shapes: Mapping[str, DecoderShape], gpu: Gpu) -> float | None:
-    """Seconds of a task by the constants of a GPU; None where the model has no time for it."""
+    """Seconds of a task by the constants of a GPU; None: the model does not cover it."""
     constants = catalog.execution().on(gpu)
     if task.kind in ("load", "peer"):
         rate = constants.pcie_gb_s(gpu) if task.kind == "load" else constants.peer_gb_s(gpu)
@@ -122,7 +122,7 @@ def predicted_s(task: Task, shapes: Mapping[str, DecoderShape], gpu: Gpu) -> flo
 
 
 def _layer_s(task: Task, shape: DecoderShape, gpu: Gpu) -> float:
-    """The part of a layer that a task is about."""
+    """Seconds of the part of a layer that a task measures."""
     constants = catalog.execution().on(gpu)
     flops, bytes_s = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
     if task.kind == "gemm":
@@ -148,11 +148,11 @@ class _Rows:
         self.tokens = np.array([float(one.task.queries * one.task.tokens) for one in self.rows])
 
     def of(self, value: Callable[[Task, DecoderShape], float]) -> Column:
-        """A number of each row."""
+        """Compute a number for each row."""
         return np.array([value(one.task, self.shapes[one.task.model]) for one in self.rows], float)
 
     def on(self, flops: float, bytes_s: float) -> Peaks:
-        """That all rows are of one GPU."""
+        """Describe all rows as measured on one GPU with these peaks."""
         count = len(self.rows)
         index = np.zeros(count, np.int64)
         return Peaks(index, 1, np.full(count, flops), np.full(count, bytes_s))
@@ -161,7 +161,7 @@ class _Rows:
 def _peaks(
     train: Sequence[Measured], shapes: Mapping[str, DecoderShape], sheet: Sheet
 ) -> tuple[float, float]:
-    """FLOP/s and bytes/s: of the data sheet, else the best that were seen."""
+    """Peak FLOP/s and bytes/s: from the data sheet, else above the best rates seen."""
     gemm, decode = _Rows(train, shapes, "gemm"), _Rows(train, shapes, "decode")
     prefill = _Rows(train, shapes, "prefill")
     params = gemm.of(lambda _, shape: shape.layer_params)
@@ -187,7 +187,7 @@ def _peaks(
 def _fit_rest(
     train: Sequence[Measured], shapes: Mapping[str, DecoderShape], gpu: Gpu
 ) -> tuple[float, float]:
-    """Passes over memory and fixed seconds of a layer: what matrix products and attention leave.
+    """Fit passes over memory and fixed seconds of a layer, beside matrix products and attention.
 
     They are fitted on whole passes, so that what lies between the kernels counts too.
     """
@@ -200,12 +200,12 @@ def _fit_rest(
 
 
 def _fit_copies(train: Sequence[Measured], kind: Kind) -> tuple[float, float]:
-    """Seconds to begin, and bytes/s."""
+    """Fit start-up seconds and bytes/s of copies."""
     rows = [one for one in train if one.task.kind == kind]
     size = np.array([float(one.task.bytes) for one in rows])
     seconds = np.array([one.seconds for one in rows])
     rate = float((size / seconds).max())
-    # In shares of the best rate: what is solved for should be about 1.
+    # Scaled by the best rate, so that the unknowns are about 1.
     found = solve(lambda x: 1e-3 * x[0] + size / (x[1] * rate), seconds, [0.1, 1.0])
     return float(1e-3 * found[0]), float(found[1] * rate)
 
@@ -219,5 +219,5 @@ def _kv_bytes(task: Task, shape: DecoderShape) -> float:
 
 
 def _digits(value: float) -> float:
-    """Four digits; less than a nanosecond, or a billionth, is nothing."""
+    """Round to four digits; values below 1e-9 become 0."""
     return float(f"{value:.4g}") if value >= 1e-9 else 0.0

@@ -29,8 +29,8 @@ _REPEATS = 3
 class TorchMeasurer:
     """Measures on a device; holds one decoder at a time, and a file for reads from disk.
 
-    A context manager: the file goes at the end. It has no name, so that nothing is left of it
-    however the process ends.
+    A context manager that closes the file at the end. The file has no name, so nothing is left
+    behind however the process ends.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TorchMeasurer:
             self._file.close()
 
     def seconds(self, task: Task) -> float:
-        """The median of some repeats after one that warms up."""
+        """Return the median of some repeats after a warm-up."""
         with self.device.torch.inference_mode():
             work, share = self._work(task)
             time = self.device.wall_seconds if task.kind == "disk" else self.device.seconds
@@ -64,7 +64,7 @@ class TorchMeasurer:
             return float(np.median([time(work) for _ in range(_REPEATS)])) / share
 
     def _work(self, task: Task) -> tuple[Callable[[], object], int]:
-        """What to time, and how many layers it goes through that count one by one."""
+        """Return what to time, and the number of layers by which to divide the time."""
         if not task.model:
             return self._copying(task), 1
         decoder = self._decoder_of(task.model)
@@ -121,7 +121,7 @@ class TorchMeasurer:
         return lambda: other.copy_(there, non_blocking=True)
 
     def _reading(self, host: Any) -> Callable[[], object]:
-        """Read weights from a file that the page cache does not hold, and load them."""
+        """Return a function that reads weights from disk, past the page cache, and loads them."""
         data = host.view(self.device.torch.uint8).numpy()
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115

@@ -30,10 +30,10 @@ class Task:
             a file; ``to_host``, ``copy``, ``peer``: copies to the host, within the device, to
             another one.
         model: name of the shape, empty for loads and copies.
-        queries: side by side.
-        tokens: of each query in this pass.
+        queries: queries in the batch.
+        tokens: tokens of each query in this pass.
         context: tokens of each query before this pass.
-        bytes: of loads and copies.
+        bytes: size of loads and copies.
         split: ``train``: constants are fitted on it; ``test``: held out.
     """
 
@@ -47,13 +47,13 @@ class Task:
 
     @property
     def pairs(self) -> float:
-        """Pairs of tokens that attention computes; half of the square at the end."""
+        """Pairs of tokens that causal attention computes (half a square for the new tokens)."""
         return self.queries * self.tokens * (self.context + self.tokens / 2)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A task with its seconds (of a layer; of all for passes, loads, copies): median and range."""
+    """A task with its seconds, median and range: per layer, but whole for passes and copies."""
 
     task: Task
     seconds: float
@@ -63,7 +63,7 @@ class Measured:
 
 
 class Measurer(Protocol):
-    """Whoever can measure tasks."""
+    """Anything that can measure tasks."""
 
     def seconds(self, task: Task) -> float:
         """Seconds of a task."""
@@ -77,12 +77,12 @@ def plan(
     most_tokens: int = TOKENS[-1],
     peers: bool = False,
 ) -> list[Task]:
-    """The tasks, those of one model together.
+    """List the tasks, grouped by model.
 
     Args:
         shapes: by name. Constants are fitted on the first; the passes of others are held out.
         sizes: bytes of loads and copies.
-        most_tokens: of a prompt or a context.
+        most_tokens: longest prompt or context.
         peers: whether there is another device to copy to.
     """
     tasks: list[Task] = []
@@ -96,7 +96,7 @@ def plan(
         tasks += [Task("decode", name, n, 1, c, split=split) for n, c in decodes]
         tasks += [Task("pass", name, tokens=count, split=split) for count in prompts]
         tasks += [Task("pass", name, n, 1, c, split=split) for n, c in decodes]
-        # Prompts that continue a cached prefix: what schedules live on.
+        # Prompts that continue a cached prefix: what makes schedules good.
         tasks += [
             Task("pass", name, n, tokens=64, context=c, split="test")
             for n, c in decodes
@@ -116,10 +116,10 @@ def measure(
     clock: Callable[[], float],
     say: Callable[[str], None],
 ) -> list[Measured]:
-    """Measure all tasks in rounds until the time is over, three rounds at least.
+    """Measure all tasks in rounds until the time is up, for at least three rounds.
 
-    Rounds, not repeats of one task: what else the machine does for a minute then spoils one round
-    of each task and not all of one, and the median is not moved.
+    Rounds rather than repeats of one task: a disturbance of a minute then spoils one round of each
+    task instead of all repeats of one, and medians are not affected.
     """
     found: list[list[float]] = [[] for _ in tasks]
     start = clock()

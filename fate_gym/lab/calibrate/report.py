@@ -1,4 +1,4 @@
-"""Predicted against measured, of one GPU: rows, errors by part, a picture."""
+"""Predicted against measured times of one GPU: rows, errors by part, a figure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADS = ("what", "fitted on", "rows", "median error", "90th percentile", "bias")
 def comparison(
     measured: Sequence[Measured], shapes: Mapping[str, DecoderShape], gpu: Gpu
 ) -> pd.DataFrame:
-    """A row for each measurement that the cost model has a time for."""
+    """Make one row per measurement that the cost model covers."""
     rows = []
     for one in measured:
         task, predicted = one.task, predicted_s(one.task, shapes, gpu)
@@ -59,7 +59,7 @@ def comparison(
 
 
 def errors(rows: Frame) -> pd.DataFrame:
-    """Median, 90th percentile and bias of the relative error by part; the model is not told."""
+    """Median, 90th percentile and bias of the relative error, by part and split over all models."""
     error = rows.predicted_s / rows.measured_s - 1.0
     groups = error.groupby([rows.what, rows.split])
     table = pd.DataFrame(
@@ -71,13 +71,13 @@ def errors(rows: Frame) -> pd.DataFrame:
         }
     ).reset_index()
     order = {part: place for place, part in enumerate(_PARTS)}
-    # Those that constants were fitted on come first.
+    # Within a part, the rows that constants were fitted on come first.
     place = table.what.map(order) + 0.5 * (table.split == "test")
     return table.iloc[np.argsort(place, kind="stable")].round(4).reset_index(drop=True)
 
 
 def error_rows(table: Frame) -> list[tuple[str, ...]]:
-    """The same as text, a row each."""
+    """Format an error table as rows of text."""
     return [
         (
             _PARTS[row.what],
@@ -92,17 +92,17 @@ def error_rows(table: Frame) -> list[tuple[str, ...]]:
 
 
 def error_markdown(table: Frame) -> str:
-    """The same for a page."""
+    """Format an error table as Markdown."""
     return "\n".join(markdown_table(HEADS, error_rows(table), left=2))
 
 
 def draw(rows: Frame, path: Path, title: str) -> None:
-    """Predicted against measured, a panel for passes and one for their parts."""
+    """Draw the figure of predicted against measured times to a file."""
     save_figure(figure(rows, title), path)
 
 
 def figure(rows: Frame, title: str) -> Figure:
-    """Whole passes on the left, layers' parts and loads on the right, with a band of 15 %."""
+    """Plot whole passes on the left, parts of layers and loads on the right, with a 15 % band."""
     drawn, (left, right) = canvas(9.2, 4.2, columns=2)
     passes = rows[rows.what == "pass"]
     band(left, passes)
@@ -120,7 +120,7 @@ def figure(rows: Frame, title: str) -> Figure:
     right.set_title("Parts", fontsize=10, color=TEXT)
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=8, loc="lower right")
-        # Their own labels are formulas, which `save_figure` does not draw.
+        # The default tick labels are formulas, which `save_figure` does not draw.
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     drawn.suptitle(title, fontsize=10.5, color=TEXT)
