@@ -19,8 +19,8 @@ def fit_and_show(data: Path, *, write: bool = False, figures: Path | None = None
 
     Args:
         data: folder with the measured tables.
-        write: keep both in the catalogue's files.
-        figures: folder for pictures of predicted against measured; None: none.
+        write: write constants and errors to the catalogue's files.
+        figures: folder for figures of predicted against measured; None: none.
     """
     tables = read_tables(data)
     constants = fit(tables)

@@ -3,11 +3,11 @@
 Two benchmarks made the engine table:
 
 * **genai-perf**, as aiconfigurator drives it (``eval/benchmarks/genai_perf_runner.py``): all
-  prompts and outputs have the same length; a warm-up of 2 requests a client runs to its end; then
-  every client submits at once, and the means over 10 requests a client are reported. That they
-  start at once is part of the measurement, so nothing is discarded here either.
+  prompts and outputs have the same length; a warm-up of 2 requests per client runs to its end; then
+  every client submits at once, and the means over 10 requests per client are reported. The
+  simultaneous start is part of the measurement, so nothing is discarded here either.
 * **InferenceMAX** (the rows of Llama-3.1-70B; ``benchmarks/70b_fp8_h200_slurm.sh`` and
-  ``70b_fp8_h200_trt_slurm.sh``): 10 requests a client, no warm-up, lengths uniform in
+  ``70b_fp8_h200_trt_slurm.sh``): 10 requests per client, no warm-up, lengths uniform in
   [0.8 x, x] (``random-range-ratio``).
 """
 
@@ -26,7 +26,7 @@ REQUESTS_A_CLIENT = 10
 _RANGE_RATIO = 0.8
 _INFERENCE_MAX = "Llama-3.1-70B"
 
-# Tokens an iteration beyond prompt and batch, and sequences = clients: aiconfigurator's
+# Tokens per iteration beyond prompt and batch, with sequences = clients: aiconfigurator's
 # generator/rule_plugin/benchmark/{vllm,sglang,trtllm}.rule (SGLang with enable_mixed_chunk).
 # The engines' own defaults on these GPUs are 8192 tokens (vLLM max_num_batched_tokens of the API
 # server and 1024 sequences, arg_utils.py; TensorRT-LLM max_num_tokens, with a batch of 2048; SGLang
@@ -36,19 +36,19 @@ _EXTRA_TOKENS = 1500
 _INFERENCE_MAX_TOKENS = {"vllm": 8192, "trtllm": 16384}
 
 _VLLM_UTILISATION = 0.9  # gpu_memory_utilization, of all memory
-_TRTLLM_FRACTION = 0.9  # free_gpu_memory_fraction, of what weights leave
+_TRTLLM_FRACTION = 0.9  # free_gpu_memory_fraction, of the memory left by the weights
 # mem_fraction_static of SGLang, of all memory, by its heuristic (sgl-project/sglang#10975): all but
-# 512 MiB, 1.5 MiB a token of the default chunk (8192), 2 MiB a sequence in CUDA graphs (256) and
-# 128 MiB, of 81,559 and 143,771 MiB.
+# 512 MiB, 1.5 MiB per token of the default chunk (8192), 2 MiB per sequence in CUDA graphs (256)
+# and 128 MiB, of 81,559 and 143,771 MiB.
 _SGLANG_FRACTION = {"h100_sxm": 0.835, "h200_sxm": 0.907}
 
 
 def benchmark(row: Any, model: str, constants: Constants) -> ClosedLoop:
-    """The benchmark behind a row of the engine table."""
+    """Set up the benchmark behind a row of the engine table."""
     shape, gpu = ENGINE_SHAPES[model], SYSTEMS[row.system]
     eight_bits = row.precision == "fp8"
-    # 8-bit KV: in the scripts of InferenceMAX; and the clients of TensorRT-LLM that ran together on
-    # 8-bit Qwen3-32B need more than the memory in 16 bits. Else the engines' default, the model's.
+    # 8-bit KV: set in the scripts of InferenceMAX; and with 16-bit KV the concurrent clients of
+    # TensorRT-LLM on 8-bit Qwen3-32B would not fit. Else the engines' default: the model's type.
     eight_bit_kv = eight_bits and (model == _INFERENCE_MAX or row.backend == "trtllm")
     served = _model(model, shape, eight_bits, eight_bit_kv)
     room = _kv_room(row, catalog.gpu(GPUS[gpu]).memory_gb * GB, served.weight_bytes)
@@ -66,14 +66,14 @@ def benchmark(row: Any, model: str, constants: Constants) -> ClosedLoop:
 
 
 def _model(name: str, shape: Shape, eight_bits: bool, eight_bit_kv: bool) -> Model:
-    """A model as it was served; embedding and output projection stay at two bytes a weight."""
+    """Make a model as it was served; embedding and output projection keep two bytes per weight."""
     body, head = shape.layers * shape.layer_params, shape.head_params
     return Model(
         name=name,
         params_b=(body + 2 * head) / 1e9,
         layers=shape.layers,
         hidden=shape.hidden,
-        # The cost model counts two bytes a number: half as many heads are as many bytes.
+        # The cost model assumes two bytes per number; halving the heads halves the bytes.
         kv_heads=shape.kv_heads // 2 if eight_bit_kv else shape.kv_heads,
         head_dim=shape.head_dim,
         heads=shape.heads,
@@ -83,7 +83,7 @@ def _model(name: str, shape: Shape, eight_bits: bool, eight_bit_kv: bool) -> Mod
 
 
 def _gpu(key: str, constants: Constants, eight_bits: bool) -> Gpu:
-    """A GPU with the efficiencies under test; of 8-bit weights linear layers reach twice as much.
+    """Make a GPU with the efficiencies under test; 8-bit linear layers have twice the FLOP/s.
 
     Attention computes in 16 bits.
     """
@@ -100,7 +100,7 @@ def _gpu(key: str, constants: Constants, eight_bits: bool) -> Gpu:
 
 
 def _kv_room(row: Any, memory: float, weights: float) -> float:
-    """Bytes that an engine keeps for KV."""
+    """Bytes that an engine reserves for KV."""
     if row.backend == "trtllm":
         return _TRTLLM_FRACTION * (memory - weights)
     sglang = row.backend == "sglang"
@@ -108,11 +108,11 @@ def _kv_room(row: Any, memory: float, weights: float) -> float:
 
 
 def _requests(row: Any, model: str) -> list[list[Request]]:
-    """The requests of each client.
+    """Make the requests of each client.
 
-    In the benchmarks whoever has its answer takes the next request of a list. Here each client has
-    its own from the start: where lengths are equal that is the same, and where they are drawn each
-    client has other ones of the same distribution.
+    In the benchmarks a client that has its answer takes the next request from a shared list. Here
+    each client has its own list: with equal lengths that is the same, and with drawn lengths each
+    client gets others from the same distribution.
     """
     clients, prompt, output = int(row.concurrency), int(row.isl), int(row.osl)
     if model != _INFERENCE_MAX:

@@ -1,7 +1,7 @@
 """Clients in a closed loop in front of one batching device, as a problem of the simulator.
 
-Each client is a workflow: a chain of requests, of which the next is ready when the one before has
-ended. Nothing is passed on, so that every request is a prompt of its own.
+Each client is a workflow: a chain of requests, each ready when the one before has ended. Nothing is
+passed on, so every request has a prompt of its own.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from fate_gym.sim.compile import fill_constants
 
 
 class Request(NamedTuple):
-    """Tokens of a query."""
+    """Prompt and output tokens of a request."""
 
     prompt: int
     output: int
 
     @property
     def kv_tokens(self) -> int:
-        """What is reserved at admission: the query at full length."""
+        """Tokens reserved at admission: the request at full length."""
         return self.prompt + self.output
 
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """Clients, and the device that serves them.
+    """Clients in a closed loop, and the device that serves them.
 
-    ``gpu`` gives rates; its memory is made to hold the weights and ``kv_tokens`` tokens of KV.
-    ``requests`` are those of each client. As many sequences run as there are clients.
+    ``gpu`` gives rates; its memory is set to hold the weights and ``kv_tokens`` tokens of KV.
+    ``requests`` lists the requests of each client. As many sequences run as there are clients.
     """
 
     model: Model
@@ -58,12 +58,12 @@ class ClosedLoop:
 
     @property
     def clients(self) -> int:
-        """How many requests are under way at a time."""
+        """Number of clients, and so of requests under way at a time."""
         return len(self.requests)
 
     @property
     def fits(self) -> bool:
-        """The KV of all clients fits into memory at once, on average."""
+        """Whether the KV of all clients fits into memory at once, on average."""
         tokens = float(np.mean([request.kv_tokens for request in self._every]))
         return self.clients * tokens <= self.kv_tokens
 
@@ -78,15 +78,15 @@ class ClosedLoop:
 
     @cached_property
     def problem(self) -> Problem:
-        """The same as a problem of the simulator."""
-        # Half a token more, so that rounding does not cost the last one.
+        """The closed loop as a problem of the simulator."""
+        # Half a token more, so that rounding does not lose the last token.
         kv = (self.kv_tokens + 0.5) * self.model.kv_bytes_per_token
         memory = {"memory_gb": (self.model.weight_bytes + kv) / GB}
         cluster = Cluster(
             id="engine",
             devices=(Device(id="device", gpu=self.gpu.name),),
             load_init_s=0.0,
-            # Engines are started before they are measured: weights are there, but for nanoseconds.
+            # Engines are started before they are measured, so loads take only nanoseconds.
             load_gb_s=MOST_RATE,
             memory_utilisation=1.0,
             execution="batching",
@@ -111,12 +111,12 @@ class ClosedLoop:
         return Workflow(id=f"client{number}", stages=tuple(stages), edges=tuple(edges))
 
     def run(self, constants: Constants) -> Trace:
-        """What is served, in the time that the constants give."""
+        """Simulate the loop with the given constants."""
         return Simulator(priced(self.problem, constants)).run(_OneDevice())
 
 
 class _OneDevice:
-    """Every request goes to the only device, in the order in which they are ready."""
+    """Sends every request to the only device, in the order in which they become ready."""
 
     name = "one_device"
 
@@ -127,9 +127,9 @@ class _OneDevice:
 
 
 def priced(problem: Problem, constants: Constants) -> CompiledProblem:
-    """A compiled problem with the constants that all GPUs share taken from ``constants``.
+    """Compile a problem with the constants that all GPUs share taken from ``constants``.
 
-    The catalogue's are those of the last fit; here they are those that are tested.
+    The catalogue holds those of the last fit; here they are those under test.
     """
     facts = execution_of(constants)
     compiled = compile_problem(problem)
@@ -141,7 +141,7 @@ def priced(problem: Problem, constants: Constants) -> CompiledProblem:
 
 
 class Means(NamedTuple):
-    """What a benchmark reports: means over its requests, in seconds."""
+    """Means over requests as a benchmark reports them, in seconds."""
 
     ttft: float
     tpot: float
@@ -149,9 +149,9 @@ class Means(NamedTuple):
 
 
 def means(trace: Trace) -> Means:
-    """Means over the requests of a run.
+    """Compute means over the requests of a run.
 
-    Time to first token counts from when a client submits, queueing included; time a token is
+    Time to first token counts from submission, queueing included; time per output token is
     (end - first token) / (output - 1).
     """
     rows = trace.shards

@@ -1,4 +1,4 @@
-"""The constants of the cost model, as they are fitted and as the catalogue has them."""
+"""The constants of the cost model, fitted and in the catalogue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fate_gym.lab.cost_fit.measured import GPUS
 CATALOGUE = Path(catalog.__file__).parent
 
 UNSEEN = {"A40": {"bandwidth_gb_s": 696.0, "tflops": 149.7, "mfu": 0.5, "mbu": 0.75}}
-"""Measured, but not in the catalogue: data sheet of NVIDIA, and the start values of its kind."""
+"""GPUs measured but not in the catalogue: NVIDIA's data sheet, and start values of the type."""
 
 _EFFICIENCIES = ("mfu", "mbu", "attention_mfu", "attention_mbu")
 
@@ -43,7 +43,7 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class Rates:
-    """What one GPU does, as fractions of its data sheet, and the data sheet: FLOP/s, bytes/s."""
+    """Data sheet of a GPU (FLOP/s, bytes/s), and the fractions of it that are reached."""
 
     flops: float
     bytes_s: float
@@ -55,7 +55,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Constants:
-    """Everything that is fitted. ``linear_s`` and ``attention_s`` are seconds a layer."""
+    """All fitted constants. ``linear_s`` and ``attention_s`` are seconds per layer."""
 
     gpus: dict[str, Rates]
     ramp_tokens: float
@@ -71,7 +71,7 @@ class Constants:
 
 
 def catalogue_constants() -> Constants:
-    """The constants as the catalogue has them."""
+    """Read the constants from the catalogue."""
     facts = catalog.execution()
     rates = {}
     for key, name in GPUS.items():
@@ -83,13 +83,13 @@ def catalogue_constants() -> Constants:
 
 
 def execution_of(constants: Constants) -> catalog.Execution:
-    """The catalogue's constants of execution, with those that are fitted taken from elsewhere."""
+    """Return the catalogue's execution constants, with the fitted ones taken from ``constants``."""
     shared = {name: getattr(constants, own) for own, name in _SHARED.items()}
     return catalog.execution().model_copy(update=shared)
 
 
 def rates_of(name: str, constants: Constants) -> Rates:
-    """What a GPU of the tables does; one without fit has start values, and no attention."""
+    """Return the rates of a GPU in the tables; without a fit, start values and no attention."""
     if name in constants.gpus:
         return constants.gpus[name]
     facts = UNSEEN[GPUS[name]]
@@ -98,7 +98,7 @@ def rates_of(name: str, constants: Constants) -> Rates:
 
 
 def write_efficiency(constants: Constants, folder: Path, command: str) -> None:
-    """Write ``efficiency.yaml``; GPUs without fit keep their values."""
+    """Write ``efficiency.yaml``; GPUs without a fit keep their values."""
     gpus = catalog.read_yaml("efficiency.yaml")["gpus"]
     for key, rates in constants.gpus.items():
         shares = {name: _digits(getattr(rates, name)) for name in _EFFICIENCIES}

@@ -36,7 +36,7 @@ def error_table(rows: Frame) -> Frame:
 
 
 def error_markdown(errors: Frame) -> str:
-    """The held-out part of an error table for docs/cost-model.md; in bold what is over 15 %."""
+    """Format the held-out rows for docs/cost-model.md; medians over 15 % are in bold."""
     held_out = (errors.split == "test") & (errors.phase != "linear")
     shown = errors[(errors.split == "unseen") | held_out]
     shown = shown.sort_values(["level", "phase", "gpu"], ascending=[False, False, True])
@@ -60,7 +60,7 @@ def error_markdown(errors: Frame) -> str:
 
 
 def engine_table(rows: Frame) -> Frame:
-    """A row for each run of a measured engine: every time, measured and computed, in seconds."""
+    """Make one row per run of a measured engine, with all times, measured and computed, seconds."""
     runs = rows[rows.level.str.startswith("engine")]
     keys = ["gpu", "model", "engine", "precision", "size", "prompt", "output", "level"]
     values = runs.rename(columns={"measured_s": "measured", "predicted_s": "computed"})
@@ -86,12 +86,12 @@ def write_errors(errors: Frame, rows: Frame, folder: Path) -> None:
 
 
 def update_page(errors: Frame) -> None:
-    """Put the table into docs/cost-model.md."""
+    """Put the error table into docs/cost-model.md."""
     put_into_page("errors", error_markdown(errors))
 
 
 def put_into_page(part: str, text: str) -> None:
-    """Put a text behind ``<!-- part -->`` of docs/cost-model.md, which a wheel does not have."""
+    """Replace the text after ``<!-- part -->`` in docs/cost-model.md (not present in a wheel)."""
     if PAGE.exists():
         begin, end = f"<!-- {part} -->", "<!-- end -->"
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)

@@ -39,7 +39,7 @@ def draw(rows: Frame, folder: Path) -> None:
 
     Args:
         rows: from `fate_gym.lab.cost_fit.predictions.compare`.
-        folder: made if it is not there.
+        folder: created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_figure(scatter_figure(rows), folder / "cost_model_scatter.png", dpi=_DPI)
@@ -48,7 +48,7 @@ def draw(rows: Frame, folder: Path) -> None:
 
 
 def scatter_figure(rows: Frame) -> Figure:
-    """Layers: predicted against measured seconds, both logarithmic, with the band of 15 %."""
+    """Plot predicted against measured seconds of layers, on log scales, with a 15 % band."""
     figure = Figure(figsize=(10.4, 4.0), layout="constrained")
     *panels, legend = figure.subplots(1, 3, width_ratios=(4, 4, 1.3))
     for axes, (level, phase, title) in zip(panels, _PANELS, strict=True):
@@ -67,7 +67,7 @@ def scatter_figure(rows: Frame) -> Figure:
 
 
 def engines_figure(rows: Frame) -> Figure:
-    """Engines: the same, every run of each model, precision, engine and GPU."""
+    """Plot the same for engines: every run of each model, precision, engine and GPU."""
     figure = Figure(figsize=(13.2, 5.0), layout="constrained")
     engines = rows[rows.level.str.startswith("engine")]
     groups = dict(list(engines.groupby(["model", "precision", "engine", "gpu"])))
@@ -91,7 +91,7 @@ def engines_figure(rows: Frame) -> Figure:
 
 
 def band(axes: Axes, part: Frame) -> None:
-    """The line of no error and a band of 15 %, with limits that show all of ``part``."""
+    """Draw the line of no error and a 15 % band, with limits that show all of ``part``."""
     both = part[["measured_s", "predicted_s"]]
     low, high = both.min(axis=None) / 1.5, both.max(axis=None) * 1.5
     line = np.array([low, high])
@@ -116,7 +116,7 @@ def _dot(colour: str, face: str, marker: str = "o") -> Artist:
 
 
 def curves_figure(rows: Frame) -> Figure:
-    """Held-out pairs by size: linear layers, time a token, and time to first token in a queue."""
+    """Plot held-out pairs by size: linear layers, time per token, queued time to first token."""
     figure = Figure(figsize=(12.6, 4.0), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     linear = rows[(rows.phase == "linear") & (rows.model == "Llama-2-70b-hf")]
@@ -136,7 +136,7 @@ def curves_figure(rows: Frame) -> Figure:
 
 
 def _engine_curves(axes: Axes, part: Frame, label: str) -> None:
-    """By clients, a curve for each length of prompt and output."""
+    """Plot times against clients, one curve per length of prompt and output."""
     groups = part.groupby(["prompt", "output"])
     for ((prompt, output), curve), colour in zip(groups, _GPUS.values(), strict=False):
         _curve(axes, curve, colour, f"{prompt} tokens in, {output} out")
@@ -148,7 +148,7 @@ def _engine_curves(axes: Axes, part: Frame, label: str) -> None:
 
 
 def _curve(axes: Axes, part: Frame, colour: str, label: str) -> None:
-    """A line of predictions and a dot for each measurement."""
+    """Plot predictions as a line and measurements as dots."""
     part = part.sort_values("size")
     axes.plot(part["size"], part.predicted_s * 1e3, color=colour, lw=1.4, label=label)
     axes.plot(part["size"], part.measured_s * 1e3, "o", color=colour, ms=4)

@@ -1,9 +1,9 @@
 """Fits the constants on the training part of the measurements.
 
-Fitted are, for each GPU, four efficiencies (linear layers and attention; compute and memory
-bandwidth), and for all of them the ramp of the MFU, the memory traffic between the GEMMs and the
-fixed cost of a layer. The training part is the shapes of Llama-2-7B and CodeLlama-34B; every other
-model, and every measurement of a whole engine, is held out.
+Fitted are four efficiencies per GPU (linear layers and attention; compute and memory bandwidth),
+and, shared by all GPUs, the ramp of the MFU, the memory traffic between the GEMMs and the fixed
+cost of a layer. The training part is the shapes of Llama-2-7B and CodeLlama-34B; every other model,
+and every measurement of a whole engine, is held out.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from fate_gym.lab.cost_fit.measured import GPUS, SHAPES, Tables
 TRAIN_MODELS = ("Llama-2-7b-hf", "CodeLlama-34b-Instruct-hf")
 TRAIN_SHAPES = ("llama-2-7b tp1", "70b/34b tp1")
 
-_WIDTH = 0.1  # residuals of the logarithm beyond this count less (soft L1)
+_WIDTH = 0.1  # logarithmic residuals beyond this are weighted down (soft L1)
 
 
 def fit(tables: Tables) -> Constants:
-    """The constants that fit the training part best."""
+    """Fit the constants to the training part."""
     known = {key for key, name in GPUS.items() if name in catalog.gpus()}
     keep = tables.linear.model.isin(TRAIN_MODELS) & tables.linear.gpu.isin(known)
     linear = tables.linear[keep].reset_index(drop=True)
@@ -86,9 +86,9 @@ class Peaks:
     """The GPUs of R measurements.
 
     Attributes:
-        index: (R,) which of the GPUs.
-        count: of GPUs.
-        flops: (R,) FLOP/s of that GPU's data sheet.
+        index: (R,) index of the GPU.
+        count: number of GPUs.
+        flops: (R,) FLOP/s by that GPU's data sheet.
         bytes_s: (R,) bytes/s of its memory.
     """
 
@@ -101,7 +101,7 @@ class Peaks:
 def fit_gemm(
     on: Peaks, params: Column, tokens: Column, measured_s: Column
 ) -> tuple[Column, Column, float]:
-    """MFU and MBU of each GPU, and the ramp of the MFU in tokens."""
+    """Fit MFU and MBU of each GPU, and the ramp of the MFU in tokens."""
     count = on.count
 
     def seconds(x: Column) -> Column:
@@ -116,12 +116,12 @@ def fit_gemm(
 def fit_between(
     unit: Column, measured_s: Column, known_s: Column | float = 0.0
 ) -> tuple[float, float]:
-    """Passes over memory between the GEMMs, and fixed seconds of a layer.
+    """Fit passes over memory between the GEMMs, and fixed seconds of a layer.
 
     Args:
         unit: (R,) seconds of one pass.
         measured_s: (R,) seconds of a layer.
-        known_s: what else is part of them.
+        known_s: seconds of other, known parts of the layer.
     """
     found = solve(lambda x: known_s + x[0] * unit + x[1], measured_s, [40.0, 2e-5])
     return float(found[0]), float(found[1])
@@ -130,7 +130,7 @@ def fit_between(
 def fit_prefill(
     on: Peaks, flops: Column, traffic: Column, measured_s: Column
 ) -> tuple[Column, float, float]:
-    """MFU of each GPU, passes over memory, and fixed seconds of a layer."""
+    """Fit MFU of each GPU, passes over memory, and fixed seconds of a layer."""
     count = on.count
 
     def seconds(x: Column) -> Column:
@@ -143,7 +143,7 @@ def fit_prefill(
 
 
 def fit_decode(on: Peaks, read: Column, measured_s: Column) -> tuple[Column, float]:
-    """MBU of each GPU, and fixed seconds of a layer."""
+    """Fit MBU of each GPU, and fixed seconds of a layer."""
     count = on.count
 
     def seconds(x: Column) -> Column:
@@ -160,7 +160,7 @@ def solve(
     start: list[float],
     upper: list[float] | None = None,
 ) -> Column:
-    """Least squares on the logarithm of predicted over measured; outliers count less."""
+    """Solve least squares of log(predicted / measured), with outliers weighted down."""
     measured = np.log(measured_s)
     result = least_squares(
         lambda x: np.log(seconds(x)) - measured,

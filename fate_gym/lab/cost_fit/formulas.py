@@ -16,12 +16,12 @@ Frame = Any  # a table or a column of pandas, whose stubs make arithmetic unread
 
 
 def linear_seconds(params: Any, tokens: Any, flops: Any, bandwidth: Any, ramp: float) -> Any:
-    """GEMMs with ``params`` 16-bit weights: the larger of computing and reading the weights."""
+    """Seconds of GEMMs with ``params`` 16-bit weights: the larger of compute and weight reads."""
     return np.maximum(2.0 * params * (tokens + ramp) / flops, 2.0 * params / bandwidth)
 
 
 def attention_work(table: Frame) -> tuple[Column, Column]:
-    """FLOPs of causal attention, and bytes of queries, keys, values and outputs, a layer."""
+    """FLOPs of causal attention, and bytes of queries, keys, values and outputs, per layer."""
     tokens = (table.batch * table.isl).to_numpy(float)
     flops = 4.0 * table.num_heads.to_numpy(float) * 128 * tokens * table.isl.to_numpy(float) / 2
     heads = (table.num_heads + table.num_kv_heads).to_numpy(float)
@@ -35,7 +35,7 @@ def kv_bytes(table: Frame) -> Column:
 
 
 def column(keys: Frame, values: dict[str, Any]) -> Column:
-    """The value of each key."""
+    """Look up the value of each key."""
     return np.asarray(keys.map(values).to_numpy(float))
 
 
@@ -47,6 +47,6 @@ def peaks(table: Frame) -> tuple[Column, Column]:
 
 
 def within_bandwidth(decode: Frame) -> Frame:
-    """Decode attention that does not beat the memory's bandwidth, as data in a cache do."""
+    """Keep decode rows within the memory's bandwidth; faster ones read from a cache."""
     _, bandwidth = peaks(decode)
     return decode[kv_bytes(decode) / bandwidth * 1e3 <= decode.latency_ms]

@@ -1,4 +1,4 @@
-"""Measured GPU times that the cost model is fitted on and tested against.
+"""Measured GPU times on which the cost model is fitted and tested.
 
 Four tables, all of runs on one GPU:
 
@@ -27,14 +27,14 @@ ATTENTION = {
 ENGINE = "e2e_ttft_tpot_h100_h200.csv"
 
 GPUS = {"a100": "A100-80", "h100": "H100-SXM", "h200": "H200-SXM", "l40s": "L40S", "a40": "A40"}
-"""Catalogue names of the GPUs of the tables. The A40 is measured, but not in the catalogue."""
+"""Catalogue names of the GPUs in the tables; the A40 is measured but not in the catalogue."""
 
 SYSTEMS = {"h100_sxm": "h100", "h200_sxm": "h200"}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the cost of a dense model follows from; parameters of one layer and of the whole."""
+    """The sizes that determine the cost of a dense model."""
 
     layers: int
     hidden: int
@@ -67,7 +67,7 @@ SHAPES = {
     "Llama-2-70b-hf": Shape(80, 8192, 28672, 64, 8, 128, 32000),
     "Meta-Llama-3-8B": Shape(32, 4096, 14336, 32, 8, 128, 128256),
 }
-"""Models whose layers were measured; config.json of their public releases."""
+"""Models whose layers were measured, by the config.json of their public releases."""
 
 ENGINE_SHAPES = {
     "Llama-3.1-8B": SHAPES["Meta-Llama-3-8B"],
@@ -85,7 +85,7 @@ _ENGINE_MODELS = {
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables, in milliseconds, as their files have them."""
+    """The measured tables, in milliseconds as in their files."""
 
     linear: pd.DataFrame
     prefill: pd.DataFrame
@@ -94,10 +94,10 @@ class Tables:
 
 
 def read_tables(folder: Path) -> Tables:
-    """The tables of a folder; of several engines on one shape, the median.
+    """Read the tables of a folder; several measurements of one attention shape: their median.
 
     Raises:
-        InputError: if a table or a column is missing, or a number is not one.
+        InputError: a table or column is missing, a model is unknown, or a value is not positive.
     """
     linear = _read(folder / LINEAR, ["gpu", "model", "num_tokens"], ["gemm_ms_per_layer"])
     if "nongemm_ms_per_layer" not in linear:
@@ -125,7 +125,7 @@ def read_tables(folder: Path) -> Tables:
 
 
 def engine_models(engine: Any) -> Any:
-    """Names in `ENGINE_SHAPES` of the models of the engine table."""
+    """Map the models of the engine table to names in `ENGINE_SHAPES`."""
     return engine.model_path.map(_ENGINE_MODELS)
 
 

@@ -1,4 +1,4 @@
-"""Predicted against measured: a row for each measurement."""
+"""Predicted against measured times: one row per measurement."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ ATTENTION_OF = {
 
 
 def compare(tables: Tables, constants: Constants) -> Frame:
-    """One row per measurement: what it is of (`error_table`'s keys), measured_s and predicted_s.
+    """Make one row per measurement: the keys of `error_table`, measured_s and predicted_s.
 
-    ``size`` is the tokens of a layer's batch (its queries in decode) or the clients of an engine,
-    ``prompt`` and ``output`` are an engine's tokens a request. ``layer`` is a transformer layer:
-    linear part and attention, as far as measured. ``engine`` is a whole engine in a closed loop,
-    ``engine, KV full`` one whose memory does not hold the KV of all its clients.
-    ``split``: ``train``, ``test``, or ``unseen``: a GPU without fit.
+    ``size`` is the tokens of a layer's batch (its queries in decode) or the clients of an engine;
+    ``prompt`` and ``output`` are an engine's tokens per request. ``level`` is ``layer`` (the linear
+    part and the attention of a transformer layer, as far as measured), ``engine`` (a whole engine
+    in a closed loop) or ``engine, KV full`` (one whose memory does not hold the KV of all clients).
+    ``split`` is ``train``, ``test`` or ``unseen`` (a GPU without a fit).
     """
     parts = [
         _linear_rows(tables, constants),
@@ -54,7 +54,7 @@ def compare(tables: Tables, constants: Constants) -> Frame:
 
 
 def _linear_part(table: Frame, constants: Constants) -> Column:
-    """Predicted seconds of the linear part of a layer, GEMMs alone where only they are measured."""
+    """Predict seconds of the linear part of a layer; only its GEMMs if only those are measured."""
     seconds = np.empty(len(table))
     for i, row in enumerate(table.itertuples(index=False)):
         shape, rates = SHAPES[row.model], rates_of(row.gpu, constants)
@@ -78,7 +78,7 @@ def _linear_rows(tables: Tables, constants: Constants) -> Frame:
 
 
 def _layer_rows(tables: Tables, constants: Constants, phase: str) -> Frame:
-    """Whole layers: every pair of measured linear part and measured attention of one batch."""
+    """Make rows of whole layers: measured linear part plus measured attention of the same batch."""
     attention = tables.prefill if phase == "prefill" else within_bandwidth(tables.decode)
     attention = attention[attention.gpu.isin(constants.gpus)]
     attention = attention.rename(columns={"latency_ms": "attention_ms"})
@@ -120,9 +120,9 @@ def _rows(table: Frame, phase: str, measured: Any, predicted: Column) -> Frame:
 
 
 def _engine_rows(engine: Frame, constants: Constants) -> Frame:
-    """Three comparisons a run of an engine: time to first token, a token, and a request.
+    """Make three rows per run of an engine: time to first token, per output token, of a request.
 
-    Measured seconds of a request are those to its first token and of every other token.
+    The measured seconds of a request are time to first token + (output - 1) x time per token.
     """
     rows = []
     names = engine_models(engine)
