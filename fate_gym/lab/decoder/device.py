@@ -1,4 +1,4 @@
-"""The device under test: its clock, its memory, and what to do without one."""
+"""The device under test: its clock, its memory, and errors if it is missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from fate_gym.errors import InputError
 
 _RESERVE = 0.9
-"""Share of the free memory that may be planned with: kernels need workspace."""
+"""Usable share of the free memory; kernels need the rest as workspace."""
 
 
 def import_torch() -> ModuleType:
-    """PyTorch; without it an `InputError` that says what to install."""
+    """Import PyTorch; raise `InputError` with the remedy if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -30,7 +30,7 @@ def import_torch() -> ModuleType:
 
 
 class TorchDevice(ABC):
-    """Where decoders run. Numbers are bfloat16, or float16 on a GPU without it."""
+    """A device on which decoders run, in bfloat16, or float16 on a GPU without it."""
 
     def __init__(self, torch: ModuleType, device: Any, dtype: Any) -> None:
         self.torch, self.device, self.dtype = torch, device, dtype
@@ -38,40 +38,40 @@ class TorchDevice(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What its maker calls it."""
+        """The vendor's name of the device."""
 
     @property
     @abstractmethod
     def memory_bytes(self) -> int:
-        """All its memory."""
+        """Total memory."""
 
     @property
     @abstractmethod
     def free_bytes(self) -> int:
-        """The memory that is free now."""
+        """Memory that is free now."""
 
     @abstractmethod
     def seconds(self, work: Callable[[], object]) -> float:
-        """Seconds of work on the device, until it is done."""
+        """Run work on the device until it is done; return the device's seconds."""
 
     @abstractmethod
     def wall_seconds(self, work: Callable[[], object]) -> float:
-        """Seconds on the clock on the wall, for what waits for a disk."""
+        """Run work until it is done; return wall-clock seconds, for work that waits for a disk."""
 
     @abstractmethod
     def host_tensor(self, count: int) -> Any:
-        """Numbers in the host's memory, pinned where that means something."""
+        """Allocate ``count`` numbers in host memory, pinned if there is a GPU."""
 
     def empty(self, *shape: int) -> Any:
-        """A tensor that nothing was written to."""
+        """Allocate an uninitialised tensor."""
         return self.torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def random(self, *shape: int) -> Any:
-        """A tensor of small random numbers."""
+        """Make a tensor of small random numbers."""
         return 0.02 * self.torch.randn(shape, dtype=self.dtype, device=self.device)
 
     def require(self, needed: float, what: str, remedy: str) -> None:
-        """Raise an `InputError` unless so many bytes are free."""
+        """Raise `InputError` unless ``needed`` bytes are free."""
         free = self.free_bytes * _RESERVE
         if needed > free:
             raise InputError(
@@ -82,16 +82,16 @@ class TorchDevice(ABC):
 
     @property
     def has_peer(self) -> bool:
-        """Whether there is another device of its kind to copy to."""
+        """Whether there is another device of this kind to copy to."""
         return False
 
     @abstractmethod
     def release(self) -> None:
-        """Give memory that nothing uses back to the device."""
+        """Return unused memory to the device."""
 
 
 class CpuDevice(TorchDevice):
-    """One core. Seconds are those of this thread alone: other programs do not count."""
+    """One CPU core. Seconds are this thread's CPU time, so other programs do not count."""
 
     def __init__(self, torch: ModuleType) -> None:
         torch.set_num_threads(1)
@@ -128,14 +128,14 @@ class CpuDevice(TorchDevice):
         return self.torch.empty(count, dtype=self.dtype)
 
     def release(self) -> None:
-        """Nothing: what is not used has been freed."""
+        """Do nothing: unused memory is already free."""
 
 
 class CudaDevice(TorchDevice):
-    """A GPU of NVIDIA, or of AMD with PyTorch's ROCm build.
+    """An NVIDIA GPU, or an AMD GPU with PyTorch's ROCm build.
 
-    Seconds lie between two events in its stream. A call waits for the second one, so that nothing
-    of it is left over for the next.
+    Seconds are measured between two events in its stream. A call waits for the second event, so
+    that no work is left over for the next call.
     """
 
     def __init__(self, torch: ModuleType, device: Any) -> None:
@@ -179,7 +179,7 @@ class CudaDevice(TorchDevice):
         return self.torch.empty(count, dtype=self.dtype, pin_memory=True)
 
     def peer_tensor(self, count: int) -> Any:
-        """Numbers on another GPU, the next one."""
+        """Allocate ``count`` numbers on the next GPU."""
         other = (self.device.index + 1) % self.torch.cuda.device_count()
         return self.torch.empty(count, dtype=self.dtype, device=f"cuda:{other}")
 
@@ -193,7 +193,7 @@ class CudaDevice(TorchDevice):
 
 
 def open_device(name: str) -> TorchDevice:
-    """A device as PyTorch names it: ``cpu``, ``cuda:0``.
+    """Open a device by PyTorch's name: ``cpu``, ``cuda:0``.
 
     Raises:
         InputError: PyTorch is not installed, or there is no such device.

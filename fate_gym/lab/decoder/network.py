@@ -1,7 +1,7 @@
 """A decoder: grouped-query attention, SwiGLU or experts, RMS norms, rotary positions.
 
 A pass is what a serving engine computes in one iteration: any number of segments, each a piece of
-the prompt of some queries or their next token, side by side in all matrix products.
+the prompt of some queries or their next token, batched in all matrix products.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fate_gym.lab.decoder.device import TorchDevice
 from fate_gym.lab.decoder.shape import DecoderShape
 
 _BLOCK = 256
-"""Rows of a prompt whose attention is computed at once on a CPU."""
+"""Prompt tokens whose attention is computed at once on a CPU."""
 _RANDOM = 1 << 22
-"""Random numbers that are drawn; weights repeat them."""
+"""Count of random numbers drawn; weights repeat them."""
 _THETA = 10_000.0
 
 
@@ -29,22 +29,22 @@ class KvCache:
 
     def __init__(self, device: TorchDevice, shape: DecoderShape, rows: int, capacity: int) -> None:
         sizes = (shape.layers, rows, shape.kv_heads, capacity, shape.head_dim)
-        # Zeros: tokens that come from elsewhere are never written here.
+        # Zeroed, because tokens cached elsewhere may never be written here.
         self.keys, self.values = device.empty(*sizes).zero_(), device.empty(*sizes).zero_()
 
     def fill(self, device: TorchDevice) -> KvCache:
-        """Random numbers everywhere; returns itself."""
+        """Fill the cache with random numbers and return it."""
         self.keys.copy_(device.random(*self.keys.shape))
         self.values.copy_(device.random(*self.values.shape))
         return self
 
     def read(self, row: int, start: int, end: int) -> tuple[Any, Any]:
-        """A copy of tokens of one query, (layers, kv_heads, tokens, head_dim) each."""
+        """Copy keys and values of one query's tokens, (layers, kv_heads, tokens, head_dim) each."""
         keys, values = self.keys[:, row, :, start:end], self.values[:, row, :, start:end]
         return keys.clone(), values.clone()
 
     def write(self, rows: slice, start: int, piece: tuple[Any, Any]) -> None:
-        """Put tokens into each of some queries."""
+        """Write tokens into each of the queries ``rows``."""
         end = start + piece[0].shape[-2]
         self.keys[:, rows, :, start:end] = piece[0].unsqueeze(1)
         self.values[:, rows, :, start:end] = piece[1].unsqueeze(1)
@@ -52,10 +52,10 @@ class KvCache:
 
 @dataclass(frozen=True)
 class Segment:
-    """``length`` tokens, from token ``start`` on, of each of the queries ``rows`` of a cache.
+    """``length`` tokens of each query in ``rows`` of a cache, from token ``start`` on.
 
-    ``logits``: the next token of each query is made. ``into``: other queries of the cache that the
-    keys and values are for too, as those of a prefix that all share.
+    ``logits``: the next token of each query is generated. ``into``: the queries to which the keys
+    and values are written if not ``rows``, e.g. all that share a prefix.
     """
 
     cache: KvCache
@@ -76,7 +76,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of a layer; ``experts`` are (experts, out, in), and None without."""
+    """Weights of a layer; those of experts are (experts, out, in); None: not in the model."""
 
     qkv: Any
     out: Any
@@ -88,7 +88,7 @@ class Layer:
 
 
 def random_host_tensor(device: TorchDevice, count: int) -> Any:
-    """Random numbers in host memory: the weights of a decoder, in one tensor."""
+    """Make random weights of a decoder in host memory, in one tensor."""
     weights = device.host_tensor(count)
     block = weights[: min(_RANDOM, count)]
     block.copy_(0.02 * device.torch.randn(block.shape))
@@ -99,14 +99,14 @@ def random_host_tensor(device: TorchDevice, count: int) -> Any:
 
 
 def load(device: TorchDevice, weights: Any) -> Any:
-    """Weights in the device's memory: what loading a model does."""
+    """Copy weights to the device's memory, as loading a model does."""
     loaded = device.empty(weights.shape[0])
     loaded.copy_(weights, non_blocking=True)
     return loaded
 
 
 class Decoder:
-    """A decoder whose weights are on a device, in one tensor."""
+    """A decoder whose weights are in one tensor on a device."""
 
     def __init__(self, device: TorchDevice, shape: DecoderShape, weights: Any) -> None:
         self.device, self.shape, self.torch = device, shape, device.torch
@@ -137,9 +137,9 @@ class Decoder:
         )
 
     def input_for(self, segments: Sequence[Segment]) -> Any:
-        """Random tokens for the segments of a pass, (T,); without an embedding, hidden states.
+        """Draw random tokens (T,) for the segments of a pass; hidden states if no embedding.
 
-        Random, since on a GPU the same numbers everywhere draw less power and run faster.
+        Random, because with equal numbers everywhere a GPU draws less power and runs faster.
         """
         count = sum(segment.tokens for segment in segments)
         if self.embedding is None:
@@ -147,11 +147,11 @@ class Decoder:
         return self.torch.randint(self.shape.vocab, (count,), device=self.device.device)
 
     def run(self, segments: Sequence[Segment], given: Any) -> Any:
-        """One pass; returns the next token of every query that makes one.
+        """Run one pass; return the next token of every query that generates one.
 
         Args:
             segments: the tokens of the pass.
-            given: what `input_for` gives, in the order of the segments.
+            given: input from `input_for`, in the order of the segments.
         """
         torch = self.torch
         hidden = given if self.embedding is None else self.embedding[given]
@@ -171,7 +171,7 @@ class Decoder:
         return torch.nn.functional.linear(states, self.head).argmax(-1)
 
     def gemms(self, count: int) -> Callable[[], None]:
-        """The matrix products of the layers of a dense decoder alone, for ``count`` tokens."""
+        """Return a function that runs only a dense decoder's matrix products, for some tokens."""
         shape, linear = self.shape, self.torch.nn.functional.linear
         states, inner, wide = (
             self.device.random(count, width)
@@ -188,7 +188,7 @@ class Decoder:
         return products
 
     def _turns(self, segments: Sequence[Segment]) -> tuple[Any, Any]:
-        """Cosine and sine of the positions, (T, 1, head_dim / 2)."""
+        """Compute cosine and sine of the positions, (T, 1, head_dim / 2)."""
         torch = self.torch
         positions = torch.cat(
             [
@@ -244,7 +244,7 @@ class Decoder:
         return total
 
     def _experts(self, layer: Layer, states: Any) -> Any:
-        """The experts of each token, one after the other; those that nobody drew are not read."""
+        """Apply each token's experts, expert by expert; weights of unused experts are not read."""
         torch = self.torch
         weights, chosen = torch.topk(
             torch.nn.functional.linear(states, layer.router), self.shape.experts_per_token
@@ -265,7 +265,7 @@ class Decoder:
         return functional.linear(functional.silu(gate) * up, down)
 
     def _last(self, segments: Sequence[Segment]) -> list[int]:
-        """The last token of every query that makes a next one."""
+        """Return the row of the last token of every query that generates a next one."""
         rows, at = [], 0
         for segment in segments:
             if segment.logits:
@@ -276,10 +276,10 @@ class Decoder:
 
 
 def attend(device: TorchDevice, queries: Any, keys: Any, values: Any) -> Any:
-    """Causal attention of the last tokens of a context to all of it.
+    """Compute causal attention of the last tokens of a context to the whole context.
 
     Args:
-        device: where.
+        device: device to run on.
         queries: (N, heads, tokens, head_dim).
         keys: (N, kv_heads, context, head_dim).
         values: the same.
@@ -296,7 +296,7 @@ def _attend_on_gpu(torch: Any, queries: Any, keys: Any, values: Any) -> Any:
     grouped = queries.shape[1] > keys.shape[1]
     if tokens == 1 or tokens == context:
         return attention(queries, keys, values, is_causal=tokens > 1, enable_gqa=grouped)
-    # The causal mask of PyTorch's own flag begins at the upper left corner.
+    # The mask of PyTorch's `is_causal` is aligned to the upper left corner.
     from torch.nn.attention.bias import causal_lower_right
 
     mask = causal_lower_right(tokens, context)
@@ -304,7 +304,7 @@ def _attend_on_gpu(torch: Any, queries: Any, keys: Any, values: Any) -> Any:
 
 
 def _attend_on_cpu(torch: Any, queries: Any, keys: Any, values: Any) -> Any:
-    """By matrix products: PyTorch's own kernel is several times slower there in 16 bits."""
+    """Attend by matrix products: PyTorch's 16-bit CPU kernel is several times slower."""
     n, heads, tokens, dim = queries.shape
     kv_heads, context = keys.shape[1], keys.shape[2]
     grouped = queries.reshape(n, kv_heads, heads // kv_heads, tokens, dim)
@@ -325,19 +325,19 @@ def _attend_on_cpu(torch: Any, queries: Any, keys: Any, values: Any) -> Any:
 
 
 def _turn(torch: Any, heads: Any, turns: tuple[Any, Any]) -> Any:
-    """Rotary positions (Su et al., RoFormer, 2021)."""
+    """Apply rotary position embeddings (Su et al., RoFormer, 2021)."""
     cosine, sine = turns
     first, second = heads.chunk(2, -1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
 
 
 class _Pieces:
-    """Cuts one tensor into tensors of given sizes, one after the other."""
+    """Cuts consecutive tensors of given sizes from one tensor."""
 
     def __init__(self, weights: Any) -> None:
         self._weights, self._at = weights, 0
 
     def take(self, *sizes: int) -> Any:
-        """The next numbers, in these sizes."""
+        """Return the next numbers, in this shape."""
         start, self._at = self._at, self._at + math.prod(sizes)
         return self._weights[start : self._at].view(*sizes)

@@ -1,4 +1,4 @@
-"""The sizes of a decoder that costs what a model of the catalogue costs, as it is or smaller."""
+"""The sizes of a decoder with the costs of a catalogue model, at full size or scaled down."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from fate_gym.catalog import GB, Model
 from fate_gym.errors import InputError
 
 _STEP = 64
-"""Hidden sizes and widths of MLPs are multiples of it, as GEMM kernels like them."""
+"""Hidden sizes and MLP widths are multiples of this, for fast GEMM kernels."""
 _LEAST_VOCABULARY = 256
 _QUANTISED = 1.5
-"""Bytes a parameter below which the weights are not the 16-bit ones."""
+"""Bytes per parameter below which weights count as quantised."""
 
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """The sizes of a decoder. ``experts`` 0: one dense MLP a layer.
+    """The sizes of a decoder. ``experts`` 0: one dense MLP per layer.
 
     ``intermediate`` is the width of the dense MLP of a layer, 0 without one; ``expert_width`` that
     of each expert. ``vocab`` 0: neither embedding nor output projection. ``keeps_kv`` is false
@@ -78,7 +78,7 @@ class DecoderShape:
         return 3 * self.hidden * self.expert_width
 
     def facts(self, name: str) -> Model:
-        """The same as a model of the simulator, 16 bits a weight."""
+        """Describe the decoder as a model of the simulator, with 16-bit weights."""
         mixture = {
             "active_b": self.active_params / 1e9,
             "experts": self.experts,
@@ -100,14 +100,14 @@ class DecoderShape:
 
 
 def shape_of(model: Model, scale: float = 1.0) -> DecoderShape:
-    """A decoder with the layers, heads, experts and parameters of a model.
+    """Derive a decoder with the layers, heads, experts and parameters of a model.
 
-    The width of its MLP follows from the number of parameters, which the catalogue has.
+    The width of its MLP follows from the number of parameters in the catalogue.
 
     Args:
-        model: of the catalogue or of a problem.
-        scale: layers, widths and vocabulary are divided by it; heads keep their size, experts
-            their number.
+        model: model of the catalogue or of a problem.
+        scale: divisor of layers, widths and vocabulary; heads keep their size and experts their
+            number.
 
     Raises:
         InputError: the model has quantised weights, or fewer parameters than its attention needs.
@@ -154,7 +154,7 @@ def shape_of(model: Model, scale: float = 1.0) -> DecoderShape:
 
 
 def _mlp_widths(model: Model, bare: DecoderShape) -> tuple[float, float]:
-    """Widths of an expert and of the dense MLP, from the parameters of a model without MLPs."""
+    """Compute the widths of an expert and of the dense MLP; ``bare`` is the shape without MLPs."""
     a_unit = 3.0 * model.hidden * model.layers
     expert = 0.0
     if model.experts > model.experts_per_token:
@@ -169,7 +169,7 @@ def _mlp_widths(model: Model, bare: DecoderShape) -> tuple[float, float]:
             field="params_b",
             remedy="correct params_b, hidden, heads or head_dim",
         )
-    # What is left beside experts is rounding of the model's card, or a shared expert.
+    # The remainder beside experts is rounding in the model card, or a shared expert.
     return expert, dense if dense > 0.02 * rest / a_unit else 0.0
 
 
