@@ -1,1 +1,1 @@
-"""What a suite or a problem holds: ``fate-gym describe``, ``validate`` and ``import``."""
+"""Descriptions of suites and problems: ``fate-gym describe``, ``validate`` and ``import``."""

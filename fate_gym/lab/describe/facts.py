@@ -1,4 +1,4 @@
-"""The workflows of a suite in numbers."""
+"""Statistics of a suite's workflows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fate_gym.sim import compile_problem
 
 @dataclass(frozen=True)
 class Facts:
-    """One workflow in numbers; tokens count all queries, bytes all edges."""
+    """Statistics of one workflow; tokens count all queries, bytes all edges."""
 
     workflow: Workflow
     levels: NDArray[np.int64]  # (stages,), edges on the longest path from a source
@@ -44,7 +44,7 @@ class Facts:
 
 
 def describe(problems: Sequence[Problem]) -> list[Facts]:
-    """The facts of every workflow; state intensity is that of the workflow alone."""
+    """Compute the facts of every workflow; state intensity is that of the workflow alone."""
     found = []
     for problem in problems:
         for workflow in problem.workflows:
@@ -73,7 +73,7 @@ def describe(problems: Sequence[Problem]) -> list[Facts]:
 
 
 def by_family(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
-    """Facts by family, sorted by name."""
+    """Group facts by family, sorted by name."""
     ordered = sorted(facts, key=lambda row: row.family)
     return {name: list(rows) for name, rows in groupby(ordered, key=lambda row: row.family)}
 

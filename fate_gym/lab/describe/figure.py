@@ -1,4 +1,4 @@
-"""Pictures of a suite's workflows."""
+"""Figures of a suite's workflows."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from fate_gym.errors import InputError
 from fate_gym.lab.describe.facts import Facts, by_family
 
 _PICTURES = 16
-_FEW = 4  # pictures, at least where there are so many sizes
+_FEW = 4  # least number of pictures, if there are as many sizes
 _TOOL = "#4d4d4d"
 _EDGE = "#b0b0b0"
 
 
 def draw_suite(title: str, facts: Sequence[Facts]) -> Figure:
-    """Pictures of workflows of each family, small ones first, and histograms of the lengths.
+    """Draw workflows of each family, small ones first, and histograms of lengths.
 
-    Of many families the smallest workflow of each is shown, of a few several up to the median;
-    those of one stage only where there is nothing else.
+    With many families the smallest workflow of each is shown, with few several up to the median
+    size; workflows of one stage only if there are no others.
 
-    Stages stand in columns by their level and have the colour of their model; tools are squares.
+    Stages are in columns by level and coloured by model; tools are squares.
     """
     shown = _shown(list(by_family(facts).values())[:_PICTURES])
     models = sorted({model for row in shown for model in row.models})
@@ -59,7 +59,7 @@ def _colours(models: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(families: Sequence[Sequence[Facts]]) -> list[Facts]:
-    """Workflows of different sizes: the smallest of each family, and more where these are few."""
+    """Choose workflows of different sizes: the smallest of each family, more with few families."""
     each = max(1, _FEW // len(families))
     shown: list[Facts] = []
     for rows in families:
@@ -113,7 +113,7 @@ def _draw_dag(ax: Axes, facts: Facts, colours: dict[str, Any]) -> None:
 
 
 def _draw_histograms(axes: NDArray[Any], facts: Sequence[Facts]) -> None:
-    """Tokens of stages and queries, and bytes of edges; values of 0 are counted in the title."""
+    """Draw histograms of tokens and bytes; the number of zeros is in the title."""
     stages = [stage for row in facts for stage in row.workflow.stages if stage.model]
     columns: list[tuple[str, list[float]]] = [
         ("prefix tokens of a stage", [stage.prefix_tokens for stage in stages]),
@@ -144,7 +144,7 @@ def _draw_histograms(axes: NDArray[Any], facts: Sequence[Facts]) -> None:
 
 
 def check_figure_path(path: Path) -> None:
-    """Raises `InputError` unless matplotlib can write that kind of file."""
+    """Raise `InputError` unless matplotlib can write this kind of file."""
     known = FigureCanvasBase.get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise InputError(

@@ -1,4 +1,4 @@
-"""``fate-gym validate`` and ``fate-gym import``: problem files, and workflows and traces."""
+"""``fate-gym validate`` (problem files) and ``fate-gym import`` (workflows and traces)."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ImportOptions:
     """How a file becomes a problem.
 
     Args:
-        seed: of the role mapping.
-        roles: YAML with LLM attributes by task type.
-        model: instead of it, the model of every task.
+        seed: seed of the role mapping.
+        roles: YAML file with LLM attributes by task type.
+        model: instead of ``roles``, the model of every task.
         cluster: name of the problem's cluster.
-        infer_prefixes: whether prompts of traces that do not say what they share are taken to
+        infer_prefixes: whether prompts in traces without sharing information are assumed to
             continue earlier ones.
     """
 
@@ -54,16 +54,16 @@ class ImportOptions:
 def import_file(
     file: Path, options: ImportOptions, *, output: Path | None = None, template: Path | None = None
 ) -> None:
-    """Check a file, print what it is and holds, and write it as a problem.
+    """Check a file, print its format and contents, and write it as a problem.
 
     Args:
         file: a workflow or trace, in a format of `fate_gym.workloads.formats`.
-        options: how it becomes a problem.
+        options: how the file becomes a problem.
         output: where to write the problem as JSON.
-        template: where to write a sidecar to be filled in; then nothing else is done.
+        template: where to write a sidecar to be filled in; if given, nothing else is done.
 
     Raises:
-        InputError: a bad file, or a place that cannot be written.
+        InputError: a bad file, or an output path that cannot be written.
     """
     form, found = read_workload(Content.of(file))
     if template is not None:
@@ -91,7 +91,7 @@ def import_file(
 
 
 def _refuse_workflow(file: Path) -> None:
-    """Raise an `InputError` that names the right verb if the file is not for this one."""
+    """Raise an `InputError` that names the right verb if the file is meant for another one."""
     content = Content.of(file)
     if is_problem(content):
         if "state" in content.json:

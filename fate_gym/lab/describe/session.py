@@ -1,4 +1,4 @@
-"""``fate-gym session``: a picture of who prefills what again in a session, under some policies."""
+"""``fate-gym session``: a figure of the tokens that a session prefills again, by policy."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from policies.registry import make_policy
 def draw_session(
     overrides: Sequence[str], *, policies: Sequence[str], session: str | None, figure: Path
 ) -> None:
-    """Play a problem of a suite under some policies, and draw one of its sessions to a file.
+    """Play a problem of a suite under several policies, and draw one of its sessions to a file.
 
     Args:
         overrides: options such as ``suite=NAME``.
-        policies: from top to bottom.
-        session: its name; None: of the first problem with sessions, the one that prefills most
-            tokens again under these policies.
-        figure: the file.
+        policies: policies, from top to bottom.
+        session: name of the session; None: in the first problem with sessions, the one that
+            prefills most tokens again under these policies.
+        figure: path of the figure.
 
     Raises:
         InputError: an unknown option, policy or session, a suite without sessions, or a file that
@@ -54,7 +54,7 @@ def draw_session(
 
 
 def _problem_of(problems: Sequence[Problem], session: str | None, suite: str) -> Problem:
-    """The first problem with the session, or with any."""
+    """Return the first problem with the session, or with any session if it is None."""
     known: set[str] = set()
     for problem in problems:
         names = {flow.session for flow in problem.workflows if flow.session is not None}

@@ -1,4 +1,4 @@
-"""``fate-gym describe``: what a suite holds, as a table and pictures."""
+"""``fate-gym describe``: the contents of a suite as a table and figures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fate_gym.workloads import build_suite
 
 
 def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
-    """Print the table of a suite, and draw it to a file.
+    """Print the table of a suite, and optionally draw it to a file.
 
     Args:
         overrides: options such as ``suite=quick``.
-        figure: the file.
+        figure: path of the figure; None: none.
 
     Raises:
         InputError: an unknown option or choice, or a file that cannot be written.
@@ -48,12 +48,12 @@ def describe_suite(overrides: Sequence[str], figure: Path | None) -> None:
 
 
 def compose_suite(overrides: Sequence[str]) -> EvaluateConfig:
-    """The configuration of a job on a suite, e.g. of ``suite=quick``; its policy does not matter.
+    """Compose the configuration of a job on a suite, e.g. ``suite=quick``, with any policy.
 
     Raises:
         InputError: an unknown option or choice.
     """
-    # A job needs a policy; which one does not matter for its problems.
+    # A job needs a policy, but its problems do not depend on it.
     arguments = [*overrides, "policy=round_robin"]
     try:
         with hydra_ready():

@@ -16,13 +16,13 @@ from fate_gym.problem import Problem
 def print_description(
     title: str, origin: str, problems: Sequence[Problem], facts: Sequence[Facts]
 ) -> None:
-    """A table with a row for each family, 80 columns wide: ranges, then medians.
+    """Print a table with one row per family, 80 columns wide: ranges, then medians.
 
     Args:
-        title: above the table.
-        origin: what of the workflows is measured and what modelled.
-        problems: of the suite.
-        facts: of the workflows of the problems.
+        title: title above the table.
+        origin: which parts of the workflows are measured and which are modelled.
+        problems: problems of the suite.
+        facts: facts of all workflows of the problems.
     """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("family", overflow="fold", min_width=12)
