@@ -1,4 +1,4 @@
-"""The configuration of a job, as Hydra composes it, checked."""
+"""The checked configuration of a job, as Hydra composes it."""
 
 from __future__ import annotations
 
@@ -59,30 +59,30 @@ class EvaluateConfig(Config):
 
     @property
     def title(self) -> str:
-        """``suite/policy/s<seed>``, with the execution of the cluster unless it is exclusive."""
+        """``suite/policy/s<seed>``, followed by the cluster's execution unless it is exclusive."""
         title = f"{self.suite.name}/{self.policy.name}/s{self.seed}"
         execution = self.cluster.execution
         return title if execution == "exclusive" else f"{title} ({execution})"
 
     @property
     def suite_hash(self) -> str:
-        """8 hex digits of what defines the problems, seed aside."""
+        """Hash (8 hex digits) of what defines the problems, except the seed."""
         return digest(self.model_dump(mode="json", include={"suite", "cluster"}) | self._contents)
 
     @property
     def hash(self) -> str:
-        """8 hex digits of everything that changes the results: not paths, name, or tracking."""
+        """Hash (8 hex digits) of everything that affects results: not paths, name or tracking."""
         policy = {"name", "target", "params"}
         values = self.model_dump(
             mode="json", include={"suite": True, "cluster": True, "policy": policy, "seed": True}
         )
-        # Only where it is on: hashes of other jobs, and so their directories, stay.
+        # Only if it is on, so that the hashes and directories of other jobs do not change.
         charged = {"charge_planning_time": True} if self.charge_planning_time else {}
         return digest(values | self._contents | charged)
 
     @property
     def _contents(self) -> dict[str, str]:
-        """What the problems depend on beside the configuration."""
+        """What the problems depend on in addition to the configuration."""
         if isinstance(self.suite, FilesSuite):
             return {"contents": self.suite.contents_hash()}
         return {}
@@ -101,11 +101,11 @@ class EvaluateConfig(Config):
 def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -> EvaluateConfig:
     """Check a composed configuration, and fill in the suite's own cluster if none is chosen.
 
-    Without a chosen cluster, the options of ``cluster`` that are given change the suite's own.
+    If no cluster is chosen, given options of ``cluster`` override those of the suite's own.
 
     Args:
         values: the composed configuration.
-        extra_dirs: configuration directories that come before the package's own.
+        extra_dirs: configuration directories searched before the package's own.
 
     Raises:
         InputError: naming the first option at fault.
@@ -131,7 +131,7 @@ def parse_config(values: Mapping[str, Any], *, extra_dirs: Sequence[str] = ()) -
 
 
 def _option_error(error: ValidationError, suite: type[BaseModel]) -> InputError:
-    """The first fault of a configuration, as the option that it came from."""
+    """Report the first fault of a configuration, by the option that caused it."""
     first = error.errors()[0]
     location = first["loc"]
     if location[0] == "suite":
@@ -146,7 +146,7 @@ def _option_error(error: ValidationError, suite: type[BaseModel]) -> InputError:
 
 
 def _siblings(location: tuple[int | str, ...], suite: type[BaseModel]) -> list[str]:
-    """The options that stand beside one, with a suite of the given class."""
+    """List the options beside the one at ``location``, for a suite of the given class."""
     model: type[BaseModel] = EvaluateConfig
     for place, part in enumerate(location[:-1]):
         inner = (

@@ -1,4 +1,4 @@
-"""The directory of a job: what its files are called, and how far the job got."""
+"""The directory of a job: names of its files, and how far the job got."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EXPLAINED = "explained.json"
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make a run directory that can be written to, without what an earlier try left.
+    """Create a writable run directory, and remove what an earlier attempt left.
 
     Raises:
-        InputError: the directory cannot be made or written.
+        InputError: the directory cannot be created or written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -42,14 +42,14 @@ def prepare_directory(directory: Path) -> None:
 
 
 def mark_failed(directory: Path, text: str) -> None:
-    """Leave a marker with the reason: its last line says what went wrong."""
-    # On a full disk there may be no room for it either; the error itself is raised anyway.
+    """Write the failure marker; the last line of ``text`` says what went wrong."""
+    # A full disk may have no room for the marker either; the error itself is raised anyway.
     with suppress(OSError):
         write_text(directory / FAILED, text.rstrip() + "\n")
 
 
 def read_failure(directory: Path) -> str | None:
-    """Why a job failed, in one line; None without a marker."""
+    """Read in one line why a job failed; None: there is no marker."""
     marker = directory / FAILED
     if not marker.exists():
         return None
@@ -60,7 +60,7 @@ def read_failure(directory: Path) -> str | None:
 
 
 def failures_since(root: Path, time: float) -> Iterator[tuple[str, str, Path]]:
-    """The jobs that failed after a time: ``suite/policy/s<seed>-<hash>``, reason, marker."""
+    """Yield jobs that failed after a time: ``suite/policy/s<seed>-<hash>``, reason, marker path."""
     for marker in sorted(root.glob(f"*/*/s*-*/{FAILED}")):
         if marker.stat().st_mtime >= time:
             where = marker.parent.relative_to(root).as_posix()
@@ -68,21 +68,21 @@ def failures_since(root: Path, time: float) -> Iterator[tuple[str, str, Path]]:
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank: what a traceback ends with."""
+    """Return the last non-blank line, e.g. the message of a traceback."""
     lines = text.strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def read_config(directory: Path, *, known: str | None = None) -> dict[str, Any]:
-    """The configuration of a finished job, with ``made_with``; ``known``: the file's checksum.
+    """Read a finished job's configuration, with ``made_with``; ``known``: the file's checksum.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the configuration cannot be read.
     """
     path = directory / CONFIG
     try:
         values = yaml.safe_load(read_text(path, known=known))
-    # Dates that are none are ValueErrors; nesting has no limit.
+    # Invalid dates raise ValueError; unlimited nesting raises RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

@@ -1,4 +1,4 @@
-"""Why stages stand where they stand: ``explained.json``, which a job with ``trace=true`` writes."""
+"""Explanations of placements: ``explained.json``, written by jobs with ``trace=true``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class StageNode(_Part):
-    """A stage of the graph; ``model`` is empty without one."""
+    """A stage of the graph; ``model`` is empty if it has none."""
 
     workflow: str
     stage: str
@@ -36,24 +36,24 @@ class StageNode(_Part):
 
 
 class ComparedValue(_Part):
-    """A placement that a policy compared, by its own value; None: not worth it, or not tried."""
+    """A placement that a policy compared, with the policy's value; None: rejected or not tried."""
 
     devices: list[Index]
     value: Number | None
 
 
 class ExplainedPlacement(_Part):
-    """One placement: what it was, and what each device was expected to cost.
+    """One placement, and the expected costs on every device.
 
     Attributes:
-        row: of the schedule's shards, the placement's first.
-        time: of the decision, seconds.
-        stage: its number.
-        devices: their numbers.
-        end: when it was expected to end, seconds.
-        parts: for each device `fate_gym.sim.recorder.PARTS` of the whole stage there alone, or
-            None: it cannot run there.
-        quantity: number of what the policy compared by; None: it compared nothing.
+        row: the placement's first row in the schedule's shards.
+        time: time of the decision, seconds.
+        stage: stage number.
+        devices: device numbers.
+        end: expected end, seconds.
+        parts: for each device, `fate_gym.sim.recorder.PARTS` of the whole stage on it alone; None:
+            the stage cannot run there.
+        quantity: index into the schedule's ``quantities``; None: the policy compared nothing.
         compared: the policy's own values for this stage.
     """
 
@@ -68,7 +68,7 @@ class ExplainedPlacement(_Part):
 
 
 class DeviceMemory(_Part):
-    """What a device holds from a time on: bytes of weights and of KV, and the models' numbers."""
+    """What a device holds from ``time`` on: bytes of weights and KV, and the models' numbers."""
 
     device: Index
     time: Number
@@ -78,18 +78,18 @@ class DeviceMemory(_Part):
 
 
 class ExplainedSchedule(_Part):
-    """The run of one problem, explained.
+    """Explanation of the run of one problem.
 
     Attributes:
-        problem: its id.
-        devices, memory: names, and bytes of memory (0: unlimited).
-        models: names.
-        stages: of all workflows.
-        edges: parent and child, by number.
+        problem: id of the problem.
+        devices, memory: names of the devices, and their bytes of memory (0: unlimited).
+        models: names of the models.
+        stages: stages of all workflows.
+        edges: stage numbers of parent and child.
         ready: when each stage became ready, seconds.
-        quantities: what the policy compared by, in words.
-        placements: in order.
-        held: by device in order of time.
+        quantities: descriptions of the values that the policy compared.
+        placements: placements in order.
+        held: what devices hold, by device and time.
     """
 
     problem: str
@@ -128,7 +128,7 @@ _FILE = TypeAdapter(list[ExplainedSchedule])
 
 
 def explained_schedule(trace: Trace, recorder: Recorder) -> ExplainedSchedule:
-    """A run of a problem in the form in which it is kept."""
+    """Convert a recorded run to the form in which it is stored."""
     problem = trace.problem
     quantities: dict[str, int] = {}
     placements = [_placement(one, quantities) for one in recorder.placed_stages]
@@ -194,7 +194,7 @@ def _compared(explanation: Explanation | None, stage: int) -> list[ComparedValue
 
 
 def _held(trace: Trace, held: Sequence[Held]) -> list[DeviceMemory]:
-    """What devices hold, and that they hold nothing once they have failed."""
+    """List what devices hold over time; after a failure they hold nothing."""
     starts = trace.shards["start"].tolist()
     found = [
         DeviceMemory.model_construct(
@@ -224,21 +224,21 @@ def _digits(value: float) -> float:
 
 
 def _short(value: float) -> float | None:
-    """Seven digits; None for what is no number."""
+    """Round to seven digits; None if not finite."""
     return _digits(value) if math.isfinite(value) else None
 
 
 def write_explained(directory: Path, schedules: Sequence[ExplainedSchedule]) -> None:
-    """Write the file of a job."""
+    """Write ``explained.json`` of a job."""
     write_text(directory / EXPLAINED, _FILE.dump_json(list(schedules)).decode())
 
 
 def read_explained(directory: Path, *, known: str | None = None) -> dict[str, ExplainedSchedule]:
-    """By problem, what a job has explained; empty if it was not traced.
+    """Read a job's explanations by problem; empty if it was not traced.
 
     Args:
-        directory: of the job.
-        known: the checksum of the file, if one was kept.
+        directory: directory of the job.
+        known: checksum of the file, if there is one.
 
     Raises:
         InputError: the file is damaged.

@@ -24,8 +24,8 @@ _RUN_DIRECTORY = re.compile(r"s(?P<seed>\d+)-(?P<hash>[0-9a-f]{8})")
 class Job:
     """A run directory found on disk.
 
-    ``result`` is None unless the job finished and its files are whole; if they are not, ``damage``
-    says what is wrong with them.
+    ``result`` is None unless the job finished and its files are intact; ``damage`` says what is
+    wrong with damaged files.
     """
 
     directory: Path
@@ -46,17 +46,17 @@ class Job:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its configuration. Reports ask for it several times, and YAML takes long to read."""
+        """The job's configuration; cached, because YAML is slow to read."""
         return read_config(self.directory)
 
     def table(self, file: str) -> pd.DataFrame:
-        """One of the job's parquet files as a data frame."""
+        """Read one of the job's parquet files as a data frame."""
         frame: pd.DataFrame = read_table(self.directory / file).to_pandas()
         return frame
 
 
 def find_jobs(root: Path) -> list[Job]:
-    """Every job below a sweep's directory, by suite, policy and seed.
+    """Find every job below a sweep's directory, sorted by suite, policy and seed.
 
     Raises:
         InputError: the directory is missing or holds no jobs.
@@ -87,7 +87,7 @@ def _job(directory: Path) -> Job | None:
 
 
 def read_whole(directory: Path) -> tuple[JobResult | None, InputError | None]:
-    """The result of a job that finished, if its files are whole, or what is wrong with them."""
+    """Return a finished job's result if its files are intact, and what is wrong if they are not."""
     try:
         result = read_result(directory)
         if result is not None:
@@ -100,7 +100,7 @@ def read_whole(directory: Path) -> tuple[JobResult | None, InputError | None]:
 
 
 def job_state(directory: Path) -> Literal["done", "damaged", "failed", "unfinished"] | None:
-    """How far the job of a run directory got; None if it was never started."""
+    """Return how far the job of a run directory got; None: it was never started."""
     result, damage = read_whole(directory)
     if result is not None:
         return "done"

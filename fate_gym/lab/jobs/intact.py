@@ -1,7 +1,7 @@
-"""Whether the files of a finished job are all there and are what a job writes.
+"""Checks that the files of a finished job are complete and undamaged.
 
-A disk that was full, a copy that was cut, a file of a stranger: a job with such a file counts as
-not done, so that its sweep runs it again, and reports say so and go on without it.
+Files may be damaged by a full disk, cut off in a copy, or come from elsewhere. A job with such a
+file counts as not done: its sweep runs it again, and reports mention it and go on without it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REMEDY = "re-run the sweep's command: it runs the job again"
 
 LARGEST = 1e18
-"""Of any number: sums and axes of figures stay finite."""
+"""Largest absolute value allowed, so that sums and axes of figures stay finite."""
 
 _TEXTS = ("suite", "policy", "problem", "workflow", "family", "instance")
 _FINITE = ("seed", "workflows", "latency", "rr_latency", "latency_ratio")
@@ -49,7 +49,7 @@ _REFERENCE = "round_robin"
 
 
 def check_files(directory: Path, result: JobResult) -> None:
-    """Check that a run directory holds what its ``result.json`` says.
+    """Check that a run directory matches its ``result.json``.
 
     Raises:
         InputError: naming the first file at fault.
@@ -88,7 +88,7 @@ def _check_workflows(directory: Path, result: JobResult) -> None:
     if table.num_rows != result.workflows:
         fault = f"{table.num_rows} rows for {result.workflows} workflows"
         raise InputError(fault, source=path)
-    # Columns that not every version writes are checked where they are there.
+    # Columns that not every version writes are checked if they are present.
     optional = {
         name
         for name in table.column_names
@@ -130,12 +130,12 @@ def _check_schedules(directory: Path, result: JobResult, config: dict[str, Any])
 def _check_explained(directory: Path, result: JobResult) -> None:
     known = result.checksums.get(EXPLAINED)
     if known is not None or (directory / EXPLAINED).exists():
-        # It is read whole where it is shown; that it is the job's own is enough here.
+        # It is parsed when it is shown; checking that it is the job's own is enough here.
         read_bytes(directory / EXPLAINED, known=known)
 
 
 def _table(path: Path, result: JobResult) -> pa.Table:
-    """A table of a job, as it has written it."""
+    """Read a table of a job; raise `InputError` if it is not as the job wrote it."""
     known = result.checksums.get(path.name)
     return read_table(path, owner=result.config_hash, known=known)
 
@@ -143,7 +143,7 @@ def _table(path: Path, result: JobResult) -> pa.Table:
 def _check_columns(
     path: Path, table: pa.Table, texts: Iterable[str], numbers: Iterable[str]
 ) -> None:
-    """Every column is there and of its kind, no text is missing and no number too large."""
+    """Check that all columns exist with the right type, no text missing, no number too large."""
     for names, fits in ((texts, _is_text), (numbers, _is_number)):
         for name in names:
             if name not in table.column_names:
@@ -158,7 +158,7 @@ def _check_columns(
 
 
 def _largest(column: pa.ChunkedArray) -> float:
-    """The largest absolute value, without gaps and NaN."""
+    """Return the largest absolute value, ignoring nulls and NaN."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

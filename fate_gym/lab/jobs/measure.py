@@ -1,4 +1,4 @@
-"""Plays one problem with a policy and with round robin, and says what came out."""
+"""Plays one problem with a policy and with round robin, and computes the metrics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from policies.registry import make_policy
 REFERENCE = "round_robin"
 
 WARM_UP_DECISIONS = 64
-"""Of a policy, before it is timed. A stream has thousands: all of them would double its job."""
+"""Untimed decisions before a policy is timed. Playing a whole stream would double its job."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One problem played: the rows of its workflows, and the two runs."""
+    """The outcome of one problem: one row per workflow, and the traces of both runs."""
 
     rows: list[dict[str, Any]]
     trace: Trace
@@ -39,7 +39,7 @@ class Measurement:
         return [float(value) for value in self.trace.decision_seconds * 1e3]
 
     def shards(self, policy: str) -> list[ShardRow]:
-        """The rows of both runs' schedules, for a Gantt picture; seconds."""
+        """Return the rows of both runs' schedules, for a Gantt chart; seconds."""
         rows = shard_rows(self.trace, policy)
         return rows if policy == REFERENCE else rows + shard_rows(self.reference, REFERENCE)
 
@@ -52,19 +52,19 @@ def measure(
     charge_planning: bool = False,
     recorder: Recorder | None = None,
 ) -> Measurement:
-    """Play a problem twice, with the policy and with round robin, on the same draws.
+    """Play a problem twice, with the policy and with round robin, on the same random draws.
 
-    The draws are those of `luck_of`: the problems of one seed have nothing in common.
+    The draws are seeded by `luck_of`, so that the problems of one seed are independent.
 
-    The rows hold, for each workflow, its times, the same under round robin, their ratios, a lower
-    bound on the latency, and what explains the difference. ``latency_ratio``, the headline of every
-    report, is the latency (time from arrival to end) over round robin's; ``makespan_ratio`` is the
-    makespan over round robin's. For a workflow alone the two are the same.
-    Ratios count times under a nanosecond as one, so that no time over no time is 1.
-    Numbers of a whole run (loads, hit rates, utilisation, percentiles over its requests, cost,
-    decision times) stand in every row of its workflows. With ``charge_planning`` the policy's own
-    time passes in its run (round robin's, microseconds, does not). A ``recorder`` keeps the
-    decisions of the policy's run.
+    The rows hold, for each workflow, its times, those under round robin, their ratios, a lower
+    bound on the latency, and metrics that explain the difference. ``latency_ratio``, the headline
+    of every report, is the latency (time from arrival to end) over round robin's;
+    ``makespan_ratio`` is the makespan over round robin's. For a single workflow both are equal.
+    In ratios, times under a nanosecond count as one nanosecond, so that 0 / 0 is 1.
+    Metrics of the whole run (loads, hit rates, utilisation, percentiles over its requests, cost,
+    decision times) are repeated in the row of every workflow. With ``charge_planning`` the policy's
+    decision time passes in its run (round robin's, microseconds, does not). A ``recorder`` records
+    the decisions of the policy's run.
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
@@ -75,17 +75,17 @@ def measure(
 
 
 def luck_of(problem: str, seed: int) -> int:
-    """The seed of the draws of a problem (by its id) in a run with a seed.
+    """Derive the seed of a problem's random draws from its id and the run's seed.
 
-    Noise is drawn by seed, stage number and device alone: without this all problems of a suite
-    would share it, and intervals over problems would be far too narrow.
+    Noise depends only on seed, stage number and device: without this all problems of a suite would
+    share it, and intervals over problems would be far too narrow.
     """
     digest = hashlib.blake2b(f"{problem} {seed}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big")
 
 
 def warm_up(problem: Problem, policy: Policy) -> None:
-    """Play a problem's first decisions and forget them, so that compilation is not timed."""
+    """Play a problem's first decisions and discard them, so that compilation is not timed."""
     simulator = Simulator(problem, record=False)
     view = simulator.view()
     policy.reset(view, 0)
@@ -114,7 +114,7 @@ def _rows(
     rows = []
     pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
     for number, (ours, theirs) in enumerate(pairs):
-        # Alone, a workflow's makespan is the schedule's: idling before the first stage counts.
+        # A single workflow's makespan is the schedule's: idling before the first stage counts.
         makespan = trace.makespan if alone else ours["makespan"]
         rr_makespan = reference.makespan if alone else theirs["makespan"]
         bound = float(bounds.latency[number])
@@ -148,10 +148,10 @@ def _rows(
 
 
 def _gap(latency: float, bound: float) -> float:
-    """Latency over its lower bound; NaN where none holds."""
+    """Latency over its lower bound; NaN if there is none."""
     return ratio(latency, bound) if bound > 0 or latency == 0 else math.nan
 
 
 def instance_of(name: str, seed: int) -> str:
-    """What stays the same over seeds: suites name problems ``<instance>/s<seed>``."""
+    """Return the name without the seed: suites name problems ``<instance>/s<seed>``."""
     return name.removesuffix(f"/s{seed}")

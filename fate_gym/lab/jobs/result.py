@@ -19,14 +19,14 @@ _ID_CHARACTERS = 110
 
 
 class OtherVersionError(InputError):
-    """A result of another version: not damaged, so nothing writes over it."""
+    """A result written by another version: not damaged, so it is never overwritten."""
 
 
 class JobResult(BaseModel):
-    """The summary of a finished job; the content of ``result.json``. Times in seconds.
+    """The summary of a finished job, as in ``result.json``. Times in seconds.
 
-    ``means`` are those of columns of ``workflows.parquet``; ``counters`` are those that the policy
-    keeps, summed over the problems.
+    ``means`` are over columns of ``workflows.parquet``; ``counters`` are the policy's counters,
+    summed over the problems.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +36,7 @@ class JobResult(BaseModel):
     name: str
     suite: str
     cluster: str
-    # Results from before devices could batch say nothing, and are of exclusive ones.
+    # Results from before devices could batch lack this field; their devices are exclusive.
     execution: Literal["exclusive", "batching", "several"] = "exclusive"
     policy: str
     family: str
@@ -57,35 +57,35 @@ class JobResult(BaseModel):
     git_sha: str | None
     machine: str
     checksums: dict[str, str] = {}
-    """Of the other files, by name. Results from before have none."""
+    """Checksums of the other files, by name; older results have none."""
     checksum: str = ""
-    """Of all the rest of the result."""
+    """Checksum of the rest of the result."""
 
     @property
     def sealed(self) -> JobResult:
-        """The same with its checksum."""
+        """A copy with the checksum filled in."""
         text = self.model_dump_json(exclude={"checksum"})
         return self.model_copy(update={"checksum": checksum(text.encode())})
 
     @property
     def title(self) -> str:
-        """``suite/policy/s<seed>``, as lines of text and W&B name the job.
+        """``suite/policy/s<seed>``, the name of the job in output and in W&B.
 
-        Where devices do not all run one shard at a time it says so.
+        Followed by the execution unless all devices are exclusive.
         """
         title = f"{self.suite}/{self.policy}/s{self.seed}"
         return title if self.execution == "exclusive" else f"{title} ({self.execution})"
 
     @property
     def run_id(self) -> str:
-        """W&B's id of the job: the same job has the same id on every machine."""
+        """The job's W&B run id, the same on every machine."""
         return wandb_id(self.name, f"{self.suite}-{self.policy}-s{self.seed}-{self.config_hash}")
 
 
 def wandb_id(name: str, job: str) -> str:
-    """The id of a job of a sweep: W&B allows few characters, and not many.
+    """Make the W&B id of a job of a sweep, with the allowed characters and length.
 
-    Names that this changes have a hash too, so that ``a.b`` and ``a-b`` have ids of their own.
+    If that changes the name, a hash is added, so that ``a.b`` and ``a-b`` get different ids.
     """
     whole = f"{name}-{job}"
     plain = re.sub(r"[^\w-]", "-", whole)[-_ID_CHARACTERS:]
@@ -93,16 +93,16 @@ def wandb_id(name: str, job: str) -> str:
 
 
 def write_result(directory: Path, result: JobResult) -> None:
-    """Declare a job finished. Everything else must be on disk already."""
+    """Write ``result.json``, which marks the job as finished; write all other files before."""
     write_text(directory / RESULT, result.sealed.model_dump_json(indent=1) + "\n")
 
 
 def read_result(directory: Path) -> JobResult | None:
-    """The result of a finished job, or None.
+    """Read the result of a finished job; None: there is none.
 
     Raises:
         OtherVersionError: another version of fate-gym wrote it.
-        InputError: the file is there but is not a result.
+        InputError: the file exists but is not a valid result.
     """
     path = directory / RESULT
     if not path.exists():
@@ -125,7 +125,7 @@ def read_result(directory: Path) -> JobResult | None:
 
 
 def total_counters(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name of the finite values, in the order in which names first appear."""
+    """Sum the finite values by name, in the order in which names first appear."""
     totals: dict[str, float] = {}
     for one in counters:
         for name, value in one.items():

@@ -86,12 +86,12 @@ MEANS = (
     "usd",
     "energy_joules",
 )
-"""Columns of ``workflows.parquet`` whose means stand in ``result.json``."""
+"""Columns of ``workflows.parquet`` whose means are stored in ``result.json``."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run_job` did; ``skipped``: a result was there; ``damage``: it was, but not whole."""
+    """What `run_job` did; ``skipped``: it was done before; ``damage``: found in an old result."""
 
     result: JobResult
     directory: Path
@@ -102,15 +102,15 @@ class Outcome:
 def run_job(
     config: EvaluateConfig, *, overrides: Sequence[str] = (), progress: bool = False
 ) -> Outcome:
-    """Run a job, or find that it is done.
+    """Run a job unless it is already done.
 
-    The result files appear whole or not at all, ``result.json`` last. A job that fails leaves the
-    marker ``FAILED`` instead; one that is killed leaves neither, and the next try starts afresh.
+    Each result file is written atomically, ``result.json`` last. A job that fails leaves the marker
+    ``FAILED`` instead; one that is killed leaves neither, and the next attempt starts afresh.
 
     Args:
-        config: the job.
-        overrides: what the command line said, kept with the result.
-        progress: draw a progress bar.
+        config: configuration of the job.
+        overrides: overrides of the command line, stored with the result.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: the run directory cannot be written, or its result is from another version.
@@ -158,7 +158,7 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
         **cell,
         name=config.name,
         family=config.policy.family,
-        # Reports tell a policy whose time is charged from the same one for free.
+        # Lets reports distinguish a policy with charged planning time from the same one without.
         params=config.policy.params
         | ({"charge_planning_time": True} if config.charge_planning_time else {}),
         config_hash=config.hash,
@@ -191,8 +191,8 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
 def _play(
     config: EvaluateConfig, problems: Sequence[Problem], progress: bool
 ) -> tuple[list[Measurement], float]:
-    """Play every problem; also the time at which everything was compiled."""
-    # Solvers are loaded here: a job that is done already needs none of them.
+    """Play every problem; also return the time at which everything was compiled."""
+    # Imported here: a job that is already done does not need the solvers.
     from fate_gym.lab.jobs.measure import measure, warm_up
     from fate_gym.sim import Recorder
 
@@ -233,25 +233,25 @@ def _write_tables(
 
 
 def cluster_name(problems: Sequence[Problem]) -> str:
-    """The cluster of the problems, or ``several``: a suite of files may have many."""
+    """Return the problems' cluster, or ``several``: a suite of files may have many."""
     names = {problem.cluster.id for problem in problems}
     return names.pop() if len(names) == 1 else "several"
 
 
 def execution_name(problems: Sequence[Problem]) -> str:
-    """How the devices of the problems execute, or ``several`` ways."""
+    """Return the execution of the problems' devices, or ``several``."""
     names = {problem.cluster.execution for problem in problems}
     return names.pop() if len(names) == 1 else "several"
 
 
 def place(problems: Sequence[Problem]) -> str:
-    """The cluster of the problems, with the execution of its devices unless it is exclusive."""
+    """Describe the problems' cluster, with its execution unless that is exclusive."""
     name, execution = cluster_name(problems), execution_name(problems)
     return name if execution == "exclusive" else f"{name} ({execution})"
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over workflows of the columns in `MEANS`, without values that are not finite."""
+    """Compute means over workflows of the columns in `MEANS`, ignoring non-finite values."""
     found = {}
     for column in MEANS:
         values = [float(row[column]) for row in rows if math.isfinite(row[column])]
@@ -261,5 +261,5 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """A percentile, interpolated linearly; 0 without values."""
+    """Compute a percentile, interpolated linearly; 0 without values."""
     return float(np.percentile(values, percent)) if len(values) else 0.0

@@ -1,4 +1,4 @@
-"""The schedules that a job keeps for Gantt charts, ``shards.parquet``."""
+"""The schedules that a job stores for Gantt charts, ``shards.parquet``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from fate_gym.problem import Problem
     from fate_gym.sim import Trace
 
-_LARGEST = 1_000  # stages of a problem whose schedule is kept, unless it is the median
+_LARGEST = 1_000  # most stages of a problem whose schedule is stored, unless it is the median
 
-_MOST_TRACED = 10_000  # stages of all problems whose schedules are kept with ``trace=true``
+_MOST_TRACED = 10_000  # most stages, over all problems, stored with ``trace=true``
 
 
 class ShardRow(TypedDict):
-    """One shard of a schedule, with names in place of numbers; seconds.
+    """One shard of a schedule, with names instead of numbers; times in seconds.
 
-    The host (tools) has no device name, and a stage without a model no model name; ``session`` is
-    empty without one. ``arrival`` is the workflow's, ``first`` when the first tokens are there,
-    ``prefilled`` how many tokens are prefilled, ``again`` those of them that were computed before
-    (`fate_gym.metrics.sessions`).
+    ``device`` is empty for tools (on the host), ``model`` for stages without one, ``session`` for
+    workflows without one. ``arrival`` is that of the workflow, ``first`` when the first tokens are
+    generated, ``prefilled`` the number of tokens prefilled, ``again`` how many of those had been
+    computed before (`fate_gym.metrics.sessions`).
     """
 
     schedule: str
@@ -55,7 +55,7 @@ class ShardRow(TypedDict):
 
 @dataclass(frozen=True)
 class Schedule:
-    """What one run did with one problem; ``devices`` are all of the cluster, in order."""
+    """The schedule of one run of one problem; ``devices`` lists the whole cluster in order."""
 
     problem: str
     devices: list[str]
@@ -71,8 +71,8 @@ class Schedule:
 
 
 def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
-    """A run's shards with names in place of numbers, in commit order."""
-    # Here, so that schedules are read without the simulator.
+    """Convert a run's shards to rows with names instead of numbers, in commit order."""
+    # Imported here, so that schedules can be read without the simulator.
     from fate_gym.metrics.sessions import prefilled_tokens, prefix_tokens
     from fate_gym.sim import compile_problem
 
@@ -112,9 +112,10 @@ def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
 
 
 def representatives(problems: Sequence[Problem]) -> list[int]:
-    """The numbers of the problems whose schedules are kept.
+    """Choose the numbers of the problems whose schedules are stored.
 
-    By stages the median, then the quartiles and the largest, if they have at most 1,000 stages.
+    These are the median by number of stages, then the quartiles and the largest if they have at
+    most 1,000 stages.
     """
     order = sorted(range(len(problems)), key=lambda i: (problems[i].stage_count, i))
     last = len(order) - 1
@@ -124,9 +125,9 @@ def representatives(problems: Sequence[Problem]) -> list[int]:
 
 
 def traced(problems: Sequence[Problem]) -> list[int]:
-    """The numbers of the problems whose schedules are kept with ``trace=true``.
+    """Choose the numbers of the problems whose schedules are stored with ``trace=true``.
 
-    The `representatives`, and all others of at most 1,000 stages, up to 10,000 stages in all.
+    These are the `representatives`, then others of at most 1,000 stages, up to 10,000 in total.
     """
     chosen = representatives(problems)
     left = _MOST_TRACED - sum(problems[i].stage_count for i in chosen)
@@ -138,9 +139,9 @@ def traced(problems: Sequence[Problem]) -> list[int]:
 
 
 def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
-    """The schedules that a job kept for pictures.
+    """Read the schedules that a job stored for figures.
 
-    By problem, the one to show first, and by policy: the job's own and round robin.
+    By problem (the first is the one to show first), then by policy: the job's own and round robin.
 
     Raises:
         InputError: a file is damaged.
@@ -150,7 +151,7 @@ def read_schedules(directory: Path) -> dict[str, dict[str, Schedule]]:
 
 
 def schedules_of(shards: pa.Table, devices: list[str]) -> dict[str, dict[str, Schedule]]:
-    """`read_schedules` of what has been read."""
+    """Group the rows of a table of shards as `read_schedules` does."""
     problems: dict[str, dict[str, Schedule]] = {}
     for row in shards.to_pylist():
         schedules = problems.setdefault(row["problem"], {})
@@ -160,7 +161,7 @@ def schedules_of(shards: pa.Table, devices: list[str]) -> dict[str, dict[str, Sc
 
 
 def device_ids(directory: Path, config: Mapping[str, Any]) -> list[str]:
-    """The devices of a job by its configuration. Raises `InputError` if it names none."""
+    """Return the devices in a job's configuration. Raises `InputError` if it names none."""
     try:
         devices = [device["id"] for device in config["cluster"]["devices"]]
     except (KeyError, TypeError):
@@ -171,5 +172,5 @@ def device_ids(directory: Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def first_schedules(directory: Path) -> dict[str, Schedule]:
-    """The schedules of the problem that a job shows first, by policy."""
+    """Return the schedules of the problem that a job shows first, by policy."""
     return next(iter(read_schedules(directory).values()))
