@@ -1,1 +1,1 @@
-"""Weights & Biases: mirrors of finished jobs and of trainings. Result files are the record."""
+"""Weights & Biases: copies of finished jobs and trainings. The result files are authoritative."""

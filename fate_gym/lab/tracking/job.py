@@ -1,4 +1,4 @@
-"""Mirrors a finished job to Weights & Biases, from its result files."""
+"""Logs a finished job to Weights & Biases, from its result files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def track(tracking: TrackingConfig, result: JobResult, directory: Path) -> str |
     """Log one finished job.
 
     Args:
-        tracking: where to; with mode ``none`` nothing happens.
+        tracking: settings; with mode ``none`` nothing happens.
         result: the job's summary.
-        directory: the job's run directory; everything that W&B writes goes there.
+        directory: the job's run directory, also used for all files that W&B writes.
 
     Returns:
         A warning if W&B failed, or could not be reached so that the run was kept offline (the
-        results are on disk all the same), else None.
+        results are on disk in any case), else None.
     """
     if tracking.mode == "none":
         return None
@@ -39,8 +39,8 @@ def track(tracking: TrackingConfig, result: JobResult, directory: Path) -> str |
             try:
                 _log(tracking, result, directory)
             except _UnreachableError as error:
-                # No login, no network: what could not be sent now can be sent later. The service
-                # still holds the run that failed.
+                # No login or no network: keep the run offline, to be sent later. W&B's service
+                # still holds the failed run.
                 _end_service()
                 _log(tracking.model_copy(update={"mode": "offline"}), result, directory)
                 return (
@@ -48,7 +48,7 @@ def track(tracking: TrackingConfig, result: JobResult, directory: Path) -> str |
                     f"wandb sync {directory}/wandb/offline-run-*"
                 )
     except Exception as error:  # noqa: BLE001
-        # Whatever a disk or a third-party client does, a finished job stays finished.
+        # Failures of the disk or the W&B client must not make a finished job fail.
         _end_service()
         return (
             f"logging {result.title} to W&B failed: {first_line(error)}; the results are on disk, "
@@ -58,9 +58,9 @@ def track(tracking: TrackingConfig, result: JobResult, directory: Path) -> str |
 
 
 def track_again(root: Path, tracking: TrackingConfig) -> Iterator[tuple[str, str | None]]:
-    """Log the finished jobs of a sweep from their files: title and warning of each.
+    """Log the finished jobs of a sweep from their files; yield each title and warning.
 
-    A run has the same id as before, so W&B goes on with it instead of starting a second one.
+    A run keeps its id, so W&B resumes it instead of starting a second one.
 
     Raises:
         InputError: no jobs in the directory.
@@ -75,7 +75,7 @@ class _UnreachableError(Exception):
 
 
 def _end_service() -> None:
-    """Forget W&B's background process, which may be dead: at exit it would be waited for."""
+    """Drop W&B's background process, which may be dead: W&B would wait for it at exit."""
     import wandb
 
     with suppress(Exception):

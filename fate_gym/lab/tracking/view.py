@@ -1,7 +1,7 @@
-"""A saved view in Weights & Biases of the runs of one sweep, built from code.
+"""Builds a saved Weights & Biases view of the runs of one sweep.
 
-W&B's reports need the server while they are built; saved views of a workspace do not, so the
-definition can be looked at, and tested, without an account.
+Building W&B reports requires the server; saved views of a workspace do not, so the definition can
+be inspected and tested without an account.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SESSIONS = {
 
 
 def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Workspace:
-    """The view of a sweep: its runs, grouped by policy and execution, with what came out and why.
+    """Build the view of a sweep: runs grouped by policy and execution, results and mechanisms.
 
     Args:
-        directory: of the sweep; its runs were logged under its name as their group.
+        directory: directory of the sweep, whose name is the group of its runs.
         entity: W&B user or team.
         project: W&B project.
 
@@ -102,10 +102,10 @@ def build_view(directory: Path, *, entity: str, project: str = "fate-gym") -> Wo
 
 
 def save_view(directory: Path, *, entity: str, project: str, dry_run: bool) -> int:
-    """Save the view of a sweep in W&B and print its address; returns the exit code.
+    """Save the view of a sweep in W&B and print its URL; return the exit code.
 
     Args:
-        directory: of the sweep.
+        directory: directory of the sweep.
         entity: W&B user or team.
         project: W&B project.
         dry_run: only print the definition of the view.

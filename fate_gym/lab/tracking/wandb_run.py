@@ -1,7 +1,7 @@
-"""Starts a W&B run that writes nothing outside a directory.
+"""Starts W&B runs that write nothing outside a given directory.
 
-Offline by default: no account, no network. ``wandb sync DIRECTORY/wandb/offline-run-*`` sends a run
-later.
+Offline by default, which needs neither account nor network; ``wandb sync
+DIRECTORY/wandb/offline-run-*`` uploads a run later.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 from fate_gym.lab.config import TrackingConfig
 
 TIMEOUT_SECONDS = 20
-"""For the server's answer to a login or to a new run."""
+"""Timeout for the server's answer to a login or a new run."""
 
 
 def start_run(
     tracking: TrackingConfig, directory: Path, config: Mapping[str, Any], **identity: Any
 ) -> Any:
-    """A new W&B run, or the one with the same id.
+    """Start a W&B run, or resume the one with the same id.
 
     Args:
-        tracking: where to; not mode ``none``.
-        directory: everything that W&B writes goes there.
-        config: what the run is a run of.
-        identity: name, group, id, tags and the like, as `wandb.init` takes them.
+        tracking: settings; the mode must not be ``none``.
+        directory: directory for all files that W&B writes.
+        config: configuration of the run.
+        identity: name, group, id, tags and so on, passed to `wandb.init`.
     """
     import wandb
 
@@ -38,7 +38,7 @@ def start_run(
         x_disable_stats=True,
         init_timeout=TIMEOUT_SECONDS,
         login_timeout=TIMEOUT_SECONDS,
-        # A killed run loses what is not flushed; the default is 15 s.
+        # A killed run loses unflushed data; the default interval is 15 s.
         x_transaction_log_flush_interval=2.0,
     )
     return wandb.init(
@@ -54,7 +54,7 @@ def start_run(
 
 @contextmanager
 def wandb_inside(directory: Path) -> Iterator[None]:
-    """Keep everything that W&B writes inside a directory: it reads these from the environment."""
+    """Keep everything that W&B writes inside a directory, by setting its environment variables."""
     wanted = {"WANDB_DIR": str(directory), "WANDB_DATA_DIR": str(directory / "wandb" / "data")}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
