@@ -1,1 +1,1 @@
-"""A simulated schedule of one device, executed in earnest and timed (docs/cost-model.md)."""
+"""Executes the simulated schedule of one device on real hardware (docs/cost-model.md)."""

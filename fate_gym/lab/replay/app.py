@@ -1,4 +1,4 @@
-"""``fate-gym replay``: execute a simulated schedule, compare it with its simulation."""
+"""``fate-gym replay``: executes a simulated schedule and compares it with its simulation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def replay(
     """Execute, compare, and show.
 
     Raises:
-        InputError: no PyTorch, no such device, too little memory, a file that is no trace or of
-            another version, a schedule that cannot be executed.
+        InputError: no PyTorch, no such device, too little memory, a file that is not a trace or is
+            of another version, or a schedule that cannot be executed.
     """
     if repeats < 1 or not scale >= 1:
         raise InputError("--repeats and --scale are at least 1", remedy="choose 1 or more")
@@ -52,7 +52,7 @@ def replay(
 def replay_script(
     script: Script, device: TorchDevice, *, gpu: Gpu | None, scale: float, repeats: int
 ) -> Frame:
-    """The rows of `compare.compare` for a script that is executed some times, after a warm-up."""
+    """Execute a script ``repeats`` times after a warm-up; return the rows of `compare.compare`."""
     facts = script.trace.problem.model_facts
     shapes = {name: shape_of(facts[name], scale) for name in script.models}
     predicted = predicted_seconds(script, gpu, scaled_models(shapes, scale))
@@ -63,7 +63,7 @@ def replay_script(
 
 
 def scaled_models(shapes: dict[str, DecoderShape], scale: float) -> dict[str, Model]:
-    """Models with the facts of smaller decoders; at a scale of 1 none: facts are as given."""
+    """Return models with the facts of the scaled decoders; none at a scale of 1."""
     return {} if scale == 1 else {name: shape.facts(name) for name, shape in shapes.items()}
 
 

@@ -1,4 +1,4 @@
-"""Simulated against measured: by phase, by stage, and of the whole schedule."""
+"""Simulated against measured times: by phase, by stage, and of the whole schedule."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HEADS = ("what", "simulated s", "measured s", "spread", "error")
 
 
 def compare(script: Script, predicted: Sequence[float], runs: Sequence[Sequence[float]]) -> Frame:
-    """A row for each phase, each stage and the whole schedule.
+    """Make one row for each phase, each stage and the whole schedule.
 
     Columns: ``what`` (``phase``, ``stage``, ``makespan``), ``name``, ``simulated_s``,
     ``measured_s`` (the median over runs), ``low_s``, ``high_s`` (their range), ``error``
-    (simulated / measured - 1; NaN if both are 0). A stage counts from its begin on the device to
-    its end, a phase is the sum of its operations: passes with prompts are ``prefill``, whatever
-    decodes beside them.
+    (simulated / measured - 1; NaN if measured is 0). A stage counts from its start on the device to
+    its end; a phase is the sum of its operations: passes with prompts are ``prefill``, even if
+    other queries decode in them.
     """
     phases = [phase_of(operation) for operation in script.operations]
     rows = []
@@ -44,12 +44,12 @@ def compare(script: Script, predicted: Sequence[float], runs: Sequence[Sequence[
 
 
 def median_error(rows: Frame, what: str) -> float:
-    """The median of the absolute errors of rows of a kind."""
+    """Return the median absolute error of the rows of kind ``what``."""
     return float(rows[rows.what == what].error.abs().median())
 
 
 def summary(rows: Frame) -> list[tuple[str, ...]]:
-    """Phases, the median and the worst stage, and the makespan, as text."""
+    """Format phases, stages (median and 90th percentile of errors) and makespan as text."""
     shown = [_text(row.name, row) for row in rows[rows.what == "phase"].itertuples(index=False)]
     stages = rows[rows.what == "stage"]
     errors = stages.error.abs()

@@ -1,4 +1,4 @@
-"""Executes the operations of a script with real decoders, and times them."""
+"""Executes the operations of a script with real decoders and times them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER_BYTES = 2
 
 
 def execute(device: TorchDevice, script: Script, shapes: Mapping[str, DecoderShape]) -> Executor:
-    """An executor for a script, whose memory is checked.
+    """Make an executor for a script after checking its memory.
 
     Raises:
         InputError: weights and KV of the schedule do not fit.
@@ -30,11 +30,11 @@ def execute(device: TorchDevice, script: Script, shapes: Mapping[str, DecoderSha
 
 
 class Executor:
-    """What is on the device: weights, cached prefixes and contexts, the KV of open parts.
+    """Executes a script; holds weights, cached prefixes and contexts, and the KV of open parts.
 
-    Weights come from one tensor of random numbers in host memory. What a part reuses is copied
-    into its own KV before it begins, and what stays is copied out when it ends: an engine with
-    pages shares these instead, so the copies are not timed.
+    Weights come from one tensor of random numbers in host memory. Reused data is copied into a
+    part's own KV before it begins, and what stays cached is copied out when it ends. An engine with
+    paged KV shares these instead, so the copies are not timed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Executor:
         self._clear()
 
     def run(self) -> list[float]:
-        """Execute all operations; seconds of each."""
+        """Execute all operations; return the seconds of each."""
         self._clear()
         seconds = []
         with self.device.torch.inference_mode():
@@ -91,7 +91,7 @@ class Executor:
             del self._decoders[self.script.world.models[operation.key]]
         else:
             stores: dict[int, dict[int, Any]] = {PREFIX: self._prefixes, CONTEXT: self._contexts}
-            # A shard that has begun may have taken its place in the meantime.
+            # The entry may be missing: a shard that has begun may have replaced it.
             stores[operation.kind].pop(operation.key, None)
 
     def _open(self, part: Part) -> None:
@@ -108,7 +108,7 @@ class Executor:
         self._caches[part.number], self._units[part.number] = cache, Units(part)
 
     def _take_contexts(self, part: Part, cache: KvCache) -> None:
-        """Put in place what is cached of the contexts that a part inherits."""
+        """Copy the cached contexts that a part inherits into its KV."""
         everyone, at = slice(0, part.queries), part.prefix
         missing = part.own - Units(part).least_new
         for parent in part.parents:
@@ -138,7 +138,7 @@ class Executor:
         return seconds
 
     def _keep(self, part: Part, path: tuple[Piece, ...]) -> None:
-        """Cache the entries of a prefix, of which a part has all."""
+        """Cache the entries of a prefix that a part has computed completely."""
         cache = self._caches[part.number]
         for piece in path:
             stored = self._prefixes.get(piece.key[1])
@@ -155,7 +155,7 @@ class Executor:
 
 
 def peak_bytes(script: Script, shapes: Mapping[str, DecoderShape]) -> float:
-    """The most bytes that weights and KV take at a time, with the copies of prefixes."""
+    """Compute the peak bytes of weights and KV, including the copies of prefixes."""
     weights: dict[str, float] = {}
     stored: dict[tuple[int, int], float] = {}
     opened: dict[int, float] = {}

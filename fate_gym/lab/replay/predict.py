@@ -1,4 +1,4 @@
-"""What the operations of a script should take, by the cost model."""
+"""Predicts the seconds of a script's operations by the cost model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fate_gym.validator.world import World
 
 
 def predicted_seconds(script: Script, gpu: Gpu | None, models: dict[str, Model]) -> list[float]:
-    """Seconds of each operation, without noise.
+    """Predict the seconds of each operation, without noise.
 
     Args:
-        script: what runs.
-        gpu: in place of the device's own, if given.
-        models: in place of the models of the same names.
+        script: the script.
+        gpu: replaces the device's own GPU, if given.
+        models: replace the models of the same names.
     """
     predictor = _Predictor(script, World.of(_priced(script, gpu, models)))
     seconds = []
@@ -29,7 +29,7 @@ def predicted_seconds(script: Script, gpu: Gpu | None, models: dict[str, Model])
 
 
 def _priced(script: Script, gpu: Gpu | None, models: dict[str, Model]) -> Problem:
-    """The problem with another GPU and other models; what runs is not asked again."""
+    """Copy the problem with another GPU and other models; the schedule stays as it is."""
     problem = script.trace.problem
     own = {model.name: model for model in problem.models} | models
     changes: dict[str, Any] = {"models": tuple(own.values())}

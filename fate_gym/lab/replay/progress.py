@@ -1,4 +1,4 @@
-"""How far the parts of a script have come: the same for computed and for measured times."""
+"""Progress of a script's parts, for predicting as well as for executing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fate_gym.lab.replay.script import Close, Open, Operation, Pass, Script
 
 
 class Progress:
-    """Prompt tokens that are computed, and output tokens that are made, of the open parts."""
+    """Prompt tokens computed and output tokens generated so far by the open parts."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -14,15 +14,15 @@ class Progress:
         self.made: dict[int, int] = {}
 
     def context(self, number: int) -> int:
-        """Tokens that the next token of each query of a part attends to."""
+        """Return the number of tokens that a part's next token attends to, per query."""
         return self.script.parts[number].prompt + self.made[number]
 
     def completes(self, number: int, tokens: int) -> bool:
-        """Whether so many more tokens complete the prompt of a part."""
+        """Whether ``tokens`` more prompt tokens complete the prompts of a part."""
         return self.done[number] + tokens >= self.script.parts[number].tokens
 
     def follow(self, operation: Operation) -> None:
-        """Count what an operation has done."""
+        """Update the counts after an operation."""
         if isinstance(operation, Open):
             self.done[operation.part] = self.made[operation.part] = 0
         elif isinstance(operation, Close):

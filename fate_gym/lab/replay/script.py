@@ -1,4 +1,4 @@
-"""A schedule of one device as a list of operations, which a device can execute one by one."""
+"""Converts the schedule of one device to operations that can be executed one by one."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from fate_gym.validator.world import Node, Piece, World
 
 @dataclass(frozen=True)
 class Part:
-    """Queries of a shard that run together, a wave of docs/execution-model.md.
+    """Queries of a shard that run together: a wave in docs/execution-model.md.
 
     Attributes:
-        number: of the part, in the order in which they begin.
+        number: number of the part, in the order in which parts begin.
         stage: number of the stage.
-        model: that serves it.
-        queries: side by side.
-        prefix: tokens of the shared prefix, of which ``known`` are cached.
+        model: name of the model.
+        queries: number of queries.
+        prefix: tokens of the shared prefix.
+        known: how many of these are cached.
         own: further prompt tokens of each query, inherited ones included.
-        tokens: of prompts, over all queries, that are computed.
-        pairs: pairs of tokens that their attention computes.
+        tokens: prompt tokens computed, over all queries.
+        pairs: pairs of tokens in the attention of the prompts.
         output: tokens that each query generates.
-        first_comes_with_prompt: the prompt yields the first of them, as on batching devices.
-        path: entries of the prefix cache that it uses, the last first.
+        first_comes_with_prompt: whether the prompt yields the first output token, as on batching
+            devices.
+        path: entries of the prefix cache that the part uses, the last first.
         written: entries that it extends.
-        parents: stages whose contexts it may find.
-        has_heirs: children may find its context.
-        transfer_s: simulated seconds until its inputs have come from elsewhere.
+        parents: stages whose contexts it may find cached.
+        has_heirs: whether children may find its context.
+        transfer_s: simulated seconds until its inputs have arrived from elsewhere.
     """
 
     number: int
@@ -65,14 +67,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Open:
-    """A part begins: its stage is ready, and what it reuses is put in place."""
+    """A part begins: its stage is ready, and the data it reuses is put in place."""
 
     part: int
 
 
 @dataclass(frozen=True)
 class Evict:
-    """Something cached goes: kind and key as in the evictions of a trace."""
+    """Cached data is evicted: kind and key as in the evictions of a trace."""
 
     kind: int
     key: int
@@ -88,7 +90,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a model: prompt tokens of some parts, the next token of others."""
+    """One pass of a model: (part, prompt tokens) ``chunks``, and parts that decode one token."""
 
     model: str
     chunks: tuple[tuple[int, int], ...]
@@ -97,7 +99,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Close:
-    """A part ends; ``last``: its shard, and so its stage on this device, ends with it."""
+    """A part ends; ``last``: so does its shard, and with it its stage on this device."""
 
     part: int
     last: bool
@@ -108,7 +110,7 @@ Phase: TypeAlias = Literal["load", "prefill", "decode", "launch", ""]
 
 
 def phase_of(operation: Operation) -> Phase:
-    """Where the seconds of an operation belong; empty for those that take none."""
+    """Return the phase to which an operation's seconds belong; empty if it takes none."""
     if isinstance(operation, Load):
         return "load"
     if isinstance(operation, Pass):
@@ -118,7 +120,7 @@ def phase_of(operation: Operation) -> Phase:
 
 @dataclass(frozen=True)
 class Script:
-    """The operations of one device, and the parts that they are about."""
+    """The operations of one device, and the parts that they refer to."""
 
     trace: Trace
     world: World
@@ -133,16 +135,17 @@ class Script:
 
 
 def script_of(trace: Trace, device: str | None, source: str) -> Script:
-    """The operations of a device in a trace.
+    """Convert a device's schedule in a trace to a script.
 
     Args:
-        trace: a run.
-        device: its id; None where there is only one.
+        trace: trace of a run.
+        device: id of the device; None if there is only one.
         source: the trace's file, for messages.
 
     Raises:
-        InputError: an unknown device, or a trace that cannot be executed: it is not valid, lengths
-            are uncertain, devices fail, the device is several GPUs, or runs stages of given times.
+        InputError: an unknown device, or a trace that cannot be executed: it is invalid, lengths
+            are uncertain, devices fail, the device has several GPUs, or some stages have fixed
+            times.
     """
     number = _device_number(trace, device, source)
     _check(trace, number, source)
@@ -213,7 +216,7 @@ def _check(trace: Trace, device: int, source: str) -> None:
 
 
 def _shard(state: State, row: Row, parts: list[Part]) -> Iterator[Operation]:
-    """The operations of a shard on an exclusive device, from its row alone."""
+    """Yield the operations of a shard on an exclusive device, from its row in the trace."""
     world, node = state.world, state.world.nodes[row["stage"]]
     machine = world.machines[row["device"]]
     n = int(row["queries"])
@@ -246,7 +249,7 @@ def _own(node: Node) -> int:
 
 
 class _Work(NamedTuple):
-    """What a part computes: see `Part`."""
+    """The fields of `Part` that say what it computes."""
 
     queries: int
     known: int
@@ -276,7 +279,7 @@ def _part(
 
 
 class _Recorder(batching.Replay):
-    """The validator's replay of a batching device, iteration by iteration, written down."""
+    """Records the validator's replay of a batching device, iteration by iteration."""
 
     def __init__(self, state: State, rows: list[Row], device: int) -> None:
         super().__init__(state, rows)
@@ -288,7 +291,7 @@ class _Recorder(batching.Replay):
         self.engines[device] = _RecordedEngine(state, device, self._ended, self)
 
     def iteration(self, engine: Engine) -> None:
-        """An iteration starts: what has ended, begun and gone since the last one, and itself."""
+        """Record the start of an iteration, and what ended, began or was evicted before it."""
         self._close(wave for wave in list(self._numbers) if wave not in engine.admitted)
         opened = [wave for wave in engine.chunks if wave not in self._numbers]
         for wave in opened:
@@ -310,7 +313,7 @@ class _Recorder(batching.Replay):
         self.operations.append(Pass(model, chunks, steps))
 
     def close_all(self) -> None:
-        """The run is over."""
+        """Close all parts at the end of the run."""
         self._close(list(self._numbers))
 
     def _open(self, wave: Wave) -> None:
@@ -335,7 +338,7 @@ class _Recorder(batching.Replay):
 
 
 class _RecordedEngine(Engine):
-    """An engine that says when an iteration starts."""
+    """An engine that tells the recorder when an iteration starts."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""``python scripts/replay_study.py``: ten small workloads under three policies, replayed.
+"""``python scripts/replay_study.py``: replays ten small workloads under three policies.
 
-Five random workloads of three models, each on an exclusive and on a batching device whose memory
-holds two of the three: prefixes are shared, contexts inherited, weights loaded and evicted.
+Five random workloads with three models are run on an exclusive and on a batching device whose
+memory holds two of the models: prefixes are shared, contexts inherited, weights loaded and evicted.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from policies import make_policy
 POLICIES = ("round_robin", "heft", "fate_rollout")
 EXECUTIONS = ("exclusive", "batching")
 SEEDS = range(1, 6)
-"""With 0 all policies give one schedule on the exclusive device."""
+"""Seed 0 is left out: on the exclusive device all policies give the same schedule."""
 MODELS = ("Llama-3.1-8B", "Qwen2.5-7B", "Gemma-2-9B")
 
 _DIGITS = 9
-"""Of simulated seconds, when schedules are ranked."""
+"""Decimals of simulated seconds when schedules are ranked."""
 _ROOM = 1.2
-"""Memory of the device, over the weights of the two largest of three models."""
+"""Ratio of usable device memory to the weights of the two largest of the three models."""
 
 
 def problem_of(seed: int, execution: str, gpu: Gpu, scale: float) -> Problem:
-    """A workload: two workflows of random stages, on one device that holds two models."""
+    """Make a workload: two workflows of random stages, on one device that holds two models."""
     draw = random.Random(seed)
     models = [shape_of(catalog.model(name), scale).facts(name) for name in MODELS]
     share = catalog.execution().memory_utilisation
@@ -93,7 +93,7 @@ def _workflow(draw: random.Random, number: int) -> Workflow:
 
 
 def run_study(device: TorchDevice, gpu: Gpu, scale: float, repeats: int) -> Frame:
-    """The rows of every replay, with ``workload``, ``execution`` and ``policy``."""
+    """Replay everything; return the rows with ``workload``, ``execution`` and ``policy``."""
     parts = []
     for execution in EXECUTIONS:
         for seed in SEEDS:
@@ -110,7 +110,7 @@ def run_study(device: TorchDevice, gpu: Gpu, scale: float, repeats: int) -> Fram
 
 
 def _saved_and_loaded(trace: Trace) -> Trace:
-    """As `fate-gym replay` gets it."""
+    """Save and load a trace, so that it is as `fate-gym replay` reads it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         trace.save(path)
@@ -118,16 +118,16 @@ def _saved_and_loaded(trace: Trace) -> Trace:
 
 
 def agreement(rows: Frame) -> Frame:
-    """Kendall's tau of simulated and measured makespans of the policies, for each workload."""
+    """Kendall's tau of the policies' simulated and measured makespans, for each workload."""
     makespans = rows[rows.what == "makespan"]
-    # The same schedule found in two ways differs in the last bits.
+    # Equal schedules found in different ways differ in the last bits.
     makespans = makespans.assign(simulated_s=makespans.simulated_s.round(_DIGITS))
     groups = makespans.groupby(["execution", "workload"])
     return groups.apply(lambda one: kendalltau(one.simulated_s, one.measured_s).statistic)
 
 
 def table(rows: Frame) -> str:
-    """Errors by execution, and the agreement of the ranks, for a page."""
+    """Format errors by execution, and the rank agreement, as Markdown."""
     ranks = agreement(rows)
     lines = []
     for execution, part in rows.groupby("execution", sort=False):
@@ -169,7 +169,7 @@ def table(rows: Frame) -> str:
 
 
 def figure(rows: Frame) -> Figure:
-    """Simulated against measured: stages on the left, makespans with their range on the right."""
+    """Plot simulated against measured times: stages left, makespans with their range right."""
     drawn, (left, right) = canvas(9.2, 4.2, columns=2)
     colours = dict(zip(POLICIES, (BASELINES[0], BASELINES[1], FATE[0]), strict=True))
     for axes, what, title in ((left, "stage", "Stages"), (right, "makespan", "Makespans")):
@@ -194,7 +194,7 @@ def figure(rows: Frame) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Replay, print, and with ``--write`` put tables and pictures into docs."""
+    """Replay and print; with ``--write`` also put tables and figures into docs."""
     parser = argparse.ArgumentParser(description="Replay ten workloads under three policies.")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:NUMBER (default cpu)")
     parser.add_argument("--gpu", required=True, metavar="FILE.yaml#NAME", help="as calibrated")
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _write(rows: Frame, calibrated: Path, device: str) -> None:
-    """Both tables and both pictures."""
+    """Write both tables and both figures into docs."""
     measured = pd.read_csv(calibrated)
     made = f"\n\nMade on machine: {machine()}; commit: {git_sha()}."
     put_into_page("calibrate", report.error_markdown(report.errors(measured)) + made)

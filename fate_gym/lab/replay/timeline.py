@@ -10,7 +10,7 @@ from fate_gym.lab.replay.script import Close, Open, Pass, Script
 
 @dataclass(frozen=True)
 class Timeline:
-    """Moments in seconds, by stage number, of the stages that the device runs."""
+    """Begin and end of the stages that the device runs, by stage number, seconds."""
 
     begin: dict[int, float]
     end: dict[int, float]
@@ -18,11 +18,11 @@ class Timeline:
 
 
 def timeline(script: Script, seconds: Sequence[float]) -> Timeline:
-    """Go through the operations one by one: a part begins when its stage is ready, and not before.
+    """Compute the timeline by going through the operations; a part waits until its stage is ready.
 
-    Nobody sleeps: time is what the operations have taken, and where the device has to wait for a
-    tool, an arrival or another device it is put forward. Tools and other devices take what they
-    take in the trace.
+    Nothing really waits: time is the sum of what the operations took, and is moved forward where
+    the device would wait for a tool, an arrival or another device. Tools and other devices take as
+    long as in the trace.
     """
     clock = _Clock(script)
     for operation, taken in zip(script.operations, seconds, strict=True):
@@ -32,7 +32,7 @@ def timeline(script: Script, seconds: Sequence[float]) -> Timeline:
         if isinstance(operation, Close):
             clock.close(operation)
         elif isinstance(operation, Pass):
-            # It does not begin before its inputs are there.
+            # A pass does not begin before its inputs have arrived.
             clock.now = max(clock.now, clock.inputs_at + taken)
     first = min(clock.arrival(number) for number in range(len(script.world.stages)))
     ends = [clock.end_of(number) for number in range(len(script.world.nodes))]
@@ -76,7 +76,7 @@ class _Clock:
         if stage in self.mine:
             return self.end[stage]
         if self.world.nodes[stage].stage.kind == "tool" and not self.trace.stage_vanished[stage]:
-            # As long as in the trace, from when it is ready here.
+            # The same duration as in the trace, from when it is ready here.
             took = float(self.trace.stage_end[stage] - self.trace.stage_ready[stage])
             return self.ready(stage) + took
         return float(self.trace.stage_end[stage])

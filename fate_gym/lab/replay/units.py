@@ -1,4 +1,4 @@
-"""Which tokens of a part's prompts a chunk of so many tokens is."""
+"""Maps chunks of a part's prompt tokens to segments of a pass."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fate_gym.lab.replay.script import Part
 
 
 class Units:
-    """The prompt tokens of a part that are left: those of the prefix, then query by query.
+    """The remaining prompt tokens of a part: those of the prefix, then query by query.
 
-    How many each query computes may differ by one: what is cached of inherited contexts is a mean.
+    The number per query may differ by one, because cached inherited tokens are counted as a mean.
     """
 
     def __init__(self, part: Part) -> None:
@@ -17,7 +17,7 @@ class Units:
         own = part.tokens - (part.prefix - part.known)
         self.least_new, longer = divmod(max(0, own), part.queries)
         self._left: list[tuple[int, int, int, int]] = []
-        """Blocks of alike queries: first and last (exclusive), first token, tokens of each."""
+        """Blocks of equal queries: first and last (exclusive), first token, tokens of each."""
         if part.prefix > part.known:
             self._left.append((0, 1, part.known, part.prefix - part.known))
         for first, last, new in (
@@ -28,7 +28,7 @@ class Units:
                 self._left.append((first, last, max(part.known, part.prompt - new), new))
 
     def take(self, cache: KvCache, tokens: int) -> list[Segment]:
-        """The next tokens, as segments of a pass."""
+        """Take the next tokens, as segments of a pass."""
         segments = []
         while tokens > 0 and self._left:
             first, last, start, each = self._left.pop(0)
@@ -38,7 +38,7 @@ class Units:
                 tokens -= whole * each
                 first += whole
             if first < last and 0 < tokens < each:
-                # The head of one query; its rest comes first next time.
+                # The first tokens of one query; the rest comes first next time.
                 segments.append(self._segment(cache, first, first + 1, start, tokens))
                 rest = [(first, first + 1, start + tokens, each - tokens)]
                 rest += [(first + 1, last, start, each)] if first + 1 < last else []
@@ -51,7 +51,7 @@ class Units:
     def _segment(self, cache: KvCache, first: int, last: int, start: int, each: int) -> Segment:
         part = self.part
         shared = start + each <= part.prefix and start >= part.known
-        # Where nothing but the prefix is new, its last token makes the first one of every query.
+        # If only the prefix is new, its last token yields the first output token of every query.
         ends = start + each >= part.prompt
         into = slice(0, part.queries) if shared and (first, last) == (0, 1) else None
         return Segment(cache, slice(first, last), start, each, logits=ends, into=into)
