@@ -1,1 +1,1 @@
-"""Many jobs: how a command line becomes jobs, how they run, and how their results are read."""
+"""Sweeps of jobs: from the command line to jobs, running them, and reading their results."""

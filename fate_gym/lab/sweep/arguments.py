@@ -1,4 +1,4 @@
-"""Hydra's command line: which of its words are options of a job."""
+"""Parses Hydra's command line: flags, and options of a job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS_THAT_RUN = frozenset(("-m", "--multirun", "-r", "--run", *_FLAGS_WITH_VAL
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
-    """A command line with its flags first, as Hydra wants it, and ``--flag=value`` as two words.
+    """Put the flags of a command line first, as Hydra wants, and split ``--flag=value``.
 
     Raises:
         InputError: an unknown flag, or one without its value.
@@ -56,7 +56,7 @@ def ordered(arguments: Sequence[str]) -> list[str]:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides of a command line, and the directories that ``--config-dir`` adds."""
+    """Return the overrides of a command line, and the directories that ``--config-dir`` adds."""
     overrides, extra = [], []
     rest = iter(arguments)
     for argument in rest:
@@ -70,7 +70,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def runs_jobs(arguments: Sequence[str]) -> bool:
-    """Whether a command line runs something, and does not only show it."""
+    """Whether a command line runs jobs rather than only showing something."""
     return all(word in _FLAGS_THAT_RUN for word in arguments if word.startswith("-"))
 
 
@@ -81,7 +81,7 @@ def wants_sweep(arguments: Sequence[str]) -> bool:
 
 @contextmanager
 def command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads ``sys.argv``; with its full-error switch it raises instead of exiting."""
+    """Set ``sys.argv`` for Hydra, and its full-error switch, so that it raises rather than exits."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"

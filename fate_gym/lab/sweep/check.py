@@ -1,4 +1,4 @@
-"""Checks the jobs of a sweep before any of them runs, and says which directories they fill."""
+"""Checks the jobs of a sweep before any of them runs, and finds their result directories."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class Cell(NamedTuple):
 
 Check = Callable[[DictConfig, Sequence[str]], Cell | None]
 """Called with a job's configuration and the directories that ``--config-dir`` adds. Raises
-`InputError` if it cannot run; returns its cell, or None for what has none, such as a training."""
+`InputError` if it cannot run; returns its cell, or None if it has none, such as a training."""
 
 _SEED = re.compile(r"seed=\d+")
 _Names = tuple[str, ...]
 
 
 def checked(plan: Plan, config: DictConfig, extra: Sequence[str], check: Check) -> Plan:
-    """The plan with its cells, once each value of each option has been checked.
+    """Check each value of each option once, and return the plan with its cells.
 
-    A configuration takes some 0.1 s to compose, and a sweep may have thousands: of the jobs, only
-    those are composed that have a value that no other had before. Policies and suites of the
-    package, without changes, are known to be good.
+    Composing a configuration takes about 0.1 s, and a sweep may have thousands: only jobs with a
+    value that no earlier job had are composed. Unchanged policies and suites of the package need
+    no check.
 
     Args:
-        plan: the sweep.
-        config: as composed for it.
+        plan: the planned sweep.
+        config: the composed configuration of the sweep.
         extra: directories that ``--config-dir`` adds.
-        check: of one job.
+        check: checks one job.
 
     Raises:
-        InputError: the first job that cannot run.
+        InputError: for the first job that cannot run.
     """
     jobs = plan.jobs or []
     chosen = list(_telling(jobs, known=set() if extra else _shipped()))
@@ -80,7 +80,7 @@ def checked(plan: Plan, config: DictConfig, extra: Sequence[str], check: Check) 
 
 
 def _telling(jobs: Sequence[Sequence[str]], known: set[str]) -> Iterator[int]:
-    """The numbers of the jobs to be checked: the first, and each with something new."""
+    """Yield the numbers of the jobs to check: the first, and each with something new."""
     seen: set[object] = set()
     for number, job in enumerate(jobs):
         words: set[object] = {word for word in job if not _SEED.fullmatch(word)}
@@ -92,7 +92,7 @@ def _telling(jobs: Sequence[Sequence[str]], known: set[str]) -> Iterator[int]:
 
 
 def _shipped() -> set[str]:
-    """The words that choose a policy or suite of the package."""
+    """Return the words that choose a policy or suite of the package."""
     conf = files(CONFIG_MODULE)
     return {
         f"{group}={entry.name.removesuffix('.yaml')}"
@@ -102,7 +102,7 @@ def _shipped() -> set[str]:
 
 
 def _naming(group: str, job: Sequence[str]) -> _Names:
-    """The words of a job that decide what its policy, or its suite, is called."""
+    """Return the words of a job that determine the name of its policy or suite."""
     return tuple(
         word.lstrip("+") for word in job
         if word.lstrip("+").startswith((f"{group}=", f"{group}.name="))
@@ -110,7 +110,7 @@ def _naming(group: str, job: Sequence[str]) -> _Names:
 
 
 def _value(words: _Names, default: str) -> str:
-    """The value of the last of some words."""
+    """Return the value of the last word, or the default if there is none."""
     return words[-1].partition("=")[2] if words else default
 
 

@@ -1,4 +1,4 @@
-"""A sweep's commands, its jobs and what its report shows, kept in its ``sweep.yaml``."""
+"""The commands, jobs and report settings of a sweep, stored in its ``sweep.yaml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST = 10**6
 
 
 def save_command(plan: Plan, arguments: Sequence[str]) -> None:
-    """Keep the command of a sweep, its jobs, and what its report shows, beside the results."""
+    """Store a sweep's command, jobs and report settings beside its results."""
     known = read_saved(plan.directory)
     commands = saved_commands(plan.directory)
     if list(arguments) not in commands:
@@ -36,7 +36,7 @@ def save_command(plan: Plan, arguments: Sequence[str]) -> None:
 
 
 def read_saved(directory: Path) -> dict[str, Any]:
-    """What `save_command` wrote; empty if nothing was, or if it cannot be read."""
+    """Read what `save_command` wrote; empty if there is no file or it cannot be read."""
     try:
         values = yaml.safe_load(read_text(directory / SWEEP))
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -45,7 +45,7 @@ def read_saved(directory: Path) -> dict[str, Any]:
 
 
 def saved_commands(directory: Path) -> list[list[str]]:
-    """The commands of a sweep, a list of words each."""
+    """Return the commands of a sweep, each a list of words."""
     commands = read_saved(directory).get("commands")
     if not isinstance(commands, list):
         return []
@@ -53,7 +53,7 @@ def saved_commands(directory: Path) -> list[list[str]]:
 
 
 def saved_cells(directory: Path) -> dict[str, int]:
-    """How many jobs each ``suite/policy/s<seed>`` of a sweep has, run or not."""
+    """Return the number of planned jobs of each ``suite/policy/s<seed>`` of a sweep."""
     cells = read_saved(directory).get("jobs")
     if not isinstance(cells, dict):
         return {}

@@ -20,16 +20,16 @@ CONFIG_MODULE = "conf"
 
 
 def hydra_ready() -> AbstractContextManager[None]:
-    """Inside, Hydra composes from ``conf/``."""
+    """Return a context in which Hydra composes from ``conf/``."""
     return initialize_config_module(CONFIG_MODULE, version_base="1.3")
 
 
 def compose_sweep(config_name: str, overrides: Sequence[str], extra: Sequence[str]) -> DictConfig:
-    """The configuration of a sweep, without the values that differ from job to job.
+    """Compose the configuration of a sweep, without the values that differ between jobs.
 
     Args:
         config_name: the primary configuration.
-        overrides: of the command line.
+        overrides: overrides of the command line.
         extra: directories that ``--config-dir`` adds.
     """
     hydra = GlobalHydra.instance().hydra
@@ -44,29 +44,30 @@ def compose_sweep(config_name: str, overrides: Sequence[str], extra: Sequence[st
 
 
 def search_path(extra: Sequence[str]) -> list[str]:
-    """The override that adds configuration directories, if there are any."""
+    """Return the override that adds configuration directories, if there are any."""
     places = ",".join(_quoted(f"file://{Path(place).absolute()}") for place in extra)
     return [f"hydra.searchpath=[{places}]"] if extra else []
 
 
 def _quoted(text: str) -> str:
-    """Text in the quotes of Hydra's grammar, where a backslash counts in front of a quote only."""
+    """Quote text for Hydra's grammar, where a backslash only escapes before a quote."""
     doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", text)
     return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def check_directories(extra: Sequence[str], config_name: str) -> None:
-    """Read the configurations that ``--config-dir`` adds, so that Hydra can.
+    """Check that Hydra can read the configurations that ``--config-dir`` adds.
 
-    Hydra ends in a traceback for a file that is not YAML, and takes minutes for one that grows by
-    its aliases. Only groups that `conf/` has are read: the directory may hold other things.
+    Hydra fails with a traceback on a file that is not YAML, and takes minutes on one whose aliases
+    expand enormously. Only groups that exist in `conf/` are read: the directory may hold other
+    files.
 
     Raises:
         InputError: naming the directory or file at fault.
     """
     if not extra:
         return
-    # Here, so that --help starts without the workloads.
+    # Imported here, so that --help does not load the workloads.
     from fate_gym.problem.io import read_bytes
     from fate_gym.workloads.config import parse_yaml
 
@@ -86,9 +87,9 @@ def check_directories(extra: Sequence[str], config_name: str) -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration as plain values, without Hydra's own."""
+    """Convert a composed configuration to plain values, without Hydra's own."""
     with open_dict(config):
-        config.pop("hydra", None)  # there when Hydra did not hand the configuration to a task
+        config.pop("hydra", None)  # present unless Hydra passed the configuration to a task
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""The jobs of a grid: every combination of values, once for each of some settings."""
+"""The jobs of a grid: every combination of values, with each of the settings."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Settings = Mapping[str, Options]
 
 
 def parse_options(texts: Iterable[str]) -> list[Override]:
-    """Options of a command line, parsed. Raises what Hydra raises."""
+    """Parse command-line options. Raises what Hydra raises."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     return parser.parse_overrides(list(texts))
 
 
 def grid_jobs(overrides: Sequence[Override], settings: Settings | None) -> list[list[str]]:
-    """The overrides of every job, without repeats.
+    """Return the overrides of every job, without duplicates.
 
     Args:
-        overrides: values, several of some options; they come before those of a setting.
-        settings: the grid is played with each; None or empty: once, as it is.
+        overrides: values of options, possibly several; they take precedence over settings.
+        settings: sets of options with each of which the grid is run; None or empty: once, as is.
 
     Raises:
-        InputError: the settings are not options by name.
+        InputError: the settings are not a mapping of names to options.
     """
     settings = settings or {"": {}}
     mapping = isinstance(settings, Mapping)

@@ -1,4 +1,4 @@
-"""Runs a Hydra application whose mistakes end in one clear message and an exit code.
+"""Runs a Hydra application, turning errors into one clear message and an exit code.
 
 Exit codes: 0 done, 1 a job failed, 2 bad input (nothing ran), 130 interrupted.
 """
@@ -63,17 +63,17 @@ def run_hydra(
     """Compose the configuration, run the job or the sweep, and return the exit code.
 
     Args:
-        task: called with the composed configuration, once a job.
+        task: called once per job, with the composed configuration.
         arguments: Hydra's command line, without the program's name. With ``--dry-run`` the jobs
-            are printed, and none runs.
+            are only printed.
         config_name: the primary configuration in ``conf/``.
-        preview: a line about a job that may run, for ``--dry-run``; called with its configuration
-            and the directories that ``--config-dir`` adds.
-        check: of a job's configuration, before any job of a sweep starts.
+        preview: returns a line about a job for ``--dry-run``; called with its configuration and
+            the directories that ``--config-dir`` adds.
+        check: checks a job's configuration, before any job of a sweep starts.
         prepare: called with a sweep before its jobs start.
-        then: the command to go on with after a sweep, in front of its directory.
+        then: command to suggest after a sweep, to be followed by the sweep's directory.
     """
-    # For workers, which inherit it: BLAS reads it once, when numpy is imported.
+    # Workers inherit this; BLAS reads it once, when numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     started = time.time() - 1.0  # file systems round modification times
@@ -101,7 +101,7 @@ def run_hydra(
         _say("interrupted; re-run the same command to resume")
         return 130
     except BrokenPipeError:
-        raise  # the reader has gone: for `fate_gym.lab.cli` to end quietly
+        raise  # the reader has gone; `fate_gym.lab.cli` ends quietly
     except Exception as error:
         if full_error:
             raise
@@ -111,15 +111,15 @@ def run_hydra(
 
 
 def _run(task: Task, config_name: str, full_error: bool) -> None:
-    """Let Hydra call the task, once or for each job of a sweep. Raises what it raised."""
+    """Let Hydra call the task, once or for each job of a sweep. Raises what the task raises."""
     caught: list[FateGymError] = []
     starter = os.getpid()
 
     def quiet_task(config: DictConfig) -> Any:
-        # Hydra announces every exception of a job; in a single run our message is enough. In a
-        # sweep the launcher has to see it, and the job may be in another process.
+        # Hydra prints every exception of a job; in a single run our message is enough. In a sweep
+        # the launcher must see the exception, and the job may run in another process.
         hydra_config = HydraConfig.get()
-        # Workers on other machines have other parents.
+        # Only for joblib: workers on other machines have other parents.
         if "joblib" in str(hydra_config.launcher.get("_target_")):
             end_with(starter)
         try:
@@ -143,7 +143,7 @@ def _run(task: Task, config_name: str, full_error: bool) -> None:
 
 
 def _exit_code(error: Exception, plan: Plan | None, started: float) -> int:
-    """Say what went wrong in a few lines; the exit code. Raises what nobody foresaw."""
+    """Print what went wrong and return the exit code. Re-raises unexpected errors."""
     if isinstance(error, JobFailedError):
         _say(*_failures(error, plan, started))
         return 1
@@ -153,7 +153,7 @@ def _exit_code(error: Exception, plan: Plan | None, started: float) -> int:
         return 2
     if plan is None:
         raise error
-    # A worker that was killed, a machine that was lost: the launcher's own errors.
+    # Errors of the launcher itself: a worker was killed, a machine was lost.
     _say(
         f"error: sweep aborted: {first_line(error)}",
         "Re-run the same command to resume; HYDRA_FULL_ERROR=1 shows where it stopped.",
@@ -162,7 +162,7 @@ def _exit_code(error: Exception, plan: Plan | None, started: float) -> int:
 
 
 def _plan(arguments: Sequence[str], config_name: str, check: Check) -> Plan | None:
-    """The sweep that a command line asks for; None for a single job, or to show something."""
+    """Plan the sweep that a command line asks for; None: a single job, or nothing to run."""
     if not runs_jobs(arguments):
         return None
     with hydra_ready():
@@ -188,11 +188,11 @@ def _dry_run(arguments: Sequence[str], config_name: str, preview: Preview) -> in
 
 
 def _failures(error: JobFailedError, plan: Plan | None, started: float) -> list[str]:
-    """What to say of a job that failed, or of every job of a sweep that failed since it started."""
+    """Describe the failed job, or every job of a sweep that failed since it started."""
     if plan is None:
         return [f"error: {error}"]
     failed = list(failures_since(error.sweep, started))
-    if not failed:  # a full disk has no room for markers either
+    if not failed:  # a full disk may have no room for markers
         return [f"error: {error}"]
     return [
         f"error: {len(failed)} of {plan.total} jobs failed:",

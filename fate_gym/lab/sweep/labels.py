@@ -1,4 +1,4 @@
-"""Labels that tell the variants of a policy, and of a suite, apart."""
+"""Labels that distinguish the variants of a policy or a suite."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from policies.registry import policy_specs
 
 
 def policy_labels(jobs: Sequence[JobResult]) -> list[str]:
-    """A label for each job's policy: its name, and the parameters in which its variants differ.
+    """Label each job's policy by its name and the parameters in which its variants differ.
 
-    Where one of the variants has the parameters of ``conf/policy``, that one has the plain name and
-    the others say what they change.
+    If one of the variants has the parameters of ``conf/policy``, it gets the plain name and the
+    others list what they change.
     """
     variants: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in jobs:
@@ -38,10 +38,10 @@ def policy_labels(jobs: Sequence[JobResult]) -> list[str]:
 
 
 def suite_labels(jobs: Sequence[JobResult]) -> list[str]:
-    """A label for each job's suite: its name, with what tells its variants apart.
+    """Label each job's suite by its name and what distinguishes its variants.
 
-    That is the cluster, a hash where cluster and execution are the same, and the execution unless
-    it is exclusive.
+    That is the cluster, a hash if cluster and execution are equal, and the execution unless it is
+    exclusive.
     """
     clusters: dict[str, set[str]] = defaultdict(set)
     hashes: dict[tuple[str, str, str], set[str]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""One sweep at a time in a directory."""
+"""A lock that allows one sweep at a time in a directory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LOCK = ".sweep.lock"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a sweep's directory; the lock ends with the process, however that ends.
+    """Lock a sweep's directory; the lock is released when the process ends, however it ends.
 
-    Two sweeps at once would run jobs twice and count each other's.
+    Two sweeps at once would run jobs twice and count each other's jobs.
 
     Raises:
-        InputError: another sweep runs there.
+        InputError: another sweep is running there.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK).open("a+", encoding="utf-8", errors="replace") as file:
@@ -36,7 +36,7 @@ def locked(directory: Path) -> Iterator[None]:
                 remedy="wait for it to end, or give this one a name of its own with name=NAME",
             ) from None
         except OSError:
-            pass  # some network file systems have no locks: then nothing is held
+            pass  # some network file systems have no locks: go on without one
         else:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -1,4 +1,4 @@
-"""Hydra's errors as one message with near matches."""
+"""Turns Hydra's errors into one message with near matches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fate_gym.lab.sweep.compose import hydra_ready, search_path
 
 
 def explain(error: Exception, arguments: Sequence[str], config_name: str) -> InputError:
-    """Hydra's error as one message with near matches."""
+    """Turn an error of Hydra into one message with near matches."""
     if isinstance(error, OverrideParseException):
         return InputError(
             f"cannot read the option {error.override!r}",
@@ -41,7 +41,7 @@ def explain(error: Exception, arguments: Sequence[str], config_name: str) -> Inp
 
 
 def _first_unknown_option(arguments: Sequence[str], config_name: str) -> InputError | None:
-    """The first override that names nothing, found by composing without the others."""
+    """Find the first override of an unknown option, by composing only the chosen groups."""
     overrides, extra = split(arguments)
     GlobalHydra.instance().clear()
     with hydra_ready():
@@ -80,7 +80,7 @@ def _unknown_part(path: Sequence[str], known: Any) -> InputError | None:
 
 
 def _several_values(arguments: Sequence[str]) -> str | None:
-    """The first option with several values, as it was written."""
+    """Return the first option with several values, as it was written."""
     with hydra_ready():
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(split(arguments)[0])
@@ -88,7 +88,7 @@ def _several_values(arguments: Sequence[str]) -> str | None:
 
 
 def _one_value(item: Any) -> Any:
-    """The value of an override, or the first value of a sweep over names."""
+    """Return the value of an override, or the first value of a sweep over names."""
     if not item.is_sweep_override():
         return item.value()
     if not item.is_discrete_sweep():

@@ -1,4 +1,4 @@
-"""Workers of a sweep on one machine end when the process that started them does."""
+"""Ends the workers of a sweep on one machine when the process that started them ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _watching = threading.Lock()
 
 
 def end_with(parent: int) -> None:
-    """End this process, a worker, soon after its parent has ended; once is enough.
+    """End this worker process soon after its parent has ended; further calls have no effect.
 
-    joblib's workers would wait for more to do, a minute or longer, or play the job at hand to its
-    end, beside those of a sweep that was started again. Results appear whole or not at all, so
-    that a job can be given up at any moment.
+    Otherwise joblib's workers would wait for more work for a minute or longer, or finish their
+    current job, beside those of a restarted sweep. Results are written atomically, so a job can be
+    abandoned at any moment.
     """
     if os.getpid() != parent and _watching.acquire(blocking=False):
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()

@@ -19,11 +19,11 @@ class Plan:
     """A sweep that is about to run.
 
     Attributes:
-        directory: of the sweep.
+        directory: directory of the sweep.
         total: number of jobs.
-        jobs: the overrides of each job; None if a search makes them up as it goes.
-        report: what the sweep's report shows; see `fate_gym.lab.config.ReportConfig`.
-        cells: how many jobs each ``suite/policy/s<seed>`` has, where that is known.
+        jobs: overrides of each job; None if a search chooses them as it goes.
+        report: settings of the sweep's report; see `fate_gym.lab.config.ReportConfig`.
+        cells: number of jobs of each ``suite/policy/s<seed>``, if known.
     """
 
     directory: Path
@@ -34,10 +34,10 @@ class Plan:
 
 
 def plan_sweep(config: DictConfig) -> Plan:
-    """The jobs of a composed sweep.
+    """Plan the jobs of a composed sweep.
 
     Raises:
-        InputError: a pattern matches nothing, so that there are no jobs (Hydra is silent about it).
+        InputError: a pattern matches nothing, so there are no jobs (Hydra does not report this).
     """
     sweeper = config.hydra.sweeper
     directory = Path(str(config.hydra.sweep.dir))
@@ -59,7 +59,7 @@ def plan_sweep(config: DictConfig) -> Plan:
 
 
 def job_configs(config: DictConfig, plan: Plan) -> Iterator[DictConfig]:
-    """The configuration of each job of a planned sweep."""
+    """Yield the configuration of each job of a planned sweep."""
     loader = GlobalHydra.instance().config_loader()
     for overrides in plan.jobs or []:
         yield loader.load_sweep_config(config, overrides)

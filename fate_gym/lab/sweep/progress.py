@@ -1,8 +1,8 @@
-"""How far a sweep is: jobs say in ``jobs.jsonl`` how they ended, and its process prints it.
+"""Progress of a sweep: jobs record in ``jobs.jsonl`` how they ended; the sweep prints it.
 
-Jobs run in other processes, or on other machines. Each adds a line to that file, and the process
-that started the sweep follows it. So progress looks the same whatever launches the jobs, and
-nothing but the result directory is shared.
+Jobs run in other processes, or on other machines. Each appends a line to that file, and the process
+that started the sweep follows it. So progress looks the same whatever launches the jobs, and only
+the result directory is shared.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Entry:
     """How a job ended.
 
     Attributes:
-        state: whether it ran.
-        line: what its sweep prints.
-        kind: see `kind_of`.
-        seconds: that it took.
+        state: how the job ended.
+        line: line that the sweep prints.
+        kind: kind of the job; see `kind_of`.
+        seconds: seconds that it took.
     """
 
     state: Literal["done", "skipped", "failed"]
@@ -48,26 +48,26 @@ class Entry:
 
 
 def kind_of(words: Iterable[str]) -> str:
-    """What a job shares with those that take about as long: all of its options but the seed."""
+    """Return a job's kind, all options but the seed: jobs of a kind take about equally long."""
     return " ".join(sorted(word for word in words if not word.startswith("seed=")))
 
 
 def add_entry(directory: Path, ended: Entry) -> None:
-    """Say how a job ended, from whichever process it ran in."""
+    """Record how a job ended; may be called from any process."""
     line = ended.line
     entry = json.dumps({"time": round(time.time(), 3)} | asdict(ended)) + "\n"
     try:
-        # One write of a short line with O_APPEND: lines of several processes do not mix.
+        # A single short write with O_APPEND: lines of different processes do not mix.
         descriptor = os.open(directory / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                entry = f"\n{entry}"  # after what a process left that was killed while it wrote
+                entry = f"\n{entry}"  # after a partial line of a process killed while writing
             os.write(descriptor, entry.encode())
         finally:
             os.close(descriptor)
     except OSError:
-        # The journal only shows progress; a full disk is for the job itself to report.
+        # The journal only shows progress; the job itself reports a full disk.
         print(line, flush=True)
 
 
@@ -85,7 +85,7 @@ def following(plan: Plan) -> Iterator[None]:
 
 
 class _Follower:
-    """Reads the journal as it grows, from its end at the start on."""
+    """Reads lines added to the journal after the start, and prints them."""
 
     def __init__(self, plan: Plan) -> None:
         self._path = plan.directory / JOURNAL
@@ -111,7 +111,7 @@ class _Follower:
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         for row in whole.splitlines():
-            # A process that is killed, or a disk that is full, may leave a part of a line.
+            # A killed process or a full disk may leave part of a line.
             try:
                 entry = json.loads(row)
                 state, said = entry["state"], str(entry["line"])
@@ -125,7 +125,7 @@ class _Follower:
     def _show(self, line: str) -> None:
         left = self._time.text()
         if self._bar.disable:
-            with suppress(BrokenPipeError):  # nobody reads on; the jobs go on all the same
+            with suppress(BrokenPipeError):  # nobody reads any more, but the jobs go on
                 print(f"[{self._ended}/{self._total}{left and ', '}{left}] {line}", flush=True)
         else:
             self._bar.console.print(line, markup=False, highlight=False)
@@ -133,33 +133,33 @@ class _Follower:
 
 
 class TimeLeft:
-    """The time to the end of a sweep, from what jobs of each kind took.
+    """Estimates the remaining time of a sweep from what jobs of each kind took.
 
-    Policies differ by a factor of a thousand: the mean over all jobs that have ended says nothing
-    of a policy that comes last. As long as some kind has not been seen, its time is left out and
-    the text says so.
+    Policies differ by a factor of a thousand, so the mean over all finished jobs says nothing about
+    a policy that comes last. Kinds of which no job has finished are left out, and the text says
+    "more than".
 
     Args:
         plan: the sweep.
-        clock: seconds.
+        clock: returns the current time in seconds.
     """
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._begun = clock, clock()
         self._missing = Counter(map(kind_of, plan.jobs or []))
-        if plan.jobs is None:  # a search: nobody knows what it will try
+        if plan.jobs is None:  # a search: its jobs are not known in advance
             self._missing[""] = plan.total
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     def ended(self, kind: str, seconds: float | None) -> None:
-        """A job of a kind has ended after some seconds; None: it had been done before."""
+        """Count a job of a kind that ended after some seconds; None: it had been done before."""
         kind = kind if kind in self._missing else ""
         self._missing[kind] -= 1
         if seconds is not None:
             self._seconds[kind].append(seconds)
 
     def text(self) -> str:
-        """E.g. ``00:42 left``; nothing before anything ran, and at the end."""
+        """Format as ``00:42 left``; empty before any job has run, and at the end."""
         missing = +self._missing
         busy = sum(map(sum, self._seconds.values()))
         if not missing or not busy:
@@ -168,7 +168,7 @@ class TimeLeft:
         if not known:
             return ""
         work = sum(missing[kind] * fmean(self._seconds[kind]) for kind in known)
-        # How many jobs run at a time shows in what has been done so far.
+        # The number of parallel jobs follows from the work done so far.
         at_once = max(1.0, busy / max(self._clock() - self._begun, 1e-9))
         shown = f"{timedelta(seconds=round(work / at_once))} left".removeprefix("0:")
         return shown if known == missing.keys() else f"more than {shown}"

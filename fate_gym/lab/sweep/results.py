@@ -1,4 +1,4 @@
-"""The results of a sweep: every job below a directory, as two tables."""
+"""The results of a sweep: all jobs below a directory, as two tables."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from fate_gym.sim.groups import ALL
 from policies.registry import policy_specs
 
 WORKFLOW = ["suite", "problem", "workflow", "seed"]
-"""Columns that together say which workflow a row is of."""
+"""Columns that together identify a workflow."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep's directory holds.
+    """The contents of a sweep's directory.
 
     Attributes:
         root: the directory.
         jobs: every job, finished or not.
-        rows: the workflows of all finished jobs; ``policy`` and ``suite`` are labels that tell
-            variants of a policy or a suite apart, ``job`` is the run directory.
+        rows: the workflows of all finished jobs; ``policy`` and ``suite`` are labels that
+            distinguish variants of a policy or suite, ``job`` is the run directory.
         decisions: milliseconds of every decision, with the ``policy`` label.
         families: family of each policy label.
-        boosted: the policy labels that choose devices by estimates that know their state: the
-            parameter ``boosted`` is on, or they see ``estimates`` by ``conf/policy``.
-        labels: label of the policy of each finished job, by directory.
+        boosted: labels of policies that choose devices by state-aware estimates: the parameter
+            ``boosted`` is on, or they see ``estimates`` by ``conf/policy``.
+        labels: policy label of each finished job, by directory.
     """
 
     root: Path
@@ -49,16 +49,16 @@ class Sweep:
     labels: dict[Path, str]
 
     def of_suite(self, suite: str) -> Sweep:
-        """The same with the rows of one suite."""
+        """Restrict the tables to one suite."""
         rows, decisions = (table[table["suite"] == suite] for table in (self.rows, self.decisions))
         return replace(self, rows=rows, decisions=decisions)
 
     def of_family(self, family: str) -> Sweep:
-        """The same with the workflows of one family."""
+        """Restrict the rows to workflows of one family."""
         return replace(self, rows=self.rows[self.rows["family"].astype(str) == family])
 
     def option(self, job: Job, path: str) -> Any:
-        """The value of an option such as ``policy.params.horizon`` in a job; None without it."""
+        """Return a job's value of an option such as ``policy.params.horizon``; None: not set."""
         value: Any = job.config
         for part in path.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -69,10 +69,10 @@ class Sweep:
         return [(job, job.result) for job in self.jobs if job.result is not None]
 
     def gaps(self) -> list[str]:
-        """One line for every job that failed, is damaged, or is missing.
+        """Return one line for every job that failed, is damaged, or is missing.
 
-        Missing is what the sweep's commands planned, and what is not there of all seen suites x
-        policies x seeds.
+        A job is missing if the sweep's commands planned it, or if it would complete the grid of all
+        suites x policies x seeds that occur.
         """
         jobs = self.jobs
         failed = [job for job in jobs if job.state == "failed"]
@@ -84,7 +84,7 @@ class Sweep:
         ]
 
     def _missing(self) -> list[str]:
-        """One line for every cell that has fewer jobs than its sweep planned, or none."""
+        """Return one line for every cell with fewer jobs than planned."""
         known = Counter(
             f"{j.suite}/{j.policy}/s{j.seed}" for j in self.jobs if j.state != "unfinished"
         )
@@ -107,8 +107,8 @@ def read_sweep(root: Path) -> Sweep:
     """Read every job below a directory.
 
     Raises:
-        InputError: no directory, no jobs, no finished job, or jobs that ran different workloads
-            under one name.
+        InputError: there is no directory, no job or no finished job, or jobs with the same suite
+            and seed ran different workloads.
     """
     jobs = find_jobs(root)
     done = [(job, job.result) for job in jobs if job.result is not None]
@@ -140,17 +140,17 @@ def read_sweep(root: Path) -> Sweep:
 
 
 def is_boosted(result: JobResult) -> bool:
-    """Whether a policy chooses devices by estimates that know their state."""
+    """Whether a policy chooses devices by state-aware estimates."""
     spec = policy_specs().get(result.policy)
     seen = set() if spec is None else {"estimates", ALL}.intersection(spec.sees)
     return bool(result.params.get("boosted") or seen)
 
 
 def by_draw(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose ``instance`` says what was drawn independently, as intervals and tests need it.
+    """Set ``instance`` to the unit of independent draws, as intervals and tests need it.
 
-    A workflow alone is drawn by its graph: seeds change its attributes, not its shape. Workflows of
-    a stream share arrivals and queues, which every seed draws anew: the stream is the draw.
+    For a single workflow that is its graph: seeds change its attributes, not its shape. Workflows
+    of a stream share arrivals and queues, which every seed draws anew: the unit is the stream.
     """
     streams = rows["workflows"] > 1
     named = rows["instance"] + "/s" + rows["seed"].astype(str)
