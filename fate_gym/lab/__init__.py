@@ -1,5 +1,5 @@
 """The lab: jobs, sweeps, reports, tracking, trainings and the command line.
 
-Nothing imports this package. Packages that are heavy or optional are imported inside the functions
-that need them where a job, or a command that does without them, would start slower otherwise.
+No other package of the project imports this one. Heavy or optional packages are imported inside the
+functions that need them if jobs or other commands would otherwise start more slowly.
 """

@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field
 from fate_gym.catalog.given import Given
 
 NAME = r"^[A-Za-z0-9][\w.+-]*$"
-"""Pattern of names that directories are called by."""
+"""Pattern of names that can be used for directories."""
 
 
 class Config(Given):
-    """Base of all settings: they do not change, and unknown ones are errors."""
+    """Base of all settings: immutable, and unknown fields are errors."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -38,16 +38,16 @@ class PathsConfig(Config):
 
 
 Options = Mapping[str, str | int | float | None]
-"""Values of options, as a command line names them, e.g. ``cluster.load_gb_s``."""
+"""Values of options, by their command-line name, e.g. ``cluster.load_gb_s``."""
 
 
 def option_texts(options: Options) -> list[str]:
-    """The same as words of a command line, e.g. ``cluster.load_gb_s=3.0``."""
+    """Format options as command-line words, e.g. ``cluster.load_gb_s=3.0``."""
     return [f"{name}={'null' if value is None else value}" for name, value in options.items()]
 
 
 Against = Literal["strict", "boosted", "round_robin"]
-"""What gains are over: the strongest strict baseline, the strongest boosted one, round robin."""
+"""Baseline of gains: the strongest strict baseline, the strongest boosted one, or round robin."""
 
 
 class MapConfig(Config):
@@ -64,12 +64,12 @@ class MapConfig(Config):
     )
 
     def marked(self, over: str) -> float | None:
-        """The gain that a paper reports over this kind of baseline, percent; None: not reported."""
+        """Return the gain that a paper reports over this baseline, percent; None: not reported."""
         return {str(kind): gain for kind, gain in self.published.items()}.get(over)
 
 
 class ReportConfig(Config):
-    """What the report of a sweep shows beside the summary that every report has."""
+    """What the report of a sweep shows in addition to the summary."""
 
     title: str | None = Field(None, description="of the report; None: the name of the sweep")
     reference: str | None = Field(

@@ -1,4 +1,4 @@
-"""Errors of the lab, and how they are said in one line."""
+"""Errors of the lab, and their one-line form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobFailedError(FateGymError):
-    """A job failed; its directory holds the marker ``FAILED`` with the reason.
+    """A job failed; the file ``FAILED`` in its directory has the reason.
 
     Args:
-        message: what happened and where the marker is.
-        sweep: directory of the sweep that the job belongs to.
+        message: what happened, and the path of the marker.
+        sweep: directory of the job's sweep.
     """
 
     def __init__(self, message: str, sweep: Path) -> None:
@@ -31,7 +31,7 @@ def unwritable(
     error: OSError,
     remedy: str = "choose another place with paths.runs=DIRECTORY",
 ) -> InputError:
-    """The error for a place that cannot be written."""
+    """Make the error for a path that cannot be written."""
     if error.errno in _FULL:
         fault, remedy = "the disk is full", "make room, and run the same command again"
     else:
@@ -40,11 +40,11 @@ def unwritable(
 
 
 def not_chosen(group: str) -> InputError:
-    """The error for a configuration group that has to be chosen."""
+    """Make the error for a required configuration group that is not chosen."""
     return InputError(f"no {group} chosen", remedy=f"add {group}=NAME (--help lists the choices)")
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line; with its type, unless its message is written for users."""
+    """Format an error in one line, with its type unless its message is written for users."""
     line, *_ = str(error).strip().splitlines() or [""]
     return printable(line if isinstance(error, FateGymError) else f"{type(error).__name__}: {line}")

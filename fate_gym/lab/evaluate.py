@@ -42,13 +42,13 @@ _SHOWN = {
 
 
 def evaluate(config: DictConfig) -> float:
-    """The task that Hydra calls once a job. Returns the mean latency ratio (for sweepers)."""
-    # Here, so that --help starts without the workloads.
+    """Run one job (Hydra's task function); return the mean latency ratio, for sweepers."""
+    # Imported here, so that --help does not load the workloads.
     from fate_gym.lab.jobs.run import run_job
     from fate_gym.lab.tracking.job import track
 
     hydra = HydraConfig.get()
-    # --config-dir: a user's own suites may name the user's own clusters.
+    # --config-dir: the user's own suites may refer to the user's own clusters.
     own = [
         source.path
         for source in hydra.runtime.config_sources
@@ -81,7 +81,7 @@ def evaluate(config: DictConfig) -> float:
 
 
 def _job_line(result: JobResult) -> str:
-    """A finished job in one line."""
+    """Summarise a finished job in one line."""
     ratio = result.means.get("latency_ratio", math.inf)
     return (
         f"{result.title} on {result.cluster}: latency / RoundRobin {ratio:.3f} over "
@@ -90,7 +90,7 @@ def _job_line(result: JobResult) -> str:
 
 
 def _print_job(result: JobResult) -> None:
-    """A table of one job's means."""
+    """Print a table of one job's means."""
     rows = [
         (title, f"{result.means[column]:{form}}")
         for column, (title, form) in _SHOWN.items()
@@ -102,7 +102,7 @@ def _print_job(result: JobResult) -> None:
 
 
 def checked_config(config: DictConfig, extra_dirs: Sequence[str]) -> EvaluateConfig:
-    """The configuration of a job that can run: also its policy exists, and takes its parameters.
+    """Check a job's configuration, including that its policy exists and takes its parameters.
 
     Raises:
         InputError: naming the first option at fault.
@@ -116,13 +116,13 @@ def checked_config(config: DictConfig, extra_dirs: Sequence[str]) -> EvaluateCon
 
 
 def cell_of(config: DictConfig, extra_dirs: Sequence[str]) -> Cell:
-    """Where the results of a job go, once it is checked."""
+    """Check a job and return where its results go."""
     checked = checked_config(config, extra_dirs)
     return Cell(checked.suite.name, checked.policy.name, checked.seed)
 
 
 def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
-    """A line about a job: whether it would run, its title, and its directory."""
+    """Describe a job in one line: whether it would run, its title, and its directory."""
     checked = checked_config(config, extra_dirs)
     state = job_state(checked.run_directory)
     return f"{state or 'new':10} {checked.title:40} {checked.run_directory}"
@@ -130,30 +130,30 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:
 
 def compile_ahead(plan: Plan) -> None:
     """Compile what the jobs of a sweep will call, before its workers start."""
-    # Here, so that --help starts without them.
+    # Imported here, so that --help does not load it.
     from policies.registry import policy_specs
 
     chosen = (word for job in plan.jobs or [] for word in job if word.startswith("policy="))
     names = {word.removeprefix("policy=") for word in chosen}
-    if names <= policy_specs().keys():  # else its job will say so, and nobody should wait for that
+    if names <= policy_specs().keys():  # an unknown policy fails in its job: do not delay that
         compile_policies(names)
 
 
 def compile_policies(names: Iterable[str]) -> None:
-    """Compile what some policies of the registry will call, all at once."""
+    """Compile everything that these registered policies will call."""
     import fate_gym.sim  # noqa: F401
     from fate_gym.jit.build import REGISTRY, build
     from policies.registry import policy_class, policy_specs
 
     specs = policy_specs()
-    with suppress(InputError):  # whoever makes the policy will say so
+    with suppress(InputError):  # raised again when the policy is made
         for name in names:
             policy_class(specs[name])
     build(REGISTRY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run with a command line (default: this process's); returns the exit code."""
+    """Run with a command line (default: this process's); return the exit code."""
     return run_hydra(
         evaluate,
         sys.argv[1:] if arguments is None else arguments,

@@ -1,4 +1,4 @@
-"""Files of the lab: tables written whole, and those of strangers read within limits."""
+"""Files of the lab: atomic writes of tables, and reads of untrusted files within limits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_VALUES = 200_000_000
-"""Rows times columns of a table: a few bytes can say that one value is repeated a billion times."""
+"""Limit on rows x columns: a few bytes can encode one value repeated a billion times."""
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, owner: str | None = None) -> None:
-    """Write rows as parquet; a value that a row lacks is null.
+    """Write rows as parquet; values missing in a row are null.
 
     Args:
-        path: of the file.
-        rows: by column.
-        owner: kept with the table, to tell it from the same table of another job.
+        path: path of the file.
+        rows: values by column.
+        owner: stored with the table, to tell it from the same table of another job.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -41,16 +41,16 @@ _OWNER = b"fate_gym.owner"
 
 
 def checksum(data: bytes) -> str:
-    """16 hex digits that change with the data."""
+    """Return a checksum of 16 hex digits."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_bytes(path: Path, *, known: str | None = None) -> bytes:
-    """The content of a file; ``known``: its `checksum`, if one was kept.
+    """Read a file; ``known`` is its expected `checksum`, if there is one.
 
     Raises:
-        InputError: it cannot be read, is no regular file (reading a pipe may never end), is larger
-            than any file of ours, or its checksum does not hold.
+        InputError: the file cannot be read, is not a regular file (reading a pipe may never end),
+            is larger than `MOST_BYTES`, or does not match its checksum.
     """
     try:
         found = path.stat()
@@ -68,7 +68,7 @@ def read_bytes(path: Path, *, known: str | None = None) -> bytes:
 
 
 def read_text(path: Path, *, known: str | None = None) -> str:
-    """The content of a text file. Raises `InputError` as `read_bytes` does, or if it is no text."""
+    """Read a UTF-8 text file. Raises `InputError` like `read_bytes`, or if it is not UTF-8."""
     try:
         return read_bytes(path, known=known).decode()
     except UnicodeDecodeError:
@@ -76,16 +76,16 @@ def read_text(path: Path, *, known: str | None = None) -> str:
 
 
 def read_table(path: Path, *, owner: str | None = None, known: str | None = None) -> pa.Table:
-    """A parquet file.
+    """Read a parquet file.
 
     Args:
-        path: of the file.
-        owner: if the file names its owner, it has to be this one.
-        known: its `checksum`, if one was kept.
+        path: path of the file.
+        owner: required owner, if the file names one.
+        known: expected `checksum`, if there is one.
 
     Raises:
-        InputError: it cannot be read, its checksums do not hold, it unpacks to too much, or it is
-            another owner's.
+        InputError: the file cannot be read, fails a checksum, is too large when decoded, or
+            belongs to another owner.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -97,7 +97,7 @@ def read_table(path: Path, *, owner: str | None = None, known: str | None = None
             raise InputError(f"more than {MOST_VALUES:,} values", source=path)
         table = file.read()
         table.validate(full=True)
-    # What is damaged can also be of any size, or have names that are no text.
+    # A damaged file can also declare any size, or have names that are not text.
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         if isinstance(error, InputError):
             raise

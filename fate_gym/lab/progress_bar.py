@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar(*, shown: bool) -> Progress:
-    """A bar on standard error, which goes away when it is done; nothing unless ``shown``."""
+    """Make a bar on standard error that disappears when done; invisible unless ``shown``."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit and machine, and hashes of what was run."""
+"""Provenance of results: versions, commit, machine, and hashes of the workload."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PACKAGES = ("numpy", "scipy", "numba", "gymnasium", "ortools", "hydra-core", "wa
 
 
 def made_with() -> dict[str, Any]:
-    """The fields ``versions``, ``git_sha`` and ``machine`` of a result."""
+    """Collect the fields ``versions``, ``git_sha`` and ``machine`` of a result."""
     return {"versions": versions(), "git_sha": git_sha(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that results depend on."""
+    """Return the versions of Python and of installed packages that results depend on."""
     found = {"fate-gym": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -37,10 +37,10 @@ def versions() -> dict[str, str]:
 
 
 def git_sha() -> str | None:
-    """The commit of the checkout that the package runs from, ``+dirty`` with changes; else None."""
+    """Return the commit of the package's checkout (``+dirty`` if changed); None: no checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        # An installed wheel may lie inside somebody else's repository: that commit says nothing.
+        # An installed wheel may be inside an unrelated repository, whose commit is meaningless.
         return None
     try:
         sha = _git(root, "rev-parse", "--short=12", "HEAD")
@@ -57,7 +57,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def machine() -> str:
-    """Processor, cores and system in one line."""
+    """Describe processor, cores and system in one line."""
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
@@ -71,13 +71,13 @@ def _processor() -> str:
 
 
 def digest(value: Any) -> str:
-    """8 hex digits of a plain value; the order of keys does not matter."""
+    """Hash a plain value to 8 hex digits, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def workload_hash(problems: Iterable[Problem]) -> str:
-    """12 hex digits that change whenever any problem changes in any field."""
+    """Hash all fields of all problems to 12 hex digits."""
     digest = hashlib.sha256()
     for problem in problems:
         digest.update(problem.model_dump_json().encode())

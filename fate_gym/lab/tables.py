@@ -18,32 +18,32 @@ _GAP = 2
 
 
 class Estimate(NamedTuple):
-    """A value with its 95 % confidence interval; NaN for what is not known."""
+    """A value with its 95 % confidence interval; NaN where unknown."""
 
     value: float
     low: float = float("nan")
     high: float = float("nan")
 
     def text(self, form: str = ".3f", unit: str = "") -> str:
-        """``0.500 [0.400, 0.600]``; without an interval the value, without a value a dash."""
+        """Format as ``0.500 [0.400, 0.600]``; the value if no interval, a dash if no value."""
         if isnan(self.low):
             return number(self.value, form, unit)
         return f"{self.value:{form}}{unit} [{self.low:{form}}, {self.high:{form}}]"
 
     def columns(self, name: str) -> dict[str, float]:
-        """The three numbers as columns of a table."""
+        """Return the three numbers as table columns."""
         return {name: self.value, f"{name}_lo": self.low, f"{name}_hi": self.high}
 
 
 def number(value: float, form: str, unit: str = "") -> str:
-    """A number with its unit, or a dash where there is none."""
+    """Format a number with its unit, or a dash if it is NaN."""
     return "–" if isnan(value) else f"{value:{form}}{unit}"
 
 
 def markdown_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1
 ) -> list[str]:
-    """The lines of a Markdown table; the first ``left`` columns are aligned to the left."""
+    """Return the lines of a Markdown table whose first ``left`` columns are left-aligned."""
     ruler = f"{'|---' * left}{'|--:' * (len(heads) - left)}|"
     return [_line(heads), ruler, *(_line(row) for row in rows)]
 
@@ -56,7 +56,7 @@ _MARKDOWN = {"&": "&amp;", "<": "&lt;", "|": "\\|", "](": "]\\(", "][": "]\\["}
 
 
 def markdown_text(text: str) -> str:
-    """A text, maybe with bold parts, as one line of Markdown without tags, links and cells."""
+    """Escape a text to one line of Markdown without tags, links and cells; bold is kept."""
     shown = printable(text)
     for one, escaped in _MARKDOWN.items():
         shown = shown.replace(one, escaped)
@@ -71,7 +71,7 @@ def print_table(
     title: str | None = None,
     note: str | None = None,
 ) -> None:
-    """Print a table; the first ``left`` columns are aligned to the left."""
+    """Print a table whose first ``left`` columns are left-aligned."""
     table = Table(
         box=None,
         pad_edge=False,
@@ -92,10 +92,10 @@ def print_table(
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], *, wraps: bool) -> list[int]:
-    """The width of each column: its longest cell, or less where a terminal is too narrow.
+    """Compute the width of each column: its longest cell, or less if the terminal is too narrow.
 
-    Never less than its longest word, or cell unless it ``wraps``: rich would cut cells, and leave
-    whole columns out. A file has lines of any length.
+    Never less than its longest word (longest cell unless it ``wraps``): rich would cut cells and
+    leave out whole columns. Lines in a file may have any length.
     """
     columns = list(zip(heads, *rows, strict=True))
     # Heads may have several lines.

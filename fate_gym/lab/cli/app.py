@@ -1,4 +1,4 @@
-"""The command ``fate-gym``: its verbs, and how it ends.
+"""The command ``fate-gym``: its verbs and exit codes.
 
 Exit codes: 0 done, 1 a job failed, 2 bad input, 130 interrupted.
 """
@@ -43,11 +43,11 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Your own hardware": (hardware.calibrate, hardware.replay),
     "Weights & Biases": (runs.track, runs.wandb_view),
 }
-"""The verbs, as the help lists them."""
+"""The verbs in the order and sections of the help."""
 
 
 class Verbs(click.Group):
-    """The verbs in sections; an unknown one is answered with its near matches."""
+    """A group that lists its verbs in sections and suggests near matches for unknown ones."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(len(name) for name in self.commands)
@@ -87,7 +87,7 @@ for _verbs in SECTIONS.values():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run with a command line (default: this process's); returns the exit code."""
+    """Run with a command line (default: this process's); return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputWarning)
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click says of a command line, as one sentence with a remedy."""
+    """Format click's error about a command line as one sentence with a remedy."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "fate-gym"
     message = printable(error.format_message())
@@ -125,11 +125,11 @@ def _fail(message: str) -> int:
 
 
 def _close_stdout() -> None:
-    """Let Python's own flush at exit succeed: the reader (``| head``) has gone."""
+    """Redirect stdout so that Python's flush at exit succeeds: the reader (``| head``) has gone."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    """A warning in one line, as errors are."""
+    """Print a warning in one line, like errors."""
     print(f"warning: {printable(message)}", file=sys.stderr)

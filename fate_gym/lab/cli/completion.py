@@ -1,4 +1,4 @@
-"""Completion of verbs, their options, and the configuration's options, in three shells."""
+"""Shell completion of verbs, their options and configuration options, for three shells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHELLS = ("bash", "zsh", "fish")
 
 @add_completion_class
 class Bash(BashComplete):
-    """Puts a space behind what is whole only: a value follows ``policy=``."""
+    """Adds a space only after complete words: a value follows ``policy=``."""
 
     source_template = BashComplete.source_template.replace("-o nosort", "-o nosort -o nospace")
 
@@ -50,14 +50,14 @@ def completion(ctx: click.Context, shell: str) -> None:
 def complete_evaluate(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Options of ``fate-gym evaluate`` that begin like this."""
+    """List options of ``fate-gym evaluate`` that begin with ``incomplete``."""
     return _complete(ctx, param, incomplete, "config", ("-m", "--dry-run", "--help", "--cfg"))
 
 
 def complete_train(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Options of ``fate-gym train`` that begin like this."""
+    """List options of ``fate-gym train`` that begin with ``incomplete``."""
     return _complete(ctx, param, incomplete, "train", ("-m", "--dry-run", "--help", "--cfg"))
 
 
@@ -78,7 +78,7 @@ def _complete(
 
 
 def joined(words: Sequence[str]) -> tuple[list[str], str]:
-    """Words as they were typed, and what of the last one the shell does not replace.
+    """Rejoin words as they were typed; also return the part of the last that the shell keeps.
 
     Bash breaks words at ``=``: ``policy=he`` arrives as three, and only ``he`` is completed.
     """
@@ -92,11 +92,11 @@ def joined(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def matches(word: str, before: Sequence[str], config_name: str) -> list[str]:
-    """The options and values that a word may become.
+    """List the options and values to which a word can be completed.
 
     Args:
-        word: what has been typed of it.
-        before: the options in front of it; those chosen decide what ``policy.params.`` offers.
+        word: what has been typed of the word.
+        before: the options in front of it; they decide what ``policy.params.`` offers.
         config_name: the primary configuration in ``conf/``.
     """
     from hydra.core.global_hydra import GlobalHydra
@@ -121,7 +121,7 @@ def matches(word: str, before: Sequence[str], config_name: str) -> list[str]:
 
 
 def _keys(config_name: str, before: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Every option of the configuration that the choices so far make."""
+    """List every option of the configuration composed from the choices so far."""
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -130,7 +130,7 @@ def _keys(config_name: str, before: Sequence[str], groups: Sequence[str]) -> lis
     chosen = [word for word in before if word.partition("=")[0] in groups and "," not in word]
     try:
         config = compose(config_name, overrides=chosen)
-    except (HydraException, OmegaConfBaseException):  # not yet a whole command
+    except (HydraException, OmegaConfBaseException):  # the command is still incomplete
         config = compose(config_name)
     values = OmegaConf.to_container(config)
     assert isinstance(values, Mapping)
@@ -146,7 +146,7 @@ def _paths(values: Mapping[Any, Any], above: str = "") -> list[str]:
 
 
 def _next_level(word: str, options: Sequence[str]) -> set[str]:
-    """Options that begin like a word, each up to its next dot."""
+    """Return the options that begin with ``word``, each cut after its next dot."""
     found = set()
     for option in options:
         if option.startswith(word):

@@ -1,4 +1,4 @@
-"""``fate-gym demo``: one problem under three policies, as a table and a picture, in seconds."""
+"""``fate-gym demo``: one problem under three policies, as a table and a figure, in seconds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def demo(figure: Path, show: bool) -> None:
 
 
 def has_display() -> bool:
-    """Whether a window can be seen; without one, a browser of the terminal would take over."""
+    """Whether a window can be shown; without one, a text-mode browser might take over."""
     if os.environ.get("SSH_CONNECTION") and not os.environ.get("DISPLAY"):
         return False
     if sys.platform in ("darwin", "win32"):

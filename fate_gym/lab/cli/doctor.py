@@ -1,4 +1,4 @@
-"""``fate-gym doctor``: what is installed, what is missing, and the remedy."""
+"""``fate-gym doctor``: what is installed, what is missing, and the remedies."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _EXTRAS = {
     "traces": "plays a sample of Alibaba's trace",
     "video": "renders MP4",
 }
-"""What the extras of the package are for; those of developers are left out."""
+"""Purposes of the package's extras, without those for developers."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of checking one thing."""
 
     name: str
     state: State
@@ -61,7 +61,7 @@ def doctor(as_json: bool) -> int:
 
 
 def every_check() -> list[Check]:
-    """All checks, in the order in which they are shown."""
+    """Run all checks, in the order in which they are shown."""
     return [
         _python(),
         *_packages(),
@@ -82,7 +82,7 @@ def _python() -> Check:
 
 
 def _packages() -> list[Check]:
-    """The package itself, and what it cannot run without."""
+    """Check the package itself and its required dependencies."""
     from fate_gym import __version__
 
     own = Check("fate-gym", "ok", f"{__version__}, {Path(__file__).resolve().parents[3]}")
@@ -107,7 +107,7 @@ def _requirement(text: str) -> Check:
 
 
 def _extra(name: str, what: str) -> Check:
-    """Whether the packages of an extra are there."""
+    """Check whether the packages of an extra are installed."""
     from packaging.requirements import Requirement
 
     try:
@@ -132,7 +132,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _compiled() -> Check:
-    """The cache of machine code, and whether another run can add to it."""
+    """Check the cache of compiled code, and whether it can be written."""
     from fate_gym.jit.store import default_directory
 
     folder = default_directory()
@@ -158,7 +158,7 @@ def _writable(name: str, folder: Path) -> Check:
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether files can be made in a directory, or it can be made."""
+    """Whether files can be created in a directory, or the directory itself can."""
     there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     return there.is_dir() and os.access(there, os.W_OK)
 

@@ -1,4 +1,4 @@
-"""Verbs about devices that one owns: measure them, execute schedules on them."""
+"""Verbs for the user's own devices: measure them, execute schedules on them."""
 
 from __future__ import annotations
 

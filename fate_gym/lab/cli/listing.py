@@ -1,4 +1,4 @@
-"""Verbs that list what there is to choose from."""
+"""Verbs that list the policies and suites to choose from."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def suites(text: str, as_json: bool) -> None:
     names = sorted(
         entry.name.removesuffix(".yaml")
         for entry in folder.iterdir()
-        # A suite of the user's own files is not whole before they are named.
+        # The suite of the user's own files is incomplete until files are named.
         if entry.name.endswith(".yaml") and entry.name != "files.yaml"
     )
     found = [spec for spec in map(load_suite, names) if _contains(text, spec.name, spec.source)]
@@ -74,7 +74,7 @@ def _show(
     shown: Sequence[object] | None,
     text: str,
 ) -> None:
-    """A table, or JSON. Raises `InputError` where there is nothing."""
+    """Print a table, or JSON. Raises `InputError` if there are no rows."""
     from fate_gym.lab.tables import print_table
 
     if not rows:

@@ -1,4 +1,4 @@
-"""``fate-gym new-policy``: the files of a policy that runs at once."""
+"""``fate-gym new-policy``: writes the files of a new policy that can run at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATES = {
     "policy.yaml.txt": "conf/policy/{name}.yaml",
     "test_policy.py.txt": "test_{name}.py",
 }
-"""The files of a new policy by their templates; paths in its directory."""
+"""Paths of a new policy's files in its directory, by template."""
 
 
 @click.command("new-policy")
@@ -48,7 +48,7 @@ def new_policy(name: str, directory: Path | None) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises `InputError` unless a policy and its module can have this name."""
+    """Raise `InputError` unless a policy and its module can have this name."""
     from policies.registry import policy_names
 
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -61,10 +61,10 @@ def check_name(name: str) -> None:
 
 
 def scaffold(name: str, folder: Path) -> list[Path]:
-    """Write the files of a policy, and return their paths.
+    """Write the files of a policy and return their paths.
 
     Raises:
-        InputError: one of them is there already.
+        InputError: one of the files already exists.
     """
     contents = {
         folder / target.format(name=name): _filled(template, name)

@@ -1,4 +1,4 @@
-"""``fate-gym render``: an episode as an animation, GIF or MP4."""
+"""``fate-gym render``: animates an episode as GIF or MP4."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from fate_gym.sim import Policy
 
 Frame = tuple[Any, int]
-"""A picture (H, W, 3), and for how many ticks it is shown."""
+"""An image (H, W, 3), and the number of ticks for which it is shown."""
 
 _HOLD_S = 2.5
-"""How long the last frame stays."""
+"""Seconds for which the last frame is shown."""
 _COLOURS = 64
 
 
@@ -79,11 +79,11 @@ def render(overrides: Sequence[str], problem: int, output: Path, seconds: float,
 def episode_frames(
     env: WorkflowSchedulingEnv, policy: Policy, seed: int, ticks: int
 ) -> Iterator[Frame]:
-    """The pictures of an episode, at most one per tick of even length; the last is its end."""
+    """Yield images of an episode, at most one per tick of equal length; the last is its end."""
     from fate_gym.env import PolicyAdapter
 
     adapter = PolicyAdapter(policy)
-    # How long it lasts is known after it: played twice, it is the same.
+    # The length is only known at the end, so the (deterministic) episode is played twice.
     tick = adapter.play(env, seed=seed).makespan / ticks
     env.reset(seed=seed)
     adapter.begin(env)
@@ -100,7 +100,7 @@ def episode_frames(
 
 
 def _writer(output: Path) -> Callable[[Path, Sequence[Frame], int], None]:
-    """What writes that kind of file. Raises `InputError`."""
+    """Return the function that writes this kind of file. Raises `InputError`."""
     suffix = output.suffix.lower()
     if suffix == ".gif":
         return _write_gif
@@ -124,7 +124,7 @@ def _writer(output: Path) -> Callable[[Path, Sequence[Frame], int], None]:
 def _write_gif(output: Path, frames: Sequence[Frame], fps: int) -> None:
     from PIL import Image
 
-    # One palette: frames that hardly differ are then stored as what differs.
+    # With one palette, only the differences between frames are stored.
     last = Image.fromarray(frames[-1][0])
     palette = last.quantize(_COLOURS, dither=Image.Dither.NONE)
     images = [

@@ -1,4 +1,4 @@
-"""Verbs that run jobs, and that look at their results."""
+"""Verbs that run jobs and show their results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fate_gym.lab.cli.completion import complete_evaluate, complete_train
 from fate_gym.lab.cli.options import PATH, overrides
 
 _HYDRA: dict[str, Any] = {
-    # Hydra has a command line of its own, --help included.
+    # Hydra parses these command lines itself, --help included.
     "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False},
     "add_help_option": False,
 }
 
-# Each verb imports what it needs: the others start without it.
+# Each verb imports what it needs, so that the others start faster.
 
 
 @click.command(**_HYDRA, short_help="Run a policy on a suite, or a sweep of such jobs.")
@@ -43,7 +43,7 @@ def train(words: tuple[str, ...]) -> int:
 
 
 def _import_from_here() -> None:
-    """Find a user's own policies in the working directory, after everything that is installed."""
+    """Make the user's policies in the working directory importable, after installed packages."""
     here = os.getcwd()  # noqa: PTH109  as sys.path has it
     if here not in sys.path:
         sys.path.append(here)

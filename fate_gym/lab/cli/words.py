@@ -1,4 +1,4 @@
-"""Options of the configuration, such as ``policy=heft,fate``, that a verb reads itself."""
+"""Configuration options, such as ``policy=heft,fate``, that a verb parses itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fate_gym.errors import InputError
 
 
 def policies_of(words: Sequence[str], default: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The other options, and the names of the policies.
+    """Split options into the others and the names of the policies.
 
     Raises:
         InputError: ``policy=`` without a name.
