@@ -1,4 +1,4 @@
-"""Results over an axis: a column of the workflows, or an option of the jobs."""
+"""Results over an axis: a column of the workflows table, or an option of the jobs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MOST_VALUES, _GROUPS = 12, 8
 def curves_over(
     sweep: Sweep, axis: str, reference: str | None = None
 ) -> dict[str, dict[float, Estimate]]:
-    """By policy, a number with its interval at each value of an axis.
+    """Compute, by policy, an estimate at each value of an axis.
 
     Without a reference it is the mean latency ratio. With one it is the difference to the
-    reference on the same workflows, in percent of its mean (negative is faster): where policies
-    are close, their means would lie on each other. Round robin, which everything is divided by,
-    is left out there.
+    reference on the same workflows, in percent of its mean (negative is faster): means of similar
+    policies would be indistinguishable. Round robin, the denominator of all ratios, is then left
+    out.
 
     Args:
         sweep: the sweep.
-        axis: a column of ``workflows.parquet``, or an option of the jobs. Of a column with more
-            than twelve values, eight quantile groups at their medians.
+        axis: a column of ``workflows.parquet``, or an option of the jobs. A column with more than
+            twelve values is reduced to eight quantile groups at their medians.
         reference: label of a policy; of variants along the axis, the one with the parameters of
             ``conf/policy`` has the plain name.
 
     Raises:
-        InputError: the axis is neither, or its values are no numbers.
+        InputError: the axis is neither, or its values are not numbers.
     """
     rows = sweep.rows
     if axis in rows:
@@ -42,7 +42,7 @@ def curves_over(
         options = {str(job.directory): sweep.option(job, axis) for job, _ in sweep.finished}
         plain = {str(job.directory): job.policy for job, _ in sweep.finished}
         values = pd.to_numeric(rows["job"].map(options), errors="coerce")
-        # Variants along the axis are one line, not a policy each.
+        # Variants along the axis form one line instead of separate policies.
         names = rows["job"].map(plain) if axis.startswith("policy.") else rows["policy"]
     if values.isna().all():
         raise InputError(
@@ -67,7 +67,7 @@ def curves_over(
 
 
 def _at(rows: pd.DataFrame, other: pd.DataFrame | None) -> Estimate:
-    """The mean of some rows, or their difference to other rows of the same workflows."""
+    """Estimate the mean of rows, or their difference to other rows of the same workflows."""
     if other is None:
         return mean_ratio(rows)
     theirs = other.set_index(WORKFLOW)["latency_ratio"].rename("b")

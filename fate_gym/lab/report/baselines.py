@@ -1,4 +1,4 @@
-"""Which policies of a sweep the others are compared with."""
+"""Chooses the policies of a sweep with which the others are compared."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 NOT_BASELINES = frozenset({"fate", "reference"})
-"""Families that the strongest baseline is not chosen from."""
+"""Families excluded from the choice of the strongest baseline."""
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """The policies that others are compared with; None where a sweep has none of the kind.
+    """The strongest baselines: of all, strict and boosted; None if a sweep has none of the kind.
 
     A boosted policy chooses devices by estimates that know the state of the devices; a strict one
-    sees what its source says that it sees.
+    sees only what its published source says it sees.
     """
 
     strongest: str | None
@@ -27,12 +27,12 @@ class Baselines:
 def choose_baselines(
     order: Sequence[str], families: Mapping[str, str], boosted: Collection[str]
 ) -> Baselines:
-    """The best of each kind.
+    """Choose the best baseline of each kind.
 
     Args:
         order: policies, best first.
-        families: family of each.
-        boosted: those that are boosted.
+        families: family of each policy.
+        boosted: policies that are boosted.
     """
     known = [name for name in order if families[name] not in NOT_BASELINES]
     return Baselines(
@@ -43,6 +43,6 @@ def choose_baselines(
 
 
 def mean_order(rows: pd.DataFrame) -> list[str]:
-    """Policies by their mean latency ratio, best first."""
+    """Sort policies by their mean latency ratio, best first."""
     means = rows.groupby("policy")["latency_ratio"].mean()
     return sorted((str(name) for name in means.index), key=lambda name: (means[name], name))

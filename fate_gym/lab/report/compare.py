@@ -1,4 +1,4 @@
-"""What changed between two result directories: the same policies on the same problems, in pairs."""
+"""Compares two result directories: the same policies on the same problems, paired."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Change:
     """One policy in both directories.
 
     Attributes:
-        policy: its label.
-        before, after: mean latency over round robin's in the first directory, on the common
-            workflows.
-        change: second against first.
+        policy: label of the policy.
+        before, after: mean latency in the first and second directory, each over round robin's in
+            the first, on the common workflows.
+        change: the second against the first.
     """
 
     policy: str
@@ -34,12 +34,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two directories.
+    """The comparison of two directories.
 
     Attributes:
-        changes: of the policies that both have, in the order of the first one's means.
-        made_with: what differs in how they were made, a line each.
-        left_out: what only one of them has, or has on other problems, a line each.
+        changes: changes of the policies in both, in the order of the first one's means.
+        made_with: differences in commits, machines and versions, one line each.
+        left_out: what only one of them has, or has on other problems, one line each.
     """
 
     changes: list[Change]
@@ -51,11 +51,11 @@ def compare(first: Path, second: Path) -> Comparison:
     """Compare two result directories.
 
     Both latencies of a workflow are divided by round robin's in the first directory, so that a
-    change of round robin itself does not pass for one of the policy. Jobs on other problems
-    (another workload hash) are left out and named.
+    change of round robin itself is not mistaken for one of the policy. Jobs on different problems
+    (another workload hash) are left out and listed.
 
     Raises:
-        InputError: a directory without finished jobs, or nothing in common.
+        InputError: a directory has no finished jobs, or the two have nothing in common.
     """
     before, after = read_sweep(first), read_sweep(second)
     same, left_out = _common_cells(before, after)
@@ -87,7 +87,7 @@ def _rows(sweep: Sweep, cells: set[tuple[str, int]]) -> pd.DataFrame:
 
 
 def _common_cells(before: Sweep, after: Sweep) -> tuple[set[tuple[str, int]], list[str]]:
-    """Suites and seeds that both ran on the same problems, and a line for every other one."""
+    """Find suites and seeds that both ran on the same problems, and a line for every other one."""
     hashes = [_workloads(sweep) for sweep in (before, after)]
     same, lines = set(), []
     for cell in sorted(hashes[0].keys() | hashes[1].keys()):
@@ -108,7 +108,7 @@ def _common_cells(before: Sweep, after: Sweep) -> tuple[set[tuple[str, int]], li
 
 
 def _workloads(sweep: Sweep) -> dict[tuple[str, int], str]:
-    """Workload hash by suite label and seed."""
+    """Return the workload hash by suite label and seed."""
     jobs = sweep.rows.drop_duplicates("job").set_index("job")["suite"]
     return {
         (str(jobs[str(job.directory)]), result.seed): result.workload_hash
@@ -126,7 +126,7 @@ def _differences(before: Sweep, after: Sweep) -> list[str]:
 
 
 def _made_with(sweep: Sweep) -> defaultdict[str, set[str]]:
-    """Commits, machines and versions of packages; ``none`` for a package that was not there."""
+    """Collect commits, machines and package versions; ``none`` for a package not installed."""
     found: defaultdict[str, set[str]] = defaultdict(lambda: {"none"})
     for _, result in sweep.finished:
         facts = {"commit": result.git_sha or "unknown", "machine": result.machine}
@@ -136,7 +136,7 @@ def _made_with(sweep: Sweep) -> defaultdict[str, set[str]]:
 
 
 def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
-    """A table of the changes, and what else differs."""
+    """Print a table of the changes, and what else differs."""
     heads = ("policy", "n", "before", "after", "change [95 % CI]", "earlier", "p")
     rows = [
         (

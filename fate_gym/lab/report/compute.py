@@ -24,17 +24,17 @@ class Report:
     """A sweep and its statistics.
 
     Attributes:
-        sweep: what was read.
-        spec: what the sweep's experiment wants to see.
-        baselines: what policies are compared with.
-        baseline_source: the sweep that they were chosen on, if it is another.
-        summary: one record a policy over all suites, best mean first.
+        sweep: the sweep as read.
+        spec: report settings of the sweep's experiment.
+        baselines: policies that the others are compared with.
+        baseline_source: the sweep on which the baselines were chosen, if it is another one.
+        summary: one record per policy over all suites, best mean first.
         suites: the same for each suite.
-        effects: every other policy against the reference that ``spec`` names.
-        curves: by policy, the mean latency ratio at each value of the axis that ``spec`` names,
-            or the difference to its reference if it names one, too.
-        panels: the heat maps of the map that ``spec`` asks for.
-        gains: of each FATE policy, over the strongest baseline of each kind.
+        effects: every other policy against the reference in ``spec``.
+        curves: by policy, the mean latency ratio at each value of the axis in ``spec``, or the
+            difference to the reference if ``spec`` has one.
+        panels: the heat maps of the map in ``spec``.
+        gains: gains of each FATE policy over the strongest baseline of each kind.
     """
 
     sweep: Sweep
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def best(self) -> str:
-        """The best FATE policy, or the best of all if there is none."""
+        """The best FATE policy, or the best policy of all if there is none."""
         return self.best_fate or self.order[0]
 
     @property
@@ -73,7 +73,7 @@ class Report:
 
 
 def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
-    """The statistics of a sweep; writes nothing. Raises `InputError` without a finished job."""
+    """Compute a sweep's statistics; write nothing. Raises `InputError` if no job has finished."""
     sweep = read_sweep(root)
     spec = _spec(root)
     chosen_on = sweep if baseline_from is None else read_sweep(baseline_from)
@@ -108,7 +108,7 @@ def compute_report(root: Path, *, baseline_from: Path | None = None) -> Report:
 
 
 def _spec(root: Path) -> ReportConfig:
-    """What the experiment of a sweep wants its report to show, kept by the sweep itself."""
+    """Read the report settings of a sweep's experiment, as stored with the sweep."""
     try:
         return ReportConfig.model_validate(read_saved(root).get("report") or {})
     except ValidationError as error:

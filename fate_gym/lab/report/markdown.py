@@ -1,4 +1,4 @@
-"""``report.md``: the report to read and to copy tables from."""
+"""``report.md``: the report as Markdown, e.g. to copy tables from."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from fate_gym.lab.tables import markdown_table, markdown_text, number
 
 
 def markdown(report: Report, figures: Iterable[str]) -> str:
-    """The report as Markdown, with links to its figures; sections without content are left out."""
+    """Format the report as Markdown, with links to its figures; empty sections are left out."""
     sweep = report.sweep
-    # On a map every cell is a suite of its own: tables of each would be no reading.
+    # On a map every cell is a suite of its own: one table per cell would be too many.
     several = len(report.suites) > 1 and not report.panels
     sections = {
         "Without a result": _items(sweep.gaps()),
@@ -77,7 +77,7 @@ def _items(lines: Sequence[str]) -> list[str]:
 
 
 def _regimes(report: Report) -> dict[str, list[str]]:
-    """A section for each policy of the map, and where what was published lies on it."""
+    """Make a section for each policy of the map, and one on the published gains."""
     spec = report.spec.map
     if spec is None or not report.panels:
         return {}
@@ -92,17 +92,17 @@ def _regimes(report: Report) -> dict[str, list[str]]:
 
 
 def _kinds(report: Report) -> list[str]:
-    """Gains over each kind of baseline; over several suites together they would say little."""
+    """Format gains over each kind of baseline; pooled over several suites they mean little."""
     table = kinds_table(report.gains) if len(report.suites) == 1 else None
     return [] if table is None else [*markdown_table(*table), "", GAIN_LEGEND]
 
 
 def _by_suite(report: Report) -> list[str]:
-    """Means of every policy on every suite, and who is the strongest baseline there."""
+    """Format the means of every policy on every suite, with the strongest baselines in bold."""
     sweep, columns = report.sweep, []
     for rows in report.suites.values():
         cells = {row.policy: row.latency_ratio.text() for row in rows}
-        # The rows of a suite are in the order of their means.
+        # The rows of a suite are sorted by their means.
         strongest = choose_baselines(list(cells), sweep.families, sweep.boosted).strongest
         if strongest is not None:
             cells[strongest] = f"**{cells[strongest]}**"
@@ -132,9 +132,9 @@ def _of_suites(
     lines: Callable[[pd.DataFrame, list[str]], list[str]],
     legend: str | None = None,
 ) -> dict[str, list[str]]:
-    """By heading, a section for each suite, which is on one kind of devices.
+    """Make a section for each suite (which has one kind of devices), by heading.
 
-    A legend ends the last. Suites without lines are left out.
+    The legend follows the last section. Suites without lines are left out.
     """
     rows = report.sweep.rows
     found = {
@@ -173,7 +173,7 @@ def _serving(rows: pd.DataFrame, order: list[str]) -> list[str]:
 
 
 def _counters(sweep: Sweep) -> list[str]:
-    """What policies count, summed over their jobs."""
+    """Format the policies' counters, summed over their jobs."""
     of_policy: dict[str, list[dict[str, float]]] = defaultdict(list)
     for job, result in sweep.finished:
         if result.counters:

@@ -1,4 +1,4 @@
-"""Why policies differ: means of what explains their times, and how long they take to decide."""
+"""Why policies differ: means of explanatory metrics, and decision times."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MECHANISMS = {
 """Panels of the mechanism figure: column, title, and the factor to the title's unit."""
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
-"""Of the time of a decision, in the latency figure."""
+"""Quantiles of decision times, for the decision-time figure."""
 
 
 def mechanism_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Means over workflows of `MECHANISMS`, by title and policy; those without values left out."""
+    """Compute means over workflows of `MECHANISMS`, by title and policy, skipping empty columns."""
     table = {}
     for column, (title, factor) in MECHANISMS.items():
         means = rows.groupby("policy")[column].mean() * factor
@@ -32,7 +32,7 @@ def mechanism_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[
 
 
 def decision_quantiles(decisions: pd.DataFrame, order: Sequence[str]) -> dict[str, list[float]]:
-    """Milliseconds at the `QUANTILES`, by policy; those without decisions left out."""
+    """Compute `QUANTILES` of milliseconds by policy, skipping policies without decisions."""
     groups = {str(name): ms for name, ms in decisions.groupby("policy")["decision_ms"]}
     return {
         name: [float(value) for value in np.quantile(groups[name], QUANTILES)]

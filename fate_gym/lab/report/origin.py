@@ -1,4 +1,4 @@
-"""Where the results of a report come from: commands, machines, commits and versions."""
+"""Provenance of a report's results: commands, machines, commits and versions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _EVALUATE = ("fate-gym", "evaluate")
 
 
 def commands(report: Report) -> list[str]:
-    """The commands that make the results and the report.
+    """Return the commands that regenerate the results and the report.
 
-    Those that the sweeps kept; of single jobs, one for each set of further options.
+    These are the stored commands of sweeps; for single jobs, one per set of further options.
     """
     sweep = report.sweep
     lines = [one_line([*_EVALUATE, *words]) for words in saved_commands(sweep.root)]
@@ -37,9 +37,9 @@ def commands(report: Report) -> list[str]:
 
 
 def one_line(words: Sequence[str]) -> str:
-    """A command to copy, in one line: a line end would end a comment of LaTeX, or begin a fence.
+    """Format a command to copy in one line: a line break would end a LaTeX comment or a fence.
 
-    Words with such characters are in quotes that have escapes, as bash and zsh know them.
+    Words with such characters are put in ``$'...'`` quotes with escapes, for bash and zsh.
     """
     return " ".join(shlex.quote(word) if word.isprintable() else _quoted(word) for word in words)
 
@@ -81,7 +81,7 @@ def _job_commands(sweep: Sweep) -> list[str]:
 
 
 def what(report: Report) -> str:
-    """What was run, in a line."""
+    """Describe in one line what was run."""
     sweep = report.sweep
     origins = "; ".join(_origins(sweep))
     return (
@@ -91,7 +91,7 @@ def what(report: Report) -> str:
 
 
 def _origins(sweep: Sweep) -> list[str]:
-    """What of the workflows is measured and what modelled, by the sources of the suites."""
+    """Describe which parts of the workflows are measured and modelled, by source of the suites."""
     found = set()
     for job, _ in sweep.finished:
         source = sweep.option(job, "suite.source")
@@ -101,7 +101,7 @@ def _origins(sweep: Sweep) -> list[str]:
 
 
 def objectives(sweep: Sweep) -> str:
-    """What planners were asked to minimise, e.g. ``planners minimise mean slowdown``."""
+    """Describe the planners' objective, e.g. ``planners minimise mean slowdown``."""
     suites: dict[str, dict[str, None]] = defaultdict(dict)
     for job, result in sweep.finished:
         suites[_OBJECTIVES[sweep.option(job, "suite.objective") or USUAL_OBJECTIVE]][
@@ -114,7 +114,7 @@ def objectives(sweep: Sweep) -> str:
 
 
 def devices(sweep: Sweep) -> str:
-    """How the devices execute, e.g. ``exclusive devices``."""
+    """Describe the execution of the devices, e.g. ``exclusive devices``."""
     kinds = {kind: None for _, result in sweep.finished for kind in _kinds(result)}
     return f"{' and '.join(sorted(kinds, reverse=True))} devices"
 
@@ -124,7 +124,7 @@ def _kinds(result: JobResult) -> tuple[str, ...]:
 
 
 def origin_lines(sweep: Sweep) -> list[str]:
-    """Machines, commits and versions that the results were made with."""
+    """List the machines, commits and versions with which the results were made."""
     made = [result for _, result in sweep.finished]
     versions = {", ".join(f"{name} {v}" for name, v in sorted(r.versions.items())) for r in made}
     return [

@@ -16,7 +16,7 @@ _CHUNK = 4_000_000
 
 
 def p95_ratio(frame: pd.DataFrame) -> Estimate:
-    """``latency_ratio_p95`` of one policy's rows, see `fate_gym.lab.report.summary`."""
+    """Compute ``latency_ratio_p95`` of one policy's rows (see `fate_gym.lab.report.summary`)."""
     rng = np.random.default_rng(SEED)
     if (frame["workflows"] == 1).all():
         groups = frame.groupby(["suite", "instance"]).ngroup().to_numpy()
@@ -38,9 +38,9 @@ def p95_ratio(frame: pd.DataFrame) -> Estimate:
 def _resampled_p95(
     values: NDArray[np.float64], groups: NDArray[Any], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(R,) the 95th percentile of each draw of (R, groups) whole groups.
+    """Compute the 95th percentile (R,) of each draw of whole groups (R, groups).
 
-    Drawing a group twice weighs its values twice: percentiles are read off the summed weights.
+    A group drawn twice has its values weighted twice; percentiles are read off cumulative weights.
     """
     order = np.argsort(values, kind="stable")
     ordered, group = values[order], groups[order]

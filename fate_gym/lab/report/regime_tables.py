@@ -1,4 +1,4 @@
-"""The map of regimes as tables, and where the numbers that a paper reports lie on it."""
+"""The map of regimes as tables, and how a paper's reported gains compare with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PUBLISHED_LEGEND = (
 
 
 def gain_tables(panels: Sequence[Panel], spec: MapConfig) -> dict[str, TextTable]:
-    """By policy, a table with a row for each cell of its maps."""
+    """Make, by policy, a table with one row per cell of its maps."""
     tables = {}
     for policy in dict.fromkeys(panel.policy for panel in panels):
         own = [panel for panel in panels if panel.policy == policy]
@@ -40,7 +40,7 @@ def gain_tables(panels: Sequence[Panel], spec: MapConfig) -> dict[str, TextTable
 
 
 def _with_name(gain: Gain | None, over: str) -> str:
-    """A gain, and over whom it is unless the heading says so."""
+    """Format a gain, followed by the other policy unless the heading names it."""
     if gain is None:
         return "–"
     text = gain.percent.text("+.1f", " %")
@@ -48,7 +48,7 @@ def _with_name(gain: Gain | None, over: str) -> str:
 
 
 def published_table(panels: Sequence[Panel], spec: MapConfig) -> TextTable | None:
-    """Where what a paper reports lies among the cells, or None if nothing of it is on the map."""
+    """Compare a paper's reported gains with the cells; None: the map has no such gains."""
     rows = []
     for panel in panels:
         marked = spec.marked(panel.over)
@@ -71,7 +71,7 @@ def _side(gain: Gain, marked: float) -> str:
 
 
 def kinds_table(gains: Mapping[str, Mapping[str, Gain]]) -> TextTable | None:
-    """A row for each policy: its gain over the strongest baseline of each kind."""
+    """Make one row per policy: its gain over the strongest baseline of each kind."""
     kinds = [kind for kind in OVER if any(kind in row for row in gains.values())]
     if not kinds:
         return None

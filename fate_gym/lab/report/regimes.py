@@ -23,15 +23,15 @@ OVER: Mapping[str, str] = {
     "boosted": "strongest boosted",
     "round_robin": "RoundRobin",
 }
-"""What a gain may be over, as it is shown."""
+"""Display names of the kinds of baselines."""
 
 
 class Gain(NamedTuple):
-    """By how much a policy is ahead of another.
+    """The gain of a policy over another.
 
     Attributes:
-        against: the other.
-        n: workflows that both have run.
+        against: the other policy.
+        n: number of workflows that both have run.
         percent: 100 (1 − mean / the other's mean) of latency / RoundRobin, with a 95 % bootstrap
             interval that draws whole instances; positive is ahead.
     """
@@ -46,9 +46,9 @@ class Panel:
     """One heat map.
 
     Attributes:
-        policy: whose gains.
-        over: what they are over: a kind of baseline, or the name of a policy.
-        gains: by place; places without results are not there.
+        policy: policy whose gains are shown.
+        over: what the gains are over: a kind of baseline, or the name of a policy.
+        gains: gains by place; places without results are missing.
     """
 
     policy: str
@@ -61,12 +61,12 @@ class Panel:
 
     @property
     def other(self) -> str:
-        """What the gains are over, as it is shown."""
+        """Display name of what the gains are over."""
         return OVER.get(self.over, self.over)
 
 
 def gain_from(against: str, found: Versus) -> Gain:
-    """A comparison as a gain."""
+    """Convert a comparison to a gain."""
     value, low, high = found.difference
     return Gain(against, found.n, Estimate(-value, -high, -low))
 
@@ -77,7 +77,7 @@ def gains_over(
     boosted: Collection[str],
     policies: Collection[str],
 ) -> dict[str, dict[str, Gain]]:
-    """By policy, the gain over each kind of baseline that these rows have.
+    """Compute, by policy, the gain over each kind of baseline in these rows.
 
     The strongest ones are chosen on the same rows, which favours them.
 
@@ -85,7 +85,7 @@ def gains_over(
         rows: workflows, as in ``workflows.parquet``.
         families: family of each policy.
         boosted: policies that are boosted.
-        policies: whose gains; those without rows are left out.
+        policies: policies whose gains to compute; those without rows are left out.
     """
     order = mean_order(rows)
     baselines = choose_baselines(order, families, boosted)
@@ -107,15 +107,15 @@ def gains_over(
 
 
 def regime_panels(sweep: Sweep, spec: MapConfig, reference: str | None) -> list[Panel]:
-    """The heat maps of a sweep, without those that would be empty.
+    """Compute the heat maps of a sweep, without empty ones.
 
-    Without a reference: for every FATE policy, its gain over each kind of baseline. With one: the
-    gain of the reference over every other FATE policy, which is what that one lacks.
+    Without a reference: the gain of every FATE policy over each kind of baseline. With one: the
+    gain of the reference over every other FATE policy (what the missing part is worth).
 
     Args:
-        sweep: its jobs.
-        spec: which of them are in which cell.
-        reference: of an ablation.
+        sweep: the sweep.
+        spec: which of its jobs are in which cell.
+        reference: reference policy of an ablation.
     """
     fate = [name for name in mean_order(sweep.rows) if sweep.families[name] == "fate"]
     gains: dict[tuple[str, str], dict[Place, Gain]] = {}
@@ -136,7 +136,7 @@ def regime_panels(sweep: Sweep, spec: MapConfig, reference: str | None) -> list[
 
 
 def _cells(sweep: Sweep, spec: MapConfig) -> dict[Place, pd.DataFrame]:
-    """The rows of every cell that has some, in the order of the map."""
+    """Return the rows of every non-empty cell, in the order of the map."""
     places = {str(job.directory): place_of(result, spec) for job, result in sweep.finished}
     of_job = sweep.rows["job"].map(places)
     cells = [(row, column) for row in spec.rows for column in spec.columns.values()]
@@ -145,9 +145,9 @@ def _cells(sweep: Sweep, spec: MapConfig) -> dict[Place, pd.DataFrame]:
 
 
 def place_of(result: JobResult, spec: MapConfig) -> Place | None:
-    """Which cell a job is of, if any: by its cluster, and by the options of rows that it was given.
+    """Return the cell of a job, if any, by its cluster and the options it was given.
 
-    Of these it has all of its row's, and none of another's.
+    The job must have all options of its row and none of another row's.
     """
     names = {name for options in spec.rows.values() for name in options}
     given = {text for text in result.overrides if text.split("=", 1)[0] in names}

@@ -13,30 +13,30 @@ from fate_gym.lab.tables import Estimate
 from fate_gym.metrics.statistics import bootstrap_ci
 
 RUN = ["policy", "suite", "problem", "seed"]
-"""Columns of ``workflows.parquet`` that together say which run a row is of."""
+"""Columns of ``workflows.parquet`` that together identify a run."""
 
 
 class TextTable(NamedTuple):
-    """A table of a report, with a row for each policy, and how many runs it is of."""
+    """A table of a report, as text."""
 
     heads: list[str]
     rows: list[list[str]]
 
 
 def streams_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of problems in which workflows compete."""
+    """Return the rows of problems with several workflows (streams)."""
     return rows[rows["workflows"] > 1]
 
 
 def run_estimates(
     runs: pd.DataFrame, order: Sequence[str], columns: Collection[str]
 ) -> dict[str, dict[str, Estimate]]:
-    """By policy and column, the mean over runs; its 95 % interval draws whole instances.
+    """Estimate means over runs by policy and column; 95 % intervals draw whole instances.
 
     Args:
-        runs: one row for each run, with ``policy``, ``suite`` and ``instance``.
+        runs: one row per run, with ``policy``, ``suite`` and ``instance``.
         order: policies; those without a run are left out.
-        columns: of ``runs``; values that are NaN do not count.
+        columns: columns of ``runs``; NaN values are ignored.
     """
     groups = {str(name): group for name, group in runs.groupby("policy")}
     return {

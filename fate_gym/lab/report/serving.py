@@ -1,4 +1,4 @@
-"""What serving metrics a report shows, and their means over the runs of each policy."""
+"""The serving metrics in a report, and their means over the runs of each policy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fate_gym.lab.report.runs import RUN
 
 
 class Shown(NamedTuple):
-    """A column of ``workflows.parquet`` as it is shown.
+    """How a column of ``workflows.parquet`` is shown.
 
     Attributes:
-        head: of a column in a table.
-        title: of a panel, with unit.
-        factor: to the unit.
-        form: of the number in a table.
+        head: heading in a table.
+        title: title of a panel, with the unit.
+        factor: factor to that unit.
+        form: number format in a table.
     """
 
     head: str
@@ -37,13 +37,13 @@ SERVING = {
     "batch_occupancy": Shown("in service", "queries on a busy device"),
     "device_utilisation": Shown("busy, %", "devices busy, % of the time", 100.0, ".1f"),
 }
-"""In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.serving`."""
+"""Metrics in display order; all are of whole runs, see `fate_gym.metrics.serving`."""
 
 
 def serving_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Means over problems and seeds of the columns in `SERVING`, by column and policy.
+    """Compute means over problems and seeds of the columns in `SERVING`, by column and policy.
 
-    In the units in which they are shown. Columns without values are left out.
+    Values are in display units. Columns without values are left out.
     """
     runs = rows.drop_duplicates(RUN).groupby("policy")
     table = {}
@@ -56,7 +56,7 @@ def serving_means(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[st
 
 
 def serving_legend(columns: Collection[str]) -> str:
-    """What the columns mean."""
+    """Explain the columns."""
     text = (
         "Means over runs. TTFT: time from when a stage is ready to its first token. TPOT: time per "
         "further output token. Call: time from when a model stage is ready to its end. In service: "
@@ -72,8 +72,8 @@ def serving_legend(columns: Collection[str]) -> str:
 
 
 def serving_panels(rows: pd.DataFrame, order: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The same by title, for figures; of each kind of devices by itself, if there are both."""
-    # Results of before devices could batch say nothing, and are of exclusive ones.
+    """Return `serving_means` by title, for figures; separately for each kind of devices."""
+    # Results from before devices could batch lack the column; their devices are exclusive.
     kind = rows["execution"].fillna("exclusive") if "execution" in rows else None
     if kind is None or kind.nunique() < 2:
         return {SERVING[name].title: row for name, row in serving_means(rows, order).items()}

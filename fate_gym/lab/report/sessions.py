@@ -1,4 +1,4 @@
-"""What a report says of sessions: their latency, first tokens, prefill done again, hit rates."""
+"""Session metrics in a report: latency, first tokens, repeated prefill, hit rates."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SESSIONS = {
     "context_hit_rate": Shown("hits contexts, %", "hit rate, inherited contexts, %", 100.0, ".1f"),
     "prefix_memory_share": Shown("memory, %", "memory that prefixes take, %", 100.0, ".1f"),
 }
-"""In the order in which they are shown; all are of whole runs, see `fate_gym.metrics.sessions`."""
+"""Metrics in display order; all are of whole runs, see `fate_gym.metrics.sessions`."""
 
 INTERVALS = {"session_latency_mean", "latency_mean", "turn_ttft_mean", "again_share"}
-"""Columns that are shown with their intervals: of all of them the table would be too wide."""
+"""Columns shown with their intervals; with all intervals the table would be too wide."""
 
 SESSION_LEGEND = (
     "Means over streams, some with 95 % bootstrap intervals that draw whole streams; n: turns / "
@@ -40,7 +40,7 @@ SESSION_LEGEND = (
 
 
 def session_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The workflows of the runs that have sessions; none in results of before there were any."""
+    """Return the workflows of runs with sessions; results from before sessions have none."""
     streams = streams_of(rows)
     if "session" not in streams:
         return streams.iloc[:0]
@@ -49,13 +49,13 @@ def session_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def session_table(rows: pd.DataFrame, order: Sequence[str]) -> TextTable | None:
-    """The table of one suite, or None where it has no sessions.
+    """Make the table of one suite; None: it has no sessions.
 
     Columns without values are left out.
 
     Args:
         rows: workflows of the suite.
-        order: policies, as they are listed.
+        order: policies in the order of the table.
     """
     turns = session_rows(rows)
     if turns.empty:

@@ -1,4 +1,4 @@
-"""Latencies of streams in seconds, beside their ratios over round robin."""
+"""Latencies of streams in seconds, in addition to their ratios over round robin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STREAM_LEGEND = (
 
 
 def stream_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each stream and policy: mean and percentiles of its latencies, seconds."""
+    """Make one row per stream and policy: mean and percentiles of its latencies, seconds."""
     keys = [*RUN, "instance"]
     latencies = streams_of(rows).groupby(keys)["latency"]
     return latencies.agg(
@@ -32,11 +32,11 @@ def stream_runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def stream_table(rows: pd.DataFrame, order: Sequence[str]) -> TextTable | None:
-    """The table of one suite, or None where no workflows compete.
+    """Make the table of one suite; None: it has no streams.
 
     Args:
         rows: workflows of the suite.
-        order: policies, as they are listed.
+        order: policies in the order of the table.
     """
     streams = streams_of(rows)
     if streams.empty:

@@ -1,4 +1,4 @@
-"""The summary of a sweep: one row a policy."""
+"""The summary of a sweep: one row per policy."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from fate_gym.metrics.statistics import bootstrap_ci
 class PolicySummary:
     """One row of ``summary.csv``; the fields are its columns, in order.
 
-    A number with a 95 % bootstrap interval has three columns: the interval ends in ``_lo`` and
-    ``_hi``. Intervals draw whole instances (a topology with all its seeds; in a stream, the whole
-    problem).
+    A number with a 95 % bootstrap interval has three columns; those of the interval end in ``_lo``
+    and ``_hi``. Intervals draw whole instances (a topology with all its seeds; in a stream, the
+    whole problem).
 
     Attributes:
         policy: label of the policy.
-        n: workflows.
+        n: number of workflows.
         latency_ratio: mean over workflows of the latency (time from arrival to end), divided by
             round robin's on the same workflow, cluster and seed.
         latency_ratio_p95: 95th percentile over workflows of the same ratio; in streams the ratio of
             the two 95th percentiles of latency, averaged over problems.
-        gap_to_bound: mean of latency / lower bound; NaN where no bound holds.
+        gap_to_bound: mean of latency / lower bound; NaN if there is no bound.
         win_rate: share of workflows on which the policy beats the strongest baseline; a tie
             counts half.
         vs_strongest_pct: mean against the strongest baseline's, in percent; negative is better. Its
             interval draws the policy's and the baseline's values in pairs.
         p_value: Wilcoxon signed-rank test against the strongest baseline, on means over the seeds
             of an instance, with Holm's correction over the policies; NaN for that baseline.
-        decision_ms_p50: wall-clock milliseconds of a decision, likewise ``decision_ms_p99``.
-        headroom_strict, headroom_boosted: share of the way from the strongest strict (boosted)
-            baseline to the best known schedule that the policy goes, mean over workflows where
-            that way is at least 1 %; NaN where the sweep has no reference policy.
+        decision_ms_p50, decision_ms_p99: percentiles of wall-clock milliseconds per decision.
+        headroom_strict, headroom_boosted: share of the gap between the strongest strict (boosted)
+            baseline and the best known schedule that the policy closes, mean over workflows where
+            the gap is at least 1 %; NaN if the sweep has no reference policy.
     """
 
     policy: str
@@ -57,7 +57,7 @@ class PolicySummary:
     headroom_boosted: float
 
     def columns(self) -> dict[str, str | float]:
-        """The row of ``summary.csv``."""
+        """Return the row of ``summary.csv``."""
         row: dict[str, str | float] = {}
         for name, value in vars(self).items():
             row |= value.columns(name) if isinstance(value, Estimate) else {name: value}
@@ -70,13 +70,13 @@ def summarise(
     families: Mapping[str, str],
     baselines: Baselines,
 ) -> list[PolicySummary]:
-    """One record a policy, best mean first.
+    """Make one record per policy, best mean first.
 
     Args:
         rows: workflows, as in ``workflows.parquet``.
         decisions: ``policy`` and ``decision_ms`` of every decision.
         families: family of each policy.
-        baselines: what policies are compared with; from these rows, or chosen on others.
+        baselines: policies to compare with, chosen on these rows or on others.
     """
     order = mean_order(rows)
     ratios = LatencyRatios(rows, families)
@@ -107,7 +107,7 @@ def summarise(
 
 
 def mean_ratio(frame: pd.DataFrame) -> Estimate:
-    """The mean latency ratio of some rows, with an interval that draws whole instances."""
+    """Estimate the mean latency ratio of rows, with an interval that draws whole instances."""
     interval = bootstrap_ci(
         frame["latency_ratio"].to_numpy(),
         seed=SEED,

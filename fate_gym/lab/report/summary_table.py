@@ -1,4 +1,4 @@
-"""The summary as a table: for Markdown, for LaTeX and for terminals."""
+"""The summary as a table, for Markdown, LaTeX and terminals."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TERMINAL = ["policy", _RATIO, "P95", "wins", "gap", "decision ms P50 / P99", "n
 
 
 def markdown_summary(rows: Sequence[PolicySummary]) -> list[str]:
-    """The lines of a Markdown table; `legend` says what its columns are."""
+    """Return the lines of a Markdown table; `legend` explains its columns."""
     return markdown_table(_MARKDOWN, _cells(rows, _MARKDOWN))
 
 
 def latex_summary(report: Report) -> str:
-    """A LaTeX table, for the package ``booktabs``."""
+    """Format a LaTeX table, for the package ``booktabs``."""
     heads = [f"${head}$" if len(head) == 1 else _escaped(head) for head in _LATEX]
     cells = ([_escaped(cell) for cell in row] for row in _cells(report.summary, _LATEX))
     head, *body = [" & ".join(row) + r" \\" for row in (heads, *cells)]
@@ -58,7 +58,7 @@ _SPECIAL = str.maketrans(
         "`": r"\textasciigrave{}",
     }
 )
-"""What means something to LaTeX, as text."""
+"""LaTeX's special characters, escaped."""
 
 
 def _escaped(text: str) -> str:
@@ -66,7 +66,7 @@ def _escaped(text: str) -> str:
 
 
 def print_summary(report: Report) -> None:
-    """The summary in a terminal, best policy first."""
+    """Print the summary to the terminal, best policy first."""
     heads = [head.replace(" [", "\n[").replace(" P50", "\nP50") for head in _TERMINAL]
     note = "gap: latency / lower bound"
     if report.strongest:
@@ -86,12 +86,12 @@ def _pooled(report: Report) -> str:
 
 
 def _code(text: str) -> str:
-    """A text between backticks, which only another backtick would end."""
+    """Make a text safe between backticks, by replacing backticks in it."""
     return printable(text).replace("`", "'")
 
 
 def legend(report: Report) -> str:
-    """What the columns of the summary mean."""
+    """Explain the columns of the summary."""
     strongest = report.strongest
     chosen = f"chosen on {report.baseline_source}" if report.baseline_source else "chosen here"
     against = (

@@ -1,4 +1,4 @@
-"""Compares policies pair by pair, on the workflows that both ran."""
+"""Compares pairs of policies on the workflows that both ran."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fate_gym.metrics.statistics import holm, wilcoxon_signed_rank, win_rate
 
 RESAMPLES = 2_000
 SEED = 0
-"""Of every bootstrap of a report."""
+"""Seed of every bootstrap in a report."""
 
 _LEAST_HEADROOM = 0.01
 
 
 class Versus(NamedTuple):
-    """One policy against another on what both ran.
+    """One policy against another, on the workflows that both ran.
 
     Attributes:
-        n: workflows.
+        n: number of workflows.
         win_rate: share of them on which the policy is faster; a tie counts half.
-        difference: percent of the other's mean, with a 95 % bootstrap interval that draws whole
-            instances; negative is better.
-        p_value: of Wilcoxon's signed-rank test on means over the seeds of an instance.
+        difference: difference in percent of the other's mean, with a 95 % bootstrap interval that
+            draws whole instances; negative is better.
+        p_value: p-value of Wilcoxon's signed-rank test on means over the seeds of an instance.
     """
 
     n: int
@@ -40,14 +40,14 @@ class Versus(NamedTuple):
 
 
 NOTHING = Versus(0, np.nan, Estimate(np.nan), np.nan)
-"""The comparison of policies that have no workflow in common."""
+"""The comparison of policies without common workflows."""
 
 
 def versus(pairs: pd.DataFrame) -> Versus:
     """Compare two policies.
 
     Args:
-        pairs: a row a workflow: values ``a`` and ``b``, and its ``suite`` and ``instance``.
+        pairs: one row per workflow: values ``a`` and ``b``, and its ``suite`` and ``instance``.
     """
     if pairs.empty:
         return NOTHING
@@ -64,7 +64,7 @@ def versus(pairs: pd.DataFrame) -> Versus:
 
 
 def _ratio_interval(sums: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % percentile-bootstrap interval of a ratio of means; ``sums`` are (clusters, 2)."""
+    """Bootstrap the 95 % percentile interval of a ratio of means; ``sums`` are (clusters, 2)."""
     if len(sums) == 1:
         return float("nan"), float("nan")
     rng = np.random.default_rng(SEED)
@@ -74,7 +74,7 @@ def _ratio_interval(sums: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def corrected(found: Mapping[str, Versus]) -> dict[str, Versus]:
-    """The same comparisons with Holm's correction of their p-values."""
+    """Apply Holm's correction to the p-values of comparisons."""
     p_values = np.array([one.p_value for one in found.values()])
     tested = np.isfinite(p_values)
     p_values[tested] = holm(p_values[tested])
@@ -85,7 +85,7 @@ def corrected(found: Mapping[str, Versus]) -> dict[str, Versus]:
 
 
 class LatencyRatios:
-    """Latency ratios as a table: a row a workflow, a column a policy; NaN where not run.
+    """Latency ratios as a table: one row per workflow, one column per policy; NaN if not run.
 
     Args:
         rows: workflows, as in ``workflows.parquet``.
@@ -109,7 +109,7 @@ class LatencyRatios:
         return versus(pairs.reset_index())
 
     def headroom(self, policy: str, baseline: str | None) -> float:
-        """Mean share of the way from a baseline to the best known that a policy goes."""
+        """Mean share of the gap between a baseline and the best known that a policy closes."""
         if self._best is None or baseline not in self.table:
             return float("nan")
         frame = self.table[[baseline]].assign(ours=self.table[policy], best=self._best).dropna()
@@ -121,7 +121,7 @@ class LatencyRatios:
 def effects_of(
     rows: pd.DataFrame, families: Mapping[str, str], reference: str
 ) -> dict[str, Versus]:
-    """Every other policy against a reference, best first, with Holm's correction.
+    """Compare every other policy with a reference, best first, with Holm's correction.
 
     Raises:
         InputError: the reference is not among the policies.

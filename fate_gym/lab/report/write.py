@@ -24,7 +24,7 @@ def make_report(root: Path, *, baseline_from: Path | None = None) -> Report:
 
     Args:
         root: directory of the sweep.
-        baseline_from: another sweep, on the training split, whose best baselines are taken.
+        baseline_from: another sweep, e.g. on the training split, on which baselines are chosen.
 
     Raises:
         InputError: the directory holds no finished job, or cannot be written.
@@ -40,7 +40,7 @@ def make_report(root: Path, *, baseline_from: Path | None = None) -> Report:
         write_text(root / "summary.tex", latex_summary(report))
         for name, figure in figures.items():
             save_figure(figure, root / f"{name}.png")
-            figure.set_layout_engine("none")  # it is laid out: once is enough
+            figure.set_layout_engine("none")  # keep the layout of the PNG
             save_figure(figure, root / f"{name}.svg", metadata={"Date": None})
         write_text(root / "report.md", markdown(report, figures))
         write_text(root / "report.html", render_page(report))

@@ -1,1 +1,1 @@
-"""Figures with matplotlib: each function returns one and touches no global state."""
+"""Figures with matplotlib: each function returns a figure and changes no global state."""

@@ -1,4 +1,4 @@
-"""Results over something: state intensity, or the axis of an experiment."""
+"""Results over state intensity, or over the axis of an experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fate_gym.lab.tables import Estimate
 def intensity_figure(
     intensity: NDArray[np.float64], gain: NDArray[np.float64], *, policy: str, against: str
 ) -> Figure:
-    """Gain of a policy over another on every workflow, against its state intensity.
+    """Plot the gain of a policy over another on every workflow, against state intensity.
 
     Args:
         intensity: (n,) state intensity.
@@ -51,13 +51,13 @@ def axis_figure(
     axis: str,
     reference: str | None = None,
 ) -> Figure:
-    """Mean latency ratio over an axis, with 95 % intervals; a line a policy.
+    """Plot mean latency ratios over an axis, with 95 % intervals; one line per policy.
 
     Args:
         curves: by policy, the mean at each value, or the difference to the reference in percent.
         colours: from `policy_colours`.
-        axis: what the values are.
-        reference: the policy that differences are to; None: the curves are means.
+        axis: label of the axis.
+        reference: policy to which the differences are; None: the curves are means.
     """
     figure, axes = style.canvas(7.6, 4.4)
     if reference is not None:
@@ -72,7 +72,7 @@ def axis_figure(
     values = np.array(sorted({x for curve in curves.values() for x in curve}))
     if values.min() > 0 and values.max() / values.min() > 10:
         axes.set_xscale("log")
-    # The values that were played, and no others.
+    # Ticks only at values that were played.
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
     means = f"mean {style.LATENCY_RATIO}"

@@ -1,4 +1,4 @@
-"""Times of decisions over the size of problems."""
+"""Decision times over problem size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from fate_gym.lab.report.figures import style
 
 GOAL_MS = 50.0
-"""Of the slowest hundredth of decisions."""
+"""Goal for the P99 of decision times, milliseconds."""
 
 
 class DecisionTimes(NamedTuple):
-    """The decisions of one run.
+    """Decision times of one run.
 
     Attributes:
-        p50, p99: milliseconds of CPU.
-        total_s: seconds of CPU of all together.
+        p50, p99: CPU milliseconds of a decision.
+        total_s: CPU seconds of all decisions together.
         makespan_ratio: makespan over that of ``heft_boosted``.
     """
 
@@ -29,10 +29,10 @@ class DecisionTimes(NamedTuple):
 
 
 def decision_figure(lines: Mapping[str, Mapping[str, Mapping[int, DecisionTimes]]]) -> Figure:
-    """P99 (lines) and P50 (dots) of decisions over stages, both logarithmic; a panel a policy.
+    """Plot decision times over stages, log-log: P99 solid, P50 dotted; one panel per policy.
 
     Args:
-        lines: by policy, by kind of problem, by number of stages.
+        lines: decision times by policy, kind of problem and number of stages.
     """
     figure, panels = style.canvas(
         3.9 * len(lines), 3.4, columns=len(lines), sharey=True, squeeze=False

@@ -45,17 +45,17 @@ FIGURES = {
     "gantt": "One problem, three schedules",
     "session": "Who prefills what again: one session",
 }
-"""Names and titles of the figures, in the order of the report; each is a PNG and an SVG file."""
+"""Names and titles of the figures in report order; each is written as a PNG and an SVG file."""
 
 MOST_PANELS = 5
-"""Policies whose occupancy is drawn together; of a larger field, the best ones."""
+"""Most policies whose schedules are drawn together; if there are more, only the best."""
 
 
 def draw_figures(report: Report) -> dict[str, Figure]:
-    """The report's figures by name: those that its experiment wants and its data allow.
+    """Draw the report's figures by name: those its experiment asks for and its data allow.
 
     Raises:
-        InputError: the experiment names a figure that there is not.
+        InputError: the experiment names an unknown figure.
     """
     sweep, order = report.sweep, report.order
     colours = policy_colours(order, sweep.families)
@@ -113,7 +113,7 @@ def _axis(report: Report) -> Figure | None:
 
 
 def _differences(report: Report, table: pd.DataFrame, colours: Mapping[str, str]) -> Figure | None:
-    """Of the policies that have a colour: where their curves of shares lie on one another."""
+    """Draw the differences to the strongest baseline, for the policies that have a colour."""
     strongest = report.strongest
     if strongest is None or strongest not in table:
         return None
@@ -131,12 +131,12 @@ def _differences(report: Report, table: pd.DataFrame, colours: Mapping[str, str]
 
 
 def _intensity(report: Report, table: pd.DataFrame) -> Figure | None:
-    """Of the best FATE policy, if there is one, over the strongest baseline."""
+    """Draw the gain over the strongest baseline of the best FATE policy, or best policy."""
     best, strongest = report.best, report.strongest
     if strongest not in table or strongest == best:
         return None
     ratio = (table[best] / table[strongest]).dropna()
-    if ratio.empty:  # an unfinished sweep may hold no workflow that both have played
+    if ratio.empty:  # an unfinished sweep may have no workflow that both have played
         return None
     keyed = report.sweep.rows.drop_duplicates(WORKFLOW).set_index(WORKFLOW)
     return intensity_figure(
@@ -153,7 +153,7 @@ def _serving(report: Report, colours: Mapping[str, str]) -> Figure | None:
 
 
 def _occupancy(report: Report) -> Figure | None:
-    """Of every policy, if they are few."""
+    """Draw the occupancy of every policy, or of the best if there are many."""
     few = len(report.order) <= MOST_PANELS
     schedules = pick_schedules(report, report.order if few else best_policies(report))
     if not schedules:
@@ -170,7 +170,7 @@ def _gantt(report: Report) -> Figure | None:
 
 
 def _session(report: Report) -> Figure | None:
-    """Of the suites that have sessions."""
+    """Draw a session of a suite that has sessions."""
     suites = set(session_rows(report.sweep.rows)["suite"])
     few = len(report.order) <= MOST_PANELS
     schedules = pick_schedules(report, report.order if few else best_policies(report), suites)
@@ -183,17 +183,17 @@ def _session(report: Report) -> Figure | None:
 
 
 def best_policies(report: Report) -> list[str]:
-    """The strongest baseline and the best FATE policy that the sweep has."""
+    """Return the strongest baseline and the best FATE policy, as far as the sweep has them."""
     return [name for name in (report.strongest, report.best_fate) if name is not None]
 
 
 def pick_schedules(
     report: Report, policies: Sequence[str], suites: Collection[str] | None = None
 ) -> dict[str, Schedule]:
-    """Schedules of one problem: those of round robin and of some policies.
+    """Read schedules of one problem: those of round robin and of some policies.
 
-    On the first suite and seed that all of them have finished; empty if there is none. Without
-    policies, another one that has finished is taken. With ``suites``, only these.
+    The problem is from the first suite and seed that all of them have finished; empty if there is
+    none. Without policies, any finished one is used. ``suites`` restricts the suites.
     """
     sweep = report.sweep
     suite_of = sweep.rows.drop_duplicates("job").set_index("job")["suite"]

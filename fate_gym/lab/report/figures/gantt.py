@@ -1,4 +1,4 @@
-"""Gantt charts: what every device does over time."""
+"""Gantt charts of schedules."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fate_gym.sim.occupancy import lanes
 from fate_gym.sim.phases import phases
 
 PHASES = {"load": "#d55e00", "transfer": "#cc79a7", "prefill": "#9ecbe8", "decode": "#0072b2"}
-"""Colours of the four phases of a shard, in the order in which they happen."""
+"""Colours of the four phases of a shard, in order of time."""
 
 
 def gantt_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figure:
-    """What every device does over time; one panel a schedule, on a shared time axis.
+    """Draw what every device does over time; one panel per schedule, on a shared time axis.
 
-    A shard is a bar: load above transfer (they overlap), then prefill, then decode. Shards that
-    run at the same time share the height of their device's row. Letters name the model, once for
-    every run of shards of one model. Tools, on the host, are not drawn.
+    A shard is a bar: load above transfer (they overlap), then prefill, then decode. Concurrent
+    shards share the height of their device's row. Letters name the model, once for each sequence
+    of shards of one model. Tools run on the host and are not drawn.
 
     Args:
-        schedules: by policy, from top to bottom; of one problem.
-        title: of the figure.
+        schedules: schedules of one problem by policy, from top to bottom.
+        title: title of the figure.
     """
     devices = next(iter(schedules.values())).devices
     models = sorted({row["model"] for one in schedules.values() for row in one.shards} - {""})
@@ -110,7 +110,7 @@ def _draw_spans(
         for x, width, y, height in spans
         if width > 0
     ]
-    # Thin bars would vanish behind their edges.
+    # Edges would hide thin bars.
     edge = 0.3 if all(height > 0.15 for _, _, _, height in spans) else 0.0
     axes.add_collection(PolyCollection(corners, facecolors=colour, edgecolors="white", lw=edge))
 
@@ -118,7 +118,7 @@ def _draw_spans(
 def _write_letters(
     axes: Axes, shards: Sequence[ShardRow], y: int, letters: Mapping[str, str], least: float
 ) -> None:
-    """A letter on the longest shard of each run of one model, if it takes ``least`` seconds."""
+    """Write letters on the longest shard of each sequence of one model, if at least ``least`` s."""
     for model, run in groupby(shards, key=lambda row: row["model"]):
         longest = max(run, key=lambda row: row["end"] - row["start"])
         if model not in letters or longest["end"] - longest["start"] < least:

@@ -17,27 +17,27 @@ from fate_gym.lab.config import MapConfig
 from fate_gym.lab.report.figures import style
 from fate_gym.lab.report.regimes import Gain, Panel
 
-# Orange and blue differ in lightness and hue to every kind of colour vision.
+# Orange and blue are distinguishable with every kind of colour vision.
 COLOURS = LinearSegmentedColormap.from_list(
     "gain", [style.BASELINES[0], "#f7c9a8", "#ffffff", "#a9cfea", style.FATE[0]]
 )
 _STEPS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0)
 """Ends of colour scales, in percent."""
 _TITLE = 1.3
-"""Inches that the title of a map needs."""
+"""Width that the title of a map needs, inches."""
 
 
 def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
-    """Gains as heat maps: a row of maps for each policy, a map for each baseline.
+    """Draw gains as heat maps: one row of maps per policy, one map per baseline.
 
-    A cell has the gain in percent and its 95 % interval, a row the number of workflows of its
-    cells. White is no gain, blue is ahead, orange behind. Maps have one scale, which four of five
-    cells are within; those over round robin have their own, since it is far behind. Cells at or
-    above what was published have an outline.
+    A cell shows the gain in percent and its 95 % interval; a row label shows the number of
+    workflows per cell. White is no gain, blue is ahead, orange is behind. Maps share a scale that
+    covers four of five cells; those over round robin have their own, since it is far behind. Cells
+    at or above the published gain are outlined.
 
     Args:
         panels: from `regime_panels`; not empty.
-        spec: rows, columns and what was published.
+        spec: rows, columns and published gains.
     """
     policies = list(dict.fromkeys(panel.policy for panel in panels))
     overs = list(dict.fromkeys(panel.over for panel in panels))
@@ -65,7 +65,7 @@ def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
 
 
 def _scale(panels: Sequence[Panel]) -> Normalize:
-    """Even around 0."""
+    """Make a colour scale that is symmetric around 0."""
     sizes = [abs(gain.percent.value) for panel in panels for gain in panel.gains.values()]
     known = [size for size in sizes if not isnan(size)]
     wide = float(np.quantile(known, 0.8)) if known else 0.0
@@ -91,7 +91,7 @@ def _draw(
         if marked is not None and value >= marked:
             outline = Rectangle((x - 0.45, y - 0.44), 0.9, 0.88, fc="none", ec=style.TEXT, lw=1.3)
             axes.add_patch(outline)
-        ink = "white" if _luminance(colour) < 0.2 else "black"  # what contrasts more
+        ink = "white" if _luminance(colour) < 0.2 else "black"  # the higher contrast
         place: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
         axes.text(x, y - 0.15, _one_digit(value, "+"), fontsize=9.5, **place)
         axes.text(x, y + 0.25, _interval(gain), fontsize=7, **place)
@@ -112,7 +112,7 @@ def _one_digit(value: float, sign: str = "") -> str:
 
 
 def _labels(panels: Sequence[Panel], rows: Sequence[str]) -> list[str]:
-    """Headings of rows, with the workflows of a cell."""
+    """Make the row labels, with the number of workflows per cell."""
     labels = []
     for row in rows:
         counts = {gain.n for p in panels for place, gain in p.gains.items() if place[0] == row}
@@ -122,7 +122,7 @@ def _labels(panels: Sequence[Panel], rows: Sequence[str]) -> list[str]:
 
 
 def _luminance(colour: tuple[float, ...]) -> float:
-    """Relative luminance as in WCAG 2, 0 to 1."""
+    """Compute the relative luminance of WCAG 2, 0 to 1."""
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]
     )

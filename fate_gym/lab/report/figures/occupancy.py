@@ -1,4 +1,4 @@
-"""How full devices are over time."""
+"""Occupancy of devices over time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fate_gym.metrics.outcome import LEAST_S
 from fate_gym.sim.occupancy import Steps, occupancy
 
 BINS = 240
-"""Parts of a time axis over which means are taken."""
+"""Number of parts of the time axis over which means are taken."""
 
 
 def occupancy_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> Figure:
-    """Queries in service on every device over time; one panel a schedule, on a shared time axis.
+    """Draw queries in service on every device over time; one panel per schedule, shared time axis.
 
-    A cell is the mean over a short part of the time; white: nothing is in service. At the right of
-    a row, the mean over the time in which the device runs something.
+    A cell is the mean over a short interval; white: nothing is in service. The number at the right
+    of a row is the mean over the time in which the device is busy.
 
     Args:
-        schedules: by policy, from top to bottom; of one problem.
-        title: of the figure.
+        schedules: schedules of one problem by policy, from top to bottom.
+        title: title of the figure.
     """
     devices = next(iter(schedules.values())).devices
     row = 0.14 if len(devices) <= 16 else 0.07
@@ -67,18 +67,18 @@ def occupancy_figure(schedules: Mapping[str, Schedule], *, title: str = "") -> F
 
 
 def schedule_occupancy(schedule: Schedule) -> Steps:
-    """Queries in service over time, on all devices together."""
+    """Compute queries in service over time, on all devices together."""
     return occupancy(_on_devices(schedule))
 
 
 def by_device(schedule: Schedule) -> list[Steps]:
-    """Queries in service over time, on each device."""
+    """Compute queries in service over time, on each device."""
     shards = _on_devices(schedule)
     return [occupancy(shards[shards["device"] == name]) for name in schedule.devices]
 
 
 def _numbers(name: str, schedule: Schedule) -> str:
-    """The title of a panel."""
+    """Make the title of a panel."""
     lines = by_device(schedule)
     busy = sum(line.positive_seconds() for line in lines)
     mean = sum(line.integral() for line in lines) / busy if busy > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Figures with a row a policy: mean latency ratios, mechanisms and serving, decision times."""
+"""Figures with one row per policy: mean latency ratios, mechanisms, serving, decision times."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fate_gym.lab.report.figures import style
 from fate_gym.lab.report.summary import PolicySummary
 
 _MOST_PANELS = 6
-"""Beside one another."""
+"""Most panels side by side."""
 
 
 def forest_figure(
     panels: Mapping[str, Sequence[PolicySummary]], colours: Mapping[str, str]
 ) -> Figure:
-    """Mean latency ratio with its 95 % interval, best policy on top; one panel a suite.
+    """Plot mean latency ratios with 95 % intervals, best policy on top; one panel per suite.
 
     Args:
         panels: rows by title; the order of the first panel is the order of all.
@@ -47,10 +47,10 @@ def forest_figure(
 
 
 def bars_figure(panels: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Figure:
-    """Several numbers of each policy: one panel a number, one bar a policy, in the same order.
+    """Plot several numbers of each policy: one panel per number, one bar per policy, same order.
 
     Args:
-        panels: by title, a value a policy; best policy first.
+        panels: by title, the value of each policy; best policy first.
         colours: from `policy_colours`.
     """
     order = list(next(iter(panels.values())))
@@ -81,10 +81,10 @@ def bars_figure(panels: Mapping[str, Mapping[str, float]], colours: Mapping[str,
 def decision_time_figure(
     quantiles: Mapping[str, Sequence[float]], colours: Mapping[str, str]
 ) -> Figure:
-    """Wall-clock milliseconds of a decision on a log axis: P1 to P99, quartiles and median.
+    """Plot wall-clock milliseconds of decisions on a log axis: P1 to P99, quartiles and median.
 
     Args:
-        quantiles: by policy, at 0.01, 0.25, 0.5, 0.75, 0.99 and 1.
+        quantiles: by policy, the quantiles 0.01, 0.25, 0.5, 0.75, 0.99 and 1.
         colours: from `policy_colours`.
     """
     figure, axes = style.canvas(7.6, 0.9 + 0.3 * len(quantiles))

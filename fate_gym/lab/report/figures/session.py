@@ -1,4 +1,4 @@
-"""Who prefills what again: the calls of one session on every device over time."""
+"""The calls of one session on every device over time, with tokens prefilled again."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Box = tuple[float, float, float, float]
 
 
 def session_figure(schedules: Mapping[str, Schedule], session: str, *, title: str = "") -> Figure:
-    """The calls of one session on every device; one panel a schedule, on a shared time axis.
+    """Draw the calls of one session on every device; one panel per schedule, shared time axis.
 
     The first row shows when a turn is under way. Grey: a device runs something else. The prefill of
-    a call is divided by tokens: what was computed before, on any device, comes first.
+    a call is divided in proportion to its tokens: those computed before, on any device, come first.
 
     Args:
-        schedules: by policy, from top to bottom; of one problem.
-        session: the name of one that is in all of them.
-        title: of the figure.
+        schedules: schedules of one problem by policy, from top to bottom.
+        session: name of a session that is in all of them.
+        title: title of the figure.
     """
     own = {policy: of_session(schedule, session) for policy, schedule in schedules.items()}
     devices = len(next(iter(schedules.values())).devices)
@@ -76,13 +76,13 @@ def session_figure(schedules: Mapping[str, Schedule], session: str, *, title: st
 
 
 def of_session(schedule: Schedule, session: str) -> list[ShardRow]:
-    """The shards of a session, tools included."""
-    # Schedules that were kept before there were sessions say nothing of them.
+    """Return the shards of a session, tools included."""
+    # Schedules stored before sessions existed lack the field.
     return [row for row in schedule.shards if row.get("session") == session]
 
 
 def most_again(schedules: Iterable[Schedule]) -> str:
-    """The session with most tokens prefilled again in all of them; empty without a session."""
+    """Return the session with most tokens prefilled again in total; empty: there are none."""
     again: dict[str, float] = {}
     for row in (row for schedule in schedules for row in schedule.shards):
         if name := row.get("session"):
@@ -91,7 +91,7 @@ def most_again(schedules: Iterable[Schedule]) -> str:
 
 
 def _turns(own: Sequence[ShardRow]) -> list[tuple[float, float]]:
-    """Arrival and end of each turn, by arrival."""
+    """Return arrival and end of each turn, by arrival."""
     spans: dict[str, tuple[float, float]] = {}
     for row in own:
         _, end = spans.get(row["workflow"], (0.0, 0.0))
@@ -100,7 +100,7 @@ def _turns(own: Sequence[ShardRow]) -> list[tuple[float, float]]:
 
 
 def _numbers(policy: str, own: Sequence[ShardRow]) -> str:
-    """The title of a panel."""
+    """Make the title of a panel."""
     under_way = steps(*zip(*_turns(own), strict=True)).positive_seconds()
     again, prefilled = (sum(row[name] for row in own) for name in ("again", "prefilled"))
     share = f" ({again / prefilled:.0%})" if prefilled > 0 else ""
@@ -111,7 +111,7 @@ def _numbers(policy: str, own: Sequence[ShardRow]) -> str:
 
 
 def _draw_turns(axes: Axes, own: Sequence[ShardRow], least: float) -> None:
-    """When turns are under way, with their numbers where they take ``least`` seconds."""
+    """Draw when turns are under way, with their numbers if they take ``least`` seconds or more."""
     for number, (start, end) in enumerate(_turns(own)):
         colour = _TURNS[number % len(_TURNS)]
         axes.barh(-1, end - start, left=start, height=0.5, color=colour, linewidth=0)
@@ -123,7 +123,7 @@ def _draw_turns(axes: Axes, own: Sequence[ShardRow], least: float) -> None:
 
 
 def _draw_others(axes: Axes, schedule: Schedule, session: str) -> None:
-    """Where a device runs something of another session, or of none."""
+    """Draw when devices run other sessions, or workflows without a session."""
     boxes: list[Box] = []
     for y, device in enumerate(schedule.devices):
         others = [
@@ -132,14 +132,14 @@ def _draw_others(axes: Axes, schedule: Schedule, session: str) -> None:
             if row["device"] == device and row.get("session") != session
         ]
         busy = steps([row["start"] for row in others], [row["end"] for row in others])
-        # It begins and stops to run something in turns.
+        # Times at which the device becomes busy and idle, alternately.
         turns = busy.times[np.diff(busy.values > 0, prepend=False)].reshape(-1, 2)
         boxes += [(start, end - start, y - 0.42, 0.84) for start, end in turns.tolist()]
     _draw_boxes(axes, boxes, OTHERS, zorder=1.0)
 
 
 def _draw_calls(axes: Axes, own: Sequence[ShardRow], devices: Sequence[str]) -> None:
-    """The calls of the session; those that run at the same time share their device's row."""
+    """Draw the calls of the session; concurrent ones share their device's row."""
     boxes: dict[str, list[Box]] = {part: [] for part in COLOURS}
     for y, device in enumerate(devices):
         rows = [row for row in own if row["device"] == device]
@@ -155,7 +155,7 @@ def _draw_calls(axes: Axes, own: Sequence[ShardRow], devices: Sequence[str]) -> 
             for part, left, right in zip(COLOURS, times, times[1:], strict=False):
                 boxes[part].append((left, right - left, top, height))
     for part, colour in COLOURS.items():
-        # Short calls of a long session: a line of half a point keeps them visible.
+        # A line of half a point keeps short calls of a long session visible.
         _draw_boxes(axes, boxes[part], colour, zorder=3.0, line=0.5)
 
 

@@ -16,7 +16,7 @@ Values = Mapping[str, NDArray[np.float64]]
 
 
 def ecdf_figure(values: Values, colours: Mapping[str, str]) -> Figure:
-    """Share of workflows that end within x times their latency under round robin.
+    """Plot the share of workflows that end within x times their latency under round robin.
 
     Args:
         values: latency ratios by policy, best policy first.
@@ -39,10 +39,10 @@ def ecdf_figure(values: Values, colours: Mapping[str, str]) -> Figure:
 
 
 def profile_figure(ratios: Values, colours: Mapping[str, str]) -> Figure:
-    """Performance profile (Dolan and Moré 2002): share of workflows within x times the best.
+    """Plot a performance profile (Dolan and Moré 2002): share of workflows within x times the best.
 
     Args:
-        ratios: by policy, best first: latency / the best policy's on the same workflow.
+        ratios: latency / the best policy's on the same workflow, by policy, best first.
         colours: from `policy_colours`.
     """
     figure, axes = style.canvas(7.6, 4.4)
@@ -57,13 +57,13 @@ def profile_figure(ratios: Values, colours: Mapping[str, str]) -> Figure:
 def differences_figure(
     percent: Values, means: Mapping[str, Estimate], colours: Mapping[str, str], *, against: str
 ) -> Figure:
-    """Share of workflows whose latency is at most x per cent above another policy's.
+    """Plot the share of workflows whose latency is at most x per cent above another policy's.
 
-    On the same workflows in pairs, so policies differ whose distributions lie on one another.
+    Workflows are paired, so even policies with similar distributions can be distinguished.
 
     Args:
-        percent: by policy, best first: the difference on each workflow; negative is faster.
-        means: by policy, the difference of the means with its interval, for the legend.
+        percent: difference on each workflow, by policy, best first; negative is faster.
+        means: difference of the means with its interval, by policy, for the legend.
         colours: from `policy_colours`.
         against: the other policy.
     """
@@ -87,7 +87,7 @@ def _draw_steps(
     low: float,
     high: float,
 ) -> None:
-    """A line a policy, of the share of its values up to each; from ``low`` to at least ``high``."""
+    """Draw the cumulative share of each policy's values, from ``low`` to at least ``high``."""
     for place, (name, found) in enumerate(values.items()):
         if not found.size:
             continue

@@ -1,4 +1,4 @@
-"""What the figures have in common: colours, canvas, axes."""
+"""Common style of the figures: colours, canvas, axes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LATENCY_RATIO = "latency / RoundRobin"
 
 
 def policy_colours(policies: Sequence[str], families: Mapping[str, str]) -> dict[str, str]:
-    """One colour a policy, the same in every figure; grey beyond the best of each kind.
+    """Choose a colour for each policy, the same in every figure; grey beyond the best of a kind.
 
     Args:
         policies: best first.
@@ -54,7 +54,7 @@ def policy_colours(policies: Sequence[str], families: Mapping[str, str]) -> dict
 
 
 def line_style(colour: str, place: int) -> dict[str, Any]:
-    """How the line of a policy is drawn: thin if it is grey, and on top of those after it."""
+    """Return the style of a policy's line: thin if grey, and on top of those after it."""
     muted = colour == OTHERS
     return {
         "color": colour,
@@ -66,7 +66,7 @@ def line_style(colour: str, place: int) -> dict[str, Any]:
 def canvas(
     width: float, height: float, *, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
-    """An empty figure and its axes."""
+    """Create an empty figure and its axes."""
     figure = Figure(figsize=(width, max(height, 1.8)), dpi=DPI, layout="constrained")
     all_axes = figure.subplots(rows, columns, **options)
     for axes in np.atleast_1d(all_axes).flat:
@@ -77,20 +77,20 @@ def canvas(
 
 
 def policy_rows(axes: Axes, policies: Sequence[str]) -> None:
-    """One row a policy, the first on top."""
+    """Set up one row per policy, the first on top."""
     axes.set_yticks(range(len(policies)), policies)
     axes.set_ylim(len(policies) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
 
 def write_beside(axes: Axes, row: int, text: str) -> None:
-    """A text at the right of a row."""
+    """Write a text to the right of a row."""
     beside = ("axes fraction", "data")
     axes.annotate(text, (1.01, row), xycoords=beside, va="center", color=TEXT, fontsize=8)
 
 
 def dashed_line(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:
-    """The line at which two policies are equal."""
+    """Draw the line at which two policies are equal."""
     style: dict[str, Any] = {"color": REFERENCE, "lw": 1, "ls": (0, (4, 3)), "zorder": 1}
     if x is not None:
         axes.axvline(x, **style)
@@ -99,12 +99,12 @@ def dashed_line(axes: Axes, *, x: float | None = None, y: float | None = None) -
 
 
 def legend_beside(axes: Axes, **options: Any) -> None:
-    """The legend at the right of the axes."""
+    """Put the legend to the right of the axes."""
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, **options)
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic x axis with round numbers, if values spread over more than a factor of 4."""
+    """Make the x axis logarithmic with round ticks, if values span more than a factor of 4."""
     if low <= 0 or high / low <= 4:
         return
     ticks = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
@@ -115,22 +115,22 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure, whole or not at all; the suffix of the path says in which format.
+    """Write a figure atomically; the suffix of the path gives the format.
 
     Args:
-        figure: what to write.
-        path: where to.
-        options: of matplotlib's ``savefig``.
+        figure: the figure.
+        path: path of the file.
+        options: options of matplotlib's ``savefig``.
     """
     with replacing(path) as temporary:
         draw_into(figure, temporary, **options)
 
 
 def draw_into(figure: Figure, file: Path | IO[bytes], **options: Any) -> None:
-    """Draw a figure with every text as it is: to matplotlib ``$`` in a name would begin a formula.
+    """Draw a figure with all texts verbatim: matplotlib would read ``$`` in a name as a formula.
 
-    Characters that XML forbids or that no font has are escaped. Ticks are made, with their texts,
-    while a figure is drawn; the others are there before.
+    Characters that XML forbids or that no font has are escaped. Tick texts are created while a
+    figure is drawn, so their formatters are changed; all other texts exist before.
     """
     with rc_context({"text.parse_math": False}):
         for text in figure.findobj(Text):
@@ -144,7 +144,7 @@ def draw_into(figure: Figure, file: Path | IO[bytes], **options: Any) -> None:
 
 
 def _shown(text: str) -> str:
-    """A text without control characters, halves of characters and directions of writing."""
+    """Escape control characters, surrogates and text-direction marks in a text."""
     return "".join(
         printable(one) if one != "\n" and category(one) in _NOT_SHOWN else one for one in text
     )
@@ -154,7 +154,7 @@ _NOT_SHOWN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
 
 
 def _show_ticks(formatter: Formatter) -> None:
-    """Names at ticks are given to formatters, which make the texts."""
+    """Escape tick texts in their formatter, which creates them while the figure is drawn."""
     if isinstance(formatter, FixedFormatter):
         formatter.seq = [_shown(text) for text in formatter.seq]
     elif isinstance(formatter, FuncFormatter):

@@ -1,1 +1,1 @@
-"""``report.html``: one file that works without a network, with figures that answer to filters."""
+"""``report.html``: a single offline file with figures that respond to filters."""

@@ -1,4 +1,4 @@
-"""What ``report.html`` draws, as plain values; a number that is missing is NaN."""
+"""The data that ``report.html`` draws, as plain values; missing numbers are NaN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fate_gym.lab.tables import Estimate
 
 
 def page_data(report: Report) -> dict[str, Any]:
-    """Everything that the page draws. The key of numbers over all suites is an empty text."""
+    """Collect everything that the page draws; the key for all suites together is ``""``."""
     sweep, order = report.sweep, report.order
     place = {name: number for number, name in enumerate(order)}
     suites = list(report.suites)
@@ -68,7 +68,7 @@ def page_data(report: Report) -> dict[str, Any]:
 
 
 def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> dict[str, Any]:
-    """One entry for each workflow and seed, and one value for each policy that ran it."""
+    """Make one entry per workflow and seed, and one value per policy that ran it."""
     keyed = rows.assign(_key=rows.groupby(WORKFLOW, sort=False).ngroup())
     keys = keyed.drop_duplicates("_key").sort_values("_key")
     family, families = pd.factorize(keys["family"].astype(str), sort=True)
@@ -100,7 +100,7 @@ def _workflows(rows: pd.DataFrame, place: dict[str, int], suites: list[str]) -> 
 
 
 def families_of(part: Sweep) -> list[tuple[str, Sweep]]:
-    """A part of a sweep, and the same for each of its families; the name of the whole is empty."""
+    """Split part of a sweep by family; the whole part comes first, with the name ``""``."""
     families = sorted(set(part.rows["family"].astype(str)))
     return [("", part), *((family, part.of_family(family)) for family in families)]
 
@@ -112,7 +112,7 @@ def _by_family(
 
 
 def _effects(report: Report) -> dict[str, dict[str, Versus]]:
-    """By family, every other policy against the reference."""
+    """Compare, by family, every other policy with the reference."""
     found = {"": report.effects}
     reference = report.spec.reference
     if report.effects and reference is not None:
@@ -123,7 +123,7 @@ def _effects(report: Report) -> dict[str, dict[str, Versus]]:
 
 
 def _curves(report: Report) -> dict[str, dict[str, dict[float, Estimate]]]:
-    """By family, the curves over the axis."""
+    """Compute, by family, the curves over the axis."""
     found = {"": report.curves}
     if report.curves and report.spec.axis is not None:
         for family, part in families_of(report.sweep)[1:]:
@@ -162,5 +162,5 @@ def _runs(report: Report, place: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def _link(path: Path) -> str:
-    """A relative URL: no name in the path, such as ``javascript:x``, can be read as a scheme."""
+    """Make a relative URL in which no name, such as ``javascript:x``, can be read as a scheme."""
     return "./" + quote(os.fsencode(path.as_posix()))

@@ -1,4 +1,4 @@
-"""Where the stages of a graph stand in a picture, and which of them decided when it ended."""
+"""Layout of a stage graph, and its critical path in a schedule."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from fate_gym.lab.jobs.schedules import ShardRow
 
 SWEEPS = 4
-"""Passes over the columns, in which stages move towards their neighbours."""
-_SAME = 1e-6  # seconds within which two moments are one
+"""Passes over the columns that move stages towards their neighbours."""
+_SAME = 1e-6  # seconds within which two times count as equal
 
 
 class Places(NamedTuple):
-    """For each stage its column, and its place in it."""
+    """The column of each stage, and its position in the column."""
 
     column: list[int]
     place: list[int]
 
 
 def places(stages: int, edges: Sequence[tuple[int, int]]) -> Places:
-    """Columns by the longest path from a source; in a column, stages near their neighbours.
+    """Lay out stages in columns by longest path from a source, near their neighbours.
 
     The method of Sugiyama, Tagawa & Toda 1981 (barycentres) without dummy stages.
     """
@@ -74,7 +74,7 @@ def _mean(values: Sequence[float], default: float) -> float:
 
 
 class Link(NamedTuple):
-    """A stage of the critical path; ``waits_for_device``: its device held it up, not its inputs."""
+    """A stage of the critical path; ``waits_for_device``: held up by its device, not its inputs."""
 
     stage: int
     waits_for_device: bool
@@ -83,16 +83,16 @@ class Link(NamedTuple):
 def critical_path(
     shards: Sequence[ShardRow], stage_of: Sequence[int], edges: Sequence[tuple[int, int]]
 ) -> list[Link]:
-    """What decided when a schedule ended, from its first stage to its last.
+    """Find the stages that decided the end of a schedule, first to last.
 
-    Backwards from the last end: a shard that started later than its last input came was held up by
-    its device, and the one that ended there last before it comes next; otherwise the parent that
-    ended last does.
+    Going back from the last end: a shard that started later than its last input arrived was held
+    up by its device, so the last shard that ended there before it is next; otherwise the parent
+    that ended last is.
 
     Args:
-        shards: of the schedule.
-        stage_of: (R,) the stage of each.
-        edges: parent and child.
+        shards: the R shards of the schedule.
+        stage_of: (R,) the stage of each shard.
+        edges: pairs of parent and child.
     """
     of_stage: dict[int, list[int]] = {}
     on_device: dict[str, list[int]] = {}
@@ -102,7 +102,7 @@ def critical_path(
     ends = {stage: max(shards[row]["end"] for row in rows) for stage, rows in of_stage.items()}
     parents: dict[int, list[int]] = {}
     for parent, child in edges:
-        if parent in ends:  # one that vanished has no shard
+        if parent in ends:  # vanished stages have no shard
             parents.setdefault(child, []).append(parent)
     path: list[Link] = []
     stage = max(ends, key=lambda one: (ends[one], -one), default=-1)

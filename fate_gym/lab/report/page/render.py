@@ -1,8 +1,8 @@
 """Renders ``report.html``.
 
-The numbers are computed in Python and embedded as JSON; ``report.js`` draws them as SVG, and
-``viewer.js`` the schedules, which are packed. Intervals and tests of whole suites come from Python;
-the page itself averages only selections by family.
+The numbers are computed in Python and embedded as JSON. ``report.js`` draws them as SVG;
+``viewer.js`` draws the schedules, which are compressed. Intervals and tests of whole suites come
+from Python; the page itself only averages selections by family.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LIBRARY = (
     "transition",
     "zoom",
 )
-"""The parts of D3 that the page carries, each after those that it needs (``vendor/``)."""
+"""The parts of D3 included in the page, each after its dependencies (``vendor/``)."""
 
 
 def render_page(report: Report) -> str:
-    """The report as one HTML file."""
+    """Render the report as one HTML file."""
     environment = Environment(
         loader=PackageLoader(page.__name__, "."),
         autoescape=True,
@@ -68,7 +68,7 @@ def render_page(report: Report) -> str:
 
 
 def _text(name: str) -> str:
-    """A file of the page."""
+    """Read a file of the page."""
     return (files(page) / name).read_text(encoding="utf-8")
 
 
@@ -77,12 +77,12 @@ def _json(value: Any) -> str:
 
 
 def _packed(value: Any) -> str:
-    """Values as JSON, compressed, in letters; the same every time."""
+    """Encode values as JSON, gzip and base64; the output is deterministic."""
     return b64encode(gzip.compress(_json(value).encode(), 9, mtime=0)).decode()
 
 
 def _parts(report: Report) -> list[dict[str, Any]]:
-    """Sections with a table for each suite: anchor, heading, legend, and tables by suite."""
+    """Make the sections with a table per suite: anchor, heading, legend, and tables by suite."""
     kinds = (
         ("latency", "Latency in seconds", STREAM_LEGEND, stream_table),
         ("sessions", "Sessions", SESSION_LEGEND, session_table),
@@ -106,10 +106,10 @@ def _parts(report: Report) -> list[dict[str, Any]]:
 
 
 def embeddable(data: str) -> str:
-    """JSON text that a script element and a script can hold: the same values, no ``<``.
+    """Escape JSON text so that a script element can hold it: the same values, but no ``<``.
 
-    Besides its end tag, ``<!--<script>`` changes where a script element ends; U+2028 and U+2029 end
-    lines of a script.
+    Not only the end tag, but also ``<!--<script>`` affects where a script element ends; U+2028 and
+    U+2029 are line ends in a script.
     """
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
@@ -117,7 +117,7 @@ def embeddable(data: str) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats with five significant digits, and None for what is no number: half the size."""
+    """Round floats to five significant digits, None if not finite: this halves the size."""
     if isinstance(value, float):
         return _short(value) if isfinite(value) else None
     if isinstance(value, dict):

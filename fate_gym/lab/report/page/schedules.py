@@ -1,4 +1,4 @@
-"""The schedules that ``report.html`` carries: bars, graphs, decisions and memory, as columns."""
+"""The schedules included in ``report.html``: bars, graphs, decisions and memory, as columns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fate_gym.sim.occupancy import in_service, lanes
 from fate_gym.sim.phases import phases
 
 _SHARDS = 30_000
-"""Most shards of all schedules that a page carries; about 20 bytes each, packed."""
+"""Most shards in a page, over all schedules; about 20 bytes each, compressed."""
 _ESTIMATES = 400_000
-"""Most estimates of devices that a page carries: the decisions of policies in order, best first."""
+"""Most device estimates in a page; decisions of the best policies come first."""
 
 
 @dataclass
 class _Room:
-    """What a page can still carry."""
+    """How much still fits into a page."""
 
     shards: int = _SHARDS
     estimates: int = _ESTIMATES
@@ -35,12 +35,12 @@ class _Room:
 
 @dataclass
 class _Entry:
-    """A problem: its names by number, and its schedules.
+    """A problem in the page: its names by number, and its schedules.
 
     Attributes:
-        stages, models: numbers by name; a stage's is (workflow, stage).
-        edges: parent and child; None: nobody has kept the graph.
-        usual: by part and stage, the estimated seconds on each device that were seen first.
+        stages, models: numbers by name; the name of a stage is (workflow, stage).
+        edges: pairs of parent and child; None: no job stored the graph.
+        usual: by part and stage, the first estimates seen of the seconds on each device.
     """
 
     suite: str
@@ -58,7 +58,7 @@ class _Entry:
     schedules: list[dict[str, Any]] = field(default_factory=list)
 
     def know(self, explained: ExplainedSchedule) -> None:
-        """Take the graph of a problem."""
+        """Set the graph of the problem, unless it is set already."""
         if self.edges is not None:
             return
         for node in explained.stages:
@@ -69,7 +69,7 @@ class _Entry:
         self.memory = explained.memory
 
     def data(self) -> dict[str, Any]:
-        """As the page reads it."""
+        """Return the entry in the form that the page reads."""
         flows = {flow: n for n, flow in enumerate(dict.fromkeys(flow for flow, _ in self.stages))}
         found: dict[str, Any] = {
             "suite": self.suite,
@@ -99,10 +99,10 @@ class _Entry:
 
 
 def schedules(report: Report) -> list[dict[str, Any]]:
-    """Schedules by problem: of the first seed of each suite, and of all seeds that were traced.
+    """Collect schedules by problem, from each suite's first seed and from all traced jobs.
 
-    Best policies first, while they fit. First come the problems in which most happens: they say
-    most.
+    Schedules of the best policies come first, as long as they fit. Problems are sorted by size,
+    the largest first, since they are the most informative.
     """
     sweep = report.sweep
     families: dict[tuple[str, str], list[str]] = {
@@ -126,7 +126,7 @@ def schedules(report: Report) -> list[dict[str, Any]]:
 
 
 def _cells(report: Report) -> dict[tuple[str, int], dict[str, Job]]:
-    """By suite and seed, the jobs by policy; those of first seeds in front."""
+    """Group the jobs to show by suite and seed, then by policy; first seeds come first."""
     sweep = report.sweep
     suite_of = sweep.rows.drop_duplicates("job").set_index("job")["suite"]
     cells: dict[tuple[str, int], dict[str, Job]] = {}
@@ -143,7 +143,7 @@ def _cells(report: Report) -> dict[tuple[str, int], dict[str, Job]]:
 
 
 def _kept(job: Job) -> list[tuple[str, Schedule, ExplainedSchedule | None]]:
-    """The schedules that a job kept of its own policy, with what explains them."""
+    """Read the schedules that a job stored of its own policy, with their explanations."""
     known = None if job.result is None else job.result.checksums.get(EXPLAINED)
     explained = read_explained(job.directory, known=known)
     return [
@@ -155,11 +155,11 @@ def _kept(job: Job) -> list[tuple[str, Schedule, ExplainedSchedule | None]]:
 def _schedule(
     schedule: Schedule, explained: ExplainedSchedule | None, entry: _Entry, room: _Room
 ) -> dict[str, Any]:
-    """A schedule in columns; models and stages are numbers of its problem.
+    """Convert a schedule to columns; models and stages are numbers of its problem.
 
-    Shards that run at the same time on a device are in different lanes of it; ``service`` is how
-    many queries of each are in service. ``served`` are queries in service on all devices, means
-    over equal parts of the schedule.
+    Concurrent shards on a device are in different lanes; ``service`` is how many queries of each
+    are in service. ``served`` is the number of queries in service on all devices, as means over
+    equal intervals.
     """
     if explained is not None:
         entry.know(explained)
@@ -168,7 +168,7 @@ def _schedule(
         for row in schedule.shards
     ]
     device = {name: number for number, name in enumerate(schedule.devices)}
-    # The host, on which tools run, is not drawn.
+    # Tools run on the host, which is not drawn.
     drawn = [i for i, row in enumerate(schedule.shards) if row["device"] in device]
     rows = [schedule.shards[i] for i in drawn]
     names = ["device", "start", "load_s", "transfer_s", "first", "noise", "end", "queries", "waves"]
@@ -204,7 +204,7 @@ def _explained(
     entry: _Entry,
     room: _Room,
 ) -> dict[str, Any]:
-    """The critical path, what devices held, and the decisions, as far as they were kept."""
+    """Add the critical path, what devices held, and the decisions, as far as stored."""
     if entry.edges is None:
         return {}
     path = critical_path(schedule.shards, stage_of, entry.edges)
@@ -240,11 +240,11 @@ def _explained(
 def _decisions(
     placements: Sequence[ExplainedPlacement], numbers: Sequence[int], entry: _Entry
 ) -> dict[str, Any]:
-    """Placements in columns.
+    """Convert placements to columns.
 
-    Estimates are lists by device, of seconds: to the turn, of load, transfer, prefill and decode.
-    The latter two seldom depend on the state: what differs from the table of the problem is kept.
-    The end is their sum (load and transfer begin together) wherever it is not kept.
+    Estimates are lists by device, in seconds: wait, load, transfer, prefill and decode. The last
+    two rarely depend on the state, so only differences from the problem's table are stored. Where
+    the end is not stored, it is their sum (load and transfer overlap).
     """
     stages = [numbers[one.stage] for one in placements]
     parts = [_parts(one) for one in placements]
@@ -279,14 +279,14 @@ def _decisions(
 
 
 def _unusual(row: list[float | None], usual: list[float | None]) -> list[float | None] | None:
-    """A row with -1 for what is as usual; None: all of it is."""
+    """Replace values equal to the usual ones by -1; None: all are equal."""
     if row == usual:
         return None
     return [-1 if value == known else value for value, known in zip(row, usual, strict=True)]
 
 
 def _parts(one: ExplainedPlacement) -> list[list[float] | None]:
-    """Estimates by device: wait, load, transfer, prefill, decode, and seconds to the end."""
+    """Return estimates by device: wait, load, transfer, prefill, decode, and seconds to the end."""
     return [
         None if part is None else [part[0] - one.time, *part[1:5], part[5] - one.time]
         for part in one.parts
@@ -299,7 +299,7 @@ def _is_sum(row: Sequence[float]) -> bool:
 
 
 def _compared(one: ExplainedPlacement) -> list[Any] | int:
-    """Devices and value of what a policy compared; 1: the expected ends themselves."""
+    """Return the placements compared, with devices and value; 1: the expected ends themselves."""
     ends = {i: part[5] for i, part in enumerate(one.parts) if part is not None}
     values = {c.devices[0]: c.value for c in one.compared if len(c.devices) == 1}
     same = len(values) == len(one.compared) and values.keys() == ends.keys()
@@ -313,5 +313,5 @@ def _close(a: float | None, b: float) -> bool:
 
 
 def _digits(value: float) -> float:
-    """Four digits: tables show three."""
+    """Round to four digits; tables show three."""
     return float(f"{value:.4g}")
