@@ -171,7 +171,7 @@ class Decoder:
         return torch.nn.functional.linear(states, self.head).argmax(-1)
 
     def gemms(self, count: int) -> Callable[[], None]:
-        """Return a function that runs only a dense decoder's matrix products, for some tokens."""
+        """Return a function that runs only a dense decoder's matrix products, ``count`` tokens."""
         shape, linear = self.shape, self.torch.nn.functional.linear
         states, inner, wide = (
             self.device.random(count, width)

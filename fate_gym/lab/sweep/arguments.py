@@ -81,7 +81,7 @@ def wants_sweep(arguments: Sequence[str]) -> bool:
 
 @contextmanager
 def command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Set ``sys.argv`` for Hydra, and its full-error switch, so that it raises rather than exits."""
+    """Set ``sys.argv`` for Hydra, and its full-error switch: it then raises rather than exits."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
