@@ -1,1 +1,1 @@
-"""Hydra's configuration groups as a package, so that an installed wheel finds them."""
+"""Hydra's configuration groups, as a package so that they are found in an installed wheel."""

@@ -1,11 +1,11 @@
-"""Searches for small problems on which one policy loses most to another.
+"""Searches for small problems on which one policy loses most against another.
 
     python scripts/adversarial.py fate peft_boosted -o docs/examples/adversarial/loses_to_peft.json
     python scripts/adversarial.py fate heft --workflows 2 -o worst.json
 
 Simulated annealing over problems, after PISA (Coleman & Krishnamachari, arXiv 2403.07120): change
-the lengths, models, prefixes, edges or arrivals of a small problem, and keep what raises the ratio
-of mean latencies (of one workflow: of makespans), first policy / second policy.
+the lengths, models, prefixes, edges or arrivals of a small problem, and keep changes that raise the
+ratio of mean latencies (makespans for one workflow), first policy / second policy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CLUSTER = Cluster(
     network_gb_s=2.8,
 )
 LATEST = 10.0
-"""Seconds: the latest arrival."""
+"""Latest arrival, seconds."""
 
 
 def random_stage(rng: np.random.Generator, number: int) -> Stage:
-    """A stage with tokens as agents have them."""
+    """Make a stage with token counts typical of agents."""
     group = int(rng.integers(0, 3))
     return Stage(
         id=f"s{number:02}",
@@ -52,7 +52,7 @@ def random_stage(rng: np.random.Generator, number: int) -> Stage:
 
 
 def random_workflow(rng: np.random.Generator, number: int, stages: int) -> Workflow:
-    """A random graph whose edges lead from lower to higher numbers; later ones arrive later."""
+    """Make a random graph with edges from lower to higher numbers; all but workflow 0 come later."""
     nodes = tuple(random_stage(rng, i) for i in range(stages))
     edges = [
         Edge(parent=nodes[int(rng.integers(0, j))].id, child=nodes[j].id, bytes=1e6)
@@ -64,12 +64,12 @@ def random_workflow(rng: np.random.Generator, number: int, stages: int) -> Workf
 
 
 def build(workflows: list[Workflow]) -> Problem:
-    """A problem on the fixed cluster."""
+    """Make a problem on the fixed cluster."""
     return Problem.build(CLUSTER, workflows, id="adversarial")
 
 
 def changed(problem: Problem, rng: np.random.Generator) -> Problem:
-    """One random change of one workflow: a stage, an edge more, less or heavier, the arrival."""
+    """Change one workflow at random: a stage, an edge (added, removed, resized) or its arrival."""
     workflows = list(problem.workflows)
     chosen = int(rng.integers(0, len(workflows)))
     workflow = workflows[chosen]
@@ -98,7 +98,7 @@ def changed(problem: Problem, rng: np.random.Generator) -> Problem:
 
 
 def ratio(problem: Problem, first: Policy, second: Policy) -> float:
-    """Mean latency of the first policy / that of the second."""
+    """Compute the mean latency of the first policy / that of the second."""
     simulator = Simulator(compile_problem(problem))
     means = []
     for policy in (first, second):
@@ -110,7 +110,7 @@ def ratio(problem: Problem, first: Policy, second: Policy) -> float:
 def search(
     first: Policy, second: Policy, *, workflows: int, stages: int, steps: int, seed: int
 ) -> tuple[Problem, float]:
-    """The problem with the largest ratio that annealing finds, and the ratio."""
+    """Return the problem with the largest ratio that annealing finds, and the ratio."""
     rng = np.random.default_rng(seed)
     current = build([random_workflow(rng, i, stages // workflows) for i in range(workflows)])
     value = ratio(current, first, second)

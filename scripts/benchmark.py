@@ -1,13 +1,13 @@
-"""The project's own speed figures: ratios against references in the same run.
+"""Measures the project's speed, as ratios to references in the same run.
 
     python scripts/benchmark.py [SECTION ...]
 
 Sections: simulator, serving, sessions, environment, workloads, saga, planners, memory, start,
-compile, decisions; lab, comparison and training (some minutes; the last needs the extra rl)
-only when named.
-Each figure is the best of several repetitions in this process, after compiling; the references
-(SAGA's HEFT, CartPole, a memory copy) run in the same process, in turns with what they are compared
-with, so the ratios carry over to other machines. One process, one thread.
+compile, decisions; and, only when named, lab, comparison and training (some minutes; the last
+needs the extra rl).
+Each figure is the best of several repetitions in this process, after compiling. The references
+(SAGA's HEFT, CartPole, a memory copy) run in the same process, alternating with what they are
+compared with, so the ratios carry over to other machines. One process, one thread.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Masks = Annotated[NDArray[np.int8], 2]
 def best_of(
     repetitions: int, call: Callable[[], object], clock: Callable[[], float] = perf_counter
 ) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
+    """Return the seconds of the fastest of several calls, after an uncounted one."""
     call()
     seconds = []
     for _ in range(repetitions):
@@ -75,17 +75,17 @@ def best_of(
 
 
 def report(figure: str, value: str, goal: str = "") -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(f"{figure:66} {value:>24}  {goal}", flush=True)
 
 
 def run_verb(*words: str) -> float:
-    """Run ``fate-gym`` as a user does; seconds."""
+    """Run ``fate-gym`` as a user does; return the seconds."""
     return run_python("-m", "fate_gym.lab.cli", *words)
 
 
 def run_python(*words: str, environment: Mapping[str, str] | None = None) -> float:
-    """Run Python as a user does; seconds."""
+    """Run Python as a user does; return the seconds."""
     start = perf_counter()
     subprocess.run(
         [sys.executable, *words],
@@ -98,7 +98,7 @@ def run_python(*words: str, environment: Mapping[str, str] | None = None) -> flo
 
 
 def llm_stage(id: str, model: str, group: int, *tokens: int, queries: int = 4) -> Stage:
-    """A stage with a prefix group; ``tokens`` are those of prefix, prompt and output."""
+    """Make a stage with a prefix group; ``tokens`` are those of prefix, prompt and output."""
     prefix, prompt, output = tokens
     return Stage(
         id=id,
@@ -112,14 +112,14 @@ def llm_stage(id: str, model: str, group: int, *tokens: int, queries: int = 4) -
 
 
 def hundred_stages(count: int = 1) -> list[Problem]:
-    """The workflow graphs whose sizes are nearest to 100 stages, each on 8 devices."""
+    """Make problems of the workflow graphs nearest to 100 stages, each on 8 devices."""
     cluster = load_cluster("mixed_8")
     nearest = sorted(topologies(), key=lambda t: (abs(len(t.types) - 100), t.name))
     return [Problem.build(cluster, [assign_roles(chosen, seed=0)]) for chosen in nearest[:count]]
 
 
 def simulator_figures() -> None:
-    """List-schedule runs, state copies, event rates."""
+    """Measure list-schedule runs, state copies and compilation of a problem."""
     (problem,) = hundred_stages()
     compiled = compile_problem(problem)
     stages = len(compiled.stage_ids)
@@ -150,7 +150,7 @@ def simulator_figures() -> None:
 
 
 def heft_against_saga() -> None:
-    """Insertion HEFT on a random classical instance, against SAGA's on the same."""
+    """Measure insertion HEFT on a random classical instance, against SAGA's on the same."""
     from saga import Network, TaskGraph
     from saga.schedulers.heft import HeftScheduler
 
@@ -201,7 +201,7 @@ def heft_against_saga() -> None:
 
 
 def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
-    """Upward ranks with mean transfers scaled, in plain Python."""
+    """Compute upward ranks with scaled mean transfers, in plain Python."""
     (workflow,) = problem.workflows
     mean = {s.id: float(np.mean(list((s.seconds_on or {}).values()))) for s in workflow.stages}
     children: dict[str, list[tuple[str, float]]] = {s.id: [] for s in workflow.stages}
@@ -215,7 +215,7 @@ def ranks(problem: Problem, transfer_scale: float) -> np.ndarray:
 
 
 def chats(count: int, turns: int, devices: int, execution: str) -> Problem:
-    """Conversations of one model: each turn inherits what has been said."""
+    """Make conversations with one model; each turn inherits the context of the ones before."""
     rng = np.random.default_rng(0)
     arrivals = np.cumsum(rng.exponential(0.25, count))
     workflows = []
@@ -257,7 +257,7 @@ def chats(count: int, turns: int, devices: int, execution: str) -> Problem:
 def play_sticky(
     p: ProblemArrays, st: StateArrays, log: LogArrays, devices: Ints, counts: Ints
 ) -> int:
-    """Play a run in which each workflow stays on its device: no decision costs time."""
+    """Play a run in which each workflow stays on one device, so decisions take no time."""
     start(p, st, log, 0)
     placed = 0
     while to_decision(p, st, log):
@@ -270,7 +270,7 @@ def play_sticky(
 
 
 def engine_seconds(problem: Problem, number: int) -> float:
-    """Seconds of the engine for a run, best of some."""
+    """Return the engine's seconds for a run, the best of ``number`` repetitions."""
     simulator = Simulator(problem, record=False)
     devices, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
     p, st, log = simulator.compiled.arrays, simulator.state, simulator.log
@@ -278,7 +278,7 @@ def engine_seconds(problem: Problem, number: int) -> float:
 
 
 def changes_of(problem: Problem) -> int:
-    """Moments at which something changes on some device: shards start, get to decoding, end."""
+    """Count the times at which a device's state changes: shards start, begin to decode, end."""
     simulator = Simulator(problem)
     devices, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
     play_sticky(simulator.compiled.arrays, simulator.state, simulator.log, devices, counts)
@@ -289,7 +289,7 @@ def changes_of(problem: Problem) -> int:
 
 
 def serving_figures() -> None:
-    """The engine of batching devices, against exclusive ones and against stepping by tokens."""
+    """Measure batching devices, against exclusive ones and against stepping token by token."""
     batching, exclusive = (chats(1000, 10, 12, kind) for kind in ("batching", "exclusive"))
     seconds = {one: engine_seconds(p, 10) for one, p in ((True, batching), (False, exclusive))}
     report("engine, 1,000 chats x 10 turns x 12 devices", f"{seconds[True] * 1e3:.1f} ms", "< 200")
@@ -318,7 +318,7 @@ def serving_figures() -> None:
 
 
 def long_sessions(count: int, turns: int, execution: str) -> Problem:
-    """Sessions whose contexts begin with 100,000 tokens; every turn is one call."""
+    """Make sessions whose contexts begin with 100,000 tokens; every turn is one call."""
     rng = np.random.default_rng(0)
     arrivals = np.cumsum(rng.exponential(30.0, count))
     workflows = []
@@ -351,7 +351,7 @@ def long_sessions(count: int, turns: int, execution: str) -> Problem:
 
 
 def session_figures() -> None:
-    """A stream of 1,000 turns with long contexts under list schedules, deciding included."""
+    """Measure list schedulers on a stream of 1,000 turns with long contexts, deciding included."""
     for execution in ("exclusive", "batching"):
         simulator = Simulator(long_sessions(250, 4, execution))
         for name in ("eft", "heft_boosted", "fdws_boosted", "sufferage_boosted", "dls_boosted"):
@@ -361,7 +361,7 @@ def session_figures() -> None:
 
 @kernel
 def draw_actions(masks: Masks, uniform: Floats, actions: Ints) -> None:
-    """A legal action for each row of ``masks``, given a number in [0, 1) for each; 0 if none is."""
+    """Draw a legal action for each row of ``masks`` from numbers in [0, 1); 0 if none is legal."""
     for i in range(masks.shape[0]):
         legal = 0
         for j in range(masks.shape[1]):
@@ -376,11 +376,11 @@ def draw_actions(masks: Masks, uniform: Floats, actions: Ints) -> None:
                 skip -= 1
 
 
-_DRAW: Any = draw_actions  # called without checks of its arguments
+_DRAW: Any = draw_actions  # called without argument checks
 
 
 def cartpole_steps_per_s(steps: int) -> float:
-    """CartPole-v1 as `gymnasium.make` gives it, random actions drawn before, resets included."""
+    """Measure CartPole-v1 from `gymnasium.make`, with actions drawn before, resets included."""
     env = gymnasium.make("CartPole-v1")
     actions = np.random.default_rng(0).integers(0, 2, steps)
     env.reset(seed=0)
@@ -393,7 +393,7 @@ def cartpole_steps_per_s(steps: int) -> float:
 
 
 def single_steps_per_s(env: gymnasium.Env[Any, Any], steps: int) -> float:
-    """The environment as `gymnasium.make` gives it; drawing legal actions and resets included."""
+    """Measure the environment from `gymnasium.make`; drawing actions and resets included."""
     uniform = np.random.default_rng(0).random((steps, 1))
     action = np.zeros(1, np.int64)
     draw = _DRAW.entry
@@ -410,10 +410,10 @@ def single_steps_per_s(env: gymnasium.Env[Any, Any], steps: int) -> float:
 def vector_steps_per_s(
     envs: WorkflowSchedulingVectorEnv, steps: int, *, count_events: bool = False
 ) -> tuple[float, float]:
-    """Steps of all lanes a second, drawing and automatic resets included; state events a second.
+    """Measure steps of all lanes, and state events, per second; drawing and resets included.
 
     Events are what the simulator applies: commits and ends of shards, ends of split stages and of
-    tools, arrivals. They are counted from what the lanes' states say, when an episode ends.
+    tools, arrivals. They are counted from the lanes' states when an episode ends.
     """
     lanes = envs.num_envs
     uniform = np.random.default_rng(0).random((steps, lanes))
@@ -432,7 +432,7 @@ def vector_steps_per_s(
 
 
 def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
-    """Events of a lane's episode, which has just ended."""
+    """Count the events of a lane's episode that has just ended."""
     state, problem = envs.lane_state(lane)
     shards = state.shard_rows
     gathered = int((state.stages["shards"] > 1).sum())
@@ -440,9 +440,9 @@ def events_of(envs: WorkflowSchedulingVectorEnv, lane: int) -> int:
 
 
 def environment_figures() -> None:
-    """The Gymnasium environment, single and in a batch, against CartPole in the same process.
+    """Measure the environment, single and vectorised, against CartPole in the same process.
 
-    In seconds of the processor: what else runs on the machine weighs less.
+    Times are CPU seconds, which other processes on the machine affect less.
     """
     problems = hundred_stages(8)
     env = gymnasium.make(fate_gym.ENV_ID, problem=problems)
@@ -473,7 +473,7 @@ def environment_figures() -> None:
 
 
 def layered(width: int, layers: int, cluster: str) -> Problem:
-    """Layers of ``width`` stages of several models; each stage feeds two of the next layer."""
+    """Make layers of ``width`` stages with several models; each stage feeds two in the next."""
     models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Llama-3.1-70B-AWQ")
     stages = [
         llm_stage(
@@ -498,7 +498,7 @@ def layered(width: int, layers: int, cluster: str) -> Problem:
 
 
 def planner_figures() -> None:
-    """Wall-clock of the planners' decisions over whole runs, compiled code present."""
+    """Measure wall-clock times of the planners' decisions over whole runs, after compiling."""
     for width, layers, cluster, goals in (
         (64, 3, "mixed_32", {"fate": 50, "fate_rollout": 100}),
         (24, 4, "mixed_12", {"fate": None, "fate_rollout": None}),
@@ -510,7 +510,7 @@ def planner_figures() -> None:
             simulator = Simulator(problem)
             simulator.run(policy)
             milliseconds = simulator.run(policy).decision_seconds * 1e3
-            # Without those at which no device is idle.
+            # Without decisions at which no device is idle.
             p50, p99 = np.percentile(milliseconds[milliseconds > 0.05], [50, 99])
             report(
                 f"decision of {name}, {size}",
@@ -520,7 +520,7 @@ def planner_figures() -> None:
 
 
 def workload_figures() -> None:
-    """Building a suite of 1,000 workflows, importing one of 2,000 tasks; processor time."""
+    """Measure CPU times of building a suite of 1,000 workflows and importing one of 2,000 tasks."""
     spec = load_suite("agentic").model_copy(update={"tenants": 3, "runs": 18})
     cluster = load_cluster(spec.cluster)
     count = sum(len(problem.workflows) for problem in build_suite(spec, cluster, 0))
@@ -545,7 +545,7 @@ def workload_figures() -> None:
 
 
 def memory_figure() -> None:
-    """Peak memory of a large problem, in a process of its own."""
+    """Measure the peak memory of a large problem, in a separate process."""
     code = "import sys; sys.path.insert(0, 'scripts');import benchmark; benchmark.large_problem()"
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
@@ -578,7 +578,7 @@ def large_problem() -> None:
 
 
 def hundred_ready() -> Problem:
-    """100 ready stages on 12 devices: ten workflows of ten branches with four models."""
+    """Make a problem with 100 ready stages on 12 devices: ten workflows of ten branches."""
     models = ("Llama-3.1-8B", "Qwen2.5-7B", "Phi-3-mini", "Qwen2.5-14B")
     flows = []
     for w in range(10):
@@ -597,7 +597,7 @@ def hundred_ready() -> Problem:
 
 
 def decision_times() -> None:
-    """P99 of a decision among 100 ready stages: all devices idle, half of them, and one."""
+    """Measure P99 decision times with 100 ready stages: all, half and one of the devices idle."""
     compiled = compile_problem(hundred_ready())
     starts = []
     for busy in (0, 6, 11):
@@ -623,9 +623,9 @@ def decision_times() -> None:
 
 
 def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
-    """Milliseconds of CPU, over 100 first decisions in each of some states.
+    """Return P99 CPU milliseconds over 100 first decisions in each of the given states.
 
-    Not by the clock: on a busy machine that would count the other processes.
+    CPU rather than wall-clock time, which would count other processes on a busy machine.
     """
     milliseconds = []
     for simulator in starts:
@@ -642,7 +642,7 @@ def p99_of_decisions(name: str, starts: Sequence[Simulator]) -> float:
 
 
 def comparison() -> None:
-    """Wall-clock of the whole comparison: all policies but FATE's on suite real_dag, one seed."""
+    """Measure the wall-clock time of a comparison: all baselines on suite real_dag, one seed."""
     with tempfile.TemporaryDirectory() as folder:
         options = ("experiment=baselines", "suite=real_dag", "tracking=none")
         seconds = run_verb("evaluate", *options, f"paths.runs={folder}")
@@ -650,7 +650,7 @@ def comparison() -> None:
 
 
 def compile_figures() -> None:
-    """Compiling from nothing into a store of its own: every kernel; what a first step needs."""
+    """Measure compiling into an empty cache: every kernel, and what a first step needs."""
     everything = ("-m", "fate_gym.jit", "fate_gym", "policies")
     step = (
         "import gymnasium, fate_gym; env = gymnasium.make(fate_gym.ENV_ID, problem='smoke'); "
@@ -670,7 +670,7 @@ def compile_figures() -> None:
 
 
 def cold_start() -> None:
-    """Wall-clock of one whole job of the command line, compiled code present."""
+    """Measure the wall-clock time of one whole job on the command line, after compiling."""
     with tempfile.TemporaryDirectory() as folder:
         command = ("evaluate", "suite=quick", "policy=heft", f"paths.runs={folder}")
         seconds = min(run_verb(*command, f"name={name}") for name in ("first", "second"))
@@ -680,7 +680,7 @@ def cold_start() -> None:
 
 
 def lab_figures() -> None:
-    """A sweep's overhead and use of the cores, and a large report."""
+    """Measure a sweep's overhead and use of the cores, and a large report."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         sweep = ["suite=quick", "policy=heft,eft,min_min,round_robin", "seed=range(50)"]
@@ -706,7 +706,7 @@ def lab_figures() -> None:
 
 
 def training_figures() -> None:
-    """Environment and learning together, with the pointer network: a training on each core."""
+    """Measure environment and learning together (pointer network), with one training per core."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         options = ["agent=maskable_ppo", "curriculum=real_dag", f"seed=range({cores})"]
@@ -722,7 +722,7 @@ def training_figures() -> None:
 
 
 def large_sweep(source: Path, target: Path) -> int:
-    """Result files of 20 policies, 10 seeds and 50 workflows, from a small sweep: the rows."""
+    """Make result files of 20 policies x 10 seeds x 50 workflows from a small sweep; count rows."""
     (job, *_) = (job for job in find_jobs(source) if job.policy == "heft")
     assert job.result is not None
     small = job.table(WORKFLOWS)

@@ -1,10 +1,10 @@
-"""Searches the best schedules of a suite and keeps them in policies/references/best_known.json.
+"""Searches for best schedules of a suite; stores them in policies/references/best_known.json.
 
     python scripts/best_known.py real_dag_test --clusters mixed_12 homogeneous_8 --seeds 0 1 2
 
-Two independent searches with the same budget, and some policies, offer their schedules. An entry is
-replaced only by a better one. Entries of another cost model stay, unused: their keys are digests of
-the compiled problem.
+Candidates are the schedules of two independent searches with the same budget, and of some policies.
+An entry is replaced only by a better one. Entries of another cost model stay, unused: keys are
+digests of the compiled problem.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from policies.references.kept import Entry, entry_of, load_best_known, problem_k
 
 FILE = Path(__file__).resolve().parent.parent / "policies" / "references" / "best_known.json"
 SEARCHES: dict[str, dict[str, Any]] = {"best_known": {"kept": False}, "clairvoyant": {}}
-"""The two searches, with the parameters that make them search."""
+"""The two searches, with parameters that force a search."""
 ALSO = ("fate_rollout", "heft_boosted", "heft_sharded")
-"""Policies whose schedules count as well."""
+"""Policies whose schedules are also candidates."""
 
 
 def main() -> None:
-    """Search each problem of a suite; write after each."""
+    """Search each problem of a suite; write the file after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("suite")
     parser.add_argument("--clusters", nargs="+", help="default: the suite's")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def found(simulator: Simulator, work: int) -> Iterator[Entry]:
-    """The schedules of the policies and of the searches for one problem."""
+    """Yield the schedules of the policies and of the searches for one problem."""
     for name in ALSO:
         trace = simulator.run(make_policy(name))
         yield entry_of(simulator.compiled, trace, work=0)
@@ -63,7 +63,7 @@ def found(simulator: Simulator, work: int) -> Iterator[Entry]:
 
 
 def write(file: Path, entries: dict[str, Entry]) -> None:
-    """By problem and cluster, one line for each."""
+    """Write the entries, one per line, by problem and cluster."""
     ordered = sorted(entries.items(), key=lambda pair: (pair[1]["problem"], pair[1]["cluster"]))
     lines = [f"{json.dumps(key)}: {json.dumps(e, separators=(',', ':'))}" for key, e in ordered]
     write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")

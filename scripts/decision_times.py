@@ -1,10 +1,10 @@
-"""How long planners decide, as problems grow: a table, and a figure.
+"""Measures planners' decision times as problems grow: a table and a figure.
 
     python scripts/decision_times.py [--policies fate fate_rollout] [--figure decision_times.png]
 
-Milliseconds of CPU of every decision of a whole run on which something was decided. Workflows alone
-are those of suite ``scale``, of 100 to 10,000 stages on 12 to 256 devices; streams are those of
-``agentic_train`` with more and more workflows. Some minutes.
+CPU milliseconds of every non-trivial decision of a whole run. Single workflows are those of suite
+``scale``, with 100 to 10,000 stages on 12 to 256 devices; streams are those of ``agentic_train``
+with increasing numbers of workflows. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from policies import make_policy
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 CLUSTERS = ("mixed_12", "mixed_32", "mixed_256")
 RUNS = (3, 8, 24)
-"""Of each agent, in a stream."""
+"""Runs of each agent in a stream."""
 NOTHING = 0.02
-"""Milliseconds under which nothing was decided."""
+"""Milliseconds below which a decision counts as trivial."""
 
 
 class Clocked:
-    """A policy whose decisions are timed: milliseconds of CPU."""
+    """A policy wrapper that times decisions, in CPU milliseconds."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy, self.name = policy, policy.name
@@ -49,7 +49,7 @@ class Clocked:
 
 
 def problems() -> Iterator[tuple[str, int, Problem]]:
-    """What is played: the line that it belongs to, its stages, and the problem."""
+    """Yield what is played: the line it belongs to, the number of stages, and the problem."""
     sizes = load_suite("scale").model_copy(update={"sizes": SIZES})
     for cluster in CLUSTERS:
         devices = load_cluster(cluster)
@@ -64,7 +64,7 @@ def problems() -> Iterator[tuple[str, int, Problem]]:
 
 
 def decision_times(problem: Problem, policy: str) -> DecisionTimes:
-    """The times of a run's decisions, and what comes of them."""
+    """Measure the decision times of a run, and its makespan ratio."""
     compiled = compile_problem(problem)
     base = Simulator(compiled).run(make_policy("heft_boosted")).makespan
     clocked = Clocked(make_policy(policy))
@@ -75,7 +75,7 @@ def decision_times(problem: Problem, policy: str) -> DecisionTimes:
 
 
 def main() -> None:
-    """Print the table, and draw it."""
+    """Print the table, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policies", nargs="+", default=["fate", "fate_rollout"])
     parser.add_argument("--figure", type=Path)

@@ -1,4 +1,4 @@
-"""Runs a policy on a suite, or a sweep of them; ``--help`` lists the choices.
+"""Runs a policy on a suite, or a sweep of such jobs; ``--help`` lists the choices.
 
 The same as ``fate-gym evaluate``.
 """

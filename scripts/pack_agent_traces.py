@@ -2,13 +2,13 @@
 
     python scripts/pack_agent_traces.py FOLDER
 
-FOLDER has one ``SOURCE.jsonl.xz`` for each source, one workflow a line, in the format of
-docs/workloads.md. Writes ``fate_gym/workloads/data/agent_traces/`` and nothing else: a file per
-source, and ``record.json`` with origin, licence and counts. The same input gives the same bytes.
+FOLDER has one ``SOURCE.jsonl.xz`` per source, one workflow per line, in the format of
+docs/workloads.md. Writes only to ``fate_gym/workloads/data/agent_traces/``: a file per source, and
+``record.json`` with origin, licence and counts. The same input gives the same bytes.
 
-Taken: every workflow and call; parents, roles, models, tokens, what is shared, and the gaps of
-tools and people. Left out: the times of the provider's calls (``start_s`` but of chats,
-``duration_s``, ``ttft_s``), which say nothing of a GPU; marks of how an output was counted
+Kept: every workflow and call; parents, roles, models, tokens, what is shared, and the gaps of
+tools and people. Left out: the times of the provider's calls (``start_s`` except in chats,
+``duration_s``, ``ttft_s``), which say nothing about a GPU; notes on how an output was counted
 (``output_estimated``, ``output_spread``); ``reasoning_tokens``, which are part of the output.
 """
 
@@ -96,7 +96,7 @@ ORIGINS: dict[str, list[dict[str, str]]] = {
 
 
 def read(path: Path, source: str) -> list[dict[str, Any]]:
-    """The workflows of a file, with the fields that the product uses."""
+    """Read the workflows of a file, with only the fields that are used."""
     leave = LEFT_OUT - KEPT.get(source, frozenset())
     rows = []
     with lzma.open(path, "rt", encoding="utf-8") as lines:
@@ -112,7 +112,7 @@ def read(path: Path, source: str) -> list[dict[str, Any]]:
 
 
 def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What a source holds; tests add it up again from the packed files."""
+    """Count what a source contains; tests recount it from the packed files."""
     llm = [call for row in rows for call in row["calls"] if call["kind"] == "llm"]
     return {
         "workflows": len(rows),
@@ -125,7 +125,7 @@ def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def main() -> None:
-    """Pack the traces in the folder of the command line."""
+    """Pack the traces in the folder given on the command line."""
     parser = argparse.ArgumentParser(description="Pack traces of agents and chats.")
     parser.add_argument("folder", type=Path, help="holds SOURCE.jsonl.xz")
     folder = parser.parse_args().folder

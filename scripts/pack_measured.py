@@ -1,10 +1,10 @@
-"""Packs measured GPU times into small tables, which `fate-gym fit-cost-model` fits.
+"""Packs measured GPU times into small tables for `fate-gym fit-cost-model`.
 
     python scripts/pack_measured.py DATA_DIR [OUTPUT_DIR]
 
 DATA_DIR holds the tables of `fate_gym.lab.cost_fit.measured` with the linear layers of Vidur
-(MIT). The tables of the PyPI package ``aiconfigurator-core`` (Apache-2.0, 82 MB) are added when it
-is installed: GEMMs of the H200 and the L40S, attention of the H200. It is found, but not imported.
+(MIT). Tables of the PyPI package ``aiconfigurator-core`` (Apache-2.0, 82 MB), which must be
+installed but is not imported, are added: GEMMs of the H200 and the L40S, attention of the H200.
 Where several engines were measured on the same shape, the median is kept. Only runs on one GPU.
 """
 
@@ -31,7 +31,7 @@ HEADS = {"llama-2-7b tp1": (32, 32), "70b/34b tp1": (64, 8), "llama-3-8b tp1": (
 
 
 def main() -> None:
-    """Pack the tables that the command line names."""
+    """Pack the tables named on the command line."""
     parser = argparse.ArgumentParser(description="Pack measured GPU times.")
     parser.add_argument("data", type=Path, help="folder with the measured tables")
     parser.add_argument("output", type=Path, nargs="?", default=OUTPUT)
@@ -63,7 +63,7 @@ def _read(systems: Path, gpu: str, kind: str, table: str) -> Frame:
 
 
 def _gemm(systems: Path, gpu: str) -> Frame:
-    """The four GEMMs of a layer of each shape; sizes between measured ones are interpolated."""
+    """Sum the four GEMMs of a layer of each shape; unmeasured sizes are interpolated."""
     table = _read(systems, gpu, "gemm", "gemm_perf")
     table = table[table.gemm_dtype == "bfloat16"]
     rows = []
@@ -76,14 +76,14 @@ def _gemm(systems: Path, gpu: str) -> Frame:
 
 
 def _sizes(shape: Shape) -> list[tuple[int, int]]:
-    """(outputs, inputs) of the GEMMs of a layer: QKV, output, gate and up, down."""
+    """Return (outputs, inputs) of the GEMMs of a layer: QKV, output, gate and up, down."""
     width, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     hidden, inner = shape.hidden, shape.intermediate
     return [(width + 2 * kv, hidden), (hidden, width), (2 * inner, hidden), (hidden, inner)]
 
 
 def _interpolated(grid: Frame, n: int, k: int) -> float:
-    """Milliseconds of an (n, k) GEMM: bilinear in log(time per weight) over log size."""
+    """Interpolate the ms of an (n, k) GEMM: bilinear in log(time per weight) over log size."""
     rows, columns = np.array(grid.index, float), np.array(grid.columns, float)
     cost = np.log(grid.to_numpy() / (rows[:, None] * columns[None, :]))
     i, u = _between(rows, n)

@@ -2,9 +2,9 @@
 
     python scripts/pack_wfcommons.py [PATH]
 
-PATH is an unpacked source distribution (or any folder above ``wfchef/recipes``); without it the
-installed package is found, but not imported. Writes ``fate_gym/workloads/data/wfcommons.json.xz``
-and nothing else; the same input gives the same bytes.
+PATH is an unpacked source distribution (or any folder above ``wfchef/recipes``); by default the
+installed package, which is not imported. Writes only ``fate_gym/workloads/data/wfcommons.json.xz``;
+the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ENDS = {"SRC", "DST"}  # artificial source and sink of every graph
 
 
 class Inert:
-    """Stands in for a networkx class: takes the pickled state and can do nothing with it."""
+    """Stands in for a networkx class: holds the pickled state and has no behaviour."""
 
     def __init__(self, *_: object) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        # Views pickle as (attributes, slots); only the graph's dictionary is of interest.
+        # Views are pickled as (attributes, slots); only the graph's dictionary is needed.
         if isinstance(state, Mapping):
             self.__dict__.update(state)
 
@@ -46,8 +46,8 @@ class Inert:
 class GraphUnpickler(pickle.Unpickler):
     """Reads a pickled networkx graph without running anything that the file names.
 
-    Every networkx graph or view class becomes `Inert`; of the builtins only ``dict`` is let
-    through; anything else is an error.
+    Every networkx graph or view class becomes `Inert`; of the builtins only ``dict`` is allowed;
+    anything else is an error.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -59,7 +59,7 @@ class GraphUnpickler(pickle.Unpickler):
 
 
 def read_graph(data: bytes) -> tuple[list[str], list[tuple[int, int]]]:
-    """Task types and (parent, child) pairs of one pickled graph, without SRC and DST.
+    """Read task types and (parent, child) pairs of a pickled graph, without SRC and DST.
 
     Tasks are numbered in topological order, ties in the order of the file (Kahn 1962).
     """
@@ -83,7 +83,7 @@ def read_graph(data: bytes) -> tuple[list[str], list[tuple[int, int]]]:
 
 
 def read_topologies(root: Path) -> Iterator[Topology]:
-    """Every graph under ``root`` that has edges and lies under its own family."""
+    """Yield every graph under ``root`` that has edges and is filed under its own family."""
     found = sorted(root.glob(GRAPHS)) or sorted(root.glob(f"*/{GRAPHS}"))
     if not found:
         raise InputError(
@@ -106,7 +106,7 @@ def read_topologies(root: Path) -> Iterator[Topology]:
 
 
 def mark_duplicates(entries: Iterable[Topology]) -> list[Topology]:
-    """The topologies in the packed order, repetitions marked with the first of their kind."""
+    """Sort topologies in packed order, and mark duplicates with the name of the first."""
     first: dict[tuple[str, str], str] = {}
     marked = []
     for entry in sorted(entries, key=lambda entry: (entry.family, len(entry), entry.name)):
@@ -128,7 +128,7 @@ def installed_package() -> Path:
 
 
 def main() -> None:
-    """Pack the graphs under the path of the command line."""
+    """Pack the graphs under the path given on the command line."""
     parser = argparse.ArgumentParser(description="Pack the topologies of WfCommons.")
     parser.add_argument("path", nargs="?", type=Path, help="unpacked source distribution")
     path = parser.parse_args().path or installed_package()

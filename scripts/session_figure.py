@@ -1,4 +1,4 @@
-"""Draws who prefills what again: ``session_figure.py suite=NAME policy=NAME,NAME``.
+"""Draws the tokens that a session prefills again: ``session_figure.py suite=NAME policy=NAME,...``.
 
 The same as ``fate-gym session``.
 """

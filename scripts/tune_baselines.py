@@ -1,11 +1,11 @@
-"""Search the free parameters of the baselines on a training split, all with one budget.
+"""Tunes the free parameters of the baselines on a training split, all with the same budget.
 
     python scripts/tune_baselines.py [--trials 16] [--suite real_dag_train] [POLICY ...]
 
-Each policy gets its own search of the same number of trials (Optuna's TPE, the same seed; needs
-the extra `tune`) over what its source leaves open; published parameters are not searched. Prints
-each search's command, its best values and what they gain over the file's. Interrupted searches go
-on where they stopped. Nothing is written to conf/policy: that is for whoever reads the table.
+Each policy gets its own search with the same number of trials (Optuna's TPE, the same seed; needs
+the extra `tune`) over the parameters that its source leaves open; published parameters are not
+searched. Prints each search's command, its best value and parameters. Interrupted searches resume
+where they stopped. Nothing is written to conf/policy: update it by hand.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ SPACES: dict[str, list[str]] = {
     "max_min": ["lazy=choice(true,false)"],
     "sufferage": ["lazy=choice(true,false)"],
 }
-"""What is searched. The boosted form of a policy has the same space and a search of its own."""
+"""Search spaces. The boosted form of a policy has the same space and its own search."""
 
 BOOSTED = ("autellix", "halo", "mooncake", "murakkab", "nalar", "pythia", "min_min", "max_min",
            "sufferage")  # fmt: skip
 
 
 def command(policy: str, suite: str, trials: int, runs: str) -> list[str]:
-    """The command of one search."""
+    """Return the command of one search."""
     space = [f"policy.params.{part}" for part in SPACES[policy.removesuffix("_boosted")]]
     return [
         "evaluate",
@@ -57,7 +57,7 @@ def command(policy: str, suite: str, trials: int, runs: str) -> list[str]:
 
 
 def main() -> int:
-    """Run the searches one after the other; returns the exit code."""
+    """Run the searches one after the other; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = [*SPACES, *(f"{name}_boosted" for name in BOOSTED)]
     parser.add_argument("policy", nargs="*", help="default: all that have something to search")

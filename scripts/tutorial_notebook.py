@@ -1,4 +1,4 @@
-"""Makes docs/tutorial.ipynb of docs/tutorial.md: text and Python as cells, shell as ``!`` lines."""
+"""Makes docs/tutorial.ipynb of docs/tutorial.md: cells of text and Python, shell as ``!`` lines."""
 
 import json
 import re
@@ -11,7 +11,7 @@ BLOCK = re.compile(r"```(bash|python)\n(.*?)```\n", flags=re.DOTALL)
 
 
 def notebook(page: str) -> str:
-    """The notebook of a page, as JSON."""
+    """Convert a page to a notebook, as JSON."""
     cells: list[dict[str, Any]] = []
     last = 0
     for found in BLOCK.finditer(page):
@@ -46,7 +46,7 @@ def _add(cells: list[dict[str, Any]], kind: str, text: str) -> None:
 
 
 def main() -> int:
-    """Write the notebook; returns the exit code."""
+    """Write the notebook; return the exit code."""
     page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     (DOCS / "tutorial.ipynb").write_text(notebook(page), encoding="utf-8")
     return 0

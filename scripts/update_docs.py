@@ -1,9 +1,9 @@
-"""Puts tables and figures of finished runs into README and documentation: ``make readme``.
+"""Updates tables and figures of finished runs in the README and docs: ``make readme``.
 
-A table stands between ``<!-- begin runs/NAME: HEADING -->`` and ``<!-- end runs/NAME: HEADING -->``
-(without a heading: the first table) and is renewed from ``runs/NAME/report.md``; tables without a
-run on this machine stay as they are. `FIGURES` says which pictures go into docs/images. The
-overview of docs/results.md (``<!-- begin overview -->``) follows from tables of other pages.
+A table between ``<!-- begin runs/NAME: HEADING -->`` and ``<!-- end runs/NAME: HEADING -->``
+(without a heading: the first table) is regenerated from ``runs/NAME/report.md``; tables without a
+run on this machine stay as they are. `FIGURES` lists the figures copied to docs/images. The
+overview in docs/results.md (``<!-- begin overview -->``) is computed from tables of other pages.
 """
 
 import re
@@ -26,13 +26,13 @@ EXCERPTS = {
         ("policy", "latency / RoundRobin", "gap", "wins", "vs strongest"),
     )
 }
-"""Of the table of a run, a page may show some rows, and some columns (by how they begin)."""
+"""Rows, and columns by the beginning of their heading, to which a page restricts a run's table."""
 RESULTS = "docs/results.md"
 OVERVIEW = (
     ("docs/results/suites.md", "runs/field: By suite"),
     ("docs/results/agents.md", "runs/real_agents: By suite"),
 )
-"""Pages and tables of them that the overview sums up."""
+"""Pages, and their tables, that the overview summarises."""
 OURS = ("fate", "fate_rollout")
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
@@ -61,7 +61,7 @@ FIGURES = {
 
 
 def table(report: str, heading: str | None) -> str:
-    """A table of a report, and the machines and commits that it was made on.
+    """Extract a table of a report, with the machines and commits on which it was made.
 
     Raises:
         InputError: the report has no such heading.
@@ -82,7 +82,7 @@ def table(report: str, heading: str | None) -> str:
 
 
 def excerpt(text: str, rows: Collection[str], columns: Sequence[str]) -> str:
-    """Some rows and columns of the table that a text begins with; the rest of it as it is.
+    """Restrict the table at the beginning of a text to some rows and columns.
 
     Raises:
         InputError: the table has no such row or column.
@@ -102,12 +102,12 @@ def excerpt(text: str, rows: Collection[str], columns: Sequence[str]) -> str:
 
 
 def cells(table: str) -> list[list[str]]:
-    """The rows of a table of Markdown: head, ruler, and the others."""
+    """Split a Markdown table into rows of cells: head, ruler and body."""
     return [[cell.strip() for cell in CELL.split(line)[1:-1]] for line in table.splitlines()]
 
 
 def overview() -> str:
-    """How far FATE is ahead of the strongest baseline of each suite, by tables of other pages."""
+    """Make the overview: FATE against the strongest baseline of each suite, from other pages."""
     head = ("suite", "strongest baseline", *OURS)
     rows = [head, ("---", *("--:" for _ in head[1:]))]
     for page, name in OVERVIEW:
@@ -119,7 +119,7 @@ def overview() -> str:
 
 
 def leads(table: str) -> Iterator[tuple[str, ...]]:
-    """Of each suite of a table: name, strongest baseline (which is in bold), and FATE's leads."""
+    """Yield for each suite in a table: name, strongest baseline (in bold there), FATE's leads."""
     head, _, *body = cells(table)
     for i, suite in enumerate(head[1:], start=1):
         means = {row[0]: float(row[i].strip("*").split()[0]) for row in body}
@@ -130,13 +130,13 @@ def leads(table: str) -> Iterator[tuple[str, ...]]:
 
 
 def pages() -> list[str]:
-    """README and the pages of docs, from the root of the project."""
+    """List the README and the pages of docs, relative to the root of the project."""
     found = sorted((ROOT / "docs").rglob("*.md"))
     return ["README.md", *(page.relative_to(ROOT).as_posix() for page in found)]
 
 
 def with_overview(text: str) -> str:
-    """A page with the overview in its place, if it has one."""
+    """Update the overview in a page, if the page has one."""
     return re.sub(
         r"(<!-- begin overview -->\n).*?(<!-- end overview -->)",
         lambda found: f"{found[1]}{overview()}\n{found[2]}",
@@ -146,7 +146,7 @@ def with_overview(text: str) -> str:
 
 
 def renewed(section: re.Match[str], page: str = "") -> str:
-    """The section with the table of its run, or as it was."""
+    """Return a section with the table of its run, or unchanged if there is no run."""
     run, heading = section[1], section[2] or ""
     report = ROOT / run / "report.md"
     if not report.exists():
@@ -158,7 +158,7 @@ def renewed(section: re.Match[str], page: str = "") -> str:
 
 
 def copy_figures() -> None:
-    """Pictures of the runs that are on this machine."""
+    """Copy the figures of the runs on this machine."""
     for run, names in FIGURES.items():
         for source, target in names.items():
             if (ROOT / run / source).exists():
@@ -166,9 +166,9 @@ def copy_figures() -> None:
 
 
 def pictures(page: Path, images: Path) -> None:
-    """Pictures of an HTML report, where there is a browser to take them.
+    """Take screenshots of an HTML report, if a browser is installed.
 
-    Its upper part, and its schedules with the first longer stage chosen.
+    One shows its upper part, the other its schedules with the first longer stage selected.
     """
     if not CHROMIUM.exists():
         print(f"pictures of reports stay as they are: need {CHROMIUM}", file=sys.stderr)
@@ -192,7 +192,7 @@ def pictures(page: Path, images: Path) -> None:
 
 
 def main() -> int:
-    """Renew every table and figure; returns the exit code."""
+    """Update every table and figure; return the exit code."""
     if not (ROOT / "runs").exists():
         error = InputError("no runs", source=ROOT / "runs", remedy="run `make compare` first")
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Saves a view of a sweep's runs in W&B: ``wandb_report.py runs/NAME --entity ME``.
+"""Saves a W&B view of a sweep's runs: ``wandb_report.py runs/NAME --entity ME``.
 
 The same as ``fate-gym wandb-view``.
 """
