@@ -52,7 +52,7 @@ def random_stage(rng: np.random.Generator, number: int) -> Stage:
 
 
 def random_workflow(rng: np.random.Generator, number: int, stages: int) -> Workflow:
-    """Make a random graph with edges from lower to higher numbers; all but workflow 0 come later."""
+    """Make a random graph with edges from lower to higher numbers, with a random arrival."""
     nodes = tuple(random_stage(rng, i) for i in range(stages))
     edges = [
         Edge(parent=nodes[int(rng.integers(0, j))].id, child=nodes[j].id, bytes=1e6)

@@ -84,7 +84,7 @@ class Continuum(Ranking, Routed):
                 self._where[one.stage] = one.devices[0]
         return [*decisions, *decided]
 
-    # --- what is known ---------------------------------------------------------------------------
+    # --- knowledge -------------------------------------------------------------------------------
 
     def learn(self, view: DecisionView) -> None:
         """Update waits, turns and pins."""
@@ -159,7 +159,7 @@ class Continuum(Ranking, Routed):
                 until[device, key] = max(until[device, key], end)
         return Retention(prefixes=prefixes, contexts=contexts, until=until)
 
-    # --- what is done ----------------------------------------------------------------------------
+    # --- order and routing -----------------------------------------------------------------------
 
     def enter(self, view: DecisionView, stage: int) -> None:
         """Record how long the tools took, and whether the KV of the calls before them was kept."""

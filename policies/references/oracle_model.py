@@ -213,7 +213,7 @@ class OracleModel:
         return cases
 
     def _sequence(self, d: int) -> None:
-        """Sequence the stages on ``d``; a model that does not fit beside the last's is loaded."""
+        """Sequence the stages on ``d``; load a model that does not fit with the previous one."""
         members = [s for s in range(self._p.stages.size) if (s, d) in self.on]
         if not members:
             return

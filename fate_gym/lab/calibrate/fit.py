@@ -187,7 +187,7 @@ def _peaks(
 def _fit_rest(
     train: Sequence[Measured], shapes: Mapping[str, DecoderShape], gpu: Gpu
 ) -> tuple[float, float]:
-    """Fit passes over memory and fixed seconds of a layer, beside matrix products and attention.
+    """Fit passes over memory and fixed seconds of a layer: all but matrix products and attention.
 
     They are fitted on whole passes, so that what lies between the kernels counts too.
     """

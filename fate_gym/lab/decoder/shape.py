@@ -169,7 +169,7 @@ def _mlp_widths(model: Model, bare: DecoderShape) -> tuple[float, float]:
             field="params_b",
             remedy="correct params_b, hidden, heads or head_dim",
         )
-    # The remainder beside experts is rounding in the model card, or a shared expert.
+    # What the experts do not account for is rounding in the model card, or a shared expert.
     return expert, dense if dense > 0.02 * rest / a_unit else 0.0
 
 

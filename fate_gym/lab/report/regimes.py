@@ -47,7 +47,7 @@ class Panel:
 
     Attributes:
         policy: policy whose gains are shown.
-        over: what the gains are over: a kind of baseline, or the name of a policy.
+        over: what gains are measured against: a kind of baseline, or the name of a policy.
         gains: gains by place; places without results are missing.
     """
 
@@ -61,7 +61,7 @@ class Panel:
 
     @property
     def other(self) -> str:
-        """Display name of what the gains are over."""
+        """Display name of what gains are measured against."""
         return OVER.get(self.over, self.over)
 
 

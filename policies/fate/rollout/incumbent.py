@@ -381,7 +381,7 @@ class Incumbent:
         """Improve the plan itself by local search."""
         return float(improve(self.context, self.style, work, heat))
 
-    # --- what it starts -----------------------------------------------------------------------
+    # --- decisions ----------------------------------------------------------------------------
 
     def starting(self, view: DecisionView) -> list[Assignment]:
         """Return what the best plan starts now."""
