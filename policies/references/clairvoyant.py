@@ -93,12 +93,12 @@ def search_run(
     """
     p = compiled.arrays
     c, population = new_search(p, members, seed)
-    c.desk.random += 2 * search_seed
+    c.tables.random += 2 * search_seed
     if (
         compiled.problem.options.uncertainty == 0
         and compiled.problem.options.length_uncertainty == 0
     ):
-        c.desk.tail[:] = _tails(compiled)
+        c.tables.tail[:] = _tails(compiled)
     simulator = Simulator(compiled, seed=seed)
     for number, member in enumerate(population):
         write_trace(p, simulator.run(make_policy(FIRST[number % len(FIRST)]), seed=seed), member)

@@ -17,8 +17,8 @@ class Execution:
     def __init__(self, search: Search) -> None:
         self._search = search
         self._fork: StateArrays = search.state
-        lay_out(search.problem, search.best, search.desk)
-        begin(search.best, search.desk)
+        lay_out(search.problem, search.best, search.tables)
+        begin(search.best, search.tables)
         self._instant = -1
 
     def due(self, view: DecisionView) -> list[Assignment]:
@@ -29,7 +29,7 @@ class Execution:
         c = self._search
         place_due(c, view.fork(self._fork), c.best)
         assignments = []
-        for stage in c.desk.started[: c.desk.placed].tolist():
+        for stage in c.tables.started[: c.tables.placed].tolist():
             devices = c.best.devices[stage, : c.best.width[stage]]
             assignments.append(Assignment(stage, tuple(devices.tolist())))
         return assignments

@@ -16,7 +16,14 @@ import numpy as np
 from fate_gym.jit import Ints, copy_block, inlined, kernel
 from fate_gym.kernel.schema import ProblemArrays
 from policies.random_numbers import next_random, unit_number
-from policies.references.sequences import Desk, Search, Sequence, keep_order, mark_critical, play
+from policies.references.sequences import (
+    Search,
+    SearchTables,
+    Sequence,
+    keep_order,
+    mark_critical,
+    play,
+)
 
 EQUAL = 1e-12
 """Relative difference below which two ends count as equal."""
@@ -45,32 +52,32 @@ def evolve(c: Search, most_work: int, heat: float) -> float:
         most_work: work of all plays together, in stages placed.
         heat: mean share by which a child may be worse than its parent, falling to 0.
     """
-    desk = c.desk
-    begun = desk.work
-    alive = desk.members.size
-    _sort(desk.members, alive)
-    copy_block(c.best, Sequence(desk.members[0]))
-    if desk.free_count == 0:
+    tables = c.tables
+    begun = tables.work
+    alive = tables.members.size
+    _sort(tables.members, alive)
+    copy_block(c.best, Sequence(tables.members[0]))
+    if tables.free_count == 0:
         return c.best.value
     tries = 0
-    while desk.work - begun < most_work and tries < most_work:
-        done = max(desk.work - begun, tries) / most_work
+    while tables.work - begun < most_work and tries < most_work:
+        done = max(tables.work - begun, tries) / most_work
         tries += 1
-        wanted = _survivors(desk.members.size, done)
+        wanted = _survivors(tables.members.size, done)
         if wanted < alive:
-            _sort(desk.members, alive)
+            _sort(tables.members, alive)
             alive = wanted
-        parent = Sequence(desk.members[_pick(desk, alive)])
+        parent = Sequence(tables.members[_pick(tables, alive)])
         _breed(c, parent, alive)
         worse = 0.0
         if heat > 0.0:
-            worse = heat * (1.0 - done) * -np.log(1.0 - _uniform(desk))
+            worse = heat * (1.0 - done) * -np.log(1.0 - _uniform(tables))
         bound = parent.value * (1.0 + worse + EQUAL)
         value = play(c, c.child, bound)
         better = value < parent.value * (1.0 - EQUAL) or c.child.second < parent.second
         if value > bound or not (better or worse > 0.0):
             continue
-        keep_order(c.problem, c.child, desk)
+        keep_order(c.problem, c.child, tables)
         mark_critical(c, c.child)
         copy_block(parent, c.child)
         equal = value <= c.best.value and c.child.second < c.best.second
@@ -104,47 +111,47 @@ def _sort(members: Ints, alive: int) -> None:
 @inlined
 def _breed(c: Search, parent: Sequence, alive: int) -> None:
     """Fill ``c.child`` with a changed copy of ``parent``."""
-    desk = c.desk
+    tables = c.tables
     copy_block(c.child, parent)
-    if alive > 1 and _uniform(desk) < CROSSED:
-        _cross(c.problem, c.child, Sequence(desk.members[_pick(desk, alive)]), desk)
-        if _uniform(desk) >= CHANGED:
+    if alive > 1 and _uniform(tables) < CROSSED:
+        _cross(c.problem, c.child, Sequence(tables.members[_pick(tables, alive)]), tables)
+        if _uniform(tables) >= CHANGED:
             return
-    if _uniform(desk) < RUINED:
-        _ruin(c.problem, c.child, parent, desk)
+    if _uniform(tables) < RUINED:
+        _ruin(c.problem, c.child, parent, tables)
         return
-    _change(c.problem, c.child, parent, desk)
-    if _uniform(desk) < TWO_CHANGES:
-        _change(c.problem, c.child, parent, desk)
+    _change(c.problem, c.child, parent, tables)
+    if _uniform(tables) < TWO_CHANGES:
+        _change(c.problem, c.child, parent, tables)
 
 
 # --- random numbers -------------------------------------------------------------------------
 
 
 @inlined
-def _uniform(desk: Desk) -> float:
+def _uniform(tables: SearchTables) -> float:
     """Draw a number in [0, 1)."""
-    desk.random = next_random(desk.random)
-    return unit_number(desk.random)
+    tables.random = next_random(tables.random)
+    return unit_number(tables.random)
 
 
 @inlined
-def _pick(desk: Desk, count: int) -> int:
-    return min(count - 1, int(_uniform(desk) * count))
+def _pick(tables: SearchTables, count: int) -> int:
+    return min(count - 1, int(_uniform(tables) * count))
 
 
 # --- two parents ----------------------------------------------------------------------------
 
 
 @kernel
-def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> None:
+def _cross(p: ProblemArrays, child: Sequence, other: Sequence, tables: SearchTables) -> None:
     """Take over from ``other`` a span of time, a model, a device or single stages."""
-    kind = _uniform(desk)
-    some = desk.free[_pick(desk, desk.free_count)]
-    low = _uniform(desk)
-    high = low + 0.5 * _uniform(desk)
-    for i in range(desk.free_count):
-        s = desk.free[i]
+    kind = _uniform(tables)
+    some = tables.free[_pick(tables, tables.free_count)]
+    low = _uniform(tables)
+    high = low + 0.5 * _uniform(tables)
+    for i in range(tables.free_count):
+        s = tables.free[i]
         if kind < 0.4:
             taken = low <= other.key[s] < high
         elif kind < 0.6:
@@ -152,7 +159,7 @@ def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> No
         elif kind < 0.8:
             taken = other.devices[s, 0] == other.devices[some, 0]
         else:
-            taken = _uniform(desk) < 0.3
+            taken = _uniform(tables) < 0.3
         if taken:
             child.key[s] = other.key[s]
             child.width[s] = other.width[s]
@@ -164,24 +171,24 @@ def _cross(p: ProblemArrays, child: Sequence, other: Sequence, desk: Desk) -> No
 
 
 @kernel
-def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
+def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, tables: SearchTables) -> None:
     """Make some stages choose their devices anew (ruin and recreate; Schrimpf et al. 2000).
 
     Either those in a span of time, of a model, of a device, or of a model within a span. One device
     may be made more or less attractive to them (``taste``). Shared stages are left alone.
     """
-    kind = _uniform(desk)
-    some = _some(desk)
+    kind = _uniform(tables)
+    some = _some(tables)
     if parent.criticals > 0:
-        some = parent.critical[_pick(desk, parent.criticals)]
-    reach = 0.2 * _uniform(desk) if kind < 0.6 else 1.0
+        some = parent.critical[_pick(tables, parent.criticals)]
+    reach = 0.2 * _uniform(tables) if kind < 0.6 else 1.0
     for d in range(p.devices.size):
-        desk.taste[d] = 1.0
-    if _uniform(desk) < 0.7:
-        d = child.devices[some, 0] if _uniform(desk) < 0.5 else _pick(desk, p.devices.size)
-        desk.taste[d] = 0.4 + 1.4 * _uniform(desk)
-    for i in range(desk.free_count):
-        s = desk.free[i]
+        tables.taste[d] = 1.0
+    if _uniform(tables) < 0.7:
+        d = child.devices[some, 0] if _uniform(tables) < 0.5 else _pick(tables, p.devices.size)
+        tables.taste[d] = 0.4 + 1.4 * _uniform(tables)
+    for i in range(tables.free_count):
+        s = tables.free[i]
         same = True
         if 0.3 <= kind < 0.8:
             same = p.stages[s].model == p.stages[some].model
@@ -195,38 +202,38 @@ def _ruin(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> No
 
 
 @kernel
-def _change(p: ProblemArrays, child: Sequence, parent: Sequence, desk: Desk) -> None:
+def _change(p: ProblemArrays, child: Sequence, parent: Sequence, tables: SearchTables) -> None:
     """Make one random change, mostly to a stage on the parent's critical path."""
-    s = _some(desk)
-    if parent.criticals > 0 and _uniform(desk) < ON_PATH:
-        s = parent.critical[_pick(desk, parent.criticals)]
-    t = _some(desk)
-    near = (_uniform(desk) - 0.5) * 2.0 / child.key.size
-    kind = _uniform(desk)
+    s = _some(tables)
+    if parent.criticals > 0 and _uniform(tables) < ON_PATH:
+        s = parent.critical[_pick(tables, parent.criticals)]
+    t = _some(tables)
+    near = (_uniform(tables) - 0.5) * 2.0 / child.key.size
+    kind = _uniform(tables)
     if kind < 0.25:
-        _put_on(child, s, _host(p, desk, s))
-        if _uniform(desk) < 0.3:
+        _put_on(child, s, _host(p, tables, s))
+        if _uniform(tables) < 0.3:
             child.key[s] = child.key[t] + near
     elif kind < 0.40:
-        t = _like(p, child, desk, s, t, 1)
+        t = _like(p, child, tables, s, t, 1)
         if _hosts(p, s, child.devices[t, 0]):
             _put_on(child, s, child.devices[t, 0])
-            if _uniform(desk) < 0.5:
+            if _uniform(tables) < 0.5:
                 child.key[s] = child.key[t] + near
     elif kind < 0.65:
-        t = _like(p, child, desk, s, t, 0)
+        t = _like(p, child, tables, s, t, 0)
         child.key[s] = child.key[t] + near
     elif kind < 0.75:
         _swap(p, child, s, t)
     elif kind < 0.90:
-        _share(p, child, desk, s)
+        _share(p, child, tables, s)
     else:
-        _move_model(p, child, desk, s)
+        _move_model(p, child, tables, s)
 
 
 @inlined
-def _some(desk: Desk) -> int:
-    return desk.free[_pick(desk, desk.free_count)]
+def _some(tables: SearchTables) -> int:
+    return tables.free[_pick(tables, tables.free_count)]
 
 
 @inlined
@@ -235,11 +242,11 @@ def _hosts(p: ProblemArrays, s: int, d: int) -> bool:
 
 
 @kernel
-def _host(p: ProblemArrays, desk: Desk, s: int) -> int:
+def _host(p: ProblemArrays, tables: SearchTables, s: int) -> int:
     """Draw two devices that can run ``s`` and return the faster."""
     best = -1
     for _ in range(2):
-        d = _pick(desk, p.devices.size)
+        d = _pick(tables, p.devices.size)
         while not _hosts(p, s, d):
             d = (d + 1) % p.devices.size
         if best < 0 or p.clean_seconds[s, d] < p.clean_seconds[s, best]:
@@ -254,7 +261,9 @@ def _put_on(child: Sequence, s: int, d: int) -> None:
 
 
 @inlined
-def _like(p: ProblemArrays, child: Sequence, desk: Desk, s: int, t: int, model: int) -> int:
+def _like(
+    p: ProblemArrays, child: Sequence, tables: SearchTables, s: int, t: int, model: int
+) -> int:
     """Find a stage with the same model (1) or on the same device (0) as ``s``; else any stage."""
     for _ in range(TRIES):
         same = p.stages[t].model == p.stages[s].model
@@ -262,7 +271,7 @@ def _like(p: ProblemArrays, child: Sequence, desk: Desk, s: int, t: int, model: 
             same = child.devices[t, 0] == child.devices[s, 0]
         if same and t != s:
             break
-        t = _some(desk)
+        t = _some(tables)
     return t
 
 
@@ -277,19 +286,19 @@ def _swap(p: ProblemArrays, child: Sequence, s: int, t: int) -> None:
 
 
 @inlined
-def _share(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
+def _share(p: ProblemArrays, child: Sequence, tables: SearchTables, s: int) -> None:
     """Add, remove or replace one device of ``s``."""
     width = child.width[s]
     most = min(p.max_shards, p.stages[s].queries)
-    if width > 1 and _uniform(desk) < 0.5:
-        k = _pick(desk, width)
+    if width > 1 and _uniform(tables) < 0.5:
+        k = _pick(tables, width)
         child.devices[s, k] = child.devices[s, width - 1]
         child.width[s] = width - 1
         return
     if most < 2:
-        _put_on(child, s, _host(p, desk, s))
+        _put_on(child, s, _host(p, tables, s))
         return
-    d = _host(p, desk, s)
+    d = _host(p, tables, s)
     for k in range(width):
         if child.devices[s, k] == d:
             return
@@ -300,12 +309,12 @@ def _share(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
 
 
 @inlined
-def _move_model(p: ProblemArrays, child: Sequence, desk: Desk, s: int) -> None:
+def _move_model(p: ProblemArrays, child: Sequence, tables: SearchTables, s: int) -> None:
     """Move a model's stages on one device, all or those close in the order, to another device."""
-    a, b = child.devices[s, 0], _host(p, desk, s)
-    reach = LAST_WIDTH if _uniform(desk) < 0.5 else 1.0
-    for i in range(desk.free_count):
-        u = desk.free[i]
+    a, b = child.devices[s, 0], _host(p, tables, s)
+    reach = LAST_WIDTH if _uniform(tables) < 0.5 else 1.0
+    for i in range(tables.free_count):
+        u = tables.free[i]
         near = abs(child.key[u] - child.key[s]) <= reach
         same = p.stages[u].model == p.stages[s].model and child.devices[u, 0] == a
         if near and same and child.width[u] == 1 and _hosts(p, u, b):

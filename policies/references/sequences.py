@@ -54,7 +54,7 @@ class Sequence(Block):
     critical: Any = table("i8", "S", text="stages that decide the end")
 
 
-class Desk(Block):
+class SearchTables(Block):
     """Tables used by plays and by the search."""
 
     work: int = scalar("i8", "of all plays: 1 a stage placed")
@@ -90,7 +90,7 @@ class Search(NamedTuple):
         log: a log without rows.
         child: the sequence being tried.
         best: the best sequence so far.
-        desk: all other tables.
+        tables: all other tables.
     """
 
     problem: ProblemArrays
@@ -99,7 +99,7 @@ class Search(NamedTuple):
     log: LogArrays
     child: Sequence
     best: Sequence
-    desk: Desk
+    tables: SearchTables
 
 
 def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[Sequence]]:
@@ -107,13 +107,13 @@ def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[
     size = {"S": p.stages.size, "K": p.max_shards}
     population = [Sequence.allocate(**size) for _ in range(members)]
     child, best = Sequence.allocate(**size), Sequence.allocate(**size)
-    desk = Desk.allocate(**size, D=p.devices.size, N=members)
-    desk.random = FIRST_RANDOM
-    desk.members[:] = [member.address for member in population]
+    tables = SearchTables.allocate(**size, D=p.devices.size, N=members)
+    tables.random = FIRST_RANDOM
+    tables.members[:] = [member.address for member in population]
     free = np.flatnonzero(p.stages["kind"] != TOOL_STAGE)
-    desk.free_count = free.size
-    desk.free[: free.size] = free
-    c = Search(p, new_state(p), new_state(p), NO_LOG, child, best, desk)
+    tables.free_count = free.size
+    tables.free[: free.size] = free
+    c = Search(p, new_state(p), new_state(p), NO_LOG, child, best, tables)
     begin_run(p, c.start, NO_LOG, seed)
     return c, population
 
@@ -172,7 +172,7 @@ def _write_order(p: ProblemArrays, place: NDArray[np.float64], out: Sequence) ->
 
 
 @kernel
-def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+def lay_out(p: ProblemArrays, one: Sequence, tables: SearchTables) -> None:
     """Sort a sequence, parents first, and fill the devices' queues.
 
     Keys are replaced by positions in the order, so that they compare across sequences.
@@ -193,29 +193,29 @@ def lay_out(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
             j -= 1
         one.order[j] = s
     for d in range(p.devices.size):
-        desk.length[d] = 0
+        tables.length[d] = 0
     for i in range(stages):
         s = one.order[i]
         one.key[s] = i / stages
         for k in range(one.width[s]):
             d = one.devices[s, k]
-            n = desk.length[d]
-            desk.before[s, k] = desk.queue[d, n - 1] if n > 0 else -1
-            desk.queue[d, n] = s
-            desk.length[d] = n + 1
+            n = tables.length[d]
+            tables.before[s, k] = tables.queue[d, n - 1] if n > 0 else -1
+            tables.queue[d, n] = s
+            tables.length[d] = n + 1
 
 
 @kernel
-def begin(one: Sequence, desk: Desk) -> None:
+def begin(one: Sequence, tables: SearchTables) -> None:
     """Reset the tables for a play: no stage has been placed."""
-    desk.turns = 0
-    desk.loose = 0
-    for i in range(desk.free_count):
-        desk.loose += one.width[desk.free[i]] == 0
-    for d in range(desk.front.size):
-        desk.front[d] = 0
-    for s in range(desk.taken.size):
-        desk.taken[s] = 0
+    tables.turns = 0
+    tables.loose = 0
+    for i in range(tables.free_count):
+        tables.loose += one.width[tables.free[i]] == 0
+    for d in range(tables.front.size):
+        tables.front[d] = 0
+    for s in range(tables.taken.size):
+        tables.taken[s] = 0
 
 
 @kernel
@@ -225,35 +225,35 @@ def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
     A stage that was lost when its device failed goes first once its devices are up.
     Returns a lower bound on the last end, from the stages placed, seconds.
     """
-    desk = c.desk
+    tables = c.tables
     bound = 0.0
-    desk.placed = 0
+    tables.placed = 0
     again = True
     while again:
         again = False
         i = 0
         while i < st.ready_count:
             s = st.ready[i]
-            if one.width[s] == 0 or not _is_due(st, one, desk, s):
+            if one.width[s] == 0 or not _is_due(st, one, tables, s):
                 i += 1
                 continue
             bound = max(bound, _place(c, st, one, s))
             again = True
-    return max(bound, _place_loose(c, st, one)) if desk.loose > 0 else bound
+    return max(bound, _place_loose(c, st, one)) if tables.loose > 0 else bound
 
 
 @inlined
 def _place(c: Search, st: StateArrays, one: Sequence, s: int) -> float:
-    p, desk = c.problem, c.desk
+    p, tables = c.problem, c.tables
     width = one.width[s]
-    split_queries(p, s, one.devices[s], width, desk.counts)
-    end = commit(p, st, c.log, s, one.devices[s], desk.counts, width, NOBODY)
-    desk.taken[s] = 1
-    desk.turn[s] = desk.turns
-    desk.turns += 1
-    desk.started[desk.placed] = s
-    desk.placed += 1
-    return end + desk.tail[s]
+    split_queries(p, s, one.devices[s], width, tables.counts)
+    end = commit(p, st, c.log, s, one.devices[s], tables.counts, width, NOBODY)
+    tables.taken[s] = 1
+    tables.turn[s] = tables.turns
+    tables.turns += 1
+    tables.started[tables.placed] = s
+    tables.placed += 1
+    return end + tables.tail[s]
 
 
 @kernel
@@ -262,66 +262,66 @@ def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
 
     A stage whose device is busy waits, and keeps the device from later stages.
     """
-    p, desk = c.problem, c.desk
+    p, tables = c.problem, c.tables
     bound = 0.0
     for d in range(p.devices.size):
-        desk.promised[d] = st.now
+        tables.promised[d] = st.now
     for i in range(one.order.size):
         s = one.order[i]
         if one.width[s] > 0 or st.stages[s].status != READY:
             continue
-        end_estimates(p, st, s, desk.ends)
-        desk.work += (p.devices.size + 7) // 8
+        end_estimates(p, st, s, tables.ends)
+        tables.work += (p.devices.size + 7) // 8
         best, least = -1, np.inf
         for d in range(p.devices.size):
-            seconds = desk.ends[d] - st.now + (desk.promised[d] - st.now)
-            if seconds < np.inf and seconds * desk.taste[d] < least:
-                best, least = d, seconds * desk.taste[d]
+            seconds = tables.ends[d] - st.now + (tables.promised[d] - st.now)
+            if seconds < np.inf and seconds * tables.taste[d] < least:
+                best, least = d, seconds * tables.taste[d]
         if best < 0:
             continue
-        if desk.promised[best] > st.now or not is_open(p, st, best):
-            desk.promised[best] = max(desk.promised[best], desk.ends[best])
+        if tables.promised[best] > st.now or not is_open(p, st, best):
+            tables.promised[best] = max(tables.promised[best], tables.ends[best])
             continue
         one.width[s] = 1
         one.devices[s, 0] = best
-        desk.loose -= 1
+        tables.loose -= 1
         bound = max(bound, _place(c, st, one, s))
     return bound
 
 
 @kernel
-def keep_order(p: ProblemArrays, one: Sequence, desk: Desk) -> None:
+def keep_order(p: ProblemArrays, one: Sequence, tables: SearchTables) -> None:
     """Reorder a sequence to the order in which its last play placed the stages.
 
     Tools and vanished stages were not placed: they come as early as their parents allow, so that
     they do not hold up anything.
     """
     for s in range(one.key.size):
-        one.key[s] = desk.turn[s] / one.key.size if desk.taken[s] > 0 else 0.0
-    lay_out(p, one, desk)
+        one.key[s] = tables.turn[s] / one.key.size if tables.taken[s] > 0 else 0.0
+    lay_out(p, one, tables)
 
 
 @inlined
-def _is_due(st: StateArrays, one: Sequence, desk: Desk, s: int) -> bool:
+def _is_due(st: StateArrays, one: Sequence, tables: SearchTables, s: int) -> bool:
     """Whether all devices of ``s`` are up and have placed every stage ahead of it."""
     for k in range(one.width[s]):
         d = one.devices[s, k]
         if st.devices[d].drains_at == np.inf:
             return False
-        if desk.taken[s]:
+        if tables.taken[s]:
             continue
-        n = desk.front[d]
-        while n < desk.length[d] and _is_past(st, desk, desk.queue[d, n]):
+        n = tables.front[d]
+        while n < tables.length[d] and _is_past(st, tables, tables.queue[d, n]):
             n += 1
-        desk.front[d] = n
-        if desk.queue[d, n] != s:
+        tables.front[d] = n
+        if tables.queue[d, n] != s:
             return False
     return True
 
 
 @inlined
-def _is_past(st: StateArrays, desk: Desk, s: int) -> bool:
-    return bool(desk.taken[s] > 0 or st.stages[s].note == VANISHED)
+def _is_past(st: StateArrays, tables: SearchTables, s: int) -> bool:
+    return bool(tables.taken[s] > 0 or st.stages[s].note == VANISHED)
 
 
 @kernel
@@ -330,16 +330,16 @@ def play(c: Search, one: Sequence, bound: float) -> float:
 
     inf: the last end would be after ``bound``, or a device waits forever.
     """
-    p, st, desk = c.problem, c.state, c.desk
+    p, st, tables = c.problem, c.state, c.tables
     one.value = np.inf
     copy_block(st, c.start)
-    lay_out(p, one, desk)
-    begin(one, desk)
+    lay_out(p, one, tables)
+    begin(one, tables)
     while True:
         least = 0.0
         if st.ready_count > 0:
             least = place_due(c, st, one)
-            desk.work += desk.placed
+            tables.work += tables.placed
         if least > bound or st.now > bound:
             return np.inf
         if not advance(p, st, c.log):
@@ -360,7 +360,7 @@ def mark_critical(c: Search, one: Sequence) -> None:
 
     A stage is held up by the stage ahead of it on a device or by a parent, whichever ended last.
     """
-    p, st, desk = c.problem, c.state, c.desk
+    p, st, tables = c.problem, c.state, c.tables
     s = 0
     for other in range(one.key.size):
         if st.stages[other].end > st.stages[s].end:
@@ -372,7 +372,7 @@ def mark_critical(c: Search, one: Sequence) -> None:
             one.criticals += 1
         last, end = -1, -1.0
         for k in range(one.width[s]):
-            other = desk.before[s, k]
+            other = tables.before[s, k]
             if other >= 0 and st.stages[other].end > end:
                 last, end = other, st.stages[other].end
         for e in range(p.stages[s].parents_from, p.stages[s].parents_to):

@@ -54,7 +54,7 @@ def measure(
 ) -> Measurement:
     """Play a problem twice, with the policy and with round robin, on the same random draws.
 
-    The draws are seeded by `luck_of`, so that the problems of one seed are independent.
+    The draws are seeded by `draw_seed`, so that the problems of one seed are independent.
 
     The rows hold, for each workflow, its times, those under round robin, their ratios, a lower
     bound on the latency, and metrics that explain the difference. ``latency_ratio``, the headline
@@ -68,13 +68,13 @@ def measure(
     """
     compiled = compile_problem(problem)
     simulator = Simulator(compiled)
-    luck = luck_of(compiled.problem.id, seed)
-    reference = simulator.run(make_policy(REFERENCE), seed=luck)
-    trace = simulator.run(policy, seed=luck, charge_planning=charge_planning, recorder=recorder)
+    drawn = draw_seed(compiled.problem.id, seed)
+    reference = simulator.run(make_policy(REFERENCE), seed=drawn)
+    trace = simulator.run(policy, seed=drawn, charge_planning=charge_planning, recorder=recorder)
     return Measurement(_rows(compiled, trace, reference, seed), trace, reference, recorder)
 
 
-def luck_of(problem: str, seed: int) -> int:
+def draw_seed(problem: str, seed: int) -> int:
     """Derive the seed of a problem's random draws from its id and the run's seed.
 
     Noise depends only on seed, stage number and device: without this all problems of a suite would

@@ -54,7 +54,7 @@ def checked(plan: Plan, config: DictConfig, extra: Sequence[str], check: Check) 
         InputError: for the first job that cannot run.
     """
     jobs = plan.jobs or []
-    chosen = list(_telling(jobs, known=set() if extra else _shipped()))
+    chosen = list(_jobs_to_check(jobs, known=set() if extra else _shipped()))
     configs = job_configs(config, replace(plan, jobs=[jobs[i] for i in chosen]))
     suites: dict[_Names, str] = {}
     policies: dict[_Names, str] = {}
@@ -79,7 +79,7 @@ def checked(plan: Plan, config: DictConfig, extra: Sequence[str], check: Check) 
     return replace(plan, cells={str(cell): number for cell, number in cells.items()})
 
 
-def _telling(jobs: Sequence[Sequence[str]], known: set[str]) -> Iterator[int]:
+def _jobs_to_check(jobs: Sequence[Sequence[str]], known: set[str]) -> Iterator[int]:
     """Yield the numbers of the jobs to check: the first, and each with something new."""
     seen: set[object] = set()
     for number, job in enumerate(jobs):

@@ -12,7 +12,7 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
    (`policies.fate.rollout.incumbent`). A proposal is accepted if continuing after it, by a list
    schedule or by the kept plan, is better; if not, each of its placements is tried alone. So
    without noise FATE never does worse than the best of these list schedules. Under uncertainty the
-   guard is that of `policies.fate.rollout.luck`.
+   guard is that of `policies.fate.rollout.uncertainty`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from policies.fate.paper.candidates import find_candidates, find_starting, new_f
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import check_objective
+from policies.fate.rollout.budget import MOST, SavedBudget
 from policies.fate.rollout.incumbent import Incumbent
-from policies.fate.rollout.luck import Luck, Reach
-from policies.fate.rollout.purse import MOST, Purse
+from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner
 
 QUANTITY = "score: seconds to the expected end + what the placement costs later, s"
 """Description of the value by which candidates are compared."""
@@ -70,7 +70,7 @@ class Fate:
             done; one plan is made with each.
         ignore: dimensions of state that score, list schedules and guard are blind to (ablation).
         samples: under uncertainty, number of drawn futures in which the guard tests proposals
-            (`policies.fate.rollout.luck`).
+            (`policies.fate.rollout.uncertainty`).
         limit: CP-SAT's deterministic time limit per plan.
         first: budget of the guard's list schedules in a decision after an arrival, in units of
             play work (`policies.fate.plans.schema.Workspace`); larger for a single workflow.
@@ -132,11 +132,12 @@ class Fate:
     def reset(self, view: DecisionView, seed: int) -> None:
         """Allocate the planner's state and reset the counters."""
         self._incumbent = self._new_incumbent(view)
-        self._luck = Luck(view.compiled.arrays, self._incumbent, Reach(0, 1, 1))
+        p = view.compiled.arrays
+        self._uncertainty = UncertaintyPlanner(p, self._incumbent, Reach(0, 1, 1))
         self._look_at_frontier()
-        self._proposal = new_placements(self._window, view.compiled.arrays.max_shards)
+        self._proposal = new_placements(self._window, p.max_shards)
         self._instant = self._compared_at = -1
-        self._purse, self._paid = Purse(), 0
+        self._budget, self._paid = SavedBudget(), 0
         self.counters = dict.fromkeys(
             ("plans", "plans_taken", "plans_equal_base", "solver_failures"), 0.0
         )
@@ -156,14 +157,14 @@ class Fate:
         if self._frontier.problem is not incumbent.context.problem:
             self._look_at_frontier()
         if self._guard and incumbent.uncertain:
-            self._luck.begin(arrived)
+            self._uncertainty.begin(arrived)
             self._paid = incumbent.context.work.work + self._steps * max(1, incumbent.tested)
         elif self._guard:
             self._value = incumbent.revalue(arrived, self._first if arrived else self._steps)
             least = 2 * incumbent.following
             if 2 * incumbent.choosing <= MOST:
                 least += 2 * incumbent.choosing
-            self._paid = self._purse.pay(self._steps, least) + incumbent.context.work.work
+            self._paid = self._budget.withdraw(self._steps, least) + incumbent.context.work.work
             if self._paid == incumbent.context.work.work:
                 incumbent.settle(self._value)
                 return incumbent.starting(view)
@@ -186,7 +187,7 @@ class Fate:
             seen.append(_places(proposal))
             self._consider(proposal, planned)
         if self._guard and incumbent.uncertain:
-            self._luck.end()
+            self._uncertainty.end()
         elif self._guard:
             incumbent.settle(self._value)
         return incumbent.starting(view)
@@ -249,7 +250,7 @@ class Fate:
 
     def _take_if_better(self, rows: Sequence[int]) -> bool:
         if self._incumbent.uncertain:
-            taken = self._luck.consider(self._proposal, rows)
+            taken = self._uncertainty.consider(self._proposal, rows)
         else:
             found = self._incumbent.consider(self._proposal, rows, self._value)
             taken = found < self._value

@@ -5,7 +5,7 @@ the value of the best plan never gets worse.
 
 Under uncertainty (durations, lengths, choices or failures) this no longer holds, and the best of
 many plans is the most over-optimistic one (winner's curse). Instead of a plan, the biases of a list
-schedule are kept then; `policies.fate.rollout.luck` changes them, using drawn futures.
+schedule are kept then; `policies.fate.rollout.uncertainty` changes them, using drawn futures.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from policies.fate.rollout.bases import (
     policies_of,
     rules_in,
 )
-from policies.fate.rollout.purse import MOST, Purse
+from policies.fate.rollout.budget import MOST, SavedBudget
 from policies.fate.rollout.search import improve
 from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.offline import Method
@@ -138,7 +138,7 @@ class Incumbent:
         self.deadline = np.inf
         # Whether plays predict the run exactly: nothing uncertain, and the true problem in full.
         self._foreseeing = not self.uncertain and not sight.ignore and horizon is None
-        self._purse = Purse()
+        self._budget = SavedBudget()
 
     def _make_room(self) -> None:
         """Allocate what plays of the excerpt need."""
@@ -240,7 +240,7 @@ class Incumbent:
             self._pending = list(self._offers or self._list_offers())
             budget = budget if self.context.work.several else max(budget, ONCE)
         kept = self._foreseeing and not self._renumbered and not self._loads.lasting
-        if kept and not self._pending and self._purse.pay(budget, 4 * self.following) == 0:
+        if kept and not self._pending and self._budget.withdraw(budget, 4 * self.following) == 0:
             return self._kept_value
         self._weigh()
         value = np.inf

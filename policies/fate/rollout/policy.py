@@ -18,7 +18,7 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
 
 What the best plan starts now is committed. Under uncertainty (noise, lengths, choices or failures)
 these steps are replaced by a tuned list schedule and candidates that race in drawn futures
-(`luck`).
+(`uncertainty`).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from policies.fate.blinding import Dimension, Sight
 from policies.fate.plans.edit import put_first
 from policies.fate.plans.objective import check_objective
 from policies.fate.plans.schema import Style
+from policies.fate.rollout.budget import SavedBudget
 from policies.fate.rollout.candidates import list_candidates, value_candidates
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.joint_choice import choose_candidates
-from policies.fate.rollout.luck import Luck, Reach
-from policies.fate.rollout.purse import Purse
+from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner
 
 CHUNK = 1_000
 """Work between two checks of the clock."""
@@ -84,7 +84,7 @@ class FateRollout:
         budget_ms: run local search for this wall-clock time instead, and begin nothing else after
             it: a decision takes this long plus at most one play. Runs are then not repeatable.
         samples: under uncertainty, number of drawn futures in which changes of the list schedule
-            and candidates are tested (`policies.fate.rollout.luck`, which sets the budgets).
+            and candidates are tested (`policies.fate.rollout.uncertainty`, which sets the budgets).
             0: the list schedule is used unchanged.
         limit: CP-SAT's deterministic time limit.
         load_share: share of a lasting load that is charged to known work in a stream
@@ -133,9 +133,9 @@ class FateRollout:
         p = view.compiled.arrays
         rows = self._kinds * (self._places + p.max_shards) + 1
         self._found = new_placements(rows, p.max_shards, p.devices.size)
-        self._purses = Purse(), Purse(), Purse()
+        self._budgets = SavedBudget(), SavedBudget(), SavedBudget()
         reach = Reach(self._kinds, self._places, self._max_shards)
-        self._luck = Luck(p, self._incumbent, reach)
+        self._uncertainty = UncertaintyPlanner(p, self._incumbent, reach)
         self._instant = self._compared_at = -1
         self.counters = dict.fromkeys(COUNTERS, 0.0)
 
@@ -170,20 +170,20 @@ class FateRollout:
     def _share_out(self, value: float, budget: int) -> float:
         """Run each search with its share of the budget, once that covers two plays."""
         choosing, following = self._incumbent.choosing, self._incumbent.following
-        tuning, listing, searching = self._purses
+        tuning, listing, searching = self._budgets
         share = int(budget * self._tune_share)
-        value = self._tune(value, tuning.pay(share, 2 * choosing))
+        value = self._tune(value, tuning.withdraw(share, 2 * choosing))
         share = int(budget * self._candidates_share)
-        value = self._candidates(value, listing.pay(share, 2 * choosing))
+        value = self._candidates(value, listing.withdraw(share, 2 * choosing))
         share = int(budget * (1.0 - self._tune_share - self._candidates_share))
-        return self._search(value, searching.pay(share, 2 * following))
+        return self._search(value, searching.withdraw(share, 2 * following))
 
     def _take_chances(self, view: DecisionView, arrived: bool) -> Sequence[Assignment]:
         """Decide under uncertainty, where a plan made for one future does not suit others."""
-        self._luck.begin(arrived)
-        self._luck.race()
-        self._luck.end()
-        self.counters.update(self._luck.counters)
+        self._uncertainty.begin(arrived)
+        self._uncertainty.race()
+        self._uncertainty.end()
+        self.counters.update(self._uncertainty.counters)
         return self._incumbent.starting(view)
 
     # --- the steps of a decision; each returns the value of the best plan -------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fate_gym.lab.jobs.measure import luck_of, measure
+from fate_gym.lab.jobs.measure import draw_seed, measure
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
 
@@ -19,4 +19,4 @@ def test_problems_of_one_seed_meet_luck_of_their_own() -> None:
     first = measure(problem, make_policy("eft"), seed=3)
     again = measure(problem, make_policy("round_robin"), seed=3)
     assert first.reference.makespan == again.trace.makespan
-    assert len({luck_of(problem.id, seed) for seed in range(100)}) == 100
+    assert len({draw_seed(problem.id, seed) for seed in range(100)}) == 100

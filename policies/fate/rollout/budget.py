@@ -6,7 +6,7 @@ MOST = 25_000
 """Largest step allowed, in work: about 40 ms if states do not fit in the processor's caches."""
 
 
-class Purse:
+class SavedBudget:
     """Saves the budgets of decisions until they cover a step.
 
     So decisions keep within their budget on average, and any one exceeds it by at most one step of
@@ -16,7 +16,7 @@ class Purse:
     def __init__(self) -> None:
         self._saved = 0
 
-    def pay(self, budget: int, least: int) -> int:
+    def withdraw(self, budget: int, least: int) -> int:
         """Return the work that may be spent now; 0: ``least`` is not saved yet, or over `MOST`.
 
         Args:

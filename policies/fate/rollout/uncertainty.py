@@ -60,7 +60,7 @@ class Reach(NamedTuple):
     shards: int
 
 
-class Luck:
+class UncertaintyPlanner:
     """Decides under uncertainty for an incumbent, using drawn futures.
 
     Args:

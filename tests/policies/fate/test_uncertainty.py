@@ -12,8 +12,8 @@ from policies import make_policy
 from policies.fate.plans.edit import put_first
 from policies.fate.rollout.candidates import list_candidates
 from policies.fate.rollout.incumbent import Incumbent
-from policies.fate.rollout.luck import Luck, Reach, gains
 from policies.fate.rollout.race import race, value_plan
+from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner, gains
 from tests.policies.fate.test_policy import REAL
 
 PLANNERS = ("fate", "fate_rollout")
@@ -80,8 +80,8 @@ def test_plans_that_do_the_same_are_worth_the_same_in_every_future() -> None:
     incumbent.update(view)
     incumbent.draw()
     c, style = incumbent.context, incumbent.write_base()
-    luck = Luck(view.compiled.arrays, incumbent, Reach(2, 4, 2))
-    found, table = luck._found, luck._gains
+    planner = UncertaintyPlanner(view.compiled.arrays, incumbent, Reach(2, 4, 2))
+    found, table = planner._found, planner._gains
     list_candidates(c, 2, 4, 1, found)
     before, after = np.empty(16), np.empty(16)
     value_plan(c, style, before)
