@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import runpy
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,22 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recovered.observation_space == env.observation_space
     # The collector leaves its folder to the garbage collector.
     del env, adapter
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+def test_the_minari_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    for needed in ("minari", "jax", "h5py"):
+        pytest.importorskip(needed)
+    script = runpy.run_path("docs/examples/libraries/minari_dataset.py")
+    monkeypatch.setattr(sys, "argv", ["", "--suite=smoke", "--episodes=2", "--name=fate_gym/x-v0"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script["main"]()
+    assert "fate_gym/x-v0: 2 episodes, " in capsys.readouterr().out
     gc.collect()
 
 
