@@ -103,12 +103,14 @@ class Learner:
         self.model.env.seed(seed)
 
     def learn(self, config: PpoConfig | DqnConfig, steps: int) -> None:
-        """Some steps of reinforcement learning.
+        """Some steps of reinforcement learning: a chunk, which depends on no chunk before.
 
         Raises:
             NotFiniteError: as parameters are.
         """
         model = self.model
+        if model.ep_info_buffer is not None:
+            model.ep_info_buffer.clear()
         part = self.steps / config.steps
         rate = config.learning_rate * max(config.final_rate, 1.0 - part)
         model.learning_rate = rate
@@ -133,6 +135,8 @@ class Learner:
             if "nan" in str(error):
                 raise NotFiniteError from None
             raise
+        # SB3 would log the last update with the next rollout.
+        model.logger.dump(self.steps)
         self.check_finite()
 
     def set_anchor(self) -> None:
@@ -145,7 +149,7 @@ class Learner:
         _check_finite(self.model)
 
     def mean_return(self) -> float:
-        """Of the last episodes; NaN without."""
+        """Of the last episodes of the chunk; NaN without."""
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         return float(np.mean(recent)) if recent else math.nan
 

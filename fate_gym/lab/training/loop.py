@@ -233,6 +233,7 @@ class Training:
             phase = next(i for i, end in enumerate(ends) if steps < end or end == ends[-1])
             self._learner.use_phase(phase)
             self._learner.seed(self._chunk_seed(progress.chunks, learning=True))
+            self._curves.last.clear()
             self._learner.learn(config, min(every, config.steps - steps))
             progress.chunks += 1
             progress.steps, progress.updates = self._learner.steps, self._learner.updates
