@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fate_gym.errors import InputError
+from fate_gym.lab.jobs.compilation import compile_policies
 from fate_gym.lab.jobs.find import job_state
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.sweep.check import Cell
@@ -137,19 +136,6 @@ def compile_ahead(plan: Plan) -> None:
     names = {word.removeprefix("policy=") for word in chosen}
     if names <= policy_specs().keys():  # an unknown policy fails in its job: do not delay that
         compile_policies(names)
-
-
-def compile_policies(names: Iterable[str]) -> None:
-    """Compile everything that these registered policies will call."""
-    import fate_gym.sim  # noqa: F401
-    from fate_gym.jit.build import REGISTRY, build
-    from policies.registry import policy_class, policy_specs
-
-    specs = policy_specs()
-    with suppress(InputError):  # raised again when the policy is made
-        for name in names:
-            policy_class(specs[name])
-    build(REGISTRY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

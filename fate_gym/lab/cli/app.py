@@ -21,6 +21,7 @@ from fate_gym.lab.cli import (
     demo,
     doctor,
     files,
+    gantt,
     hardware,
     listing,
     new_policy,
@@ -31,7 +32,14 @@ from fate_gym.lab.cli import (
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "First steps": (demo.demo, doctor.doctor, completion.completion),
     "Run and compare": (runs.evaluate, runs.train, runs.report, runs.compare),
-    "Look": (listing.policies, listing.suites, runs.describe, render.render, runs.session),
+    "Look": (
+        listing.policies,
+        listing.suites,
+        runs.describe,
+        gantt.gantt,
+        render.render,
+        runs.session,
+    ),
     "Bring your own": (
         new_policy.new_policy,
         files.validate,

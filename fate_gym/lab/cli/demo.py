@@ -26,41 +26,12 @@ POLICIES = ("round_robin", "heft", "fate")
 )  # fmt: skip
 def demo(figure: Path, show: bool) -> None:
     """Play one workflow with three policies, and draw their schedules."""
-    from fate_gym.lab.describe.figure import check_figure_path
-    from fate_gym.lab.errors import unwritable
-    from fate_gym.lab.evaluate import compile_policies
-    from fate_gym.lab.jobs.schedules import Schedule, shard_rows
-    from fate_gym.lab.report.figures.gantt import gantt_figure
-    from fate_gym.lab.report.figures.style import save_figure
-    from fate_gym.lab.tables import print_table
-    from fate_gym.sim import Simulator
-    from fate_gym.workloads import build_suite, load_cluster, load_suite
-    from policies import make_policy
+    from fate_gym.lab.describe.schedules import draw_schedules
+    from fate_gym.lab.describe.suite import compose_problem
 
     begun = perf_counter()
-    check_figure_path(figure)
-    compile_policies(POLICIES)
-    suite = load_suite(SUITE)
-    problem = build_suite(suite, load_cluster(suite.cluster), seed=0)[PROBLEM]
-    simulator = Simulator(problem)
-    traces = {name: simulator.run(make_policy(name), seed=0) for name in POLICIES}
-    first = traces[POLICIES[0]].makespan
-    cluster = problem.cluster
-    title = f"{problem.id}: {problem.stage_count} stages on {len(cluster.devices)} GPUs"
-    rows = [
-        (name, f"{trace.makespan:.1f} s", f"{trace.makespan / first:.2f}")
-        for name, trace in traces.items()
-    ]
-    print(title)
-    print_table(("policy", "makespan", "/ round_robin"), rows)
-    schedules = {
-        name: Schedule(problem.id, trace.device_ids, shard_rows(trace, name))
-        for name, trace in traces.items()
-    }
-    try:
-        save_figure(gantt_figure(schedules, title=title), figure, dpi=110)
-    except OSError as error:
-        raise unwritable(figure, error, remedy="choose another place with --figure") from None
+    problem, seed = compose_problem([f"suite={SUITE}"], PROBLEM)
+    draw_schedules(problem, POLICIES, seed, figure)
     print(f"figure: {figure} ({perf_counter() - begun:.0f} s)")
     print("next: fate-gym evaluate -m suite=quick policy=round_robin,heft,fate name=first")
     if show and has_display():

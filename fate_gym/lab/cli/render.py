@@ -46,33 +46,24 @@ def render(overrides: Sequence[str], problem: int, output: Path, seconds: float,
     write = _writer(output)
     from fate_gym.env import WorkflowSchedulingEnv
     from fate_gym.lab.cli.words import policies_of
-    from fate_gym.lab.describe.suite import compose_suite
+    from fate_gym.lab.describe.suite import compose_problem
     from fate_gym.lab.errors import unwritable
-    from fate_gym.workloads import build_suite
     from policies import make_policy
 
     words, names = policies_of(overrides, ("fate",))
     if len(names) > 1:
         raise InputError("an animation shows one policy", remedy="give one name in policy=NAME")
-    if not any(word.startswith("suite=") for word in words):
-        words = ["suite=smoke", *words]
-    config = compose_suite(words)
-    problems = build_suite(config.suite, config.cluster, config.seed)
-    if not 0 <= problem < len(problems):
-        raise InputError(
-            f"suite {config.suite.name!r} has no problem {problem}",
-            remedy=f"give --problem a number from 0 to {len(problems) - 1}",
-        )
+    chosen, seed = compose_problem(words, problem)
     policy = make_policy(names[0])
-    env = WorkflowSchedulingEnv(problems[problem], render_mode="rgb_array", window=64)
-    frames = list(episode_frames(env, policy, config.seed, round(seconds * fps)))
+    env = WorkflowSchedulingEnv(chosen, render_mode="rgb_array", window=64)
+    frames = list(episode_frames(env, policy, seed, round(seconds * fps)))
     frames[-1] = (frames[-1][0], round(_HOLD_S * fps))
     try:
         write(output, frames, fps)
     except OSError as error:
         raise unwritable(output, error, remedy="choose another place with --output") from None
     end = env.trace().makespan
-    print(f"{problems[problem].id} under {names[0]}: {end:.1f} s, {len(frames)} frames")
+    print(f"{chosen.id} under {names[0]}: {end:.1f} s, {len(frames)} frames")
     print(f"animation: {output} ({output.stat().st_size / 1e3:.0f} kB)")
 
 

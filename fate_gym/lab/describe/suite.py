@@ -9,6 +9,7 @@ from hydra import compose
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from fate_gym.errors import InputError
 from fate_gym.lab.describe.facts import describe
 from fate_gym.lab.describe.table import print_description
 from fate_gym.lab.errors import unwritable
@@ -16,6 +17,7 @@ from fate_gym.lab.jobs.config import EvaluateConfig, parse_config
 from fate_gym.lab.jobs.run import place
 from fate_gym.lab.sweep.compose import hydra_ready, plain
 from fate_gym.lab.sweep.mistakes import explain
+from fate_gym.problem import Problem
 from fate_gym.workloads import build_suite
 
 
@@ -60,3 +62,21 @@ def compose_suite(overrides: Sequence[str]) -> EvaluateConfig:
             return parse_config(plain(compose("config", overrides=arguments)))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, arguments, "config") from None
+
+
+def compose_problem(overrides: Sequence[str], number: int) -> tuple[Problem, int]:
+    """Build one problem of a suite (default ``smoke``), and return it with the seed.
+
+    Raises:
+        InputError: an unknown option or choice, or a number that the suite does not have.
+    """
+    if not any(word.startswith("suite=") for word in overrides):
+        overrides = ["suite=smoke", *overrides]
+    config = compose_suite(overrides)
+    problems = build_suite(config.suite, config.cluster, config.seed)
+    if not 0 <= number < len(problems):
+        raise InputError(
+            f"suite {config.suite.name!r} has no problem {number}",
+            remedy=f"give --problem a number from 0 to {len(problems) - 1}",
+        )
+    return problems[number], config.seed
