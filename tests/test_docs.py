@@ -63,6 +63,7 @@ def smaller(code: str) -> str:
     code = re.sub(r"suite=(?!files)[\w]+", "suite=smoke", code)
     code = re.sub(r"experiment=\w+(?!.*suite=)", r"\g<0> suite=smoke", code)
     code = re.sub(r"(runs/\w+)/(?:quick|real_dag\w*)/", r"\1/smoke/", code)
+    code = re.sub(r"--problem \d+", "--problem 1", code)
     return re.sub(r"range\(\d+\)", "range(1)", code)
 
 
