@@ -22,8 +22,8 @@ from fate_gym.lab.jobs.run import run_job
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.lock import locked
 from fate_gym.lab.sweep.progress import JOURNAL, Entry, add_entry
-from tests.fuzz.kills import GRID, evaluate, summary
-from tests.lab.conftest import Run, job_config, run_script
+from tests.fuzz.kills import GRID, end, evaluate, summary
+from tests.lab.conftest import Run, command, job_config, run_script
 from tests.lab.sweep.test_sweeps import _start, _until, _waiting
 
 
@@ -94,8 +94,12 @@ def test_sweeps_and_reports_that_are_killed_end_as_unbroken_ones(
 ) -> None:
     root = Path(shutil.copytree(sweep.root, tmp_path / "grid"))
     make_report(root)
-    ended, _ = evaluate(tmp_path / "runs", random.Random(7), 2)
+    runs, rng = tmp_path / "runs", random.Random(7)
+    ended, _ = evaluate(runs, rng, 2)
     assert ended == summary(root)
+    end(command("report.py", runs / "grid"), rng, 2)
+    assert summary(runs / "grid") == ended
+    assert not [path for path in runs.rglob(".*") if ".tmp." in path.name]
 
 
 def test_a_second_sweep_in_a_directory_is_refused(tmp_path: Path) -> None:
