@@ -1,4 +1,4 @@
-"""What is trained, and how: networks, imitation, learning."""
+"""Configuration of an agent: its network and how it is trained."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from policies.learned.checkpoint import NetworkSpec
 
 Steps = Annotated[int, Field(ge=1, le=10**12)]
 Count = Annotated[int, Field(ge=1, le=10**7)]
-"""Rows that are kept or worked on together, epochs and the like."""
+"""A number of rows, epochs, rounds and the like."""
 Lanes = Annotated[int, Field(ge=1, le=10**4)]
 Rate = Annotated[float, Field(ge=1e-12, le=1e3)]
-"""Of learning. A training with far too large a one fails, and says so."""
+"""Learning rate. If it is far too large, the training fails with an error."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 PositiveWeight = Annotated[float, Field(ge=1e-9, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -22,7 +22,7 @@ Discount = Annotated[float, Field(gt=0, le=1)]
 
 
 class PpoConfig(Config):
-    """MaskablePPO of sb3-contrib."""
+    """Options of MaskablePPO (sb3-contrib)."""
 
     algorithm: Literal["ppo"] = "ppo"
     steps: Steps = Field(description="decisions, over all lanes")
@@ -46,7 +46,7 @@ class PpoConfig(Config):
 
 
 class DqnConfig(Config):
-    """DQN of Stable-Baselines3, over the legal actions."""
+    """Options of DQN (Stable-Baselines3) over the legal actions."""
 
     algorithm: Literal["dqn"]
     steps: Steps
@@ -65,7 +65,7 @@ class DqnConfig(Config):
 
 
 class SupervisedConfig(Config):
-    """Learning from labelled states, in rounds: first states are labelled, then come epochs."""
+    """Supervised learning in rounds: label states, then train on them for some epochs."""
 
     states: Count = Field(description="labelled states, over all rounds")
     rounds: Count = 3
@@ -75,10 +75,10 @@ class SupervisedConfig(Config):
 
 
 class ImitationConfig(SupervisedConfig):
-    """Behaviour cloning: policies label states, and the network learns to agree.
+    """Behaviour cloning: policies label states, and the network learns their choices.
 
-    In the first round the policies play. With several the later states are those that the learner
-    itself comes to (DAgger; Ross, Gordon and Bagnell 2011).
+    In the first round the policies play. In later rounds the learner plays, so that the labelled
+    states are those that it reaches itself (DAgger; Ross, Gordon and Bagnell 2011).
     """
 
     teachers: tuple[str, ...] = Field(
@@ -88,12 +88,12 @@ class ImitationConfig(SupervisedConfig):
 
 
 class ExpertIterationConfig(SupervisedConfig):
-    """Expert iteration: the learner plays, and rollouts say what other actions would have led to.
+    """Expert iteration: the learner plays, and rollouts estimate the cost of each action.
 
-    Labels are soft: the probability of an action falls with what it costs (Anthony, Tian and
-    Barber 2017, with the cost-to-go of AggreVaTe: Ross and Bagnell 2014). See
-    `fate_gym.lab.training.labels.RolloutLabeller`. Costs are in units of what a workflow takes that
-    is alone (mean over the problem).
+    Labels are soft: the probability of an action falls with its cost (Anthony, Tian and Barber
+    2017, with the cost-to-go of AggreVaTe: Ross and Bagnell 2014). See
+    `fate_gym.lab.training.labels.RolloutLabeller`. The unit of cost is the time that a workflow
+    takes alone (mean over the problem).
     """
 
     share: float = Field(0.25, gt=0, le=1, description="of the states, that is labelled")
@@ -107,7 +107,7 @@ class ExpertIterationConfig(SupervisedConfig):
 
 
 class AgentConfig(Config):
-    """What is trained: a network, and how."""
+    """An agent: its network and how it is trained."""
 
     name: str = Field(pattern=NAME)
     network: NetworkSpec

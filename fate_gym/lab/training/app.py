@@ -18,7 +18,7 @@ from policies.learned.agent import missing_rl
 
 
 def train_task(config: DictConfig) -> float:
-    """The task that Hydra calls once a training. Returns its best validation (for sweepers)."""
+    """Run one training for Hydra; return its best validation latency ratio (for sweepers)."""
     checked = parse_train_config(plain(config))
     try:
         import sb3_contrib  # noqa: F401
@@ -46,12 +46,12 @@ def train_task(config: DictConfig) -> float:
 
 
 def check(config: DictConfig, extra_dirs: Sequence[str]) -> None:  # noqa: ARG001
-    """Raises `InputError` for a training that cannot run."""
+    """Raise `InputError` for a training that cannot run."""
     parse_train_config(plain(config))
 
 
 def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:  # noqa: ARG001
-    """What ``--dry-run`` says of a training."""
+    """Return the line that ``--dry-run`` prints for a training."""
     checked = parse_train_config(plain(config))
     progress, _ = read_progress(checked.directory)
     done = read_train_result(checked.directory) is not None
@@ -60,7 +60,7 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:  # noqa: ARG0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run with a command line (default: this process's); returns the exit code."""
+    """Run a command line (default: this process's); return the exit code."""
     return run_hydra(
         train_task,
         sys.argv[1:] if arguments is None else arguments,

@@ -1,4 +1,4 @@
-"""The card of a trained checkpoint: what it is, how it was made, how good it is."""
+"""The model card of a checkpoint: its network, training and results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from policies.learned.checkpoint import CARD, load_checkpoint
 
 
 def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: str) -> None:
-    """Put a card beside the weights of a finished training.
+    """Write the card of a finished training next to its weights.
 
     Args:
-        folder: the checkpoint.
-        config: of the training.
-        result: of the training.
-        command: reproduces it.
+        folder: directory of the checkpoint.
+        config: configuration of the training.
+        result: result of the training.
+        command: command line that reproduces it.
     """
     checkpoint = load_checkpoint(folder)
     network, curriculum, options = checkpoint.facts.network, config.curriculum, config.options

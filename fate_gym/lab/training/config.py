@@ -1,4 +1,4 @@
-"""The configuration of a training, as Hydra composes it, checked."""
+"""The validated configuration of a training, as composed by Hydra."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fate_gym.workloads.config import parse
 from policies.learned.checkpoint import check_observation
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""As NumPy's global generator takes it, which Stable-Baselines3 seeds."""
+"""In the range of NumPy's global generator, which Stable-Baselines3 seeds."""
 
 
 class RewardConfig(Config):
-    """The reward of the environment; the discount is also the learner's."""
+    """The environment's reward; its discount is also the learner's unless the agent sets one."""
 
     kind: Literal["makespan", "latency", "shaped", "shaped_latency"]
     discount: float = Field(1.0, gt=0, le=1)
 
 
 class Seeds(Config):
-    """Consecutive seeds of workloads."""
+    """Consecutive workload seeds."""
 
     first: Seed
     count: Count
@@ -39,7 +39,7 @@ class Seeds(Config):
 
 
 class ProblemSet(Config):
-    """Problems: suites by name, with seeds."""
+    """The problems of some suites, for several seeds."""
 
     suites: tuple[str, ...] = Field(min_length=1)
     seeds: Seeds
@@ -54,14 +54,14 @@ Problems = Annotated[tuple[ProblemSet, ...], Field(min_length=1)]
 
 
 class Phase(Config):
-    """A part of the training with problems of its own, of which each is drawn as often."""
+    """A phase of the training with its own problems, each drawn equally often."""
 
     problems: Problems
     share: PositiveWeight = Field(description="of the steps; shares are normalised")
 
 
 class Curriculum(Config):
-    """Problems to train on, easy ones first; to choose the checkpoint by; and to test on."""
+    """Problems for training (easy ones first), choosing the checkpoint, and testing."""
 
     name: str = Field(pattern=NAME)
     phases: tuple[Phase, ...] = Field(min_length=1)
@@ -70,14 +70,14 @@ class Curriculum(Config):
 
 
 class ValidationConfig(Config):
-    """When the agent plays the validation problems."""
+    """How often the agent is validated, and when training stops early."""
 
     every: Steps = Field(description="steps; also how much a killed training loses")
     patience: Steps = Field(description="validations without a better one: stop")
 
 
 class TrainConfig(Config):
-    """One training."""
+    """Configuration of one training."""
 
     name: str = Field("train", pattern=NAME, description="names the directory below paths.runs")
     agent: AgentConfig
@@ -97,14 +97,14 @@ class TrainConfig(Config):
 
     @property
     def discount(self) -> float:
-        """The learner's gamma: of the agent, or of the reward."""
+        """The learner's gamma: the agent's own, or else that of the reward."""
         learning = self.agent.learning
         own = learning.discount if learning is not None else None
         return self.reward.discount if own is None else own
 
     @property
     def options(self) -> EnvOptions:
-        """Options of the environment."""
+        """Options of the environment, including the reward."""
         values = dict(self.env) | {
             "reward": self.reward.kind,
             "discount": self.reward.discount,
@@ -114,7 +114,7 @@ class TrainConfig(Config):
 
     @property
     def hash(self) -> str:
-        """8 hex digits of everything that changes the weights."""
+        """8 hex digits, a digest of all options that affect the weights."""
         return digest(self.model_dump(mode="json", exclude={"name", "tracking", "paths", "test"}))
 
     @property
@@ -125,10 +125,10 @@ class TrainConfig(Config):
 
 
 def parse_train_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Check a composed configuration.
+    """Validate a composed configuration.
 
     Raises:
-        InputError: naming the first option at fault.
+        InputError: an option is invalid; it names the first one.
     """
     for group in ("agent", "curriculum", "reward"):
         if not isinstance(values.get(group), Mapping):

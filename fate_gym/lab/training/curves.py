@@ -1,4 +1,4 @@
-"""Learning curves of many trainings, over their seeds.
+"""Learning curves of trainings, aggregated over seeds.
 
 Interquartile means with 95 % bootstrap intervals, as Agarwal et al. 2021 recommend for few runs.
 """
@@ -24,10 +24,10 @@ class Curve:
     """The seeds of one agent on one curriculum.
 
     Attributes:
-        steps: (n,) of the validations that all seeds have.
-        latency_ratios: (seeds, n) of these validations.
-        best: (seeds,) of the checkpoint that each training kept.
-        seconds: (seeds,) of each training.
+        steps: (n,) steps at which all seeds were validated.
+        latency_ratios: (seeds, n) validation results at these steps.
+        best: (seeds,) validation results of the checkpoints that were kept.
+        seconds: (seeds,) durations of the trainings.
     """
 
     curriculum: str
@@ -39,12 +39,12 @@ class Curve:
 
 
 def iqm(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
-    """The mean without the lowest and the highest quarter."""
+    """Compute the interquartile mean, which leaves out the lowest and the highest quarter."""
     return np.asarray(trim_mean(values, 0.25, axis=axis))
 
 
 def iqm_estimate(values: NDArray[np.float64]) -> Estimate:
-    """The interquartile mean with its interval, which for equal values has no width."""
+    """Compute the interquartile mean and its interval, of zero width for equal values."""
     mean = float(iqm(values))
     if values.size < 2 or float(np.ptp(values)) == 0.0:
         return Estimate(mean, mean, mean)
@@ -55,10 +55,10 @@ def iqm_estimate(values: NDArray[np.float64]) -> Estimate:
 
 
 def read_curves(root: Path) -> list[Curve]:
-    """The curves of all finished trainings below a directory, by curriculum and agent.
+    """Read the curves of all finished trainings below a directory, by curriculum and agent.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, a file is damaged, or seeds have no validation in common.
     """
     runs: dict[tuple[str, str], dict[int, tuple[Progress, TrainResult]]] = defaultdict(dict)
     for path in sorted(root.glob(f"**/{RESULT}")):

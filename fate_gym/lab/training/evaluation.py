@@ -1,4 +1,4 @@
-"""How well a policy plays fixed problems: its latency over round robin's."""
+"""Evaluation of policies on fixed problems: their latency divided by round robin's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policies.registry import make_policy
 
 
 class Score(BaseModel):
-    """A mean latency ratio over problems; one problem has no interval."""
+    """Mean latency ratio over problems, with an interval unless there is only one problem."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,7 +29,7 @@ class Score(BaseModel):
 
     @classmethod
     def of(cls, ratios: NDArray[np.float64]) -> Score:
-        """The mean of (n,) ratios with its 95 % bootstrap interval."""
+        """Average (n,) ratios, with a 95 % bootstrap interval."""
         found = bootstrap_ci(ratios, seed=0)
         ends = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
         return cls(problems=ratios.size, latency_ratio=found.mean, **ends)
@@ -45,7 +45,7 @@ class EvaluationSet:
     """Fixed problems and round robin's latency on each.
 
     Args:
-        problems: to be played, each with the seed 0 for noise and policy.
+        problems: problems to play, each with seed 0 for noise and policy.
     """
 
     def __init__(self, problems: Iterable[CompiledProblem]) -> None:
@@ -53,7 +53,7 @@ class EvaluationSet:
         self._reference = self._latencies(make_policy(REFERENCE))
 
     def latency_ratios(self, policy: Policy) -> NDArray[np.float64]:
-        """(n,) mean latency of each problem's workflows over round robin's."""
+        """Return (n,) the mean workflow latency of each problem, divided by round robin's."""
         return self._latencies(policy) / self._reference
 
     def _latencies(self, policy: Policy) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ class EvaluationSet:
         return np.array([run.latencies.mean() for run in runs])
 
     def draw_schedules(self, policy: Policy, path: Path) -> None:
-        """A Gantt chart of round robin, HEFT and a policy on the median problem."""
+        """Write a Gantt chart of round robin, HEFT and a policy on the problem of median size."""
         from fate_gym.lab.report.figures.gantt import gantt_figure
         from fate_gym.lab.report.figures.style import save_figure
 

@@ -14,13 +14,13 @@ from fate_gym.lab.training.labels import RETURNS, TARGETS, Arrays
 def imitate(
     policy: Any, data: Arrays, batch_size: int, *, seed: int, rate: float
 ) -> dict[str, float]:
-    """One epoch of supervised learning; returns its mean losses and agreement.
+    """Train for one epoch of supervised learning; return its mean losses and agreement.
 
     Args:
         policy: a `policies.learned.sb3.CandidatePolicy`.
-        data: from `fate_gym.lab.training.labels.collect`.
-        batch_size: states of a step.
-        seed: of the order.
+        data: labelled states from `fate_gym.lab.training.labels.collect`.
+        batch_size: states per gradient step.
+        seed: seed of the shuffling.
         rate: learning rate.
     """
     for group in policy.optimizer.param_groups:
@@ -28,7 +28,7 @@ def imitate(
     policy.set_training_mode(True)
     order = np.random.default_rng(seed).permutation(data[RETURNS].size)
     sums = np.zeros(4)
-    # Returns have the size of the rewards' unit, the loss of the labels has not.
+    # Returns scale with the unit of the rewards; the loss of the labels does not.
     spread = max(float(data[RETURNS].var()), 1e-9)
     network = policy.features_extractor.network
     for start in range(0, order.size, batch_size):

@@ -1,4 +1,4 @@
-"""Labelled states to imitate: what a teacher would do where it, or the learner, plays."""
+"""Labelled states: what a teacher would do in states that it or the learner visits."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from policies.registry import make_policy
 TARGETS, RETURNS = "targets", "returns"
 
 _COMPARED = 24
-"""Problems of a kind by which teachers are compared, at most."""
+"""Maximum number of problems of a kind on which teachers are compared."""
 
 _LONGER = 4.0
-"""Rollouts are played for so many times the horizon, so that what arrives within it can end."""
+"""Length of rollouts in horizons, so that workflows that arrive within the first one can end."""
 
 _MOST_GAIN = 3.0
-"""What one state can add to a logit."""
+"""Largest change of a logit by one label."""
 
 Arrays = dict[str, NDArray[Any]]
 Observation = Mapping[str, NDArray[Any]]
@@ -41,26 +41,27 @@ Scores = NDArray[np.float32]
 
 
 class Labeller(Protocol):
-    """What should be done in a state: a distribution over its actions."""
+    """Labels a state with a distribution over its actions: what should be done there."""
 
     def begin(self, env: WorkflowSchedulingEnv) -> None:
-        """At the start of an episode."""
+        """Prepare for the episode that ``env`` has just begun."""
         ...
 
     def label(
         self, env: WorkflowSchedulingEnv, observation: Observation, scores: Scores | None
     ) -> NDArray[np.float32] | None:
-        """(A,) probabilities, or None: the state gets no label. The scores are the learner's."""
+        """Return (A,) probabilities, or None for no label; ``scores`` are the learner's, if any."""
         ...
 
 
 class PolicyLabeller:
-    """What a policy would do: of several, the one that does best on problems of this kind.
+    """Labels states with a policy's action: of several policies, that of the best for the kind.
 
-    By kind and not by problem, so that it can be seen from a state whom to follow.
+    The best policy is chosen per kind of problem, not per problem, so that the learner can tell
+    from a state which policy to follow.
 
     Args:
-        names: of the policies.
+        names: names of the policies.
         groups: problems by kind.
     """
 
@@ -77,7 +78,7 @@ class PolicyLabeller:
         self._policy = self._best.get(id(env.compiled), self._teachers[0])
 
     def _best_on(self, group: Sequence[CompiledProblem]) -> Policy:
-        """The teacher with the lowest mean latency ratio; of equal ones the first."""
+        """Return the teacher with the lowest mean latency ratio, the first of equal ones."""
         problems = EvaluationSet(group)
         ratios = [float(problems.latency_ratios(policy).mean()) for policy in self._teachers]
         return self._teachers[int(np.argmin(ratios))]
@@ -89,9 +90,9 @@ class PolicyLabeller:
         scores: Scores | None,
     ) -> NDArray[np.float32] | None:
         view = env.view()
-        # A policy plans whole instants; asked anew after each placement, it has to forget.
+        # A policy plans all placements of an instant at once. Here it is asked after each one.
         self._policy.reset(view, 0)
-        # What a policy says beside that, of evictions and migrations, an agent cannot say.
+        # Agents have no actions for a policy's other decisions (evictions, migrations).
         wanted = [a for a in self._policy.decide(view) if isinstance(a, Assignment)]
         actions = [env.action_of(a) for a in wanted] if wanted else [env.action_of(None)]
         action = next((a for a in actions if a is not None), None)
@@ -103,14 +104,14 @@ class PolicyLabeller:
 
 
 class RolloutLabeller:
-    """What comes of actions when the best list schedule goes on, with the future as it will be.
+    """Labels states by rollouts: what each action costs if the best list schedule continues.
 
-    Arrivals, noise and failures to come are those of the episode, the same for every action: no
-    planner could know them, and a network that learns from many episodes learns their mean.
+    Rollouts use the episode's own arrivals, noise and failures, the same for every action. No
+    planner could know them, but a network that learns from many episodes learns their mean.
 
     Args:
-        config: of the expert iteration.
-        seed: which states are labelled, and which actions beside those that the learner prefers.
+        config: configuration of the expert iteration.
+        seed: seed of the choice of labelled states and of random actions to roll out.
     """
 
     def __init__(self, config: ExpertIterationConfig, seed: int) -> None:
@@ -120,7 +121,7 @@ class RolloutLabeller:
     def begin(self, env: WorkflowSchedulingEnv) -> None:
         self._teacher = RolloutTeacher(env.compiled)
         self._teacher.choose_base(env.arrays.state)
-        # Rollouts of a long stream are dear, and its states are much alike.
+        # Rollouts of a long stream are expensive, and its states are similar.
         self._share = min(self._config.share, self._config.an_episode / env.compiled.shape[0])
 
     def label(
@@ -133,7 +134,7 @@ class RolloutLabeller:
             return None
         unit = max(1e-9, float(env.arrays.facts.ideal.mean()))
         ahead = self._config.horizon * unit
-        # What follows another workflow arrives the later, the later that one ends: all counts then.
+        # Workflows that follow others arrive when those end, so all of them have to count.
         p = env.arrays.problem
         to_come = env.arrays.state.arrived_count < p.workflows.size and p.followers.size == 0
         values = self._teacher.values(
@@ -143,13 +144,13 @@ class RolloutLabeller:
             arrived_by=env.time + ahead if to_come else np.inf,
             stop=Stop(env.time + _LONGER * ahead, MOST) if to_come else NEVER,
         )
-        # Of many workflows, chance moves the sum of latencies by the root of their number.
+        # The noise in the sum of latencies grows with the root of the number of workflows.
         chance = math.sqrt(max(1, env.arrays.episode.active))
         costs = values / (self._config.temperature * unit * chance)
         return _improved(costs, observation[MASK], scores)
 
     def _considered(self, observation: Observation, scores: Scores | None) -> NDArray[np.int8]:
-        """Waiting, what the learner prefers, and a few others: a rollout of each would be dear."""
+        """Return (A,) 1 for actions to roll out: waiting, preferred ones, a few random ones."""
         mask = observation[MASK]
         preference = np.full(mask.size, -np.inf)
         legal = np.flatnonzero(mask)
@@ -170,11 +171,12 @@ class RolloutLabeller:
 def _improved(
     costs: NDArray[np.float64], mask: NDArray[Any], scores: Scores | None
 ) -> NDArray[np.float32]:
-    """(A,) the policy of the scores, moved to what costs less: the closest to it for the gain.
+    """Return (A,) the policy of the scores, moved towards actions of lower cost.
 
-    ``exp(score - cost)`` where the cost is known, relative to the mean cost of the policy, is the
-    best policy at that price of Kullback-Leibler divergence (MPO: Abdolmaleki et al. 2018). Chance
-    in the costs cancels out over states, where picking the cheapest would follow it.
+    Where the cost is known, relative to the policy's mean cost, probabilities are proportional to
+    ``exp(score - cost)``: the optimal policy at that price of Kullback-Leibler divergence (MPO:
+    Abdolmaleki et al. 2018). Noise in the costs cancels out over states; labels that picked the
+    cheapest action would follow it.
     """
     known = np.isfinite(costs)
     logits = np.where(mask > 0, 0.0, -np.inf)
@@ -202,17 +204,17 @@ def collect(
     """Play whole episodes and label their states.
 
     Args:
-        env: draws its problems at random.
+        env: environment that draws its problems at random.
         labeller: the teacher.
-        states: at least so many.
-        seed: of the draws.
-        learner: plays; None: the teacher does.
-        explore: share of actions that are random.
-        discount: of the rewards that followed, a step.
+        states: minimum number of labelled states.
+        seed: seed of problems and random actions.
+        learner: agent that plays; None: the teacher plays.
+        explore: probability of a random action.
+        discount: discount of the rewards per step.
 
     Returns:
-        Observations by key, ``targets`` (N, A) and ``returns`` (N,) of the rewards that followed;
-        in half precision, but for masks and the graph.
+        Observations by key, ``targets`` (N, A), and ``returns`` (N,), the discounted sums of the
+        rewards that followed. Observations and targets of type float32 become float16.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, list[NDArray[Any]]] = {}
@@ -242,7 +244,7 @@ def collect(
 
 
 def _to_go(rewards: Sequence[float], discount: float) -> NDArray[np.float64]:
-    """(n,) the discounted sum of each reward and those after it."""
+    """Return (n,) the discounted sum of each reward and those after it."""
     sums = np.empty(len(rewards))
     total = 0.0
     for i in reversed(range(len(rewards))):
@@ -254,23 +256,23 @@ def _to_go(rewards: Sequence[float], discount: float) -> NDArray[np.float64]:
 def _action(
     observation: Observation, label: NDArray[np.float32] | None, scores: Scores | None
 ) -> int:
-    """What is done in a state: what the learner prefers, or else the teacher."""
+    """Return the action to play: the learner's best, or without a learner the teacher's."""
     if scores is not None:
         return int(scores.argmax())
     if label is not None:
         return int(label.argmax())
-    # Beyond the window: the teacher waits where it may, else takes what is offered.
+    # The teacher's choice is outside the window: wait if legal, else take a legal action.
     return int(np.flatnonzero(observation[MASK])[-1])
 
 
 def save_states(path: Path, data: Arrays) -> None:
-    """Keep labelled states, whole or not at all."""
+    """Write labelled states atomically."""
     with replacing(path) as temporary:
         np.savez(temporary, **data)  # type: ignore[arg-type]
 
 
 def load_states(path: Path) -> Arrays:
-    """Labelled states that were kept. Raises `InputError` if the file is missing or damaged."""
+    """Read labelled states; raise `InputError` if the file is missing or damaged."""
     try:
         check_stored(path, path.stat().st_size)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -278,11 +280,11 @@ def load_states(path: Path) -> Arrays:
         if TARGETS not in found or RETURNS not in found:
             raise KeyError(TARGETS)
         return found
-    # numpy's and zip's own errors are of many kinds.
+    # NumPy and zipfile raise errors of many kinds.
     except Exception:  # noqa: BLE001
         raise damaged(path, path.parent) from None
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:
-    """All states of several rounds."""
+    """Concatenate the states of several rounds."""
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,4 +1,4 @@
-"""What trainings show of the native vector environment."""
+"""The native vector environment, with the observations that trainings use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = {group.key: len(group.features) for group in (STAGES, DEVICES, GLOBALS,
 class Lanes(SB3VecEnv):
     """B lanes that step in one compiled call.
 
-    The columns about single models are left out: no network uses them (`policies.learned`), and
+    Columns about individual models are dropped: no network uses them (`policies.learned`), and
     without them the rollout buffer is smaller.
     """
 
@@ -35,7 +35,7 @@ class Lanes(SB3VecEnv):
 
 
 def narrow(observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """An observation without the columns about single models."""
+    """Return an observation without the columns about individual models."""
     return {
         key: value[..., : _SHOWN[key]] if key in _SHOWN else value
         for key, value in observation.items()
@@ -43,7 +43,7 @@ def narrow(observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
-    """The space of what `narrow` leaves of a key."""
+    """Return the space of an observation's key after `narrow`."""
     assert isinstance(box, spaces.Box)
     if key not in _SHOWN:
         return box
@@ -54,6 +54,6 @@ def narrow_space(key: str, box: spaces.Space[Any]) -> spaces.Box:
 def make_lanes(
     lanes: int, problems: list[CompiledProblem], limits: Limits, options: EnvOptions
 ) -> Lanes:
-    """Lanes that draw their problems; observations have room for all that ``limits`` allow."""
+    """Make lanes that draw from the problems; observations have room for sizes up to ``limits``."""
     given = env_arguments(options, limits)
     return Lanes(WorkflowSchedulingVectorEnv(lanes, problems, autoreset_mode="SameStep", **given))

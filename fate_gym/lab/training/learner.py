@@ -1,4 +1,4 @@
-"""A model of Stable-Baselines3 or sb3-contrib while it learns."""
+"""Reinforcement learning with a model of Stable-Baselines3 or sb3-contrib."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ _NAMES = {
     "entropy": "ent_coef",
     "value_weight": "vf_coef",
 }
-"""What Stable-Baselines3 calls our options, where the names differ. `_OURS` are not for it."""
+"""Stable-Baselines3's names of our options where they differ; it does not take `_OURS`."""
 
 
 class NotFiniteError(Exception):
-    """A parameter is not finite any more, or so large that the products of some are not."""
+    """A parameter is no longer finite, or so large that products may not be."""
 
 
 class Learner:
     """The model of a training, on the problems of one phase at a time.
 
     Args:
-        config: of the training.
-        phases: the problems of each phase.
+        config: configuration of the training.
+        phases: problems of each phase.
         limits: sizes with room for all problems.
-        curves: takes what Stable-Baselines3 logs.
+        curves: receives what Stable-Baselines3 logs.
     """
 
     def __init__(
@@ -91,22 +91,24 @@ class Learner:
         return make_lanes(lanes, self._phases[phase], self._limits, self._options)
 
     def use_phase(self, number: int) -> None:
-        """Learn on the problems of a phase from now on."""
+        """Use the problems of a phase from now on."""
         if number != self._phase:
             self.model.set_env(self._lanes(number))
             self._phase = number
 
     def seed(self, seed: int) -> None:
-        """Seed all random numbers, and the lanes."""
+        """Seed all random number generators, and the lanes."""
         set_random_seed(seed)
         self.model.action_space.seed(seed)
         self.model.env.seed(seed)
 
     def learn(self, config: PpoConfig | DqnConfig, steps: int) -> None:
-        """Some steps of reinforcement learning: a chunk, which depends on no chunk before.
+        """Train for a chunk of ``steps`` steps, in new episodes.
+
+        Apart from what `save` writes, nothing carries over from earlier chunks.
 
         Raises:
-            NotFiniteError: as parameters are.
+            NotFiniteError: a parameter is no longer finite.
         """
         model = self.model
         if model.ep_info_buffer is not None:
@@ -116,12 +118,12 @@ class Learner:
         model.learning_rate = rate
         model.lr_schedule = lambda _: rate
         if isinstance(config, DqnConfig):
-            # SB3's own schedule would start anew with each chunk.
+            # SB3's own schedule would restart with each chunk.
             explored = min(1.0, part / config.exploration_fraction)
             exploration = 1.0 + explored * (config.exploration_final - 1.0)
             model.exploration_rate = exploration
             model.exploration_schedule = lambda _: exploration
-        model._last_obs = None  # the lanes start anew
+        model._last_obs = None  # SB3 then resets the lanes
         try:
             model.learn(
                 steps,
@@ -130,31 +132,31 @@ class Learner:
                 log_interval=1 if isinstance(config, PpoConfig) else 1000,
             )
         except ValueError as error:
-            # torch refuses a distribution made of NaN before we look.
+            # torch rejects distributions of NaN before our own check.
             self.check_finite()
             if "nan" in str(error):
                 raise NotFiniteError from None
             raise
-        # SB3 would log the last update with the next rollout.
+        # SB3 would log the last update only with the next chunk's first rollout.
         model.logger.dump(self.steps)
         self.check_finite()
 
     def set_anchor(self) -> None:
-        """What the network is now is what reinforcement learning is held to, if it is anchored."""
+        """Make the present network the anchor of reinforcement learning, if the agent has one."""
         if isinstance(self.model.policy, CandidatePolicy):
             self.model.policy.set_anchor()
 
     def check_finite(self) -> None:
-        """Raises `NotFiniteError` unless all parameters are finite, and of a size to play with."""
+        """Raise `NotFiniteError` if a parameter is not finite or exceeds `MOST_WEIGHT`."""
         _check_finite(self.model)
 
     def mean_return(self) -> float:
-        """Of the last episodes of the chunk; NaN without."""
+        """Return the mean return of the chunk's last episodes; NaN if none has ended."""
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         return float(np.mean(recent)) if recent else math.nan
 
     def agent(self) -> Agent:
-        """What the network is now, ready to play."""
+        """Return the present network as an agent that plays."""
         kind = self._config.agent.network.kind
         if kind == "pointer":
             return PointerAgent(self._options, self.weights())
@@ -166,18 +168,18 @@ class Learner:
         return inner.features_extractor.network
 
     def weights(self) -> dict[str, Any]:
-        """The network's arrays by name."""
+        """Return the network's arrays by name."""
         return {name: value.numpy() for name, value in self._network.state_dict().items()}
 
     def save(self, folder: Path) -> None:
-        """Write all that is needed to go on."""
+        """Write everything that `load` needs in order to continue."""
         self.model.save(folder / MODEL)
         if self.is_dqn:
             with (folder / BUFFER).open("wb") as file:
                 np.savez(file, **_arrays(self.model.replay_buffer))  # type: ignore[arg-type]
 
     def load(self, folder: Path, steps: int, updates: int) -> None:
-        """Go on from what was saved after some steps and updates.
+        """Continue from a model that was saved after ``steps`` steps and ``updates`` updates.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -192,13 +194,13 @@ class Learner:
                 path = folder / BUFFER
                 check_stored(path, path.stat().st_size)
                 _fill(self.model.replay_buffer, path)
-        # Those of zip, torch and numpy are of many kinds.
+        # zipfile, torch and NumPy raise errors of many kinds.
         except Exception:  # noqa: BLE001
             raise damaged(path, folder.parent) from None
 
 
 def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:
-    """All that a replay buffer holds, as arrays: SB3's own way is pickle, which can run code."""
+    """Return a replay buffer's content as arrays: SB3 would use pickle, which can run code."""
     arrays = {name: value for name, value in vars(buffer).items() if isinstance(value, np.ndarray)}
     for group in ("observations", "next_observations"):
         arrays |= {f"{group}/{key}": value for key, value in getattr(buffer, group).items()}
@@ -206,7 +208,7 @@ def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:
 
 
 def _fill(buffer: Any, path: Path) -> None:
-    """Put into a replay buffer what `_arrays` took out of one."""
+    """Fill a replay buffer from a file of the arrays that `_arrays` returned."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         for name, array in _arrays(buffer).items():
             if name != "place":
@@ -220,7 +222,7 @@ def _fill(buffer: Any, path: Path) -> None:
 
 
 def make_model(config: TrainConfig, env: Lanes) -> Any:
-    """An untrained model of SB3 or sb3-contrib."""
+    """Make an untrained model of SB3 or sb3-contrib."""
     network = config.agent.network
     kwargs: dict[str, Any] = {"network": {"kind": network.kind, **network.params}}
     common: dict[str, Any] = {"seed": config.seed, "device": "cpu", "policy_kwargs": kwargs}
@@ -238,7 +240,7 @@ def make_model(config: TrainConfig, env: Lanes) -> Any:
 
 
 class _Watch(BaseCallback):
-    """Stops before a rollout with parameters that are not finite."""
+    """Raises `NotFiniteError` before a rollout with parameters that are not finite."""
 
     def _on_step(self) -> bool:
         return True
@@ -248,6 +250,6 @@ class _Watch(BaseCallback):
 
 
 def _check_finite(model: Any) -> None:
-    # Not only finite: larger ones make no checkpoint. NaN is not below anything.
+    # Checkpoints hold no larger values. NaN fails the comparison, too.
     if not all(bool((value.abs() <= MOST_WEIGHT).all()) for value in model.policy.parameters()):
         raise NotFiniteError

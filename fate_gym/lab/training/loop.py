@@ -1,8 +1,8 @@
-"""One training: labelled states, imitation, learning, validation, checkpoints.
+"""One training: supervised learning, reinforcement learning, validation, checkpoints.
 
-Work is done in *chunks*: an epoch of imitation, or as many steps as lie between two validations.
-At the start of each, environments and all random numbers are seeded from (seed, chunk), so that a
-training that was killed goes on from the last chunk as if nothing had happened.
+Work is done in *chunks*: an epoch of supervised learning, or the steps between two validations.
+At the start of each chunk, environments and all random numbers are seeded from (seed, chunk), so
+that a training that was killed resumes after the last chunk and gives the same result.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ Say = Callable[[str], None]
 
 
 def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[TrainResult, Path]:
-    """Train, or go on, or find that all is done; returns the result and the directory.
+    """Train or resume, unless the training is done; return the result and the directory.
 
     Args:
-        config: what to do.
-        command: what the card says of how to do it again.
-        say: called with a line now and then.
+        config: configuration of the training.
+        command: command line for the card, which reproduces the training.
+        say: called with each line of progress.
 
     Raises:
-        InputError: bad problems or options; nothing has been written.
-        JobFailedError: the training broke down; the best checkpoint before that is kept, and the
-            marker ``FAILED`` says why.
+        InputError: bad problems or options (nothing has been written), or a file that is damaged
+            or cannot be written.
+        JobFailedError: the training failed; the best checkpoint so far is kept, and the marker
+            ``FAILED`` gives the reason.
     """
     directory = config.directory
     done = read_train_result(directory)
@@ -99,12 +100,12 @@ def train(config: TrainConfig, *, command: str = "", say: Say = print) -> tuple[
 
 
 class Training:
-    """A training between two states on disk.
+    """A training, from the state on disk to its end.
 
     Args:
-        config: what to do.
-        say: called with a line now and then.
-        command: for the card.
+        config: configuration of the training.
+        say: called with each line of progress.
+        command: command line for the card.
     """
 
     def __init__(self, config: TrainConfig, say: Say, command: str = "") -> None:
@@ -120,7 +121,7 @@ class Training:
         self._teachers: labels.PolicyLabeller | None = None
 
     def run(self, curves: Curves) -> TrainResult:
-        """Do what is left."""
+        """Do the work that is left; return the result."""
         self._curves, progress = curves, self._progress
         self._started = perf_counter() - progress.seconds
         self._learner = Learner(self._config, self._phases, self._limits, curves)
@@ -141,14 +142,14 @@ class Training:
         return self._finish()
 
     def _rounds(self) -> list[SupervisedConfig]:
-        """The rounds of supervised learning, imitation first: what each is part of."""
+        """Return for each round of supervised learning the configuration that it is part of."""
         agent = self._config.agent
         parts = [part for part in (agent.imitation, agent.iteration) if part is not None]
         return [part for part in parts for _ in range(part.rounds)]
 
     def _supervise(self) -> None:
         """Label states and learn from them, round by round."""
-        first = 0  # epoch of the round
+        first = 0  # number of the round's first epoch
         for number, config in enumerate(self._rounds()):
             begin = self._progress.epochs - first
             first += config.epochs
@@ -167,13 +168,13 @@ class Training:
                 self._close_chunk(losses, patient=False)
 
     def _rate(self, number: int, config: SupervisedConfig, epoch: int) -> float:
-        """The learning rate: it falls to a tenth over the rounds of a part."""
+        """Return the learning rate; it falls towards a tenth over the rounds of a part."""
         rounds = self._rounds()
         done = (number - rounds.index(config)) * config.epochs + epoch
         return config.learning_rate * (1.0 - 0.9 * done / (config.rounds * config.epochs))
 
     def _kept_rounds(self, number: int) -> range:
-        """The rounds of the same part whose states are learned from."""
+        """Return the rounds, of the same part, whose states round ``number`` learns from."""
         rounds = self._rounds()
         config, first = rounds[number], rounds.index(rounds[number])
         if isinstance(config, ExpertIterationConfig):
@@ -181,7 +182,7 @@ class Training:
         return range(first, number + 1)
 
     def _states(self, number: int) -> labels.Arrays:
-        """The labelled states of a round; made when they are not on disk."""
+        """Return the labelled states of a round, created if they are not on disk."""
         path = self._states_path(number)
         if not path.exists():
             start = perf_counter()
@@ -194,7 +195,7 @@ class Training:
                 labeller,
                 states=math.ceil(config.states / config.rounds),
                 seed=seed,
-                # Later rounds are labelled where the learner of that moment goes.
+                # In later rounds, the states are those that the present learner visits.
                 learner=self._learner.agent() if number > 0 else None,
                 explore=explore,
                 discount=self._config.discount,
@@ -207,12 +208,12 @@ class Training:
         return labels.load_states(path)
 
     def _labeller(self, config: SupervisedConfig, seed: int) -> tuple[labels.Labeller, float]:
-        """Who labels the states of a round, and the share of random actions."""
+        """Return the labeller of a round, and the probability of random actions."""
         if isinstance(config, ExpertIterationConfig):
             return labels.RolloutLabeller(config, seed), config.explore
         assert isinstance(config, ImitationConfig)
         if self._teachers is None:
-            # One for all rounds: it knows the best teachers.
+            # Shared by all rounds: finding the best teachers takes time.
             self._teachers = labels.PolicyLabeller(config.teachers, self._groups[-1])
         return self._teachers, 0.0
 
@@ -247,7 +248,7 @@ class Training:
         return int(sequence.generate_state(1)[0] >> 1)
 
     def _close_chunk(self, losses: dict[str, float], *, patient: bool) -> None:
-        """Validate, keep what is best, write the state; stop when patience is at its end."""
+        """Validate, keep the best checkpoint, write the state; stop when patience runs out."""
         progress = self._progress
         policy = Learned.of_agent(self._learner.agent())
         ratio = float(self._validation.latency_ratios(policy).mean())

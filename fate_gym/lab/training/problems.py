@@ -1,4 +1,4 @@
-"""Which problems an agent trains on, is chosen by, and is tested on."""
+"""The problems for training, validating and testing an agent."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fate_gym.workloads.suites import TEST_FAMILIES
 
 
 def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[CompiledProblem]]:
-    """The problems of some sets, compiled: for each suite, cluster and kind of devices a list.
+    """Compile the problems of some sets; return one list per suite, cluster and execution.
 
     Args:
-        sets: which.
-        train: families that are kept for testing are an error.
+        sets: the sets of problems.
+        train: whether families that are kept for testing are an error.
 
     Raises:
-        InputError: unknown names, nothing chosen, or a test family to train on.
+        InputError: unknown names, no problem chosen, or a test family to train on.
     """
     found = []
     for chosen in sets:
@@ -45,7 +45,7 @@ def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[Comp
 
 
 def _clusters(name: str, chosen: ProblemSet) -> Iterator[Cluster]:
-    """A cluster, its devices as they are or as the set says."""
+    """Yield a cluster with each execution that the set names, or as it is if it names none."""
     cluster = load_cluster(name)
     if not chosen.executions:
         yield cluster
@@ -56,7 +56,7 @@ def _clusters(name: str, chosen: ProblemSet) -> Iterator[Cluster]:
 def _compiled(
     suite: SuiteSpec, cluster: Cluster, chosen: ProblemSet, *, train: bool
 ) -> Iterator[CompiledProblem]:
-    """The problems of a suite that are not too large, for each seed."""
+    """Yield the problems of a suite for each seed, without those that are too large."""
     for seed in chosen.seeds:
         problems = build_suite(suite, cluster, seed)
         if train:
@@ -67,12 +67,12 @@ def _compiled(
 
 
 def common_limits(problems: Iterable[CompiledProblem]) -> Limits:
-    """Sizes with room for every problem."""
+    """Return sizes with room for every problem."""
     return reduce(Limits.join, map(Limits.of, problems))
 
 
 def env_arguments(options: EnvOptions, limits: Limits) -> dict[str, Any]:
-    """Arguments of an environment whose observations have room for all that ``limits`` allow."""
+    """Return arguments of an environment whose observations have room for ``limits``."""
     return options.model_dump() | {
         "max_devices": limits.devices,
         "max_models": max(1, limits.models),

@@ -27,7 +27,7 @@ CSV, PNG, TABLE = "curves.csv", "curves.png", "report.md"
 
 
 def curves_csv(curves: Sequence[Curve]) -> str:
-    """A row for each agent and step, and one for the checkpoint that was kept (step ``best``)."""
+    """Return CSV: a row per agent and step, and one for the kept checkpoint (step ``best``)."""
     rows = []
     for curve in curves:
         steps = [*map(str, curve.steps.tolist()), "best"]
@@ -39,7 +39,7 @@ def curves_csv(curves: Sequence[Curve]) -> str:
 
 
 def curves_table(curves: Sequence[Curve]) -> list[str]:
-    """What each agent's best checkpoints reach in validation, and what a training takes."""
+    """Return a Markdown table of each agent's best validation result and training time."""
     rows = [
         (
             curve.curriculum,
@@ -57,7 +57,7 @@ def curves_table(curves: Sequence[Curve]) -> list[str]:
 
 
 def curves_figure(curves: Sequence[Curve]) -> Figure:
-    """Latency ratios against steps, one line an agent; a point where a training has no steps."""
+    """Plot latency ratios against steps, a line per agent; a point if there is only one step."""
     names = list(dict.fromkeys(curve.curriculum for curve in curves))
     figure = Figure(figsize=(7.0 * len(names), 4.2), layout="constrained")
     all_axes = figure.subplots(1, len(names), squeeze=False).flat
@@ -83,7 +83,7 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run with a command line; returns the exit code."""
+    """Run a command line (default: this process's); return the exit code."""
     parser = argparse.ArgumentParser(description="Learning curves of many trainings.")
     parser.add_argument("directory", type=Path, help="below which the trainings are")
     root = parser.parse_args(arguments).directory

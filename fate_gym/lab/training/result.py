@@ -40,7 +40,7 @@ class TrainResult(BaseModel):
 
 
 def read_train_result(directory: Path) -> TrainResult | None:
-    """The result of a finished training, or None.
+    """Read the result of a training; None if it is not finished.
 
     Raises:
         InputError: the file is damaged.
@@ -50,7 +50,17 @@ def read_train_result(directory: Path) -> TrainResult | None:
 
 
 def read_model(path: Path, model: type[Model], what: str, remedy: str) -> Model | None:
-    """A file of a training; None if there is none. Raises `InputError` if it is damaged."""
+    """Read and validate a file of a training; None if it does not exist.
+
+    Args:
+        path: the file.
+        model: its content.
+        what: name of the content in errors.
+        remedy: remedy that errors suggest.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     if not path.exists():
         return None
     try:

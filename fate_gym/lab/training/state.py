@@ -1,7 +1,7 @@
-"""What a training keeps on disk, so that it can be killed and go on.
+"""The state of a training on disk, from which a killed training resumes.
 
-The state is written after each chunk into a directory of its own that then takes the place of the
-one before; at every moment one of them is whole.
+The state is written after each chunk into a new directory, which then replaces the previous one;
+one of them is complete at any time.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from fate_gym.lab.training.result import read_model
 STATE = "state"
 PROGRESS = "progress.json"
 _TORCH = ".pth"
-"""Ends the names of what torch has written into an archive: archives again."""
+"""Suffix of the files that torch writes into an archive; they are archives themselves."""
 
 
 class Progress(BaseModel):
-    """How far a training is."""
+    """The progress of a training."""
 
     model_config = ConfigDict(extra="forbid")
 
     epochs: int = Field(0, ge=0)
-    """Of imitation, done."""
+    """Completed epochs of supervised learning."""
     chunks: int = Field(0, ge=0)
-    """Of learning, done."""
+    """Completed chunks of reinforcement learning."""
     steps: int = Field(0, ge=0)
     updates: int = Field(0, ge=0)
     best: float | None = None
     """Mean latency ratio of the best validation so far; lower is better."""
     best_steps: int = 0
     since_best: int = 0
-    """Validations since then."""
+    """Validations of reinforcement learning since the best one."""
     seconds: float = 0.0
     curve: list[dict[str, float]] = []
-    """One row a validation."""
+    """One row per validation."""
     stopped: str | None = None
-    """Why it ended before its last step."""
+    """Why the training ended before its last step."""
 
     @field_validator("curve")
     @classmethod
@@ -55,7 +55,7 @@ class Progress(BaseModel):
 
 
 def damaged(path: Path, directory: Path) -> InputError:
-    """The error for a file of a training that is missing or cannot be read."""
+    """Return the error for a file of a training that is missing or cannot be read."""
     return InputError(
         "this file of the training is missing or damaged",
         source=path,
@@ -64,16 +64,16 @@ def damaged(path: Path, directory: Path) -> InputError:
 
 
 def check_stored(file: Path | IO[bytes], size: int) -> None:
-    """Check that an archive takes no more memory than its file has bytes.
+    """Check that an archive unpacks to no more bytes than its file has.
 
-    NumPy and torch compress nothing, and a few MB of what is compressed can hold gigabytes.
+    NumPy and torch do not compress here, and a few MB of compressed data can expand to gigabytes.
 
     Args:
-        file: of the archive, or a part of one.
-        size: of the file, bytes.
+        file: the archive, which may be part of another one.
+        size: size of the file, bytes.
 
     Raises:
-        ValueError: a part is compressed, or parts share their bytes.
+        ValueError: a part is compressed, or the parts are larger than the file.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -88,7 +88,7 @@ def check_stored(file: Path | IO[bytes], size: int) -> None:
 
 
 def read_progress(directory: Path) -> tuple[Progress, Path | None]:
-    """The progress of a training, and the directory of its state; a new one without.
+    """Read the progress of a training; also return the directory of its state (None: not begun).
 
     Raises:
         InputError: the file is damaged.
@@ -102,7 +102,7 @@ def read_progress(directory: Path) -> tuple[Progress, Path | None]:
 
 
 def write_state(directory: Path, progress: Progress, save: Callable[[Path], None]) -> None:
-    """Keep the progress, and what ``save`` writes into the directory that it is given."""
+    """Write the progress and the files of ``save``, which is called with the new directory."""
     new, place, old = (directory / f"{STATE}{suffix}" for suffix in (".new", "", ".old"))
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)

@@ -1,4 +1,7 @@
-"""Learning curves: SB3's own numbers and ours, to W&B. The files of the training are the record."""
+"""Logs learning curves, SB3's numbers and ours, to W&B.
+
+The training's own files are the authoritative record.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from fate_gym.lab.tracking.wandb_run import start_run
 
 
 class Curves(KVWriter):
-    """SB3's logger writes here; a W&B run takes it, if there is one.
+    """Receives what SB3's logger writes, and logs it to a W&B run if there is one.
 
     Attributes:
-        warning: what W&B said when it failed; nothing is sent after that.
-        last: the last value of every number.
+        warning: the error of W&B if it failed; nothing is logged to it after that.
+        last: latest value of every number.
     """
 
     def __init__(self, run: Any) -> None:
@@ -34,17 +37,17 @@ class Curves(KVWriter):
         key_excluded: dict[str, tuple[str, ...]],
         step: int = 0,
     ) -> None:
-        """What SB3 calls at each dump."""
+        """Log the numbers of a dump; called by SB3."""
         numbers = {k: float(v) for k, v in key_values.items() if isinstance(v, int | float)}
         self.log(numbers, step)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Numbers at a step."""
+        """Log numbers at a step."""
         self.last.update(numbers)
         self._send(lambda run: run.log(dict(numbers) | {"steps": step}))
 
     def picture(self, name: str, path: Path) -> None:
-        """A picture from a file."""
+        """Log a picture from a file."""
 
         def send(run: Any) -> None:
             import wandb
@@ -54,7 +57,7 @@ class Curves(KVWriter):
         self._send(send)
 
     def close(self) -> None:
-        """SB3 closes its writers; the run ends with the training."""
+        """Do nothing: SB3 closes its writers, but the W&B run lasts until the training ends."""
 
     def _send(self, send: Callable[[Any], None]) -> None:
         if self._run is None or self.warning is not None:
@@ -62,7 +65,7 @@ class Curves(KVWriter):
         try:
             send(self._run)
         except Exception as error:  # noqa: BLE001
-            # Whatever a third-party client does, the training goes on.
+            # A failure of a third-party client must not end the training.
             self.warning = f"W&B stopped: {first_line(error)}"
 
 
@@ -73,13 +76,13 @@ def learning_curves(
     identity: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> Iterator[Curves]:
-    """A W&B run for a training, or just its last numbers with mode ``none``.
+    """Yield a training's `Curves`, which with mode ``none`` only keep the last numbers.
 
     Args:
-        tracking: where to.
-        directory: everything that W&B writes goes there.
-        identity: name, group, id and tags.
-        config: the resolved configuration.
+        tracking: mode and destination of W&B.
+        directory: directory of the training, to which W&B writes its files.
+        identity: name, group, id and tags of the run.
+        config: resolved configuration.
     """
     if tracking.mode == "none":
         yield Curves(None)
