@@ -1,5 +1,5 @@
 """Agents trained in the environment, as policies (docs/learned.md).
 
-Playing needs numpy and numba only; torch and its kin (the extra ``rl``) are for training, and for
-checkpoints of networks without a compiled forward pass.
+Playing needs only NumPy and numba. Training needs the packages of the extra ``rl`` (torch and
+others), as do checkpoints of networks without a compiled forward pass.
 """

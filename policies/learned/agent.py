@@ -1,4 +1,4 @@
-"""From observations to scores of actions: the networks of checkpoints, ready to play."""
+"""Agents: the networks of checkpoints, which map observations to scores of actions."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Observation = Mapping[str, NDArray[Any]]
 
 
 class Agent(Protocol):
-    """What the policy asks: options of the environment, sizes if they are fixed, scores."""
+    """What a policy needs of an agent: environment options, fixed sizes (or None), and scores."""
 
     options: EnvOptions
     limits: Limits | None
 
     def scores(self, observation: Observation) -> NDArray[np.float32]:
-        """(A,) of one observation, -inf for illegal actions; (B, A) of a batch."""
+        """Return (A,) scores of an observation, -inf for illegal actions; (B, A) for a batch."""
         ...
 
 
 class PointerAgent:
-    """The pointer network, compiled; needs no torch.
+    """The pointer network, compiled; does not need torch.
 
     Args:
-        options: of the environment.
+        options: options of the environment.
         weights: parameters by name.
 
     Raises:
-        InputError: they are not those of a pointer network.
+        InputError: the parameters are not those of a pointer network.
     """
 
     limits: Limits | None = None
@@ -71,12 +71,12 @@ class PointerAgent:
 
 
 class TorchAgent:
-    """Any of the networks, through torch.
+    """Any of the networks, run by torch.
 
     Args:
-        options: of the environment.
+        options: options of the environment.
         network: a module of `policies.learned.networks`.
-        limits: sizes that the network is bound to.
+        limits: sizes that the network requires; None: any.
     """
 
     def __init__(self, options: EnvOptions, network: Any, limits: Limits | None) -> None:
@@ -98,7 +98,7 @@ class TorchAgent:
 
 
 def make_agent(checkpoint: Checkpoint) -> Agent:
-    """The agent of a checkpoint.
+    """Make the agent of a checkpoint.
 
     Raises:
         InputError: the weights do not fit the network, or the network needs the extra ``rl``.
@@ -118,7 +118,7 @@ def make_agent(checkpoint: Checkpoint) -> Agent:
         sizes = facts.sizes
         limits = Limits(sizes.devices, sizes.models, sizes.stages, sizes.edges)
     positions = candidate_count(facts.sizes.devices, facts.env.max_shards)
-    # Without memory of its own: the network takes the weights' when they fit.
+    # Allocates no memory: the network takes over the loaded weights.
     with torch.device("meta"):
         network = make_network(
             facts.network.kind,
@@ -136,7 +136,7 @@ def make_agent(checkpoint: Checkpoint) -> Agent:
 
 
 def missing_rl(what: str) -> InputError:
-    """The error for what needs torch, Stable-Baselines3 and sb3-contrib."""
+    """Return the error that ``what`` needs torch, Stable-Baselines3 and sb3-contrib."""
     return InputError(
         f"{what} needs the packages of the extra 'rl', which are not installed",
         remedy="pip install 'fate-gym[rl]'",

@@ -1,7 +1,6 @@
-"""``weights.npz``: arrays by name, packed and unpacked.
+"""Packing and unpacking of ``weights.npz``: arrays by name.
 
-Whoever made a file says how large its arrays are; here that is looked at before anything is
-unpacked, since 3 MB can hold 3 GB of zeros.
+Sizes that a file declares are checked before anything is unpacked: 3 MB can hold 3 GB of zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[np.float32]]
 
 MOST_PACKED = 256 * 2**20
-"""Bytes of ``weights.npz``."""
+"""Maximum size of ``weights.npz``, bytes."""
 _MOST_UNPACKED = 512 * 2**20
 _MOST_ARRAYS = 1_000
 _END = ".npy"
@@ -33,7 +32,7 @@ _UNREADABLE = (
     ArithmeticError,
     EOFError,
     LookupError,
-    MemoryError,  # Python's parser, of a header that is nested deeply
+    MemoryError,  # Python's parser, for a deeply nested header
     OSError,
     RuntimeError,
     SyntaxError,
@@ -44,11 +43,11 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What `zipfile` and NumPy raise for files that are damaged."""
+"""Exceptions that `zipfile` and NumPy raise for damaged files."""
 
 
 def pack_weights(weights: Mapping[str, NDArray[Any]]) -> bytes:
-    """The content of ``weights.npz``; equal weights give equal bytes."""
+    """Return the bytes of ``weights.npz``; equal weights give equal bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(weights):
@@ -60,10 +59,10 @@ def pack_weights(weights: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack_weights(packed: bytes) -> Arrays:
-    """The arrays of ``weights.npz``; reads no pickle.
+    """Return the arrays of ``weights.npz``, without unpickling anything.
 
     Raises:
-        ValueError: it is damaged, too large, or holds something else than such arrays.
+        ValueError: the file is damaged or too large, or holds anything but float32 arrays.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
@@ -87,7 +86,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[np.float
     with archive.open(entry) as stream:
         if npy.read_magic(stream) != _VERSION:
             raise ValueError(f"{name} is no array of NumPy's format 1.0")
-        with warnings.catch_warnings(action="error"):  # of headers as Python 2 wrote them
+        with warnings.catch_warnings(action="error"):  # about headers written by Python 2
             shape, by_columns, dtype = npy.read_array_header_1_0(stream, _MOST_HEADER)
         if dtype != np.float32:
             raise ValueError(f"{name} has the type {dtype}, not float32")
@@ -95,5 +94,5 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[np.float
             raise ValueError(f"{name} has the shape {shape}, and is shorter")
         content = stream.read(math.prod(shape) * _WIDTH)
     order: Literal["F", "C"] = "F" if by_columns else "C"
-    # A copy: of bytes, arrays cannot be written, which torch warns of.
+    # A copy: arrays over bytes are read-only, and torch warns about those.
     return np.frombuffer(content, dtype).reshape(shape, order=order).astype(np.float32, "C")

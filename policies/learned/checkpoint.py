@@ -1,8 +1,8 @@
-"""Checkpoints of trained agents: ``weights.npz``, ``checkpoint.json`` and a card beside them.
+"""Checkpoints of trained agents: ``weights.npz``, ``checkpoint.json`` and a card.
 
-Weights are plain arrays, read without pickle: a file from a stranger can be wrong, not harmful.
-The JSON says what the weights are for: network, the environment's options, the names of the
-features in their order, and where they come from.
+Weights are plain arrays, read without pickle: a file from an untrusted source can be wrong but not
+harmful. The JSON describes what the weights are for: the network, the environment's options and the
+names of the features in order. It also describes how the weights were made.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 _ANEW = "train anew, or use the version of fate-gym that made it"
 _MOST_FACTS = 2**20
-"""Bytes of ``checkpoint.json``."""
+"""Maximum size of ``checkpoint.json``, bytes."""
 MOST_WEIGHT = 1e6
-"""Trained weights are below 100; products of much larger ones are not finite."""
+"""Largest weight allowed. Trained ones are below 100; products of much larger ones overflow."""
 
 _READ = [group.key for group in (STAGES, DEVICES, CANDIDATES, GLOBALS)]
-"""Groups of an observation that every network reads."""
+"""Groups of the observation that every network reads."""
 
 Layers = Annotated[int, Field(ge=0, le=64)]
 Size = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class NetworkSpec(Frozen):
-    """Which network, and its parameters."""
+    """The kind of a network and its parameters."""
 
     kind: Literal["pointer", "graph", "mlp"] = "pointer"
     hidden: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -53,13 +53,13 @@ class NetworkSpec(Frozen):
 
     @property
     def params(self) -> dict[str, int]:
-        """Those that the network of this kind takes."""
+        """The parameters that a network of this kind takes."""
         names = {"pointer": ("hidden", "rounds"), "graph": ("hidden", "rounds", "depth")}
         return {name: getattr(self, name) for name in names.get(self.kind, ("hidden",))}
 
 
 class Sizes(Frozen):
-    """Sizes that the agent was trained with; they bind the plain MLP only."""
+    """Sizes that the agent was trained with; only the plain MLP requires the same ones."""
 
     devices: Size
     models: Size
@@ -73,7 +73,7 @@ class CheckpointFacts(Frozen):
     format: Literal["fate-gym checkpoint 1"] = "fate-gym checkpoint 1"
     agent: str
     values: Literal["logits", "q"] = "logits"
-    """What scores are: logits of MaskablePPO and of imitation, or values of DQN."""
+    """Meaning of the scores: logits (MaskablePPO, supervised learning) or values (DQN)."""
     network: NetworkSpec
     env: EnvOptions
     sizes: Sizes
@@ -81,18 +81,18 @@ class CheckpointFacts(Frozen):
     """Names of the features of each group, in order."""
     weights_sha256: str
     training: dict[str, Any] = Field({})
-    """Where the weights come from: data, seeds, steps, wall time, versions, commit, result."""
+    """How the weights were made: data, seeds, steps, wall time, versions, commit, result."""
 
 
 class Checkpoint:
-    """A trained network and what it is for."""
+    """A trained network: its weights and the facts about it."""
 
     def __init__(self, facts: CheckpointFacts, weights: Arrays) -> None:
         self.facts, self.weights = facts, weights
 
 
 def feature_names() -> dict[str, list[str]]:
-    """The features that networks see, as this version has them."""
+    """Return the names of this version's features by group, in order."""
     groups = (STAGES, DEVICES, CANDIDATES, GLOBALS, NODES)
     return {group.key: [feature.name for feature in group.features] for group in groups}
 
@@ -108,7 +108,7 @@ def save_checkpoint(
     values: Literal["logits", "q"] = "logits",
     training: Mapping[str, Any] | None = None,
 ) -> CheckpointFacts:
-    """Write a checkpoint; the JSON, which has the hash of the weights, comes last."""
+    """Write a checkpoint: the weights, then the JSON, which contains their hash."""
     folder.mkdir(parents=True, exist_ok=True)
     packed = pack_weights(weights)
     facts = CheckpointFacts(
@@ -128,10 +128,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(place: str | Path) -> Checkpoint:
-    """A checkpoint by the name of a shipped one, or by its directory.
+    """Load a checkpoint, given by its directory or by the name of a shipped one.
 
     Raises:
-        InputError: there is none, a file is damaged, or it is for another version's features.
+        InputError: there is none, a file is damaged, or its features are not this version's.
     """
     folder = _find(place)
     facts = _read_facts(folder / FACTS)
@@ -157,7 +157,7 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
 
 
 def shipped_checkpoints() -> list[str]:
-    """Names of the checkpoints that come with the package."""
+    """Return the names of the checkpoints that are shipped with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{FACTS}"))
 
 
@@ -196,7 +196,7 @@ def _read_facts(path: Path) -> CheckpointFacts:
 
 
 def _changes(old: list[str], new: list[str]) -> str:
-    """Which features the checkpoint does not know, and which this version does not."""
+    """Describe which features a checkpoint lacks, and which of its features are gone."""
     parts = [
         f"{what} {', '.join(map(repr, some[:8]))}" + (" and more" if len(some) > 8 else "")
         for what, some in (
@@ -209,7 +209,7 @@ def _changes(old: list[str], new: list[str]) -> str:
 
 
 def check_observation(network: NetworkSpec, env: EnvOptions, source: str | Path) -> None:
-    """Raises `InputError` if the environment does not show what the network reads."""
+    """Raise `InputError` if the observation lacks something that the network reads."""
     missing = [key for key in _READ if key not in env.observation]
     if missing:
         fault = f"networks read the group {missing[0]!r}, which is not shown"
@@ -219,7 +219,7 @@ def check_observation(network: NetworkSpec, env: EnvOptions, source: str | Path)
 
 
 def _read(path: Path, most: int) -> bytes:
-    """The content of a file of at most that many bytes."""
+    """Return the content of a file, which must have at most ``most`` bytes."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

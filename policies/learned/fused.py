@@ -1,9 +1,9 @@
-"""The pointer network's memory-bound steps, each in one compiled pass with its derivative.
+"""The memory-bound steps of the pointer network and their gradients, each as one compiled pass.
 
-With torch's own operations nearly all time of training goes into gathers, scatters and sums of
-rows of 32 numbers; fused, a training step is three times as fast. CPU and float32 only. Candidates
-stand one after the other; ``where`` (3, N) says where each belongs: to which lane, to which row
-(slot of a lane), and to which place (position of a lane).
+With torch's own operations nearly all training time goes into gathers, scatters and sums of rows of
+32 numbers; fused, a training step is three times as fast. CPU and float32 only. The N candidates of
+a batch form one list; ``where`` (3, N) has the lane of each, its row (slot of a lane) and its place
+(position of a lane).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Numbers = Annotated[NDArray[np.int32], 2]
 class Pool(torch.autograd.Function):
     """Maximum over each slot and each position, and sum over each lane, of non-negative rows.
 
-    An empty group has 0.
+    Empty groups give 0.
     """
 
     @staticmethod

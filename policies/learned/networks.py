@@ -1,9 +1,9 @@
 """Networks that score the candidates of an observation (torch).
 
-All of them take a batch of observations as tensors by key and return the scores of the actions
-``(B, S P + 1)`` and a summary ``(B, H)`` from which a value can be read. Of the rows only the
-features that every problem has are used: which of its models a stage uses means nothing in the
-next problem, and devices have no names either.
+All of them take a batch of B observations as tensors by key. They return scores of the actions
+``(B, S P + 1)`` (S slots, P positions, waiting last) and a summary ``(B, H)`` that a value head can
+use. Only features that every problem has are read: columns about individual models mean something
+else in the next problem.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ pool: Any = Pool.apply
 class PointerNetwork(nn.Module):
     """Scores each legal candidate; equivariant to the order of slots and of devices.
 
-    A candidate is its own row joined with those of its stage, of its device (none for a split
-    placement) and with a summary of all. In each round it then sees the maximum over the
-    candidates of its slot, that over the candidates of its position (who else wants this device),
-    and the mean over all. The parameters do not depend on how many there are.
+    The encoding of a candidate combines its own row with those of its stage and its device (none
+    for a split placement) and with a summary of the whole observation. Each round then adds the
+    maximum over the candidates of its slot, the maximum over those of its position (competitors for
+    the device), and the mean over all. The parameters do not depend on the number of rows.
 
     Args:
-        hidden: H.
-        rounds: R.
+        hidden: H, units of every layer.
+        rounds: R, rounds of exchange between candidates.
     """
 
     def __init__(self, hidden: int = 32, rounds: int = 2) -> None:
@@ -75,11 +75,11 @@ class PointerNetwork(nn.Module):
             nn.init.zeros_(last.bias)
 
     def encode_stages(self, batch: Batch) -> Tensor:
-        """(B, S, H) what is known of the stage of each slot."""
+        """Return (B, S, H) encodings of the stages in the slots."""
         return self.stage_in(batch["stages"][..., :STAGE_WIDTH]).relu()
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores (0 where the mask is 0) and summary."""
+        """Return scores (0 where the mask is 0, except for waiting) and the summary."""
         mask = batch[MASK] > 0.5
         stages, devices = batch["stages"], batch["devices"]
         size, slots = stages.shape[:2]
@@ -132,15 +132,15 @@ class PointerNetwork(nn.Module):
 
 
 class GraphNetwork(PointerNetwork):
-    """The pointer network with a graph encoder: stages know the unfinished work behind them.
+    """The pointer network with a graph encoder: stages see the unfinished work after them.
 
-    Messages go from children to parents, ``depth`` edges far; what arrives at a stage of the
-    window joins its row. Needs the observation's ``dag`` keys.
+    Messages travel from children to parents, over up to ``depth`` edges; the result at a stage in
+    the window is added to its encoding. Needs the observation's ``dag`` keys.
 
     Args:
-        hidden: H.
-        rounds: R.
-        depth: edges that a message travels.
+        hidden: H, units of every layer.
+        rounds: R, rounds of exchange between candidates.
+        depth: number of edges that a message travels.
     """
 
     def __init__(self, hidden: int = 32, rounds: int = 2, depth: int = 3) -> None:
@@ -158,7 +158,7 @@ class GraphNetwork(PointerNetwork):
         size, rows = nodes.shape[:2]
         slots = batch["stages"].shape[1]
         wanted = (nodes[..., 0] > 0.5) & (nodes[..., NODE.ended] < 0.5)
-        number = torch.cumsum(wanted.view(-1), 0) - 1  # of each wanted node in the compact list
+        number = torch.cumsum(wanted.view(-1), 0) - 1  # place of each wanted node in a compact list
         lane, node = wanted.nonzero(as_tuple=True)
         features = nodes[lane, node]
         h = self.node_in(features).relu()
@@ -186,7 +186,7 @@ class GraphNetwork(PointerNetwork):
 
 
 class FlatNetwork(nn.Module):
-    """The naive reference: a plain MLP over all rows side by side; sizes are fixed.
+    """The naive reference: a plain MLP over all rows, concatenated; sizes are fixed.
 
     Args:
         slots: S.
@@ -208,7 +208,7 @@ class FlatNetwork(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores and summary."""
+        """Return scores and the summary."""
         rows = [batch[key][..., :width].flatten(1) for key, width in _WIDTHS.items()]
         summary = self.body(torch.cat(rows, dim=1))
         return self.score(summary), summary
@@ -217,14 +217,14 @@ class FlatNetwork(nn.Module):
 def make_network(
     kind: Kind, *, slots: int, devices: int, actions: int, **params: Any
 ) -> PointerNetwork | FlatNetwork:
-    """A network by kind; sizes matter to the plain MLP only."""
+    """Make a network by kind; only the plain MLP uses the sizes."""
     if kind == "mlp":
         return FlatNetwork(slots, devices, actions, **params)
     return GraphNetwork(**params) if kind == "graph" else PointerNetwork(**params)
 
 
 def _candidate_inputs(rows: Tensor) -> Tensor:
-    """The rows, and seconds behind the earliest end at finer scales."""
+    """Return the candidates' rows, with `CLOSE` also at finer scales and as flags (not above 0)."""
     parts = [rows[:, :CANDIDATE_WIDTH]]
     for column in CLOSE:
         later = rows[:, column : column + 1]
@@ -235,7 +235,7 @@ def _candidate_inputs(rows: Tensor) -> Tensor:
 
 
 def _mean_of_present(rows: Tensor, encoded: Tensor) -> Tensor:
-    """(B, H) mean over the rows that there are; their first feature says so."""
+    """Return (B, H) the mean over the rows that are present (first feature above 0)."""
     present = (rows[..., :1] > 0.0).float()
     return (encoded * present).sum(1) / present.sum(1).clamp(min=1.0)
 
@@ -245,6 +245,6 @@ def _total(rows: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 def _maximum(rows: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Maximum of non-negative rows; 0 for an empty group."""
+    """Return the maximum of each group of non-negative rows; 0 for an empty group."""
     start = rows.new_zeros(groups, rows.shape[1])
     return start.scatter_reduce(0, group.unsqueeze(1).expand_as(rows), rows, "amax")

@@ -26,16 +26,16 @@ Matrix = Annotated[NDArray[np.float32], 2]
 Mask = Annotated[NDArray[np.bool_], 1]
 
 FINE = (0.1, 0.01)
-"""`CLOSE` are shown again at these parts of their scale: small differences decide."""
+"""Finer scales (fractions) at which `CLOSE` are repeated, as small differences decide."""
 CLOSE = (CANDIDATE.later, CANDIDATE.behind)
 CANDIDATE_INPUTS = CANDIDATE_WIDTH + len(CLOSE) * (len(FINE) + 1)
 
 
 class Weights(Block):
-    """The network's parameters. Matrices are (in, out), those of the rounds one below the other.
+    """The network's parameters. Matrices are (in, out); those of the rounds are stacked.
 
-    Features whose weights are all 0 are left out. So a checkpoint that did not know them gives, to
-    the last bit, the scores that it gave before there were any.
+    Features whose weights are all 0 are left out, so that an older checkpoint, extended by zeros
+    for new features, still gives bit for bit the same scores.
     """
 
     stages: Any = table("i8", "STAGES", text="columns that are read")
@@ -67,7 +67,7 @@ class Weights(Block):
 
 
 class Activations(Block):
-    """Scratch for one observation."""
+    """Scratch arrays for one observation."""
 
     legal: Any = table("i8", "A", text="numbers of the legal candidates")
     stage: Any = table("f4", "S", "H", text="encoded stages")
@@ -92,15 +92,15 @@ class Activations(Block):
 
 
 def read_weights(state: Mapping[str, NDArray[Any]]) -> Weights:
-    """The weights from the parameters of `PointerNetwork` by name.
+    """Convert the parameters of `PointerNetwork`, by name.
 
     Raises:
         KeyError: a parameter is missing.
-        ValueError: one has another shape than the network's.
+        ValueError: a parameter has a wrong shape.
     """
     hidden = state["score.weight"].shape[1]
     rounds = sum(name.startswith("own.") and name.endswith(".weight") for name in state)
-    # First: room is made for all by the width of this one.
+    # Checked first: else a wide score.weight alone would make the arrays below huge.
     for name in ("from_stage.weight", *(f"own.{r}.weight" for r in range(rounds))):
         if state[name].shape != (hidden, hidden):
             raise ValueError(f"{name} has the shape {state[name].shape}, not {(hidden, hidden)}")
@@ -135,10 +135,10 @@ def read_weights(state: Mapping[str, NDArray[Any]]) -> Weights:
 def _without_unread(
     given: NDArray[Any], width: int, more: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Which of ``width`` features have a weight, and the matrix (out, in) without the others.
+    """Return which of the first ``width`` inputs have a weight, and the matrix without the others.
 
-    The first feature says whether there is a row: it is always read. Behind the features follow
-    ``more`` inputs.
+    The matrix ``given`` is (out, in). Its first input, whether the row is present, is always kept,
+    as are the ``more`` inputs after the features.
     """
     if given.shape[1] != width + more:
         raise ValueError(f"{name} has the shape {given.shape}, not {(len(given), width + more)}")
@@ -155,7 +155,7 @@ def _copy(given: NDArray[Any], target: NDArray[np.float32], name: str) -> None:
 
 
 def new_activations(weights: Weights, slots: int, devices: int, actions: int) -> Activations:
-    """Scratch for observations of these sizes, waiting among the actions."""
+    """Allocate scratch for observations of these sizes; ``actions`` includes waiting."""
     return Activations.allocate(
         **{"3 H": weights.wait_w.shape[0], "A + 1": actions},
         A=actions - 1,
@@ -199,7 +199,7 @@ def _rectify_row(x: Vector, bias: Vector) -> None:
 
 @inlined
 def _mean_of_present(rows: Matrix, encoded: Matrix, out: Vector, at: int) -> None:
-    """Mean of the encoded rows whose first feature, ``present``, is set, from ``out[at]`` on."""
+    """Write to ``out[at:]`` the mean encoding of the rows whose first feature, present, is set."""
     count, hidden = 0, encoded.shape[1]
     for j in range(hidden):
         out[at + j] = 0.0
@@ -214,7 +214,7 @@ def _mean_of_present(rows: Matrix, encoded: Matrix, out: Vector, at: int) -> Non
 
 @kernel
 def _encode(w: Weights, a: Activations, stages: Matrix, devices: Matrix, context: Vector) -> None:
-    """Stages, devices and context, and what candidates take from them."""
+    """Encode stages, devices and context, and what candidates take from them."""
     _multiply(stages, w.stage_w, a.stage)
     _rectify(a.stage, w.stage_b)
     _multiply(devices, w.device_w, a.device)
@@ -235,7 +235,7 @@ def _encode(w: Weights, a: Activations, stages: Matrix, devices: Matrix, context
 
 @kernel
 def _encode_candidates(w: Weights, a: Activations, candidates: Matrix, mask: Mask) -> int:
-    """The legal candidates, one after the other; returns their number."""
+    """Encode the legal candidates into the first rows of ``a.z``; return their number."""
     found = 0
     for action in range(candidates.shape[0]):
         if mask[action]:
@@ -266,7 +266,7 @@ def _encode_candidates(w: Weights, a: Activations, candidates: Matrix, mask: Mas
 
 @kernel
 def _exchange(w: Weights, a: Activations, r: int, found: int) -> None:
-    """Round ``r``: candidates see the others of their slot, of their position, and all."""
+    """Do round ``r``: candidates see those of their slot, those of their position, and all."""
     positions, hidden = a.best_place.shape[0], a.z.shape[1]
     for j in range(hidden):
         a.mean[j] = 0.0
@@ -298,7 +298,7 @@ def _exchange(w: Weights, a: Activations, r: int, found: int) -> None:
 
 @kernel
 def _score(w: Weights, a: Activations, found: int, wait: bool) -> None:
-    """The scores of the legal candidates, and of waiting if that is legal."""
+    """Score the legal candidates, and waiting if that is legal."""
     hidden = a.z.shape[1]
     for j in range(a.pooled.size):
         a.pooled[j] = 0.0

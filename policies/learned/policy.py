@@ -1,4 +1,4 @@
-"""A trained agent as a policy: the same view, the same loop, the same report as all others."""
+"""Trained agents as policies, run and reported like all others."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ from policies.learned.teacher import RolloutTeacher
 from policies.list_scheduling.play import Stop
 
 _AHEAD = (Stop(math.inf, 256), Stop(math.inf, 48))
-"""Plays that compare actions go so far on exclusive and on batching devices, where a stage takes a
-hundred times as long to play: a decision costs no more, however large a run is."""
+"""Limits of the plays that compare actions, on exclusive and on batching devices, where playing a
+stage takes a hundred times as long. They bound the cost of a decision, however large a run is."""
 
 
 class NotFiniteScoresError(InputError):
-    """The weights of an agent are finite, and their products are not."""
+    """The weights of an agent are finite, but its scores are not."""
 
 
 class Learned:
-    """Plays what a checkpoint has learned: the action with the best score, one at a time.
+    """Plays a trained agent from a checkpoint: the action with the highest score, one at a time.
 
-    The checkpoint carries the options of the environment that the agent was trained in, and the
-    observation is made by the environment's own code (`fate_gym.env.observer`). It does not wait
-    while nothing runs.
+    The checkpoint contains the options of the environment that the agent was trained in, and
+    observations are made by the environment's own code (`fate_gym.env.observer`). The agent does
+    not wait while nothing runs and something can be placed.
 
     Args:
         name: the policy's name in results.
         checkpoint: name of a shipped checkpoint, or a directory.
-        sample: draw actions with the probabilities of the scores instead of taking the best.
-        best_of: look at that many actions of best score: each is taken in a copy of the run that
-            a list schedule (`fdws_boosted`) plays to the end of what is known, and the lowest mean
-            latency decides. 1: trust the score. So it does, too, where durations, lengths,
-            branches or devices are uncertain: what is expected is not what will be.
+        sample: sample actions from the softmax of the scores instead of taking the best.
+        best_of: compare that many actions, those with the highest scores: each is taken in a copy
+            of the run, which a list schedule (`fdws_boosted`) then plays on through the known work,
+            up to a limit. The lowest mean latency wins. 1: trust the scores, as is always done
+            where durations, lengths, branches or devices are uncertain: expectations mislead there.
 
     Raises:
-        InputError: no checkpoint, a damaged or foreign one, or the extra ``rl`` is missing.
+        InputError: there is no such checkpoint, it is damaged or does not fit this version, or the
+            extra ``rl`` is missing.
     """
 
     def __init__(
@@ -70,16 +71,16 @@ class Learned:
 
     @classmethod
     def of_agent(cls, agent: Agent, *, name: str = "learned") -> Learned:
-        """A policy that plays an agent in memory, as while it is trained."""
+        """Make a policy of an agent in memory, such as one that is being trained."""
         policy = cls.__new__(cls)
         policy._setup(name, agent, sample=False, best_of=1)
         return policy
 
     def reset(self, view: DecisionView, seed: int) -> None:
-        """Get ready for a run.
+        """Prepare for a run.
 
         Raises:
-            InputError: the problem is larger than what the agent can look at.
+            InputError: the problem is larger than the agent's network allows.
         """
         self._observer = self._observer_of(view.compiled)
         self._rng = np.random.default_rng(seed)
@@ -88,10 +89,10 @@ class Learned:
             self._teacher = RolloutTeacher(view.compiled)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
-        """The placement with the best score; nothing if that is to wait.
+        """Return the chosen placement; nothing in order to wait.
 
         Raises:
-            NotFiniteScoresError: finite weights, whose products are not.
+            NotFiniteScoresError: the weights are finite, but the scores are not.
         """
         observation = self._observer.observe(view)
         scores = self._agent.scores(observation)
@@ -103,7 +104,7 @@ class Learned:
                 remedy="the training failed: take an earlier checkpoint",
             )
         if observation["globals"][GLOBAL.busy] == 0.0 and observation[MASK][:-1].any():
-            # What would be waited for is a repair or an arrival: nothing that is ready needs it.
+            # Waiting would only be for a repair or an arrival, which no ready stage needs.
             scores[-1] = -np.inf
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
@@ -121,7 +122,7 @@ class Learned:
         self._problem: CompiledProblem | None = None
 
     def _observer_of(self, compiled: CompiledProblem) -> Observer:
-        """Static features of a problem are worked out once, however often it is played."""
+        """Return the observer of a problem; its static features are computed once per problem."""
         if self._problem is not compiled:
             try:
                 self._known = Observer(self._agent.options, compiled, self._agent.limits)
@@ -149,5 +150,5 @@ class Learned:
         wanted[order] = mask[order]
         run, stop = self._observer.arrays, _AHEAD[view.compiled.arrays.batching]
         values = self._teacher.values(view.fork(), run, wanted, stop=stop)
-        # Of equal ends the one that the agent prefers.
+        # Among equal values the one that the agent prefers.
         return int(order[values[order].argmin()])

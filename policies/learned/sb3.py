@@ -1,7 +1,7 @@
 """Agents of Stable-Baselines3 and sb3-contrib whose networks score candidates.
 
-The libraries do the learning. Here stand the policies that put our networks in place of theirs,
-and a DQN that never looks at an illegal action.
+The libraries do the learning. This module has policies that replace their networks by ours, and a
+DQN that ignores illegal actions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ILLEGAL = -1e9
 
 
 class Scorer(BaseFeaturesExtractor):
-    """A network as SB3's features extractor: scores and summary, side by side."""
+    """A network as SB3's features extractor: scores and summary, concatenated."""
 
     def __init__(
         self, observation_space: spaces.Dict, kind: Kind = "pointer", **params: Any
@@ -45,12 +45,12 @@ class Scorer(BaseFeaturesExtractor):
         self.network = network
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """(B, A + H) scores and summary."""
+        """Return (B, A + H) scores and summary."""
         return torch.cat(self.network(observations), dim=1)
 
 
 class _Split(nn.Module):
-    """Scores for the actor, summary for the critic."""
+    """Splits the features into scores for the actor and the summary for the critic."""
 
     def __init__(self, actions: int, summary: int) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class CandidatePolicy(MaskableMultiInputActorCriticPolicy):
     """MaskablePPO's policy whose logits are the network's scores.
 
     Args:
-        network: parameters of `Scorer`: kind, and those of the network.
-        anchored: what the loss takes for the entropy is minus the KL divergence from the policy
-            that `set_anchor` has kept. The entropy is that too, from the uniform policy, but for a
-            constant: a learner that has imitated is held to what it knows instead.
+        network: parameters of `Scorer`: the kind, and those of the network.
+        anchored: replace the entropy in the loss by minus the KL divergence between the policy
+            that `set_anchor` has kept and the present one, so that a learner that has imitated
+            stays close to what it knows instead of to the uniform policy.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class CandidatePolicy(MaskableMultiInputActorCriticPolicy):
         super().__init__(*args, **kwargs)
         self._anchor: Any = None
         if anchored:
-            # Made last: the optimizer has no part of it, and files of the model have.
+            # Made after the optimizer, which must not train it; it is saved with the model.
             self._anchor = copy.deepcopy(self.features_extractor.network).requires_grad_(False)
 
     def set_anchor(self) -> None:
-        """Keep the policy as it is now."""
+        """Make the present policy the anchor, if the policy is anchored."""
         if self._anchor is not None:
             network: Any = self.features_extractor.network
             self._anchor.load_state_dict(network.state_dict())
@@ -100,7 +100,7 @@ class CandidatePolicy(MaskableMultiInputActorCriticPolicy):
     def evaluate_actions(
         self, obs: Any, actions: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, log probabilities, and entropy or what stands for it, each (B,)."""
+        """Return values, log probabilities, and the entropy or its replacement."""
         if self._anchor is None:
             return super().evaluate_actions(obs, actions, action_masks)
         features: Any = self.extract_features(obs)
@@ -126,7 +126,7 @@ class CandidatePolicy(MaskableMultiInputActorCriticPolicy):
 
 
 class CandidateQNetwork(QNetwork):
-    """Value of the state plus score of the action; illegal actions are worth `ILLEGAL`."""
+    """Q-values: state value plus score of the action; `ILLEGAL` for illegal actions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -141,7 +141,7 @@ class CandidateQNetwork(QNetwork):
 
 
 class CandidateQPolicy(MultiInputPolicy):
-    """DQN's policy with the network of the candidates; ``network`` as for `CandidatePolicy`."""
+    """DQN's policy with a `CandidateQNetwork`; ``network`` as for `CandidatePolicy`."""
 
     def __init__(self, *args: Any, network: dict[str, Any], **kwargs: Any) -> None:
         kwargs |= {"features_extractor_class": Scorer, "features_extractor_kwargs": network}
@@ -153,7 +153,7 @@ class CandidateQPolicy(MultiInputPolicy):
 
 
 class MaskedDQN(DQN):
-    """DQN that explores among the legal actions only."""
+    """DQN that explores legal actions only."""
 
     def predict(
         self,
@@ -162,7 +162,7 @@ class MaskedDQN(DQN):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], Any]:
-        """As `DQN.predict`; at random among the legal actions with the exploration rate."""
+        """Do as `DQN.predict`, but explore among the legal actions only."""
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if deterministic:
             return actions, state
@@ -182,7 +182,7 @@ class MaskedDQN(DQN):
 
     @property
     def action_space_rng(self) -> np.random.Generator:
-        """The random numbers of exploration; SB3 seeds them with the rest."""
+        """The random number generator of exploration, which SB3 seeds."""
         return self.action_space.np_random
 
 

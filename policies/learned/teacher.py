@@ -1,9 +1,9 @@
-"""What each action is worth when a list schedule goes on from there: labels to learn from.
+"""Values of actions by rollout with a list schedule: labels to learn from.
 
 One step of policy improvement by rollout (Bertsekas, Tsitsiklis and Wu 1997): the value of an
-action is that of the run in which it is taken now and a list schedule with state costs decides from
-then on. A network that is trained on such values (cost-to-go of the expert: AggreVaTe, Ross and
-Bagnell 2014) decides in a hundredth of the time.
+action is that of the run in which it is taken now and a list schedule with state costs decides
+afterwards. A network trained on such values (cost-to-go of the expert: AggreVaTe, Ross and Bagnell
+2014) decides in a hundredth of the time.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from policies.list_scheduling.policy import InstantPlanner
 from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN, STATE, Rules
 
 TIE = 0.02
-"""Weight of the mean end of stages: of two runs that end together, the one that is done early."""
+"""Weight of the stages' mean end: among equal latencies, runs whose stages end earlier win."""
 
 ORDERS = (FDWS, FCFS, MAX_MIN)
-"""Of the list schedules that go on: some problem is best left to each."""
+"""Orders of the list schedules that play rollouts: each is the best on some problem."""
 
 
 class RolloutTeacher:
-    """Values the actions of one problem's runs.
+    """Values the actions in runs of one problem.
 
-    The list schedules plan anew at each event and commit what starts at once; on batching devices,
-    where that takes a hundred times as long and gains nothing, they commit all that is ready.
+    The list schedules replan at each event and commit only placements that start immediately. On
+    batching devices, where that takes a hundred times as long and gains nothing, they commit all
+    that is ready.
 
     Args:
         compiled: the problem.
@@ -49,7 +50,7 @@ class RolloutTeacher:
         return InstantPlanner(self._problem, Rules(order, STATE, int(lazy), 1))
 
     def choose_base(self, state: StateArrays) -> None:
-        """Go on from now on as the list schedule does that ends a state best."""
+        """Use from now on the list schedule that is best when it continues from ``state``."""
         planners, values = [self._planner(order) for order in ORDERS], []
         for planner in planners:
             self._state.buffer[:] = state.buffer
@@ -66,15 +67,15 @@ class RolloutTeacher:
         arrived_by: float = np.inf,
         stop: Stop = NEVER,
     ) -> NDArray[np.float64]:
-        """(A,) sum of latencies of workflows, seconds, ties broken; inf for illegal actions.
+        """Return (A,) total latencies, s, plus a tie-break; inf where the mask is 0.
 
         Args:
             state: the state as a planner may see it (`DecisionView.fork`), or in training the true
-                one, with its future.
-            run: of the environment, which has the placements behind the actions.
-            mask: (A,) legal actions.
-            arrived_by: workflows that arrive later do not count, seconds.
-            stop: where plays end; what is left then is taken to be undisturbed.
+                state, including its future.
+            run: arrays of the environment, with the placements of the actions.
+            mask: (A,) 1 for actions to value, which must be legal.
+            arrived_by: time, s; workflows that arrive later do not count.
+            stop: when plays end; the remaining work is then assumed to run undisturbed.
         """
         values = np.full(mask.size, np.inf)
         for action in np.flatnonzero(mask).tolist():
@@ -85,7 +86,7 @@ class RolloutTeacher:
         return values
 
     def _take(self, run: Run, action: int) -> bool:
-        """An arrival may be the only event ahead, of which a planner does not know: False."""
+        """Take an action in the scratch state; False if it is to wait and no event is known."""
         if action == wait_action(run):
             return advance(self._problem, self._state, NO_LOG)
         row, table = row_of(run, action), run.placements
@@ -97,7 +98,7 @@ class RolloutTeacher:
 
 @kernel
 def _latency(p: ProblemArrays, st: StateArrays, arrived_by: float) -> float:
-    """Of the workflows that have arrived by a time, and a little of their stages' ends."""
+    """Return the total latency of workflows that arrived by a time, plus `TIE` of stage ends."""
     workflows, stages = 0, 0
     latency, total = 0.0, 0.0
     for i in range(st.arrived_count):
