@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 
 MOST_BYTES = 1 << 30
-"""Most bytes of a file that is read whole; a job's largest files are some MB."""
+"""Maximum size of a file that is read as a whole; a job's largest files have some MB."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # somebody else's
+        pass  # it belongs to another user
     return True
 
 
@@ -67,7 +67,7 @@ def flush(path: Path) -> None:
 
 
 def flush_all(directory: Path) -> None:
-    """`flush` everything below a directory, whoever wrote it."""
+    """Flush all files below a directory to disk, and the directory itself."""
     for path in sorted(directory.rglob("*"), reverse=True):
         if path.is_file():
             flush(path)
@@ -83,8 +83,8 @@ def write_text(path: Path, text: str) -> None:
 def write_output(path: Path, text: str) -> None:
     """Write a text to a user-given path; a non-file such as ``/dev/stdout`` is written directly.
 
-    Not for the project's own directories, where a pipe would block for ever: there the project
-    replaces what it finds.
+    Not for the project's own directories, where writing to a pipe would block forever: there use
+    `write_text`, which replaces whatever it finds.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

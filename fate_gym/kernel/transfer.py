@@ -37,10 +37,10 @@ def over_host(p: ProblemArrays, d: int, size: float) -> float:
 
 @inlined
 def needs_nothing(slot: Slot, d: int) -> bool:
-    """Whether device ``d`` needs nothing of what the shard in a slot puts out: it has it.
+    """Return whether nothing of the output of the shard in a slot has to be sent to device ``d``.
 
-    Nor is there anything to bring of a shard that was lost. Planners ask for it when they look at
-    children of a stage that is to run again; where that will be is not known.
+    Either ``d`` has it, or the shard was lost. Planners ask about lost shards when they look at
+    children of a stage that will run again, on a device that is not known yet.
     """
     return slot.device < 0 or (slot.device == d and not slot.on_host)
 
@@ -58,8 +58,8 @@ def transfer_seconds(
 ) -> tuple[float, float]:
     """Return seconds and bytes to bring the parents' outputs for ``share`` of the queries.
 
-    They go to device ``d``. ``turn`` matters in two cases only: with eager transfers the result is
-    what is left of them at that time; with contention it includes the wait for booked fetches.
+    They go to device ``d``. ``turn`` matters in two cases only: with eager transfers the seconds
+    are those left at that time; with contention they include the wait for booked fetches.
     """
     if p.stages[s].parents_from == p.stages[s].parents_to:
         return 0.0, 0.0
@@ -217,10 +217,10 @@ def tool_transfer_seconds(p: ProblemArrays, st: StateArrays, s: int) -> tuple[fl
 def shared_fetch(
     p: ProblemArrays, st: StateArrays, d: int, turn: float
 ) -> tuple[float, float, float, int]:
-    """Return when what is in ``link_seconds`` reaches device ``d``, from ``turn`` on.
+    """Return when the transfers in ``link_seconds`` reach device ``d`` if they begin at ``turn``.
 
-    Returns the seconds from ``turn`` until all is there, the start and end of the fetch over the
-    network (one sending node after the other), and the sending nodes as bits.
+    Returns the seconds from ``turn`` until all have arrived, the start and end of the fetch over
+    the network (one sending node after the other), and the sending nodes as bits.
     """
     links = p.devices.size  # link numbers from here on: other nodes, then the host
     length = 0.0
@@ -237,7 +237,7 @@ def shared_fetch(
         return max(aside, length), turn, turn + length, senders
     start = turn
     while True:
-        # Nothing can start before all that is in the way now has ended.
+        # The fetch cannot start before all that are in the way now have ended.
         clear = _clear_from(p, st, p.devices[d].node, senders, start, length)
         if clear == start:
             break

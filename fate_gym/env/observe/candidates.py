@@ -25,7 +25,7 @@ from fate_gym.kernel.placements import Placements
 
 @kernel
 def update_candidates(run: Run, slot: int) -> None:
-    """Update placements, costs and features of the stage in a slot."""
+    """Update placements, costs and features of the stage in slot ``slot``."""
     p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     s = ep.window[slot]
     new = ep.lines[slot] < 0

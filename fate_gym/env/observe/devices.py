@@ -27,7 +27,7 @@ def seconds_until_free(p: ProblemArrays, now: float, turn: float) -> float:
 
 @kernel
 def update_devices(run: Run) -> None:
-    """Update turns and demand, and note on which devices cached costs no longer hold."""
+    """Update turns and demand, and mark devices whose cached costs no longer hold."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     for d in range(p.devices.size):
         dev = ep.devices[d]
@@ -99,7 +99,7 @@ def _wanted(p: ProblemArrays, st: StateArrays, ep: EpisodeArrays, d: int) -> flo
 
 @kernel
 def write_devices(run: Run, rows: FeatureRows) -> None:
-    """Fill ``rows`` (max_devices, F)."""
+    """Fill ``rows`` (max_devices, F) with the features of the devices; zeros beyond the last."""
     p, st, f, ep = run.problem, run.state, run.facts, run.episode
     with_prefix = 0
     for i in range(ep.shown):

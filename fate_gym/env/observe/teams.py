@@ -23,8 +23,8 @@ def withdraw(ep: EpisodeArrays, c: Placements, row: int) -> None:
 def update_teams(run: Run, line: int, new: bool, best: float) -> None:
     """Update the placements of a line on two or more devices.
 
-    The scratch ``ends`` has the end on each single device, ``best`` is the earliest of them;
-    ``new`` says that the line has just been taken.
+    The scratch ``ends`` has the end on each single device, and ``best`` is the earliest of them.
+    ``new``: the line has just been taken.
     """
     p, st, f, ep, c = run.problem, run.state, run.facts, run.episode, run.placements
     first = line * f.positions + f.first_team
@@ -79,7 +79,7 @@ def _write_times(run: Run, row: int, best: float, stale: bool) -> None:
             turn = saturate(ep.team_cost[0].begin - run.state.now, f.time_scale)
             free = ep.team_cost[0].admits != 0
         else:
-            # Of this instant: else all devices would have moved.
+            # Still valid: they are of this instant, as otherwise all devices would have changed.
             turn, free = features[CANDIDATE.turn], features[CANDIDATE.admits] != 0.0
     else:
         for i in range(k):

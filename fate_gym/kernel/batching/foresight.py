@@ -1,4 +1,4 @@
-"""Estimates by playing a batching device forward: no new shards, nothing unexpected.
+"""Estimates by playing a batching device forward, without new shards and unexpected events.
 
 Waves are copied into a `Scene`; the state is left as it is. Shards keep the order in which they
 were or will be admitted. What is cached now is assumed to stay cached.

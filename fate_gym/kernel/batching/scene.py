@@ -1,8 +1,7 @@
-"""What `foresight` plays: the shards of one device, and where its batch stands.
+"""The scene that `foresight` plays forward: the shards of one device, and the state of its batch.
 
-A scene lies in a buffer that compiled code allocates, as a block: an address is all that functions
-hand on. (A tuple of arrays would have each of them counted in every call, which took half of the
-time.)
+A scene is a block in a buffer that compiled code allocates, so that functions pass on only its
+address. (With a tuple of arrays, reference counting in every call took half of the time.)
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Scene(Block):
 EMPTY = tuple(Scene.directory(N=0).tolist())
 """The directory of a scene without shards."""
 EACH = tuple((Scene.directory(N=1) - Scene.directory(N=0)).tolist())
-"""What a shard adds to it: columns of 8 bytes need no padding."""
+"""What each shard adds to `EMPTY`: columns of 8 bytes need no padding."""
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""Shards of a scene are admitted, and join when their inputs are there."""
+"""Admission of a scene's shards, which join the batch when their inputs are there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fate_gym.kernel.schema import (
 
 @inlined
 def _fits(p: ProblemArrays, d: int, scene: Scene, i: int, wave: int) -> bool:
-    """Return whether the wave at position ``i``, head of the queue, may be admitted."""
+    """Return whether a wave of the shard at position ``i``, first in the queue, may be admitted."""
     if scene.sequences == 0:
         return True
     one = scene.shards[i]
@@ -59,7 +59,7 @@ def _prefix_bytes(p: ProblemArrays, scene: Scene, i: int) -> float:
 @kernel
 def let_in(p: ProblemArrays, scene: Scene, i: int) -> None:
     """Account for the wave at position ``i``, which is being admitted."""
-    # Each path adds only what those before it in the tree lack.
+    # Each prefix adds only the tokens that it does not share with those before.
     scene.taken += _wave_bytes(p, scene, i) + _prefix_bytes(p, scene, i)
     scene.inside[scene.admitted] = i
     scene.admitted += 1
@@ -88,7 +88,7 @@ def _wave_bytes(p: ProblemArrays, scene: Scene, i: int) -> float:
 
 @inlined
 def admit(p: ProblemArrays, st: StateArrays, d: int, scene: Scene, last: int) -> None:
-    """Admit waves from the head of the queue while they may."""
+    """Admit waves from the head of the queue while they fit."""
     scene.look = 0
     while scene.queue_head < scene.shards.size:
         i = scene.queue_head

@@ -67,7 +67,7 @@ def scene_pace(p: ProblemArrays, d: int, scene: Scene) -> Pace:
 
 @kernel
 def iterate(p: ProblemArrays, scene: Scene, iterations: int) -> None:
-    """Pass ``iterations`` iterations in which the batch does not change, without their time."""
+    """Do ``iterations`` iterations in which the batch does not change; time is left as it is."""
     left = p.token_budget - (0 if p.prefill_first else scene.decoding)
     taken = 0
     for turn in range(scene.in_line):
@@ -159,7 +159,7 @@ def _end_wave(p: ProblemArrays, scene: Scene, i: int) -> None:
 
 @kernel
 def catch_up(p: ProblemArrays, st: StateArrays, d: int, scene: Scene) -> None:
-    """Pass the iterations that are over by now: that they are is visible, despite the noise."""
+    """Do the iterations that have ended by now, which is visible even with noise."""
     pace = pace_of(p, st, d)
     k = iterations_passed(pace, st.now - scene.border, st.batches[d].ahead)
     if k > 0:

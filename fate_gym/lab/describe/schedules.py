@@ -18,16 +18,16 @@ from policies import make_policy
 
 
 def draw_schedules(problem: Problem, policies: Sequence[str], seed: int, figure: Path) -> None:
-    """Run a problem under each policy, print a table and draw a Gantt chart.
+    """Run a problem under each policy, print a table of the results and draw a Gantt chart.
 
     Args:
-        problem: what is run.
-        policies: their names, from top to bottom.
-        seed: of the runs.
+        problem: the problem.
+        policies: names of the policies, from top to bottom.
+        seed: seed of every run.
         figure: file to write, .png, .svg or .pdf.
 
     Raises:
-        InputError: unknown policy, or the figure cannot be written.
+        InputError: a policy is unknown, or the figure cannot be written.
     """
     check_figure_path(figure)
     made = {name: make_policy(name) for name in policies}
