@@ -1,4 +1,4 @@
-"""The role table: every number has a source, and what does not make sense is refused."""
+"""The role table: every number has a source, and invalid tables are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fate_gym.catalog.roles import POSITIONS, Lengths, Payload, Role, Span, role
 
 
 def numbered(row: Any) -> Iterator[dict[str, Any]]:
-    """Every group of numbers of the file."""
+    """Yield every group of numbers in the file."""
     if isinstance(row, dict):
         if {"p50", "low", "value"} & set(row):
             yield row

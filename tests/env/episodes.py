@@ -1,4 +1,4 @@
-"""Ways to play an episode, for every test of the environment."""
+"""Helpers that play episodes, for the tests of the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Step = tuple[Observation, float, bool, dict[str, Any]]
 
 
 def legal_action(mask: NDArray[Any], rng: np.random.Generator) -> int:
-    """One of the legal actions, at random."""
+    """Draw one of the legal actions."""
     return int(rng.choice(np.flatnonzero(mask)))
 
 
@@ -27,14 +27,14 @@ def play(
     each: Callable[[Observation, dict[str, Any]], None] | None = None,
     waits: float = 0.2,
 ) -> list[Step]:
-    """Go on with random actions until the episode ends.
+    """Take random actions until the episode ends; return all steps.
 
     Args:
-        env: after its reset.
-        rng: of the actions.
-        illegal: share of the actions that are drawn from all numbers, and more.
+        env: the environment, after a reset.
+        rng: generator of the actions.
+        illegal: share of actions drawn from all numbers, including some outside the action space.
         each: called with the observation and the info after every step.
-        waits: share of the actions that wait where that is legal.
+        waits: share of actions that wait, where that is legal.
     """
     steps: list[Step] = []
     ended = env.ended
@@ -58,13 +58,13 @@ def play(
 
 
 def batching(problem: Problem, **serving: Any) -> Problem:
-    """The problem on devices that batch."""
+    """Return the problem on batching devices."""
     cluster = problem.cluster.model_copy(update={"execution": "batching", **serving})
     return problem.model_copy(update={"cluster": cluster})
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two observations or infos are equal, bit for bit."""
+    """Return whether two observations or infos are equal, bit for bit."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray):

@@ -1,8 +1,8 @@
-"""Episodes of random actions, and digests of all that an agent saw in them.
+"""Episodes of random actions, and digests of everything that an agent saw in them.
 
     python -m tests.env.recorded
 
-records the digests anew: only after a change that is meant to change observations or rewards.
+records new digests. Do this only after a change that is meant to change observations or rewards.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ EPISODES: dict[str, tuple[str, dict[str, Any]]] = {
     "eager": ("quick", {"uncertainty": 0.3}),
     "classical": ("classical", {"max_shards": 1, "max_devices": 9, "max_models": 3}),
 }
-"""A case of `tests.golden` and options, by name."""
+"""By name: a case of `tests.golden`, and options of the environment."""
 MODES = ("NextStep", "SameStep")
 
 
 def problem_of(name: str) -> Problem:
-    """The problem of an episode."""
+    """Return the problem of an episode."""
     suite = EPISODES[name][0]
     if name == "choices":
         spec = load_suite(suite)
@@ -56,7 +56,7 @@ def problem_of(name: str) -> Problem:
 
 
 def episode_digest(name: str) -> str:
-    """One episode of the single environment, some of its actions illegal, and its trace."""
+    """Digest an episode of the single environment, some of its actions illegal, and its trace."""
     env = WorkflowSchedulingEnv(problem_of(name), **EPISODES[name][1])
     observation, info = env.reset(seed=1)
     found = hashlib.sha256()
@@ -69,7 +69,7 @@ def episode_digest(name: str) -> str:
 
 
 def vector_digest(mode: str) -> str:
-    """Steps of a batch of environments that play different problems."""
+    """Digest some steps of a vector environment whose lanes play different problems."""
     problems = [problem_of(name) for name in ("failures", "choices", "eager", "contention")]
     envs = WorkflowSchedulingVectorEnv(
         LANES, problems, autoreset_mode=mode, dag=True, reward="shaped", window=5
@@ -87,7 +87,7 @@ def vector_digest(mode: str) -> str:
 
 
 def _draw(mask: NDArray[np.bool_], rng: np.random.Generator) -> int:
-    """A legal action; any where none is, and some of the time."""
+    """Draw a legal action; sometimes, or if none is legal, any number."""
     if not mask.any() or rng.random() < 0.05:
         return int(rng.integers(-1, mask.size + 1))
     return int(rng.choice(np.flatnonzero(mask)))
@@ -101,7 +101,7 @@ def _add(found: Any, observation: dict[str, NDArray[Any]], *values: NDArray[Any]
 
 
 def main() -> None:
-    """Record."""
+    """Record all digests."""
     recorded = {name: episode_digest(name) for name in EPISODES}
     recorded |= {mode: vector_digest(mode) for mode in MODES}
     DIGESTS.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")

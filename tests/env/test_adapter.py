@@ -1,4 +1,4 @@
-"""Any policy plays through the environment, and the trace is the simulator's."""
+"""Any policy can play through the environment, with the same trace as in the simulator."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_policys_trace(
 
 
 class Odd:
-    """Places in reverse, several stages at once, on devices in descending order, by odd counts."""
+    """Places several stages at once, in reverse, on devices in descending order, by odd counts."""
 
     name = "odd"
 
@@ -113,7 +113,7 @@ def test_rewards_of_direct_placements_add_up_too() -> None:
 
 
 class Keeper:
-    """Ranks what is cached before, between and after placements, and copies prefixes."""
+    """Ranks cached items before, between and after placements, and copies prefixes."""
 
     name = "keeper"
 

@@ -1,4 +1,4 @@
-"""The environment on devices that batch: what is shown is fresh, what is played is valid."""
+"""The environment on batching devices: observations are up to date, schedules are valid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVING = st.sampled_from(
     ]
 )
 MOST_TOKENS = 5000
-"""The validator makes each of them."""
+"""The validator simulates each of these tokens."""
 slow = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -187,7 +187,7 @@ def test_luck_to_come_does_not_show(option: str) -> None:
 
 
 def chats(count: int, *, output: int = 100, execution: str = "batching", **cluster: Any) -> Problem:
-    """Requests of two models to two equal devices: the last one wants another model."""
+    """Return a problem of requests to two equal devices; the last one needs another model."""
     models = ["Qwen2.5-7B"] * (count - 1) + ["Phi-3-mini"]
     stages = tuple(
         Stage(id=f"s{i}", model=model, queries=2, prompt_tokens=700, output_tokens=output)
@@ -201,18 +201,18 @@ def chats(count: int, *, output: int = 100, execution: str = "batching", **clust
 
 
 def read(group: Group, rows: NDArray[Any], *where: int) -> dict[str, float]:
-    """A row by the names of its features."""
+    """Return a row of features as a dict by name."""
     names = [feature.name for feature in group.features]
     return dict(zip(names, rows[where].tolist(), strict=False))
 
 
 def undo(share: float, half: float) -> float:
-    """The number behind a feature that is half at ``half``."""
+    """Invert a saturating feature that is 0.5 at ``half``."""
     return half * share / (1 - share)
 
 
 class Moment:
-    """An episode in which stages go where a test says, and what is shown then."""
+    """An episode in which a test places the stages, and its latest observation."""
 
     def __init__(self, problem: Problem) -> None:
         self.env = WorkflowSchedulingEnv(problem, window=8, max_shards=2, time_scale=10.0)

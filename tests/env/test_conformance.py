@@ -1,4 +1,4 @@
-"""What Gymnasium, Stable-Baselines3 and TorchRL ask of an environment, for every set of options."""
+"""What Gymnasium, Stable-Baselines3 and TorchRL require of an environment, for all options."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ every_option = pytest.mark.parametrize("name", OPTIONS)
 
 
 def _changing(seed: int) -> Problem:
-    """A chain whose length the seed gives."""
+    """Return a chain whose length depends on the seed."""
     tasks = {f"t{i}": {"a": 1.0 + i, "b": 2.0} for i in range(2 + seed % 5)}
     return Problem.classical(tasks, {(f"t{i}", f"t{i + 1}"): 0.5 for i in range(len(tasks) - 1)})
 
@@ -462,7 +462,7 @@ def _first_arrival(env: WorkflowSchedulingEnv) -> float:
 
 
 def chain_of(seed: int) -> Problem:
-    """A problem for the test below, by name."""
+    """Return a problem for the test below, by name."""
     return _changing(seed)
 
 

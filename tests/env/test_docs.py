@@ -1,4 +1,4 @@
-"""The documentation of the environment is made from the features, and is complete."""
+"""The documentation of the environment is generated from the features, and is complete."""
 
 from __future__ import annotations
 

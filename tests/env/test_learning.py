@@ -1,4 +1,4 @@
-"""Agents of other libraries learn something in the environment: real trainings, made small."""
+"""Agents of other libraries learn something in the environment: real but small trainings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAP = Problem.classical(
     {(f"t{i}", f"t{i + 1}"): 0.1 for i in range(5)},
     id="trap",
 )
-"""A chain of six tasks: always on the fast machine is best, 6 s; at random it takes about 50 s."""
+"""A chain of six tasks: 6 s if all are on the fast machine, the optimum; about 50 s at random."""
 
 
 def make(**options: Any) -> gymnasium.Env[Any, Any]:

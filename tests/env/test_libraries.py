@@ -1,4 +1,4 @@
-"""Libraries that need not be there: recorded datasets and a learner (docs/libraries.md)."""
+"""Optional libraries: recorded datasets and a learner (docs/libraries.md)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Every feature against its description, worked out anew in plain Python.
+"""Every feature against its description, recomputed in plain Python.
 
-The expectations come from the problem, from what a `DecisionView` tells, and from committing each
-placement in a simulator of its own and reading the log. Nothing of `fate_gym.env` is used but the
-names of the features.
+Expected values come from the problem, from a `DecisionView`, and from committing each placement in
+a separate simulator and reading its log. Of `fate_gym.env` only the names of the features are used.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def seconds(x: float, *, long: bool = False) -> float:
 
 
 class Expected:
-    """What an agent should see of a moment of an episode."""
+    """What an agent should see at a moment of an episode."""
 
     def __init__(self, env: WorkflowSchedulingEnv) -> None:
         self.env = env
@@ -85,7 +84,7 @@ class Expected:
         return [self.number[workflow.id, e.child] for e in workflow.edges if e.parent == stage.id]
 
     def _residents(self) -> NDArray[np.bool_]:
-        """(D, M) from the log: loaded, and not evicted since."""
+        """Return (D, M) resident models from the log: loaded, and not evicted since."""
         here = np.zeros((len(self.devices), len(self.models)), bool)
         evictions = defaultdict(list)
         for row in self.trace.evictions:
@@ -106,10 +105,10 @@ class Expected:
         return here
 
     def kv_bytes(self) -> NDArray[np.float64]:
-        """(D,) cached prefixes and contexts, from the log; where it does not say, from the state.
+        """Return (D,) bytes of cached prefixes and contexts, from the log or else from the state.
 
-        A prefix that a stage shares with one that needs more of it shrinks if nothing else is left
-        to evict, without a row.
+        The log has no row for a prefix that shrinks: one of which another stage needs more, when
+        nothing else is left to evict.
         """
         prefix: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
         contexts: dict[int, float] = defaultdict(float)
@@ -158,12 +157,12 @@ class Expected:
         return totals
 
     def key(self, stage: Stage) -> tuple[int, int] | None:
-        """The prefix key that the last token of a stage's prefix lies in."""
+        """Return the prefix key that holds the last token of a stage's prefix."""
         path = self.world.path(stage, max(1, stage.prefix_tokens))
         return path[0].key if path else None
 
     def context(self, s: int) -> float:
-        """KV bytes of one query beyond the prefix."""
+        """Return the KV bytes of one query beyond the prefix."""
         stage = self.stages[s][1]
         tokens = stage.prompt_tokens + self.inherited(s) + stage.output_tokens
         return float(tokens * self.fact(stage).kv_bytes_per_token)
@@ -260,7 +259,7 @@ class Expected:
         }
 
     def lives(self, s: int) -> float:
-        """Probability that a stage lives: 1 or 0 once drawn, else along its choosers."""
+        """Return the probability that a stage lives: 1 or 0 once drawn, else from its choosers."""
         workflow, stage = self.stages[s]
         if self.vanished[s]:
             return 0.0
@@ -342,7 +341,7 @@ class Expected:
         return row
 
     def candidate(self, action: int) -> Row:
-        """From a commit in a simulator of its own."""
+        """Compute a candidate's features from its commit in a separate simulator."""
         assignment = self.env.placement(action)
         assert assignment is not None
         s, devices = assignment.stage, list(assignment.devices)
@@ -411,7 +410,7 @@ class Expected:
         }
 
     def planned(self) -> list[tuple[NDArray[np.float64], float]]:
-        """Of each slot: the devices' turns behind the stages in the slots before, and its end."""
+        """Return each slot's end, and the devices' turns after the stages in earlier slots."""
         turns = self.turns.copy()
         of_slot = []
         for ends in self.ends:
@@ -423,7 +422,7 @@ class Expected:
         return of_slot
 
     def gone(self, s: int) -> float:
-        """Tokens of one query that come from parents that vanished: they need no prefill."""
+        """Return the tokens of one query from vanished parents, which need no prefill."""
         workflow, stage = self.stages[s]
         return sum(
             edge.inherited_tokens
@@ -435,7 +434,7 @@ class Expected:
         return stage.model is not None and bool(self.residents[d, self.models.index(stage.model)])
 
     def saved(self, s: int, d: int) -> float:
-        """Seconds of prefill on d that the inherited tokens of same-model children would take."""
+        """Return the prefill seconds on d of the tokens that children of the same model inherit."""
         workflow, stage = self.stages[s]
         if not stage.model:
             return 0.0
@@ -519,7 +518,7 @@ class Expected:
 
 
 def assert_row(group: Group, models: int, row: NDArray[Any], expected: Row, where: object) -> None:
-    """Compare the columns that are expected; the rest of the columns are named in the test."""
+    """Compare the expected columns; the test names all other columns."""
     names = [column.name for column in group.columns(models)]
     got = dict(zip(names, row.tolist(), strict=True))
     assert expected.keys() <= got.keys()
@@ -528,7 +527,7 @@ def assert_row(group: Group, models: int, row: NDArray[Any], expected: Row, wher
 
 
 def assert_observation(env: WorkflowSchedulingEnv, observation: Observation) -> None:
-    """All groups."""
+    """Compare all groups of the observation."""
     expected = Expected(env)
     models = env.env_spec.limits.models
     window = env.window

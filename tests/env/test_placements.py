@@ -1,4 +1,4 @@
-"""The actions are the candidates of the simulator's generator, bit for bit."""
+"""Actions are the candidate placements of the simulator's generator, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.strategies import problems
 
 
 def assert_actions_are_candidates(env: WorkflowSchedulingEnv) -> None:
-    """Every slot and position; the mask says which."""
+    """Check every slot and position against the generator, and the mask."""
     simulator = Simulator(env.compiled, seed=env.noise_seed)
     simulator.restore(env.state().moment.state)
     window = env.window

@@ -1,4 +1,4 @@
-"""What agents see and earn must not change: digests recorded before the kernel was rebuilt."""
+"""Observations and rewards must not change: digests recorded before the kernel was rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and texts of an episode: what they show, in every render mode."""
+"""Rendering of an episode: what pictures and texts show, in every render mode."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.env.episodes import legal_action, play
 
 
 def two_devices() -> Problem:
-    """A load, a transfer, prefill and decode, a tool, and weights that push others out."""
+    """Return a problem with loads, a transfer, prefill, decode, a tool and evicted weights."""
     devices = tuple(Device(id=f"d{i}", gpu="A10G", node=f"n{i}") for i in range(2))
     shape: dict[str, Any] = {"queries": 2, "prompt_tokens": 4000, "output_tokens": 300}
     stages = (
@@ -54,7 +54,7 @@ def two_devices() -> Problem:
 
 
 def played(**arguments: Any) -> WorkflowSchedulingEnv:
-    """Stage a on device 0, then b on device 1, then c on device 1, where b's model must go."""
+    """Place a on device 0, then b and c on device 1, where c's model evicts b's."""
     env = WorkflowSchedulingEnv(two_devices(), max_shards=1, **arguments)
     env.reset(seed=0)
     for device in (0, 1, 1):
@@ -161,7 +161,7 @@ def test_failures_show() -> None:
 
 
 def batching() -> Problem:
-    """Six stages of one model that share a device, and one of another that waits behind them."""
+    """Return six stages of one model that share a device, and one of another model behind them."""
     stages = [
         Stage(id=f"s{i}", model="Llama-3.1-8B", prompt_tokens=2000, output_tokens=200 + 50 * i)
         for i in range(6)

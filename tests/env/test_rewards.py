@@ -1,4 +1,4 @@
-"""Rewards add up to the returns that are documented."""
+"""Rewards add up to the documented returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 def critical_path(problem: Problem, workflow: Workflow, clean: dict[str, float]) -> float:
-    """Longest way through a workflow at best seconds, without transfers."""
+    """Return the longest path of a workflow in best-case seconds, without transfers."""
     longest: dict[str, float] = {}
 
     def way(stage: Stage) -> float:
@@ -32,7 +32,7 @@ def critical_path(problem: Problem, workflow: Workflow, clean: dict[str, float])
 
 
 def latency_scale(env: WorkflowSchedulingEnv) -> float:
-    """What workflows take at least, in the mean, for each stage that is placed; times a hundred."""
+    """Return 100 times the workflows' mean lower bound, per stage that is placed."""
     paths, works, _ = estimates(env)
     devices = len(env.compiled.problem.cluster.devices)
     least = [max(path, work / devices) for path, work in zip(paths, works, strict=True)]
@@ -41,13 +41,13 @@ def latency_scale(env: WorkflowSchedulingEnv) -> float:
 
 
 def own_scale(env: WorkflowSchedulingEnv) -> float:
-    """The problem's estimate: longest path or mean work, at best seconds."""
+    """Return the problem's estimate: longest path or mean work, in best-case seconds."""
     paths, works, _ = estimates(env)
     return max(max(paths), sum(works) / len(env.compiled.problem.cluster.devices)) or 1.0
 
 
 def estimates(env: WorkflowSchedulingEnv) -> tuple[list[float], list[float], int]:
-    """Of each workflow the critical path and the work at best seconds; and the stages."""
+    """Return critical path and work of each workflow in best-case seconds; also the stage count."""
     view, problem = env.view(), env.compiled.problem
     number = 0
     paths, works = [], []

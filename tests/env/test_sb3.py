@@ -1,4 +1,4 @@
-"""The native vector environment in Stable-Baselines3; tests of `lab.training` compare lanes."""
+"""The native vector environment in Stable-Baselines3 (tests of `lab.training` compare lanes)."""
 
 from __future__ import annotations
 

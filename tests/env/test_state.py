@@ -1,4 +1,4 @@
-"""Going back: state and restore, pickle, deepcopy; seeds across processes."""
+"""Saving and restoring: state, pickle, deepcopy; seeds across processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 def go_on(env: WorkflowSchedulingEnv, seed: int) -> str:
-    """A digest of all that follows, into the next episode."""
+    """Digest everything that follows, into the next episode."""
     rng = np.random.default_rng(seed)
     digest = hashlib.sha256()
     for _ in range(2):

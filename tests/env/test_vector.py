@@ -1,4 +1,4 @@
-"""Lane for lane, the vector environment does what single environments do."""
+"""Each lane of the vector environment behaves like a single environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lane(observation: dict[str, Any], i: int) -> dict[str, Any]:
 
 
 class Singles:
-    """Single environments that behave as a batch in one of the autoreset modes."""
+    """Single environments that behave like a batch, in one of the autoreset modes."""
 
     def __init__(self, envs: list[WorkflowSchedulingEnv], mode: AutoresetMode) -> None:
         self.envs, self.mode = envs, mode
@@ -42,7 +42,7 @@ class Singles:
     def step(
         self, i: int, action: int
     ) -> tuple[dict[str, Any], float, tuple[bool, bool], dict[str, Any]]:
-        """Observation, reward, (terminated, truncated), info; the end of an episode: ``final``."""
+        """Return observation, reward, (terminated, truncated), info; at an end, its ``final``."""
         env = self.envs[i]
         if env.ended and self.mode is AutoresetMode.NEXT_STEP:
             info = self.reset(i)

@@ -1,4 +1,4 @@
-"""Other looks at the environment, ours and Gymnasium's."""
+"""Wrappers of the environment, ours and Gymnasium's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(**options: Any) -> gymnasium.Env[Any, Any]:
 
 
 def play_through(env: gymnasium.Env[Any, Any]) -> list[tuple[Any, float]]:
-    """A whole episode of random legal actions, found through the wrappers."""
+    """Play an episode of random legal actions, as seen through the wrappers."""
     observation, _ = env.reset(seed=4)
     rng = np.random.default_rng(0)
     seen = [(observation, 0.0)]

@@ -1,4 +1,4 @@
-"""What reading one mutant may take: seconds, and memory beyond what the process has."""
+"""Limits for reading one mutant: seconds, and memory beyond what the process already has."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MEGABYTES = 1024
 
 
 class TooSlowError(Exception):
-    """A mutant took longer than it may."""
+    """A mutant took too long."""
 
 
 @contextmanager
 def bounded(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[None]:
-    """Inside, too much time raises `TooSlowError`, and too much memory `MemoryError`.
+    """Limit a block: too much time raises `TooSlowError`, too much memory `MemoryError`.
 
-    Compiled code sees no signals: after twice the time the process ends with a traceback.
+    Compiled code does not handle signals: after twice the time the process exits with a traceback.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + megabytes * 2**20, hard))

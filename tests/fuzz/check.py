@@ -1,4 +1,4 @@
-"""The verdict on a mutant: it is taken, or refused with one clear error."""
+"""The verdict on a mutant: it is accepted, or refused with one clear error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fuzz.bounds import bounded
 
 
 def taken(read: Callable[[], Any]) -> Any:
-    """What reading a mutant gives; None if it was refused, with one clear error."""
+    """Return the result of reading a mutant; None if it was refused with one clear error."""
     with bounded():
         try:
             return read()

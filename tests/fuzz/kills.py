@@ -1,7 +1,7 @@
-"""Sweeps, reports and trainings that are killed at random moments, again and again, and then end.
+"""Sweeps, reports and trainings that are killed repeatedly at random moments before they finish.
 
-``python -m tests.fuzz.kills [TIMES [KIND...]]`` kills each kind so many times while it runs;
-afterwards every number that does not depend on the clock is that of an unbroken one, bit for bit.
+``python -m tests.fuzz.kills [TIMES [KIND...]]`` kills each kind so many times while it runs. In the
+end every number that does not depend on the clock equals that of an uninterrupted run, bit for bit.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ AGENTS = {
         "agent.learning.gradient_steps=1", "agent.learning.steps=1024",
     ),
 }  # fmt: skip
-"""One of every way of learning, as small as they can be."""
+"""One agent for every way of learning, as small as possible."""
 EACH = 5
-"""Tries to kill one run before it may end."""
+"""Number of attempts to kill one run before it may finish."""
 LONGEST = 20.0
-"""Seconds before a kill; an unbroken run takes about as long on a slow machine."""
+"""Maximum seconds before a kill; about the duration of a run on a slow machine."""
 
 
 def kill(arguments: list[str], seconds: float) -> bool:
-    """Run a command and kill it, with its workers, after a time; whether it was still running."""
+    """Run a command and kill it with its workers after a time; return if it was still running."""
     process = subprocess.Popen(
         arguments, cwd=ROOT, env=environment(), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -84,13 +84,13 @@ def end(arguments: list[str], rng: random.Random, tries: int) -> int:
 
 
 def summary(root: Path) -> str:
-    """The summary as text, without times of decisions, which no two runs share."""
+    """Return the summary as text, without decision times, which differ between runs."""
     table = pd.read_csv(root / "summary.csv", dtype=str)
     return table[[name for name in map(str, table) if not name.startswith("decision")]].to_csv()
 
 
 def learned(root: Path) -> str:
-    """What a training made: its curve, its result and the weights, without times."""
+    """Return a training's curve, result and weights as text, without times."""
     (directory,) = (path.parent for path in root.rglob("curve.parquet"))
     curve = pd.read_parquet(directory / "curve.parquet").drop(columns="seconds")
     result = json.loads((directory / RESULT).read_text())
@@ -101,21 +101,21 @@ def learned(root: Path) -> str:
 
 
 def evaluate(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
-    """A sweep that is killed."""
+    """Kill a sweep; return its summary and the number of kills."""
     found = end(command("evaluate.py", *GRID, f"paths.runs={runs}"), rng, tries)
     end(command("report.py", runs / "grid"), rng, 0)
     return summary(runs / "grid"), found
 
 
 def report(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
-    """The report of a sweep, killed."""
+    """Kill the report of a sweep; return its summary and the number of kills."""
     end(command("evaluate.py", *GRID, f"paths.runs={runs}"), rng, 0)
     found = end(command("report.py", runs / "grid"), rng, tries)
     return summary(runs / "grid"), found
 
 
 def train(agent: str, runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
-    """A training that is killed."""
+    """Kill a training; return what it learned and the number of kills."""
     chosen = (f"agent={agent}", *TRAINING, *AGENTS[agent], f"paths.runs={runs}")
     found = end(command("train.py", *chosen), rng, tries)
     return learned(runs), found
@@ -126,11 +126,11 @@ KINDS: dict[str, Callable[[Path, random.Random, int], tuple[str, int]]] = {
     "report": report,
     **{f"training {agent}": partial(train, agent) for agent in AGENTS},
 }
-"""What is killed: gives the numbers that do not depend on the clock, and the kills that hit."""
+"""By kind: a function that returns the clock-independent numbers and the number of kills."""
 
 
 def check(name: str, times: int) -> None:
-    """Kill a kind so many times, and compare with the unbroken one."""
+    """Kill a kind so many times, and compare with an uninterrupted run."""
     began, found, number = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as place:
         whole, _ = KINDS[name](Path(place) / "whole", random.Random(0), 0)
@@ -147,7 +147,7 @@ def check(name: str, times: int) -> None:
 
 
 def main() -> int:
-    """Kill, end, compare, and say how it went."""
+    """Check the kinds named on the command line, or all."""
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     for name in sys.argv[2:] or KINDS:
         check(name, -(-times // len(AGENTS)) if name.startswith("training") else times)

@@ -1,4 +1,4 @@
-"""Mutants of valid input: a few changes each, of the kinds that files and people make."""
+"""Mutants of valid input: each has a few changes like those of damaged files and human errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BITS = (
     b"*a", b"!!int ", b"!!python/name:os.system ", b"<<: ", b"|", b">", b"%", b"#", b"\n", b"  ",
     b"nan", b"1e999", b"-1", b"9" * 400, b"true", b"null", b"\\ud800", b"[" * 3000, b"{a: " * 300,
 )  # fmt: skip
-"""What may come in between the bytes of a text."""
+"""Bytes that may be inserted into a text."""
 
 
 def mutated_value(draw: random.Random, document: Any) -> Any:
-    """A copy of JSON or YAML content with up to three changes."""
+    """Return a copy of JSON or YAML content with up to three changes."""
     whole = [copy.deepcopy(document)]
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         places = list(_places(whole))
@@ -50,7 +50,7 @@ def mutated_value(draw: random.Random, document: Any) -> Any:
 
 
 def mutated_bytes(draw: random.Random, content: bytes) -> bytes:
-    """Bytes with up to three cuts, insertions, flips or moved lines."""
+    """Return the bytes with up to three cuts, insertions, flips or moved lines."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         start = draw.randint(0, len(content))
         end = min(len(content), start + draw.choice((0, 1, 1, 4, 40, 400)))
@@ -74,7 +74,7 @@ def mutated_bytes(draw: random.Random, content: bytes) -> bytes:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Everything in a value, as what holds it and the key there."""
+    """Yield the place of everything in a value: its container and the key there."""
     keys: Any = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key
@@ -83,7 +83,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _near(draw: random.Random, value: Any) -> Any:
-    """Something like a value."""
+    """Return a value similar to another."""
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):

@@ -1,8 +1,8 @@
 """Mutants of a sweep's directory: its report and a rerun give a result or one clear error.
 
-``python -m tests.fuzz.run_directories [FIRST [COUNT]]`` runs many. Each number makes one mutant,
-always the same. Mutants are played in a process of their own, with a limit on memory and on the
-time of each: one that crashes the interpreter, or does not end, is named too.
+``python -m tests.fuzz.run_directories [FIRST [COUNT]]`` runs many. Each number always gives the
+same mutant. Mutants run in a separate process with limits on memory and on the time of each, so
+that those that crash the interpreter or do not end are reported, too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NASTY: list[Any] = [
 
 
 def make_sweep(runs: Path) -> list[EvaluateConfig]:
-    """Run the jobs that are mutated."""
+    """Run the jobs whose results are mutated; return their configurations."""
     configs = [job_config(runs, policy=policy) for policy in POLICIES]
     for config in configs:
         run_job(config)
@@ -57,7 +57,7 @@ def make_sweep(runs: Path) -> list[EvaluateConfig]:
 
 
 def numbers(report: Report) -> list[Any]:
-    """What of a summary does not depend on the clock."""
+    """Return the numbers of a summary that do not depend on the clock."""
     return [
         {k: repr(v) for k, v in row.columns().items() if not k.startswith("decision")}
         for row in report.summary
@@ -102,7 +102,7 @@ def _swap(rng: random.Random, path: Path, root: Path) -> None:
 
 
 def _same_name(rng: random.Random, path: Path, root: Path) -> None:
-    """Another job's file in the place of this one."""
+    """Replace a file by that of another job."""
     others = [one for one in root.rglob(path.name) if one != path]
     if others:
         path.write_bytes(rng.choice(others).read_bytes())
@@ -124,7 +124,7 @@ def _move(rng: random.Random, path: Path, root: Path) -> None:
 
 
 def _column(rng: random.Random, path: Path, root: Path) -> None:
-    """A table whose column holds something else."""
+    """Replace values of a column of a table."""
     path = rng.choice(sorted(root.rglob("*.parquet")))
     table = pq.read_table(path)
     place = rng.randrange(table.num_columns)
@@ -150,7 +150,7 @@ def _column(rng: random.Random, path: Path, root: Path) -> None:
 
 
 def _value(rng: random.Random, values: Any) -> Any:
-    """A tree of plain values with one of them replaced or missing."""
+    """Replace or remove a value in a tree of plain values."""
     if isinstance(values, dict) and values and rng.random() < 0.9:
         key = rng.choice(sorted(values, key=str))
         if rng.random() < 0.1:
@@ -185,7 +185,7 @@ FORGED = ("column", "json")
 
 
 def mutate(root: Path, number: int) -> str:
-    """Mutate a directory in the way of a number; returns the name of what was done."""
+    """Apply mutation ``number`` to a directory; return its description."""
     rng = random.Random(number)
     mutation = rng.choice(MUTATIONS)
     path = rng.choice([one for one in sorted(root.rglob("*")) if one.is_file()])
@@ -197,7 +197,7 @@ def mutate(root: Path, number: int) -> str:
 
 
 class Game:
-    """A sweep, and its mutants one after the other."""
+    """A sweep and its mutants, one at a time."""
 
     def __init__(self, place: Path) -> None:
         self.whole, self.copy = place / "whole", place / "runs"
@@ -209,7 +209,7 @@ class Game:
         ]
 
     def play(self, number: int) -> str:
-        """How the report of a mutant and a rerun ended; raises what nobody foresaw."""
+        """Return the outcome of a mutant's report and rerun; unexpected errors are raised."""
         shutil.rmtree(self.copy, ignore_errors=True)
         shutil.copytree(self.whole, self.copy)
         root = self._again[0].sweep_directory
@@ -254,7 +254,7 @@ def _clear(error: InputError | JobFailedError) -> str:
 
 
 def _serve(first: int, last: int) -> None:
-    """Play some mutants, saying before each which one it is."""
+    """Run some mutants; report the number before each and the outcome after it on stderr."""
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     with tempfile.TemporaryDirectory() as place:
         game = Game(Path(place))
@@ -270,14 +270,14 @@ def _serve(first: int, last: int) -> None:
 
 
 def mutation_of(game: Game, number: int) -> str:
-    """The name of what a number does."""
+    """Return the description of mutation ``number``."""
     shutil.rmtree(game.copy, ignore_errors=True)
     shutil.copytree(game.whole, game.copy)
     return mutate(game.copy / "default", number)
 
 
 def run(first: int, count: int) -> Iterator[tuple[int, str]]:
-    """How each of some mutants ended."""
+    """Yield the number and the outcome of some mutants."""
     last = first + count
     while first < last:
         code = f"from tests.fuzz.run_directories import _serve; _serve({first}, {last})"
@@ -304,7 +304,7 @@ def run(first: int, count: int) -> Iterator[tuple[int, str]]:
 
 
 def main() -> int:
-    """Print every mutant that did not end well, and a count of how they ended."""
+    """Print every mutant that failed, and how often each outcome occurred."""
     first, count = (int(word) for word in [*sys.argv[1:], "0", "2500"][:2])
     ends: Counter[str] = Counter()
     bad = 0

@@ -39,14 +39,14 @@ from tests.strategies import problems
 
 STATE, DRAWN, RUNNING, LOCK, FAULTS = "state.json", "drawn.json", "running", "lock", "faults"
 EACH = 4
-"""Runs of one problem, half of them on devices that batch; drawing it takes as long as these."""
+"""Runs of one problem, half of them on batching devices; drawing it takes as long as these."""
 BATCH = 200
 """Runs whose problems are drawn together."""
 SECONDS = 60.0
-"""Of one run and its check, on a busy machine; most take milliseconds."""
+"""Time limit of a run and its check, for a busy machine; most take milliseconds."""
 MOST_TOKENS, MOST_ALONE = 6_000, 300_000
-"""Of output on batching devices, of all stages, and of all queries if none shares a batch: the
-validator makes each of them."""
+"""Limits of output tokens on batching devices, over all stages, and over all queries if none shares
+a batch: the validator simulates each token."""
 SAVED_EVERY = 5.0
 """Seconds between two writes of the progress."""
 OBJECTIVES = ("slowdown", "makespan", "latency", "p95")
@@ -66,7 +66,7 @@ class Case:
 
 
 class Progress(BaseModel):
-    """What was run so far."""
+    """The runs so far."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -83,7 +83,7 @@ class Progress(BaseModel):
 
 @st.composite
 def _problems(draw: st.DrawFn) -> tuple[Problem, int]:
-    """A problem and a seed."""
+    """Strategy for a problem and a seed."""
     problem = draw(problems())
     options = problem.options.model_copy(update={"objective": draw(st.sampled_from(OBJECTIVES))})
     problem = problem.model_copy(update={"options": options})
@@ -91,10 +91,10 @@ def _problems(draw: st.DrawFn) -> tuple[Problem, int]:
 
 
 class Drawn(BaseModel):
-    """The problems of a batch, as they are drawn, and a seed for each.
+    """The problems drawn for a batch, and a seed for each.
 
-    They are kept until the batch is done: what Hypothesis draws by a seed depends on the modules
-    that are loaded, so that a process that goes on would draw others.
+    They are stored until the batch is done: what Hypothesis draws for a seed depends on the loaded
+    modules, so a process that resumes would draw other problems.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -104,7 +104,7 @@ class Drawn(BaseModel):
 
 
 def draw(batch: int) -> Drawn:
-    """New problems."""
+    """Draw new problems."""
     found: list[tuple[Problem, int]] = []
 
     @seed(batch)
@@ -125,7 +125,7 @@ def draw(batch: int) -> Drawn:
 
 
 def drawn(folder: Path, batch: int) -> Drawn:
-    """The problems of a batch: those that were drawn before, or new ones."""
+    """Return the problems of a batch: those drawn earlier, or new ones."""
     path = folder / DRAWN
     if path.exists():
         kept = _read(path, Drawn)
@@ -137,7 +137,7 @@ def drawn(folder: Path, batch: int) -> Drawn:
 
 
 def cases(given: Drawn) -> Iterator[Case]:
-    """The runs of a batch: every policy in turn."""
+    """Return the runs of a batch, with every policy in turn."""
     for place in range(BATCH):
         number = given.batch * BATCH + place
         # Hypothesis may find fewer than were asked for.
@@ -155,7 +155,7 @@ def cases(given: Drawn) -> Iterator[Case]:
 
 
 def outcome(case: Case, seconds: float = SECONDS) -> tuple[str, str]:
-    """``valid``, ``refused``, or the kind of fault; and what there is to say about it."""
+    """Return ``valid``, ``refused`` or the kind of fault, and details."""
     try:
         with bounded(seconds):
             policy = make_policy(case.policy, **SMALL.get(case.policy, {}))
@@ -177,7 +177,7 @@ def outcome(case: Case, seconds: float = SECONDS) -> tuple[str, str]:
 
 
 def read_progress(folder: Path) -> Progress:
-    """What was done before. Raises `InputError` if the file cannot be read."""
+    """Read the progress; raise `InputError` if the file cannot be read."""
     return _read(folder / STATE, Progress) if (folder / STATE).exists() else Progress()
 
 
@@ -196,16 +196,16 @@ def soak(
     check: Callable[[Case], tuple[str, str]] = outcome,
     say: Callable[[str], None] = print,
 ) -> Progress:
-    """Run until so many are done, from the first that was not.
+    """Run until so many runs are done, starting with the first one that is not.
 
     Args:
-        folder: of the progress and the faults.
-        runs: in all, those of before included.
-        check: plays a run.
-        say: takes a line about each fault, and about the progress.
+        folder: directory of the progress and the faults.
+        runs: total number of runs, including earlier ones.
+        check: performs a run.
+        say: called with a line about each fault, and about the progress.
 
     Raises:
-        InputError: another process is at it, or its files are damaged.
+        InputError: another process uses the folder, or its files are damaged.
     """
     (folder / FAULTS).mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -214,7 +214,7 @@ def soak(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder as long as the process lives: two would count each other's runs."""
+    """Lock a folder, as two processes would count each other's runs."""
     with (folder / LOCK).open("a", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -259,9 +259,9 @@ def _go_on(
 def _guarded(
     folder: Path, number: int, case: Case, check: Callable[[Case], tuple[str, str]]
 ) -> tuple[str, str]:
-    """The outcome of a run, unless it ended the process twice.
+    """Return the outcome of a run; a run that has twice ended the process is not tried again.
 
-    A file has the numbers of the runs that ended it, and, during a run, its number behind these.
+    A file has the numbers of runs that ended the process; during a run its number is added.
     """
     mark = folder / RUNNING
     ended = mark.read_text(encoding="ascii").split() if mark.exists() else []
@@ -276,7 +276,7 @@ def _guarded(
 
 
 def _keep(place: Path, case: Case, text: str) -> None:
-    """A fault: the problem, and how it was run."""
+    """Store a fault: the problem, and how it was run."""
     dump_problem(case.problem, place.with_suffix(".json"))
     how = f"policy={case.policy} seed={case.seed} charge_planning={case.charge_planning}\n"
     write_text(place.with_suffix(".txt"), how + text)
@@ -287,7 +287,7 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, and say how it went; 1 if there are faults."""
+    """Run and print the result; return 1 if there are faults."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.soak", description=__doc__)
     parser.add_argument("folder", type=Path, help="of the progress and the faults")
     parser.add_argument("--runs", type=int, default=100_000, help="in all (default: %(default)s)")

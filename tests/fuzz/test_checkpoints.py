@@ -1,4 +1,4 @@
-"""Checkpoints: an agent that plays, or one clear error; whatever a stranger's file holds."""
+"""Checkpoints from untrusted sources: an agent that plays, or one clear error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, packed: bytes, content: Any = CONTENT) -> None:
-    """A checkpoint whose hash fits its weights."""
+    """Write a checkpoint whose hash matches its weights."""
     if isinstance(content, dict):
         content = content | {"weights_sha256": hashlib.sha256(packed).hexdigest()}
     (folder / WEIGHTS).write_bytes(packed)
@@ -71,7 +71,7 @@ def saved(array: Any, **options: Any) -> bytes:
 
 
 def header(text: str, version: bytes = b"\x01\x00") -> bytes:
-    """The beginning of an array that says what it likes."""
+    """Return an array's file header with an arbitrary text."""
     width = "<H" if version == b"\x01\x00" else "<I"
     return b"\x93NUMPY" + version + struct.pack(width, len(text)) + text.encode("latin-1")
 

@@ -1,4 +1,4 @@
-"""Problems as JSON, clusters and suites as YAML: taken, or refused with one clear error."""
+"""Problems as JSON, clusters and suites as YAML: accepted, or refused with one clear error."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PROBLEMS = [
 CLUSTERS = sorted(path.stem for path in (CONF / "cluster").glob("*.yaml"))
 SUITES = ["agentic", "agents", "files", "prefix_reuse", "requests", "smoke", "stress", "uncertain"]
 MOST_PLAYED = 300
-"""Stages of a problem that is also played."""
+"""Maximum number of stages of problems that are also run."""
 
 
 def play(problem: Problem | None) -> None:
-    """Run a valid problem: it ends."""
+    """Run a valid problem to its end."""
     if problem is not None and problem.stage_count <= MOST_PLAYED:
         Simulator(problem).run(make_policy("least_loaded"))
 
@@ -63,7 +63,7 @@ def test_what_is_taken_is_written_and_taken_again(
 
 
 def mutated_yaml(draw: random.Random, group: str, name: str) -> bytes:
-    """A configuration with other values, or with other bytes."""
+    """Return a configuration with mutated values or bytes."""
     content = (CONF / group / f"{name}.yaml").read_bytes()
     if draw.random() < 0.5:
         return mutated_bytes(draw, content)

@@ -1,4 +1,4 @@
-"""Parameters of policies: a policy that is made plays, in bounded time and memory."""
+"""Parameters of policies: accepted ones give a policy that plays in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW |= {"budget_ms": 100.0}
 
 
 def small() -> CompiledProblem:
-    """Two models, a prefix, a tool and parents on three devices."""
+    """Return a problem with two models, a prefix, a tool and parents on three devices."""
     calls = {"queries": 2, "prompt_tokens": 200, "output_tokens": 20}
     stages = (
         Stage(id="a", model="Llama-3.1-8B", prefix_group="g", prefix_tokens=300, **calls),
@@ -44,7 +44,7 @@ PROBLEM = small()
 
 
 def play(spec: dict[str, Any]) -> None:
-    """Make a policy and let it play; what would take long by its parameters takes less."""
+    """Make a policy and run it; parameters that would make it slow are reduced."""
     policy = build_policy(spec)
     params = {k: min(v, SLOW[k]) if k in SLOW and v else v for k, v in spec["params"].items()}
     if params != spec["params"]:
@@ -53,7 +53,7 @@ def play(spec: dict[str, Any]) -> None:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The specification of a policy, with every parameter written out."""
+    """Return the specification of a policy with every parameter written out."""
     spec = SPECS[name]
     given = {
         key: parameter.default

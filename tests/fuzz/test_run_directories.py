@@ -1,4 +1,4 @@
-"""A few mutants of a run directory; `make fuzz` plays many."""
+"""A few mutants of a run directory; `make fuzz` runs many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: `fate-gym plan` answers, or says what is wrong with the file."""
+"""Snapshots: `fate-gym plan` answers, or reports what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLICIES = ("fate", "fate_rollout", "heft_boosted")
 
 
 def batching() -> dict[str, Any]:
-    """The example on batching devices, with a branch of the prefix tree in a cache."""
+    """Return the example on batching devices, with a cached branch of the prefix tree."""
     data: dict[str, Any] = json.loads(TEXT)
     data["cluster"]["execution"] = "batching"
     data["workflows"][0]["prefixes"] = [

@@ -1,4 +1,4 @@
-"""The soak: a short one, and what it does with faults, kills and damaged progress."""
+"""A short soak test, and its handling of faults, kills and damaged progress."""
 
 from __future__ import annotations
 

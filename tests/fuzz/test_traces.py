@@ -1,4 +1,4 @@
-"""Saved traces and files of measured GPUs: taken, or refused with one clear error."""
+"""Saved traces and files of measured GPUs: accepted, or refused with one clear error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def follow(path: Path) -> None:
-    """All that `replay` does before anything is executed."""
+    """Do everything that `replay` does before execution."""
     script = script_of(Trace.load(path), None, str(path))
     timeline(script, predicted_seconds(script, None, {}))
 
