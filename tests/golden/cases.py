@@ -1,4 +1,4 @@
-"""Small problems of every kind of suite, and digests of the traces that policies leave on them."""
+"""Small problems of every kind of suite, and digests of policies' traces on them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ EVICTION_FIELDS = ("shard", "device", "kind", "key", "bytes")
 
 
 def _suite(name: str, place: int, **changes: Any) -> Callable[[int], Problem]:
-    """The problem at a place of a suite, by size; ``changes`` make it small, or another one."""
+    """Return a function that builds, for a seed, the problem at ``place`` of a suite by size.
+
+    ``changes`` replace fields of the suite.
+    """
 
     def problem(seed: int) -> Problem:
         spec = load_suite(name).model_copy(update=changes)
@@ -65,19 +68,19 @@ CASES: dict[str, Callable[[int], Problem]] = {
 
 @cache
 def golden() -> dict[str, dict[str, list[str]]]:
-    """The recorded digests."""
+    """Read the recorded digests."""
     recorded: dict[str, dict[str, list[str]]] = json.loads(DIGESTS.read_text(encoding="utf-8"))
     return recorded
 
 
 def play(suite: str, policy: str, seed: int) -> Trace:
-    """One run of one policy on the case of a suite."""
+    """Run a policy on the case of a suite."""
     problem = CASES[suite](seed)
     return Simulator(problem).run(make_policy(policy, **SMALL.get(policy, {})), seed=seed)
 
 
 def digest(trace: Trace) -> str:
-    """Of everything that happened, to the last bit; what it took to decide does not count."""
+    """Digest everything that happened, bit for bit, except decision times."""
     found = hashlib.sha256()
     for rows, fields in ((trace.shards, SHARD_FIELDS), (trace.evictions, EVICTION_FIELDS)):
         for name in fields:

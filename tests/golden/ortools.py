@@ -1,9 +1,9 @@
 """Whether planners make the recorded schedules with other versions of OR-Tools.
 
-``python -m tests.golden.ortools 9.12 9.15`` puts each version in front of the environment's own and
-runs the tests of what solves models: recorded schedules of FATE and its variants, the solvers and
-the oracle. Of equally good solutions another version may find another one, so pyproject.toml
-allows only versions that find the recorded ones: 1 if one of these does not.
+``python -m tests.golden.ortools 9.12 9.15`` puts each version before the environment's own on the
+path and runs the tests that use solvers: recorded schedules of FATE and its variants, the solvers
+and the oracle. Of equally good solutions another version may find another one, so pyproject.toml
+allows only versions that find the recorded ones. The exit code is 1 if one of these does not.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CHOSEN = "fate or oracle or solver or joint"
 
 
 def allowed() -> SpecifierSet:
-    """The versions that the package may be installed with."""
+    """Return the versions of OR-Tools that pyproject.toml allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = map(Requirement, project["dependencies"])
     return next(one.specifier for one in requirements if one.name == "ortools")
 
 
 def differences(version: str, folder: Path) -> str:
-    """The last line of the tests' output with a version; empty if all passed."""
+    """Run the tests with a version; return the last line of output, or nothing if all passed."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     subprocess.run([*pip, f"ortools=={version}.*"], check=True)
     before = os.environ.get("PYTHONPATH")
@@ -50,7 +50,7 @@ def differences(version: str, folder: Path) -> str:
 
 
 def main() -> int:
-    """Try the versions that are named, and say how it went."""
+    """Try the versions named on the command line, and print the results."""
     specifier, wrong = allowed(), 0
     for version in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""Records the digests anew: ``python -m tests.golden.record [SUITE ...]``.
+"""Records new digests: ``python -m tests.golden.record [SUITE ...]``.
 
-Only after a change that is meant to change schedules; the commit says why.
+Do this only after a change that is meant to change schedules, and give the reason in the commit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.golden.cases import CASES, DIGESTS, POLICIES, SEEDS, digest, play
 
 
 def main() -> None:
-    """Play every policy on the cases named on the command line, or on all."""
+    """Run every policy on the cases named on the command line, or on all."""
     recorded = json.loads(DIGESTS.read_text(encoding="utf-8")) if DIGESTS.exists() else {}
     for suite in sys.argv[1:] or CASES:
         recorded[suite] = {}

@@ -1,7 +1,7 @@
 """Schedules that must not change: what every policy did on small problems of every suite.
 
-Recorded by `tests.golden.record` before the kernel was rebuilt. A digest that differs means that
-something which happens, or its time in the last bit, is different.
+Recorded by `tests.golden.record` before the kernel was rewritten. A digest that differs means that
+an event, or the last bit of a time, has changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recorded schedules are those of the OR-Tools that is installed."""
+"""The installed version of OR-Tools gives the recorded schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules with kernels, written for a test and imported in it or in a process of its own."""
+"""Modules with kernels that are written for a test and imported in it or in a subprocess."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count()
 
 
 def load(folder: Path, text: str, name: str | None = None) -> ModuleType:
-    """Import a module of this text; a new one each time unless it is named."""
+    """Import a module with this text; a new one each time unless it has a name."""
     name = name or f"jit_case_{next(_numbers)}"
     path = folder / f"{name}.py"
     path.write_text(HEADER + text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Blocks: what Python writes compiled code reads, and the other way round."""
+"""Blocks: compiled code reads what Python writes, and vice versa."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Case(Block):
 
 @kernel
 def total(case: Case) -> float:
-    """Of everything."""
+    """Sum everything in a case."""
     found = case.count + case.time
     for i in range(case.items.size):
         found += case.bytes[i] + case.items[i].small + case.items[i].large + case.items[i].last
@@ -47,7 +47,7 @@ def total(case: Case) -> float:
 
 @kernel
 def fill(case: Case, value: int) -> None:
-    """Everything becomes one number."""
+    """Set everything to one number."""
     case.count = value
     case.time = value
     for i in range(case.items.size):
@@ -76,7 +76,7 @@ def clear(case: Case) -> None:
 
 @kernel
 def time_at(addresses: Ints, i: int) -> float:
-    """The scalar of one of several blocks."""
+    """Return the scalar of one of several blocks, given by address."""
     return Case(addresses[i]).time
 
 

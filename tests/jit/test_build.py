@@ -1,4 +1,4 @@
-"""The store of compiled code, with many processes, damaged files and no room."""
+"""The cache of compiled code with many processes, damaged files and a full disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP = sum(range(8)) + 1.0
 
 @pytest.fixture
 def script(tmp_path: Path) -> list[str]:
-    """A command that calls eight kernels and prints what comes out."""
+    """Return a command that calls eight kernels and prints the results."""
     (tmp_path / "jit_script.py").write_text(HEADER + KERNELS, encoding="utf-8")
     return [sys.executable, "-c", "from jit_script import f7; print(f7(1.0))"]
 

@@ -1,4 +1,4 @@
-"""Kernels call one another through their symbols; what they are compiled from names their code."""
+"""Kernels call one another through symbols; a digest of the sources names their compiled code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ NAMES = ("leaf", "root", "inside", "apart")
 
 @pytest.fixture
 def digests(tmp_path: Path) -> Callable[[str], list[str]]:
-    """The digests of the kernels in a module of this text, always under one name."""
+    """Return the digests of the kernels in a module with this text, always of the same name."""
     return lambda text: [getattr(load(tmp_path, text, "jit_edited"), n).digest for n in NAMES]
 
 

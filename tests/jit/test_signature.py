@@ -1,4 +1,4 @@
-"""Annotations become signatures, or one clear error."""
+"""Annotations give signatures, or one clear error."""
 
 from __future__ import annotations
 

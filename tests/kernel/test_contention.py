@@ -1,8 +1,8 @@
-"""Contention worked out by hand: who waits for whose network interface, and for how long.
+"""Contention computed by hand: which fetch waits for which interface, and for how long.
 
 Machines ``a0``, ``a1``, ... are on node ``a``. The network carries 1 byte/s without latency, so
 the bytes of an edge are the seconds of its fetch. The random problems of the other tests have
-contention too: there the validator is the second opinion.
+contention too, and the validator checks them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def problem(
     links: Sequence[Link] = (),
     **options: Any,
 ) -> Problem:
-    """Fixed stages that take the same seconds everywhere."""
+    """Return a problem of fixed stages with the same duration on every device."""
     cluster = Cluster(
         id="by-hand",
         devices=tuple(Device(id=name, node=name[0]) for name in machines),
@@ -73,7 +73,7 @@ def problem(
 
 
 def play(problem: Problem, placements: Sequence[Placement], seed: int = 0) -> Trace:
-    """Commit the placements in this order, each as early as its stage is ready."""
+    """Commit the placements in this order, each as soon as its stage is ready."""
     simulator = Simulator(problem, seed=seed)
     number = {name: i for i, (_, name) in enumerate(simulator.compiled.stage_ids)}
     for stage, device in placements:
@@ -88,7 +88,7 @@ def play(problem: Problem, placements: Sequence[Placement], seed: int = 0) -> Tr
 
 
 def transfers(problem: Problem, placements: Sequence[Placement]) -> dict[str, float]:
-    """Seconds of each fetch, the wait included, by the stage; those of 0 s left out."""
+    """Return the seconds of each fetch by stage, including waiting; without those of 0 s."""
     trace = play(problem, placements)
     names = [name for _, name in trace.stage_ids]
     rows = [row for row in trace.shards if row["transfer_s"] > 0]
@@ -203,7 +203,7 @@ def test_on_one_node_nothing_changes() -> None:
 
 
 def served(**options: Any) -> Problem:
-    """``root`` has a prefix and sends 8 GB to ``split``; ``p`` and ``q`` have the prefix too."""
+    """``root`` has a prefix and sends 8 GB to ``split``; ``p`` and ``q`` have the same prefix."""
     shape: dict[str, Any] = {"model": "Phi-3-mini", "prompt_tokens": 100, "output_tokens": 1}
     prefix = {"prefix_group": "g", "prefix_tokens": 2000}
     stages = (

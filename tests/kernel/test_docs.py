@@ -1,4 +1,4 @@
-"""The page about the kernel is made from the schema, and names every module."""
+"""The page about the kernel is generated from the schema, and names every module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fork_sampled` draws: what runs, shards of one stage, failures."""
+"""What `fork_sampled` draws: running stages, shards of one stage, failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEVICES = ("p", "q", "r")
 
 
 def problem(options: Options, *stages: Stage) -> Problem:
-    """Three stages of 10 s, or others, on three devices that are alike."""
+    """Return stages, by default three of 10 s, on three identical devices."""
     work = stages or [Stage(id=f"s{i}", seconds_on=dict.fromkeys(DEVICES, 10.0)) for i in range(3)]
     cluster = Cluster(
         id="three", devices=[Device(id=name, gpu="A10G", node="n") for name in DEVICES]

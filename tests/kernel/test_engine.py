@@ -19,7 +19,7 @@ from tests.strategies import problems
 
 
 class Anything:
-    """Places or waits at random, with random devices and counts: every legal path is taken."""
+    """Places or waits at random, with random devices and counts, so that all legal paths occur."""
 
     name = "anything"
 
@@ -58,7 +58,7 @@ class Anything:
         return [*decisions, Assignment(stage, devices, tuple(int(n) for n in counts), source)]
 
     def _ends(self, now: float, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
-        """Until when values of prefixes hold: some are over, some end soon, some never do."""
+        """Draw until when values of prefixes hold: some have expired, some end soon, some never."""
         rng = self._rng
         if rng.random() < 0.4:
             return None
@@ -124,7 +124,7 @@ def test_a_fork_plays_out_the_estimates(problem: Problem, seed: int) -> None:
 
 
 def uncertain(problem: Problem) -> bool:
-    """Whether anything is drawn as the problem runs."""
+    """Return whether a run of the problem draws anything."""
     options = problem.options
     drawn = options.uncertainty > 0 or options.length_uncertainty > 0 or options.failures
     return bool(drawn) or any(w.choices or w.fan_outs for w in problem.workflows)

@@ -1,4 +1,4 @@
-"""A play of an excerpt is a play of the whole, as far as its stages go."""
+"""A play of an excerpt equals a play of the whole problem, for the excerpt's stages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RULES = (
 
 
 def ends(p: ProblemArrays, state: StateArrays, rules: Rules) -> dict[int, float]:
-    """The end of each stage that a play of the rules brings to one."""
+    """Play by the rules; return the end of each stage that ends in the play."""
     log: LogArrays = new_log(0, 0)
     choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
     before = state.stages["status"] == DONE
@@ -81,6 +81,6 @@ def test_excerpts_of_later_moments_use_the_same_room(chain: Problem) -> None:
 
 @pytest.fixture
 def chain() -> Problem:
-    """Three stages, one behind the other, on two machines."""
+    """Return a chain of three stages on two machines."""
     seconds = {name: {"a": 1.0, "b": 2.0} for name in "xyz"}
     return Problem.classical(seconds, {("x", "y"): 1.0, ("y", "z"): 1.0})

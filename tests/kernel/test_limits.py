@@ -1,4 +1,4 @@
-"""What both kinds of devices come to in the limit, and what no device can beat."""
+"""Limits of both kinds of devices: what they approach, and what no device can beat."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXECUTIONS: tuple[Execution, ...] = ("exclusive", "batching")
 POLICIES = ["eft", "round_robin", "heft_boosted", "mooncake", "random"]
 MODEL = "Llama-3.1-8B"
 _MOST_TOKENS = 6000
-"""The validator makes each of them."""
+"""The validator simulates each of these tokens."""
 
 executions = pytest.mark.parametrize("execution", EXECUTIONS)
 slow_draws = settings(
@@ -34,13 +34,13 @@ slow_draws = settings(
 
 
 def executed(problem: Problem, execution: Execution, **serving: Any) -> Problem:
-    """The problem on devices of one kind."""
+    """Return the problem on devices of one execution."""
     cluster = problem.cluster.model_copy(update={"execution": execution, **serving})
     return problem.model_copy(update={"cluster": cluster})
 
 
 def one_stage(queries: int, prompt: int, output: int) -> Problem:
-    """A stage on an H100 whose memory has room for everything."""
+    """Return a problem of one stage on an H100 with enough memory for everything."""
     roomy = catalog.gpu("H100-SXM").model_copy(update={"memory_gb": 1e6})
     stage = Stage(id="s", model=MODEL, queries=queries, prompt_tokens=prompt, output_tokens=output)
     cluster = Cluster(id="one", devices=(Device(id="d", gpu=roomy.name),))
@@ -48,7 +48,7 @@ def one_stage(queries: int, prompt: int, output: int) -> Problem:
 
 
 def row_of(problem: Problem) -> Any:
-    """The only row of a run."""
+    """Run the problem; return the only row of its trace."""
     (row,) = Simulator(problem).run(make_policy("eft")).shards
     return row
 
@@ -83,7 +83,7 @@ def test_each_further_chunk_of_a_prompt_costs_a_pass() -> None:
 
 
 def least_query_seconds(prompt: int, output: int) -> float:
-    """What a query of an endless batch takes of an H100, by the cost model."""
+    """Return an H100's seconds per query in an endless batch, by the cost model."""
     facts, gpu, model = catalog.execution(), catalog.gpu("H100-SXM"), catalog.model(MODEL)
     peak, bandwidth = gpu.tflops * 1e12, gpu.bandwidth_gb_s * GB
     tokens = prompt + max(0, output - 1)
@@ -99,7 +99,7 @@ def least_query_seconds(prompt: int, output: int) -> float:
 def query_seconds(
     execution: Execution, queries: int, prompt: int, output: int, **serving: Any
 ) -> float:
-    """What a query takes of the device when so many come at once, without the load."""
+    """Return the device's seconds per query, loading aside, when so many come at once."""
     row = row_of(executed(one_stage(queries, prompt, output), execution, **serving))
     return float(row["end"] - row["start"] - row["load_s"]) / queries
 
@@ -141,7 +141,7 @@ def test_queries_that_come_one_by_one_reach_it_too() -> None:
 
 
 def model_rows(trace: Trace) -> list[tuple[Any, Stage, Model, int]]:
-    """Rows of model stages: the row, its stage, its model, and inherited tokens of a query."""
+    """Return rows of model stages, with stage, model and inherited tokens of a query."""
     problem = trace.problem
     stages = [(w, s) for w in problem.workflows for s in w.stages]
     found = []
@@ -154,7 +154,7 @@ def model_rows(trace: Trace) -> list[tuple[Any, Stage, Model, int]]:
 
 
 def new_tokens(row: Any, stage: Stage) -> float:
-    """Prompt tokens that a shard computes."""
+    """Return the number of prompt tokens that a shard computes."""
     own = stage.prompt_tokens * row["queries"]
     return float(row["prefix_new"] + own + row["context_new"])
 
@@ -227,21 +227,21 @@ def test_a_batching_device_computes_each_token_once(
 
 
 def row_flops(row: Any, stage: Stage, model: Model) -> float:
-    """FLOPs of the matrix products with weights."""
+    """Return the FLOPs of the matrix products with weights."""
     outputs = row["queries"] * max(0, stage.output_tokens - 1)
     work = model.layer_params * (new_tokens(row, stage) + outputs)
     return float(2.0 * (work + model.head_params * row["queries"] * stage.output_tokens))
 
 
 def row_kv_bytes(row: Any, stage: Stage, model: Model, inherited: int) -> float:
-    """Bytes of KV that decoding reads."""
+    """Return the bytes of KV that decoding reads."""
     context = stage.prefix_tokens + stage.prompt_tokens + inherited + stage.output_tokens / 2
     steps = row["queries"] * max(0, stage.output_tokens - 1)
     return float(steps * context * model.kv_bytes_per_token)
 
 
 def weight_bytes(model: Model) -> float:
-    """Weights that a pass over one token reads."""
+    """Return the bytes of weights that a pass over one token reads."""
     idle = 1.0 - model.experts_per_token / model.experts if model.experts else 0.0
     return model.read_bytes - idle * model.expert_weight_share * model.weight_bytes
 

@@ -1,4 +1,4 @@
-"""What a planner sees of a stage that has lost a shard and still runs the other."""
+"""What a planner sees of a stage that has lost one shard and still runs another."""
 
 from __future__ import annotations
 

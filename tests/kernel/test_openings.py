@@ -1,4 +1,4 @@
-"""What is said to start now does, and what an open device is."""
+"""Stages that `starts_now` names do start now; open devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Execution = Literal["exclusive", "batching"]
 
 
 class Watched:
-    """Places the ready stages at random, and notes of each shard whether it starts now."""
+    """Places the ready stages at random, and records `starts_now` for each shard."""
 
     name = "watched"
 

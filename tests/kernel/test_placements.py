@@ -14,11 +14,11 @@ from tests.sim.test_simulator import split
 from tests.strategies import certain, problems
 
 Placement = tuple[tuple[int, ...], tuple[int, ...]]
-"""Devices and counts."""
+"""Devices, and queries on each."""
 
 
 def candidates(simulator: Simulator, stage: int, shards: int) -> list[Placement | None]:
-    """By position; None: no candidate."""
+    """Return the generator's candidates by position; None: no candidate."""
     devices = len(simulator.compiled.device_ids)
     found = new_placements(candidate_count(devices, shards), shards, devices)
     # Not zero at first: what is left over from another stage must not show.
@@ -33,7 +33,7 @@ def candidates(simulator: Simulator, stage: int, shards: int) -> list[Placement 
 
 
 def expected(simulator: Simulator, stage: int, shards: int) -> list[Placement | None]:
-    """The same from the description of the module."""
+    """Compute the same from the description of the module."""
     view = simulator.view()
     ends = view.end_estimates(stage)
     clean = view.clean_seconds(stage)
@@ -66,7 +66,7 @@ def expected(simulator: Simulator, stage: int, shards: int) -> list[Placement | 
 
 
 def _best_node(nodes: list[list[int]], ends: np.ndarray, k: int) -> list[int]:
-    """The devices of the node whose k-th finisher is earliest."""
+    """Return the devices of the node whose k-th earliest end is earliest."""
     able = [node for node in nodes if len(node) >= k]
     # Of equal ends the smaller device number comes first, as in the order of all.
     return min(able, key=lambda node: (ends[node[k - 1]], node[k - 1]), default=[])

@@ -21,13 +21,13 @@ Execution = Literal["exclusive", "batching"]
 
 
 def call(id: str, group: str | None, prefix: int, **fields: object) -> Stage:
-    """A stage with one query, a hundred tokens of its own and ten of output."""
+    """Return a stage with one query, 100 own prompt tokens and 10 output tokens."""
     whole = {"prompt_tokens": 100, "output_tokens": 10} | fields
     return Stage(id=id, model=MODEL, prefix_group=group, prefix_tokens=prefix, **whole)
 
 
 def chain(stages: list[Stage], prefixes: tuple[Prefix, ...] = (), **fields: object) -> Workflow:
-    """One stage after the other."""
+    """Return a workflow that is a chain of the stages."""
     edges = [Edge(parent=a.id, child=b.id) for a, b in pairwise(stages)]
     whole = {"id": "w", "stages": stages, "edges": edges, "prefixes": prefixes} | fields
     return Workflow.model_validate(whole)
@@ -36,7 +36,7 @@ def chain(stages: list[Stage], prefixes: tuple[Prefix, ...] = (), **fields: obje
 def play(
     *workflows: Workflow, execution: Execution, gpus: tuple[str, ...] = ("H100-SXM",)
 ) -> Trace:
-    """A valid trace of the workflows on some GPUs, placed by eft."""
+    """Run the workflows with eft on some GPUs; return the trace, which must be valid."""
     devices = tuple(Device(id=f"d{i}", gpu=gpu) for i, gpu in enumerate(gpus))
     cluster = Cluster(id="c", devices=devices, execution=execution)
     trace = Simulator(Problem.build(cluster, workflows)).run(make_policy("eft"))
@@ -45,7 +45,7 @@ def play(
 
 
 def hits(trace: Trace) -> list[int]:
-    """Cached prefix tokens by stage number."""
+    """Return the cached prefix tokens by stage number."""
     rows = sorted(trace.shards, key=lambda row: int(row["stage"]))
     return [int(row["prefix_hit"]) for row in rows]
 
@@ -137,7 +137,7 @@ Path = list[tuple[str, int]]
 
 @st.composite
 def trees(draw: st.DrawFn) -> tuple[tuple[Prefix, ...], list[tuple[str, int, bool]]]:
-    """Branches of a tree, and calls: group, prefix tokens, whether it extends them."""
+    """Draw branches of a tree, and calls: group, prefix tokens, whether the call extends them."""
     groups = ["g0"]
     branches: list[Prefix] = []
     for i in range(draw(st.integers(0, 4))):
@@ -150,7 +150,7 @@ def trees(draw: st.DrawFn) -> tuple[tuple[Prefix, ...], list[tuple[str, int, boo
 
 
 def tokens_of(branches: dict[str, Prefix], group: str, count: int) -> list[str]:
-    """The first tokens of a group, spelt out."""
+    """Return the first tokens of a group as literal tokens."""
     if group not in branches:
         return [f"{group}:{i}" for i in range(count)]
     shared = min(count, branches[group].shared_tokens)

@@ -1,4 +1,4 @@
-"""What `reserve` did can be taken back, whatever was evicted, grown or queued for it."""
+"""`reserve` can be undone, whatever was evicted, grown or queued for it."""
 
 from __future__ import annotations
 

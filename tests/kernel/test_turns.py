@@ -1,4 +1,4 @@
-"""Workflows that follow others arrive when these have ended, and not before anybody's eyes."""
+"""Workflows that follow others arrive when these have ended, and are not visible before."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def played(problem: Problem) -> Trace:
 
 
 def finish(problem: Problem, state: StateArrays) -> Simulator:
-    """Play a state on until no event lies ahead, everything on the first device that is up."""
+    """Play a state to its end, placing everything on the first device that is up."""
     simulator = Simulator(problem)
     simulator.restore(state)
     while simulator.ready or simulator.view().can_wait:
@@ -249,7 +249,7 @@ def batching(problem: Problem) -> Problem:
 
 
 def short(problem: Problem) -> Problem:
-    """The problem with outputs of at most 500 tokens: the validator makes each of them."""
+    """Limit outputs to 500 tokens, since the validator simulates each token."""
     flows = []
     for flow in problem.workflows:
         stages = [

@@ -1,4 +1,4 @@
-"""Runs that have gone somewhere, for tests of states."""
+"""Runs after random actions, for tests of states."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.kernel.test_placements import candidates
 
 
 def somewhere(problem: Problem, steps: int, seed: int, waiting: float = 0.0) -> Simulator:
-    """A run after some random placements; as often as ``waiting`` says it waits although it could.
+    """Return a run after ``steps`` random actions, waiting with probability ``waiting``.
 
-    It ends before ``steps`` when all is done, or nothing can be placed.
+    There are fewer actions if everything is done or nothing can be placed.
     """
     simulator = Simulator(problem, seed=seed)
     shards = simulator.compiled.shape[-1]

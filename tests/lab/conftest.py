@@ -1,4 +1,4 @@
-"""Real runs that several tests look at; each is made once a session."""
+"""Real runs that several tests share; each is made once per session."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Run:
 
 
 def command(name: str, *arguments: object) -> list[str]:
-    """The command line of a script of the project."""
+    """Return the command line of one of the project's scripts."""
     return [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """What the project's commands see."""
+    """Return the environment variables of the project's commands."""
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 
 def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project as a user does."""
+    """Run one of the project's scripts as a user does."""
     return subprocess.run(
         command(name, *arguments),
         cwd=ROOT,
@@ -55,13 +55,13 @@ def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 def job_directory(root: Path, policy: str, seed: int, suite: str = "smoke") -> Path:
-    """The run directory of a job in a sweep that holds it once."""
+    """Return the run directory of a job that a sweep has once."""
     (found,) = (root / suite / policy).glob(f"s{seed}-*")
     return found
 
 
 def edit_result(path: Path, **changes: object) -> None:
-    """Change fields of a ``result.json``, which stays whole; the other files may change, too."""
+    """Change fields of a ``result.json``, which stays intact; other files may have changed, too."""
     result = json.loads(path.read_text()) | {"checksums": {}}
     write_result(path.parent, JobResult.model_validate(result | changes))
 
@@ -73,7 +73,7 @@ def job_config(
     suite: dict[str, Any] | None = None,
     **params: object,
 ) -> EvaluateConfig:
-    """A job on suite smoke without tracking; ``params`` change those of the policy's file."""
+    """Return a job on suite smoke without tracking; ``params`` override the policy's."""
     spec = policy_specs()[policy]
     return parse_config(
         {
@@ -88,7 +88,7 @@ def job_config(
 
 @pytest.fixture(scope="session")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One job with every output: W&B offline and a Chrome trace."""
+    """Run one job with every output: W&B offline and a Chrome trace."""
     runs = tmp_path_factory.mktemp("single")
     done = run_script(
         "evaluate.py", "suite=smoke", "policy=heft", "trace=true", f"paths.runs={runs}"
@@ -99,7 +99,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Six jobs through joblib: three policies, two seeds; all are traced."""
+    """Run six jobs through joblib: three policies, two seeds, all traced."""
     runs = tmp_path_factory.mktemp("sweep")
     done = run_script(
         "evaluate.py",

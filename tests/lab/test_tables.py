@@ -15,7 +15,7 @@ ROWS = [("a_policy_with_a_long_name", "0.431 [0.366, 0.510]", "1.75 / 11.55")]
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, width: int, left: int) -> str:
-    """What is printed to a terminal of some width, or to a file."""
+    """Return what is printed to a terminal of some width, or to a file."""
     file = io.StringIO()
 
     def console(**options: Any) -> Console:

@@ -78,7 +78,7 @@ class Instance:
         return lower_bounds(inputs)
 
     def splits(self, stage: int) -> list[dict[int, int]]:
-        """Every placement of a stage: queries by device."""
+        """Return every placement of a stage: queries by device."""
         devices = [d for d in range(len(self.load[0])) if math.isfinite(self.rate[stage][d])]
         counts = itertools.product(range(self.queries[stage] + 1), repeat=len(devices))
         return [
@@ -88,19 +88,19 @@ class Instance:
         ]
 
     def before(self, workflow: int) -> list[int]:
-        """The stages of the workflow that one follows."""
+        """Return the stages of the workflow that a workflow follows."""
         first = self.follows[workflow] if self.follows else -1
         return [s for s, w in enumerate(self.workflow) if w == first]
 
     def arrived(self, workflow: int, end: Mapping[int, float]) -> float:
-        """When a workflow arrives, by the ends of stages."""
+        """Return when a workflow arrives, given the ends of stages."""
         ends = [end[s] + self.think[workflow] for s in self.before(workflow)]
         return max([self.arrival[workflow], *ends])
 
     def schedules(self) -> list[list[float]]:
-        """The stage ends of every order of commits with every placement, each as early as can be.
+        """Return the stage ends of all orders of commits and placements, each as early as possible.
 
-        Some of these orders no policy can take; a bound has to hold for a superset, too.
+        No policy can take some of these orders, but a bound that holds for all is valid, too.
         """
         found: list[list[float]] = []
         parents: list[list[int]] = [[] for _ in self.model]
@@ -317,7 +317,7 @@ costs_of = st.integers(1, 6).flatmap(
 
 
 def plain_program(costs: np.ndarray) -> float:
-    """The textbook linear program, densely."""
+    """Solve the textbook linear program, with dense matrices."""
     rows, devices = costs.shape
     usable = np.isfinite(costs)
     cost = np.where(usable, costs, 0.0)
@@ -389,7 +389,7 @@ def test_a_thousand_stages_on_twelve_devices_take_a_moment() -> None:
 
 
 def shard_seconds(n: int, batch: int, step: tuple[float, float, float, float]) -> float:
-    """Prefill (all cached that can be) + decode of n queries in waves of at most ``batch``."""
+    """Return prefill (all cached that can be) + decode of n queries in waves of ``batch``."""
     waves = [batch] * (n // batch) + ([n % batch] if n % batch else [])
     prefill = step_seconds(20 * n, step) - step[2] * 20 * n
     return prefill + 50 * sum(step_seconds(x, step) for x in waves)
@@ -455,7 +455,7 @@ def model_stage(name: str, **changes: object) -> Stage:
 
 
 def makespans(of: Problem) -> list[float]:
-    """The simulator's makespan of every even placement of every stage, in stage order."""
+    """Return simulated makespans of all even placements of all stages, in stage order."""
     compiled = compile_problem(of)
     found = []
     sets = [devices for k in (1, 2, 3) for devices in itertools.combinations(range(3), k)]

@@ -14,7 +14,7 @@ INF = np.inf
 
 
 def of_tables(*, host_bandwidth: np.ndarray, **tables: np.ndarray) -> float:
-    """The state intensity of the tables that stand for a compiled problem."""
+    """Compute the state intensity of tables that stand in for a compiled problem."""
     view = SimpleNamespace(devices={"host_bandwidth": host_bandwidth})
     return problem_state_intensity(SimpleNamespace(arrays=view, **tables))
 

@@ -1,4 +1,4 @@
-"""Mechanism metrics on traces with known answers, and on what the simulator does."""
+"""Mechanism metrics on traces with known answers, and on simulated runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def compiled_problem(*stages: Stage, edges: tuple[Edge, ...] = ()) -> CompiledPr
 
 @pytest.fixture
 def compiled() -> CompiledProblem:
-    """Stages 0 to 4: a and b (M, one prefix group), c (N), d (XL), t (tool); a -> b inherits."""
+    """Compile stages 0-4: a, b (M, one prefix group), c (N), d (XL), t (tool); a -> b inherits."""
     return compiled_problem(
         stage("a", "M", prefix_group="g", prefix_tokens=50),
         stage("b", "M", prefix_group="g", prefix_tokens=50),

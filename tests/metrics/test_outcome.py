@@ -31,7 +31,7 @@ def workflow(
 
 @pytest.fixture
 def trace() -> Trace:
-    """One device, first come first served, three workflows that queue behind each other."""
+    """Return a trace of one device, first come first served, with three workflows that queue."""
     problem = Problem.build(
         Cluster(id="c", devices=(Device(id="d"),)),
         [

@@ -1,4 +1,4 @@
-"""Serving metrics against runs whose every token is noted down."""
+"""Serving metrics against runs that record every token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChe
 
 
 def tokens_of(seed: int) -> tuple[Any, dict[int, dict[int, list[float]]]]:
-    """A random run of batching devices, and when each of its tokens was there.
+    """Draw a run on batching devices, with the time at which each token was there.
 
     By row of the shard and wave, in the order of the waves.
     """
@@ -52,7 +52,7 @@ def tokens_of(seed: int) -> tuple[Any, dict[int, dict[int, list[float]]]]:
 
 
 def judged(problem: Problem, ttft_s: float | None, tpot_s: float | None) -> Problem:
-    """The problem with objectives of its first workflow."""
+    """Return the problem with objectives for its first workflow."""
     first, *others = problem.workflows
     first = first.model_copy(update={"slo": Slo(ttft_s=ttft_s, tpot_s=tpot_s)})
     return problem.model_copy(update={"workflows": (first, *others)})
@@ -170,7 +170,7 @@ def test_on_exclusive_devices(problem: Problem, seed: int) -> None:
 
 
 def chat(execution: str) -> tuple[Trace, CompiledProblem]:
-    """Two users of one device, four turns each."""
+    """Return a problem of two users of one device, with four turns each."""
     stages = [
         Stage(id=f"t{i}", model="Llama-3.1-8B", prompt_tokens=500, output_tokens=100)
         for i in range(4)

@@ -1,4 +1,4 @@
-"""Metrics of sessions: numbers computed by hand, and what holds in every run."""
+"""Metrics of sessions: numbers computed by hand, and invariants of all runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXECUTIONS = pytest.mark.parametrize("execution", ["exclusive", "batching"])
 
 
 def turn(session: str, number: int, prefix: int, prompt: int, output: int) -> Workflow:
-    """A turn of one stage that extends the session's own branch of the system prompt."""
+    """Return a turn of one stage that extends the session's branch of the system prompt."""
     stage = Stage(
         id="answer",
         model=MODEL,
@@ -55,7 +55,7 @@ TURNS = (turn("a", 0, 1000, 200, 100), turn("b", 0, 1000, 300, 100), turn("a", 1
 
 
 def played(execution: str, devices: dict[str, int]) -> tuple[Trace, CompiledProblem]:
-    """The turns, each on its device; commits in the order in which they are given."""
+    """Run the turns, each on its device, committed in the given order."""
     cluster = Cluster.model_validate({"id": "two", "devices": DEVICES, "execution": execution})
     compiled = compile_problem(Problem.build(cluster, TURNS))
     simulator = Simulator(compiled)
@@ -156,7 +156,7 @@ def test_without_sessions_and_prefixes_there_is_nothing() -> None:
 
 
 def check(trace: Trace, compiled: CompiledProblem) -> None:
-    """What holds in every run."""
+    """Check the invariants of all runs."""
     shards, tokens = trace.shards, prefix_tokens(trace, compiled)
     kept = np.where((shards["lost"] == 0) & (compiled.model_of[shards["stage"]] >= 0), 1.0, 0.0)
     assert (tokens.again <= shards["prefix_new"]).all() and (tokens.again >= 0).all()
@@ -181,7 +181,7 @@ def check(trace: Trace, compiled: CompiledProblem) -> None:
 
 
 def _again(trace: Trace, compiled: CompiledProblem) -> np.ndarray[Any, Any]:
-    """The same token by token: a token is its place in the sequence of its key."""
+    """Compute the same token by token; a token is its position in its key's sequence."""
     p, known = compiled.arrays, set()
     found = np.zeros(len(trace.shards))
 
@@ -208,7 +208,7 @@ def _again(trace: Trace, compiled: CompiledProblem) -> np.ndarray[Any, Any]:
 
 
 def on(execution: str, problem: Problem) -> Problem:
-    """The problem on devices of that kind."""
+    """Return the problem on devices of this execution."""
     cluster = problem.cluster.model_copy(update={"execution": execution})
     return problem.model_copy(update={"cluster": cluster})
 

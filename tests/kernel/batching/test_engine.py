@@ -1,4 +1,4 @@
-"""The compiled batching device against the validator, which makes every token in plain Python."""
+"""The compiled batching device against the validator, which simulates each token in Python."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ SERVING = [
 ]
 POLICIES = ["eft", "round_robin", "heft_boosted", "min_min", "mooncake", "random"]
 _MOST_TOKENS = 6000
-"""The validator makes each of them."""
+"""The validator simulates each of these tokens."""
 
 
 def batching(problem: Problem, **serving: Any) -> Problem:
-    """The problem on devices that batch."""
+    """Return the problem on batching devices."""
     cluster = problem.cluster.model_copy(update={"execution": "batching", **serving})
     return problem.model_copy(update={"cluster": cluster})
 
 
 def chats(queries: int = 1, output: int = 40, **options: Any) -> Problem:
-    """Eight stages of one model on two devices of one node, in pairs of two turns."""
+    """Return eight stages of one model on two devices of a node, in pairs of two turns."""
     stages = [
         Stage(
             id=f"s{i}", model="Qwen2.5-7B", queries=queries, prompt_tokens=700,

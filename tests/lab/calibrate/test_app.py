@@ -1,4 +1,4 @@
-"""`fate-gym calibrate` from end to end, with a decoder that is tiny."""
+"""`fate-gym calibrate` from end to end, with a tiny decoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fate_gym.workloads.gpu_file import read_gpu
 
 @pytest.fixture
 def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short prompts and small copies."""
+    """Reduce the tasks to short prompts and small copies."""
 
     def small(
         shapes: Mapping[str, DecoderShape], sizes: Sequence[int], **options: Any

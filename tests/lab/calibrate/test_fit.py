@@ -1,4 +1,4 @@
-"""The fit finds the constants of a GPU that is made up, and the file of a GPU says them on."""
+"""The fit recovers the constants of a made-up GPU, and a GPU's file preserves them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TRUTH = Gpu(
 
 
 def quiet(line: str) -> None:
-    """Nobody listens."""
+    """Ignore a line of progress."""
 
 
 class MadeUp:
-    """Measures what a GPU with known constants would take, and every third time twice that."""
+    """Measures the times of a GPU with known constants; every third time is twice too long."""
 
     def __init__(self, shapes: dict[str, DecoderShape], truth: Gpu) -> None:
         self.shapes, self.truth = shapes, truth

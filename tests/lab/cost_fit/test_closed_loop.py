@@ -1,4 +1,4 @@
-"""Measured engines as problems: what a closed loop of clients meets on a batching device."""
+"""Measured engines as problems: closed loops of clients on a batching device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def engine() -> pd.DataFrame:
 
 
 def rows_of(engine: pd.DataFrame, **wanted: Any) -> list[Any]:
-    """The rows of the engine table with these values."""
+    """Return the rows of the engine table with these values."""
     rows: list[Any] = list(engine.itertuples(index=False))
     return [row for row in rows if all(getattr(row, key) == wanted[key] for key in wanted)]
 
@@ -37,7 +37,7 @@ def rows_of(engine: pd.DataFrame, **wanted: Any) -> list[Any]:
 def loop(
     *clients: tuple[Request, ...], kv_tokens: int = 400_000, token_budget: int = 8192
 ) -> ClosedLoop:
-    """Clients of Llama-3.1-8B on an H100."""
+    """Return a closed loop of clients of Llama-3.1-8B on an H100."""
     return ClosedLoop(
         model=catalog.model("Llama-3.1-8B"),
         gpu=catalog.gpu("H100-SXM"),

@@ -1,4 +1,4 @@
-"""The fit of the cost model: what the catalogue has is what the measured data give."""
+"""The fit of the cost model: the catalogue's constants follow from the measured data."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_the_fit_finds_constants_that_made_the_data(tables: measured.Tables) -> 
 
 
 def pass_seconds(gpu: str, tokens: int, logits: int, pairs: float, context: float) -> float:
-    """Seconds of a pass of Llama-3.1-8B, from the formulas that the fit uses for one layer.
+    """Compute the seconds of a pass of Llama-3.1-8B, from the fit's formulas for one layer.
 
     Args:
         gpu: key of the constants.
-        tokens: that meet the layers.
-        logits: tokens that meet the output projection.
-        pairs: pairs of tokens that prefill attends to.
+        tokens: tokens that go through the layers.
+        logits: tokens that go through the output projection.
+        pairs: pairs of tokens in the attention of prefill.
         context: tokens that decoding attends to, over all queries.
     """
     shape, constants = measured.ENGINE_SHAPES["Llama-3.1-8B"], catalogue_constants()

@@ -1,4 +1,4 @@
-"""Devices: what is said without one, and how a GPU is timed (by a GPU that is made up)."""
+"""Devices: the error without one, and how a GPU is timed (with a made-up GPU)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fate_gym.lab.decoder.device import CudaDevice, open_device
 
 
 class Cuda:
-    """Stands in for ``torch.cuda``; writes down what is called."""
+    """Stands in for ``torch.cuda`` and records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -56,7 +56,7 @@ class Cuda:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    """A made-up PyTorch with two GPUs."""
+    """Pretend that PyTorch has two GPUs."""
     torch = ModuleType("torch")
     found = Cuda()
     facts = {

@@ -1,4 +1,4 @@
-"""The decoder computes what a transformer computes: caches and segments do not change it."""
+"""The decoder computes what a transformer computes, whatever the caches and segments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decoder_of(device: TorchDevice, shape: DecoderShape) -> Decoder:
 
 
 def kv_of(decoder: Decoder, tokens: Any, pieces: list[int]) -> KvCache:
-    """The cache after the tokens of one query, in pieces."""
+    """Return the cache after the tokens of one query, processed in pieces."""
     cache = KvCache(decoder.device, decoder.shape, 1, len(tokens))
     at = 0
     for count in pieces:

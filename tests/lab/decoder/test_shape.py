@@ -1,4 +1,4 @@
-"""Decoders have the sizes of the models, whole and scaled down."""
+"""Decoders have the sizes of the models, full or scaled down."""
 
 from __future__ import annotations
 

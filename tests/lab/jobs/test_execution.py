@@ -1,4 +1,4 @@
-"""Jobs that differ only in how devices execute are never taken for one another."""
+"""Jobs that differ only in the devices' execution are never confused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_option_makes_another_job(changes: dict[str, Any], tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, JobResult]]:
-    """The same job on both kinds of devices, in one sweep."""
+    """Run the same job on both kinds of devices, in one sweep."""
     runs = tmp_path_factory.mktemp("both")
     done = {}
     for execution in ("exclusive", "batching"):

@@ -1,4 +1,4 @@
-"""``explained.json``: what a traced job keeps, and that damage is found."""
+"""``explained.json``: what a traced job stores, and that damage is detected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.lab.conftest import job_config
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a job that was traced, after it had run without."""
+    """Return the directory of a job that was traced after a run without tracing."""
     config = job_config(tmp_path_factory.mktemp("traced"), "heft_sharded")
     assert not (run_job(config).directory / EXPLAINED).exists()
     outcome = run_job(config.model_copy(update={"trace": True}))

@@ -1,4 +1,4 @@
-"""A job with a damaged file counts as not done: reports name it, a rerun runs it again."""
+"""A job with a damaged file counts as not done: reports name it, and a rerun repeats it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = (RESULT, CONFIG, WORKFLOWS, DECISIONS, SHARDS)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two jobs that finished."""
+    """Run two jobs."""
     runs = tmp_path_factory.mktemp("whole")
     for policy in ("heft", "round_robin"):
         run_job(job_config(runs, policy))
@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def heft(whole: Path, tmp_path: Path) -> EvaluateConfig:
-    """The first of them, in a copy."""
+    """Return the first of the two jobs, in a copy."""
     shutil.copytree(whole, tmp_path / "runs")
     return job_config(tmp_path / "runs")
 

@@ -1,4 +1,4 @@
-"""What is measured of one problem."""
+"""Measurements of one problem."""
 
 from __future__ import annotations
 

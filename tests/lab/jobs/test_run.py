@@ -1,4 +1,4 @@
-"""A job as a function: what is on disk when it is killed, fails, or runs again."""
+"""A job as a function: what is on disk if it is killed, fails, or runs again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.lab.conftest import job_config
 
 
 def _interrupt(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """Let the second problem of a job raise."""
+    """Make the second problem of a job raise."""
     real, calls = measuring.measure, iter(range(100))
 
     def measure(*arguments: object, **options: object) -> object:

@@ -1,4 +1,4 @@
-"""Schedules run in earnest: on a CPU, with decoders that are tiny."""
+"""Real execution of schedules: on a CPU, with tiny decoders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def device() -> TorchDevice:
 
 
 def tiny(one: Script) -> dict[str, DecoderShape]:
-    """Whatever the models are, next to nothing."""
+    """Return tiny decoders in place of the models."""
     facts = one.trace.problem.model_facts
     return {name: shape_of(facts[name], 8) for name in one.models}
 

@@ -1,4 +1,4 @@
-"""The operations of a schedule: by the cost model they take what the simulator says."""
+"""The operations of a schedule take, by the cost model, the simulated time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two result directories: what changed, in pairs."""
+"""Comparison of two result directories, in pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lab.conftest import Run, edit_result, job_directory
 
 @pytest.fixture
 def later(sweep: Run, tmp_path: Path) -> Path:
-    """A copy in which heft is 10 % faster and round robin slower, made by another commit."""
+    """Copy a sweep: heft is 10 % faster, round robin slower, and the commit is another one."""
     root = Path(shutil.copytree(sweep.root, tmp_path / "later"))
     for policy, factor in (("heft", 0.9), ("round_robin", 2.0)):
         for file in (root / "smoke" / policy).glob("*/workflows.parquet"):

@@ -1,4 +1,4 @@
-"""Figures: what is drawn follows from the data."""
+"""Figures show the data."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_session_is_drawn_over_the_work_of_others() -> None:
 
 
 def _named(name: str) -> list[Figure]:
-    """Figures in which everything has this name."""
+    """Return figures in which everything has this name."""
     shards = [_shard("d0", 0.0, 1.0) | {"model": name}]
     schedules = {name: Schedule(name, ["d0", name], shards)}
     return [

@@ -1,4 +1,4 @@
-"""Places of stages in a picture, and the critical path of a schedule."""
+"""Positions of stages in a picture, and the critical path of a schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of strangers: shown as they are, and neither obeyed nor followed."""
+"""Names from untrusted sources are shown as they are: never executed, never used as paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMAND = ["suite=smoke", "+a='x\n```\n\\input{/etc/passwd}\n'"]
 
 @pytest.fixture
 def hostile(sweep: Run, tmp_path: Path) -> Path:
-    """A sweep whose policies have a parameter, and whose command has a word, made to harm."""
+    """Make a sweep with a malicious policy parameter and a malicious word in its command."""
     root = Path(shutil.copytree(sweep.root, tmp_path / "grid"))
     for number, path in enumerate(sorted(root.glob(f"smoke/*/*/{RESULT}"))):
         edit_result(path, params={"a": f"{BAD}{number % 2}"})

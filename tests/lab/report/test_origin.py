@@ -1,4 +1,4 @@
-"""What a report says of where its workflows come from."""
+"""What a report says about the origin of its workflows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fate_gym.workloads import load_suite
 
 
 def report(*sources: str | None) -> Any:
-    """A report of one job for each source of suites."""
+    """Make a report with one job for each source of suites."""
     jobs = [SimpleNamespace(directory=Path(str(source)), source=source) for source in sources]
     result = SimpleNamespace(execution="exclusive", suite="suite")
     return SimpleNamespace(

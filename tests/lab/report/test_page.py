@@ -47,7 +47,7 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def root(sweep: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a sweep of two suites, of which the second is a copy."""
+    """Make the report of a sweep of two suites, the second of which is a copy."""
     root = Path(shutil.copytree(sweep.root, tmp_path_factory.mktemp("page") / "grid"))
     shutil.copytree(root / "smoke", root / "other")
     for path in (root / "other").glob("*/*/result.json"):
@@ -72,7 +72,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=["light", "dark", "phone"])
 def page(request: pytest.FixtureRequest, browser: Any, root: Path) -> Iterator[Any]:
-    """The open page; complains at the end about anything on the console or the network."""
+    """Open the page; fail at the end if anything was on the console or the network."""
     context = browser.new_context(
         viewport={"width": 360 if request.param == "phone" else 1280, "height": 900},
         color_scheme="dark" if request.param == "dark" else "light",
@@ -291,7 +291,7 @@ SUITE = "javascript:window.ran=2,'#?\"%41&lt;"
 
 @pytest.fixture
 def hostile(root: Path, tmp_path: Path) -> Path:
-    """The report of run directories whose makers wish its readers ill."""
+    """Make the report of malicious run directories."""
     copy = Path(shutil.copytree(root, tmp_path / "hostile"))
     (copy / "other").rename(copy / SUITE)
     for path in (copy / SUITE).glob("*/*/result.json"):

@@ -1,4 +1,4 @@
-"""The map of regimes: what it says equals a computation of its own from the results."""
+"""The map of regimes equals an independent computation from the results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEC = MapConfig(columns=CLUSTERS, rows=ROWS, published={"strict": 8.9, "round_r
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny sweep of two clusters and two settings, in which ``dls`` passes for FATE."""
+    """Run a tiny sweep of two clusters and two settings, in which ``dls`` stands in for FATE."""
     runs = tmp_path_factory.mktemp("map")
     for options in ROWS.values():
         changes = {name.split(".")[1]: value for name, value in options.items()}
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _means(root: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """By row and column, the mean latency ratio of each policy."""
+    """Return by row and column the mean latency ratio of each policy."""
     means: dict[tuple[str, str], dict[str, float]] = {}
     for config in root.rglob("config.yaml"):
         cluster = yaml.safe_load(config.read_text())["cluster"]
@@ -65,7 +65,7 @@ def _means(root: Path) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def _own_numbers(root: Path) -> dict[tuple[str, str, str], tuple[float, str]]:
-    """By row, column and kind of baseline: gain of dls in percent, and over whom."""
+    """Return by row, column and kind of baseline the gain of dls in percent, and over which one."""
     kinds = {
         "strict": ("round_robin", "heft", "least_loaded"),
         "boosted": ("eft", "heft_boosted"),

@@ -39,7 +39,7 @@ COLUMNS = (
 
 @pytest.fixture
 def grid(sweep: Run, tmp_path: Path) -> Path:
-    """A copy of the sweep, to be changed."""
+    """Copy the sweep, so that a test can change it."""
     return Path(shutil.copytree(sweep.root, tmp_path / "grid"))
 
 

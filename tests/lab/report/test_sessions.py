@@ -27,7 +27,7 @@ from tests.metrics.test_sessions import DEVICES, TURNS
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two policies, two seeds, on two kinds of devices; two sessions of three turns."""
+    """Run two policies with two seeds on both kinds of devices; two sessions of three turns."""
     runs = tmp_path_factory.mktemp("sessions")
     file = runs / "turns.json"
     dump_problem(Problem.build(Cluster(id="two", devices=DEVICES), TURNS, id="turns"), file)

@@ -1,4 +1,4 @@
-"""Policies that fail once they play."""
+"""Policies that fail when they are run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps are checked before they start, and the report knows what they planned."""
+"""Sweeps are checked before they start, and reports know the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab.conftest import Run
 
 
 def plan_of(*options: str) -> tuple[Plan, int]:
-    """The checked plan, and how many configurations were composed for it."""
+    """Return the checked plan, and the number of configurations composed for it."""
     seen = []
 
     def check(config, extra):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""`--config-dir`: files that are no YAML, and directories with strange names."""
+"""`--config-dir`: files that are not YAML, and directories with unusual names."""
 
 from __future__ import annotations
 

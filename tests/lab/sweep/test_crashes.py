@@ -1,4 +1,4 @@
-"""Kills, full and read-only disks, two sweeps at once: nothing is lost, cut or doubled."""
+"""Kills, full and read-only disks, concurrent sweeps: nothing is lost, truncated or doubled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.lab.sweep.test_sweeps import _start, _until, _waiting
 
 
 class Disk:
-    """Fails once, at a write of a number; counts the writes."""
+    """Counts writes and fails at one of them, given by number."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
         self.left, self.writes, self._code = -1, 0, code
@@ -132,7 +132,7 @@ def test_workers_end_with_the_sweep_that_started_them(tmp_path: Path) -> None:
 
 
 def _others(group: int) -> list[int]:
-    """The processes of a group that run, its first one apart."""
+    """Return the running processes of a group, except its first."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:

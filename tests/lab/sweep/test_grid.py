@@ -1,4 +1,4 @@
-"""Jobs of a grid that is played with several settings."""
+"""Jobs of a grid that is run with several settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_settings_that_are_no_options_are_refused(settings: Any) -> None:
 
 
 def _plan(name: str) -> tuple[Plan, MapConfig, DictConfig]:
-    """The plan of an experiment, its map, and its configuration."""
+    """Return the plan of an experiment, its map, and its configuration."""
     with initialize_config_module("conf", version_base="1.3"):
         config = compose_sweep("config", [f"experiment={name}", "policy=heft", "seed=0"], [])
         plan = plan_sweep(config)

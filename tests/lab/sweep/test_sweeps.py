@@ -1,4 +1,4 @@
-"""Sweeps on joblib, Ray, submitit and Optuna: killed, resumed, and without a lost machine."""
+"""Sweeps on joblib, Ray, submitit and Optuna: killed, resumed, and losing a machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRID = ("-m", "suite=smoke", "policy=round_robin,heft,eft", "seed=range(2)", "tr
 
 
 def _until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for something that a process does; fails when it ends, or after two minutes."""
+    """Wait for an effect of a process; fail if the process ends, or after two minutes."""
     for _ in range(2400):
         if condition():
             return
@@ -61,7 +61,7 @@ def _journal(root: Path) -> list[dict[str, object]]:
 
 
 def _waiting(folder: Path) -> tuple[str, ...]:
-    """Options for a policy that waits for the file ``go`` in a folder."""
+    """Return options for a policy that waits for the file ``go`` in a folder."""
     folder.mkdir()
     target = "policy.target=tests.lab.sweep.waiting:Waiting"
     return "policy=round_robin", target, f"+policy.params.folder={folder}"
@@ -207,7 +207,7 @@ def test_a_search_finds_the_better_value_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[subprocess.Popen[str]]:
-    """A Ray cluster of two raylets, told on standard input to lose one."""
+    """Start a Ray cluster of two raylets; standard input can tell it to lose one."""
     pytest.importorskip("ray")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "lab" / "sweep" / "ray_cluster.py")],

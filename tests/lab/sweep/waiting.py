@@ -1,4 +1,4 @@
-"""A policy that stops until it is told to go on, so that a test can kill what runs it."""
+"""A policy that waits for a signal, so that a test can kill the process that runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policies.heuristics import RoundRobin
 
 
 class Waiting(RoundRobin):
-    """Round robin. A process that starts it leaves a file, and waits for the file ``go``."""
+    """Round robin that, once started, writes a file and waits for the file ``go``."""
 
     name = "waiting"
 

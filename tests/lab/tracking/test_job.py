@@ -92,7 +92,7 @@ def test_without_tracking_nothing_is_written(sweep: Run) -> None:
 
 @pytest.fixture
 def copy(sweep: Run, tmp_path: Path) -> Path:
-    """A sweep of one finished job, which was not tracked."""
+    """Copy a sweep of one finished job that was not tracked."""
     source = job_directory(sweep.root, "heft", 0)
     root = tmp_path / "grid"
     shutil.copytree(source, root / "smoke" / "heft" / source.name)
@@ -100,7 +100,7 @@ def copy(sweep: Run, tmp_path: Path) -> Path:
 
 
 def _track_in_a_process(root: Path, code: str = "", options: str = "", **environment: str) -> str:
-    """``fate-gym track`` in a process of its own, whose end has to be as clean as its work."""
+    """Run ``fate-gym track`` in a subprocess, which must also exit cleanly."""
     text = f"import sys\n{code}\nfrom fate_gym.lab.cli import main\nsys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", text, "track", str(root), *options.split()],

@@ -1,4 +1,4 @@
-"""Labels: whom an agent imitates, and what rollouts add to its own preferences."""
+"""Labels: which policy an agent imitates, and what rollouts add to its own preferences."""
 
 from __future__ import annotations
 

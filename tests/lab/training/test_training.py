@@ -1,4 +1,4 @@
-"""Real trainings, as small as they can be."""
+"""Real trainings, as small as possible."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ LEARNING_RATE = "agent.learning.ppo.learning_rate"
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> list[CompiledProblem]:
-    """Every set of problems is one: eight equal stages, one fast device and one slow."""
+    """Replace all problems by one: eight equal stages, a fast device and a slow one."""
     problems = [compile_problem(two_speeds(8))]
     monkeypatch.setattr(loop, "build_problems", lambda *_, **__: [problems])
     return problems
 
 
 def config(runs: Path, seed: int = 0, **agent: Any) -> TrainConfig:
-    """A training on one curriculum that nobody looks at."""
+    """Return a training whose problems `toy` replaces."""
     some = {"suites": ["real_dag_train"], "seeds": {"first": 0, "count": 1}, "max_stages": 45}
     given = {"name": "toy", "network": {"kind": "pointer", "hidden": 8, "rounds": 1}}
     return parse_train_config(
@@ -77,7 +77,7 @@ def config(runs: Path, seed: int = 0, **agent: Any) -> TrainConfig:
 
 
 def hush(_: str) -> None:
-    """Nothing is said."""
+    """Ignore a line of progress."""
 
 
 def random_ratio(problems: list[CompiledProblem]) -> float:
@@ -389,7 +389,7 @@ def test_a_state_that_is_damaged_is_one_clear_message(
 
 
 def compress(path: Path) -> None:
-    """The same archive, compressed as one that unpacks to gigabytes is."""
+    """Rewrite an archive compressed, like one that unpacks to gigabytes."""
     with zipfile.ZipFile(path) as archive:
         content = {entry: archive.read(entry) for entry in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
