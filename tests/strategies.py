@@ -1,9 +1,9 @@
 """Hypothesis strategies for random valid problems, for every test that needs one.
 
-`problems` mixes what the execution model knows: GPUs and models of the catalogue, prefix groups
-with several lengths, edges with bytes and inherited tokens, tools, fixed stages, allow-lists,
-arrivals, turns that follow others, links, uncertainty. Problems are small (1-12 stages, 1-4
-devices), and never fail validation: each stage is cut to fit on some device.
+`problems` mixes all features of the execution model: GPUs and models of the catalogue, prefix
+groups with several lengths, edges with bytes and inherited tokens, tools, fixed stages,
+allow-lists, arrivals, turns that follow others, links, uncertainty. Problems are small (1-12
+stages, 1-4 devices) and always valid: each stage is reduced to fit on some device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fate_gym.problem import (
 from fate_gym.problem.sessions import apart
 
 Kind = Literal["any", "llm", "pressure", "mixed", "classical"]
-"""What is in a problem.
+"""The features of a problem.
 
 ``llm``: model and tool stages; ``pressure``: the same on one or two devices, with contexts so long
 that caches and weights are evicted and stages take several waves; ``mixed``: fixed stages and
@@ -53,7 +53,7 @@ TINY_MOE = Model(
     name="Tiny-MoE", params_b=6.0, active_b=1.5, layers=16, hidden=1024, kv_heads=4, head_dim=64,
     weight_gb=12.0, experts=16, experts_per_token=2,
 )  # fmt: skip
-"""A mixture small enough for a 16 GB GPU; every problem with models brings it."""
+"""A mixture of experts small enough for a 16 GB GPU, in every problem with models."""
 
 _MOST_TOKENS = 60_000
 
@@ -78,7 +78,7 @@ def clusters(
     most: int = 4,
     without_gpu: bool = False,
 ) -> Cluster:
-    """Clusters of 1 to ``most`` devices on up to 3 nodes; the first device always has a GPU.
+    """Draw clusters of 1 to ``most`` devices on up to 3 nodes; the first always has a GPU.
 
     With ``without_gpu`` the other devices may have none.
     """
@@ -129,7 +129,7 @@ def workflows(
     most: int = 12,
     branches: tuple[Prefix, ...] = (),
 ) -> Workflow:
-    """Workflows of 1 to ``most`` stages that fit on ``cluster`` (a random one when left out).
+    """Draw workflows of 1 to ``most`` stages that fit on ``cluster`` (default: a random one).
 
     Parents may stand behind their children in the file. Stages of different workflows share the
     prefix groups ``g0`` and ``g1``, and those of ``branches``.
@@ -176,7 +176,7 @@ def _stages(
     kind: Kind,
     branches: tuple[Prefix, ...],
 ) -> tuple[Stage, dict[int, int]]:
-    """A stage, and the tokens that it inherits from each parent."""
+    """Draw a stage, and the tokens that it inherits from each parent."""
     id = f"s{len(before)}"
     label = draw(st.sampled_from(["", "x", "y"]))
     none = dict.fromkeys(parents, 0)
@@ -243,7 +243,7 @@ def _stages(
 
 
 def _limits(cluster: Cluster) -> dict[str, float]:
-    """Bytes for weights and KV, by device."""
+    """Return the bytes for weights and KV, by device."""
     share = cluster.memory_utilisation or catalog.execution().memory_utilisation
     return {
         device.id: device.tensor_parallel * catalog.gpu(device.gpu).memory_gb * GB * share
@@ -254,7 +254,7 @@ def _limits(cluster: Cluster) -> dict[str, float]:
 
 @st.composite
 def prefix_branches(draw: st.DrawFn) -> tuple[Prefix, ...]:
-    """Up to four groups, ``b0`` and so on, that branch off ``g0``, ``g1`` or one another."""
+    """Draw up to four groups, ``b0`` and so on, that branch off ``g0``, ``g1`` or one another."""
     found: list[Prefix] = []
     for i in range(draw(st.sampled_from([0, 0, 2, 4]))):
         parent = draw(st.sampled_from(["g0", "g1", *(branch.group for branch in found)]))
@@ -267,7 +267,7 @@ def prefix_branches(draw: st.DrawFn) -> tuple[Prefix, ...]:
 def _choices(
     draw: st.DrawFn, stages: Sequence[str], edges: Iterable[Edge]
 ) -> tuple[list[Choice], list[FanOut]]:
-    """Branches and fan-outs behind some of the stages, which are given parents first."""
+    """Draw branches and fan-outs after some stages, which first get parents."""
     choices: list[Choice] = []
     fan_outs: list[FanOut] = []
     taken: set[str] = set()
@@ -301,7 +301,7 @@ def _choices(
 
 @st.composite
 def failures(draw: st.DrawFn, cluster: Cluster) -> Failures:
-    """Frequent failures at given times, on whole seconds to make ties, or at random."""
+    """Draw frequent failures, at random or at given times (whole seconds, to make ties)."""
     if draw(st.booleans()):
         mtbf = draw(st.sampled_from([20.0, 200.0]))
         return Failures(mtbf_s=mtbf, mttr_s=draw(_positive(1, 30)), most=3)
@@ -317,7 +317,7 @@ def failures(draw: st.DrawFn, cluster: Cluster) -> Failures:
 
 
 def options(cluster: Cluster) -> st.SearchStrategy[Options]:
-    """Options of execution; half of them without uncertainty, most without failures."""
+    """Draw execution options; half of them without uncertainty, most without failures."""
     ways = ({}, {"eager_transfers": True}, {"contention": True})
     return st.builds(
         lambda transfers, **rest: Options(**transfers, **rest),
@@ -353,7 +353,7 @@ def _classical(draw: st.DrawFn, most: int) -> Problem:
 
 @st.composite
 def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
-    """Random valid problems of at most ``most`` stages in 1 to 3 workflows (see `Kind`)."""
+    """Draw valid problems of at most ``most`` stages in 1 to 3 workflows (see `Kind`)."""
     if kind == "any":
         kind = draw(st.sampled_from(["llm", "pressure", "mixed", "classical"]))
     if kind == "classical":
@@ -379,7 +379,7 @@ def problems(draw: st.DrawFn, kind: Kind = "any", *, most: int = 12) -> Problem:
 
 @st.composite
 def _turns(draw: st.DrawFn, flows: Sequence[Workflow]) -> list[Workflow]:
-    """The workflows, some of which follow others, wherever these stand."""
+    """Let some of the workflows follow others, in any order of the file."""
     turned = {flow.id: flow for flow in flows}
     order = draw(st.permutations([flow.id for flow in flows]))
     for i, name in enumerate(order):
@@ -392,13 +392,13 @@ def _turns(draw: st.DrawFn, flows: Sequence[Workflow]) -> list[Workflow]:
 
 
 def untied(problem: Problem) -> Problem:
-    """The problem with workflows that all arrive by themselves."""
+    """Return the problem with workflows that do not follow others."""
     workflows = tuple(apart(workflow) for workflow in problem.workflows)
     return problem.model_copy(update={"workflows": workflows})
 
 
 def certain(problem: Problem) -> Problem:
-    """The problem without noise, failures, choices and fan-outs: estimates are what happens."""
+    """Return the problem without noise, failures, choices and fan-outs: estimates are exact."""
     options = problem.options.model_copy(
         update={"uncertainty": 0.0, "length_uncertainty": 0.0, "failures": None}
     )

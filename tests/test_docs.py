@@ -35,13 +35,13 @@ PROGRAMS = {
 
 
 def name_of(page: Path) -> str:
-    """A page's path in the documentation, without its suffix."""
+    """Return a page's path in the documentation, without its suffix."""
     return page.relative_to(ROOT / "docs").with_suffix("").as_posix()
 
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: its language, its text, and what the comment before it says."""
+    """A code block: its language, its text, and the directive in the comment before it."""
 
     language: str
     code: str
@@ -50,7 +50,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The code blocks of a page, in order."""
+    """Return the code blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(found["language"], found["code"], found["word"], found["what"] or "")
@@ -59,7 +59,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def smaller(code: str) -> str:
-    """The same commands on the smallest suite, with one seed."""
+    """Change commands to the smallest suite and one seed."""
     code = re.sub(r"suite=(?!files)[\w]+", "suite=smoke", code)
     code = re.sub(r"experiment=\w+(?!.*suite=)", r"\g<0> suite=smoke", code)
     code = re.sub(r"(runs/\w+)/(?:quick|real_dag\w*)/", r"\1/smoke/", code)
@@ -124,7 +124,7 @@ def test_leaving_code_out_is_rare_and_has_a_reason() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation site, as `make docs` builds it."""
+    """Build the documentation site as `make docs` does."""
     site = tmp_path_factory.mktemp("docs") / "site"
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(site)],

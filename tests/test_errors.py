@@ -1,4 +1,4 @@
-"""The text of errors, and their way through worker processes."""
+"""The text of errors, and errors in worker processes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def _declared(name: str, extras: frozenset[str], found: dict[str, Distribution]) -> None:
-    """Collect what a distribution needs on this machine, near and far."""
+    """Collect the direct and indirect dependencies of a distribution on this machine."""
     from packaging.requirements import Requirement
 
     for text in distribution(name).requires or []:

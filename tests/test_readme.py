@@ -18,12 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of one language, in order."""
+    """Return the code blocks of one language, in order."""
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run a command of the README; its results go to ``folder``."""
+    """Run a command of the README, with results below ``folder``."""
     environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -33,7 +33,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def commands() -> list[str]:
-    """The command lines of `fate-gym`; installation and the `make` targets run in CI."""
+    """Return the `fate-gym` command lines; installation and `make` targets run in CI."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     others = [line for line in lines if not line.startswith("fate-gym ")]
     assert others == ["pip install .", "make compare", "make test"]
@@ -41,7 +41,7 @@ def commands() -> list[str]:
 
 
 def adapted(line: str, folder: Path) -> list[str]:
-    """The command with this interpreter, a small suite, and its results below ``folder``."""
+    """Adapt a command: this interpreter, a small suite, results below ``folder``."""
     smaller = re.sub(
         r"suite=(?!files)\w+", "suite=smoke", re.sub(r"range\(\d+\)", "range(1)", line)
     )

@@ -20,7 +20,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions() -> Iterator[tuple[str, Function]]:
-    """Every function of the product by module and name."""
+    """Yield every function of the product with its module and name."""
     for package in ("fate_gym", "policies", "scripts"):
         for path in sorted((ROOT / package).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -30,7 +30,7 @@ def functions() -> Iterator[tuple[str, Function]]:
 
 
 def lines(function: Function) -> int:
-    """Of the body, without docstring and signature."""
+    """Count the lines of the body, without docstring and signature."""
     first = function.body[0]
     has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     body = function.body[1:] if has_docstring else function.body
@@ -38,7 +38,7 @@ def lines(function: Function) -> int:
 
 
 def parameters(function: Function) -> int:
-    """Without self and cls."""
+    """Count the parameters, without self and cls."""
     given = function.args
     every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
     return sum(one.arg not in ("self", "cls") for one in every)

@@ -1,4 +1,4 @@
-"""The tutorial as a notebook is that of the page, whose code `tests/test_docs.py` runs."""
+"""The notebook of the tutorial equals its page, whose code `tests/test_docs.py` runs."""
 
 from __future__ import annotations
 

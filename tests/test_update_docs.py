@@ -1,4 +1,4 @@
-"""Tables of finished runs find their way into README and documentation."""
+"""Tables of finished runs are copied into README and documentation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REPORT = """# Title
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """The script, on a project of its own."""
+    """Load the script, pointed at a project in a temporary directory."""
     path = ROOT / "scripts" / "update_docs.py"
     spec = importlib.util.spec_from_file_location("update_docs", path)
     assert spec is not None and spec.loader is not None

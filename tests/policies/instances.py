@@ -1,4 +1,4 @@
-"""Classical instances, and policies that do as they are told, for the tests of this folder."""
+"""Classical instances, and policies that replay given schedules, for the tests of policies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "oracle_cpsat": {"limit": 0.1},
     **{name: {"samples": 4} for name in policy_names() if name.startswith("fate")},
 }
-"""Budgets of references, and of planners under uncertainty, that are enough for small problems."""
+"""Budgets of references and of planners under uncertainty, sufficient for small problems."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """An example of a paper: seconds of each task on each machine, edges with their costs.
+    """An example from a paper: seconds of each task on each machine, edges with their costs.
 
     Tasks are numbered from 1, as in the papers; so are machines.
     """
@@ -73,7 +73,7 @@ Gantt = list[list[tuple[int, float, float]]]
 
 
 def gantt(trace: Trace) -> Gantt:
-    """The chart of a run of a `Published` problem."""
+    """Return the Gantt chart of a run of a `Published` problem."""
     rows: Gantt = [[] for _ in trace.device_ids]
     for shard in trace.shards:
         begin = float(shard["end"] - shard["prefill_s"] - shard["decode_s"])
@@ -102,7 +102,7 @@ class Replay:
 
 
 def plain_ranks(problem: Problem, slowness: float) -> np.ndarray:
-    """(S,) upward ranks of a classical problem by the recursion of the paper, in plain Python.
+    """Compute (S,) upward ranks of a classical problem by the paper's recursion, in Python.
 
     ``slowness`` is the mean of 1/bandwidth: seconds of communication for one byte.
     """

@@ -1,4 +1,4 @@
-"""List schedulers against SAGA's (anrg-saga): other people's code, the same makespans.
+"""List schedulers against SAGA's (anrg-saga): independent code, the same makespans.
 
 SAGA 2 has no PEFT; `test_published` and `test_classical` hold ours to the paper.
 """
@@ -26,7 +26,7 @@ cpop: Any = pytest.importorskip("saga.schedulers.cpop")
 
 
 class Instance:
-    """Related machines: task costs over machine speeds; each pair of machines has its link."""
+    """Related machines: task costs over machine speeds; each pair of machines has its own link."""
 
     def __init__(self, rng: np.random.Generator, edges: dict[tuple[int, int], float], tasks: int):
         machines = int(rng.integers(2, 6))
@@ -55,7 +55,7 @@ class Instance:
 
 
 def random_graph(rng: np.random.Generator) -> Instance:
-    """Each task behind one to three of those before it."""
+    """Draw a graph in which each task follows one to three earlier ones."""
     tasks = int(rng.integers(5, 30))
     edges = {
         (int(parent), child): float(rng.uniform(1, 20))

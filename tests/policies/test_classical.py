@@ -1,4 +1,4 @@
-"""The rules of the classical schedulers, on cases small enough to do by hand."""
+"""The rules of the classical schedulers, on cases small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.strategies import problems
 
 
 def several(*problems: Problem, arrivals: tuple[float, ...] | None = None) -> Problem:
-    """The workflows of classical problems on the machines of the first, as one problem."""
+    """Combine the workflows of classical problems, on the machines of the first."""
     workflows = [
         problem.workflows[0].model_copy(
             update={"id": f"w{i}", "arrival": arrivals[i] if arrivals else 0.0}
@@ -29,7 +29,7 @@ def several(*problems: Problem, arrivals: tuple[float, ...] | None = None) -> Pr
 
 
 def run_order(policy: str, problem: Problem, **params: object) -> list[int]:
-    """Stages in the order in which they start."""
+    """Return the stages in the order in which they start."""
     rows = Simulator(problem).run(make_policy(policy, **params)).shards
     return [int(stage) for stage in rows["stage"][np.argsort(rows["start"], kind="stable")]]
 

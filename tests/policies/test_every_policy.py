@@ -1,4 +1,4 @@
-"""What every registered policy must do, and the registry that makes them."""
+"""Requirements on every registered policy, and the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.strategies import Kind, problems, untied
 
 SEEDS = st.integers(0, 2**32)
 INSTANT = 1e-9
-"""Seconds: as far as times of day are exact, a latency may be that much too short."""
+"""Rounding of absolute times, seconds: a latency may be too short by this much."""
 every_policy = pytest.mark.parametrize("name", policy_names())
 
 
@@ -71,7 +71,7 @@ def test_runs_on_batching_devices_are_valid_and_repeat(
 
 
 def assert_bounded(trace: Trace) -> None:
-    """No policy beats the lower bounds; NaN where none hold."""
+    """Check that a run does not beat the lower bounds, which are NaN where none hold."""
     bounds = problem_bounds(compile_problem(trace.problem), trace.stage_vanished)
     assert not trace.makespan < bounds.makespan * (1 - 1e-9) - INSTANT
     assert not (trace.latencies < bounds.latency * (1 - 1e-9) - INSTANT).any()

@@ -1,4 +1,4 @@
-"""Each heuristic's rule, on cases small enough to do by hand."""
+"""Each heuristic's rule, on cases small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from policies.base import OneAtATime
 
 
 def independent(*rows: dict[str, float]) -> Simulator:
-    """One task a row, on machines a, b and c, all ready at once."""
+    """Return one task per row, on machines a, b and c, all ready at once."""
     seconds = {"all": {"a": 0.0, "b": 0.0, "c": 0.0}} | {f"t{i}": row for i, row in enumerate(rows)}
     simulator = Simulator(Problem.classical(seconds, {}))
     simulator.place(0, (0,))
@@ -20,7 +20,7 @@ def independent(*rows: dict[str, float]) -> Simulator:
 
 
 def models(*stages: Stage, devices: int = 3) -> Simulator:
-    """Independent stages on equal GPUs with room for several models."""
+    """Return independent stages on equal GPUs with room for several models."""
     cluster = Cluster(
         id="equal", devices=tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(devices))
     )
@@ -46,7 +46,7 @@ def qwen(id: str, output: int = 10) -> Stage:
 
 
 def chosen(policy: str, simulator: Simulator, stage: int) -> int:
-    """The device for one ready stage in the simulator's state."""
+    """Return the device chosen for a ready stage in the simulator's state."""
     heuristic = make_policy(policy)
     assert isinstance(heuristic, OneAtATime)
     view = simulator.view()
@@ -55,7 +55,7 @@ def chosen(policy: str, simulator: Simulator, stage: int) -> int:
 
 
 def devices_of(policy: str, simulator: Simulator, seed: int = 0) -> list[int]:
-    """The device of every stage of a whole run, by stage."""
+    """Return the device of every stage in a whole run."""
     shards = simulator.run(make_policy(policy), seed=seed).shards
     return [int(device) for device in shards["device"][np.argsort(shards["stage"])]]
 

@@ -1,4 +1,4 @@
-"""List schedulers: order, rule for the device, laziness, shards; HEFT with insertion."""
+"""List schedulers: order, rule for devices, lazy commits, shards; HEFT with insertion."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_choice_with_shards_is_never_later_than_the_best_device(problem: Probl
 
 
 def gap() -> Problem:
-    """On p, ``child`` has to wait until 10 for its input; ``a`` and ``b`` fit in before."""
+    """On p, ``child`` waits until 10 for its input; ``a`` and ``b`` fit in before."""
     return Problem.classical(
         {"a": {"p": 6.0}, "parent": {"q": 1.0}, "child": {"p": 5.0}, "b": {"p": 4.0}},
         {("parent", "child"): 9.0},

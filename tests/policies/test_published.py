@@ -96,10 +96,10 @@ def test_published_schedules_replay_to_the_second(example: Published, chart: Gan
 
 
 def optimum(workflow: Workflow, machines: list[str]) -> tuple[float, list[list[int]]]:
-    """Shortest schedule with links of 1 byte/s, by trying all: makespan and queue of each machine.
+    """Find by enumeration the shortest makespan with links of 1 byte/s, and the machines' queues.
 
-    Every topological order times every assignment, each stage behind the others of its machine:
-    some schedule of that kind is optimal.
+    It tries all topological orders and all assignments, with each stage after the earlier ones of
+    its machine: some schedule of that kind is optimal.
     """
     number = {stage.id: i for i, stage in enumerate(workflow.stages)}
     seconds = [

@@ -1,4 +1,4 @@
-"""No policy reads what its file does not declare: by a record of its calls, and blindfolded."""
+"""No policy reads what its file does not declare: by a record of its calls, and if blinded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMITED = [name for name, spec in policy_specs().items() if ALL not in spec.sees
 
 
 class Watched:
-    """A policy whose view keeps a record, or is blind to what the policy may not see."""
+    """A policy whose view records calls, or hides what the policy may not see."""
 
     def __init__(
         self, policy: Policy, sees: Sequence[str] | None = None, *, from_the_start: bool = True
@@ -62,7 +62,7 @@ def stage(id: str, model: str, queries: int = 1, group: str | None = None, **cha
 
 
 def workflow(number: int, arrival: float) -> Workflow:
-    """A fan-out with two models, shared prefixes, inherited contexts, a tool, and a join."""
+    """Return a fan-out with two models, shared prefixes, inherited contexts, a tool, and a join."""
     small, large = "Phi-3-mini", "Llama-3.1-8B"
     stages = (
         stage("root", large, group="g"),
@@ -83,7 +83,7 @@ def workflow(number: int, arrival: float) -> Workflow:
 
 
 def crowded(*, uncertainty: float = 0.0) -> Problem:
-    """Four workflows at different times on unequal devices with little memory."""
+    """Return four workflows that arrive over time at unequal devices with little memory."""
     devices = tuple(
         Device(id=f"d{i}", gpu=gpu, node=f"n{i // 2}")
         for i, gpu in enumerate(("A10G", "L40S", "A10G", "A100-80"))
@@ -146,7 +146,7 @@ def test_only_planners_see_everything() -> None:
 
 
 class Spy:
-    """Places everything on the device with the least value of an expression."""
+    """Places everything on the device that minimises an expression."""
 
     name = "spy"
 
@@ -213,7 +213,7 @@ def test_nobody_sees_what_has_not_arrived() -> None:
 
 
 def conversations(*, uncertainty: float = 0.0) -> Problem:
-    """The crowd, with turns that follow one another: their arrivals come out as the run goes."""
+    """Return the crowd with turns that follow one another, whose arrivals depend on the run."""
     first, second, third, fourth = crowded(uncertainty=uncertainty).workflows
     follow = {"arrival": 0.0, "session": "s"}
     flows = (
@@ -248,7 +248,7 @@ ON_TURNS = {
     "thoughts": lambda view: (view.compiled.arrays.workflows["think_s"] > 0).sum(),
     "arrivals": lambda view: np.isfinite(view.compiled.arrays.workflows["arrival"]).sum(),
 }
-"""What tells of turns that have not arrived."""
+"""Accessors that reveal turns that have not arrived."""
 
 
 @pytest.mark.parametrize("problem", TURNS[:2], ids=["exclusive", "batching"])

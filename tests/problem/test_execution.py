@@ -1,4 +1,4 @@
-"""How devices execute, and GPUs that work as one: defaults, errors, and what fits."""
+"""Execution of devices, and devices of several GPUs: defaults, errors, and what fits."""
 
 from __future__ import annotations
 

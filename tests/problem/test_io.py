@@ -1,4 +1,4 @@
-"""Problems as JSON: out and in again, and every kind of bad file."""
+"""Problems as JSON: round trips, and every kind of bad file."""
 
 from __future__ import annotations
 
@@ -401,7 +401,7 @@ _JUNK: st.SearchStrategy[Any] = st.sampled_from(
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to every value of a tree."""
+    """Yield the path to every value of a tree."""
     items: Any = ()
     if isinstance(node, dict):
         items = node.items()

@@ -1,4 +1,4 @@
-"""Limits of a problem: beyond them one error, at them a run that ends and validates."""
+"""Limits of a problem: beyond them one clear error, at them a run that ends and is valid."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ SECONDS = st.sampled_from([0.0, 5e-324, 1e-9, 1.0, MOST_SECONDS])
 
 @st.composite
 def extremes(draw: st.DrawFn) -> Problem:
-    """Problems of which every number is at a limit, or far from it."""
+    """Draw problems whose numbers are at a limit or far from it."""
     gpu = GPU | {name: draw(RATES) for name in ("bandwidth_gb_s", "tflops", "nvlink_gb_s")}
     gpu |= {name: draw(st.sampled_from([1e-6, 1.0])) for name in ("mfu", "mbu")}
     sizes = {name: draw(st.sampled_from([0, 10**6])) for name in ("layers", "hidden")}

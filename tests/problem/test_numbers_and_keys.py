@@ -1,4 +1,4 @@
-"""What JSON and pydantic let pass in silence: true for 1, and a key given twice."""
+"""Mistakes that JSON and pydantic accept silently: true for 1, and duplicate keys."""
 
 from __future__ import annotations
 

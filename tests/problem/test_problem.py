@@ -107,7 +107,7 @@ def test_build_without_workflows_is_an_input_error() -> None:
 
 
 def boundary(memory_gb: float, **stage: object) -> list[str]:
-    """Devices for a stage of a 1 GB model with 1 MB of KV a token, at utilisation 0.5."""
+    """Return devices for a stage of a 1 GB model with 1 MB of KV per token, at utilisation 0.5."""
     gpu = Gpu(
         name="G", memory_gb=memory_gb, bandwidth_gb_s=1, tflops=1, pcie=3, watts=1,
         usd_per_hour=1, mfu=0.5, mbu=0.5,

@@ -1,4 +1,4 @@
-"""What workflows share: who follows whom, and the tree of prefixes."""
+"""Relations between workflows: which follows which, and the tree of prefixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices, fan-outs and failures in problems: what is refused, and that JSON keeps them."""
+"""Choices, fan-outs and failures in problems: what is refused, and JSON round trips."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from tests.strategies import problems
 
 
 def pcie(problem: Problem, device: Device) -> float:
-    """GB/s between a device and the host."""
+    """Return the GB/s between a device and the host."""
     if device.gpu is None:
         return device.network_gb_s or problem.cluster.network_gb_s
     return catalog.execution().pcie_gb_s(problem.gpu_facts[device.gpu])
 
 
 def peer(problem: Problem, device: Device) -> float:
-    """GB/s to the devices of the same node."""
+    """Return the GB/s to devices of the same node."""
     if device.peer_gb_s is not None:
         return device.peer_gb_s
     constants = catalog.execution()
@@ -37,7 +37,7 @@ def peer(problem: Problem, device: Device) -> float:
 
 
 def link(problem: Problem, a: Device, b: Device) -> tuple[float, float]:
-    """(GB/s, latency) between two devices."""
+    """Return (GB/s, latency) between two devices."""
     cluster = problem.cluster
     for override in cluster.links:
         if {override.a, override.b} == {a.id, b.id}:
@@ -145,7 +145,7 @@ def test_finite_costs_mean_eligible(problem: Problem) -> None:
 
 
 def _mean_transfer(compiled: CompiledProblem, size: float) -> float:
-    """Mean over ordered pairs of devices; nothing moves when there is nothing to move."""
+    """Compute the mean over ordered pairs of devices; 0 if there is nothing to transfer."""
     devices = compiled.problem.cluster.devices
     pairs = [link(compiled.problem, a, b) for a in devices for b in devices if a is not b]
     if size == 0.0 or not pairs:
@@ -244,7 +244,7 @@ def test_rates_of_gpus_that_work_as_one(problem: Problem) -> None:
 
 
 def alone(gpus: int, **stage: int) -> CompiledProblem:
-    """A stage of Llama-3.1-70B-AWQ on a device of H200s."""
+    """Return a problem: a stage of Llama-3.1-70B-AWQ on a device of H200s."""
     device = Device(id="d", gpu="H200-SXM", tensor_parallel=gpus)
     given = Stage(id="s", model="Llama-3.1-70B-AWQ", **stage)
     cluster = Cluster(id="c", devices=(device,))
@@ -261,7 +261,7 @@ def test_seconds_of_a_stage_on_two_gpus() -> None:
     ramp = facts.mfu_ramp_tokens
 
     def reduced(tokens: int) -> float:
-        """80 layers, two all-reduces each, of 8,192 numbers a token; half of NVLink's 900 GB/s."""
+        """Compute all-reduce seconds: 2 x 80 of 8,192 numbers per token, at half of 900 GB/s."""
         ring = tokens * 8192 * 2 * 2 * (2 - 1) / 2 / (0.8 * 450e9)
         return 2 * 80 * (ring + 0.00002)
 

@@ -1,4 +1,4 @@
-"""What policies may do beyond placing: rank what is cached, and copy prefixes between devices."""
+"""What policies can do beyond placing: rank cached items, copy prefixes between devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE: dict[str, Any] = {"model": "Phi-3-mini", "prompt_tokens": 100, "output_to
 
 
 def three_prefixes() -> Problem:
-    """Three prefixes that fit an A10G together, then a stage that needs room."""
+    """Return three prefixes that fit together on an A10G, then a stage that needs room."""
     stages = [
         Stage(id=f"s{i}", prefix_group=f"g{i}", prefix_tokens=8000, **SHAPE) for i in range(3)
     ]
@@ -147,7 +147,7 @@ def test_values_that_do_not_fit(retention: Retention) -> None:
 
 
 def pair(**options: Any) -> Problem:
-    """Two stages with one prefix, on two devices of a node."""
+    """Return three stages with one prefix, and two devices of a node."""
     shape = SHAPE | {"prefix_group": "g", "prefix_tokens": 2000, "queries": 2}
     stages = [Stage(id="a", **shape), Stage(id="b", **shape), Stage(id="c", **shape)]
     cluster = Cluster(

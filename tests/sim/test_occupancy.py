@@ -1,4 +1,4 @@
-"""Steps, lanes and phases against what bars say one by one."""
+"""Steps, lanes and phases against the bars, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU with constants of its own: they count on its devices and on no others."""
+"""A GPU with its own constants, which apply to its devices and no others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWN = Own(
 
 
 def problem(execution: str, own: Own | None) -> Problem:
-    """Two stages, a tool and a stage on a measured GPU and one of the catalogue, in one node."""
+    """Return two stages, a tool and a stage, on a measured GPU and a catalogue GPU in one node."""
     mine = catalog.gpu("L40S").model_copy(update={"name": "mine", "own": own})
     devices = (Device(id="mine", gpu="mine"), Device(id="other", gpu="L40S"))
     cluster = Cluster(

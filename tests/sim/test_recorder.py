@@ -1,4 +1,4 @@
-"""What a recorder keeps of a run, and that the run is the same with it."""
+"""What a recorder stores of a run, and that it does not change the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LISTS = ("heft", "heft_boosted", "min_min", "peft", "lookahead_heft_boosted", "d
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """A real graph on GPUs of several kinds, without noise."""
+    """Return a real graph on GPUs of several kinds, without noise."""
     suite = load_suite("smoke")
     return build_suite(suite, load_cluster(suite.cluster), 0)[-1]
 

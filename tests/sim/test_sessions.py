@@ -1,4 +1,4 @@
-"""Sessions as policies see them, and as they stand in the arrays."""
+"""Sessions as policies see them, and in the arrays."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.strategies import problems
 
 
 class Greedy:
-    """First ready stage, earliest finish; notes what it sees."""
+    """Places the first ready stage where it ends earliest; records what it sees."""
 
     name = "greedy"
 
@@ -34,7 +34,7 @@ class Greedy:
 
 
 def diamond(*, uncertainty: float = 0.0, arrival: float = 0.0) -> Problem:
-    """a, then b and c, then d, on two machines."""
+    """Return the diamond a, then b and c, then d, on two machines."""
     problem = Problem.classical(
         {s: {"p": 2.0, "q": 3.0} for s in "abcd"},
         {("a", "b"): 1.0, ("a", "c"): 1.0, ("b", "d"): 1.0, ("c", "d"): 1.0},
@@ -194,7 +194,7 @@ def test_compiling_twice_is_compiling_once() -> None:
 
 
 class Scripted:
-    """Answers what it was given, call by call."""
+    """Returns given decisions, call by call."""
 
     name = "scripted"
 
@@ -254,7 +254,7 @@ def test_tools_run_without_a_policy() -> None:
 
 
 def split(queries: int, seconds: Sequence[float]) -> list[int]:
-    """docs/execution-model.md, "Where things run", in plain Python."""
+    """Split queries as docs/execution-model.md says in "Where things run", in plain Python."""
     speed = [1 / s for s in seconds]
     share = [queries * r / sum(speed) for r in speed]
     counts = [max(1, math.floor(x)) for x in share]
@@ -350,7 +350,7 @@ def test_tools_and_fixed_stages_have_no_model_to_be_resident() -> None:
 
 
 def _ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """A clock by which every decision takes the same time."""
+    """Replace the clock by one on which every decision takes the same time."""
     ticks = iter(float(i) * seconds for i in range(10_000))
     monkeypatch.setattr("fate_gym.sim.simulator.perf_counter", lambda: next(ticks))
 

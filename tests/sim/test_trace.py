@@ -23,7 +23,7 @@ KINDS = ("load", "transfer", "prefill", "decode")
 
 
 def stream() -> Problem:
-    """Two workflows of one task each; the second arrives while the first runs."""
+    """Return a trace of two one-task workflows; the second arrives while the first runs."""
     first = Problem.classical({"t": {"p": 4.0}}, {})
     (workflow,) = first.workflows
     arrivals = {"late": 3.0, "early": 1.0}
@@ -38,7 +38,7 @@ def stream() -> Problem:
 
 
 def llm() -> Trace:
-    """A model stage, a tool that reads its output, a model stage elsewhere."""
+    """Return a trace: a model stage, a tool that reads its output, a model stage elsewhere."""
     first = Stage(id="draft", model="Phi-3-mini", queries=3, prompt_tokens=50, output_tokens=20)
     tool = Stage(id="search", tool_seconds=0.5)
     second = first.model_copy(update={"id": "revise", "allowed_devices": ("d1",)})

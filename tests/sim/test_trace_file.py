@@ -1,4 +1,4 @@
-"""Traces as files."""
+"""Traces in files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policies import make_policy
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    """Two models on a device whose memory holds one, with noise: loads, evictions, prefixes."""
+    """Return a noisy trace of two models on a device with memory for one, with prefixes."""
     shared = {"prefix_group": "p", "prefix_tokens": 500, "prompt_tokens": 100, "output_tokens": 9}
     stages = [
         Stage(id=f"s{i}", model=model, **shared)

@@ -1,4 +1,4 @@
-"""What shows only as a run goes on: choices, fan-outs, lengths, failures. Worked by hand."""
+"""What is revealed during a run: choices, fan-outs, lengths, failures. Computed by hand."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def build(
 
 
 def finish(simulator: Simulator, device: int = 0) -> Trace:
-    """Place what is ready, all on one device, to the end."""
+    """Run to the end, placing everything on one device."""
     while not simulator.done:
         if simulator.ready:
             simulator.place(simulator.ready[0], (device,))
@@ -71,7 +71,7 @@ def finish(simulator: Simulator, device: int = 0) -> Trace:
 
 
 def branching(**fields: Any) -> Problem:
-    """a, then b or (c, then d), then e."""
+    """Return the workflow: a, then b or (c, then d), then e."""
     return build(
         [fixed(name) for name in "abcde"],
         [("a", "b"), ("a", "c"), ("c", "d"), ("b", "e"), ("d", "e")],

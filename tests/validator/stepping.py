@@ -1,10 +1,10 @@
-"""Runs of batching devices without a trace: the validator's own stepping, played forward.
+"""Runs of batching devices without an engine: the validator's own stepping, played forward.
 
     trace = play(problem, least_loaded)
 
 gives the trace of a run in which every stage is placed as soon as it is ready and one of its
-devices is up, first come first served, where a rule says. An engine that is given the same
-placements has to come to the same rows; `validate` accepts them by construction.
+devices is up, first come first served, on devices chosen by a rule. An engine that is given the
+same placements must produce the same rows; `validate` accepts them by construction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = ShardRow.dtype.names or ()
 
 
 class Share(NamedTuple):
-    """A device, its queries, and the device that is asked to send it the prefix (-1: none is)."""
+    """A device, its queries, and the device that sends it the prefix (-1: none)."""
 
     device: int
     queries: int
@@ -37,22 +37,22 @@ class Share(NamedTuple):
 
 
 Rule: TypeAlias = Callable[["Player", Node, Sequence[int]], list[Share]]
-"""Where a stage goes: devices that are up and can host it, to shares."""
+"""Chooses the shares of a stage among the devices that are up and can host it."""
 
 Noise: TypeAlias = Callable[[int, int], float]
-"""By stage and device."""
+"""Factor on durations, by stage and device."""
 
 Length: TypeAlias = Callable[[int], float]
 """By stage."""
 
 
 def certain(*_: int) -> float:
-    """Nothing deviates from its estimate."""
+    """Return 1: no deviation from the estimate."""
     return 1.0
 
 
 def least_loaded(player: Player, node: Node, devices: Sequence[int]) -> list[Share]:
-    """The whole stage to the device with the fewest queries that run or wait."""
+    """Place the whole stage on the device with the fewest running and waiting queries."""
     return [Share(min(devices, key=player.sequences), node.stage.queries)]
 
 
@@ -65,14 +65,14 @@ def play(
     draws: Sequence[float] = (),
     outages: Sequence[tuple[int, float, float]] = (),
 ) -> Any:
-    """Run a problem to its end; what a `Trace` has, as far as the validator reads it.
+    """Run a problem to its end; return the parts of a `Trace` that the validator reads.
 
     Args:
-        problem: what to run, on batching devices.
-        rule: where its stages go.
+        problem: the problem, on batching devices.
+        rule: chooses the devices of its stages.
         noise: factor on the durations of a stage on a device (-1 for a tool).
         length: actual / estimated output tokens.
-        draws: of each stage, for those that decide which others live; 0.5 without.
+        draws: draw of each stage, used by those that decide which others live (default: 0.5).
         outages: (device, down, up) by time.
     """
     count = problem.stage_count
@@ -88,7 +88,7 @@ def play(
 
 
 class Player(Run):
-    """A run with the placements of a rule, which fills in the rows."""
+    """A run with placements by a rule, which records the rows of the trace."""
 
     def __init__(self, state: State, rule: Rule, noise: Noise, length: Length) -> None:
         super().__init__(state)
@@ -100,18 +100,18 @@ class Player(Run):
         self._known: tuple[Any, list[tuple[float, bool, int]]] = ((), [])
 
     def sequences(self, device: int) -> int:
-        """Queries that run or wait on a device."""
+        """Return the number of queries that run or wait on a device."""
         engine = self.engines[device]
         waiting = sum(job.left + (job.paused.queries if job.paused else 0) for job in engine.queue)
         return waiting + sum(wave.queries for wave in engine.admitted)
 
     def hosts(self, node: Node) -> list[int]:
-        """The devices that can run a stage, up or down."""
+        """Return the devices that can host a stage, up or down."""
         machines = self.state.world.machines
         return [d for d, machine in enumerate(machines) if self.state.world.can_host(node, machine)]
 
     def _open(self) -> list[tuple[float, bool, int]]:
-        """(when it can be placed, whether on a device, number) of the stages that are ready."""
+        """Return (time to place it, whether on a device, number) of the ready stages, in order."""
         state = self.state
         # Whatever happens changes one of these.
         now = (len(state.done), len(self.running), len(self.rows), *state.up_at)
@@ -131,12 +131,12 @@ class Player(Run):
         return self._known[1]
 
     def next_commit(self) -> tuple[float, bool]:
-        """The first of the stages that are ready."""
+        """Return when the first ready stage can be placed, and whether it is a tool."""
         time, on_device, _ = next(iter(self._open()), (math.inf, True, -1))
         return time, not on_device
 
     def next_placement(self) -> list[Row]:
-        """Rows for it, as the rule wants it."""
+        """Return the rows of the first ready stage, placed by the rule."""
         now, on_device, number = self._open()[0]
         node = self.state.world.nodes[number]
         shares = [Share(HOST, node.stage.queries)]
@@ -175,7 +175,7 @@ class Player(Run):
         _fill(job, down)
 
     def trace(self) -> Any:
-        """What has happened."""
+        """Return the trace of the run."""
         state, world = self.state, self.state.world
         workflows = world.problem.workflows
         ends = np.array([state.done[state.decider(node.number)].end for node in world.nodes])

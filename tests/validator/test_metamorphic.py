@@ -28,7 +28,7 @@ LISTS = (
     "cpop", "dls", "eft", "fdws", "heft", "heft_boosted", "hexagent", "lookahead_heft", "max_min",
     "min_min", "peft", "rank_hybd", "sufferage",
 )  # fmt: skip
-"""Their choices depend on times alone."""
+"""Policies whose choices depend only on times."""
 WITHOUT_UNIT = (*LISTS, "best_known", "clairvoyant", "fate", "least_loaded", "round_robin")
 
 
@@ -40,7 +40,7 @@ def run(problem: Problem, name: str, **params: Any) -> Trace:
 
 @st.composite
 def without_ties(draw: st.DrawFn, most: int = 8) -> Problem:
-    """A classical problem of random times: nothing takes as long as anything else."""
+    """Return a classical problem of random durations that are all different."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     tasks, machines = int(rng.integers(1, most + 1)), int(rng.integers(1, 5))
     seconds = {
@@ -56,7 +56,7 @@ def without_ties(draw: st.DrawFn, most: int = 8) -> Problem:
 
 
 def places(trace: Trace) -> dict[tuple[str, str], tuple[str, float]]:
-    """By stage: on which device, and until when."""
+    """Return the device and the end of each stage."""
     return {
         trace.stage_ids[row["stage"]]: (trace.device_ids[row["device"]], float(row["end"]))
         for row in trace.shards
@@ -73,7 +73,7 @@ def test_names_of_stages_and_workflows_say_nothing(
 
 
 def renamed(problem: Problem) -> Problem:
-    """The problem with other names of workflows and stages, in another alphabetical order."""
+    """Rename workflows and stages, which changes their alphabetical order."""
     content = problem.model_dump(mode="json", exclude_defaults=True)
     flows = {flow["id"]: f"x{99 - i}" for i, flow in enumerate(content["workflows"])}
     for flow in content["workflows"]:

@@ -1,4 +1,4 @@
-"""Runs that are played forward: the validator accepts them, and they hold what they have to.
+"""Runs by the validator's own stepping: the validator accepts them, and invariants hold.
 
 The stages are short and their prompts long, so that a device runs out of memory, sequences and
 budget: whatever the section "The batching device" of docs/execution-model.md knows occurs.
@@ -29,7 +29,7 @@ MODELS = [Model(name=name, params_b=1, weight_gb=4, **SHAPE) for name in ("M", "
 
 
 def crowd(seed: int) -> Problem:
-    """Some workflows of short stages on two devices.
+    """Draw some workflows of short stages on two devices.
 
     Half of the problems are tight: single queries, of which some fill the memory together, so that
     one that grows takes it from another.
@@ -97,7 +97,7 @@ def _stage(rng: random.Random, name: str, *, tight: bool) -> Stage:
 
 
 def anywhere(rng: random.Random) -> Any:
-    """Stages split at random over the devices, some with a prefix copied from the other."""
+    """Split stages at random over the devices, some with a prefix copied from the other one."""
 
     def rule(player: Player, node: Node, devices: Any) -> list[Share]:
         first, *others = rng.sample(list(devices), len(devices))
@@ -111,7 +111,7 @@ def anywhere(rng: random.Random) -> Any:
 
 
 def run(seed: int) -> Any:
-    """A crowd that is played, with draws, and in some cases with failures of the second device."""
+    """Run a crowd with draws, and in some cases with failures of the second device."""
     rng = random.Random(seed)
     lengths = [rng.lognormvariate(0, 1) for _ in range(40)]
     noise = [rng.lognormvariate(0, 0.5) for _ in range(120)]

@@ -1,4 +1,4 @@
-"""Streams of suites by name, and what holds of those whose prompts repeat one another."""
+"""Streams of suites by name, and a property of those whose prompts share prefixes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from policies import make_policy
 
 
 def stream(name: str, seed: int, **cluster: Any) -> Problem:
-    """The stream of a suite with one problem a seed; ``cluster`` changes fields of its cluster."""
+    """Return the stream of a suite with one problem per seed; ``cluster`` changes its cluster."""
     suite = load_suite(name)
     (problem,) = build_suite(suite, load_cluster(suite.cluster, **cluster), seed)
     return problem
 
 
 def assert_valid_with_hits(problem: Problem) -> None:
-    """A schedule is valid, and finds prefixes cached."""
+    """Check that a schedule is valid and has prefix hits."""
     trace = Simulator(problem).run(make_policy("eft"))
     assert_valid(trace)
     assert trace.shards["prefix_hit"].sum() > 0

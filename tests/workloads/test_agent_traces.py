@@ -1,4 +1,4 @@
-"""The vendored traces: what the record says they hold, splits, and calls that are cut out."""
+"""The vendored traces: their content as recorded, splits, and windows of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites of real agents: which sessions and turns, what of their tokens, and when they come."""
+"""Suites of real agents: their sessions and turns, tokens and arrivals."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_alone_each_session_is_a_problem() -> None:
 
 
 def drawn(source: str, count: int) -> list[tuple[Row, Any]]:
-    """Some sessions of a source, each with one of its windows."""
+    """Return some sessions of a source, each with one of its windows."""
     found = []
     for place, row in enumerate(sessions(source)[:count]):
         turned = with_turns(row)
@@ -192,7 +192,7 @@ def test_no_context_is_longer_than_its_model_was_made_for() -> None:
 
 
 def row_of(*turns: list[int], **fields: Any) -> Row:
-    """A chain of calls with these contexts, turn by turn."""
+    """Return a chain of calls with these contexts, turn by turn."""
     calls = [
         {"kind": "llm", "turn": turn, "prompt_tokens": tokens, "output_tokens": 0} | fields
         for turn, contexts in enumerate(turns)

@@ -1,4 +1,4 @@
-"""Jobs of the Alibaba trace: a small trace made here, and the real one where it is installed."""
+"""Jobs of the Alibaba trace: a small made-up trace, and the real one where it is installed."""
 
 from __future__ import annotations
 

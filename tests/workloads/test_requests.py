@@ -1,4 +1,4 @@
-"""Suites of requests: an hour of chats, its parts, and what its requests repeat."""
+"""Suites of requests: an hour of chats, its parts, and prefixes that requests share."""
 
 from __future__ import annotations
 

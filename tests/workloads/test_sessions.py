@@ -1,4 +1,4 @@
-"""Traces become workflows: turns, gaps, and a prefix tree in which caches find what was shared."""
+"""Traces become workflows: turns, gaps, and a prefix tree that reproduces shared tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trace(*calls: dict[str, Any], **fields: Any) -> Trace:
 
 
 def chain(*calls: dict[str, Any], **fields: Any) -> Trace:
-    """Calls one after the other."""
+    """Return a chain of calls."""
     return trace(*({"parents": [n - 1] if n else []} | c for n, c in enumerate(calls)), **fields)
 
 
@@ -40,7 +40,7 @@ def llm(prompt: int, output: int = 0, **fields: Any) -> dict[str, Any]:
 
 
 class Caches:
-    """The caches of one device of unlimited memory, as docs/execution-model.md says."""
+    """The caches of a device with unlimited memory, as defined in docs/execution-model.md."""
 
     def __init__(self, workflows: Iterable[Workflow]) -> None:
         self.branches = {p.group: p for w in workflows for p in w.prefixes}
@@ -50,7 +50,7 @@ class Caches:
         return self.branches[group].shared_tokens if group in self.branches else 0
 
     def path(self, group: str, tokens: int) -> list[tuple[str, int]]:
-        """Keys from the last to the root, each with the tokens of the path that end in it."""
+        """Return keys from the last to the root, each with the path's tokens up to its end."""
         keys = []
         while True:
             if self.start(group) < tokens:
@@ -61,7 +61,7 @@ class Caches:
             group = self.branches[group].parent
 
     def run(self, stage: Stage) -> int:
-        """Run a stage; the tokens that it finds."""
+        """Run a stage; return the number of cached tokens that it finds."""
         assert stage.model is not None
         if stage.prefix_group is None:
             return 0
@@ -89,13 +89,13 @@ def stages_of(workflows: Sequence[Workflow]) -> dict[int, Stage]:
 
 
 def found(workflows: Sequence[Workflow]) -> list[int]:
-    """What each call finds, one after the other."""
+    """Return the cached tokens that each call finds, in order."""
     caches = Caches(workflows)
     return [caches.run(stage) for _, stage in sorted(stages_of(workflows).items())]
 
 
 def check(source: Trace, workflows: Sequence[Workflow]) -> None:
-    """What holds of the workflows of any trace."""
+    """Check properties of the workflows of any trace."""
     stages = stages_of(workflows)
     for call in source.calls:
         if call.kind == "llm":
@@ -302,7 +302,7 @@ def traces(draw: st.DrawFn, exact: bool = False) -> Trace:
 
 
 def before(source: Trace, later: Call) -> set[int]:
-    """The calls that have ended when a call starts."""
+    """Return the calls that have ended when a call starts."""
     ended = {call.id for call in source.calls if (call.turn or 0) < (later.turn or 0)}
     for parent in later.parents:
         ended |= {parent} | before(source, source.calls[parent])
@@ -310,7 +310,7 @@ def before(source: Trace, later: Call) -> set[int]:
 
 
 def sequences(source: Trace) -> list[list[Any]]:
-    """The tokens of each call: prompt, and output of calls with one sample."""
+    """Return the tokens of each call: its prompt, and the output if it has one sample."""
     fresh = itertools.count()
     made: list[list[Any]] = []
     continued = set()

@@ -1,4 +1,4 @@
-"""Suites: which problems they hold, and what bad input says."""
+"""Suites: the problems that they contain, and errors for bad input."""
 
 from __future__ import annotations
 

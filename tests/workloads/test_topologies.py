@@ -1,4 +1,4 @@
-"""The packed WfCommons topologies: what they are, and that they are the published ones."""
+"""The packed WfCommons topologies: their content, which equals the published one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def as_networkx(entry: Topology) -> nx.DiGraph:
 
 
 def edge_kinds(graph: nx.DiGraph) -> Counter[object]:
-    """Edges by type, degrees and level of both ends: the same for isomorphic graphs."""
+    """Count edges by type, degrees and level of both ends: equal for isomorphic graphs."""
     level = {
         task: depth for depth, row in enumerate(nx.topological_generations(graph)) for task in row
     }

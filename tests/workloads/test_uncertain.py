@@ -1,4 +1,4 @@
-"""Workloads of which not everything is known: their choices follow from templates and maps."""
+"""Uncertain workloads, whose choices follow from templates and maps."""
 
 from __future__ import annotations
 

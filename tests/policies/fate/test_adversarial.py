@@ -1,4 +1,4 @@
-"""The adversarial problems that are kept do what docs/fate.md says of them."""
+"""The stored adversarial problems have the properties that docs/fate.md states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CP-SAT over candidates: a candidate stands for its kind, but only where each stage can run."""
+"""CP-SAT over candidates: one stands for all of its kind, but only where each stage can run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policies.fate.rollout.joint_choice import choose_candidates
 
 
 def arrays(models: Sequence[int], seconds: Sequence[Sequence[float]]) -> ProblemArrays:
-    """A problem of stages with these models, without prefixes, and (S, D) clean seconds."""
+    """Return arrays of stages with these models and (S, D) clean seconds, without prefixes."""
     devices = len(seconds[0])
     p = ProblemArrays.allocate(S=len(models), D=devices, M=6, Q=0, W=1, A=1, T=0, E=0, O=0)
     p.stages["model"], p.stages["prefix"] = models, -1
@@ -22,7 +22,7 @@ def arrays(models: Sequence[int], seconds: Sequence[Sequence[float]]) -> Problem
 
 
 def first_stage_on(devices: Sequence[int]) -> Placements:
-    """Candidates of stage 0 on single devices."""
+    """Return candidates of stage 0 on single devices."""
     found = new_placements(len(devices), 1)
     found.count = len(devices)
     found.rows["stage"], found.rows["width"] = 0, 1

@@ -1,4 +1,4 @@
-"""What the work that is known is charged for loads in a stream."""
+"""The share of loads that is charged to the known work of a stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream(arrivals: list[float], models: list[str]) -> Problem:
 
 
 class Watching:
-    """Places what is ready on the large device, and notes the share charged at every decision."""
+    """Places ready stages on the large device, and records the share charged at each decision."""
 
     name = "watching"
 

@@ -1,7 +1,7 @@
-"""Where a dimension of state costs nothing, to see it is worth nothing; on both kinds of devices.
+"""Where a dimension of state costs nothing, seeing it gains nothing, on both kinds of devices.
 
-Each control has its counterpart: where the dimension does cost something, the same pair of planners
-decides differently. Without it a control would hold of a planner that ignores the dimension.
+Each control has a counterpart: where the dimension does cost something, the same pair of planners
+decides differently. Otherwise a planner that ignores the dimension would pass, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ executions = pytest.mark.parametrize("execution", ["exclusive", "batching"])
 
 SMALL, LARGE = "Llama-3.1-8B", "Llama-3.1-70B-AWQ"
 ROLLOUT = {"first": 2_000, "steps": 300}
-"""A budget for tests."""
+"""A search budget for tests."""
 
 
 def with_cluster(problem: Problem, **changes: Any) -> Problem:
@@ -36,7 +36,7 @@ def with_parts(
     stage: Callable[[Stage], dict[str, Any]] = lambda _: {},
     edge: Callable[[Edge], dict[str, Any]] = lambda _: {},
 ) -> Problem:
-    """The problem with these changes to every stage and edge."""
+    """Return the problem with these changes to every stage and edge."""
     workflows = tuple(
         workflow.model_copy(
             update={
@@ -53,7 +53,7 @@ def with_parts(
 
 
 def free_loads(problem: Problem) -> Problem:
-    """Weights load in no time: so fast that the seconds are exactly 0."""
+    """Make loading so fast that its seconds are exactly 0."""
     devices = tuple(
         device.model_copy(update={"load_gb_s": None}) for device in problem.cluster.devices
     )
@@ -65,12 +65,12 @@ def large_outputs(problem: Problem) -> Problem:
 
 
 def nothing_passed_on(problem: Problem) -> Problem:
-    """No edge has bytes, no context is inherited."""
+    """Remove the bytes of all edges, and inherited contexts."""
     return with_parts(problem, edge=lambda _: {"bytes": 0.0, "inherited_tokens": 0})
 
 
 def without_prefixes(problem: Problem) -> Problem:
-    """What was a shared prefix is a part of each query's own prompt."""
+    """Make shared prefixes a part of each query's own prompt."""
 
     def merged(stage: Stage) -> dict[str, Any]:
         tokens = stage.prompt_tokens + stage.prefix_tokens
@@ -80,15 +80,15 @@ def without_prefixes(problem: Problem) -> Problem:
 
 
 def nothing_cached(problem: Problem) -> Problem:
-    """Neither prefixes nor contexts: the score has one weight for both."""
+    """Remove prefixes and inherited contexts, for which the score has one weight."""
     return with_parts(without_prefixes(problem), edge=lambda _: {"inherited_tokens": 0})
 
 
 def shared_prefix() -> Problem:
-    """A stage that can run on three equal devices, and one behind it that can on two of them.
+    """Return a stage that can run on three equal devices, and a child that can run on two of them.
 
-    Both have the same long prefix, and nothing else speaks against the first device: of three, two
-    are not scarce.
+    Both have the same long prefix, and nothing else is against the first device: two devices of
+    three are not scarce.
     """
     prefix: dict[str, Any] = {"prefix_group": "g", "prefix_tokens": 8000, "prompt_tokens": 100}
     stages = (
@@ -102,7 +102,7 @@ def shared_prefix() -> Problem:
 
 
 def own_prefixes(problem: Problem) -> Problem:
-    """Every stage has a prefix that no other stage has: only its own queries share it."""
+    """Give every stage its own prefix, shared only by its queries."""
     number = itertools.count()
     return with_parts(
         problem, lambda stage: {"prefix_group": stage.prefix_group and f"own{next(number)}"}
@@ -110,7 +110,7 @@ def own_prefixes(problem: Problem) -> Problem:
 
 
 def all_hosts(problem: Problem) -> Problem:
-    """Devices of one type that is large enough for everything."""
+    """Make all devices of one type, large enough for everything."""
     devices = tuple(
         device.model_copy(update={"gpu": "H200-SXM"}) for device in problem.cluster.devices
     )
@@ -118,7 +118,7 @@ def all_hosts(problem: Problem) -> Problem:
 
 
 def narrow(output: int, large_output: int, queries: int = 4) -> Problem:
-    """Small stages that can run anywhere, and two large ones behind them that one device hosts.
+    """Return small stages that can run anywhere, and two large children that one device can host.
 
     With many queries few of them share a batch.
     """
@@ -139,7 +139,7 @@ def narrow(output: int, large_output: int, queries: int = 4) -> Problem:
 
 @dataclass(frozen=True)
 class Control:
-    """Problems in which a dimension costs something, and how to make it cost nothing."""
+    """Problems in which a dimension has a cost, and a function that removes the cost."""
 
     dimension: str
     problems: tuple[Problem, ...]
@@ -160,7 +160,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Planner:
-    """A planner, and its parameters when it is blind to a dimension."""
+    """A planner, and the parameters that make it blind to a dimension."""
 
     name: str
     params: dict[str, Any]
@@ -171,7 +171,7 @@ class Planner:
         return Simulator(problem).run(make_policy(self.name, **params))
 
     def cares(self, dimension: str, problem: Problem) -> bool:
-        """Whether the planner does otherwise when it is blind to the dimension."""
+        """Return whether the schedule changes when the planner is blind to the dimension."""
         return not self.run(problem).same_schedule(self.run(problem, dimension))
 
 
@@ -243,9 +243,9 @@ def test_a_planner_goes_where_the_prefix_will_be_needed(planner: str, execution:
 # --- one device -----------------------------------------------------------------------------------
 
 EVERY = [name for name in policy_specs() if name not in (*REFERENCES, "learned")]
-"""All but searches that know the future, and what needs a checkpoint."""
+"""All policies but searches that know the future and those that need a checkpoint."""
 IN_ORDER = [name for name, spec in policy_specs().items() if spec.family == "heuristic"]
-"""They choose devices alone, and take stages in the order in which they became ready."""
+"""Policies that choose only devices, and take stages in the order in which they become ready."""
 
 
 def run(problem: Problem, name: str) -> Trace:
@@ -254,7 +254,7 @@ def run(problem: Problem, name: str) -> Trace:
 
 
 def one_device(execution: Execution, workflow: Workflow) -> Problem:
-    """A device with room for everything, and stages of one model, the first's; no tools."""
+    """Return the workflow on one device with room for everything, all stages of one model."""
     cluster = Cluster(id="one", devices=(Device(id="d", gpu="H200-SXM"),), execution=execution)
     model = {"model": SMALL, "allowed_devices": None, "tool_seconds": None}
 
@@ -265,7 +265,7 @@ def one_device(execution: Execution, workflow: Workflow) -> Problem:
 
 
 def fork_and_join(execution: Execution, width: int = 8) -> Problem:
-    """A root, stages that are all alike, and a stage that waits for all of them."""
+    """Return a root, identical stages, and a stage that waits for all of them."""
     shape: dict[str, Any] = {"model": SMALL, "queries": 3, "prompt_tokens": 900}
     names = [f"s{i}" for i in range(width)]
     stages = [Stage(id=name, output_tokens=120, **shape) for name in ("root", *names, "join")]

@@ -1,4 +1,4 @@
-"""Plans and what searches do with them."""
+"""Plans and how searches use them."""
 
 from __future__ import annotations
 

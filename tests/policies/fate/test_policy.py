@@ -1,4 +1,4 @@
-"""FATE as a policy: the guard's promise, its parts switched off, what it counts."""
+"""FATE as a policy: the guard's guarantee, ablations, counters."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ MORE_BASES = (
     "eft", "lookahead_heft", "dls", "dls_boosted", "peft", "peft_boosted", "cpop", "cpop_boosted",
     "max_min", "max_min_boosted", "min_min", "min_min_boosted", "sufferage", "sufferage_boosted",
 )  # fmt: skip
-"""Bases too, of a workflow alone."""
+"""Further bases, used for single workflows."""
 
 
 def alone(problem: Problem) -> Problem:
-    """The first workflow, all of it certain: nothing that happens is unknown to the planner."""
+    """Return the first workflow without uncertainty: the planner knows everything that happens."""
     known = certain(problem)
     return known.model_copy(update={"workflows": (apart(known.workflows[0]),)})
 
@@ -49,7 +49,7 @@ def run(problem: Problem, **params: Any) -> Trace:
 
 
 def real(stages: int) -> list[Problem]:
-    """Real workflow graphs of at most ``stages`` stages, four of different size."""
+    """Return four real workflow graphs of different sizes, of at most ``stages`` stages."""
     small = sorted((len(t.types), t.name, t) for t in topologies() if len(t.types) <= stages)
     chosen = [small[i * (len(small) - 1) // 3][2] for i in range(4)]
     cluster = load_cluster("mixed_8")
@@ -60,7 +60,7 @@ REAL = real(stages=40)
 
 
 def on(problem: Problem, execution: str) -> Problem:
-    """The problem on exclusive or batching devices."""
+    """Return the problem on exclusive or batching devices."""
     cluster = problem.cluster.model_copy(update={"execution": execution})
     return problem.model_copy(update={"cluster": cluster})
 

@@ -1,4 +1,4 @@
-"""`fate_rollout`: its promise, its parts, its objectives."""
+"""`fate_rollout`: its guarantee, its parts, its objectives."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.policies.fate.test_policy import BASES, MORE_BASES, REAL, alone, both
 from tests.strategies import problems
 
 SMALL = {"first": 3_000, "steps": 600}
-"""A budget for tests; the promise holds for any."""
+"""A search budget for tests; the guarantee holds for any."""
 
 
 def run(problem: Problem, **params: Any) -> Trace:
@@ -121,11 +121,11 @@ def test_the_same_in_another_process() -> None:
 
 
 def likely_small() -> Problem:
-    """After a second it is drawn whether ``big`` follows, which can run on ``f`` only.
+    """Return a problem in which it is drawn after 1 s whether ``big`` follows, only on ``f``.
 
-    Expected is that it does not: then ``x`` is best on ``f`` (10 s, 12 s on ``g``). But in 0.45 of
-    all runs it does, and waits for ``x``: 0.55 x 10 + 0.45 x 30 = 19 s; with ``x`` on ``g`` it is
-    0.55 x 12 + 0.45 x 21 = 16.05 s.
+    The expectation is that it does not: then ``x`` is best on ``f`` (10 s; 12 s on ``g``). But in
+    45 % of all runs it does, and waits for ``x``: 0.55 x 10 + 0.45 x 30 = 19 s. With ``x`` on ``g``
+    it is 0.55 x 12 + 0.45 x 21 = 16.05 s.
     """
     devices = ("f", "g", "h")
     stages = [
@@ -183,7 +183,7 @@ def test_a_sampled_play_does_not_know_when_a_running_shard_ends() -> None:
 
 
 def one_machine(*jobs: tuple[float, float | None]) -> Problem:
-    """Workflows of one stage on one machine, all at once: (seconds, deadline)."""
+    """Return one-stage workflows (seconds, deadline) that arrive together at one machine."""
     flows = [
         Workflow(
             id=f"w{i}",

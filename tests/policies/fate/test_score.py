@@ -1,4 +1,4 @@
-"""What a placement costs later: every term by hand, and gone when its weight is 0."""
+"""The later cost of a placement: every term by hand, and 0 if its weight is 0."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LLAMA, QWEN, LARGE = "Llama-3.1-8B", "Qwen2.5-7B", "Llama-3.1-70B-AWQ"
 
 
 def weights(**some: float) -> Weights:
-    """Only these weights, the others 0."""
+    """Return these weights, with all others 0."""
     return NONE._replace(**some)
 
 
@@ -34,7 +34,7 @@ def stage(id: str, model: str = LLAMA, **fields: Any) -> Stage:
 
 
 def cluster(*gpus: str) -> Cluster:
-    """A node for each GPU, 1 GB/s in between."""
+    """Return a cluster with a node for each GPU and a network of 1 GB/s."""
     devices = tuple(Device(id=f"d{i}", gpu=gpu, node=f"n{i}") for i, gpu in enumerate(gpus))
     return Cluster(id="c", devices=devices, network_gb_s=1.0)
 
@@ -46,7 +46,7 @@ def chain(
     inherited: int = 0,
     eager: bool = False,
 ) -> Simulator:
-    """A chain of stages, at its start."""
+    """Return a simulator at the start of a chain of stages."""
     edges = tuple(
         Edge(parent=a.id, child=b.id, bytes=bytes, inherited_tokens=inherited)
         for a, b in itertools.pairwise(stages)
@@ -59,7 +59,7 @@ def chain(
 def scores(
     simulator: Simulator, weights: Weights, *, kept: int = 99, window: int = 12, shards: int = 1
 ) -> dict[tuple[int, tuple[int, ...]], tuple[float, float]]:
-    """(end, later) of each placement of each ready stage: {(stage, devices): ...}."""
+    """Return {(stage, devices): (end, later)} of all placements of the ready stages."""
     compiled = simulator.compiled
     frontier = new_frontier(compiled.arrays, simulator.view().fork(), window * kept)
     find_candidates(frontier, weights, window, kept, shards)

@@ -1,4 +1,4 @@
-"""The planner as a library call: it meets the state that the snapshot says."""
+"""The planner as a library call: it uses the state in the snapshot."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def batching_example(**state: Any) -> dict[str, Any]:
 
 
 def chats(count: int) -> Problem:
-    """Requests to one device, of different lengths: a snapshot of its batch can be made by hand."""
+    """Return requests of different lengths to one device, whose snapshot can be made by hand."""
     stages = tuple(
         Stage(
             id=f"s{i}", model="Llama-3.1-8B", queries=2, prompt_tokens=400,

@@ -1,4 +1,4 @@
-"""The choice for the frontier against enumeration."""
+"""The solver's choice for the frontier, compared with enumeration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Frontier(NamedTuple):
-    """What the solver is given: candidates, when devices are free, a hint."""
+    """The input of the solver: candidates, when devices are free, a hint."""
 
     candidates: Placements
     free: Array
@@ -30,7 +30,7 @@ class Frontier(NamedTuple):
 
     @property
     def stage(self) -> Array:
-        """(C,) numbers of the candidates' stages, from 0."""
+        """(C,) stage number of each candidate, from 0."""
         stages: Array = self.candidates.rows["stage"]
         return stages
 
@@ -39,7 +39,7 @@ class Frontier(NamedTuple):
 
 
 def frontier(stage: Any, value: Any, devices: Any, busy: Any, free: Any, hint: Any) -> Frontier:
-    """Candidates (C, K) of stages (C,)."""
+    """Return a frontier of (C, K) candidates of (C,) stages."""
     used = np.asarray(devices)
     candidates = new_placements(*used.shape)
     candidates.count = used.shape[0]
@@ -49,7 +49,7 @@ def frontier(stage: Any, value: Any, devices: Any, busy: Any, free: Any, hint: A
 
 
 def random_frontier(seed: int, *, stages: int = 0) -> Frontier:
-    """Times are whole milliseconds, so that rounding plays no part."""
+    """Draw a frontier; times are whole milliseconds, so that rounding does not matter."""
     rng = np.random.default_rng(seed)
     count = stages or int(rng.integers(1, 6))
     devices = int(rng.integers(1, 5))
@@ -68,7 +68,7 @@ def random_frontier(seed: int, *, stages: int = 0) -> Frontier:
 
 
 def objective(given: Frontier, chosen: Array, share: float) -> float:
-    """The time at which all devices are done + share x the mean value of the chosen."""
+    """Compute the time when all devices are done + share x the mean value of the chosen."""
     load = given.free.copy()
     for row in chosen:
         used, busy = given.candidates.devices[row], given.candidates.busy[row]

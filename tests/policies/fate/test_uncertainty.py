@@ -1,4 +1,4 @@
-"""Decisions in drawn futures."""
+"""Decisions based on drawn futures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noisy(number: int = 1) -> Problem:
 
 
 def back_and_forth() -> Problem:
-    """An author, a critic and the author again; the models of both do not fit on one device."""
+    """Return author, critic, author; the models of both do not fit on one device together."""
     author, critic = "Qwen2.5-14B", "Qwen2.5-32B"
     work = {"queries": 8, "prompt_tokens": 400, "output_tokens": 200}
     stages = [

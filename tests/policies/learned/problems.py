@@ -17,13 +17,13 @@ OPTIONS = EnvOptions(window=4, max_shards=2)
 
 
 def smoke() -> list[Problem]:
-    """Two tiny real workflows on eight GPUs."""
+    """Return two tiny real workflows on eight GPUs."""
     suite = load_suite("smoke")
     return build_suite(suite, load_cluster(suite.cluster), seed=0)
 
 
 def stream(noise: float = 0.0) -> Problem:
-    """Three workflows that arrive over time."""
+    """Return three workflows that arrive over time."""
     first = smoke()[0]
     workflows = tuple(
         first.workflows[0].model_copy(update={"id": f"w{i}", "arrival": 3.0 * i}) for i in range(3)
@@ -37,7 +37,7 @@ def stream(noise: float = 0.0) -> Problem:
 
 
 def two_speeds(stages: int = 6) -> Problem:
-    """Equal stages, one fast device and one slow: it is easy to see what is right."""
+    """Return equal stages, a fast device and a slow one, so that good decisions are obvious."""
     return Problem.build(
         Cluster(
             id="two",
@@ -67,7 +67,7 @@ def two_speeds(stages: int = 6) -> Problem:
 def observations(
     problem: Problem, count: int = 12, seed: int = 0, **options: Any
 ) -> list[dict[str, NDArray[Any]]]:
-    """What an agent that acts at random sees."""
+    """Return the observations of an agent that acts at random."""
     env = WorkflowSchedulingEnv(problem, **(OPTIONS.model_dump() | options))
     observation, _ = env.reset(seed=seed)
     rng = np.random.default_rng(seed)
@@ -82,7 +82,7 @@ def observations(
 
 
 def random_weights(seed: int = 0, hidden: int = 8, rounds: int = 2) -> dict[str, NDArray[Any]]:
-    """Parameters of a pointer network that nobody has trained, by name."""
+    """Return the parameters of an untrained pointer network, by name."""
     from fate_gym.env.features import DEVICE_WIDTH, GLOBAL_WIDTH, STAGE_WIDTH
     from policies.learned.pointer import CANDIDATE_INPUTS
 

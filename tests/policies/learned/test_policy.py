@@ -27,7 +27,7 @@ from tests.policies.learned.problems import (
 
 
 class Noting:
-    """Plays at random through an observer, and keeps what it saw and did."""
+    """Plays at random through an observer, and records observations and actions."""
 
     name = "noting"
 

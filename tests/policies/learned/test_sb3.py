@@ -1,4 +1,4 @@
-"""What the libraries' learners are given in place of theirs."""
+"""The parts that replace those of the libraries' learners."""
 
 from __future__ import annotations
 

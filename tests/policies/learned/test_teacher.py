@@ -1,4 +1,4 @@
-"""What actions are worth when a list schedule goes on."""
+"""Values of actions by rollout with a list schedule."""
 
 from __future__ import annotations
 

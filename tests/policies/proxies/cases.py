@@ -1,4 +1,4 @@
-"""Small problems for the rules of the proxies. No test depends on a number of the catalogue."""
+"""Small problems for the rules of the proxies. No test depends on the catalogue's numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fate_gym.sim import Simulator
 
 
 def fixed(id: str, **seconds: float) -> Stage:
-    """A stage with given seconds on each device."""
+    """Return a stage with given seconds on each device."""
     return Stage(id=id, seconds_on=seconds)
 
 
@@ -23,7 +23,7 @@ def call(
     output: int = 10,
     queries: int = 1,
 ) -> Stage:
-    """A stage of LLM calls."""
+    """Return a stage of LLM calls."""
     return Stage(
         id=id,
         model=model,
@@ -44,9 +44,9 @@ def problem(
     inherited: int = 0,
     sequences: int | None = None,
 ) -> Problem:
-    """Workflows on equal GPUs ``d0``, ``d1``, …; edges by number of the workflow.
+    """Return workflows on equal GPUs ``d0``, ``d1``, …; edges by number of the workflow.
 
-    With ``sequences`` the devices batch continuously, that many queries at most.
+    With ``sequences`` the devices batch continuously, with at most that many queries.
     """
     gpus = tuple(Device(id=f"d{i}", gpu="A100-80") for i in range(devices))
     cluster = Cluster(id="equal", devices=gpus)
@@ -68,5 +68,5 @@ def problem(
 
 
 def forward(simulator: Simulator) -> None:
-    """To the next event, whatever it is."""
+    """Advance to the next event, whatever it is."""
     simulator.wait()

@@ -1,4 +1,4 @@
-"""Proxies on batching devices: each rule reads what it reads in the published system."""
+"""Proxies on batching devices: each rule uses the same facts as in the published system."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ either = pytest.mark.parametrize("sequences", [None, 256], ids=["exclusive", "ba
 
 
 def placed(policy: Policy, simulator: Simulator) -> list[tuple[int, int]]:
-    """What a policy starts at this instant, call by call."""
+    """Reset a policy; return and place what it starts at this instant, call by call."""
     policy.reset(simulator.view(), 0)
     return started(policy, simulator)
 
 
 def started(policy: Policy, simulator: Simulator) -> list[tuple[int, int]]:
-    """Like `placed`, in the midst of a run."""
+    """Do as `placed`, without the reset."""
     view = simulator.view()
     decided = []
     while simulator.ready:
@@ -61,7 +61,7 @@ def until_ready(simulator: Simulator, stage: int) -> None:
 
 
 def beside_a_long_one(sequences: int | None) -> Simulator:
-    """Two devices: d0 decodes a stage for long when another of its model becomes ready."""
+    """Return two devices: d0 is in a long decode when another stage of its model becomes ready."""
     stages = [call("a", output=3000)], [call("b")]
     simulator = Simulator(problem(*stages, arrivals=(0.0, 12.0), devices=2, sequences=sequences))
     simulator.place(0, (0,))

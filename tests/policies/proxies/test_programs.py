@@ -1,4 +1,4 @@
-"""Halo, Helix, Murakkab: searches and programs, against enumeration and by hand."""
+"""Halo, Helix, Murakkab: searches and linear programs, against enumeration and by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.policies.proxies.cases import call, fixed, problem
 def first_epoch(
     simulator: Simulator, *, beam: int = 4, mu: float = 0.5, epochs: int = 1
 ) -> dict[int, int]:
-    """Devices of the stages that the search starts now."""
+    """Return the devices of the stages that the search starts now."""
     view = simulator.view()
     policy = Halo(beam=beam, mu=mu, epochs=epochs, window=64)
     policy.reset(view, 0)

@@ -75,7 +75,7 @@ def test_mooncake_stays_with_the_prefix_if_the_queue_is_short() -> None:
 
 
 def routed(policy: Sglang, simulator: Simulator) -> list[int]:
-    """Devices of the ready stages, one after the other."""
+    """Place the ready stages one after the other; return their devices."""
     policy.reset(simulator.view(), 0)
     devices = []
     while simulator.ready:

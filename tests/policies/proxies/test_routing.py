@@ -1,4 +1,4 @@
-"""Autellix, KVFlow, NALAR: routing, queues, and the order in them."""
+"""Autellix, KVFlow, NALAR: routing, queues and their order."""
 
 from __future__ import annotations
 

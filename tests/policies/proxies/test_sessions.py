@@ -1,4 +1,4 @@
-"""Continuum, SAGA, ThunderAgent, TOPAS: programs of calls with tools and turns between."""
+"""Continuum, SAGA, ThunderAgent, TOPAS: programs of calls with tools and turns in between."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def tool(id: str, seconds: float) -> Stage:
 
 
 def started(simulator: Simulator) -> list[str]:
-    """The calls by the time at which they began."""
+    """Return the calls in the order in which they began."""
     trace = simulator.trace()
     rows = sorted((row["start"], row["stage"]) for row in trace.shards if row["device"] >= 0)
     return [trace.stage_ids[stage][-1] for _, stage in rows]
 
 
 def ranked(simulator: Simulator, policy: Continuum | SagaAgents | Topas) -> Retention:
-    """What a policy ranks now; whatever it starts is started."""
+    """Apply a policy's decisions; return its ranking of cached items."""
     decisions = policy.decide(simulator.view())
     simulator.apply(decisions)
     (retention,) = (one for one in decisions if isinstance(one, Retention))
@@ -44,7 +44,7 @@ def ranked(simulator: Simulator, policy: Continuum | SagaAgents | Topas) -> Rete
 
 
 def chat(turns: int = 3, sessions: int = 3, **cluster: object) -> Problem:
-    """Sessions whose turns are two calls with a tool between, on one growing prefix each."""
+    """Return sessions with one growing prefix each; a turn is two calls with a tool in between."""
     flows = []
     for s in range(sessions):
         tokens = 6000
@@ -84,7 +84,7 @@ def test_conversations_are_played(name: str, execution: str, boosted: bool) -> N
 
 
 def devices_of_sessions(problem: Problem, shards: np.ndarray) -> list[int]:
-    """How many devices the calls of each session ran on."""
+    """Return the number of devices that the calls of each session ran on."""
     sessions = [w.session for w in problem.workflows for _ in w.stages]
     used: dict[str | None, set[int]] = {}
     for row in shards:
@@ -229,7 +229,7 @@ def test_calls_stay_with_their_program(sequences: int | None) -> None:
 
 
 def three_calls(sequences: int | None, *, running: tuple[int, ...]) -> tuple[SagaAgents, Simulator]:
-    """Calls that run on given devices, then three that wait for d0."""
+    """Return calls that run on given devices, then three that wait for d0."""
     stages = [call(f"s{i}", output=2000) for i in range(len(running) + 3)]
     simulator = Simulator(problem(stages, devices=2, sequences=sequences))
     for stage, device in enumerate(running):
@@ -360,7 +360,7 @@ def test_the_urgent_task_goes_first(sequences: int | None) -> None:
 
 
 def sized(simulator: Simulator, *shares: float) -> list[Program]:
-    """Programs that take shares of what an empty device has for KV."""
+    """Return programs that take given shares of an empty device's KV memory."""
     p = simulator.compiled.arrays
     whole = float(p.devices["memory"][0] - p.models["weight_bytes"][0])
     return [Program(0, steps=2, own=share * whole) for share in shares]

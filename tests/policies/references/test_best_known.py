@@ -1,4 +1,4 @@
-"""The offline search, what is kept of it, and headroom."""
+"""The offline search, its stored results, and headroom."""
 
 from __future__ import annotations
 

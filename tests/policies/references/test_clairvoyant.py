@@ -1,4 +1,4 @@
-"""The second search: sequences, what they are worth, and foresight."""
+"""The second search: sequences, their values, and foresight."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def unsharded(problem: Problem) -> Problem:
 
 
 def exhaustive(problem: Problem) -> float:
-    """The least makespan over all assignments and all orders of commits."""
+    """Compute the least makespan over all assignments and all orders of commits."""
     simulator = Simulator(problem)
     compiled = simulator.compiled
     stages = [s for s in range(len(compiled.stage_ids)) if compiled.tool_seconds[s] == 0]
@@ -40,7 +40,7 @@ def exhaustive(problem: Problem) -> float:
 
 
 def played(simulator: Simulator, wanted: list[tuple[int, int]]) -> float:
-    """The makespan when each device takes its stages in the order given; inf: a deadlock."""
+    """Compute the makespan if each device takes its stages in the given order; inf: a deadlock."""
     queues: dict[int, list[int]] = {}
     for stage, device in wanted:
         queues.setdefault(device, []).append(stage)

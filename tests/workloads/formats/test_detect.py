@@ -1,4 +1,4 @@
-"""Every format is recognised by what the file holds, and mutated files are valid or one error."""
+"""Every format is detected from the file's content; mutated files are valid or one error."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ NASTY_VALUES = st.sampled_from(
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything in JSON, but the whole."""
+    """Yield the paths of everything inside a JSON value."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, entry in entries:
         yield (*place, key)
@@ -180,7 +180,7 @@ def check_bytes(file: str, data: bytes) -> None:
 
 
 def fault(content: Content) -> str | None:
-    """The message of the input error that a file raises; any other exception passes."""
+    """Return the message of a file's input error; other exceptions are not caught."""
     try:
         assert build(content).stage_count
     except InputError as error:

@@ -23,7 +23,7 @@ def read(text: str) -> ImportedDag:
 
 
 def node_link(**changes: Any) -> str:
-    """The example, with fields of its second node (and ``links``) replaced."""
+    """Return the example, with fields of its second node (and ``links``) replaced."""
     data = json.loads((EXAMPLES / "graph.json").read_text(encoding="utf-8"))
     data["links"] = changes.pop("links", data["links"])
     data["directed"] = changes.pop("directed", True)

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans: which are calls, what they wait for, conversations, prefixes."""
+"""OpenTelemetry spans: which are calls, what they depend on, conversations, prefixes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOOL = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}
 def span(
     key: str, start: float, end: float, parent: str = "", *, trace: str = "t", **fields: Any
 ) -> dict[str, Any]:
-    """A span; attributes in `fields`, or anything else of it by its name."""
+    """Return a span; ``fields`` are attributes, or other fields of the span by name."""
     attributes = fields.pop("attributes", CHAT)
     return {
         "traceId": trace,
@@ -194,7 +194,7 @@ def test_nesting_without_end() -> None:
 
 
 def before(workflow: Workflow) -> dict[str, set[str]]:
-    """Everything that has to end before each stage; stages are in topological order."""
+    """Return all ancestors of each stage; stages are in topological order."""
     found: dict[str, set[str]] = {}
     for stage in workflow.stages:
         near = {edge.parent for edge in workflow.parents[stage.id]}

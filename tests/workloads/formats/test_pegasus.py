@@ -1,4 +1,4 @@
-"""Pegasus: DAX and YAML say the same; what they get wrong is named."""
+"""Pegasus: DAX and YAML give the same workflows; errors name their faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(text: str) -> ImportedDag:
 
 
 def assert_refused(example: str, old: str, new: str, words: list[str]) -> None:
-    """The example with a fault in it is one error, which names the file and says these words."""
+    """Check that a faulty example gives one error with the file's name and these words."""
     text = example.replace(old, new)
     assert text != example
     with pytest.raises(InputError) as caught:

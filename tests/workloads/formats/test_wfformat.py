@@ -1,4 +1,4 @@
-"""WfFormat and graphs: what is read, and that anything else is one clear error."""
+"""WfFormat and graphs: what is read; anything else is one clear error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECONDS = {"split_1": 1.5, "work_2": 2.0, "work_3": 3.0, "join_4": 0.5}
 
 
 def flat(version: str, *, by_name: bool = False) -> dict[str, Any]:
-    """The diamond in the layout of 1.3 and 1.4; with ``by_name`` ids and names differ."""
+    """Return the diamond in the layout of 1.3 and 1.4; with ``by_name`` ids and names differ."""
     runtime, size = ("runtime", "size") if version == "1.3" else ("runtimeInSeconds", "sizeInBytes")
     ids = {name: f"ID{i}" if by_name else name for i, name in enumerate(PARENTS)}
     tasks = [
@@ -60,7 +60,7 @@ def flat(version: str, *, by_name: bool = False) -> dict[str, Any]:
 
 
 def split() -> dict[str, Any]:
-    """The diamond in the layout of 1.5."""
+    """Return the diamond in the layout of 1.5."""
     tasks = [
         {
             "name": name,
@@ -301,7 +301,7 @@ def test_hostile_files(text: bytes, tmp_path: Path) -> None:
 
 
 def fault(call: Callable[[], object]) -> str | None:
-    """The message of the input error that a call raises; any other exception passes."""
+    """Return the message of a call's input error; other exceptions are not caught."""
     try:
         call()
     except InputError as error:
