@@ -60,7 +60,7 @@ def preview(config: DictConfig, extra_dirs: Sequence[str]) -> str:  # noqa: ARG0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (default: this process's); return the exit code."""
+    """Run with a command line (default: this process's); return the exit code."""
     return run_hydra(
         train_task,
         sys.argv[1:] if arguments is None else arguments,

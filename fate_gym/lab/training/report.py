@@ -83,7 +83,7 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (default: this process's); return the exit code."""
+    """Run with a command line (default: this process's); return the exit code."""
     parser = argparse.ArgumentParser(description="Learning curves of many trainings.")
     parser.add_argument("directory", type=Path, help="below which the trainings are")
     root = parser.parse_args(arguments).directory
