@@ -23,8 +23,8 @@ from policies.learned.teacher import RolloutTeacher
 from policies.list_scheduling.play import Stop
 
 _AHEAD = (Stop(math.inf, 256), Stop(math.inf, 48))
-"""Limits of the plays that compare actions, on exclusive and on batching devices, where playing a
-stage takes a hundred times as long. They bound the cost of a decision, however large a run is."""
+"""Limits of the plays that compare actions: on exclusive devices, and on batching devices, where
+playing a stage takes a hundred times as long. They bound a decision's cost in runs of any size."""
 
 
 class NotFiniteScoresError(InputError):

@@ -265,7 +265,7 @@ def _guarded(
     """
     mark = folder / RUNNING
     ended = mark.read_text(encoding="ascii").split() if mark.exists() else []
-    # Once may have been somebody who stopped it.
+    # Once may have been a user who stopped the process.
     if ended.count(str(number)) >= 2:
         mark.unlink()
         return "process ended", "twice in this run"

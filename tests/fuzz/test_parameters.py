@@ -20,7 +20,7 @@ from tests.fuzz.check import taken
 from tests.fuzz.mutants import mutated_value
 
 SPECS = policy_specs()
-# Larger ones are what somebody asked for: hours of search.
+# Larger values would do what they ask for: hours of search.
 SLOW = {"work": 10**5, "rounds": 8, "first": 10**6, "steps": 10**6, "samples": 16, "limit": 0.1}
 SLOW |= {"budget_ms": 100.0}
 

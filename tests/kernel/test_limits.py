@@ -221,7 +221,7 @@ def test_a_batching_device_computes_each_token_once(
     new = sum(new_tokens(row, stage) for row, stage, _, _ in rows)
     # Fractions of a token are rounded up, once a wave, and each query computes one token at least.
     above = sum(int(row["waves"]) + int(row["queries"]) for row, _, _, _ in rows)
-    # Between two waves the prefix may have been evicted; without KV nobody keeps it.
+    # Between two waves the prefix may have been evicted; without KV it is not kept.
     above += sum((int(row["waves"]) - 1) * stage.prefix_tokens for row, stage, _, _ in rows)
     assert new - 1e-6 <= made["prompts"] <= new + above
 

@@ -64,7 +64,7 @@ def test_planners_say_what_they_compared(problem: Problem, name: str) -> None:
         own = [c for c in one.explanation.candidates if c.stage == one.assignment.stage]
         assert len({c.devices for c in own}) == len(own)
         for candidate in own:
-            # Devices that cannot host the stage are nobody's candidates.
+            # Devices that cannot host the stage are not candidates.
             assert np.isfinite(one.estimates.parts[list(candidate.devices), -1]).all()
 
 

@@ -55,7 +55,7 @@ class Labeller(Protocol):
 
 
 class PolicyLabeller:
-    """Labels states with a policy's action: of several policies, that of the best for the kind.
+    """Labels states with the action of a policy, the best of several on this kind of problem.
 
     The best policy is chosen per kind of problem, not per problem, so that the learner can tell
     from a state which policy to follow.
@@ -90,7 +90,7 @@ class PolicyLabeller:
         scores: Scores | None,
     ) -> NDArray[np.float32] | None:
         view = env.view()
-        # A policy plans all placements of an instant at once. Here it is asked after each one.
+        # A policy plans a whole instant, but here it is asked after each placement: reset it.
         self._policy.reset(view, 0)
         # Agents have no actions for a policy's other decisions (evictions, migrations).
         wanted = [a for a in self._policy.decide(view) if isinstance(a, Assignment)]
