@@ -51,8 +51,11 @@ AGENTS = {
 """One agent for every way of learning, as small as possible."""
 EACH = 5
 """Number of attempts to kill one run before it may finish."""
-LONGEST = 20.0
-"""Maximum seconds before a kill; about the duration of a run on a slow machine."""
+LONG, SHORT = 20.0, 8.0
+"""Most seconds before a kill of a sweep or training run, and of a report.
+
+What they take on a slow machine.
+"""
 
 
 def kill(arguments: list[str], seconds: float) -> bool:
@@ -70,12 +73,12 @@ def kill(arguments: list[str], seconds: float) -> bool:
     return False
 
 
-def end(arguments: list[str], rng: random.Random, tries: int) -> int:
+def end(arguments: list[str], rng: random.Random, tries: int, longest: float = LONG) -> int:
     """Kill a command so many times, then let it end; how many of the kills found it running.
 
     Those that come later than an unbroken run takes may find that all is done.
     """
-    found = sum(kill(arguments, rng.uniform(0.0, LONGEST)) for _ in range(tries))
+    found = sum(kill(arguments, rng.uniform(0.0, longest)) for _ in range(tries))
     done = subprocess.run(
         arguments, cwd=ROOT, env=environment(), check=False, capture_output=True, text=True
     )
@@ -110,7 +113,7 @@ def evaluate(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
 def report(runs: Path, rng: random.Random, tries: int) -> tuple[str, int]:
     """Kill the report of a sweep; return its summary and the number of kills."""
     end(command("evaluate.py", *GRID, f"paths.runs={runs}"), rng, 0)
-    found = end(command("report.py", runs / "grid"), rng, tries)
+    found = end(command("report.py", runs / "grid"), rng, tries, SHORT)
     return summary(runs / "grid"), found
 
 
