@@ -36,7 +36,7 @@ def over_host(p: ProblemArrays, d: int, size: float) -> float:
 
 
 @inlined
-def needs_nothing(slot: Slot, d: int) -> bool:
+def _needs_nothing(slot: Slot, d: int) -> bool:
     """Return whether nothing of the output of the shard in a slot has to be sent to device ``d``.
 
     Either ``d`` has it, or the shard was lost. Planners ask about lost shards when they look at
@@ -132,7 +132,7 @@ def add_link_seconds(
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if needs_nothing(slot, d):
+            if _needs_nothing(slot, d):
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size
@@ -172,7 +172,7 @@ def _eager_transfer(
             continue
         for k in range(st.stages[edge.parent].shards):
             slot = st.slots[edge.parent, k]
-            if needs_nothing(slot, d):
+            if _needs_nothing(slot, d):
                 continue
             size = edge.bytes * share * slot.queries / parent.queries
             moved += size

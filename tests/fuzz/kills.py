@@ -86,6 +86,11 @@ def end(arguments: list[str], rng: random.Random, tries: int, longest: float = L
     return found
 
 
+def leftovers(root: Path) -> list[Path]:
+    """Return the temporary files that kills have left."""
+    return [path for path in root.rglob(".*") if ".tmp." in path.name]
+
+
 def summary(root: Path) -> str:
     """Return the summary as text, without decision times, which differ between runs."""
     table = pd.read_csv(root / "summary.csv", dtype=str)
@@ -141,8 +146,7 @@ def check(name: str, times: int) -> None:
             runs = Path(place) / str(number)
             ended, hit = KINDS[name](runs, random.Random(number), EACH)
             assert ended == whole, f"{name}: run {number} ended differently\n{ended}\n---\n{whole}"
-            left = [path for path in runs.rglob(".*") if ".tmp." in path.name]
-            assert not left, f"left behind: {left}"
+            assert not leftovers(runs), f"left behind: {leftovers(runs)}"
             shutil.rmtree(runs)
             found, number = found + hit, number + 1
             print(f"{name}: {found} kills in {number} runs: the unbroken result", flush=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from fate_gym.lab.describe.figure import check_figure_path
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.jobs.compilation import compile_policies
-from fate_gym.lab.jobs.schedules import Schedule, shard_rows
+from fate_gym.lab.jobs.schedules import schedule_of
 from fate_gym.lab.report.figures.gantt import gantt_figure
 from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.lab.tables import print_table
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, Trace
+from fate_gym.sim import Simulator
 from policies import make_policy
 
 
@@ -45,20 +45,13 @@ def draw_schedules(problem: Problem, policies: Sequence[str], seed: int, figure:
                 name,
                 f"{trace.makespan:.1f} s",
                 f"{trace.makespan / first.makespan:.2f}" if first.makespan > 0 else "",
-                f"{_mean_latency(trace):.1f} s",
+                f"{trace.latencies.mean():.1f} s",
             )
             for name, trace in traces.items()
         ],
     )
-    schedules = {
-        name: Schedule(problem.id, trace.device_ids, shard_rows(trace, name))
-        for name, trace in traces.items()
-    }
+    schedules = {name: schedule_of(trace, name) for name, trace in traces.items()}
     try:
         save_figure(gantt_figure(schedules, title=title), figure, dpi=110)
     except OSError as error:
         raise unwritable(figure, error, remedy="choose another place with --figure") from None
-
-
-def _mean_latency(trace: Trace) -> float:
-    return float((trace.workflow_end - trace.workflow_arrival).mean())

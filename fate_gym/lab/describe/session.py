@@ -10,7 +10,7 @@ from fate_gym.lab.describe.figure import check_figure_path
 from fate_gym.lab.describe.suite import compose_suite
 from fate_gym.lab.errors import unwritable
 from fate_gym.lab.jobs.run import place
-from fate_gym.lab.jobs.schedules import Schedule, shard_rows
+from fate_gym.lab.jobs.schedules import schedule_of
 from fate_gym.lab.report.figures.session import most_again, session_figure
 from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.problem import Problem
@@ -40,10 +40,10 @@ def draw_session(
     problems = build_suite(config.suite, config.cluster, config.seed)
     problem = _problem_of(problems, session, config.suite.name)
     simulator = Simulator(compile_problem(problem))
-    schedules = {}
-    for name in policies:
-        trace = simulator.run(make_policy(name), seed=config.seed)
-        schedules[name] = Schedule(problem.id, trace.device_ids, shard_rows(trace, name))
+    schedules = {
+        name: schedule_of(simulator.run(make_policy(name), seed=config.seed), name)
+        for name in policies
+    }
     shown = session or most_again(schedules.values())
     title = f"{shown}, a session of {config.suite.name} on {place([problem])}, seed {config.seed}"
     try:

@@ -70,6 +70,11 @@ class Schedule:
         return max(shard["end"] for shard in self.shards)
 
 
+def schedule_of(trace: Trace, name: str) -> Schedule:
+    """Return the schedule of a run, with rows as `shard_rows` gives them for a name."""
+    return Schedule(trace.problem.id, trace.device_ids, shard_rows(trace, name))
+
+
 def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
     """Convert a run's shards to rows with names instead of numbers, in commit order."""
     # Imported here, so that schedules can be read without the simulator.

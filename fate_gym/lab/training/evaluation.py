@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from fate_gym.lab.jobs.measure import REFERENCE
-from fate_gym.lab.jobs.schedules import Schedule, shard_rows
+from fate_gym.lab.jobs.schedules import schedule_of
 from fate_gym.metrics.statistics import bootstrap_ci
 from fate_gym.sim import CompiledProblem, Policy, Simulator
 from policies.registry import make_policy
@@ -67,8 +67,8 @@ class EvaluationSet:
 
         ordered = sorted(self.problems, key=lambda problem: problem.shape[0])
         problem = ordered[(len(ordered) - 1) // 2]
-        schedules = {}
-        for one in (make_policy(REFERENCE), make_policy("heft_boosted"), policy):
-            rows = shard_rows(Simulator(problem).run(one, seed=0), one.name)
-            schedules[one.name] = Schedule(problem.problem.id, list(problem.device_ids), rows)
+        shown = (make_policy(REFERENCE), make_policy("heft_boosted"), policy)
+        schedules = {
+            one.name: schedule_of(Simulator(problem).run(one, seed=0), one.name) for one in shown
+        }
         save_figure(gantt_figure(schedules), path, dpi=110)

@@ -22,7 +22,7 @@ from fate_gym.lab.jobs.run import run_job
 from fate_gym.lab.report.write import make_report
 from fate_gym.lab.sweep.lock import locked
 from fate_gym.lab.sweep.progress import JOURNAL, Entry, add_entry
-from tests.fuzz.kills import GRID, SHORT, end, evaluate, summary
+from tests.fuzz.kills import GRID, SHORT, end, evaluate, leftovers, summary
 from tests.lab.conftest import Run, command, job_config, run_script
 from tests.lab.sweep.test_sweeps import _start, _until, _waiting
 
@@ -99,7 +99,7 @@ def test_sweeps_and_reports_that_are_killed_end_as_unbroken_ones(
     assert ended == summary(root)
     end(command("report.py", runs / "grid"), rng, 2, SHORT)
     assert summary(runs / "grid") == ended
-    assert not [path for path in runs.rglob(".*") if ".tmp." in path.name]
+    assert not leftovers(runs)
 
 
 def test_a_second_sweep_in_a_directory_is_refused(tmp_path: Path) -> None:
