@@ -60,7 +60,8 @@ def write_card(folder: Path, config: TrainConfig, result: TrainResult, command: 
         *markdown_table(("", ""), list(facts.items()), left=2),
         "",
         "Results are latency / RoundRobin: the mean latency of a problem's workflows over round",
-        "robin's on the same problem; below 1 is faster.",
+        "robin's on the same problem; below 1 is faster. Each kind of problems (suite, load,",
+        "cluster, execution) counts the same.",
     ]
     write_text(folder / CARD, "\n".join(lines) + "\n")
 
@@ -77,6 +78,8 @@ def _problem_set(chosen: ProblemSet) -> str:
     )
     if chosen.clusters:
         text += f" on {', '.join(chosen.clusters)}"
+    if chosen.loads:
+        text += f" at loads of {', '.join(map('{:g}'.format, chosen.loads))}"
     if chosen.executions:
         text += f" ({', '.join(chosen.executions)})"
     return text + (f", up to {chosen.max_stages} stages" if chosen.max_stages else "")

@@ -47,6 +47,9 @@ class ProblemSet(Config):
     executions: tuple[Literal["exclusive", "batching"], ...] = Field(
         (), description="how devices run, each; none: as the cluster says"
     )
+    loads: tuple[PositiveWeight, ...] = Field(
+        (), description="of streams, each; none: as the suite says"
+    )
     max_stages: Count | None = Field(None, description="larger problems are left out")
 
 

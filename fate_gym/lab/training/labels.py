@@ -79,8 +79,8 @@ class PolicyLabeller:
 
     def _best_on(self, group: Sequence[CompiledProblem]) -> Policy:
         """Return the teacher with the lowest mean latency ratio, the first of equal ones."""
-        problems = EvaluationSet(group)
-        ratios = [float(problems.latency_ratios(policy).mean()) for policy in self._teachers]
+        problems = EvaluationSet([group])
+        ratios = [problems.score(policy).latency_ratio for policy in self._teachers]
         return self._teachers[int(np.argmin(ratios))]
 
     def label(

@@ -35,7 +35,7 @@ from fate_gym.lab.training.agent_config import (
 )
 from fate_gym.lab.training.card import write_card
 from fate_gym.lab.training.config import TrainConfig
-from fate_gym.lab.training.evaluation import EvaluationSet, Score
+from fate_gym.lab.training.evaluation import EvaluationSet
 from fate_gym.lab.training.imitation import imitate
 from fate_gym.lab.training.learner import Learner, NotFiniteError
 from fate_gym.lab.training.problems import build_problems, common_limits, env_arguments
@@ -114,8 +114,8 @@ class Training:
         curriculum = config.curriculum
         self._groups = [build_problems(phase.problems, train=True) for phase in curriculum.phases]
         self._phases = [list(chain(*groups)) for groups in self._groups]
-        validation = list(chain(*build_problems(curriculum.validation, train=True)))
-        self._limits = common_limits(chain(*self._phases, validation))
+        validation = build_problems(curriculum.validation, train=True)
+        self._limits = common_limits(chain(*self._phases, *validation))
         self._validation = EvaluationSet(validation)
         self._progress, self._kept = read_progress(self._directory)
         self._teachers: labels.PolicyLabeller | None = None
@@ -251,7 +251,7 @@ class Training:
         """Validate, keep the best checkpoint, write the state; stop when patience runs out."""
         progress = self._progress
         policy = Learned.of_agent(self._learner.agent())
-        ratio = float(self._validation.latency_ratios(policy).mean())
+        ratio = self._validation.score(policy).latency_ratio
         better = progress.best is None or ratio < progress.best
         if better:
             progress.best, progress.best_steps, progress.since_best = ratio, progress.steps, 0
@@ -320,8 +320,7 @@ class Training:
         self._curves.picture("gantt", picture)
         test = None
         if config.test and config.curriculum.test is not None:
-            problems = chain(*build_problems(config.curriculum.test, train=False))
-            test = Score.of(EvaluationSet(problems).latency_ratios(best))
+            test = EvaluationSet(build_problems(config.curriculum.test, train=False)).score(best)
         rounds = range(len(self._rounds()))
         states = (labels.load_states(self._states_path(number)) for number in rounds)
         result = TrainResult(
@@ -336,7 +335,7 @@ class Training:
             best_steps=progress.best_steps,
             seconds=progress.seconds,
             stopped=progress.stopped,
-            validation=Score.of(self._validation.latency_ratios(best)),
+            validation=self._validation.score(best),
             test=test,
             config_hash=config.hash,
             **provenance.made_with(),

@@ -19,7 +19,7 @@ from fate_gym.workloads.suites import TEST_FAMILIES
 
 
 def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[CompiledProblem]]:
-    """Compile the problems of some sets; return one list per suite, cluster and execution.
+    """Compile the problems of some sets; return one list per suite, load, cluster and execution.
 
     Args:
         sets: the sets of problems.
@@ -30,8 +30,10 @@ def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[Comp
     """
     found = []
     for chosen in sets:
-        for name, place in product(chosen.suites, chosen.clusters or (None,)):
-            suite = load_suite(name)
+        for name, load, place in product(
+            chosen.suites, chosen.loads or (None,), chosen.clusters or (None,)
+        ):
+            suite = load_suite(name) if load is None else _loaded(load_suite(name), load)
             for cluster in _clusters(place or suite.cluster, chosen):
                 found.append(list(_compiled(suite, cluster, chosen, train=train)))
     if not any(found):
@@ -42,6 +44,19 @@ def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[Comp
             remedy="raise max_stages or name more suites",
         )
     return found
+
+
+def _loaded(suite: SuiteSpec, load: float) -> SuiteSpec:
+    """Return a stream whose workflows arrive at a load."""
+    if suite.arrivals is None or suite.arrivals.process in ("at_once", "given"):
+        raise InputError(
+            "its workflows do not arrive at a rate, so that they have no load",
+            source=f"suite {suite.name!r}",
+            field="curriculum loads",
+            remedy="give loads to sets of streams only",
+        )
+    arrivals = suite.arrivals.model_copy(update={"load": load, "rate_per_s": None})
+    return suite.model_copy(update={"arrivals": arrivals})
 
 
 def _clusters(name: str, chosen: ProblemSet) -> Iterator[Cluster]:

@@ -19,7 +19,7 @@ pytest.importorskip("sb3_contrib")
 from fate_gym.errors import InputError  # noqa: E402
 from fate_gym.lab.errors import JobFailedError  # noqa: E402
 from fate_gym.lab.training import labels, learner, loop  # noqa: E402
-from fate_gym.lab.training.config import TrainConfig, parse_train_config  # noqa: E402
+from fate_gym.lab.training.config import ProblemSet, Seeds, TrainConfig, parse_train_config  # noqa: E402
 from fate_gym.lab.training.evaluation import EvaluationSet  # noqa: E402
 from fate_gym.lab.training.problems import build_problems  # noqa: E402
 from fate_gym.lab.training.result import read_train_result  # noqa: E402
@@ -81,8 +81,8 @@ def hush(_: str) -> None:
 
 
 def random_ratio(problems: list[CompiledProblem]) -> float:
-    validation = EvaluationSet(problems)
-    return float(np.mean([validation.latency_ratios(_seeded(seed)).mean() for seed in range(10)]))
+    validation = EvaluationSet([problems])
+    return float(np.mean([validation.score(_seeded(seed)).latency_ratio for seed in range(10)]))
 
 
 def _seeded(seed: int) -> Any:
@@ -141,7 +141,7 @@ def test_every_agent_learns_what_is_easy(
     assert result.test is not None
     # The checkpoint is what the result says of it.
     policy = make_policy("learned", checkpoint=str(directory / loop.BEST))
-    assert float(EvaluationSet(toy).latency_ratios(policy).mean()) == pytest.approx(result.best)
+    assert EvaluationSet([toy]).score(policy).latency_ratio == pytest.approx(result.best)
     assert (directory / "gantt.png").stat().st_size > 1000
     assert f"{result.best:.4f}" in (directory / loop.BEST / "card.md").read_text()
 
@@ -458,8 +458,31 @@ def test_a_training_that_fails_says_why(
 
 
 def test_noise_of_a_validation_is_the_same_every_time(toy: list[CompiledProblem]) -> None:
-    validation = EvaluationSet(toy)
+    validation = EvaluationSet([toy])
     heft = make_policy("heft_boosted")
-    assert np.array_equal(validation.latency_ratios(heft), validation.latency_ratios(heft))
-    assert validation.latency_ratios(make_policy("round_robin"))[0] == pytest.approx(1.0)
+    assert validation.score(heft) == validation.score(heft)
+    assert validation.score(make_policy("round_robin")).latency_ratio == pytest.approx(1.0)
     assert Simulator(toy[0]).run(heft).makespan > 0
+
+
+def test_every_kind_of_problems_counts_the_same(toy: list[CompiledProblem]) -> None:
+    heft = make_policy("heft_boosted")
+    one, two = EvaluationSet([toy[:1]]).score(heft), EvaluationSet([toy[1:]]).score(heft)
+    both = EvaluationSet([toy[:1], [], toy[1:]]).score(heft)
+    assert both.problems == len(toy)
+    assert both.latency_ratio == pytest.approx((one.latency_ratio + two.latency_ratio) / 2)
+    assert both.low is not None
+    assert both.high is not None
+    assert both.low <= both.latency_ratio <= both.high
+
+
+def test_loads_of_a_set_are_those_of_its_streams() -> None:
+    calm, busy = build_problems(
+        [ProblemSet(suites=("agentic_train",), seeds=Seeds(first=1000, count=1), loads=(0.5, 1.0))],
+        train=True,
+    )
+    last = [one.arrays.workflows.arrival.max() for one in (*calm, *busy)]
+    assert last[0] == pytest.approx(2.0 * last[1])
+    chosen = ProblemSet(suites=("stress",), seeds=Seeds(first=1000, count=1), loads=(0.5,))
+    with pytest.raises(InputError, match=r"suite 'stress'.*no load.*streams only"):
+        build_problems([chosen], train=True)
