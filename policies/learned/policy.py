@@ -22,9 +22,8 @@ from policies.learned.checkpoint import load_checkpoint
 from policies.learned.teacher import RolloutTeacher
 from policies.list_scheduling.play import Stop
 
-_AHEAD = (Stop(math.inf, 256), Stop(math.inf, 48))
-"""Limits of the plays that compare actions: on exclusive devices, and on batching devices, where
-playing a stage takes a hundred times as long. They bound a decision's cost in runs of any size."""
+_AHEAD = Stop(math.inf, 96)
+"""Limit of the plays that compare actions: it bounds a decision's cost in runs of any size."""
 
 
 class NotFiniteScoresError(InputError):
@@ -148,7 +147,7 @@ class Learned:
             return int(order[0])
         wanted = np.zeros_like(mask)
         wanted[order] = mask[order]
-        run, stop = self._observer.arrays, _AHEAD[view.compiled.arrays.batching]
-        values = self._teacher.values(view.fork(), run, wanted, stop=stop)
+        run = self._observer.arrays
+        values = self._teacher.values(view.fork(), run, wanted, stop=_AHEAD)
         # Among equal values the one that the agent prefers.
         return int(order[values[order].argmin()])

@@ -33,8 +33,7 @@ class RolloutTeacher:
     """Values the actions in runs of one problem.
 
     The list schedules replan at each event and commit only placements that start immediately. On
-    batching devices, where that takes a hundred times as long and gains nothing, they commit all
-    that is ready.
+    batching devices, where that gains nothing, they commit all that is ready.
 
     Args:
         compiled: the problem.

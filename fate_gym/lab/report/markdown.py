@@ -12,6 +12,7 @@ from fate_gym.lab.jobs.result import total_counters
 from fate_gym.lab.report.baselines import choose_baselines
 from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.figures.draw import FIGURES
+from fate_gym.lab.report.mean_latency import MEAN_LATENCY_LEGEND, mean_latency_table
 from fate_gym.lab.report.origin import commands, origin_lines, what
 from fate_gym.lab.report.regime_tables import (
     GAIN_LEGEND,
@@ -44,6 +45,7 @@ def markdown(report: Report, figures: Iterable[str]) -> str:
     if several:
         sections |= {suite: markdown_summary(rows) for suite, rows in report.suites.items()}
         sections["By suite"] = _by_suite(report)
+        sections["Mean latency by suite"] = _mean_latency(report)
     sections["Headroom captured"] = _headroom(report)
     if not report.panels:
         sections |= _of_suites(report, "Latency in seconds", _latency, STREAM_LEGEND)
@@ -110,6 +112,12 @@ def _by_suite(report: Report) -> list[str]:
     table = [[name, *(cells.get(name, "–") for cells in columns)] for name in report.order]
     heads = ["policy", *report.suites]
     return [*markdown_table(heads, table), "", "Bold: the strongest baseline of a suite."]
+
+
+def _mean_latency(report: Report) -> list[str]:
+    sweep = report.sweep
+    table = mean_latency_table(sweep.rows, report.order, sweep.families)
+    return [] if table is None else [*markdown_table(*table), "", MEAN_LATENCY_LEGEND]
 
 
 def _headroom(report: Report) -> list[str]:
