@@ -79,7 +79,8 @@ def _problem_set(chosen: ProblemSet) -> str:
     if chosen.clusters:
         text += f" on {', '.join(chosen.clusters)}"
     if chosen.loads:
-        text += f" at loads of {', '.join(map('{:g}'.format, chosen.loads))}"
+        noun = "load" if len(chosen.loads) == 1 else "loads"
+        text += f" at {noun} {', '.join(map('{:g}'.format, chosen.loads))}"
     if chosen.executions:
         text += f" ({', '.join(chosen.executions)})"
     return text + (f", up to {chosen.max_stages} stages" if chosen.max_stages else "")
