@@ -13,6 +13,7 @@ import pandas as pd
 
 from fate_gym.lab.report.runs import RUN, TextTable, run_estimates, streams_of
 from fate_gym.lab.tables import Estimate, number
+from fate_gym.metrics.outcome import ratios as time_ratios
 
 NOT_RIVALS = frozenset({"fate", "reference", "learned"})
 """Families that do not count among the policies that one may fall behind."""
@@ -30,7 +31,8 @@ MEAN_LATENCY_LEGEND = (
 def problem_ratios(rows: pd.DataFrame) -> pd.DataFrame:
     """Make one row per policy and problem: its mean latency over round robin's, as ``ratio``."""
     means = rows.groupby([*RUN, "instance"])[["latency", "rr_latency"]].mean().reset_index()
-    return means.assign(**{_RATIO: means["latency"] / means["rr_latency"]})
+    ratios = time_ratios(means["latency"].to_numpy(), means["rr_latency"].to_numpy())
+    return means.assign(**{_RATIO: ratios})
 
 
 def mean_latency_table(
