@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from fate_gym.lab.report.baselines import NOT_BASELINES
 from fate_gym.lab.report.runs import RUN, TextTable, run_estimates, streams_of
 from fate_gym.lab.tables import Estimate, number
 from fate_gym.metrics.outcome import ratios as time_ratios
 
-NOT_RIVALS = frozenset({"fate", "reference", "learned"})
+NOT_RIVALS = NOT_BASELINES | {"learned"}
 """Families that do not count among the policies that one may fall behind."""
 
 _RATIO = "ratio"

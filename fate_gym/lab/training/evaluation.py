@@ -39,7 +39,7 @@ class Score(BaseModel):
         The 95 % interval is that of a bootstrap that draws the problems within each kind.
         """
         number = sum(kind.size for kind in ratios)
-        mean = float(np.mean([kind.mean() for kind in ratios]))
+        mean = _mean_of_kinds(ratios)
         if number == len(ratios):
             return cls(problems=number, latency_ratio=mean)
         rng = np.random.default_rng(0)
@@ -67,10 +67,14 @@ class EvaluationSet:
         self._reference = self._latencies(make_policy(REFERENCE))
 
     def score(self, policy: Policy) -> Score:
-        """Return the policy's score."""
-        return Score.of(self.latency_ratios(policy))
+        """Return the policy's score, with its interval."""
+        return Score.of(self._ratios(policy))
 
-    def latency_ratios(self, policy: Policy) -> list[NDArray[np.float64]]:
+    def mean_ratio(self, policy: Policy) -> float:
+        """Return the latency ratio of the score alone, without drawing samples for an interval."""
+        return _mean_of_kinds(self._ratios(policy))
+
+    def _ratios(self, policy: Policy) -> list[NDArray[np.float64]]:
         """Return per kind (n,) each problem's mean latency, divided by round robin's."""
         pairs = zip(self._latencies(policy), self._reference, strict=True)
         return [own / reference for own, reference in pairs]
@@ -91,6 +95,10 @@ class EvaluationSet:
             one.name: schedule_of(Simulator(problem).run(one, seed=0), one.name) for one in shown
         }
         save_figure(gantt_figure(schedules), path, dpi=110)
+
+
+def _mean_of_kinds(ratios: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([kind.mean() for kind in ratios]))
 
 
 def _mean_latency(problem: CompiledProblem, policy: Policy) -> float:

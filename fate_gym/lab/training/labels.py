@@ -80,7 +80,7 @@ class PolicyLabeller:
     def _best_on(self, group: Sequence[CompiledProblem]) -> Policy:
         """Return the teacher with the lowest mean latency ratio, the first of equal ones."""
         problems = EvaluationSet([group])
-        ratios = [problems.score(policy).latency_ratio for policy in self._teachers]
+        ratios = [problems.mean_ratio(policy) for policy in self._teachers]
         return self._teachers[int(np.argmin(ratios))]
 
     def label(

@@ -251,7 +251,7 @@ class Training:
         """Validate, keep the best checkpoint, write the state; stop when patience runs out."""
         progress = self._progress
         policy = Learned.of_agent(self._learner.agent())
-        ratio = self._validation.score(policy).latency_ratio
+        ratio = self._validation.mean_ratio(policy)
         better = progress.best is None or ratio < progress.best
         if better:
             progress.best, progress.best_steps, progress.since_best = ratio, progress.steps, 0

@@ -33,7 +33,9 @@ def build_problems(sets: Iterable[ProblemSet], *, train: bool) -> list[list[Comp
         for name, load, place in product(
             chosen.suites, chosen.loads or (None,), chosen.clusters or (None,)
         ):
-            suite = load_suite(name) if load is None else _loaded(load_suite(name), load)
+            suite = load_suite(name)
+            if load is not None:
+                suite = _loaded(suite, load)
             for cluster in _clusters(place or suite.cluster, chosen):
                 found.append(list(_compiled(suite, cluster, chosen, train=train)))
     if not any(found):
