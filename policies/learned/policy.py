@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fate_gym.env.features import GLOBAL
 from fate_gym.env.observer import Observer
@@ -19,11 +18,7 @@ from policies.base import Assignment, DecisionView
 from policies.bounds import Count
 from policies.learned.agent import Agent, make_agent
 from policies.learned.checkpoint import load_checkpoint
-from policies.learned.teacher import RolloutTeacher
-from policies.list_scheduling.play import Stop
-
-_AHEAD = Stop(math.inf, 96)
-"""Limit of the plays that compare actions: it bounds a decision's cost in runs of any size."""
+from policies.learned.lookahead import LookAhead
 
 
 class NotFiniteScoresError(InputError):
@@ -41,10 +36,9 @@ class Learned:
         name: the policy's name in results.
         checkpoint: name of a shipped checkpoint, or a directory.
         sample: sample actions from the softmax of the scores instead of taking the best.
-        best_of: compare that many actions, those with the highest scores: each is taken in a copy
-            of the run, which a list schedule (`fdws_boosted`) then plays on through the known work,
-            up to a limit. The lowest mean latency wins. 1: trust the scores, as is always done
-            where durations, lengths, branches or devices are uncertain: expectations mislead there.
+        best_of: compare that many actions, those with the highest scores, by playing on from each
+            (`policies.learned.lookahead`). 1: trust the scores, as is always done where durations,
+            lengths, branches or devices are uncertain: expectations mislead there.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged or does not fit this version, or the
@@ -69,10 +63,10 @@ class Learned:
         self._setup(name, make_agent(loaded), sample, best_of)
 
     @classmethod
-    def of_agent(cls, agent: Agent, *, name: str = "learned") -> Learned:
+    def of_agent(cls, agent: Agent, *, name: str = "learned", best_of: int = 1) -> Learned:
         """Make a policy of an agent in memory, such as one that is being trained."""
         policy = cls.__new__(cls)
-        policy._setup(name, agent, sample=False, best_of=1)
+        policy._setup(name, agent, sample=False, best_of=best_of)
         return policy
 
     def reset(self, view: DecisionView, seed: int) -> None:
@@ -85,7 +79,7 @@ class Learned:
         self._rng = np.random.default_rng(seed)
         self._looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
         if self._looks_ahead:
-            self._teacher = RolloutTeacher(view.compiled)
+            self._ahead = LookAhead(view.compiled, self._best_of)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Return the chosen placement; nothing in order to wait.
@@ -109,7 +103,7 @@ class Learned:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)
         if self._looks_ahead:
-            action = self._best_by_rollout(view, scores, observation[MASK])
+            action = self._ahead.choose(view, self._observer.arrays, scores, observation[MASK])
         else:
             action = int(scores.argmax())
         assignment = self._observer.take(action)
@@ -137,17 +131,3 @@ class Learned:
         else:
             self._known.reset()
         return self._known
-
-    def _best_by_rollout(
-        self, view: DecisionView, scores: NDArray[np.float32], mask: NDArray[np.int8]
-    ) -> int:
-        order = np.argsort(-scores, kind="stable")[: self._best_of]
-        order = order[np.isfinite(scores[order])]
-        if order.size == 1:
-            return int(order[0])
-        wanted = np.zeros_like(mask)
-        wanted[order] = mask[order]
-        run = self._observer.arrays
-        values = self._teacher.values(view.fork(), run, wanted, stop=_AHEAD)
-        # Among equal values the one that the agent prefers.
-        return int(order[values[order].argmin()])

@@ -18,7 +18,6 @@ from fate_gym.kernel.advance import advance
 from fate_gym.kernel.commit import NOBODY, commit
 from fate_gym.kernel.schema import DONE, NO_LOG, PLACED, ProblemArrays, StateArrays, new_state
 from fate_gym.sim import CompiledProblem
-from policies.list_scheduling.play import NEVER, Stop
 from policies.list_scheduling.policy import InstantPlanner
 from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN, STATE, Rules
 
@@ -64,7 +63,7 @@ class RolloutTeacher:
         mask: NDArray[np.int8],
         *,
         arrived_by: float = np.inf,
-        stop: Stop = NEVER,
+        until: float = np.inf,
     ) -> NDArray[np.float64]:
         """Return (A,) total latencies, s, plus a tie-break; inf where the mask is 0.
 
@@ -74,13 +73,13 @@ class RolloutTeacher:
             run: arrays of the environment, with the placements of the actions.
             mask: (A,) 1 for actions to value, which must be legal.
             arrived_by: time, s; workflows that arrive later do not count.
-            stop: when plays end; the remaining work is then assumed to run undisturbed.
+            until: time, s, at which plays end; the remaining work then runs undisturbed.
         """
         values = np.full(mask.size, np.inf)
         for action in np.flatnonzero(mask).tolist():
             self._state.buffer[:] = state.buffer
             if self._take(run, action):
-                self._base.play(self._problem, self._state, NO_LOG, stop)
+                self._base.play(self._problem, self._state, NO_LOG, until)
                 values[action] = _latency(self._problem, self._state, arrived_by)
         return values
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-
 from fate_gym.jit import inlined, kernel
 from fate_gym.kernel.advance import advance, to_decision
 from fate_gym.kernel.commit import NOBODY, commit, reserve, set_drain
@@ -17,22 +13,6 @@ from fate_gym.kernel.schema import LogArrays, ProblemArrays, StateArrays
 from policies.list_scheduling.devices import best_placement, compared_ends
 from policies.list_scheduling.orders import line_up, next_in, renew
 from policies.list_scheduling.rules import MIN_MIN, STATE, STRICT, Rules
-
-
-class Stop(NamedTuple):
-    """When a play stops before the end of the known work.
-
-    Attributes:
-        until: at the first decision at or after this time, seconds.
-        most: after this many placements.
-    """
-
-    until: float
-    most: int
-
-
-MOST = 1 << 60
-NEVER = Stop(np.inf, MOST)
 
 
 @kernel
@@ -109,22 +89,21 @@ def play(
     choices: Placements,
     scratch: StateArrays,
     no_log: LogArrays,
-    stop: Stop,
+    until: float,
 ) -> float:
-    """Play a state to the end of the known work, or to ``stop``; return the last end, seconds.
+    """Play a state to the end of the known work, or until a time; return the last end, seconds.
 
     The same as `Simulator.run` with a `policies.list_scheduling.policy.ListScheduler` of these
-    rules. ``scratch`` is a second state of the problem, ``no_log`` a log without rows.
+    rules. ``scratch`` is a second state of the problem, ``no_log`` a log without rows. A play
+    stops at the first decision at or after ``until``, seconds.
     """
-    placed = 0
-    while placed < stop.most and to_decision(p, st, log) and st.now < stop.until:
+    while to_decision(p, st, log) and st.now < until:
         if not rules.lazy and rules.rule == STATE and not st.noisy:
-            placed += decide_instant(p, st, log, rules, choices)
+            decide_instant(p, st, log, rules, choices)
             continue
         # Decide in a fork by expected times, then commit; a lazy scheduler waits for an event.
         fork(p, st, scratch)
         count = decide_instant(p, scratch, no_log, rules, choices)
-        placed += count
         for i in range(count):
             devices, counts = choices.devices[i], choices.counts[i]
             commit(

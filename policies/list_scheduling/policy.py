@@ -14,7 +14,7 @@ from fate_gym.sim import Simulator
 from policies.base import Assignment, Candidate, DecisionView, Explanation, assignments
 from policies.bounds import MaxShards
 from policies.list_scheduling import rules
-from policies.list_scheduling.play import NEVER, Stop, decide_instant, play
+from policies.list_scheduling.play import decide_instant, play
 from policies.list_scheduling.rules import Rules
 from policies.list_scheduling.tables import PENALTIES, PRIORITIES
 
@@ -88,9 +88,11 @@ class InstantPlanner:
             for device in np.flatnonzero(noted.compared[row] < np.inf).tolist()
         ]
 
-    def play(self, p: ProblemArrays, st: StateArrays, log: LogArrays, stop: Stop = NEVER) -> float:
-        """Play a state to the end, or to ``stop``; return the last end, seconds."""
-        return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG, stop)
+    def play(
+        self, p: ProblemArrays, st: StateArrays, log: LogArrays, until: float = np.inf
+    ) -> float:
+        """Play a state to the end, or until a time; return the last end, seconds."""
+        return play(p, st, log, self.rules, self._choices, self._scratch, NO_LOG, until)
 
 
 class ListScheduler:

@@ -11,7 +11,7 @@ from fate_gym.kernel.placements import new_placements
 from fate_gym.kernel.schema import DONE, LogArrays, ProblemArrays, StateArrays, new_log, new_state
 from fate_gym.problem import Problem
 from fate_gym.sim import Excerpt, Simulator
-from policies.list_scheduling.play import NEVER, play
+from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import FCFS, STATE, STRICT, UPWARD_RANK, Rules
 from tests.kernel.walks import somewhere
 from tests.strategies import problems
@@ -29,7 +29,7 @@ def ends(p: ProblemArrays, state: StateArrays, rules: Rules) -> dict[int, float]
     log: LogArrays = new_log(0, 0)
     choices = new_placements(p.stages.size, p.max_shards, p.devices.size)
     before = state.stages["status"] == DONE
-    play(p, state, log, rules, choices, new_state(p), log, NEVER)
+    play(p, state, log, rules, choices, new_state(p), log, np.inf)
     ended = np.flatnonzero((state.stages["status"] == DONE) & ~before)
     return dict(zip(ended.tolist(), state.stages["end"][ended].tolist(), strict=True))
 

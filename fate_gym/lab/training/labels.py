@@ -21,7 +21,6 @@ from fate_gym.lab.training.state import check_stored, damaged
 from fate_gym.sim import Assignment, CompiledProblem, Policy
 from policies.learned.agent import Agent
 from policies.learned.teacher import RolloutTeacher
-from policies.list_scheduling.play import MOST, NEVER, Stop
 from policies.registry import make_policy
 
 TARGETS, RETURNS = "targets", "returns"
@@ -142,7 +141,7 @@ class RolloutLabeller:
             env.arrays,
             mask,
             arrived_by=env.time + ahead if to_come else np.inf,
-            stop=Stop(env.time + _LONGER * ahead, MOST) if to_come else NEVER,
+            until=env.time + _LONGER * ahead if to_come else np.inf,
         )
         # The noise in the sum of latencies grows with the root of the number of workflows.
         chance = math.sqrt(max(1, env.arrays.episode.active))

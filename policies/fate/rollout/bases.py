@@ -15,7 +15,7 @@ from policies.fate.plans.edit import FCFS as OLDEST
 from policies.fate.plans.edit import RANK, REMAINING, SLACK, STRETCH, unplan
 from policies.fate.plans.schema import Context
 from policies.list_scheduling.offline import Method, method_tables, plan_workflow
-from policies.list_scheduling.play import NEVER, play
+from policies.list_scheduling.play import play
 from policies.list_scheduling.rules import (
     DYNAMIC_LEVEL,
     FCFS,
@@ -126,7 +126,7 @@ def plan_by_rules(c: Context, rules: Rules, choices: Placements, log: LogArrays)
     """
     copy_block(c.state, c.start)
     first = c.state.shard_rows
-    play(c.problem, c.state, log, rules, choices, c.ended, c.log, NEVER)
+    play(c.problem, c.state, log, rules, choices, c.ended, c.log, np.inf)
     copy_block(c.draft, c.best)
     unplan(c.start, c.draft)
     for i in range(first, c.state.shard_rows):

@@ -11,7 +11,6 @@ from fate_gym.sim import Simulator, compile_problem
 from fate_gym.workloads.clusters import Cluster
 from policies import make_policy
 from policies.learned.teacher import RolloutTeacher
-from policies.list_scheduling.play import MOST, Stop
 from tests.policies.learned.problems import OPTIONS, smoke, stream
 
 
@@ -68,9 +67,7 @@ def test_who_arrives_later_does_not_count() -> None:
     assert np.all(two[known] < whole[known])
     # Once all that counts has ended it does not matter how far a run is played.
     np.testing.assert_array_equal(
-        teacher.values(
-            state, run, mask, arrived_by=0.0, stop=Stop(float(2 * whole[known].max()), MOST)
-        ),
+        teacher.values(state, run, mask, arrived_by=0.0, until=float(2 * whole[known].max())),
         first,
     )
 
@@ -79,14 +76,13 @@ def test_what_is_not_played_is_taken_to_be_undisturbed() -> None:
     simulator, observer, mask = watched(smoke()[0])
     teacher = RolloutTeacher(simulator.compiled)
     state = simulator.view().fork()
-    none = teacher.values(state, observer.arrays, mask, stop=Stop(np.inf, 0))
+    now = simulator.view().now
+    none = teacher.values(state, observer.arrays, mask, until=now)
     longest = max(float(simulator.view().stage(s)["upward_rank"]) for s in simulator.ready)
-    assert np.all(none[mask > 0] <= 1.02 * (simulator.view().now + longest) + 60.0)
-    some = teacher.values(state, observer.arrays, mask, stop=Stop(np.inf, 3))
+    assert np.all(none[mask > 0] <= 1.02 * (now + longest) + 60.0)
     whole = teacher.values(state, observer.arrays, mask)
-    every = teacher.values(
-        state, observer.arrays, mask, stop=Stop(np.inf, simulator.compiled.shape[0])
-    )
+    some = teacher.values(state, observer.arrays, mask, until=now + 0.3 * (whole.min() - now))
+    every = teacher.values(state, observer.arrays, mask, until=10 * float(whole[mask > 0].max()))
     np.testing.assert_array_equal(whole, every)
     assert not np.array_equal(some, whole)
 
