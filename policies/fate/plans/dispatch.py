@@ -21,14 +21,15 @@ FEW = 64
 def dispatch(c: Context, style: Style) -> int:
     """Place what ``c.played`` starts now; list the stages in ``started``, return their number."""
     p, st, plan, ws = c.problem, c.state, c.played, c.work
-    free = _find_turns(p, st, ws)
+    free = _find_free(p, st, ws)
     noted = 0
     # The plan's times are expected times; in a drawn future events come at other times.
     drawn = st.origin == SAMPLED
     if free == 0 or (drawn and st.now < ws.wait_until):
         return noted
     effort = (p.devices.size + 7) // 8
-    ready = order_ready(st, plan, ws)
+    ready = renew_order(p, st, plan, ws)
+    timed = False
     for i in range(ready):
         if free == 0:
             break
@@ -37,9 +38,12 @@ def dispatch(c: Context, style: Style) -> int:
         beyond = style.horizon >= 0 and ws.stages[s].depth > style.horizon
         if beyond or (row.not_before > st.now and not drawn):
             continue
-        if drawn and _is_down(ws, plan, s):
+        if drawn and _is_down(st, plan, s):
             row.width = 0
         if row.width == 0:
+            if not timed:
+                _find_turns(p, st, ws)
+                timed = True
             end = choose(c, style, s)
             ws.work += effort
             if end == np.inf:
@@ -52,23 +56,32 @@ def dispatch(c: Context, style: Style) -> int:
             if p.batching:
                 free -= _hold(plan, ws, s)
             continue
-        free -= _start(c, s)
+        free -= _start(c, s, timed)
         ws.started[noted] = s
+        ws.order[i] = -1
         noted += 1
+    if noted > 0:
+        _close_gaps(ws, ready)
     return noted
 
 
 @inlined
-def _find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
-    """Find when every device is next free (its turn); return how many are free now."""
+def _find_free(p: ProblemArrays, st: StateArrays, ws: Workspace) -> int:
+    """Find which devices are free now; return their number."""
     free = 0
     for d in range(p.devices.size):
         device = ws.devices[d]
-        _renew_turn(p, st, ws, d)
         device.brings = -1
         device.free = is_open(p, st, d)
         free += device.free
     return free
+
+
+@kernel
+def _find_turns(p: ProblemArrays, st: StateArrays, ws: Workspace) -> None:
+    """Find when every device is next free (its turn), for stages that choose their device."""
+    for d in range(p.devices.size):
+        _renew_turn(p, st, ws, d)
 
 
 @inlined
@@ -81,11 +94,11 @@ def _renew_turn(p: ProblemArrays, st: StateArrays, ws: Workspace, d: int) -> Non
 
 
 @inlined
-def _is_down(ws: Workspace, plan: Plan, s: int) -> bool:
+def _is_down(st: StateArrays, plan: Plan, s: int) -> bool:
     """Whether a device planned for ``s`` has failed."""
     down = 0
     for k in range(plan.stages[s].width):
-        down += ws.devices[plan.devices[s, k]].turn == np.inf
+        down += st.devices[plan.devices[s, k]].drains_at == np.inf
     return down > 0
 
 
@@ -95,7 +108,7 @@ def _can_start(p: ProblemArrays, st: StateArrays, plan: Plan, ws: Workspace, s: 
     starting = 0
     for k in range(plan.stages[s].width):
         d = plan.devices[s, k]
-        if ws.devices[d].turn == np.inf or not hosts(p, s, d):
+        if st.devices[d].drains_at == np.inf or not hosts(p, s, d):
             return False
         free = ws.devices[d].free > 0
         starting += free and starts_now(p, st, s, d, plan.counts[s, k])
@@ -152,8 +165,11 @@ def _write_choice(c: Context, s: int) -> None:
 
 
 @inlined
-def _start(c: Context, s: int) -> int:
-    """Place ``s`` as planned; return how many devices are no longer free."""
+def _start(c: Context, s: int, timed: bool) -> int:
+    """Place ``s`` as planned; return how many devices are no longer free.
+
+    ``timed``: whether the turns of devices are known, and have to stay up to date.
+    """
     p, st, plan, ws = c.problem, c.state, c.played, c.work
     width = plan.stages[s].width
     end = commit(p, st, c.log, s, plan.devices[s], plan.counts[s], width, NOBODY)
@@ -165,7 +181,8 @@ def _start(c: Context, s: int) -> int:
         if device.free and not is_open(p, st, d):
             device.free = 0
             taken += 1
-        _renew_turn(p, st, ws, d)
+        if timed:
+            _renew_turn(p, st, ws, d)
         ws.version += 1
         device.version = ws.version
     bound = end + ws.stages[s].tail
@@ -173,6 +190,65 @@ def _start(c: Context, s: int) -> int:
     workflow = ws.workflows[p.stages[s].workflow]
     workflow.end = max(workflow.end, bound)
     return taken
+
+
+@kernel
+def renew_order(p: ProblemArrays, st: StateArrays, plan: Plan, ws: Workspace) -> int:
+    """Bring ``order`` up to date since the last dispatch of the same play; return its length.
+
+    The same as `order_ready`, but only stages that have become ready since are sorted in. Where
+    devices fail, stages also cease to be ready, and all are sorted anew.
+    """
+    count = st.ready_count
+    if p.failing:
+        return order_ready(st, plan, ws)
+    if ws.ordered < 0:
+        order_ready(st, plan, ws)
+        for i in range(count):
+            ws.listed[st.ready[i]] = ws.plays
+    else:
+        # Those that became ready last are at the end of the list.
+        i = count - 1
+        while ws.ordered < count:
+            s = st.ready[i]
+            if ws.listed[s] != ws.plays:
+                ws.listed[s] = ws.plays
+                _sort_in(st, plan, ws, s)
+            i -= 1
+    ws.ordered = count
+    return count
+
+
+@inlined
+def _sort_in(st: StateArrays, plan: Plan, ws: Workspace, s: int) -> None:
+    """Insert ``s`` into ``order``."""
+    i = ws.ordered
+    while i > 0 and _goes_before(st, plan, s, ws.order[i - 1]):
+        ws.order[i] = ws.order[i - 1]
+        i -= 1
+    ws.order[i] = s
+    ws.ordered += 1
+
+
+@inlined
+def _goes_before(st: StateArrays, plan: Plan, s: int, other: int) -> bool:
+    """Whether ``s`` goes before another ready stage: by key, time ready and number."""
+    key, than = plan.stages[s].key, plan.stages[other].key
+    if key != than:
+        return bool(key < than)
+    since, than = st.stages[s].ready_at, st.stages[other].ready_at
+    return bool(since < than or (since == than and s < other))
+
+
+@inlined
+def _close_gaps(ws: Workspace, count: int) -> None:
+    """Remove the stages that have been placed (-1) from ``order``."""
+    kept = 0
+    for i in range(count):
+        if ws.order[i] >= 0:
+            ws.order[kept] = ws.order[i]
+            kept += 1
+    ws.ordered = kept
 
 
 @kernel

@@ -30,7 +30,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     copy_block(c.played, plan)
     ws.placed = 0
     ws.second = 0.0
-    _forget_costs(c)
+    _begin(c)
     for w in range(p.workflows.size):
         ws.workflows[w].end = ws.workflows[w].settled
     bounded = bound < np.inf and style.objective != TAIL
@@ -52,8 +52,10 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
 
 
 @inlined
-def _forget_costs(c: Context) -> None:
-    """Invalidate the cached costs: those of the previous play are for other states."""
+def _begin(c: Context) -> None:
+    """Forget the costs and the order of the previous play: they are for other states."""
+    c.work.plays += 1
+    c.work.ordered = -1
     for d in range(c.problem.devices.size):
         c.work.version += 1
         c.work.devices[d].version = c.work.version
@@ -92,7 +94,7 @@ def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
     """Fill ``out`` with what a plan starts at ``c.start``; ``c.played`` is the resulting plan."""
     copy_block(c.state, c.start)
     copy_block(c.played, plan)
-    _forget_costs(c)
+    _begin(c)
     out.count = dispatch(c, style)
     for i in range(out.count):
         s = c.work.started[i]

@@ -119,7 +119,9 @@ class Workspace(Block):
 
     work: int = scalar("i8", "of all plays: 1 a stage placed, 1 for 8 devices compared for one")
     version: int = scalar("i8", "counts changes of any device in any play")
+    plays: int = scalar("i8", "counts plays")
     placed: int = scalar("i8", "stages placed in the running play")
+    ordered: int = scalar("i8", "length of `order` in the running play; -1: not in order")
     tuned_on: int = scalar("i8", "of `futures`: searches value plans in so many; 0: as expected")
     wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
     second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
@@ -137,6 +139,7 @@ class Workspace(Block):
     cached: Any = table(Seconds, "S", "D", text="costs, looked up once for a version of a device")
     futures: Any = table("i8", "F", text="addresses of forks with drawn futures")
     order: Any = table("i8", "S", text="the ready stages by key")
+    listed: Any = table("i8", "S", text="the last play in whose `order` a stage was")
     started: Any = table("i8", "S", text="what the last dispatch has placed")
     firsts: Any = table("i8", "S", text="scratch: a ready stage of each kind")
     movable: Any = table("i8", "S", text="stages whose plan a search may change")

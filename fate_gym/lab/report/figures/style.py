@@ -10,6 +10,7 @@ from unicodedata import category
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import (
@@ -109,9 +110,14 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
         return
     ticks = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.1]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    log_ticks(axes.xaxis, [t for t in ticks if low * 0.9 <= t <= high * 1.1])
+
+
+def log_ticks(axis: Axis, ticks: Sequence[float], text: str = "{x:g}") -> None:
+    """Label these places of a logarithmic axis, and no others."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter(text))
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
