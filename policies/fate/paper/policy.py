@@ -178,6 +178,8 @@ class Fate:
         self._compared_at = view.instant
         seen = [_places(planned)]
         for share in self._shares if self._frontier.candidates.count > 0 else ():
+            if len(seen) > 1 and self._spent:
+                break
             proposal = self._propose(planned, share)
             if not self._guard:
                 return incumbent.in_problem(proposal or planned)
@@ -198,6 +200,11 @@ class Fate:
             return None
         stages = self._incumbent.excerpt.stages
         return Explanation(QUANTITY, candidates_of(self._frontier.candidates, stages))
+
+    @property
+    def _spent(self) -> bool:
+        """Whether the plays of this decision have used its budget."""
+        return self._incumbent.context.work.work >= self._paid
 
     def _propose(self, planned: list[Assignment], share: float) -> list[Assignment]:
         """Make a plan with weight ``share`` and return what it starts now."""
@@ -243,7 +250,7 @@ class Fate:
             return
         same = _places(planned)
         for row, assignment in enumerate(proposal):
-            if self._incumbent.context.work.work > self._paid:
+            if self._spent:
                 break
             if not _places([assignment]) <= same:
                 self._take_if_better([row])
