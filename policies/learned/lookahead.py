@@ -77,16 +77,18 @@ class LookAhead:
         self, state: StateArrays, run: Run, scores: NDArray[np.float32], order: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Return the actions to compare, of all legal ones in the agent's order."""
-        chosen = order
         wait = wait_action(run)
-        if not self._problem.batching:
-            chosen = np.array(
-                [a for a in order.tolist() if a == wait or self._starts(state, run, a)], np.int64
-            )
-            if chosen.size == 0:
-                return order[:1]
-        kept = (np.arange(chosen.size) < self._best_of) | (chosen == wait)
-        return chosen[kept & (scores[chosen] >= scores[chosen[0]] - LEAST)]
+        chosen: list[int] = []
+        for action in order.tolist():
+            if len(chosen) < self._best_of:
+                if action == wait or self._problem.batching or self._starts(state, run, action):
+                    chosen.append(action)
+            elif action == wait:
+                chosen.append(action)
+        if not chosen:
+            return order[:1]
+        compared = np.array(chosen)
+        return compared[scores[compared] >= scores[compared[0]] - LEAST]
 
     def _starts(self, state: StateArrays, run: Run, action: int) -> bool:
         """Whether the placement of an action starts now."""
