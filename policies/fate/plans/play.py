@@ -30,7 +30,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     copy_block(c.played, plan)
     ws.placed = 0
     ws.second = 0.0
-    _begin(c)
+    begin_play(c)
     for w in range(p.workflows.size):
         ws.workflows[w].end = ws.workflows[w].settled
     bounded = bound < np.inf and style.objective != TAIL
@@ -52,7 +52,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
 
 
 @inlined
-def _begin(c: Context) -> None:
+def begin_play(c: Context) -> None:
     """Forget the costs and the order of the previous play: they are for other states."""
     c.work.plays += 1
     c.work.ordered = -1
@@ -94,7 +94,7 @@ def start_now(c: Context, plan: Plan, style: Style, out: Placements) -> None:
     """Fill ``out`` with what a plan starts at ``c.start``; ``c.played`` is the resulting plan."""
     copy_block(c.state, c.start)
     copy_block(c.played, plan)
-    _begin(c)
+    begin_play(c)
     out.count = dispatch(c, style)
     for i in range(out.count):
         s = c.work.started[i]

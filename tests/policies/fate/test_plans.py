@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from fate_gym.jit import Ints, kernel
-from fate_gym.problem import Options
+from fate_gym.kernel.advance import advance
+from fate_gym.problem import Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Simulator
+from fate_gym.workloads import load_cluster
+from policies.fate.plans.dispatch import FEW, dispatch, order_ready, renew_order
+from policies.fate.plans.edit import FCFS, RANK, plan_by_order
+from policies.fate.plans.play import begin_play
 from policies.fate.plans.schema import Workspace
 from policies.fate.rollout import moves, tuning
 from policies.fate.rollout.draws import Weights, draw_move
@@ -36,6 +41,46 @@ def test_valuing_leaves_a_plan_as_it_is(samples: int) -> None:
         runs_somewhere = np.isfinite(c.problem.clean_seconds).any(axis=1)
         assert (complete.stages["width"] > 0)[runs_somewhere].all()
         assert incumbent.value(complete, np.inf, style) == pytest.approx(value, rel=1e-12)
+
+
+def pairs(count: int = 90) -> Problem:
+    """Return a workflow of equal first stages, which are all ready, each with a second one."""
+    stages = [
+        Stage(
+            id=f"{part}{i}",
+            model="Llama-3.1-8B",
+            queries=1,
+            prompt_tokens=400 + 100 * (i % 3),
+            output_tokens=20,
+        )
+        for part in ("first", "second")
+        for i in range(count)
+    ]
+    edges = [Edge(parent=f"first{i}", child=f"second{i}", bytes=1e6) for i in range(count)]
+    workflow = Workflow(id="pairs", stages=tuple(stages), edges=tuple(edges))
+    return Problem.build(load_cluster("mixed_12"), [workflow])
+
+
+@pytest.mark.parametrize("order", [RANK, FCFS])
+def test_the_order_kept_in_a_play_is_that_of_sorting_anew(order: int) -> None:
+    view = Simulator(pairs()).view()
+    incumbent = Incumbent(view, objective="slowdown", max_shards=4)
+    incumbent.update(view)
+    style, c = incumbent.write_base(), incumbent.context
+    plan_by_order(c, order, c.played)
+    c.state.buffer[:] = c.start.buffer
+    begin_play(c)
+    most, going = 0, True
+    while going:
+        if c.state.ready_count > 0:
+            kept = c.work.order[: renew_order(c.problem, c.state, c.played, c.work)].copy()
+            anew = c.work.order[: order_ready(c.state, c.played, c.work)]
+            assert np.array_equal(kept, anew)
+            most = max(most, anew.size)
+            dispatch(c, style)
+        going = bool(advance(c.problem, c.state, c.log))
+    assert (c.played.stages["width"] > 0).all()
+    assert most > FEW
 
 
 @kernel
