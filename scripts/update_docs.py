@@ -55,6 +55,7 @@ FIGURES = {
     "runs/sensitivity_steps": {"axis.png": "sensitivity_steps.png"},
     "runs/sensitivity_memory": {"axis.png": "sensitivity_memory.png"},
     "runs/sensitivity_samples": {"axis.png": "sensitivity_samples.png"},
+    "runs/learned": {"profile.png": "learned_profile.png"},
     "runs/learned_clusters": {"axis.png": "learned_clusters.png"},
     "runs/curves": {"curves.png": "learning_curves.png"},
 }
