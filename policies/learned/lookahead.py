@@ -44,39 +44,32 @@ class LookAhead:
         self._teacher = RolloutTeacher(compiled)
         self._state = new_state(compiled.arrays)
 
-    def choose(
-        self,
-        view: DecisionView,
-        run: Run,
-        scores: NDArray[np.float32],
-        mask: NDArray[np.int8],
-    ) -> int:
+    def choose(self, view: DecisionView, run: Run, scores: NDArray[np.float32]) -> int:
         """Return the action to take; where there is too much to play, that of the best score.
 
         Args:
             view: the run.
             run: arrays of the environment, with the placements of the actions.
-            scores: (A,) the agent's scores; -inf: an action not to take.
-            mask: (A,) 1 for legal actions.
+            scores: (A,) the agent's scores; -inf: an action that is illegal, or not to be taken.
         """
-        order = np.argsort(-scores, kind="stable")
-        order = order[np.isfinite(scores[order]) & (mask[order] > 0)]
+        if view.state.known_left > FARTHEST:
+            return int(scores.argmax())
         state = view.fork(self._state)
-        if state.known_left > FARTHEST:
-            return int(order[0])
-        compared = self._compared(state, run, scores, order)
+        compared = self._compared(state, run, scores)
         if compared.size == 1:
             return int(compared[0])
-        wanted = np.zeros_like(mask)
+        wanted = np.zeros(scores.size, np.int8)
         wanted[compared] = 1
         values = self._teacher.values(state, run, wanted)
         # Among equal values the one that the agent prefers.
         return int(compared[values[compared].argmin()])
 
     def _compared(
-        self, state: StateArrays, run: Run, scores: NDArray[np.float32], order: NDArray[np.int64]
+        self, state: StateArrays, run: Run, scores: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """Return the actions to compare, of all legal ones in the agent's order."""
+        """Return the actions to compare, those that the agent prefers first."""
+        order = np.argsort(-scores, kind="stable")
+        order = order[np.isfinite(scores[order])]
         wait = wait_action(run)
         chosen: list[int] = []
         for action in order.tolist():

@@ -77,9 +77,8 @@ class Learned:
         """
         self._observer = self._observer_of(view.compiled)
         self._rng = np.random.default_rng(seed)
-        self._looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
-        if self._looks_ahead:
-            self._ahead = LookAhead(view.compiled, self._best_of)
+        looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
+        self._ahead = LookAhead(view.compiled, self._best_of) if looks_ahead else None
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Return the chosen placement; nothing in order to wait.
@@ -102,10 +101,10 @@ class Learned:
         if self._sample:
             noise = self._rng.gumbel(size=scores.size)
             scores = scores + noise.astype(np.float32)
-        if self._looks_ahead:
-            action = self._ahead.choose(view, self._observer.arrays, scores, observation[MASK])
-        else:
+        if self._ahead is None:
             action = int(scores.argmax())
+        else:
+            action = self._ahead.choose(view, self._observer.arrays, scores)
         assignment = self._observer.take(action)
         return [] if assignment is None else [assignment]
 

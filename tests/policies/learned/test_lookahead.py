@@ -21,15 +21,15 @@ class Preferring:
     def __init__(self, margin: float) -> None:
         self.simulator = Simulator(compile_problem(two_speeds()))
         observer = Observer(OPTIONS, self.simulator.compiled)
-        self.mask = observer.observe(self.simulator.view())["action_mask"]
+        mask = observer.observe(self.simulator.view())["action_mask"]
         self.run = observer.arrays
-        self.scores = np.where(self.mask > 0, -margin, -np.inf).astype(np.float32)
+        self.scores = np.where(mask > 0, -margin, -np.inf).astype(np.float32)
 
     def device_after(self, favourite: int, best_of: int = 100) -> int:
         """Return the device that is chosen for the first stage when one device is preferred."""
         self.scores[self._action(favourite)] = 0.0
         chosen = LookAhead(self.simulator.compiled, best_of).choose(
-            self.simulator.view(), self.run, self.scores, self.mask
+            self.simulator.view(), self.run, self.scores
         )
         return int(self.run.placements.devices[chosen, 0])
 
