@@ -28,6 +28,7 @@ class LastingLoads:
     Attributes:
         seconds: (M, D) seconds charged for loading each model on each device.
         lasting: whether any charge is less than the actual load time.
+        stream: whether work has arrived at two different times.
     """
 
     def __init__(self, picture: ProblemArrays, load_share: float) -> None:
@@ -35,7 +36,7 @@ class LastingLoads:
         self.seconds = picture.load_seconds.copy()
         self._seen = np.zeros(picture.models.size, np.bool_)
         self._arrived, self._first = 0, np.inf
-        self.lasting = False
+        self.lasting = self.stream = False
 
     def update(self, view: DecisionView) -> None:
         """Take account of the workflows that have arrived since the last call."""
@@ -50,7 +51,8 @@ class LastingLoads:
             models = picture.stages["model"][row["stages_from"] : row["stages_to"]]
             self._seen[models[models >= 0]] = True
         self._arrived = len(arrived)
-        if float(times[arrived[-1]]) > self._first:
+        self.stream = float(times[arrived[-1]]) > self._first
+        if self.stream:
             lasting = self._seen[:, None] & self._roomy()[None, :]
             full = picture.load_seconds
             self.seconds = np.where(lasting, self._share * full, full)

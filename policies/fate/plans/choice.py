@@ -50,6 +50,7 @@ def choose(c: Context, style: Style, s: int) -> float:
                 _look_up(p, c.state, ws, s, d)
             end = _end_on(p, c.state, ws, style, s, d)
         choice.ends[d] = end
+        end += ws.devices[d].toll * (end - ws.devices[d].turn)
         if style.biased:
             end += c.biases.seconds[kind, d]
         if end < best_value:

@@ -24,6 +24,7 @@ from fate_gym.problem import Objective
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
 from policies.fate.blinding import EVERYTHING, Sight, blinded
+from policies.fate.device_time import DeviceTime
 from policies.fate.kinds import kind_numbers
 from policies.fate.lasting import LastingLoads
 from policies.fate.plans.edit import RANK, plan_by_order, put_first, shift_keys, unplan
@@ -115,6 +116,7 @@ class Incumbent:
             self._tested, self._tuned = samples, (samples + 3) // 4
         self._picture = blinded(p, sight.ignore)
         self._loads = LastingLoads(self._picture, sight.load_share)
+        self._time = DeviceTime(self._picture, sight.time_price, sight.thrift)
         self._sees_hosts = "reachability" not in sight.ignore
         # Later stages give no bound if they may vanish or take less time.
         bounded = not self.uncertain and self.style.horizon != 0
@@ -196,6 +198,7 @@ class Incumbent:
         if not self._sees_hosts:
             self._show_hosts()
         self._loads.update(view)
+        self._time.update(view)
         excerpt.problem.load_seconds[...] = self._loads.seconds
         c.work.work = 0
         prepare(c.problem, c.start, c.work)
@@ -253,6 +256,8 @@ class Incumbent:
     def _weigh(self) -> None:
         """Set the weights of the objective to the workflows now under way."""
         set_weights(self.context, self.objective, self._deadlines[self.excerpt.workflows])
+        if self._loads.stream:
+            self._time.charge(self.context.work)
 
     def settle(self, value: float) -> None:
         """Record the value of the best plan."""

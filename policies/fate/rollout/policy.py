@@ -42,6 +42,7 @@ from policies.bounds import (
     Share,
     SolverTime,
     Some,
+    Weight,
     Work,
 )
 from policies.fate.blinding import Dimension, Sight
@@ -89,6 +90,9 @@ class FateRollout:
         limit: CP-SAT's deterministic time limit.
         load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`); 1: all of it.
+        time_price: price of device time in a stream, in the objectives latency and slowdown
+            (`policies.fate.device_time`).
+        thrift: weight of device time in a stream, where a stage chooses its device.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class FateRollout:
         samples: Samples = 64,
         limit: SolverTime = 0.005,
         load_share: Share = 0.25,
+        time_price: Weight = 0.0,
+        thrift: Weight = 1.0,
     ) -> None:
         self.name = name
         check_objective(objective, name)
@@ -119,7 +125,7 @@ class FateRollout:
             max_shards=max_shards,
             horizon=horizon,
             samples=samples,
-            sight=Sight(tuple(ignore), load_share),
+            sight=Sight(tuple(ignore), load_share, time_price, thrift),
         )
         self._kinds, self._places, self._max_shards = kinds, places, max_shards
         self._cp_sat, self._limit = cp_sat, limit
