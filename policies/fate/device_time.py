@@ -1,8 +1,8 @@
 """The price of device time in streams: what known work takes, later work cannot use.
 
 Plays end with the known work. To them, the fast device that they leave idle is worth nothing, and a
-prefix computed again on another device costs no more than the wait that it saves. In a stream, later
-work pays for both. So once a run turns out to be one (`policies.fate.lasting`), a second of a
+prefix computed again on another device costs no more than the wait that it saves. In a stream,
+later work pays for both. So once a run turns out to be one (`policies.fate.lasting`), a second of a
 device's time has a price, in two places:
 
 * where a stage chooses its device in a list schedule, the seconds that it would take there, times
