@@ -27,12 +27,11 @@ class Sight(NamedTuple):
         ignore: dimensions of state that it is blind to (`blinded`).
         load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`).
-        time_price, thrift: what device time costs in a stream (`policies.fate.device_time`).
+        thrift: what device time costs in a stream (`policies.fate.device_time`).
     """
 
     ignore: Sequence[Dimension] = ()
     load_share: float = 1.0
-    time_price: float = 0.0
     thrift: float = 0.0
 
 

@@ -78,9 +78,8 @@ class Fate:
             are made at fewer events.
         load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`); 1: all of it.
-        time_price: price of device time in a stream, in the objectives latency and slowdown
-            (`policies.fate.device_time`).
-        thrift: weight of device time in a stream, where a stage chooses its device.
+        thrift: weight of device time where a stage of a stream chooses its device
+            (`policies.fate.device_time`); 0: none.
     """
 
     def __init__(
@@ -107,7 +106,6 @@ class Fate:
         first: Work = 40_000,
         steps: Work = 20_000,
         load_share: Share = 0.25,
-        time_price: Weight = 2.0,
         thrift: Weight = 1.0,
     ) -> None:
         self.name = name
@@ -117,7 +115,7 @@ class Fate:
             objective=objective,
             max_shards=max_shards,
             samples=samples,
-            sight=Sight(tuple(ignore), load_share, time_price, thrift),
+            sight=Sight(tuple(ignore), load_share, thrift),
         )
         self._weights = Weights(
             0.0 if "residency" in ignore else float(residency),

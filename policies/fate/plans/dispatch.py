@@ -178,8 +178,6 @@ def _start(c: Context, s: int, timed: bool) -> int:
     for k in range(width):
         d = plan.devices[s, k]
         device = ws.devices[d]
-        if device.price > 0.0:
-            ws.charged += device.price * (st.devices[d].drains_at - st.now)
         if device.free and not is_open(p, st, d):
             device.free = 0
             taken += 1

@@ -73,8 +73,6 @@ def objective_value(ws: Workspace, objective: int) -> float:
             value += workflow.weight * max(0.0, workflow.end - workflow.origin)
         else:
             value += workflow.weight * (workflow.end - workflow.origin)
-    if objective == MEAN:
-        value += ws.charged
     return value
 
 

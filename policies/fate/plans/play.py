@@ -55,7 +55,6 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
 def begin_play(c: Context) -> None:
     """Forget the costs and the order of the previous play: they are for other states."""
     c.work.plays += 1
-    c.work.charged = 0.0
     c.work.ordered = -1
     for d in range(c.problem.devices.size):
         c.work.version += 1

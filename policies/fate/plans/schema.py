@@ -61,7 +61,6 @@ class DeviceTurn(Row):
 
     turn: float = column("f8", "when it is expected to be free, with what is planned", "s")
     brings: int = column("i8", "the model that a stage planned at this instant brings, -1")
-    price: float = column("f8", "of a second of its time, in the objective")
     toll: float = column("f8", "added to an end when a stage chooses, per second of its time")
     joins: float = column("f8", "batching: when the prompts there are computed", "s")
     free: int = column("i8", "1: open, and no stage that has to wait is planned on it")
@@ -126,7 +125,6 @@ class Workspace(Block):
     ordered: int = scalar("i8", "length of `order` in the running play; -1: not in order")
     tuned_on: int = scalar("i8", "of `futures`: searches value plans in so many; 0: as expected")
     wait_until: float = scalar("f8", "nothing starts before, in a drawn future", "s")
-    charged: float = scalar("f8", "for device time in the running play; part of the objective")
     second: float = scalar("f8", "of the last play: sum of stage ends; decides between equals", "s")
     random: Any = scalar("u8", "state of the random numbers")
     several: int = scalar("i8", "1: the problem has more than one workflow")

@@ -116,7 +116,7 @@ class Incumbent:
             self._tested, self._tuned = samples, (samples + 3) // 4
         self._picture = blinded(p, sight.ignore)
         self._loads = LastingLoads(self._picture, sight.load_share)
-        self._time = DeviceTime(self._picture, sight.time_price, sight.thrift)
+        self._time = DeviceTime(self._picture, sight.thrift)
         self._sees_hosts = "reachability" not in sight.ignore
         # Later stages give no bound if they may vanish or take less time.
         bounded = not self.uncertain and self.style.horizon != 0
@@ -200,6 +200,8 @@ class Incumbent:
         self._loads.update(view)
         self._time.update(view)
         excerpt.problem.load_seconds[...] = self._loads.seconds
+        if self._loads.stream:
+            c.work.devices["toll"] = self._time.tolls
         c.work.work = 0
         prepare(c.problem, c.start, c.work)
         if self.style.objective == TAIL:
@@ -256,8 +258,6 @@ class Incumbent:
     def _weigh(self) -> None:
         """Set the weights of the objective to the workflows now under way."""
         set_weights(self.context, self.objective, self._deadlines[self.excerpt.workflows])
-        if self._loads.stream:
-            self._time.charge(self.context.work)
 
     def settle(self, value: float) -> None:
         """Record the value of the best plan."""

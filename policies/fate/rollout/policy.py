@@ -90,9 +90,8 @@ class FateRollout:
         limit: CP-SAT's deterministic time limit.
         load_share: share of a lasting load that is charged to known work in a stream
             (`policies.fate.lasting`); 1: all of it.
-        time_price: price of device time in a stream, in the objectives latency and slowdown
-            (`policies.fate.device_time`).
-        thrift: weight of device time in a stream, where a stage chooses its device.
+        thrift: weight of device time where a stage of a stream chooses its device
+            (`policies.fate.device_time`); 0: none.
     """
 
     def __init__(
@@ -114,7 +113,6 @@ class FateRollout:
         samples: Samples = 64,
         limit: SolverTime = 0.005,
         load_share: Share = 0.25,
-        time_price: Weight = 0.0,
         thrift: Weight = 1.0,
     ) -> None:
         self.name = name
@@ -125,7 +123,7 @@ class FateRollout:
             max_shards=max_shards,
             horizon=horizon,
             samples=samples,
-            sight=Sight(tuple(ignore), load_share, time_price, thrift),
+            sight=Sight(tuple(ignore), load_share, thrift),
         )
         self._kinds, self._places, self._max_shards = kinds, places, max_shards
         self._cp_sat, self._limit = cp_sat, limit

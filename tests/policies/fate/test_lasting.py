@@ -71,7 +71,8 @@ def test_a_load_that_would_displace_a_model_of_the_stream_is_charged_in_full() -
 
 
 def run(problem: Problem, policy: str, load_share: float) -> Trace:
-    return Simulator(problem).run(make_policy(policy, load_share=load_share))
+    # With a toll on device time, a stream gets further copies sooner.
+    return Simulator(problem).run(make_policy(policy, load_share=load_share, thrift=0.0))
 
 
 @pytest.mark.parametrize("policy", ["fate", "fate_rollout"])
