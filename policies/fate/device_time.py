@@ -1,4 +1,4 @@
-"""The price of device time in streams: what known work takes, later work cannot use.
+"""A toll on device time in streams: what known work takes, later work cannot use.
 
 A list schedule puts a stage where it ends first. To it, a fast device that is left idle is worth
 nothing, and a prefix computed again on another device costs no more than the wait that it saves. In

@@ -1,4 +1,4 @@
-"""The price of device time in streams."""
+"""The toll on device time in streams."""
 
 from __future__ import annotations
 
