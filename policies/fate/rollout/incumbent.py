@@ -23,6 +23,7 @@ from fate_gym.kernel.schema import PLACED, TOOL_STAGE, StateArrays, new_log, new
 from fate_gym.problem import Objective
 from fate_gym.sim import CompiledProblem, Excerpt
 from policies.base import Assignment, DecisionView, assignments
+from policies.fate.arrivals import Arrivals
 from policies.fate.blinding import EVERYTHING, Sight, blinded
 from policies.fate.device_time import DeviceTime
 from policies.fate.kinds import kind_numbers
@@ -115,6 +116,7 @@ class Incumbent:
         if self.uncertain:
             self._tested, self._tuned = samples, (samples + 3) // 4
         self._picture = blinded(p, sight.ignore)
+        self._arrivals = Arrivals()
         self._loads = LastingLoads(self._picture, sight.load_share)
         self._time = DeviceTime(self._picture, sight.thrift)
         self._sees_hosts = "reachability" not in sight.ignore
@@ -134,7 +136,7 @@ class Incumbent:
         self._make_room()
         recall(self._memory, self.excerpt.stages, self.excerpt.workflows, self.context)
         self.clear_biases(1 if self.uncertain else self.style.shards)
-        self._arrived, self._fresh = 0, True
+        self._fresh = True
         self._base = Base(RANK, 0, 1)
         self._kept_value = np.inf
         self.deadline = np.inf
@@ -197,20 +199,19 @@ class Incumbent:
             recall(self._memory, excerpt.stages, excerpt.workflows, c)
         if not self._sees_hosts:
             self._show_hosts()
-        self._loads.update(view)
-        self._time.update(view)
+        new = self._arrivals.update(view)
+        if new:
+            self._loads.update(new, self._arrivals.stream)
+            self._time.update(new, self._arrivals.stream)
         excerpt.problem.load_seconds[...] = self._loads.seconds
-        if self._loads.stream:
-            c.work.devices["toll"] = self._time.tolls
+        c.work.devices["toll"] = self._time.tolls
         c.work.work = 0
         prepare(c.problem, c.start, c.work)
         if self.style.objective == TAIL:
             self._past.look_up(view, c.work)
         if self.uncertain:
             self._weigh()
-        grown = excerpt.arrived != self._arrived
-        self._arrived = excerpt.arrived
-        return grown
+        return bool(new)
 
     def _show_hosts(self) -> None:
         """Show where ready stages can run, even to a planner that is blind to reachability."""

@@ -11,6 +11,7 @@ from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import DecisionView, Simulator, Trace
 from policies import make_policy
 from policies.base import Assignment
+from policies.fate.arrivals import Arrivals
 from policies.fate.blinding import Sight
 from policies.fate.device_time import DeviceTime, speed_ratios
 from policies.fate.rollout.incumbent import Incumbent
@@ -44,11 +45,14 @@ class Watching:
     name = "watching"
 
     def reset(self, view: DecisionView, seed: int) -> None:
+        self._arrivals = Arrivals()
         self._time = DeviceTime(view.compiled.arrays, thrift=0.5)
         self.seen: list[np.ndarray] = []
 
     def decide(self, view: DecisionView) -> list[Assignment]:
-        self._time.update(view)
+        new = self._arrivals.update(view)
+        # As in a stream from the start, to see the first toll too.
+        self._time.update(new, stream=True)
         self.seen.append(self._time.tolls)
         return [Assignment(view.ready[0], (0,))]
 

@@ -9,6 +9,7 @@ from fate_gym.problem import Cluster, Device, Problem, Stage, Workflow
 from fate_gym.sim import DecisionView, Simulator, Trace
 from policies import make_policy
 from policies.base import Assignment
+from policies.fate.arrivals import Arrivals
 from policies.fate.lasting import LastingLoads
 
 FIRST, SECOND = "Qwen2.5-7B", "Llama-3.1-8B"
@@ -35,12 +36,14 @@ class Watching:
     name = "watching"
 
     def reset(self, view: DecisionView, seed: int) -> None:
+        self._arrivals = Arrivals()
         self._full = view.compiled.arrays.load_seconds
         self._loads = LastingLoads(view.compiled.arrays, SHARE)
         self.charged: list[tuple[float, np.ndarray]] = []
 
     def decide(self, view: DecisionView) -> list[Assignment]:
-        self._loads.update(view)
+        new = self._arrivals.update(view)
+        self._loads.update(new, self._arrivals.stream)
         self.charged.append((view.now, self._loads.seconds / self._full))
         return [Assignment(view.ready[0], (1,))]
 
