@@ -33,8 +33,6 @@ from fate_gym.kernel.memory import (
     touch_path,
 )
 from fate_gym.kernel.numbers import (
-    context_entry,
-    first_context_entry,
     prefix_entry,
     shard_end_event,
     slot_number,
@@ -308,82 +306,3 @@ def _occupy(p: ProblemArrays, st: StateArrays, log: LogArrays, s: int, k: int, e
         grow_path(p, st, d, stage.written, stage.written_tokens, end)
     st.clock += 1
     st.resident[d, stage.model] = st.clock
-
-
-@kernel
-def take_back(
-    p: ProblemArrays, st: StateArrays, scratch: StateArrays, s: int, devices: Ints, k: int
-) -> None:
-    """Undo a ``reserve`` of ``s`` on ``devices[:k]``: make ``scratch`` equal to ``st`` again.
-
-    Exact to the last bit, if the two were equal before. Nothing else may have been reserved in
-    between. This saves planners that try hundreds of placements in one instant from copying the
-    whole state for each: a placement changes only its own stage and its devices.
-    """
-    _take_back_scalars(st, scratch)
-    if p.batching:
-        _take_back_batches(p, st, scratch, s, devices, k)
-    scratch.stages[s] = st.stages[s]
-    first = first_context_entry(p)
-    for i in range(k):
-        d = devices[i]
-        scratch.devices[d] = st.devices[d]
-        scratch.slots[s, i] = st.slots[s, i]
-        if st.devices[d].queue_tail >= 0:
-            before, j = slot_of(p, st.devices[d].queue_tail)
-            scratch.slots[before, j].next = -1
-        if p.contention:
-            scratch.fetches[s, i] = st.fetches[s, i]
-        for m in range(p.models.size):
-            scratch.resident[d, m] = st.resident[d, m]
-        for q in range(p.prefixes.size):
-            scratch.prefix_tokens[d, q] = st.prefix_tokens[d, q]
-            scratch.prefix_there[d, q] = st.prefix_there[d, q]
-            scratch.branches[d, q] = st.branches[d, q]
-        _relink(st, scratch, context_entry(p, s, i))
-        q = p.stages[s].written
-        while q >= 0:
-            _relink(st, scratch, prefix_entry(p, d, q))
-            q = p.prefixes[q].parent
-        entry = st.devices[d].oldest
-        while entry >= 0:
-            _relink(st, scratch, entry)
-            if entry >= first:
-                owner, j = slot_of(p, entry - first)
-                scratch.slots[owner, j].kept = st.slots[owner, j].kept
-            entry = st.newer[entry]
-
-
-@inlined
-def _take_back_batches(
-    p: ProblemArrays, st: StateArrays, scratch: StateArrays, s: int, devices: Ints, k: int
-) -> None:
-    scratch.next_border = st.next_border
-    for i in range(k):
-        d = devices[i]
-        batch = st.batches[d]
-        scratch.batches[d] = st.batches[d]
-        scratch.lanes[s, i] = st.lanes[s, i]
-        for q in range(p.prefixes.size):
-            scratch.pins[d, q] = st.pins[d, q]
-            scratch.computed[d, q] = st.computed[d, q]
-        for head in (batch.admitted, batch.prompt, batch.decoder, st.devices[d].queue_head):
-            number = head
-            while number >= 0:
-                other, j = slot_of(p, number)
-                scratch.slots[other, j].next = st.slots[other, j].next
-                scratch.lanes[other, j] = st.lanes[other, j]
-                number = st.slots[other, j].next
-
-
-@inlined
-def _take_back_scalars(st: StateArrays, scratch: StateArrays) -> None:
-    scratch.clock = st.clock
-    scratch.shard_rows = st.shard_rows
-    scratch.eviction_rows = st.eviction_rows
-
-
-@inlined
-def _relink(st: StateArrays, scratch: StateArrays, entry: int) -> None:
-    scratch.older[entry] = st.older[entry]
-    scratch.newer[entry] = st.newer[entry]

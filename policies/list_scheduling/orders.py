@@ -112,7 +112,17 @@ def ready_order(p: ProblemArrays, st: StateArrays, order: int) -> Ints:
 
 @kernel
 def _by_rank(p: ProblemArrays, st: StateArrays) -> Ints:
+    """Return the ready stages in the order of ``by_rank``: largest rank first, then by number."""
     stages = np.empty(st.ready_count, np.int64)
+    if stages.size * stages.size < p.by_rank.size:
+        for n in range(stages.size):
+            s = st.ready[n]
+            i = n
+            while i > 0 and _ranks_before(p, s, stages[i - 1]):
+                stages[i] = stages[i - 1]
+                i -= 1
+            stages[i] = s
+        return stages
     found = 0
     for i in range(p.by_rank.size):
         if found == stages.size:
@@ -121,6 +131,12 @@ def _by_rank(p: ProblemArrays, st: StateArrays) -> Ints:
             stages[found] = p.by_rank[i]
             found += 1
     return stages
+
+
+@inlined
+def _ranks_before(p: ProblemArrays, s: int, other: int) -> bool:
+    rank, than = p.stages[s].upward_rank, p.stages[other].upward_rank
+    return rank > than or (rank == than and s < other)
 
 
 @inlined

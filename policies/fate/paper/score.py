@@ -20,7 +20,7 @@ import numpy as np
 
 from fate_gym.jit import Block, inlined, kernel, scalar, table
 from fate_gym.kernel.batching.paths import leave_path
-from fate_gym.kernel.commit import reserve, take_back
+from fate_gym.kernel.commit import reserve
 from fate_gym.kernel.cost import context_hit_tokens, prefill_seconds, prefix_hit_tokens
 from fate_gym.kernel.estimate import cost_beside, drain_estimate
 from fate_gym.kernel.memory import compute_path
@@ -35,6 +35,7 @@ from fate_gym.kernel.schema import (
     StateArrays,
 )
 from fate_gym.kernel.transfer import transfer_seconds
+from fate_gym.kernel.undo import take_back
 from policies.fate.kinds import interchangeable
 
 MOST_DESCENDANTS = 24

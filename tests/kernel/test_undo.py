@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fate_gym.kernel.commit import reserve, take_back
+from fate_gym.kernel.commit import reserve
 from fate_gym.kernel.schema import NO_LOG
+from fate_gym.kernel.undo import take_back
 from fate_gym.problem import Problem
 from tests.kernel.test_placements import candidates
 from tests.kernel.walks import somewhere
