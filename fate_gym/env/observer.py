@@ -7,6 +7,8 @@ bit for bit.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fate_gym.env import actions, play
 from fate_gym.env.options import EnvOptions
 from fate_gym.env.output import Observation
@@ -15,7 +17,23 @@ from fate_gym.env.schema import Run
 from fate_gym.env.source import Instance
 from fate_gym.env.spec import Limits, Spec
 from fate_gym.errors import IllegalActionError
+from fate_gym.jit import Ints
+from fate_gym.kernel.schema import new_state
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView
+
+
+class Rehearsal(NamedTuple):
+    """Arrays for playing forks of an observed run as the environment would (`env.play`).
+
+    Attributes:
+        run: arrays of an episode with a state of its own, to be overwritten with the fork.
+        buffer: where `env.play` writes observations, as lane 0.
+        observation: the observation there.
+    """
+
+    run: Run
+    buffer: Ints
+    observation: Observation
 
 
 class Observer:
@@ -49,6 +67,13 @@ class Observer:
         """The arrays of the run as of the last observation, for compiled code."""
         assert self._run is not None, "nothing has been observed"
         return self._run
+
+    def rehearse(self) -> Rehearsal:
+        """Allocate arrays for playing forks of the run."""
+        output = self.spec.output()
+        buffer = output.new()
+        run = self._instance.run(new_state(self._instance.compiled.arrays))
+        return Rehearsal(run, buffer, output.observation(buffer))
 
     def observe(self, view: DecisionView) -> Observation:
         """Return what the environment would show now; the next call overwrites the arrays."""

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fate_gym.env.features import GLOBAL
 from fate_gym.env.observer import Observer
+from fate_gym.env.output import Observation
 from fate_gym.env.spec import MASK
 from fate_gym.errors import InputError
 from fate_gym.kernel.draws import is_uncertain
@@ -19,6 +21,7 @@ from policies.bounds import Count
 from policies.learned.agent import Agent, make_agent
 from policies.learned.checkpoint import load_checkpoint
 from policies.learned.lookahead import LookAhead
+from policies.learned.racing import Race
 
 
 class NotFiniteScoresError(InputError):
@@ -37,8 +40,9 @@ class Learned:
         checkpoint: name of a shipped checkpoint, or a directory.
         sample: sample actions from the softmax of the scores instead of taking the best.
         best_of: compare that many actions, those with the highest scores, by playing on from each
-            (`policies.learned.lookahead`). 1: trust the scores, as is always done where durations,
-            lengths, branches or devices are uncertain: expectations mislead there.
+            (`policies.learned.lookahead`). Where durations, lengths, branches or devices are
+            uncertain, plays of what is expected mislead; any number above 1 then lets the agent
+            race against list schedules (`policies.learned.racing`). 1: trust the scores.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged or does not fit this version, or the
@@ -79,6 +83,8 @@ class Learned:
         self._rng = np.random.default_rng(seed)
         looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
         self._ahead = LookAhead(view.compiled, self._best_of) if looks_ahead else None
+        races = self._best_of > 1 and is_uncertain(view.compiled.arrays)
+        self._race = Race(view.compiled, self._observer, self._prefer) if races else None
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Return the chosen placement; nothing in order to wait.
@@ -86,7 +92,23 @@ class Learned:
         Raises:
             NotFiniteScoresError: the weights are finite, but the scores are not.
         """
-        observation = self._observer.observe(view)
+        leader = None if self._race is None else self._race.leader(view)
+        if leader is not None:
+            self._observer.reset()  # it has to look anew when the agent decides again
+            return [] if leader.done(view) else leader.decide(view)
+        scores = self._prefer(self._observer.observe(view))
+        if self._sample:
+            noise = self._rng.gumbel(size=scores.size)
+            scores = scores + noise.astype(np.float32)
+        if self._ahead is None:
+            action = int(scores.argmax())
+        else:
+            action = self._ahead.choose(view, self._observer.arrays, scores)
+        assignment = self._observer.take(action)
+        return [] if assignment is None else [assignment]
+
+    def _prefer(self, observation: Observation) -> NDArray[np.float32]:
+        """Return (A,) scores of the actions; -inf: illegal, or not to be taken."""
         scores = self._agent.scores(observation)
         if not math.isfinite(scores.max()):
             raise NotFiniteScoresError(
@@ -98,15 +120,7 @@ class Learned:
         if observation["globals"][GLOBAL.busy] == 0.0 and observation[MASK][:-1].any():
             # Waiting would only be for a repair or an arrival, which no ready stage needs.
             scores[-1] = -np.inf
-        if self._sample:
-            noise = self._rng.gumbel(size=scores.size)
-            scores = scores + noise.astype(np.float32)
-        if self._ahead is None:
-            action = int(scores.argmax())
-        else:
-            action = self._ahead.choose(view, self._observer.arrays, scores)
-        assignment = self._observer.take(action)
-        return [] if assignment is None else [assignment]
+        return scores
 
     def _setup(self, name: str, agent: Agent, sample: bool, best_of: int) -> None:
         self.name = name

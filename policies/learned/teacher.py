@@ -31,29 +31,22 @@ ORDERS = (FDWS, FCFS, MAX_MIN)
 class RolloutTeacher:
     """Values the actions in runs of one problem.
 
-    The list schedules replan at each event and commit only placements that start immediately. On
-    batching devices, where that gains nothing, they commit all that is ready.
-
     Args:
         compiled: the problem.
     """
 
     def __init__(self, compiled: CompiledProblem) -> None:
         self._problem = compiled.arrays
-        self._base = self._planner(ORDERS[0])
+        self._base = list_planner(self._problem, ORDERS[0])
         self._state = new_state(compiled.arrays)
-
-    def _planner(self, order: int) -> InstantPlanner:
-        lazy = not self._problem.batching and order != FCFS
-        return InstantPlanner(self._problem, Rules(order, STATE, int(lazy), 1))
 
     def choose_base(self, state: StateArrays) -> None:
         """Use from now on the list schedule that is best when it continues from ``state``."""
-        planners, values = [self._planner(order) for order in ORDERS], []
+        planners, values = [list_planner(self._problem, order) for order in ORDERS], []
         for planner in planners:
             self._state.buffer[:] = state.buffer
             planner.play(self._problem, self._state, NO_LOG)
-            values.append(_latency(self._problem, self._state, np.inf))
+            values.append(total_latency(self._problem, self._state, np.inf))
         self._base = planners[int(np.argmin(values))]
 
     def values(
@@ -80,7 +73,7 @@ class RolloutTeacher:
             self._state.buffer[:] = state.buffer
             if self._take(run, action):
                 self._base.play(self._problem, self._state, NO_LOG, until)
-                values[action] = _latency(self._problem, self._state, arrived_by)
+                values[action] = total_latency(self._problem, self._state, arrived_by)
         return values
 
     def _take(self, run: Run, action: int) -> bool:
@@ -94,8 +87,18 @@ class RolloutTeacher:
         return True
 
 
+def list_planner(p: ProblemArrays, order: int) -> InstantPlanner:
+    """Return the list schedule with state costs that goes with an order.
+
+    It plans anew at each event and commits only what starts at once; first come first served, and
+    on batching devices, where waiting gains nothing, it commits all that is ready.
+    """
+    lazy = not p.batching and order != FCFS
+    return InstantPlanner(p, Rules(order, STATE, int(lazy), 1))
+
+
 @kernel
-def _latency(p: ProblemArrays, st: StateArrays, arrived_by: float) -> float:
+def total_latency(p: ProblemArrays, st: StateArrays, arrived_by: float) -> float:
     """Return the total latency of workflows that arrived by a time, plus `TIE` of stage ends."""
     workflows, stages = 0, 0
     latency, total = 0.0, 0.0

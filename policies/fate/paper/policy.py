@@ -43,7 +43,7 @@ from policies.fate.paper.candidates import find_candidates, find_starting, new_f
 from policies.fate.paper.score import Weights
 from policies.fate.paper.solver import choose_placements, first_rows
 from policies.fate.plans.objective import check_objective
-from policies.fate.rollout.budget import MOST, SavedBudget
+from policies.fate.rollout.budget import SavedBudget
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner
 
@@ -164,10 +164,9 @@ class Fate:
             self._paid = incumbent.context.work.work + self._steps * max(1, incumbent.tested)
         elif self._guard:
             self._value = incumbent.revalue(arrived, self._first if arrived else self._steps)
-            least = 2 * incumbent.following
-            if 2 * incumbent.choosing <= MOST:
-                least += 2 * incumbent.choosing
-            self._paid = self._budget.withdraw(self._steps, least) + incumbent.context.work.work
+            least = incumbent.comparing
+            granted = min(self._budget.withdraw(self._steps, least), max(self._steps, least))
+            self._paid = incumbent.context.work.work + granted
             if self._paid == incumbent.context.work.work:
                 incumbent.settle(self._value)
                 return incumbent.starting(view)

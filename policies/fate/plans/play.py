@@ -41,7 +41,7 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
             hopeless = True
         elif not advance(p, st, c.log):
             break
-    ws.work += ws.placed
+    ws.work += ws.placed * ws.stage_work
     if st.origin == SAMPLED and not hopeless:
         _find_drawn_ends(c)
     elif (p.batching or ws.tools) and not hopeless:

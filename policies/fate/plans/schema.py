@@ -118,7 +118,10 @@ class Seconds(Row):
 class Workspace(Block):
     """The tables of plays and searches."""
 
-    work: int = scalar("i8", "of all plays: 1 a stage placed, 1 for 8 devices compared for one")
+    work: int = scalar(
+        "i8", "of all plays: `stage_work` a stage placed, 1 for 8 devices compared for one"
+    )
+    stage_work: int = scalar("i8", "work of placing one stage")
     version: int = scalar("i8", "counts changes of any device in any play")
     plays: int = scalar("i8", "counts plays")
     placed: int = scalar("i8", "stages placed in the running play")
@@ -217,6 +220,9 @@ def new_context(
     """
     stages, devices, workflows = p.stages.size, p.devices.size, p.workflows.size
     work = Workspace.allocate(S=stages, D=devices, W=workflows, F=futures, TAIL=tail)
+    # 0.5 us while all fits the processor's caches, 2 us with 10,000 stages; every event looks at
+    # all devices.
+    work.stage_work = 1 + stages // 3_000 + devices // 64
     biases = Biases.allocate(N=min(kinds, max(stages, 1)), D=devices, W=workflows)
     state, ended = new_state(p), new_state(p)
     best, base, draft, found, played = (Plan.allocate(S=stages, K=p.max_shards) for _ in range(5))

@@ -46,9 +46,9 @@ Offer = Base | Rules | Method
 OFFLINE: tuple[Method, ...] = ("heft", "cpop", "peft")
 """Only for a single workflow: the devices and order of ``heft_offline``, ``cpop_offline`` and
 ``peft_offline``, but without waiting for stages that are not ready."""
-RULES_COST, AHEAD_COST = 4, 16
+RULES_COST, AHEAD_COST, LEVELS_COST = 4, 16, 48
 """Cost of a list scheduler's play, without and with look-ahead, relative to one of our plays in
-which every stage chooses."""
+which every stage chooses; and with dynamic levels if many stages are ready at once."""
 EXACT: tuple[Rules, ...] = (
     Rules(UPWARD_RANK, STATE, 1, 1),
     Rules(UPWARD_RANK, STRICT, 1, 1),
@@ -162,3 +162,10 @@ def cost_of(offer: Offer) -> int:
     if isinstance(offer, Base | str):
         return 1
     return AHEAD_COST if offer.ahead else RULES_COST
+
+
+def most_cost_of(offer: Offer) -> int:
+    """Return the cost of a proposal if many stages are ready at once, in the same units."""
+    if isinstance(offer, Rules) and offer.order == DYNAMIC_LEVEL:
+        return LEVELS_COST
+    return cost_of(offer)

@@ -46,6 +46,7 @@ from policies.fate.rollout.bases import (
     Base,
     Offer,
     cost_of,
+    most_cost_of,
     orders_of,
     plan_by_rules,
     plan_offline,
@@ -59,7 +60,7 @@ from policies.fate.rollout.tuning import tune
 from policies.list_scheduling.offline import Method
 from policies.list_scheduling.rules import STRICT, Rules
 
-LARGEST = 500_000
+LARGEST = 1_000_000
 """Most work of one list schedule, for a single workflow: about a second."""
 ONCE = 200_000
 """Least budget for the list schedules of a single workflow: no more work arrives."""
@@ -167,12 +168,23 @@ class Incumbent:
     @property
     def following(self) -> int:
         """Work of a play that follows a complete plan, in units of `Workspace`."""
-        return int(self.context.start.known_left)
+        return int(self.context.start.known_left * self.context.work.stage_work)
 
     @property
     def choosing(self) -> int:
         """Work of a play in which every stage compares all devices."""
-        return self.following * (1 + (self._arrays.devices.size + 7) // 8)
+        comparing = (self._arrays.devices.size + 7) // 8
+        return self.following + int(self.context.start.known_left) * comparing
+
+    @property
+    def comparing(self) -> int:
+        """Work of comparing a proposal with the best plan (`consider`)."""
+        return self.following + (self.choosing if self._continues_by_base else 0)
+
+    @property
+    def _continues_by_base(self) -> bool:
+        """Whether proposals are also continued by the list schedule."""
+        return 2 * self.choosing <= MOST
 
     @property
     def tested(self) -> int:
@@ -279,7 +291,7 @@ class Incumbent:
         start = ws.work
         while self._pending:
             offer = self._pending.pop(0)
-            if cost_of(offer) * self.choosing > (MOST if ws.several else LARGEST):
+            if most_cost_of(offer) * self.choosing > (MOST if ws.several else LARGEST):
                 continue
             if isinstance(offer, Base):
                 value = self._offer_play(offer, value)
@@ -364,7 +376,7 @@ class Incumbent:
         c = self.context
         taken = False
         plans = [(c.best, self.style)]
-        if 2 * self.choosing <= MOST:
+        if self._continues_by_base:
             plans.insert(0, (c.base, self.write_base()))
         for plan, style in plans:
             _copy(c.draft, plan)

@@ -114,16 +114,6 @@ def test_nobody_waits_while_nothing_runs() -> None:
         assert np.sum((rows["committed"] < time) & (rows["end"] > time)) == 0
 
 
-def test_where_durations_are_uncertain_the_score_is_trusted(tmp_path: Path) -> None:
-    """Plays of what is expected lead astray there: looking ahead changes nothing."""
-    folder = str(_saved(tmp_path))
-    for noise, same in ((0.3, True), (0.0, False)):
-        simulator = Simulator(stream(noise))
-        plain = simulator.run(make_policy("learned", checkpoint=folder), seed=1)
-        ahead = simulator.run(make_policy("learned", checkpoint=folder, best_of=4), seed=1)
-        assert plain.same_schedule(ahead) is same
-
-
 def test_a_problem_that_is_too_large_for_a_plain_network(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from policies.learned.networks import make_network

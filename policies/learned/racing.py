@@ -1,0 +1,88 @@
+"""Who decides under uncertainty: an agent and list schedules race in drawn futures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fate_gym.env import play
+from fate_gym.env.observer import Observer
+from fate_gym.env.output import Observation
+from fate_gym.kernel.schema import NO_LOG, new_state
+from fate_gym.sim import CompiledProblem, DecisionView
+from policies.learned.teacher import list_planner, total_latency
+from policies.list_scheduling.policy import InstantPlanner
+from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN
+
+FUTURES = 32
+"""Futures of a race, unless more than `MOST` decisions of the agent are needed for them."""
+MOST = 2_048
+"""Most decisions of the agent in a race: it takes a tenth of a millisecond for each."""
+FEWEST = 4
+"""Fewer futures say nothing, and there is no race."""
+FIRST_SEED = 8_000_000_000
+"""First seed of the drawn futures; unlikely to be the seed of a run."""
+ORDERS = (FDWS, FCFS, MAX_MIN)
+"""Orders of the list schedules that take part."""
+
+Preference = Callable[[Observation], NDArray[np.float32]]
+"""(A,) scores of the actions for an observation."""
+
+
+class Race:
+    """Lets an agent or a list schedule decide, whichever does better in drawn futures.
+
+    When work arrives, each plays the known work to its end in the same futures, and the one with
+    the lowest mean latency decides until more work arrives (policy switching; Chang, Givan and
+    Chong 2004, Discrete Event Dynamic Systems 14, pp. 309-341). Single actions are not compared in
+    this way: what one of them changes is far less than what chance does.
+
+    Args:
+        compiled: the problem.
+        observer: what observes the problem for the agent.
+        prefer: the agent.
+    """
+
+    def __init__(self, compiled: CompiledProblem, observer: Observer, prefer: Preference) -> None:
+        self._problem, self._prefer = compiled.arrays, prefer
+        self._episode = observer.rehearse()
+        self._planners = [list_planner(self._problem, order) for order in ORDERS]
+        self._state = new_state(self._problem)
+        self._arrived = self._drawn = 0
+        self._leader: InstantPlanner | None = None
+
+    def leader(self, view: DecisionView) -> InstantPlanner | None:
+        """Return the list schedule that decides now; None: the agent does."""
+        arrived = len(view.arrived)
+        if arrived > self._arrived:
+            self._arrived = arrived
+            self._leader = self._run(view)
+        return self._leader
+
+    def _run(self, view: DecisionView) -> InstantPlanner | None:
+        futures = min(FUTURES, MOST // max(1, int(view.state.known_left)))
+        if futures < FEWEST:
+            return None
+        totals = np.zeros(1 + len(self._planners))
+        for _ in range(futures):
+            seed = FIRST_SEED + self._drawn
+            self._drawn += 1
+            totals[0] += self._agent_total(view, seed)
+            for i, planner in enumerate(self._planners, 1):
+                state = view.fork(self._state, seed=seed)
+                planner.play(self._problem, state, NO_LOG)
+                totals[i] += total_latency(self._problem, state, np.inf)
+        best = int(totals.argmin())
+        return None if best == 0 else self._planners[best - 1]
+
+    def _agent_total(self, view: DecisionView, seed: int) -> float:
+        """Play the agent in a future; return the total latency, s."""
+        episode = self._episode
+        view.fork(episode.run.state, seed=seed)
+        play.enter(episode.run, episode.buffer, 0)
+        while not (episode.run.episode.ended or episode.run.episode.truncated):
+            action = int(self._prefer(episode.observation).argmax())
+            play.step(episode.run, NO_LOG, episode.buffer, action)
+        return float(total_latency(self._problem, episode.run.state, np.inf))
