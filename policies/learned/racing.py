@@ -18,7 +18,7 @@ from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN
 
 FUTURES = 32
 """Futures of a race, unless more than `MOST` decisions of the agent are needed for them."""
-MOST = 2_048
+MOST = 4_096
 """Most decisions of the agent in a race: it takes a tenth of a millisecond for each."""
 FEWEST = 4
 """Fewer futures say nothing, and there is no race."""
