@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MOST = 25_000
-"""Largest step allowed, in work: about 40 ms if states do not fit in the processor's caches."""
+"""Largest step allowed, in work: 10 to 20 ms."""
 
 
 class SavedBudget:
