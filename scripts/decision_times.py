@@ -25,8 +25,8 @@ from policies import make_policy
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 CLUSTERS = ("mixed_12", "mixed_32", "mixed_256")
-RUNS = (3, 8, 24)
-"""Runs of each agent in a stream."""
+RUNS = (3, 8, 31)
+"""Runs of each agent in a stream; 31 are a thousand workflows."""
 NOTHING = 0.02
 """Milliseconds below which a decision counts as trivial."""
 
