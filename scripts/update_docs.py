@@ -31,8 +31,9 @@ RESULTS = "docs/results.md"
 OVERVIEW = (
     ("docs/results/suites.md", "runs/field: By suite"),
     ("docs/results/agents.md", "runs/real_agents: By suite"),
+    ("docs/results/uncertainty.md", "runs/uncertain: By suite"),
 )
-"""Pages, and their tables, that the overview summarises."""
+"""Pages, and their tables, that the overview summarises; of a suite in several, the last one."""
 OURS = ("fate", "fate_rollout")
 CHROMIUM = Path("/usr/bin/chromium")
 FIGURES = {
@@ -110,13 +111,14 @@ def cells(table: str) -> list[list[str]]:
 def overview() -> str:
     """Make the overview: FATE against the strongest baseline of each suite, from other pages."""
     head = ("suite", "strongest baseline", *OURS)
-    rows = [head, ("---", *("--:" for _ in head[1:]))]
+    rows: dict[str, tuple[str, ...]] = {}
     for page, name in OVERVIEW:
         text = (ROOT / page).read_text(encoding="utf-8")
         link = Path(page).relative_to("docs").as_posix()
         shown = text.split(f"<!-- begin {name} -->\n")[1].split("\n\n")[0]
-        rows += [(f"[{suite}]({link})", *row) for suite, *row in leads(shown)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows |= {suite: (f"[{suite}]({link})", *row) for suite, *row in leads(shown)}
+    rule = ("---", *("--:" for _ in head[1:]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows.values()))
 
 
 def leads(table: str) -> Iterator[tuple[str, ...]]:
