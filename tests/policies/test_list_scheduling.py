@@ -10,12 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fate_gym.kernel.placements import new_placements
+from fate_gym.kernel.schema import NO_LOG, StateArrays
 from fate_gym.problem import Cluster, Device, Edge, Options, Problem, Stage, Workflow
 from fate_gym.sim import Assignment, CompiledProblem, DecisionView, Simulator, compile_problem
 from policies import make_policy
 from policies.list_scheduling.offline import OfflinePlan, OfflineScheduler, plan_workflow
+from policies.list_scheduling.play import decide_instant, plan_instant
 from policies.list_scheduling.policy import ListScheduler, Order
-from policies.list_scheduling.rules import NO_PENALTY
+from policies.list_scheduling.rules import (
+    FCFS,
+    MIN_MIN,
+    NO_PENALTY,
+    STATE,
+    STRICT,
+    UPWARD_RANK,
+    Rules,
+)
+from tests.kernel.walks import somewhere
 from tests.strategies import certain, problems
 
 ORDERS: tuple[Order, ...] = ("fcfs", "upward_rank", "min_min")
@@ -177,6 +189,42 @@ def test_lazy_never_queues_behind_a_busy_device(problem: Problem, seed: int) -> 
         policy = scheduler(order, boosted=boosted, lazy=True, shards=shards)
         rows = simulator.run(policy, seed=seed).shards
         assert np.array_equal(rows["start"], rows["committed"])
+
+
+@settings(max_examples=60)
+@given(problems() | problems("pressure", most=20), st.integers(0, 20), st.integers(0, 2**32))
+def test_planning_an_instant_leaves_the_state_as_it_was(
+    problem: Problem, steps: int, seed: int
+) -> None:
+    """And the choices are those that are made in a copy, whatever is evicted or queued for them."""
+    simulator = somewhere(certain(problem), steps, seed)
+    p = simulator.compiled.arrays
+    before, after, scratch = simulator.state.copy(), simulator.state.copy(), simulator.state.copy()
+    planned, copied = (
+        new_placements(p.stages.size, p.max_shards, p.devices.size) for _ in range(2)
+    )
+    for order, rule, lazy in product((FCFS, UPWARD_RANK, MIN_MIN), (STATE, STRICT), (1, 0)):
+        rules = Rules(order, rule, lazy, p.max_shards)
+        if lazy or rule == STRICT:
+            count = plan_instant(p, after, NO_LOG, rules, planned, scratch)
+            assert kept(after, before)
+            assert count == decide_instant(p, before.copy(), NO_LOG, rules, copied)
+            for name in ("rows", "devices", "counts"):
+                mine, other = getattr(planned, name), getattr(copied, name)
+                np.testing.assert_array_equal(mine[:count], other[:count])
+
+
+def kept(after: StateArrays, before: StateArrays) -> bool:
+    """Whether two states are equal, apart from links of entries that are in no list."""
+    linked = after.copy()
+    unused = np.ones(after.older.size, bool)
+    for device in before.devices:
+        entry = device["oldest"]
+        while entry >= 0:
+            unused[entry] = False
+            entry = before.newer[entry]
+    linked.older[unused], linked.newer[unused] = before.older[unused], before.newer[unused]
+    return bool((linked.buffer == before.buffer).all())
 
 
 # --- shards -----------------------------------------------------------------------------------
