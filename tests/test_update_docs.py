@@ -103,16 +103,20 @@ def test_the_overview_names_the_strongest_baseline_and_what_fate_gains(
         "| fate_rollout | 0.4 [0.3, 0.5] | 1.1 |\n| heft | **0.5 [0.4, 0.6]** | 1.2 |\n"
         "| fate | 0.45 [0.4, 0.5] | 1.3 |\n| eft | 0.9 [0.8, 1.0] | **1.0** |\n\nMade on.\n"
     )
-    for page, name in script.OVERVIEW:
+    later = "| policy | tiny |\n|---|--:|\n| fate_rollout | 0.9 |\n| fate | 0.8 |\n| eft | **1.0** |\n"
+    *first, last = script.OVERVIEW
+    for page, name in first:
         (tmp_path / page).write_text(section(name, table))
+    (tmp_path / last[0]).write_text(section(last[1], f"{later}\nMade on.\n"))
     page = tmp_path / "docs" / "results.md"
     page.write_text(f"before\n{section('overview', '')}after\n")
     assert script.main() == 0
     before, *rows, after = page.read_text().splitlines()
     assert (before, after) == ("before", "after")
     assert rows[3:5] == [
-        "| [smoke](results/suites.md) | 0.500 (heft) | 0.450 (+10 %) | 0.400 (+20 %) |",
-        "| [tiny](results/suites.md) | 1.000 (eft) | 1.300 (-30 %) | 1.100 (-10 %) |",
+        "| [smoke](results/agents.md) | 0.500 (heft) | 0.450 (+10 %) | 0.400 (+20 %) |",
+        # The last page with a suite counts.
+        "| [tiny](results/uncertainty.md) | 1.000 (eft) | 0.800 (+20 %) | 0.900 (+10 %) |",
     ]
 
 
