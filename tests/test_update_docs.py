@@ -103,7 +103,9 @@ def test_the_overview_names_the_strongest_baseline_and_what_fate_gains(
         "| fate_rollout | 0.4 [0.3, 0.5] | 1.1 |\n| heft | **0.5 [0.4, 0.6]** | 1.2 |\n"
         "| fate | 0.45 [0.4, 0.5] | 1.3 |\n| eft | 0.9 [0.8, 1.0] | **1.0** |\n\nMade on.\n"
     )
-    later = "| policy | tiny |\n|---|--:|\n| fate_rollout | 0.9 |\n| fate | 0.8 |\n| eft | **1.0** |\n"
+    later = (
+        "| policy | tiny |\n|---|--:|\n| fate_rollout | 0.9 |\n| fate | 0.8 |\n| eft | **1.0** |\n"
+    )
     *first, last = script.OVERVIEW
     for page, name in first:
         (tmp_path / page).write_text(section(name, table))
