@@ -78,3 +78,15 @@ def test_what_is_kept_is_possible_and_better_than_list_scheduling() -> None:
                 value = float(kept_schedule(compiled, entry).best.value)
                 assert value == pytest.approx(entry["makespan"])
                 assert problem_bounds(compiled).makespan * (1 - 1e-6) <= value <= heft * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("cluster", ["mixed_12", "homogeneous_8"])
+def test_kept_schedules_are_of_the_problems_as_they_are_now(cluster: str) -> None:
+    """A change that moves their keys would silently replace them by short searches."""
+    kept = load_best_known()
+    for problem in build_suite(load_suite("real_dag_test"), load_cluster(cluster), seed=0):
+        compiled = compile_problem(problem)
+        entry = kept[problem_key(compiled)]
+        assert (entry["problem"], entry["cluster"]) == (problem.id, cluster)
+        makespan = kept_schedule(compiled, entry).best.value - problem.workflows[0].arrival
+        assert makespan == pytest.approx(entry["makespan"])
