@@ -81,10 +81,12 @@ class Learned:
         """
         self._observer = self._observer_of(view.compiled)
         self._rng = np.random.default_rng(seed)
-        looks_ahead = self._best_of > 1 and not is_uncertain(view.compiled.arrays)
-        self._ahead = LookAhead(view.compiled, self._best_of) if looks_ahead else None
-        races = self._best_of > 1 and is_uncertain(view.compiled.arrays)
-        self._race = Race(view.compiled, self._observer, self._prefer) if races else None
+        self._ahead: LookAhead | None = None
+        self._race: Race | None = None
+        if self._best_of > 1 and is_uncertain(view.compiled.arrays):
+            self._race = Race(view.compiled, self._observer, self._prefer)
+        elif self._best_of > 1:
+            self._ahead = LookAhead(view.compiled, self._best_of)
 
     def decide(self, view: DecisionView) -> Sequence[Assignment]:
         """Return the chosen placement; nothing in order to wait.

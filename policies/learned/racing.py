@@ -12,9 +12,8 @@ from fate_gym.env.observer import Observer
 from fate_gym.env.output import Observation
 from fate_gym.kernel.schema import NO_LOG, new_state
 from fate_gym.sim import CompiledProblem, DecisionView
-from policies.learned.teacher import list_planner, total_latency
+from policies.learned.teacher import ORDERS, list_planner, total_latency
 from policies.list_scheduling.policy import InstantPlanner
-from policies.list_scheduling.rules import FCFS, FDWS, MAX_MIN
 
 FUTURES = 32
 """Futures of a race, unless more than `MOST` decisions of the agent are needed for them."""
@@ -24,8 +23,6 @@ FEWEST = 4
 """Fewer futures say nothing, and there is no race."""
 FIRST_SEED = 8_000_000_000
 """First seed of the drawn futures; unlikely to be the seed of a run."""
-ORDERS = (FDWS, FCFS, MAX_MIN)
-"""Orders of the list schedules that take part."""
 
 Preference = Callable[[Observation], NDArray[np.float32]]
 """(A,) scores of the actions for an observation."""
@@ -34,10 +31,11 @@ Preference = Callable[[Observation], NDArray[np.float32]]
 class Race:
     """Lets an agent or a list schedule decide, whichever does better in drawn futures.
 
-    When work arrives, each plays the known work to its end in the same futures, and the one with
-    the lowest mean latency decides until more work arrives (policy switching; Chang, Givan and
-    Chong 2004, Discrete Event Dynamic Systems 14, pp. 309-341). Single actions are not compared in
-    this way: what one of them changes is far less than what chance does.
+    When work arrives, the agent and the list schedules of `policies.learned.teacher` play the known
+    work to its end in the same futures, and whoever has the lowest mean latency decides until more
+    work arrives (policy switching; Chang, Givan and Chong 2004, Discrete Event Dynamic Systems 14,
+    pp. 309-341). Single actions are not compared in this way: what one of them changes is far less
+    than what chance does.
 
     Args:
         compiled: the problem.

@@ -173,8 +173,8 @@ class Incumbent:
     @property
     def choosing(self) -> int:
         """Work of a play in which every stage compares all devices."""
-        comparing = (self._arrays.devices.size + 7) // 8
-        return self.following + int(self.context.start.known_left) * comparing
+        each = (self._arrays.devices.size + 7) // 8
+        return self.following + int(self.context.start.known_left) * each
 
     @property
     def comparing(self) -> int:

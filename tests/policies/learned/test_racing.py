@@ -15,7 +15,8 @@ from fate_gym.validator import assert_valid
 from policies import make_policy
 from policies.learned import racing
 from policies.learned.policy import Learned
-from policies.learned.racing import ORDERS, Race
+from policies.learned.racing import Race
+from policies.learned.teacher import ORDERS
 from tests.policies.learned.problems import OPTIONS, random_agent, stream, two_speeds
 
 
