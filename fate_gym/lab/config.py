@@ -59,6 +59,12 @@ class MapConfig(Config):
         description="by heading, the options in which the jobs of a row differ from others; the "
         "grid's settings",
     )
+    mean_over: Literal["workflows", "problems"] = Field(
+        "workflows",
+        description="what means are over: the latency / RoundRobin of every workflow, or the mean "
+        "latency / RoundRobin's of every problem. In a stream of requests single ratios differ by "
+        "a factor of a thousand",
+    )
     published: dict[Against, float] = Field(
         {}, description="gains in percent that a paper reports, to be marked"
     )

@@ -19,6 +19,7 @@ from fate_gym.lab.report.regime_tables import (
     PUBLISHED_LEGEND,
     gain_tables,
     kinds_table,
+    map_legend,
     published_table,
 )
 from fate_gym.lab.report.serving import SERVING, serving_legend, serving_means
@@ -84,7 +85,7 @@ def _regimes(report: Report) -> dict[str, list[str]]:
     if spec is None or not report.panels:
         return {}
     sections = {
-        f"Regimes: {policy}": [*markdown_table(*table, left=2), "", GAIN_LEGEND]
+        f"Regimes: {policy}": [*markdown_table(*table, left=2), "", map_legend(spec)]
         for policy, table in gain_tables(report.panels, spec).items()
     }
     published = published_table(report.panels, spec)

@@ -19,7 +19,7 @@ from fate_gym.metrics.outcome import ratios as time_ratios
 NOT_RIVALS = NOT_BASELINES | {"learned"}
 """Families that do not count among the policies that one may fall behind."""
 
-_RATIO = "ratio"
+_RATIO = "latency_ratio"
 
 MEAN_LATENCY_LEGEND = (
     "Mean latency of a problem's workflows over round robin's on the same problem; mean over "
@@ -30,7 +30,7 @@ MEAN_LATENCY_LEGEND = (
 
 
 def problem_ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Make one row per policy and problem: its mean latency over round robin's, as ``ratio``."""
+    """Make one row per policy and problem; ``latency_ratio``: its mean over round robin's mean."""
     means = rows.groupby([*RUN, "instance"])[["latency", "rr_latency"]].mean().reset_index()
     ratios = time_ratios(means["latency"].to_numpy(), means["rr_latency"].to_numpy())
     return means.assign(**{_RATIO: ratios})

@@ -9,17 +9,28 @@ from fate_gym.lab.config import MapConfig
 from fate_gym.lab.report.regimes import OVER, Gain, Panel
 from fate_gym.lab.report.runs import TextTable
 
-GAIN_LEGEND = (
-    "Gain: 100 (1 − mean / mean of the other) of latency / RoundRobin, positive is ahead; 95 % "
-    "bootstrap intervals that draw whole instances (graphs, or streams). n: workflows. The "
-    "strongest baseline is chosen on the same workflows, which favours it. Strict baselines see "
-    "what their source says; boosted ones estimate with the state of the devices."
+_GAIN_LEGEND = (
+    "Gain: 100 (1 − mean / mean of the other) of {measure}, positive is ahead; 95 % bootstrap "
+    "intervals that draw whole instances (graphs, or streams). n: {counted}. The strongest "
+    "baseline is chosen on the same {counted}, which favours it. Strict baselines see what their "
+    "source says; boosted ones estimate with the state of the devices."
 )
+GAIN_LEGEND = _GAIN_LEGEND.format(measure="latency / RoundRobin", counted="workflows")
+"""Explains gains in the means over workflows."""
 
 PUBLISHED_LEGEND = (
     "Cells in which the whole interval is above what was published, holds it, or is below. "
     "Nearest: the cell whose gain is nearest to it."
 )
+
+
+def map_legend(spec: MapConfig) -> str:
+    """Explain the gains of a map."""
+    if spec.mean_over == "workflows":
+        return GAIN_LEGEND
+    return _GAIN_LEGEND.format(
+        measure="a problem's mean latency / RoundRobin's", counted="problems"
+    )
 
 
 def gain_tables(panels: Sequence[Panel], spec: MapConfig) -> dict[str, TextTable]:

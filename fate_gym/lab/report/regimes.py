@@ -11,6 +11,7 @@ import pandas as pd
 from fate_gym.lab.config import MapConfig, option_texts
 from fate_gym.lab.jobs.result import JobResult
 from fate_gym.lab.report.baselines import choose_baselines, mean_order
+from fate_gym.lab.report.mean_latency import problem_ratios
 from fate_gym.lab.report.versus import LatencyRatios, Versus
 from fate_gym.lab.sweep.results import Sweep
 from fate_gym.lab.tables import Estimate
@@ -31,7 +32,7 @@ class Gain(NamedTuple):
 
     Attributes:
         against: the other policy.
-        n: number of workflows that both have run.
+        n: number of workflows (or problems, `MapConfig.mean_over`) that both have run.
         percent: 100 (1 − mean / the other's mean) of latency / RoundRobin, with a 95 % bootstrap
             interval that draws whole instances; positive is ahead.
     """
@@ -141,7 +142,11 @@ def _cells(sweep: Sweep, spec: MapConfig) -> dict[Place, pd.DataFrame]:
     of_job = sweep.rows["job"].map(places)
     cells = [(row, column) for row in spec.rows for column in spec.columns.values()]
     found = {cell: sweep.rows[of_job == cell] for cell in cells}
-    return {cell: rows for cell, rows in found.items() if not rows.empty}
+    known = {cell: rows for cell, rows in found.items() if not rows.empty}
+    if spec.mean_over == "problems":
+        # A problem counts as a single workflow.
+        return {cell: problem_ratios(rows).assign(workflow=0) for cell, rows in known.items()}
+    return known
 
 
 def place_of(result: JobResult, spec: MapConfig) -> Place | None:

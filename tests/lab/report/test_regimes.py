@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,15 @@ from fate_gym.lab.report.compute import compute_report
 from fate_gym.lab.report.figures.heatmap import map_figure
 from fate_gym.lab.report.markdown import markdown
 from fate_gym.lab.report.page.render import render_page
-from fate_gym.lab.report.regime_tables import gain_tables, kinds_table, published_table
-from fate_gym.lab.report.regimes import Gain, Panel
+from fate_gym.lab.report.regime_tables import (
+    gain_tables,
+    kinds_table,
+    map_legend,
+    published_table,
+)
+from fate_gym.lab.report.regimes import Gain, Panel, regime_panels
 from fate_gym.lab.sweep.command import SWEEP
+from fate_gym.lab.sweep.results import read_sweep
 from fate_gym.lab.tables import Estimate
 from fate_gym.workloads import load_cluster
 from tests.lab.conftest import edit_result, job_config
@@ -106,6 +113,20 @@ def test_the_report_has_a_table_of_every_cell_and_a_figure(root: Path) -> None:
     texts = {text.get_text() for axes in figure.axes for text in axes.texts}
     numbers = {f"{round(percent, 1) + 0.0:+.1f}" for percent, _ in _own_numbers(root).values()}
     assert {number.replace("-", "−") for number in numbers} <= texts
+
+
+def test_means_may_be_over_problems(root: Path) -> None:
+    sweep = read_sweep(root)
+    rows = sweep.rows.assign(problem="stream", instance="stream", workflows=2)
+    spec = SPEC.model_copy(update={"mean_over": "problems"})
+    panels = {p.over: p for p in regime_panels(replace(sweep, rows=rows), spec, None)}
+    slow = {str(job.directory) for job, result in sweep.finished if len(result.overrides) > 1}
+    sums = rows[~rows["job"].isin(slow)].groupby(["cluster", "policy"])["latency"].sum()
+    for cluster, column in CLUSTERS.items():
+        gain = panels["round_robin"].gains["base", column]
+        expected = 100 * (1 - sums[cluster, "dls"] / sums[cluster, "round_robin"])
+        assert gain.n == 1 and gain.percent.value == pytest.approx(expected)
+    assert "n: problems" in map_legend(spec) and "n: workflows" in map_legend(SPEC)
 
 
 def test_an_ablation_says_what_the_reference_gains_over_its_variants(

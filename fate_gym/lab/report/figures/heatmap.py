@@ -30,10 +30,10 @@ _TITLE = 1.3
 def map_figure(panels: Sequence[Panel], spec: MapConfig) -> Figure:
     """Draw gains as heat maps: one row of maps per policy, one map per baseline.
 
-    A cell shows the gain in percent and its 95 % interval; a row label shows the number of
-    workflows per cell. White is no gain, blue is ahead, orange is behind. Maps share a scale that
-    covers four of five cells; those over round robin have their own, since it is far behind. Cells
-    at or above the published gain are outlined.
+    A cell shows the gain in percent and its 95 % interval; a row label shows n, the number of
+    workflows (or problems) per cell. White is no gain, blue is ahead, orange is behind. Maps share
+    a scale that covers four of five cells; those over round robin have their own, since it is far
+    behind. Cells at or above the published gain are outlined.
 
     Args:
         panels: from `regime_panels`; not empty.

@@ -21,7 +21,7 @@ from fate_gym.lab.report.compute import Report
 from fate_gym.lab.report.origin import commands, origin_lines, what
 from fate_gym.lab.report.page.data import page_data
 from fate_gym.lab.report.page.schedules import schedules
-from fate_gym.lab.report.regime_tables import GAIN_LEGEND, gain_tables
+from fate_gym.lab.report.regime_tables import gain_tables, map_legend
 from fate_gym.lab.report.sessions import SESSION_LEGEND, session_table
 from fate_gym.lab.report.streams import STREAM_LEGEND, stream_table
 from fate_gym.lab.report.summary_table import legend
@@ -90,10 +90,10 @@ def _parts(report: Report) -> list[dict[str, Any]]:
     rows = report.sweep.rows
     parts = []
     if report.spec.map is not None and report.panels:
-        maps = {
-            name: t._asdict() for name, t in gain_tables(report.panels, report.spec.map).items()
-        }
-        parts.append({"anchor": "map", "heading": "Regimes", "legend": GAIN_LEGEND, "tables": maps})
+        spec = report.spec.map
+        maps = {name: table._asdict() for name, table in gain_tables(report.panels, spec).items()}
+        legend = map_legend(spec)
+        parts.append({"anchor": "map", "heading": "Regimes", "legend": legend, "tables": maps})
     for anchor, heading, text, table in kinds:
         of_suite = {
             suite: table(rows[rows["suite"] == suite], [row.policy for row in summary])
