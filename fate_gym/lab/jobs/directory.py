@@ -81,7 +81,8 @@ def read_config(directory: Path, *, known: str | None = None) -> dict[str, Any]:
     """
     path = directory / CONFIG
     try:
-        values = yaml.safe_load(read_text(path, known=known))
+        # libyaml reads a configuration twenty times faster, and reports have thousands of them.
+        values = yaml.load(read_text(path, known=known), Loader=yaml.CSafeLoader)
     # Invalid dates raise ValueError; unlimited nesting raises RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):

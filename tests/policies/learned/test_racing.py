@@ -74,6 +74,18 @@ def test_there_is_one_race_for_each_arrival() -> None:
     assert judge.asked == asked > 0
 
 
+@pytest.mark.parametrize(("ahead", "agent_wins"), [(0.1, True), (1.0, False), (-1.0, True)])
+def test_a_list_schedule_has_to_be_clearly_ahead(
+    monkeypatch: pytest.MonkeyPatch, ahead: float, agent_wins: bool
+) -> None:
+    """By two standard errors: with 32 futures that differ by one, by more than 0.36."""
+    agents = iter([10.0 + ahead + (-1.0) ** future for future in range(racing.FUTURES)])
+    judge = Judge(uncertain(two_speeds()), last=True)
+    monkeypatch.setattr(judge.race, "_agent_total", lambda *_: next(agents))
+    monkeypatch.setattr(racing, "total_latency", lambda *_: 10.0)
+    assert judge.agent_wins() == agent_wins
+
+
 def test_where_plays_would_take_too_long_the_agent_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
