@@ -95,7 +95,7 @@ def read_table(path: Path, *, owner: str | None = None, known: str | None = None
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if file.metadata.num_rows * file.metadata.num_columns > MOST_VALUES:
             raise InputError(f"more than {MOST_VALUES:,} values", source=path)
-        table = file.read()
+        table = file.read(use_threads=False)  # files are small, and there are thousands
         table.validate(full=True)
     # A damaged file can also declare any size, or have names that are not text.
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
