@@ -32,7 +32,7 @@ def _rows(suite: str, seconds: dict[str, list[float]], theirs: list[float]) -> p
 def test_a_long_workflow_counts_for_more_than_a_short_one() -> None:
     # A mean of ratios would be (5 + 0.5) / 2: the short request would hide the long one.
     rows = _rows("s", {"a": [0.5, 50.0]}, [0.1, 100.0])
-    (ratio,) = problem_ratios(rows)["ratio"]
+    (ratio,) = problem_ratios(rows)["latency_ratio"]
     assert abs(ratio - 50.5 / 100.1) < 1e-12
 
 
