@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from fate_gym.env import play
 from fate_gym.env.observer import Observer
 from fate_gym.env.output import Observation
-from fate_gym.kernel.schema import NO_LOG, ProblemArrays, new_state
+from fate_gym.kernel.schema import NO_LOG, new_state
 from fate_gym.sim import CompiledProblem, DecisionView
-from policies.learned.teacher import ORDERS, total_latency
+from policies.learned.teacher import ORDERS, list_planner, total_latency
 from policies.list_scheduling.policy import InstantPlanner
-from policies.list_scheduling.rules import FCFS, STATE, Rules
 
 FUTURES = 32
 """Futures of a race, unless more than `MOST` decisions of the agent are needed for them."""
@@ -54,7 +53,8 @@ class Race:
     def __init__(self, compiled: CompiledProblem, observer: Observer, prefer: Preference) -> None:
         self._problem, self._prefer = compiled.arrays, prefer
         self._episode = observer.rehearse()
-        self._planners = [_planner(self._problem, order) for order in ORDERS]
+        # Where stages wait, what is uncertain comes to light, on batching devices too.
+        self._planners = [list_planner(self._problem, order, waits=True) for order in ORDERS]
         self._state = new_state(self._problem)
         self._arrived = self._drawn = 0
         self._leader: InstantPlanner | None = None
@@ -93,13 +93,3 @@ class Race:
             action = int(self._prefer(episode.observation).argmax())
             play.step(episode.run, NO_LOG, episode.buffer, action)
         return float(total_latency(self._problem, episode.run.state, np.inf))
-
-
-def _planner(p: ProblemArrays, order: int) -> InstantPlanner:
-    """Return the list schedule with state costs that goes with an order.
-
-    It commits only what starts at once (except first come first served), on batching devices too:
-    what is uncertain comes to light while stages wait. `policies.learned.teacher.list_planner`,
-    which knows the future that it plays, gains nothing from waiting there.
-    """
-    return InstantPlanner(p, Rules(order, STATE, int(order != FCFS), 1))

@@ -37,17 +37,21 @@ class RolloutTeacher:
 
     def __init__(self, compiled: CompiledProblem) -> None:
         self._problem = compiled.arrays
-        self._base = list_planner(self._problem, ORDERS[0])
+        self._base = self._planner(ORDERS[0])
         self._state = new_state(compiled.arrays)
 
     def choose_base(self, state: StateArrays) -> None:
         """Use from now on the list schedule that is best when it continues from ``state``."""
-        planners, values = [list_planner(self._problem, order) for order in ORDERS], []
+        planners, values = [self._planner(order) for order in ORDERS], []
         for planner in planners:
             self._state.buffer[:] = state.buffer
             planner.play(self._problem, self._state, NO_LOG)
             values.append(total_latency(self._problem, self._state, np.inf))
         self._base = planners[int(np.argmin(values))]
+
+    def _planner(self, order: int) -> InstantPlanner:
+        # On batching devices waiting gains nothing in plays whose future is known.
+        return list_planner(self._problem, order, waits=not self._problem.batching)
 
     def values(
         self,
@@ -87,14 +91,13 @@ class RolloutTeacher:
         return True
 
 
-def list_planner(p: ProblemArrays, order: int) -> InstantPlanner:
+def list_planner(p: ProblemArrays, order: int, *, waits: bool) -> InstantPlanner:
     """Return the list schedule with state costs that goes with an order.
 
-    It plans anew at each event and commits only what starts at once; first come first served, and
-    on batching devices, where waiting gains nothing, it commits all that is ready.
+    If it ``waits`` it plans anew at each event and commits only what starts at once; otherwise, and
+    first come first served always, it commits all that is ready.
     """
-    lazy = not p.batching and order != FCFS
-    return InstantPlanner(p, Rules(order, STATE, int(lazy), 1))
+    return InstantPlanner(p, Rules(order, STATE, int(waits and order != FCFS), 1))
 
 
 @kernel
