@@ -6,13 +6,15 @@ At every event with ready stages and an open device (`DecisionView.any_open`):
 2. horizon-aware scores (`score`);
 3. CP-SAT picks one placement for each stage of the frontier (`solver`), once for each weight in
    ``shares``;
-4. the part of each plan that can start now is proposed, highest-ranked stages first on each device;
+4. the part of each plan that can start now is committed, highest-ranked stages first on each
+   device;
 5. guard (ours): when work arrives, list schedules (with state costs and with classical costs, with
    and without shards) are played to the end of the known work, and the best plan is kept
-   (`policies.fate.rollout.incumbent`). A proposal is accepted if continuing after it, by a list
-   schedule or by the kept plan, is better; if not, each of its placements is tried alone. So
-   without noise FATE never does worse than the best of these list schedules. Under uncertainty the
-   guard is that of `policies.fate.rollout.uncertainty`.
+   (`policies.fate.rollout.incumbent`). The plan of the frontier is accepted if continuing after
+   it, by a list schedule or by the kept plan, is better; if not, the part that can start now is
+   tried, then each placement of that part alone. So without noise FATE never does worse than the
+   best of these list schedules. Under uncertainty the guard is that of
+   `policies.fate.rollout.uncertainty`, and only what can start now is tried.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from policies.fate.rollout.budget import SavedBudget
 from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner
 
+Rows = NDArray[np.int64]
 QUANTITY = "score: seconds to the expected end + what the placement costs later, s"
 """Description of the value by which candidates are compared."""
 
@@ -182,14 +185,16 @@ class Fate:
         for share in self._shares if self._frontier.candidates.count > 0 else ():
             if len(seen) > 1 and self._spent:
                 break
-            proposal = self._propose(planned, share)
+            plan = self._plan(planned, share)
+            starting = plan[self._starting(plan)]
+            proposed = self._propose(starting)
             if not self._guard:
-                return incumbent.in_problem(proposal or planned)
-            if _places(proposal) in seen:
+                return incumbent.in_problem(proposed or planned)
+            if _places(proposed) in seen:
                 self.counters["plans_equal_base"] += 1
                 continue
-            seen.append(_places(proposal))
-            self._consider(proposal, planned)
+            seen.append(_places(proposed))
+            self._consider(plan, starting, planned)
         if self._guard and incumbent.uncertain:
             self._uncertainty.end()
         elif self._guard:
@@ -208,18 +213,18 @@ class Fate:
         """Whether the plays of this decision have used its budget."""
         return self._incumbent.context.work.work >= self._paid
 
-    def _propose(self, planned: list[Assignment], share: float) -> list[Assignment]:
-        """Make a plan with weight ``share`` and return what it starts now."""
+    def _plan(self, planned: list[Assignment], share: float) -> Rows:
+        """Return (F,) the candidate row of each stage in a plan made with weight ``share``."""
         self.counters["plans"] += 1
         candidates, free = self._frontier.candidates, self._frontier.outlook.free
         if not self._cp_sat:
-            return self._starting_now(first_rows(candidates)[:-1])
+            return first_rows(candidates)[:-1]
         hint = self._hint(planned)
         choice = choose_placements(candidates, free, hint, share=share, limit=self._limit)
         self.counters["solver_failures"] += not choice.solved
-        return self._starting_now(choice.rows)
+        return choice.rows
 
-    def _hint(self, planned: list[Assignment]) -> NDArray[np.int64]:
+    def _hint(self, planned: list[Assignment]) -> Rows:
         """Return (F,) for each stage the candidate row that is planned, else the best-scored."""
         candidates = self._frontier.candidates
         firsts = first_rows(candidates)
@@ -235,23 +240,34 @@ class Fate:
                     hint[position] = row
         return hint
 
-    def _starting_now(self, chosen: NDArray[np.int64]) -> list[Assignment]:
-        """Return the chosen placements that can start now, highest-ranked stages first."""
+    def _starting(self, plan: Rows) -> NDArray[np.bool_]:
+        """Return (F,) which placements of a plan can start now, highest-ranked stages first."""
+        starting = np.zeros_like(plan)
+        find_starting(self._frontier, plan, starting)
+        return starting > 0
+
+    def _propose(self, rows: Rows) -> list[Assignment]:
+        """Make these candidates the proposal; return them."""
         candidates, proposal = self._frontier.candidates, self._proposal
-        starting = np.zeros_like(chosen)
-        find_starting(self._frontier, chosen, starting)
-        rows = chosen[starting > 0]
         proposal.rows[: rows.size] = candidates.rows[rows]
         proposal.devices[: rows.size] = candidates.devices[rows]
         proposal.counts[: rows.size] = candidates.counts[rows]
         return assignments(proposal, rows.size)
 
-    def _consider(self, proposal: list[Assignment], planned: list[Assignment]) -> None:
-        """Accept a proposal if it is better, else those of its placements that are better alone."""
-        if self._take_if_better(range(len(proposal))) or len(proposal) == 1:
+    def _consider(self, plan: Rows, starting: Rows, planned: list[Assignment]) -> None:
+        """Accept a plan if it is better, else what it starts now, else the best part of that.
+
+        Under uncertainty only what starts now is tried: later stages decide when it is their turn.
+        """
+        if not self._incumbent.uncertain and plan.size > starting.size:
+            self._propose(plan)
+            if self._take_if_better(range(plan.size)):
+                return
+        proposed = self._propose(starting)
+        if self._take_if_better(range(starting.size)) or starting.size == 1:
             return
         same = _places(planned)
-        for row, assignment in enumerate(proposal):
+        for row, assignment in enumerate(proposed):
             if self._spent:
                 break
             if not _places([assignment]) <= same:
