@@ -22,6 +22,7 @@ from policies.references.execution import Execution
 from policies.references.genetic import evolve
 from policies.references.sequences import (
     Search,
+    leave_out_vanished,
     mark_critical,
     new_search,
     play,
@@ -102,6 +103,7 @@ def search_run(
     simulator = Simulator(compiled, seed=seed)
     for number, member in enumerate(population):
         write_trace(p, simulator.run(make_policy(FIRST[number % len(FIRST)]), seed=seed), member)
+        leave_out_vanished(c, member)
         play(c, member, np.inf)
         mark_critical(c, member)
     return c, float(evolve(c, work, heat))

@@ -121,23 +121,32 @@ def new_search(p: ProblemArrays, members: int, seed: int) -> tuple[Search, list[
 def write_trace(p: ProblemArrays, trace: Trace, out: Sequence) -> None:
     """Write the sequence of a run to ``out``: stages in the order of their last placements.
 
-    Stages that were never placed, because they vanished, get their fastest device.
+    Stages that were never placed, because they vanished, get no device. With the same seed they
+    vanish in every schedule.
     """
     rows = trace.shards[trace.shards["device"] >= 0]
     out.width[:] = 0
     # Tools and vanished stages have no place of their own: `lay_out` puts them right after their
-    # parents, where no stage waits for them.
+    # parents. They are in no device's queue.
     place = np.full(p.stages.size, -1.0)
     for number, row in enumerate(rows):
         stage, slot = int(row["stage"]), int(row["slot"])
         out.devices[stage, slot] = row["device"]
         out.width[stage] = slot + 1
         place[stage] = number
-    for stage in np.flatnonzero((out.width == 0) & (p.stages["kind"] != TOOL_STAGE)).tolist():
-        out.width[stage] = 1
-        out.devices[stage, 0] = int(p.clean_seconds[stage].argmin())
     place[p.stages["kind"] == TOOL_STAGE] = -1.0
     _write_order(p, place, out)
+
+
+def leave_out_vanished(search: Search, one: Sequence) -> None:
+    """Restrict a search to the stages that have devices in the sequence of a run.
+
+    A stage that vanishes must not be in a device's queue: it would hold up those behind it until
+    it is known that it vanishes.
+    """
+    placed = np.flatnonzero(one.width > 0)
+    search.tables.free_count = placed.size
+    search.tables.free[: placed.size] = placed
 
 
 def write_placements(
@@ -222,12 +231,12 @@ def begin(one: Sequence, tables: SearchTables) -> None:
 def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
     """Place in ``st`` the ready stages whose turn it is, and list them in ``started``.
 
-    A stage that was lost when its device failed goes first once its devices are up.
+    Stages that were lost when a device failed go first once their devices are up.
     Returns a lower bound on the last end, from the stages placed, seconds.
     """
     tables = c.tables
-    bound = 0.0
     tables.placed = 0
+    bound = _place_lost(c, st, one) if c.problem.failing else 0.0
     again = True
     while again:
         again = False
@@ -242,15 +251,33 @@ def place_due(c: Search, st: StateArrays, one: Sequence) -> float:
     return max(bound, _place_loose(c, st, one)) if tables.loose > 0 else bound
 
 
+@kernel
+def _place_lost(c: Search, st: StateArrays, one: Sequence) -> float:
+    """Place lost stages again if their devices are up, in the order of their first placements."""
+    tables = c.tables
+    bound = 0.0
+    while True:
+        first = -1
+        for i in range(st.ready_count):
+            s = st.ready[i]
+            if tables.taken[s] > 0 and _are_up(st, one, s):
+                first = s if first < 0 or tables.turn[s] < tables.turn[first] else first
+        if first < 0:
+            return bound
+        bound = max(bound, _place(c, st, one, first))
+
+
 @inlined
 def _place(c: Search, st: StateArrays, one: Sequence, s: int) -> float:
     p, tables = c.problem, c.tables
     width = one.width[s]
     split_queries(p, s, one.devices[s], width, tables.counts)
     end = commit(p, st, c.log, s, one.devices[s], tables.counts, width, NOBODY)
-    tables.taken[s] = 1
-    tables.turn[s] = tables.turns
-    tables.turns += 1
+    if tables.taken[s] == 0:
+        # A stage that was lost comes back before its turn: only its first place counts.
+        tables.taken[s] = 1
+        tables.turn[s] = tables.turns
+        tables.turns += 1
     tables.started[tables.placed] = s
     tables.placed += 1
     return end + tables.tail[s]
@@ -293,8 +320,7 @@ def _place_loose(c: Search, st: StateArrays, one: Sequence) -> float:
 def keep_order(p: ProblemArrays, one: Sequence, tables: SearchTables) -> None:
     """Reorder a sequence to the order in which its last play placed the stages.
 
-    Tools and vanished stages were not placed: they come as early as their parents allow, so that
-    they do not hold up anything.
+    Tools and vanished stages were not placed: they come as early as their parents allow.
     """
     for s in range(one.key.size):
         one.key[s] = tables.turn[s] / one.key.size if tables.taken[s] > 0 else 0.0
@@ -304,12 +330,10 @@ def keep_order(p: ProblemArrays, one: Sequence, tables: SearchTables) -> None:
 @inlined
 def _is_due(st: StateArrays, one: Sequence, tables: SearchTables, s: int) -> bool:
     """Whether all devices of ``s`` are up and have placed every stage ahead of it."""
+    if tables.taken[s] > 0 or not _are_up(st, one, s):
+        return False
     for k in range(one.width[s]):
         d = one.devices[s, k]
-        if st.devices[d].drains_at == np.inf:
-            return False
-        if tables.taken[s]:
-            continue
         n = tables.front[d]
         while n < tables.length[d] and _is_past(st, tables, tables.queue[d, n]):
             n += 1
@@ -317,6 +341,14 @@ def _is_due(st: StateArrays, one: Sequence, tables: SearchTables, s: int) -> boo
         if tables.queue[d, n] != s:
             return False
     return True
+
+
+@inlined
+def _are_up(st: StateArrays, one: Sequence, s: int) -> bool:
+    down = 0
+    for k in range(one.width[s]):
+        down += st.devices[one.devices[s, k]].drains_at == np.inf
+    return down == 0
 
 
 @inlined

@@ -12,8 +12,9 @@ from fate_gym.kernel.advance import advance, next_event_time
 from fate_gym.kernel.placements import Placements
 from fate_gym.kernel.schema import DONE, SAMPLED, StateArrays
 from policies.fate.plans.dispatch import dispatch
+from policies.fate.plans.marks import START, add_mark, return_to_mark, set_next_mark
 from policies.fate.plans.objective import TAIL, objective_value
-from policies.fate.plans.schema import Context, Plan, Style
+from policies.fate.plans.schema import NEVER, Context, Plan, Style
 
 OVERHEAD = 8
 """Work counted for copying a drawn future."""
@@ -26,16 +27,48 @@ def play(c: Context, plan: Plan, style: Style, bound: float) -> float:
     ``c.played`` becomes the plan with the choices its stages made. inf: the objective would exceed
     ``bound`` (the play is cut short), or the plan waits forever.
     """
-    p, st, ws = c.problem, c.state, c.work
+    p, ws = c.problem, c.work
     copy_block(c.played, plan)
     ws.placed = 0
     ws.second = 0.0
-    begin_play(c)
     for w in range(p.workflows.size):
         ws.workflows[w].end = ws.workflows[w].settled
+    return _play_on(c, style, bound)
+
+
+@kernel
+def play_from(c: Context, plan: Plan, style: Style, bound: float, mark: int) -> float:
+    """Do the same from a mark on, or from ``c.start`` (`START`).
+
+    The work of the part before the mark counts too, so that it does not matter where marks are.
+    """
+    if mark == START:
+        copy_block(c.state, c.start)
+        return play(c, plan, style, bound)
+    copy_block(c.played, plan)
+    return_to_mark(c, mark)
+    return _play_on(c, style, bound)
+
+
+@kernel
+def mark_play(c: Context, plan: Plan, style: Style, mark: int) -> float:
+    """Play a plan, keeping the marks up to ``mark`` and setting new ones from there on."""
+    c.work.marks_count = mark - START
+    set_next_mark(c)
+    value = play_from(c, plan, style, np.inf, mark)
+    c.work.next_mark = NEVER
+    return value
+
+
+@kernel
+def _play_on(c: Context, style: Style, bound: float) -> float:
+    p, st, ws = c.problem, c.state, c.work
+    begin_play(c)
     bounded = bound < np.inf and style.objective != TAIL
     hopeless = False
     while not hopeless:
+        if ws.placed >= ws.next_mark:
+            add_mark(c)
         placed = dispatch(c, style) if st.ready_count > 0 else 0
         if placed > 0 and bounded and objective_value(ws, style.objective) > bound:
             hopeless = True

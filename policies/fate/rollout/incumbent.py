@@ -64,6 +64,10 @@ LARGEST = 1_000_000
 """Most work of one list schedule, for a single workflow: about a second."""
 ONCE = 200_000
 """Least budget for the list schedules of a single workflow: no more work arrives."""
+MARKS = 8
+"""States kept of the play of the plan that a search changes."""
+MOST_MARKED = 3_000
+"""Stages for which marks are worth their memory: with more, a search plays only a few plans."""
 FIRST_SEED = 7_000_000_000
 """First seed of the drawn futures; unlikely to be the seed of a run."""
 
@@ -150,7 +154,12 @@ class Incumbent:
         p, memory = self.excerpt.problem, self._memory
         tail = self._arrays.workflows.size
         futures = self._tuned + self._tested
-        self.context = c = new_context(p, self.excerpt.state, memory.kinds.size, tail, futures)
+        marks = MARKS if p.stages.size <= MOST_MARKED else 0
+        self.context = c = new_context(
+            p, self.excerpt.state, memory.kinds.size, tail, futures, marks
+        )
+        self._marks: list[StateArrays] = [new_state(p) for _ in range(marks)]
+        c.work.mark_states[:] = [state.address for state in self._marks]
         self._futures: list[StateArrays] = [new_state(p) for _ in range(futures)]
         c.work.futures[:] = [future.address for future in self._futures]
         c.work.tuned_on = self._tuned

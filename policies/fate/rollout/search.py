@@ -6,8 +6,9 @@ import numpy as np
 
 from fate_gym.jit import copy_block, inlined, kernel
 from fate_gym.kernel.schema import PLACED, TOOL_STAGE, ProblemArrays, StateArrays
+from policies.fate.plans.marks import START, count_marks, last_common_mark
 from policies.fate.plans.objective import EQUAL, MAKESPAN
-from policies.fate.plans.play import value_of
+from policies.fate.plans.play import mark_play, play_from
 from policies.fate.plans.prepare import find_movable
 from policies.fate.plans.schema import Context, Style, Workspace
 from policies.fate.rollout.draws import pick, slack, uniform
@@ -29,10 +30,11 @@ def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
     """
     ws = c.work
     start = ws.work
-    value = value_of(c, c.best, style, np.inf)
+    value = mark_play(c, c.best, style, START)
     copy_block(c.best, c.played)
     copy_block(c.ended, c.state)
     find_movable(c, c.best, 1)
+    count_marks(c)
     if ws.movable_count == 0 or value == np.inf:
         return value
     second = ws.second
@@ -51,17 +53,30 @@ def improve(c: Context, style: Style, most_work: int, heat: float) -> float:
             change(c.problem, c.draft, ws, shards)
         worse = slack(ws, heat, (ws.work - start) / most_work)
         bound = current * (1.0 + worse + EQUAL) if current >= 0.0 else current + EQUAL
-        found = value_of(c, c.draft, style, bound)
+        mark = last_common_mark(c, c.found, c.draft)
+        found = play_from(c, c.draft, style, bound, mark)
         better = found < current - EQUAL * abs(current)
         if found > bound or not (better or worse > 0.0 or ws.second < current_second):
             continue
         copy_block(c.found, c.played)
         copy_block(c.ended, c.state)
         current, current_second, since = found, ws.second, 0
+        _mark_again(c, style, mark)
         if found < value - EQUAL * abs(value) or (found <= value and current_second < second):
             value, second = found, current_second
             copy_block(c.best, c.played)
     return value
+
+
+@kernel
+def _mark_again(c: Context, style: Style, mark: int) -> None:
+    """Mark the play of ``c.found``, which is that of the plan before up to ``mark``."""
+    if c.work.marks.size == 0:
+        return
+    work = c.work.work
+    mark_play(c, c.found, style, mark)
+    count_marks(c)
+    c.work.work = work
 
 
 @kernel

@@ -92,7 +92,7 @@ def count_moves(ws: Workspace, weights: Weights, counts: Ints) -> None:
 @pytest.mark.parametrize("weights", [moves.WEIGHTS, tuning.WEIGHTS])
 def test_moves_are_made_as_often_as_their_weights_say(weights: Weights) -> None:
     assert sum(weights) == 100
-    ws = Workspace.allocate(S=1, D=1, W=1, F=0, TAIL=1)
+    ws = Workspace.allocate(S=1, D=1, W=1, F=0, TAIL=1, MARKS=0)
     ws.random = 1
     counts = np.zeros(len(weights), np.int64)
     count_moves(ws, weights, counts)

@@ -17,6 +17,9 @@ from fate_gym.problem import (
     Cluster,
     Device,
     Edge,
+    Failures,
+    Options,
+    Outage,
     Problem,
     Stage,
     Workflow,
@@ -95,6 +98,56 @@ def test_nobody_waits_for_a_place_behind_what_vanishes(seed: int) -> None:
     problem = Problem.build(cluster, [first, turn])
     trace = Simulator(problem).run(Clairvoyant(work=LITTLE), seed=seed)
     assert trace.makespan == trace.counters["clairvoyant_value"] == 4.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stage_that_vanishes_is_in_no_queue(seed: int) -> None:
+    """It would hold up those behind it until it is known that it vanishes: c starts at once."""
+    workflow = Workflow(
+        id="w",
+        stages=tuple(
+            Stage(id=name, seconds_on={device: 1.0}) for name, device in ("am", "bn", "cn")
+        ),
+        edges=(Edge(parent="a", child="b"),),
+        choices=(
+            Choice(
+                after="a",
+                options=(
+                    Branch(probability=0.5, stages=("b",)),
+                    Branch(probability=0.5, stages=()),
+                ),
+            ),
+        ),
+    )
+    devices = tuple(Device(id=name, gpu="A10G", node=name) for name in "mn")
+    problem = Problem.build(Cluster(id="two", devices=devices), [workflow])
+    trace = Simulator(problem).run(Clairvoyant(work=LITTLE), seed=seed)
+    lives = len(trace.shards) == 3
+    assert trace.makespan == trace.counters["clairvoyant_value"] == (2.0 if lives else 1.0)
+
+
+@pytest.mark.parametrize("ids", ["abc", "bac", "cab", "cba"])
+def test_lost_stages_come_back_in_the_order_of_the_sequence(ids: str) -> None:
+    """m fails with a and b on it; c, on n, comes after a."""
+    on = {"a": {"m": 1.0}, "b": {"m": 1.0}, "c": {"n": 2.0}}
+    workflow = Workflow(
+        id="w",
+        stages=tuple(Stage(id=name, seconds_on=on[name]) for name in ids),
+        edges=(Edge(parent="a", child="c"),),
+    )
+    cluster = Cluster(
+        id="two", devices=tuple(Device(id=name, gpu="A10G", node=name) for name in "mn")
+    )
+    outage = Outage(device="m", at=0.5, seconds=1.0)
+    options = Options(failures=Failures(outages=(outage,)))
+    problem = Problem.build(cluster, [workflow], options=options)
+    compiled = compile_problem(problem)
+    c, (one,) = new_search(compiled.arrays, 1, seed=0)
+    a, b, last = (ids.index(name) for name in "abc")
+    write_placements(compiled.arrays, [a, b, last], [[0], [0], [1]], one)
+    assert play(c, one, np.inf) == pytest.approx(1.5 + 1.0 + 2.0)
+    write_placements(compiled.arrays, [b, a, last], [[0], [0], [1]], one)
+    assert play(c, one, np.inf) == pytest.approx(1.5 + 2.0 + 2.0)
 
 
 def test_a_device_may_wait_for_a_stage_that_is_not_ready() -> None:
