@@ -56,11 +56,11 @@ class OneAtATime:
         raise NotImplementedError
 
 
-def assignments(placements: Placements, count: int) -> list[Assignment]:
-    """Convert the first ``count`` rows of a placement table to assignments."""
-    rows = placements.rows[:count]
+def assignments(placements: Placements, which: slice | NDArray[np.int64]) -> list[Assignment]:
+    """Convert some rows of a placement table to assignments."""
+    rows = placements.rows[which]
     stages, widths = rows["stage"].tolist(), rows["width"].tolist()
-    devices, counts = placements.devices[:count].tolist(), placements.counts[:count].tolist()
+    devices, counts = placements.devices[which].tolist(), placements.counts[which].tolist()
     return [
         Assignment(stages[i], tuple(devices[i][:k]), tuple(counts[i][:k]) if k > 1 else None)
         for i, k in enumerate(widths)

@@ -72,7 +72,7 @@ class InstantPlanner:
         self._planned_at = view.instant
         p, scratch = view.compiled.arrays, view.fork(self._scratch)
         count = decide_instant(p, scratch, NO_LOG, self.rules, self._choices)
-        return assignments(self._choices, count)
+        return assignments(self._choices, slice(count))
 
     def explain(self, view: DecisionView) -> list[Candidate]:
         """Return the values compared now: every device for each stage that is committed.

@@ -29,7 +29,6 @@ from fate_gym.kernel.schema import (
     PLACED,
     READY,
     TOOL_STAGE,
-    VANISHED,
     LogArrays,
     ProblemArrays,
     StateArrays,
@@ -335,7 +334,7 @@ def _is_due(st: StateArrays, one: Sequence, tables: SearchTables, s: int) -> boo
     for k in range(one.width[s]):
         d = one.devices[s, k]
         n = tables.front[d]
-        while n < tables.length[d] and _is_past(st, tables, tables.queue[d, n]):
+        while n < tables.length[d] and tables.taken[tables.queue[d, n]] > 0:
             n += 1
         tables.front[d] = n
         if tables.queue[d, n] != s:
@@ -349,11 +348,6 @@ def _are_up(st: StateArrays, one: Sequence, s: int) -> bool:
     for k in range(one.width[s]):
         down += st.devices[one.devices[s, k]].drains_at == np.inf
     return down == 0
-
-
-@inlined
-def _is_past(st: StateArrays, tables: SearchTables, s: int) -> bool:
-    return bool(tables.taken[s] > 0 or st.stages[s].note == VANISHED)
 
 
 @kernel
@@ -399,7 +393,7 @@ def mark_critical(c: Search, one: Sequence) -> None:
             s = other
     one.criticals = 0
     while s >= 0 and one.criticals < one.key.size:
-        if one.width[s] > 0 and st.stages[s].note != VANISHED:
+        if one.width[s] > 0:
             one.critical[one.criticals] = s
             one.criticals += 1
         last, end = -1, -1.0

@@ -25,7 +25,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fate_gym.kernel.placements import new_placements
 from fate_gym.problem import Objective
 from policies.base import Assignment, DecisionView, Explanation, assignments, candidates_of
 from policies.bounds import (
@@ -50,6 +49,7 @@ from policies.fate.rollout.incumbent import Incumbent
 from policies.fate.rollout.uncertainty import Reach, UncertaintyPlanner
 
 Rows = NDArray[np.int64]
+Places = set[tuple[int, tuple[int, ...]]]
 QUANTITY = "score: seconds to the expected end + what the placement costs later, s"
 """Description of the value by which candidates are compared."""
 
@@ -141,7 +141,6 @@ class Fate:
         p = view.compiled.arrays
         self._uncertainty = UncertaintyPlanner(p, self._incumbent, Reach(0, 1, 1))
         self._look_at_frontier()
-        self._proposal = new_placements(self._window, p.max_shards)
         self._instant = self._compared_at = -1
         self._budget, self._paid = SavedBudget(), 0
         self.counters = dict.fromkeys(
@@ -187,14 +186,14 @@ class Fate:
                 break
             plan = self._plan(planned, share)
             starting = plan[self._starting(plan)]
-            proposed = self._propose(starting)
+            proposed = assignments(self._frontier.candidates, starting)
             if not self._guard:
                 return incumbent.in_problem(proposed or planned)
             if _places(proposed) in seen:
                 self.counters["plans_equal_base"] += 1
                 continue
             seen.append(_places(proposed))
-            self._consider(plan, starting, planned)
+            self._consider(plan, starting, seen[0])
         if self._guard and incumbent.uncertain:
             self._uncertainty.end()
         elif self._guard:
@@ -246,43 +245,34 @@ class Fate:
         find_starting(self._frontier, plan, starting)
         return starting > 0
 
-    def _propose(self, rows: Rows) -> list[Assignment]:
-        """Make these candidates the proposal; return them."""
-        candidates, proposal = self._frontier.candidates, self._proposal
-        proposal.rows[: rows.size] = candidates.rows[rows]
-        proposal.devices[: rows.size] = candidates.devices[rows]
-        proposal.counts[: rows.size] = candidates.counts[rows]
-        return assignments(proposal, rows.size)
-
-    def _consider(self, plan: Rows, starting: Rows, planned: list[Assignment]) -> None:
+    def _consider(self, plan: Rows, starting: Rows, planned: Places) -> None:
         """Accept a plan if it is better, else what it starts now, else the best part of that.
 
         Under uncertainty only what starts now is tried: later stages decide when it is their turn.
         """
-        if not self._incumbent.uncertain and plan.size > starting.size:
-            self._propose(plan)
-            if self._take_if_better(range(plan.size)):
-                return
-        proposed = self._propose(starting)
-        if self._take_if_better(range(starting.size)) or starting.size == 1:
+        whole = not self._incumbent.uncertain and plan.size > starting.size
+        if whole and self._take_if_better(plan):
             return
-        same = _places(planned)
-        for row, assignment in enumerate(proposed):
+        if self._take_if_better(starting) or starting.size == 1:
+            return
+        for i in range(starting.size):
             if self._spent:
                 break
-            if not _places([assignment]) <= same:
-                self._take_if_better([row])
+            row = starting[i : i + 1]
+            if not _places(assignments(self._frontier.candidates, row)) <= planned:
+                self._take_if_better(row)
 
-    def _take_if_better(self, rows: Sequence[int]) -> bool:
+    def _take_if_better(self, plan: Rows) -> bool:
+        rows = plan.tolist()
         if self._incumbent.uncertain:
-            taken = self._uncertainty.consider(self._proposal, rows)
+            taken = self._uncertainty.consider(self._frontier.candidates, rows)
         else:
-            found = self._incumbent.consider(self._proposal, rows, self._value)
+            found = self._incumbent.consider(self._frontier.candidates, rows, self._value)
             taken = found < self._value
             self._value = found
         self.counters["plans_taken"] += taken
         return taken
 
 
-def _places(placed: Sequence[Assignment]) -> set[tuple[int, tuple[int, ...]]]:
+def _places(placed: Sequence[Assignment]) -> Places:
     return {(assignment.stage, assignment.devices) for assignment in placed}

@@ -424,7 +424,7 @@ class Incumbent:
         c = self.context
         start_now(c, c.best, self.style, self._choices)
         self.take(c.played)
-        return assignments(self._choices, self._choices.count)
+        return assignments(self._choices, slice(self._choices.count))
 
     def in_problem(self, found: Sequence[Assignment]) -> list[Assignment]:
         """Convert assignments from the excerpt's stage numbers to the problem's."""
