@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from fate_gym.lab.jobs.instances import REFERENCE, Instance
 from fate_gym.lab.jobs.schedules import ShardRow, shard_rows
-from fate_gym.metrics.bounds import problem_bounds
-from fate_gym.metrics.intensity import problem_state_intensity
 from fate_gym.metrics.mechanism import mechanism_metrics
 from fate_gym.metrics.outcome import ratio, workflow_outcomes
 from fate_gym.metrics.serving import serving_by_workflow, serving_metrics
 from fate_gym.metrics.sessions import session_metrics, turn_ttft
-from fate_gym.problem import Problem
-from fate_gym.sim import CompiledProblem, Policy, Recorder, Simulator, Trace, compile_problem
-from policies.registry import make_policy
-
-REFERENCE = "round_robin"
+from fate_gym.sim import CompiledProblem, Policy, Recorder, Simulator, Trace
 
 WARM_UP_DECISIONS = 64
 """Untimed decisions before a policy is timed. Playing a whole stream would double its job."""
@@ -26,11 +20,11 @@ WARM_UP_DECISIONS = 64
 
 @dataclass(frozen=True)
 class Measurement:
-    """The outcome of one problem: one row per workflow, and the traces of both runs."""
+    """The outcome of one problem: one row per workflow, and the policy's run."""
 
     rows: list[dict[str, Any]]
     trace: Trace
-    reference: Trace
+    instance: Instance
     recorder: Recorder | None = None
 
     @property
@@ -41,20 +35,17 @@ class Measurement:
     def shards(self, policy: str) -> list[ShardRow]:
         """Return the rows of both runs' schedules, for a Gantt chart; seconds."""
         rows = shard_rows(self.trace, policy)
-        return rows if policy == REFERENCE else rows + shard_rows(self.reference, REFERENCE)
+        return rows if policy == REFERENCE else rows + self.instance.reference_shards
 
 
 def measure(
-    problem: Problem,
+    instance: Instance,
     policy: Policy,
     *,
-    seed: int,
     charge_planning: bool = False,
     recorder: Recorder | None = None,
 ) -> Measurement:
-    """Play a problem twice, with the policy and with round robin, on the same random draws.
-
-    The draws are seeded by `draw_seed`, so that the problems of one seed are independent.
+    """Play a problem with the policy, and compare it with round robin's run.
 
     The rows hold, for each workflow, its times, those under round robin, their ratios, a lower
     bound on the latency, and metrics that explain the difference. ``latency_ratio``, the headline
@@ -66,25 +57,13 @@ def measure(
     decision time passes in its run (round robin's, microseconds, does not). A ``recorder`` records
     the decisions of the policy's run.
     """
-    compiled = compile_problem(problem)
-    simulator = Simulator(compiled)
-    drawn = draw_seed(compiled.problem.id, seed)
-    reference = simulator.run(make_policy(REFERENCE), seed=drawn)
-    trace = simulator.run(policy, seed=drawn, charge_planning=charge_planning, recorder=recorder)
-    return Measurement(_rows(compiled, trace, reference, seed), trace, reference, recorder)
+    trace = Simulator(instance.compiled).run(
+        policy, seed=instance.drawn, charge_planning=charge_planning, recorder=recorder
+    )
+    return Measurement(_rows(instance, trace), trace, instance, recorder)
 
 
-def draw_seed(problem: str, seed: int) -> int:
-    """Derive the seed of a problem's random draws from its id and the run's seed.
-
-    Noise depends only on seed, stage number and device: without this all problems of a suite would
-    share it, and intervals over problems would be far too narrow.
-    """
-    digest = hashlib.blake2b(f"{problem} {seed}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "big")
-
-
-def warm_up(problem: Problem, policy: Policy) -> None:
+def warm_up(problem: CompiledProblem, policy: Policy) -> None:
     """Play a problem's first decisions and discard them, so that compilation is not timed."""
     simulator = Simulator(problem, record=False)
     view = simulator.view()
@@ -96,21 +75,19 @@ def warm_up(problem: Problem, policy: Policy) -> None:
             simulator.wait()
 
 
-def _rows(
-    compiled: CompiledProblem, trace: Trace, reference: Trace, seed: int
-) -> list[dict[str, Any]]:
-    problem = compiled.problem
+def _rows(instance: Instance, trace: Trace) -> list[dict[str, Any]]:
+    compiled, problem, reference = instance.compiled, instance.problem, instance.reference
     alone = len(problem.workflows) == 1
     shared = {
         "workflows": len(problem.workflows),
         "devices": len(problem.cluster.devices),
-        "state_intensity": problem_state_intensity(compiled),
+        "state_intensity": instance.state_intensity,
     }
     shared |= mechanism_metrics(trace, compiled) | serving_metrics(trace, compiled)
     shared |= session_metrics(trace, compiled)
     served, first = serving_by_workflow(trace, compiled), turn_ttft(trace, compiled).tolist()
     turns = compiled.arrays.workflows["turn"].tolist()
-    bounds = problem_bounds(compiled, trace.stage_vanished)
+    bounds = instance.bounds(trace.stage_vanished)
     rows = []
     pairs = zip(workflow_outcomes(trace), workflow_outcomes(reference), strict=True)
     for number, (ours, theirs) in enumerate(pairs):
@@ -125,7 +102,7 @@ def _rows(
                 "problem": problem.id,
                 "workflow": ours["workflow"],
                 "family": ours["family"],
-                "instance": instance_of(ours["workflow"] if alone else problem.id, seed),
+                "instance": instance_of(ours["workflow"] if alone else problem.id, instance.seed),
                 "session": problem.workflows[number].session or "",
                 "turn": turns[number],
                 "stages": ours["stages"],

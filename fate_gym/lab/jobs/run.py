@@ -33,10 +33,10 @@ from fate_gym.lab.jobs.result import (
 from fate_gym.lab.jobs.schedules import representatives, traced
 from fate_gym.lab.progress_bar import progress_bar
 from fate_gym.problem import Problem
-from fate_gym.workloads import build_suite
 from policies.registry import build_policy, check_params
 
 if TYPE_CHECKING:
+    from fate_gym.lab.jobs.instances import Instance
     from fate_gym.lab.jobs.measure import Measurement
 
 
@@ -138,10 +138,14 @@ def run_job(
 
 
 def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobResult:
+    # Imported here: a job that is already done does not need the solvers.
+    from fate_gym.lab.jobs.instances import job_instances
+
     start = perf_counter()
     check_params(config.policy)
-    problems = build_suite(config.suite, config.cluster, config.seed)
-    measurements, warm = _play(config, problems, progress)
+    instances = job_instances(config)
+    problems = [instance.problem for instance in instances]
+    measurements, warm = _play(config, instances, progress)
     played = perf_counter()
     cell: dict[str, Any] = {
         "suite": config.suite.name,
@@ -189,26 +193,25 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
 
 
 def _play(
-    config: EvaluateConfig, problems: Sequence[Problem], progress: bool
+    config: EvaluateConfig, instances: Sequence[Instance], progress: bool
 ) -> tuple[list[Measurement], float]:
     """Play every problem; also return the time at which everything was compiled."""
-    # Imported here: a job that is already done does not need the solvers.
     from fate_gym.lab.jobs.measure import measure, warm_up
     from fate_gym.sim import Recorder
 
     policy = build_policy(config.policy.model_dump())
-    warm_up(min(problems, key=lambda problem: problem.stage_count), policy)
+    smallest = min(instances, key=lambda instance: instance.problem.stage_count)
+    warm_up(smallest.compiled, policy)
     warm = perf_counter()
     with progress_bar(shown=progress and sys.stderr.isatty()) as bar:
         return [
             measure(
-                problem,
+                instance,
                 policy,
-                seed=config.seed,
                 charge_planning=config.charge_planning_time,
                 recorder=Recorder() if config.trace else None,
             )
-            for problem in bar.track(problems, description=config.title)
+            for instance in bar.track(instances, description=config.title)
         ], warm
 
 

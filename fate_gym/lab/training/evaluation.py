@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from fate_gym.lab.jobs.measure import REFERENCE
+from fate_gym.lab.jobs.instances import REFERENCE
 from fate_gym.lab.jobs.schedules import schedule_of
 from fate_gym.sim import CompiledProblem, Policy, Simulator
 from policies.registry import make_policy

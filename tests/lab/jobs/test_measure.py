@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fate_gym.lab.jobs.measure import draw_seed, measure
+from fate_gym.lab.jobs.instances import Instance, draw_seed
+from fate_gym.lab.jobs.measure import measure
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
 
@@ -12,11 +13,11 @@ def test_problems_of_one_seed_meet_luck_of_their_own() -> None:
     spec = load_suite("uncertain")
     problem, other = build_suite(spec, load_cluster(spec.cluster), 0)[:2]
     noise = [
-        measure(one, make_policy(name), seed=3).trace.shards["noise"][:1].tolist()
-        for one, name in ((problem, "eft"), (other, "eft"))
+        measure(Instance(one, 3), make_policy("eft")).trace.shards["noise"][:1].tolist()
+        for one in (problem, other)
     ]
     assert noise[0] != noise[1]
-    first = measure(problem, make_policy("eft"), seed=3)
-    again = measure(problem, make_policy("round_robin"), seed=3)
-    assert first.reference.makespan == again.trace.makespan
+    first = measure(Instance(problem, 3), make_policy("eft"))
+    again = measure(Instance(problem, 3), make_policy("round_robin"))
+    assert first.instance.reference.makespan == again.trace.makespan
     assert len({draw_seed(problem.id, seed) for seed in range(100)}) == 100

@@ -14,8 +14,8 @@ import pytest
 from fate_gym.errors import InputError
 from fate_gym.lab.config import TrackingConfig
 from fate_gym.lab.errors import JobFailedError
+from fate_gym.lab.jobs import instances
 from fate_gym.lab.jobs import measure as measuring
-from fate_gym.lab.jobs import run as running
 from fate_gym.lab.jobs.directory import FAILED, RESULT, WORKFLOWS
 from fate_gym.lab.jobs.find import find_jobs
 from fate_gym.lab.jobs.result import total_counters
@@ -213,7 +213,7 @@ def test_a_parameter_that_a_policy_cannot_take_is_an_error_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, params: dict[str, Any]
 ) -> None:
     config = job_config(tmp_path, policy, **params)
-    monkeypatch.setattr(running, "build_suite", None)
+    monkeypatch.setattr(instances, "job_instances", None)
     with pytest.raises(JobFailedError) as caught:
         run_job(config)
     fault = caught.value.__cause__
