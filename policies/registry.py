@@ -207,7 +207,7 @@ def _check_type(value: Any, annotation: Any, where: Mapping[str, str]) -> None:
 
 def _load(text: str, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         what = str(error).replace("\n", " ")
         raise InputError(

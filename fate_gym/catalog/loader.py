@@ -267,7 +267,8 @@ class Execution(_Fact):
 
 def read_yaml(name: str) -> Any:
     """Return the parsed content of one catalogue file, e.g. ``"gpus.yaml"``."""
-    return yaml.safe_load(files("fate_gym.catalog").joinpath(name).read_text(encoding="utf-8"))
+    text = files("fate_gym.catalog").joinpath(name).read_text(encoding="utf-8")
+    return yaml.load(text, Loader=yaml.CSafeLoader)  # every process reads these
 
 
 @cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dis
 import hashlib
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from types import CodeType, ModuleType
 from typing import Any, TypeVar, cast
 
@@ -96,13 +96,13 @@ class KernelFunction:
     @cached_property
     def digest(self) -> str:
         """Names its compiled code: changes whenever that may be different."""
-        return _sha(platform_digest(), self.symbol, *self._content())
+        return _sha(platform_digest(), self.symbol, *self.content)
 
     @cached_property
     def requires(self) -> list[KernelFunction]:
         """The kernels that it calls, itself or through what is merged into it."""
         found: dict[int, KernelFunction] = {}
-        for value in _references(self.function).values():
+        for value in self._references.values():
             if isinstance(value, KernelFunction):
                 for one in value.requires if value.inline else [value]:
                     found[id(one)] = one
@@ -162,12 +162,17 @@ class KernelFunction:
         dispatcher = decorate(self.function)
         return cast(CompileResult, dispatcher.overloads[self.signature.args])
 
-    def _content(self) -> Iterator[str]:
+    @cached_property
+    def content(self) -> list[str]:
         """What the machine code depends on, apart from platform and signature."""
-        yield from _code(self.function.__code__, self.function.__doc__)
-        for name, value in sorted(_references(self.function).items()):
-            yield name
-            yield from _value(value, self.name)
+        found = list(_code(self.function.__code__, self.function.__doc__))
+        for name, value in sorted(self._references.items()):
+            found += [name, *_value(value, self.name)]
+        return found
+
+    @cached_property
+    def _references(self) -> dict[str, Any]:
+        return _references(self.function)
 
 
 def _sha(*parts: str) -> str:
@@ -216,9 +221,9 @@ def _value(value: Any, user: str) -> Iterator[str]:
     if isinstance(value, KernelFunction):
         yield value.symbol
         if value.inline:
-            yield from value._content()
+            yield from value.content
     elif isinstance(value, type) and issubclass(value, Block | Row):
-        yield layout(value)
+        yield layout(value)  # type: ignore[arg-type]  # classes are hashable
     elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
         named: Any = value
         yield repr((named.__qualname__, named.__annotations__, named._field_defaults))
@@ -237,6 +242,7 @@ def _value(value: Any, user: str) -> Iterator[str]:
         raise TypeError(f"{user} uses {value!r}: make it a kernel, an inlined function or a number")
 
 
+@cache
 def layout(owner: type[Block] | type[Row]) -> str:
     """Where the fields of a block or row lie."""
     if issubclass(owner, Row):

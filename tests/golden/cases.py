@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, Trace
+from fate_gym.sim import CompiledProblem, Simulator, Trace, compile_problem
 from fate_gym.workloads import build_suite, load_suite
 from fate_gym.workloads.clusters import load_cluster
 from policies import make_policy, policy_names
@@ -73,10 +73,15 @@ def golden() -> dict[str, dict[str, list[str]]]:
     return recorded
 
 
+@cache
+def case(suite: str, seed: int) -> CompiledProblem:
+    """Compile the problem of a case; building its whole suite takes longer than most runs."""
+    return compile_problem(CASES[suite](seed))
+
+
 def play(suite: str, policy: str, seed: int) -> Trace:
     """Run a policy on the case of a suite."""
-    problem = CASES[suite](seed)
-    return Simulator(problem).run(make_policy(policy, **SMALL.get(policy, {})), seed=seed)
+    return Simulator(case(suite, seed)).run(make_policy(policy, **SMALL.get(policy, {})), seed=seed)
 
 
 def digest(trace: Trace) -> str:

@@ -156,8 +156,9 @@ def test_without_any_room_it_runs_all_the_same(
     def full(*_: object, **__: object) -> object:
         raise OSError(28, "No space left on device")
 
-    module = load(tmp_path, KERNELS, "jit_no_room")
+    monkeypatch.setattr(build, "REGISTRY", [])
     monkeypatch.setattr(build, "STORE", Store(tmp_path / "store"))
+    module = load(tmp_path, KERNELS, "jit_no_room")
     for name in ("TemporaryDirectory", "TemporaryFile"):
         monkeypatch.setattr(f"tempfile.{name}", full)
     monkeypatch.setattr(Path, "write_bytes", full)
@@ -168,8 +169,9 @@ def test_without_any_room_it_runs_all_the_same(
 def test_a_lock_of_another_user_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = load(tmp_path, KERNELS, "jit_foreign_lock")
+    monkeypatch.setattr(build, "REGISTRY", [])  # else whatever this process has imported, too
     monkeypatch.setattr(build, "STORE", Store(tmp_path / "store"))
+    module = load(tmp_path, KERNELS, "jit_foreign_lock")
     (tmp_path / "store" / "lock").mkdir(parents=True)  # cannot be opened, by root neither
     assert module.f7(1.0) == TOP
 

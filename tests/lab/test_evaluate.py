@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from fate_gym.jit.store import default_directory
 from fate_gym.lab.jobs.find import find_jobs
 from tests.lab.conftest import Run, job_directory, run_script
 
@@ -170,7 +171,13 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
 def test_a_sweep_compiles_once_before_its_workers_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a store that lacks what every run calls first."""
+    shutil.copytree(default_directory(), tmp_path / "store")
     monkeypatch.setenv("FATE_GYM_CACHE", str(tmp_path / "store"))
+    lost = list((tmp_path / "store").glob("fate_gym.kernel.lookups.*.bin"))
+    assert len(lost) > 3
+    for path in lost:
+        path.unlink()
     sweep = ("-m", "suite=smoke", "policy=round_robin,least_loaded,eft", "tracking=none")
     said = [
         run_script("evaluate.py", *sweep, f"name={name}", f"paths.runs={tmp_path}").stderr

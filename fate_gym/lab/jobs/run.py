@@ -182,7 +182,7 @@ def _run(config: EvaluateConfig, overrides: list[str], progress: bool) -> JobRes
     resolved = config.model_dump(mode="json") | {
         "made_with": result.model_dump(include={*made_with})
     }
-    text = yaml.safe_dump(resolved, sort_keys=False)
+    text = yaml.dump(resolved, sort_keys=False, Dumper=yaml.CSafeDumper)
     write_text(config.run_directory / files.CONFIG, text)
     names = [files.CONFIG, files.WORKFLOWS, files.DECISIONS, files.SHARDS]
     names += [files.EXPLAINED] if config.trace else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,8 +48,12 @@ LEARNING_RATE = "agent.learning.ppo.learning_rate"
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> list[CompiledProblem]:
     """Replace all problems by one: eight equal stages, a fast device and a slow one."""
+    return _replace_problems(monkeypatch)
+
+
+def _replace_problems(patch: pytest.MonkeyPatch) -> list[CompiledProblem]:
     problems = [compile_problem(two_speeds(8))]
-    monkeypatch.setattr(loop, "build_problems", lambda *_, **__: [problems])
+    patch.setattr(loop, "build_problems", lambda *_, **__: [problems])
     return problems
 
 
@@ -367,13 +372,22 @@ DQN = {
 }
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the runs of a training that was stopped after its first chunk."""
+    runs = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        _replace_problems(patch)
+        _stop_after(config(runs, learning=DQN), chunks=1)
+    return runs
+
+
 @pytest.mark.parametrize("damage", ["cut", "removed", "foreign", "packed"])
 @pytest.mark.parametrize("file", ["model.zip", "buffer.npz"])
 def test_a_state_that_is_damaged_is_one_clear_message(
-    toy: list[CompiledProblem], tmp_path: Path, file: str, damage: str
+    toy: list[CompiledProblem], stopped: Path, tmp_path: Path, file: str, damage: str
 ) -> None:
-    chosen = config(tmp_path, learning=DQN)
-    _stop_after(chosen, chunks=1)
+    chosen = config(shutil.copytree(stopped, tmp_path / "runs"), learning=DQN)
     path = chosen.directory / "state" / file
     if damage == "removed":
         path.unlink()
