@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
+import numpy as np
+
 from fate_gym.lab.jobs.config import EvaluateConfig
 from fate_gym.lab.jobs.schedules import ShardRow, shard_rows
 from fate_gym.metrics.arrays import Bools
@@ -65,8 +67,7 @@ class Instance:
 
     @cached_property
     def _bounds(self) -> LowerBounds:
-        nothing = self.compiled.arrays.stages["chooser"] < -1
-        return problem_bounds(self.compiled, nothing)
+        return problem_bounds(self.compiled, np.zeros(self.problem.stage_count, dtype=bool))
 
 
 @dataclass(frozen=True)
