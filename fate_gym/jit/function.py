@@ -172,7 +172,18 @@ class KernelFunction:
 
     @cached_property
     def _references(self) -> dict[str, Any]:
-        return _references(self.function)
+        """What it names of its module and around it; builtins and its annotations apart."""
+        code, known = self.function.__code__, self.function.__globals__
+        names = {
+            instruction.argval
+            for one in _codes(code)
+            for instruction in dis.get_instructions(one)
+            if instruction.opname == "LOAD_GLOBAL"
+        }
+        around = zip(code.co_freevars, self.function.__closure__ or (), strict=True)
+        return {name: known[name] for name in names if name in known} | {
+            name: cell.cell_contents for name, cell in around
+        }
 
 
 def _sha(*parts: str) -> str:
@@ -181,21 +192,6 @@ def _sha(*parts: str) -> str:
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:20]
-
-
-def _references(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a function names of its module and around it; builtins and its annotations apart."""
-    known = function.__globals__
-    names = {
-        instruction.argval
-        for code in _codes(function.__code__)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname == "LOAD_GLOBAL"
-    }
-    around = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {name: known[name] for name in names if name in known} | {
-        name: cell.cell_contents for name, cell in around
-    }
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -50,7 +50,9 @@ def draw_schedules(problem: Problem, policies: Sequence[str], seed: int, figure:
             for name, trace in traces.items()
         ],
     )
-    schedules = {name: schedule_of(trace, name) for name, trace in traces.items()}
+    schedules = {
+        name: schedule_of(trace, simulator.compiled, name) for name, trace in traces.items()
+    }
     try:
         save_figure(gantt_figure(schedules, title=title), figure, dpi=110)
     except OSError as error:

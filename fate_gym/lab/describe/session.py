@@ -14,7 +14,7 @@ from fate_gym.lab.jobs.schedules import schedule_of
 from fate_gym.lab.report.figures.session import most_again, session_figure
 from fate_gym.lab.report.figures.style import save_figure
 from fate_gym.problem import Problem
-from fate_gym.sim import Simulator, compile_problem
+from fate_gym.sim import Simulator
 from fate_gym.workloads import build_suite
 from policies.registry import make_policy
 
@@ -39,9 +39,11 @@ def draw_session(
     config = compose_suite(overrides)
     problems = build_suite(config.suite, config.cluster, config.seed)
     problem = _problem_of(problems, session, config.suite.name)
-    simulator = Simulator(compile_problem(problem))
+    simulator = Simulator(problem)
     schedules = {
-        name: schedule_of(simulator.run(make_policy(name), seed=config.seed), name)
+        name: schedule_of(
+            simulator.run(make_policy(name), seed=config.seed), simulator.compiled, name
+        )
         for name in policies
     }
     shown = session or most_again(schedules.values())

@@ -54,7 +54,7 @@ class Instance:
     @cached_property
     def reference_shards(self) -> list[ShardRow]:
         """The shards of round robin's run, seconds."""
-        return shard_rows(self.reference, REFERENCE)
+        return shard_rows(self.reference, self.compiled, REFERENCE)
 
     @cached_property
     def state_intensity(self) -> float:

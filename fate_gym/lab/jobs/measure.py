@@ -34,7 +34,7 @@ class Measurement:
 
     def shards(self, policy: str) -> list[ShardRow]:
         """Return the rows of both runs' schedules, for a Gantt chart; seconds."""
-        rows = shard_rows(self.trace, policy)
+        rows = shard_rows(self.trace, self.instance.compiled, policy)
         return rows if policy == REFERENCE else rows + self.instance.reference_shards
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fate_gym.problem import Problem
-    from fate_gym.sim import Trace
+    from fate_gym.sim import CompiledProblem, Trace
 
 _LARGEST = 1_000  # most stages of a problem whose schedule is stored, unless it is the median
 
@@ -70,18 +70,16 @@ class Schedule:
         return max(shard["end"] for shard in self.shards)
 
 
-def schedule_of(trace: Trace, name: str) -> Schedule:
+def schedule_of(trace: Trace, compiled: CompiledProblem, name: str) -> Schedule:
     """Return the schedule of a run, with rows as `shard_rows` gives them for a name."""
-    return Schedule(trace.problem.id, trace.device_ids, shard_rows(trace, name))
+    return Schedule(trace.problem.id, trace.device_ids, shard_rows(trace, compiled, name))
 
 
-def shard_rows(trace: Trace, schedule: str) -> list[ShardRow]:
+def shard_rows(trace: Trace, compiled: CompiledProblem, schedule: str) -> list[ShardRow]:
     """Convert a run's shards to rows with names instead of numbers, in commit order."""
     # Imported here, so that schedules can be read without the simulator.
     from fate_gym.metrics.sessions import prefilled_tokens, prefix_tokens
-    from fate_gym.sim import compile_problem
 
-    compiled = compile_problem(trace.problem)
     prefilled, again = prefilled_tokens(trace, compiled), prefix_tokens(trace, compiled).again
     stages = [stage for workflow in trace.problem.workflows for stage in workflow.stages]
     rows = []

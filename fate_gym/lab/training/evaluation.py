@@ -92,7 +92,8 @@ class EvaluationSet:
         problem = ordered[(len(ordered) - 1) // 2]
         shown = (make_policy(REFERENCE), make_policy("heft_boosted"), policy)
         schedules = {
-            one.name: schedule_of(Simulator(problem).run(one, seed=0), one.name) for one in shown
+            one.name: schedule_of(Simulator(problem).run(one, seed=0), problem, one.name)
+            for one in shown
         }
         save_figure(gantt_figure(schedules), path, dpi=110)
 
