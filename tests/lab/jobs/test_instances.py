@@ -11,7 +11,7 @@ from fate_gym.lab.jobs.measure import measure
 from fate_gym.metrics.bounds import problem_bounds
 from fate_gym.workloads import build_suite, load_cluster, load_suite
 from policies import make_policy
-from tests.lab.conftest import job_config
+from tests.lab.conftest import ROOT, job_config
 
 
 def test_jobs_that_differ_in_their_policy_share_their_instances(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_jobs_that_differ_in_their_policy_share_their_instances(tmp_path: Path) 
 
 def test_a_file_that_changes_between_jobs_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "agent.json"
-    text = Path("docs/examples/agent.json").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "examples" / "agent.json").read_text(encoding="utf-8")
     suite = load_suite("files").model_dump() | {"files": [str(path)]}
     found = []
     for name in ("research-agent", "renamed"):
